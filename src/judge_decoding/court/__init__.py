@@ -1,0 +1,1 @@
+"""TokenCourt: labelled answers, from which a judge learns."""

@@ -1,0 +1,64 @@
+"""Loading models and tokenizers from the Hub or a folder, with errors a user can act on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from judge_decoding.errors import JudgeDecodingError
+
+
+def load_model(name_or_path: str, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
+    """Load a causal LM in evaluation mode; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``.
+
+    Raises:
+        JudgeDecodingError: there is no such model, its files are damaged, or it is no causal LM.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise _cannot_load("model", name_or_path, error) from error
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401  (passed on)
+    """Load a tokenizer; ``kwargs`` go to ``AutoTokenizer.from_pretrained``.
+
+    Raises:
+        JudgeDecodingError: there is none, or its files are damaged.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise _cannot_load("tokenizer", name_or_path, error) from error
+    return tokenizer
+
+
+def _cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
+    lines = str(error).strip().splitlines()
+    reason = lines[0].rstrip(".") if lines else type(error).__name__
+    return JudgeDecodingError(
+        f"Cannot load the {what} {name}: {reason}; check the name, and that its files are there and whole."
+    )
+
+
+def check_same_vocabulary(target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase) -> None:
+    """Check that a draft's tokens mean the same to the target.
+
+    Raises:
+        JudgeDecodingError: the two vocabularies differ.
+    """
+    ours, theirs = target.get_vocab(), draft.get_vocab()
+    if ours != theirs:
+        differing = sum(theirs.get(token) != index for token, index in ours.items())
+        raise JudgeDecodingError(
+            f"Target and draft have different vocabularies ({len(ours)} and {len(theirs)} tokens, {differing} of the "
+            "target's mean something else to the draft); use a draft of the same family."
+        )

@@ -1,0 +1,110 @@
+"""What happened in a round, and what many rounds add up to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """Why a token was kept."""
+
+    AGREED = "agreed"
+    """Standard verification kept it."""
+    RESCUED = "rescued"
+    """Only the lossy rule kept it."""
+    CORRECTION = "correction"
+    """The target's own token, after a rejection."""
+    BONUS = "bonus"
+    """The target's own token, after a draft that was accepted whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One draft and its verification: the event that streaming, statistics and reports are made of.
+
+    Attributes:
+        draft_ids: the M proposed tokens; empty in plain decoding.
+        token_ids: the kept tokens, cut after the first end token and at the token budget.
+        causes: why each kept token was kept, one for each of ``token_ids``.
+        target_ids: what the target would have said at each of the M+1 positions.
+        scores: the rule's score of each of the M draft tokens (the judge's probability that it is correct),
+            None for a rule without one.
+        stopped: an end token was kept; nothing follows.
+    """
+
+    draft_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    causes: tuple[Cause, ...]
+    target_ids: tuple[int, ...]
+    scores: tuple[float, ...] | None = None
+    stopped: bool = False
+
+    @property
+    def accepted(self) -> int:
+        """Accepted draft tokens: kept ones that the draft proposed."""
+        return sum(cause in (Cause.AGREED, Cause.RESCUED) for cause in self.causes)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts over rounds. Nothing after an end token is counted, and the prefill is no target forward."""
+
+    rounds: int = 0
+    drafted: int = 0
+    tokens: int = 0
+    causes: Counter[Cause] = field(default_factory=Counter)
+    accepted_lengths: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, rounds: Iterable[Round]) -> Stats:
+        """The statistics of ``rounds``."""
+        stats = cls()
+        for event in rounds:
+            stats.add(event)
+        return stats
+
+    def add(self, event: Round) -> None:
+        """Count one more round."""
+        self.rounds += 1
+        self.drafted += len(event.draft_ids)
+        self.tokens += len(event.token_ids)
+        self.causes.update(event.causes)
+        self.accepted_lengths[event.accepted] += 1
+
+    def merge(self, other: Stats) -> None:
+        """Count the rounds of ``other`` too."""
+        self.rounds += other.rounds
+        self.drafted += other.drafted
+        self.tokens += other.tokens
+        self.causes.update(other.causes)
+        self.accepted_lengths.update(other.accepted_lengths)
+
+    @property
+    def accepted(self) -> int:
+        """Accepted draft tokens, agreed and rescued."""
+        return self.causes[Cause.AGREED] + self.causes[Cause.RESCUED]
+
+    @property
+    def accepted_per_round(self) -> float:
+        """Accepted draft tokens per round, the paper's m* (section 5)."""
+        return self.accepted / self.rounds if self.rounds else 0.0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Tokens per target forward, correction and bonus included; 1.00 is plain decoding."""
+        return self.tokens / self.rounds if self.rounds else 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """The figures as plain JSON values."""
+        return {
+            "rounds": self.rounds,
+            "tokens": self.tokens,
+            "drafted": self.drafted,
+            **{cause.value: self.causes[cause] for cause in Cause},
+            "accepted_per_round": self.accepted_per_round,
+            "tokens_per_forward": self.tokens_per_forward,
+            "accepted_lengths": {str(k): v for k, v in sorted(self.accepted_lengths.items())},
+        }

@@ -1,0 +1,96 @@
+"""From logits to tokens: temperature and the usual truncations, through transformers' own classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from judge_decoding.errors import JudgeDecodingError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are chosen; temperature 0 is greedy.
+
+    Raises:
+        JudgeDecodingError: a value is out of its range.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, good, allowed in (
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+        ):
+            if not good:
+                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
+
+
+class Sampler:
+    """Applies the logits processors of ``params`` and draws tokens, the same ones for the same seed."""
+
+    def __init__(self, params: SamplingParams, device: torch.device) -> None:
+        self.greedy = params.temperature == 0
+        self._generator = torch.Generator(device)
+        if params.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(params.seed)
+        self._processors = LogitsProcessorList()
+        if params.repetition_penalty != 1:
+            self._processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+        if not self.greedy:
+            if params.temperature != 1:
+                self._processors.append(TemperatureLogitsWarper(params.temperature))
+            if params.top_k:
+                self._processors.append(TopKLogitsWarper(params.top_k))
+            if params.top_p < 1:
+                self._processors.append(TopPLogitsWarper(params.top_p))
+            if params.min_p:
+                self._processors.append(MinPLogitsWarper(params.min_p))
+
+    def process(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""
+        if not self._processors:
+            return logits
+        count = logits.shape[1]
+        rows = [
+            self._processors(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i])  # type: ignore[arg-type]
+            for i in range(count)
+        ]
+        return torch.stack(rows, dim=1)
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """One token for each of the processed ``logits`` [B, V]: [B]."""
+        return logits.argmax(-1) if self.greedy else self.draw(logits.softmax(-1))
+
+    def draw(self, probabilities: Tensor) -> Tensor:
+        """One token for each distribution [B, V]: [B]. The exponential race needs no synchronisation."""
+        race = torch.empty_like(probabilities).exponential_(generator=self._generator)
+        return (probabilities / race).argmax(-1)
+
+    def uniform(self, count: int) -> Tensor:
+        """``count`` uniform numbers [1, count], or zeros when greedy."""
+        device = self._generator.device
+        if self.greedy:
+            return torch.zeros(1, count, device=device)
+        return torch.rand(1, count, generator=self._generator, device=device)

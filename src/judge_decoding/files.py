@@ -1,0 +1,83 @@
+"""Reading and writing files so that a user never meets a traceback or half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from judge_decoding.errors import JudgeDecodingError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` that takes its place when the block ends well, and goes if not.
+
+    Raises:
+        JudgeDecodingError: the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that ``path`` cannot be written.
+
+    Raises:
+        JudgeDecodingError: it is a folder, or its folder cannot be written.
+    """
+    if path.is_dir():
+        raise JudgeDecodingError(f"Cannot write {path}: it is a folder; name a file.")
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise JudgeDecodingError(f"Cannot write {path}: {parent} is not a folder; choose another place.")
+    if not os.access(parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise JudgeDecodingError(f"Cannot write {path}: permission denied; choose another place.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON value)
+    """Write ``value`` to ``path`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of ``path``; ``what`` names it in the error.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
+    except UnicodeDecodeError as error:
+        raise JudgeDecodingError(f"Cannot read {what} {path}: it is not UTF-8 text; convert it first.") from error

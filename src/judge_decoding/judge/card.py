@@ -1,0 +1,61 @@
+"""The model card of a head: what it is, what it was made from, what it can be trusted with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_CARD = """\
+---
+library_name: judge-decoding
+base_model: {base_model}
+tags: [judge-decoding, speculative-decoding]
+---
+# Judge head for {base_model}
+
+A linear layer of {numbers} numbers on the last hidden state ({norm} the final norm) of `{architecture}`. For a
+draft token it gives the probability that the token is *correct*, so that speculative decoding keeps correct
+tokens which the target would have worded otherwise (Judge Decoding, arXiv 2501.19309).
+
+```python
+from judge_decoding import JudgeDecoder
+
+decoder = JudgeDecoder.from_pretrained({base_model!r}, draft="THE-DRAFT-MODEL", judge="THIS-REPOSITORY")
+print(decoder.generate("Your prompt", max_new_tokens=256).text)
+```
+
+* Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
+* Labels after the error: `{labels}`
+
+## Data
+
+```json
+{data}
+```
+
+## Calibration
+
+```json
+{calibration}
+```
+
+## Limits
+
+Judge decoding gives up the guarantee that the target's distribution is kept. The head knows the kind of text it
+was trained on; measure its cost on yours before you rely on it.
+"""
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """The card, as Markdown, of a head with this configuration."""
+    target = config["target"]
+    return _CARD.format(
+        base_model=target["name_or_path"],
+        architecture=target["architecture"],
+        numbers=target["hidden_size"] + 1,
+        norm=config["norm"],
+        threshold=config["threshold"],
+        labels=config["labels"],
+        data=json.dumps(config["data"], indent=2),
+        calibration=json.dumps(config["calibration"], indent=2),
+    )

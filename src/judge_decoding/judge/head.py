@@ -1,0 +1,201 @@
+"""The judge head: one linear layer on the target's last hidden state, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.models import Norm, final_norm
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import read_text, replacing, write_text
+from judge_decoding.judge.card import model_card
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_FINGERPRINT_SIZE = 16
+
+
+class TargetInfo(BaseModel):
+    """The model a head was trained on.
+
+    ``fingerprint`` holds a few weights spread evenly over the output embedding: enough to tell two models of
+    one shape apart, whatever they are called and in whichever precision they are loaded.
+    """
+
+    name_or_path: str
+    architecture: str
+    hidden_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    fingerprint: list[float]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Self:
+        """Describe ``model``."""
+        config = model.config.get_text_config()
+        return cls(
+            name_or_path=str(model.config.name_or_path),
+            architecture=type(model).__name__,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            fingerprint=_fingerprint(model),
+        )
+
+
+class JudgeHeadConfig(BaseModel):
+    """All that must be known to use a head rightly; ``config.json`` in its folder."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: Literal["judge_head"] = "judge_head"
+    version: Literal[1] = 1
+    target: TargetInfo
+    layer: Literal[-1] = -1
+    norm: Norm = "before"
+    polarity: Literal["correct"] = "correct"
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    labels: str = "suffix"
+    num_draft_tokens: int | None = Field(default=None, gt=0)
+    data: dict[str, Any] = Field(default_factory=dict)
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+def _fingerprint(model: PreTrainedModel) -> list[float]:
+    weight = model.get_output_embeddings().weight.detach().flatten()
+    places = torch.linspace(0, weight.numel() - 1, _FINGERPRINT_SIZE, dtype=torch.float64).long()
+    return [float(value) for value in weight[places.to(weight.device)].float().cpu()]
+
+
+class JudgeHead(nn.Module):
+    """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's last hidden state *at* it.
+
+    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers.
+    """
+
+    def __init__(self, config: JudgeHeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(config.target.hidden_size, 1)
+        self.requires_grad_(False)
+
+    def probability(self, hidden: Tensor) -> Tensor:
+        """Probability of CORRECT for hidden states [..., H], in float32: [...]."""
+        return torch.sigmoid(self.linear(hidden.float())[..., 0])
+
+    forward = probability
+
+    def check_fits(self, model: PreTrainedModel) -> None:
+        """Check that ``model`` is the target this head was trained on.
+
+        Raises:
+            JudgeDecodingError: architecture, size, depth or weights differ.
+        """
+        ours = self.config.target
+        final_norm(model)
+        theirs = TargetInfo.of(model)
+        for field, name in (
+            ("hidden_size", "hidden size"),
+            ("num_hidden_layers", "number of layers"),
+            ("architecture", "architecture"),
+        ):
+            mine, its = getattr(ours, field), getattr(theirs, field)
+            if mine != its:
+                raise JudgeDecodingError(
+                    f"This judge head was trained for {ours.name_or_path} ({name} {mine}), but the target is "
+                    f"{theirs.name_or_path} ({name} {its}); give the target it was trained for, or train a head."
+                )
+        # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
+        slack = 0.02 * max(abs(value) for value in ours.fingerprint)
+        if any(abs(a - b) > slack for a, b in zip(ours.fingerprint, theirs.fingerprint, strict=True)):
+            raise JudgeDecodingError(
+                f"This judge head was trained for {ours.name_or_path}, and the target {theirs.name_or_path} has the "
+                "same shape but other weights; give the target it was trained for, or train a head."
+            )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
+
+        Raises:
+            JudgeDecodingError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; name a folder.")
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
+        write_text(folder / CARD, model_card(self.config.model_dump()))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, target: PreTrainedModel | None = None) -> Self:
+        """Load a head from a folder or from a Hub repository.
+
+        Args:
+            name_or_path: a folder that `save_pretrained` wrote, or a repository name such as ``"me/my-judge"``.
+            target: when given, the head is checked against it.
+
+        Raises:
+            JudgeDecodingError: nothing there, a damaged or foreign file, or a head for another target.
+        """
+        folder = _resolve(name_or_path)
+        text = read_text(folder / CONFIG, "the judge head's configuration")
+        try:
+            config = JudgeHeadConfig.model_validate(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise JudgeDecodingError(f"{folder / CONFIG} is not JSON ({error.msg}); save or fetch the head again.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise JudgeDecodingError(
+                f"{folder / CONFIG} does not describe a judge head: {where}: {first['msg']}; check the path."
+            ) from error
+        head = cls(config)
+        try:
+            head.load_state_dict(load_file(folder / WEIGHTS))
+        except FileNotFoundError as error:
+            raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.") from error
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise JudgeDecodingError(
+                f"{folder / WEIGHTS} is damaged or does not hold {config.target.hidden_size} weights and a bias; "
+                "save or fetch the head again."
+            ) from error
+        if target is not None:
+            head.check_fits(target)
+        return head
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the head and its card to the Hub repository ``repo_id``; its address."""
+        import tempfile
+
+        api = HfApi(token=token)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api.upload_folder(repo_id=repo_id, folder_path=folder)
+        return str(url)
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    """The folder of a head, fetched from the Hub if there is no such folder here."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise JudgeDecodingError(f"{folder} is a file; name the folder of a judge head.")
+    missing = f"There is no judge head at {name_or_path}: neither a folder here nor a repository that can be reached; check the name."
+    if isinstance(name_or_path, Path) or str(name_or_path).count("/") != 1:
+        raise JudgeDecodingError(missing)
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS, CARD]))
+    except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise JudgeDecodingError(missing) from error

@@ -1,0 +1,145 @@
+"""Grade-school word problems: how one is drawn, told as a question, and assigned to a split.
+
+A problem is a list of terms whose signed sum is the answer. A term is given outright, is a product
+("3 bags with 4 apples each") or is told relative to another person's count ("5 more than Ann").
+Every quantity on every order of solving stays within ``0..LARGEST``, so that each number is one token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+LARGEST = 50
+"""Largest number that occurs in a question or in a right answer."""
+
+Family = Literal["collection", "comparison"]
+Split = Literal["pretrain", "head", "calibration", "test"]
+
+NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe", "Max", "Ida", "Jon", "Amy")
+ITEMS = ("apples", "pens", "coins", "books", "cards", "shells", "stamps", "cookies", "marbles", "stones")
+HOLDERS = ("bags", "boxes", "baskets", "jars")
+
+GAINS = ("finds", "buys", "wins", "gets", "collects")
+LOSSES = ("loses", "sells", "drops", "breaks", "spends")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One quantity of a problem.
+
+    ``derivation`` is None for a number that the question states, else ``(op, left, right)`` with op
+    ``"*"``, ``"+"`` or ``"-"``. For a relative term ``left`` is the value of the term at ``base``.
+    """
+
+    value: int
+    sign: int = 1
+    derivation: tuple[str, int, int] | None = None
+    base: int | None = None
+    who: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A word problem with its terms; ``question`` is its text, ``answer`` its number."""
+
+    family: Family
+    terms: tuple[Term, ...]
+    who: str
+    item: str
+    holder: str
+    question: str
+
+    @property
+    def answer(self) -> int:
+        """The right final number."""
+        return sum(term.sign * term.value for term in self.terms)
+
+    @property
+    def key(self) -> str:
+        """Hash of the numbers and operations alone: two wordings of one calculation share it."""
+        shape = sorted((t.sign, t.value, t.derivation or ()) for t in self.terms)
+        return hashlib.sha256(repr((self.family, shape)).encode()).hexdigest()
+
+    @property
+    def split(self) -> Split:
+        """The split this problem belongs to, decided by ``key`` alone, so that no calculation is in two."""
+        bucket = int(self.key[:8], 16) % 100
+        if bucket < 80:
+            return "pretrain"
+        if bucket < 88:
+            return "head"
+        return "calibration" if bucket < 94 else "test"
+
+
+def draw(rng: random.Random, family: Family) -> Problem:
+    """Draw one problem of ``family``, from any split."""
+    while True:
+        problem = _draw_collection(rng) if family == "collection" else _draw_comparison(rng)
+        positive = sum(t.value for t in problem.terms if t.sign > 0)
+        if positive <= LARGEST and problem.answer >= 0:
+            return problem
+
+
+def draw_from(rng: random.Random, split: Split, family: Family | None = None) -> Problem:
+    """Draw one problem of ``split``; without ``family`` four of five are collections."""
+    while True:
+        problem = draw(rng, family or ("collection" if rng.random() < 0.8 else "comparison"))
+        if problem.split == split:
+            return problem
+
+
+def draw_many(seed: int, split: Split, count: int, family: Family = "collection") -> list[Problem]:
+    """``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``."""
+    rng = random.Random(f"{split}-{family}-{seed}")
+    found: dict[str, Problem] = {}
+    while len(found) < count:
+        problem = draw_from(rng, split, family)
+        found.setdefault(problem.key, problem)
+    return list(found.values())
+
+
+def _draw_collection(rng: random.Random) -> Problem:
+    """Somebody has some items, then gains and loses some, once perhaps by the bag."""
+    who, other = rng.sample(NAMES, 2)
+    item, holder = rng.choice(ITEMS), rng.choice(HOLDERS)
+    terms = [Term(rng.randint(2, 30))]
+    told = [f" {who} has {terms[0].value} {item}."]
+    by_the_bag = rng.randrange(6)
+    for step in range(rng.choice((2, 2, 3))):
+        sign = rng.choice((1, -1))
+        if step == by_the_bag:
+            count, each = rng.randint(2, 6), rng.randint(2, 9)
+            terms.append(Term(count * each, sign, ("*", count, each)))
+            verb = rng.choice(GAINS if sign > 0 else LOSSES)
+            told.append(f" {who} {verb} {count} {holder} with {each} {item} each.")
+            continue
+        terms.append(Term(rng.randint(1, 20), sign))
+        amount = f"{terms[-1].value} {item}"
+        if rng.random() < 0.3:
+            told.append(f" {other} gives {who} {amount}." if sign > 0 else f" {who} gives {other} {amount}.")
+        else:
+            told.append(f" {who} {rng.choice(GAINS if sign > 0 else LOSSES)} {amount}.")
+    question = "".join(told) + f" How many {item} does {who} have now?"
+    return Problem("collection", tuple(terms), who, item, holder, question)
+
+
+def _draw_comparison(rng: random.Random) -> Problem:
+    """Two or three people, each later one counted relative to an earlier one; asks for their sum."""
+    people = rng.sample(NAMES, rng.choice((2, 3)))
+    item = rng.choice(ITEMS)
+    terms = [Term(rng.randint(2, 20), who=people[0])]
+    told = [f" {people[0]} has {terms[0].value} {item}."]
+    for index, person in enumerate(people[1:], start=1):
+        base = rng.randrange(index)
+        value, name = terms[base].value, people[base]
+        op = rng.choice("+-*")
+        amount = rng.randint(2, 4) if op == "*" else rng.randint(1, min(12, max(1, value - 1)))
+        result = {"+": value + amount, "-": value - amount, "*": value * amount}[op]
+        terms.append(Term(result, 1, (op, value, amount), base, person))
+        words = {"+": f"{amount} more {item} than", "-": f"{amount} fewer {item} than", "*": f"{amount} times as many {item} as"}
+        told.append(f" {person} has {words[op]} {name}.")
+    question = "".join(told) + f" How many {item} do they have together?"
+    return Problem("comparison", tuple(terms), people[0], item, HOLDERS[0], question)

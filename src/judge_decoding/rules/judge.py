@@ -1,0 +1,48 @@
+"""The judge: a token stays if a linear head on the target's hidden state at it says it is correct."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules.base import Evidence, VerificationRule
+
+STRICT = 1.0
+"""The threshold at which the judge rescues nothing."""
+
+
+class Judge(VerificationRule):
+    """Standard verification OR ``sigmoid(w·h + b) > threshold`` (Judge Decoding, section 4).
+
+    At threshold 0 every token stays, at `STRICT` only what standard verification keeps.
+
+    Raises:
+        JudgeDecodingError: the threshold is not between 0 and 1.
+    """
+
+    def __init__(self, head: JudgeHead, threshold: float | None = None) -> None:
+        self.head = head
+        self.threshold = head.config.threshold if threshold is None else threshold
+        if not 0 <= self.threshold <= 1:
+            raise JudgeDecodingError(
+                f"The judge's threshold is {self.threshold}; it must be between 0 (keep every draft token) and 1 "
+                "(keep only what standard verification keeps)."
+            )
+        self.norm = head.config.norm
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        """Agreed, or scored above the threshold."""
+        scores = self.scores(evidence)
+        if scores is None:
+            return evidence.agreed
+        # At 0 nothing may be rejected, not even a score that float32 rounds to 0.
+        rescued = scores >= 0 if self.threshold == 0 else scores > self.threshold
+        return evidence.agreed | rescued
+
+    def scores(self, evidence: Evidence) -> Tensor | None:
+        """The head's probability that each draft token is correct [B, M]; None for an empty draft."""
+        return None if evidence.hidden is None else self.head.probability(evidence.hidden)
+
+    def __repr__(self) -> str:
+        return f"judge(threshold={self.threshold:g})"
