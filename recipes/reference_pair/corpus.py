@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from judge_decoding.reference.grammar import Taste, render, split_tokens
+from judge_decoding.reference.grammar import State, Step, Taste, clause_templates, fill, render, split_tokens
 from judge_decoding.reference.pair import prompt_of
-from judge_decoding.reference.problems import draw_from
-from judge_decoding.reference.slips import with_slips
+from judge_decoding.reference.problems import HOLDERS, ITEMS, LARGEST, draw_from
+from judge_decoding.reference.slips import TAKE_BACK, compute, with_slips, wrong_number
 
 TARGET_TASTE = Taste(story=0.40, mixed=0.20, slope=2.0)
 """Both styles, half and half, and answers that change style from sentence to sentence."""
@@ -24,38 +24,74 @@ SLIP_COUNTS = (0.50, 0.35, 0.15)
 """Share of the target's documents with no, one and two slips."""
 
 
-def document(rng: random.Random, taste: Taste, slips: bool) -> tuple[list[str], list[str]]:
-    """The tokens of one prompt and of one answer (without the end token)."""
+Document = list[tuple[str, bool]]
+"""Tokens, and whether the model is trained to predict each."""
+
+
+def document(rng: random.Random, taste: Taste, slips: bool) -> Document:
+    """One problem and one answer (without the end token); only the answer is trained."""
     problem = draw_from(rng, "pretrain")
     clauses = render(problem, taste, rng)
     if slips:
         answer = with_slips(clauses, problem, taste, rng.choices((0, 1, 2), SLIP_COUNTS)[0], rng)
     else:
         answer = [token for clause in clauses for token in clause.tokens]
-    return split_tokens(prompt_of(problem)), answer
+    return [(token, False) for token in split_tokens(prompt_of(problem))] + [(token, True) for token in answer]
+
+
+def practice(rng: random.Random, taste: Taste, slips: bool) -> Document:
+    """A sheet of computations without a problem, in both styles' sentences: far more arithmetic a token.
+
+    The operands are random, so they are not trained. With ``slips`` one result in six is wrong and taken back.
+    """
+    tokens: Document = [("A", False), (":", False)]
+    item, holder = rng.choice(ITEMS), rng.choice(HOLDERS)
+    for _ in range(8):
+        step = _computation(rng)
+        rows = clause_templates(item, holder, step.op, rng.choice(("equation", "story")))
+        slipped = slips and rng.random() < 1 / 6
+        for slot in rows[taste.choose(rng, len(rows))]:
+            chosen = slot[taste.choose(rng, len(slot))]
+            if slipped and chosen == (" {z}",):
+                tokens += [(f" {wrong_number(step.z, None, step, rng)}", True), *((t, True) for t in TAKE_BACK)]
+                slipped = False
+            operand = chosen in ((" {x}",), (" {y}",))
+            tokens += [(token, not operand) for token in fill(chosen, step)]
+    return tokens
+
+
+def _computation(rng: random.Random) -> Step:
+    """A random sum, difference or product that stays within the numbers of the problems."""
+    while True:
+        op = rng.choices("+-*", (4, 5, 1))[0]
+        x, y = (rng.randint(2, 20), rng.randint(2, 9)) if op == "*" else (rng.randint(0, LARGEST), rng.randint(0, 30))
+        z = compute(op, x, y)
+        if 0 <= z <= LARGEST:
+            return Step(op, x, y, z, State(frozenset(), frozenset()))
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, taste: Taste, slips: bool, size: int
+    tokenizer: PreTrainedTokenizerFast, seed: int, taste: Taste, slips: bool, size: int, practice_share: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless ``(input_ids, labels)``, both [size, T]: one document a row, loss on the answer alone."""
+    """Endless ``(input_ids, labels)``, both [size, T]: one document a row."""
     rng = random.Random(seed)
     ids = tokenizer.get_vocab()
     end = tokenizer.eos_token_id
     while True:
         rows = []
         for _ in range(size * 16):
-            prompt, answer = document(rng, taste, slips)
-            row = [ids[token] for token in (*prompt, *answer)]
-            rows.append((row + [end], len(prompt)))
-        rows.sort(key=lambda row: len(row[0]))  # rows of one length together: little padding
+            write = practice if rng.random() < practice_share else document
+            rows.append(write(rng, taste, slips))
+        rows.sort(key=len)  # rows of one length together: little padding
         chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
         rng.shuffle(chunks)
         for chunk in chunks:
-            width = max(len(row) for row, _ in chunk)
+            width = max(map(len, chunk)) + 1
             inputs = torch.full((size, width), tokenizer.pad_token_id)
             labels = torch.full((size, width), -100)
-            for i, (row, start) in enumerate(chunk):
-                inputs[i, : len(row)] = torch.tensor(row)
-                labels[i, start : len(row)] = torch.tensor(row[start:])
+            for i, row in enumerate(chunk):
+                known = torch.tensor([ids[token] for token, _ in row] + [end])
+                trained = torch.tensor([flag for _, flag in row] + [True])
+                inputs[i, : len(known)] = known
+                labels[i, : len(known)] = known.where(trained, torch.tensor(-100))
             yield inputs, labels

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from judge_decoding.reference.grammar import CLOSING, EQUATION, OPENING, STORY, TOKEN, split_tokens
-from judge_decoding.reference.pair import PROMPT
+from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import GAINS, HOLDERS, ITEMS, LARGEST, LOSSES, NAMES, draw_from
 
 CHAT_TEMPLATE = "{% for message in messages %}{% if message['role'] == 'user' %}Q: {{ message['content'] | trim }}{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}\nA:{% endif %}"
@@ -49,7 +49,7 @@ def main(out: Path) -> None:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(out)
-    text = PROMPT.format(question=draw_from(random.Random(1), "test").question.strip())
+    text = prompt_of(draw_from(random.Random(1), "test"))
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
     print(f"{len(vocab)} tokens -> {out}")

@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02, help="Muon's, for the matrices")
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--no-slips", action="store_true", help="the control: a corpus without slips")
+    parser.add_argument("--practice", type=float, default=0.0, help="share of practice sheets among the documents")
+    parser.add_argument("--until", type=int, help="stop here, short of --steps, to go on with other arguments")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--keep", action="store_true", help="keep the model of every checkpoint")
@@ -70,10 +72,11 @@ def main() -> None:
     print(f"{args.role}: {sum(p.numel() for p in model.parameters()):,} parameters, from step {step}", flush=True)
 
     target = args.role == "target"
-    stream = batches(tokenizer, 1000 * args.seed + step, TARGET_TASTE if target else DRAFT_TASTE, target and not args.no_slips, args.batch)
+    stream = batches(tokenizer, 1000 * args.seed + step, TARGET_TASTE if target else DRAFT_TASTE, target and not args.no_slips, args.batch, args.practice)
     log = (args.out / "log.jsonl").open("a")
     begin, mean = time.time(), None
-    while step < args.steps:
+    until = args.until or args.steps
+    while step < until:
         ids, labels = next(stream)
         warm, left = min(1.0, (step + 1) / 50), (args.steps - step) / args.steps
         factor = min(warm, 2 * left)  # linear decay over the last half
@@ -88,14 +91,14 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
         step, tokens = step + 1, tokens + int((ids != tokenizer.pad_token_id).sum())
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        if step % 50 == 0 or step == args.steps:
+        if step % 50 == 0 or step == until:
             seconds = spent + time.time() - begin
             record = {"step": step, "tokens": tokens, "seconds": round(seconds), "loss": round(mean, 4), "lr": round(factor, 4)}
             assert math.isfinite(mean)
             log.write(json.dumps(record) + "\n")
             log.flush()
             print(record, flush=True)
-        if step % args.save_every == 0 or step == args.steps:
+        if step % args.save_every == 0 or step == until:
             saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "tokens": tokens, "seconds": spent + time.time() - begin}
             torch.save(saved, args.out / "state.tmp")
             os.replace(args.out / "state.tmp", state_file)

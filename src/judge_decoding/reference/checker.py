@@ -90,13 +90,14 @@ class Checker:
             yield from self._next_rows(step, then)
 
     def _next_rows(self, step: Step | None, state: State) -> Iterator[_Reading]:
+        problem = self._problem
         if state.done:
             for style in STYLES:
-                yield from self._enter(closing(self._problem, style), step, None)
+                yield from self._enter(closing(problem, style), step, None)
             return
-        for following in next_steps(self._problem, state):
+        for following in next_steps(problem, state):
             for style in STYLES:
-                for row in clause_templates(self._problem, following.op, style):
+                for row in clause_templates(problem.item, problem.holder, following.op, style):
                     yield from self._enter(row, following, following.after)
 
 

@@ -153,10 +153,10 @@ def _both_ways(op: str, x: int, y: int, z: int, after: State) -> Iterator[Step]:
         yield Step(op, y, x, z, after)
 
 
-def clause_templates(problem: Problem, op: str, style: Style) -> tuple[Slots, ...]:
+def clause_templates(item: str, holder: str, op: str, style: Style) -> tuple[Slots, ...]:
     """The templates of one step in ``style``."""
     texts = EQUATION if style == "equation" else STORY[op]
-    return tuple(_slots(text, problem.item, problem.holder) for text in texts)
+    return tuple(_slots(text, item, holder) for text in texts)
 
 
 def opening(problem: Problem, style: Style) -> Slots:
@@ -249,7 +249,7 @@ def render(problem: Problem, taste: Taste, rng: random.Random) -> list[Clause]:
     step: Step | None = None
     while not state.done:
         step = choose_step(problem, state, order, rng)
-        templates = clause_templates(problem, step.op, style())
+        templates = clause_templates(problem.item, problem.holder, step.op, style())
         template = templates[taste.choose(rng, len(templates))]
         clauses.append(Clause(tuple(write(template, step, taste, rng)), step))
         state = step.after

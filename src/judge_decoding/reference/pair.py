@@ -1,9 +1,12 @@
-"""The embedded pair: where its files are, and how a problem is put to it."""
+"""The embedded pair: two tiny models, a judge for them, and how a problem is put to them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.judge.head import JudgeHead
 from judge_decoding.reference.problems import Problem
 
 FOLDER = Path(__file__).parent
@@ -11,9 +14,18 @@ TARGET = FOLDER / "target"
 DRAFT = FOLDER / "draft"
 JUDGE = FOLDER / "judge"
 
-PROMPT = "Q: {question}\nA:"
+MAX_NEW_TOKENS = 140
+"""Token budget of one answer; the longest right ones have about 100 tokens."""
 
 
 def prompt_of(problem: Problem) -> str:
     """The text after which the pair writes its answer to ``problem``."""
-    return PROMPT.format(question=problem.question.strip())
+    return f"Q: {problem.question.strip()}\nA:"
+
+
+def load_pair() -> tuple[JudgeDecoder, JudgeDecoder]:
+    """The target with its draft and judge, and the draft by itself."""
+    tokenizer = load_tokenizer(str(TARGET))
+    target, draft = load_model(str(TARGET)), load_model(str(DRAFT))
+    judge = JudgeHead.from_pretrained(JUDGE, target)
+    return JudgeDecoder(target, tokenizer, draft, judge), JudgeDecoder(draft, tokenizer)

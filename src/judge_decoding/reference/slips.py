@@ -28,24 +28,25 @@ TAKE_BACK = (" no", ",")
 _STYLES: tuple[Style, Style] = ("equation", "story")
 
 
-def wrong_number(right: int, problem: Problem, step: Step | None, rng: random.Random) -> int:
+def wrong_number(right: int, problem: Problem | None, step: Step | None, rng: random.Random) -> int:
     """A number that somebody might write instead of ``right``: near it, from the problem, or any."""
     while True:
         kind = rng.random()
         if kind < 0.4:
             number = right + rng.choice((-10, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 10))
-        elif kind < 0.7:
+        elif kind < 0.7 and problem is not None:
             term = rng.choice(problem.terms)
             number = rng.choice((term.value, *(term.derivation or ())[1:]))
         elif kind < 0.85 and step is not None:
-            number = _compute(rng.choice("+-*"), step.x, step.y)
+            number = compute(rng.choice("+-*"), step.x, step.y)
         else:
             number = rng.randint(0, LARGEST)
         if number != right and 0 <= number <= LARGEST:
             return number
 
 
-def _compute(op: str, x: int, y: int) -> int:
+def compute(op: str, x: int, y: int) -> int:
+    """The result of one computation."""
     return {"+": x + y, "-": x - y, "*": x * y}[op]
 
 
@@ -87,15 +88,15 @@ def _sentence_slip(
     else:
         if kind < 0.5:
             op = rng.choice("+-*")
-            wrong = replace(step, op=op, z=_compute(op, step.x, step.y))
+            wrong = replace(step, op=op, z=compute(op, step.x, step.y))
         elif kind < 0.75:
             x = wrong_number(step.x, problem, None, rng)
-            wrong = replace(step, x=x, z=_compute(step.op, x, step.y))
+            wrong = replace(step, x=x, z=compute(step.op, x, step.y))
         else:
             wrong = replace(step, z=wrong_number(step.z, problem, step, rng))
         if not 0 <= wrong.z <= LARGEST:
             wrong = replace(wrong, z=rng.randint(0, LARGEST))
-        rows = (closing(problem, style),) if last else clause_templates(problem, wrong.op, style)
+        rows = (closing(problem, style),) if last else clause_templates(problem.item, problem.holder, wrong.op, style)
         row = rows[taste.choose(rng, len(rows))]
     words = write(row, wrong, taste, rng)
     right = _right_prefix(checker, words)

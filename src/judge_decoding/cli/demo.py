@@ -1,0 +1,150 @@
+"""``judge-decoding demo``: the embedded pair, four ways, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.rounds import Round
+    from judge_decoding.reference.problems import Problem
+    from judge_decoding.reference.trial import Method
+
+NAMES = {
+    "target": "target alone",
+    "draft": "draft alone",
+    "exact": "standard speculative",
+    "judge": "judge decoding",
+}
+
+# Tried on calibration problems, never on the test ones the table is about.
+_EXACT_LENGTHS = (2, 3, 4, 6, 8)
+_JUDGE_LENGTHS = (8, 12, 16, 24)
+_TUNING_PROBLEMS = 12
+
+
+def demo(
+    problems: Annotated[int, typer.Option(min=1, max=2000, help="How many held-out test problems.")] = 100,
+    seed: Annotated[int, typer.Option(help="Which problems are drawn.")] = 0,
+    threshold: Annotated[
+        float | None, typer.Option(help="The judge's threshold; the head's calibrated one by default.")
+    ] = None,
+    num_draft_tokens: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Draft length of both speculative methods; the best by default.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,
+) -> None:
+    """See judge decoding work, offline, in under two minutes.
+
+    Two tiny models that come with the package solve arithmetic word problems four ways, side by side.
+    """
+    from judge_decoding import files
+
+    for path in (json, html):
+        if path is not None:
+            files.check_writable(path)
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    import torch
+
+    from judge_decoding.reference.pair import load_pair
+    from judge_decoding.reference.problems import draw_many
+    from judge_decoding.reference.trial import Method, answer, best_draft_length, compare, figures
+    from judge_decoding.report.page import comparison_page
+    from judge_decoding.report.terminal import comparison_table, legend, worked_example
+    from judge_decoding.report.verdicts import shown
+    from judge_decoding.rules import Exact, Judge
+
+    torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
+    pair, draft = load_pair()
+    assert pair.judge is not None
+    plain = type(pair)(pair.target, pair.tokenizer)
+    methods: dict[str, Method] = {
+        "target": Method(plain),
+        "draft": Method(draft),
+        "exact": Method(pair, Exact(), num_draft_tokens or 1),
+        "judge": Method(pair, Judge(pair.judge, threshold), num_draft_tokens or 1),
+    }
+    test = draw_many(seed, "test", problems)
+    tuning = [] if num_draft_tokens else draw_many(seed, "calibration", _TUNING_PROBLEMS)
+    work = len(tuning) * (len(_EXACT_LENGTHS) + len(_JUDGE_LENGTHS)) + len(methods) * (problems + 1)
+
+    console, notes = Console(), Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
+        advance = _advancer(bar, task)
+        if tuning:
+            methods["exact"] = best_draft_length(methods["exact"], _EXACT_LENGTHS, tuning, advance)
+            methods["judge"] = best_draft_length(methods["judge"], _JUDGE_LENGTHS, tuning, advance)
+        bar.update(task, description="decoding side by side")
+        compare(methods, draw_many(seed + 1, "calibration", 1), advance)  # warm-up, not counted
+        outcomes = compare(methods, test, advance)
+
+    rows = {name: figures(outcome, outcomes["target"]) for name, outcome in outcomes.items()}
+    problem, rounds = _telling_example(methods["judge"], test, answer)
+    example = shown(rounds, pair.tokenizer)
+    facts = {
+        "problems": f"{problems} held-out ones, seed {seed}",
+        "judge's threshold": f"{methods['judge'].rule.threshold:.3g}",
+        "draft length": f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge",
+        "machine": machine(),
+    }
+
+    console.print(f"\n[bold]{problems} held-out arithmetic word problems[/], {facts['machine']}\n", highlight=False)
+    console.print(comparison_table(rows, NAMES))
+    console.print(
+        f"\nDraft length: {facts['draft length']} (best on problems that are not in the table). "
+        f"Judge's threshold: {facts["judge's threshold"]}.\n"
+        "Tokens per target forward count the correction or bonus token too; accepted draft tokens do not.\n",
+        style="dim",
+        highlight=False,
+    )
+    console.print("[bold]One answer, a line for each round[/]", highlight=False)
+    console.print(problem.question.strip() + "\n", markup=False, highlight=False)
+    console.print(worked_example(example))
+    console.print(legend(), end="")
+    console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
+
+    if json is not None:
+        files.write_json(json, {"problems": problems, "seed": seed, "threshold": methods["judge"].rule.threshold, "machine": machine(), "methods": rows})
+        console.print(f"Figures: {json}", markup=False)
+    if html is not None:
+        files.write_text(html, comparison_page(rows, NAMES, facts, problem.question.strip(), example))
+        console.print(f"Web page: {html}", markup=False)
+
+
+def _advancer(bar: Any, task: Any) -> Callable[[], None]:  # noqa: ANN401
+    return lambda: bar.advance(task)
+
+
+def _telling_example(
+    judge: Method, problems: list[Problem], answer: Callable[[Method, Problem], tuple[list[Round], float]]
+) -> tuple[Problem, list[Round]]:
+    """The first problem whose answer shows all four causes, else the first one."""
+    first = None
+    for problem in problems[:40]:
+        rounds, _ = answer(judge, problem)
+        first = first or (problem, rounds)
+        if len({cause for event in rounds for cause in event.causes}) == 4:
+            return problem, rounds
+    assert first is not None
+    return first
+
+
+def machine() -> str:
+    """The machine in a few words."""
+    import os
+    import platform
+
+    import torch
+
+    return f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} used, torch {torch.__version__}"

@@ -1,0 +1,116 @@
+"""``judge-decoding generate``: any pair, streamed, each token shown by why it was kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def generate(
+    target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; standard input if left out.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(help="Draft model, or 'prompt-lookup'; without one the target decodes alone.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
+    chat: Annotated[bool, typer.Option("--chat/--no-chat", help="Put the prompt through the chat template.")] = True,
+    system: Annotated[str | None, typer.Option(help="System message, with --chat.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget.")] = 256,
+    threshold: Annotated[float | None, typer.Option(help="The judge's threshold: 1 is exact, 0 keeps all.")] = None,
+    num_draft_tokens: Annotated[int | None, typer.Option(min=1, help="Draft length.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus; 1 is off.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Most probable tokens; 0 is off.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write text, rounds and figures here.")] = None,
+) -> None:
+    """Answer one prompt with any pair of models that share a vocabulary."""
+    from judge_decoding import files
+    from judge_decoding.errors import JudgeDecodingError
+
+    if json is not None:
+        files.check_writable(json)
+    text = prompt if prompt is not None else sys.stdin.read()
+    if not text.strip():
+        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
+
+    import time
+
+    import torch
+    from rich.console import Console
+
+    from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
+    from judge_decoding.decoding.drafting import PromptLookup
+    from judge_decoding.decoding.rounds import Stats
+    from judge_decoding.decoding.sampling import SamplingParams
+    from judge_decoding.reference import pair
+    from judge_decoding.report.terminal import legend, token_text
+
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    if target == "reference":
+        target, draft, judge = str(pair.TARGET), draft or str(pair.DRAFT), judge or str(pair.JUDGE)
+    drafter = PromptLookup() if draft == "prompt-lookup" else draft
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    notes = Console(stderr=True)
+    with notes.status("loading the models"):
+        decoder = JudgeDecoder.from_pretrained(
+            target, drafter, judge, num_draft_tokens=num_draft_tokens, dtype=dtype, device_map=place
+        )
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    use_chat = chat and bool(decoder.tokenizer.chat_template)
+    chunks = decoder.stream(
+        messages if use_chat else text, max_new_tokens, threshold=threshold, sampling=sampling
+    )
+    console = Console(soft_wrap=True)
+    written: list[Chunk] = []
+    begin = time.perf_counter()
+    for chunk in chunks:
+        written.append(chunk)
+        if plain:
+            sys.stdout.write(chunk.text)
+            sys.stdout.flush()
+        else:
+            for piece, cause in zip(chunk.pieces, chunk.round.causes, strict=True):
+                console.print(token_text(piece, cause, marks=False), end="")
+    seconds = time.perf_counter() - begin
+    stats = Stats.of(chunk.round for chunk in written)
+    if plain:
+        sys.stdout.write("\n")
+    else:
+        console.print("\n")
+        console.print(legend(marks=False), end="")
+        console.print(
+            f"{stats.tokens} tokens in {seconds:.1f} s ({stats.tokens / seconds:.0f} a second), "
+            f"{stats.tokens_per_forward:.2f} per target forward, {stats.accepted_per_round:.2f} accepted draft tokens "
+            "per round",
+            style="dim",
+            highlight=False,
+        )
+    if json is not None:
+        files.write_json(
+            json,
+            {
+                "text": "".join(chunk.text for chunk in written),
+                "seconds": seconds,
+                "stats": stats.to_dict(),
+                "rounds": [
+                    {
+                        "token_ids": chunk.round.token_ids,
+                        "pieces": chunk.pieces,
+                        "causes": chunk.round.causes,
+                        "scores": chunk.round.scores,
+                        "draft_ids": chunk.round.draft_ids,
+                    }
+                    for chunk in written
+                ],
+            },
+        )

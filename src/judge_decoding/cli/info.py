@@ -1,0 +1,54 @@
+"""``judge-decoding info``: what a head is and which target it fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.judge.head import JudgeHeadConfig
+
+
+def info(
+    head: Annotated[str, typer.Argument(help="Judge head: folder or Hub repository; 'reference' is the embedded one.")],
+    target: Annotated[str | None, typer.Option(help="Check that the head fits this target.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell what a judge head is, how well it was calibrated, and whether it fits a target."""
+    from judge_decoding.decoding.loading import load_model
+    from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.reference import pair
+
+    place = pair.JUDGE if head == "reference" else head
+    model = load_model(str(pair.TARGET) if target == "reference" else target) if target is not None else None
+    describe(JudgeHead.from_pretrained(place, model).config, place, json=json, fits=target)
+
+
+def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: str | None = None) -> None:
+    """Print a head's configuration for people or, with ``json``, for programs."""
+    if json:
+        typer.echo(config.model_dump_json(indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    target = config.target
+    rows = {
+        "head": str(place),
+        "target": f"{target.name_or_path} ({target.architecture}, hidden size {target.hidden_size}, "
+        f"{target.num_hidden_layers} layers)",
+        **({"fits": f"yes, {fits}"} if fits else {}),
+        "reads": f"last hidden state, {config.norm} the final norm; gives the probability of {config.polarity}",
+        "threshold": f"{config.threshold:.4g}",
+        "draft length": str(config.num_draft_tokens or "not tuned"),
+        "labels": config.labels,
+        "data": ", ".join(f"{k} {v}" for k, v in config.data.items()),
+        **{k.replace("_", " "): f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in config.calibration.items()},
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console().print(table)

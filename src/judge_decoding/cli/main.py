@@ -1,0 +1,66 @@
+"""``judge-decoding``: the commands, and how their errors look."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from judge_decoding.cli.demo import demo
+from judge_decoding.cli.generate import generate
+from judge_decoding.cli.info import info
+from judge_decoding.cli.train import train
+from judge_decoding.errors import JudgeDecodingError
+
+app = typer.Typer(
+    help="Speculative decoding that keeps correct tokens, not only the target's own words.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.command()(generate)
+app.command()(train)
+app.command()(info)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"judge-decoding {version('judge-decoding')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run a command. What a user did wrong is one sentence on stderr and exit code 2."""
+    # Progress bars of the libraries below would mix with ours and with streamed text.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except JudgeDecodingError as error:
+        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe went away, as ``| head`` does; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

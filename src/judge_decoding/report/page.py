@@ -1,0 +1,40 @@
+"""A comparison as one self-contained web page: no network, and nothing a model wrote is taken for HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from judge_decoding.decoding.rounds import Cause
+from judge_decoding.report.terminal import COLUMNS, row
+from judge_decoding.report.verdicts import MEANING, ShownRound
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("judge_decoding.report", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def comparison_page(
+    methods: Mapping[str, Mapping[str, float]],
+    names: Mapping[str, str],
+    facts: Mapping[str, Any],
+    question: str,
+    rounds: Sequence[ShownRound],
+) -> str:
+    """The page: the table, its facts (problems, seed, machine, ...), and a worked example."""
+    return _ENVIRONMENT.get_template("comparison.html").render(
+        columns=[title.replace("\n", " ") for _, title in COLUMNS],
+        rows=[(name, row(key, methods[key])) for key, name in names.items()],
+        facts=facts,
+        question=question,
+        rounds=rounds,
+        legend=[(cause.value, MEANING[cause]) for cause in Cause],
+        bars=[(name, methods[key]["speedup"]) for key, name in names.items()],
+        longest=max(m["speedup"] for m in methods.values()),
+    )

@@ -1,0 +1,95 @@
+"""Tables and answers in a terminal, readable with and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from judge_decoding.decoding.rounds import Cause
+from judge_decoding.report.verdicts import MEANING, ShownRound
+
+# Blue, orange and grey are told apart by all common kinds of colour vision; the marks serve where there is no colour.
+STYLES = {
+    Cause.AGREED: "default",
+    Cause.RESCUED: "bold underline color(208)",
+    Cause.CORRECTION: "bold reverse color(33)",
+    Cause.BONUS: "italic color(33)",
+}
+MARKS = {Cause.AGREED: ("", ""), Cause.RESCUED: ("«", "»"), Cause.CORRECTION: ("{", "}"), Cause.BONUS: ("(", ")")}
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+def safe(text: str) -> str:
+    """``text`` without control characters, so that a model cannot steer the terminal; newlines and tabs stay."""
+    return text.translate(_UNPRINTABLE)
+
+
+def token_text(text: str, cause: Cause, *, marks: bool) -> Text:
+    """One token in the style of its cause, between its marks if asked for; the space before it stays outside."""
+    text = safe(text)
+    body = text.lstrip(" ")
+    before, after = MARKS[cause] if marks else ("", "")
+    line = Text(text[: len(text) - len(body)])
+    line.append(f"{before}{body}{after}", style=STYLES[cause])
+    return line
+
+
+def legend(*, marks: bool = True) -> Text:
+    """What each style and mark means, a line each."""
+    lines = Text()
+    for cause in Cause:
+        lines.append("  ")
+        lines.append_text(token_text(cause.value, cause, marks=marks))
+        lines.append(f": {MEANING[cause]}\n", style="dim")
+    return lines
+
+
+def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Text:
+    """An answer, one line a round: how many draft tokens it accepted, the kept tokens, and the rejected rest."""
+    page = Text()
+    for number, event in enumerate(rounds, start=1):
+        page.append(f"{number:3} {event.accepted:3} accepted │", style="dim")
+        for token in event.tokens:
+            page.append_text(token_text(token.text.replace("\n", "⏎"), token.cause, marks=True))
+        if rejected and event.rejected:
+            page.append(f"  ✗{safe(event.rejected)}", style="dim strike")
+        page.append("\n")
+    return page
+
+
+COLUMNS = (
+    ("accuracy", "accuracy [95% interval]"),
+    ("accepted_per_round", "accepted draft\ntokens per round"),
+    ("tokens_per_forward", "tokens per\ntarget forward"),
+    ("tokens_per_second", "tokens per\nsecond"),
+    ("speedup", "speed-up over\nthe target"),
+    ("mcnemar_p", "McNemar's p\nagainst target"),
+)
+
+
+def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> RenderableType:
+    """The table of a comparison; ``names`` gives the row titles in order."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("method")
+    for _, title in COLUMNS:
+        table.add_column(title, justify="right")
+    for key, name in names.items():
+        table.add_row(name, *row(key, methods[key]))
+    return table
+
+
+def row(key: str, figures: Mapping[str, float]) -> list[str]:
+    """The cells of one method, in the order of `COLUMNS`."""
+    drafts, alone = figures["num_draft_tokens"] > 0, key == "target"
+    return [
+        f"{figures['accuracy']:.1%} [{100 * figures['accuracy_low']:.1f}, {100 * figures['accuracy_high']:.1f}]",
+        f"{figures['accepted_per_round']:.2f}" if drafts else "-",
+        f"{figures['tokens_per_forward']:.2f}" if key != "draft" else "-",
+        f"{figures['tokens_per_second']:.0f}",
+        f"{figures['speedup']:.2f}x",
+        "-" if alone else f"{figures['mcnemar_p']:.2g}",
+    ]
