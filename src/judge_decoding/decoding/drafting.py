@@ -15,7 +15,7 @@ from judge_decoding.decoding.sampling import Sampler
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Proposed tokens ``ids`` [1, M] and, when sampled, the distributions they came from [1, M, V]."""
+    """Proposed tokens ``ids`` [1, M] and the distributions they were drawn from [1, M, V], None if not drawn."""
 
     ids: Tensor
     probs: Tensor | None = None
@@ -36,14 +36,15 @@ class DraftModel:
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         self._lm = CachedLM(model)
         self._vocab_size = vocab_size
+        self._last_id = model.get_input_embeddings().weight.shape[0] - 1
 
     def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
         """``count`` tokens, greedy or sampled as the target would."""
         # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
         self._lm.rewind_to(ids.shape[1] - 1)
-        self._lm.check_rewinds()
         drawn, probs = ids, []
-        new = ids[:, self._lm.length :]
+        # The target may have said a token of its padding that is not there in ours; any known token will do.
+        new = ids[:, self._lm.length :].clamp(max=self._last_id)
         for _ in range(count):
             logits = sampler.process(drawn, self._fit(self._lm.read(new, keep=1)))[:, -1]
             if sampler.greedy:
@@ -53,6 +54,7 @@ class DraftModel:
                 token = sampler.draw(probs[-1])
             new = token[:, None]
             drawn = torch.cat((drawn, new), dim=1)
+        self._lm.check_rewinds()
         return Draft(drawn[:, ids.shape[1] :], torch.stack(probs, dim=1) if probs else None)
 
     def _fit(self, logits: Tensor) -> Tensor:
@@ -68,8 +70,8 @@ class PromptLookup:
     temperature 0 its proposals count as certain: their draft probability is 1.
     """
 
-    def __init__(self, vocab_size: int, longest: int = 3) -> None:
-        self._vocab_size, self._longest = vocab_size, longest
+    def __init__(self, longest: int = 3) -> None:
+        self._longest = longest
 
     def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
         """At most ``count`` tokens; none where nothing repeats."""
@@ -82,7 +84,4 @@ class PromptLookup:
                 start = int(hits[-1]) + size
                 found = row[start : start + count]
                 break
-        draft = found[None]
-        if sampler.greedy:
-            return Draft(draft)
-        return Draft(draft, torch.nn.functional.one_hot(draft, self._vocab_size).float())
+        return Draft(found[None])

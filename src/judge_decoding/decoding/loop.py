@@ -51,7 +51,7 @@ def decode(
             draft = drafter.propose(ids, count, sampler) if drafter and count else Draft(ids[:, :0])
             read = torch.cat((ids, draft.ids), dim=1)
             logits = lm.read(read[:, lm.length :], keep=draft.ids.shape[1] + 1)
-            if lm.length == ids.shape[1] and drafter is not None:
+            if drafter is not None:
                 lm.check_rewinds()
             evidence = Evidence(
                 draft_ids=draft.ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,7 +15,7 @@ from judge_decoding.errors import JudgeDecodingError
 Norm = Literal["before", "after"]
 """Where a hidden state is taken: before or after the model's final norm."""
 
-_FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm")
+_FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "embedding_norm")
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
@@ -79,11 +80,22 @@ class CachedLM:
         self.model = model
         self._cache = DynamicCache(config=model.config)
         self._cache.activate_past_recording()
+        # The Mamba family has its own name for it.
+        names = inspect.signature(model.forward).parameters
+        self._argument = "cache_params" if "cache_params" in names else "past_key_values"
         self.length = 0
 
     def read(self, ids: Tensor, keep: int) -> Tensor:
-        """Append ``ids`` [1, T] to the cache; the logits of the last ``keep`` positions, float32 [1, keep, V]."""
-        output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=keep)
+        """Append ``ids`` [1, T] to the cache; the logits of the last ``keep`` positions, float32 [1, keep, V].
+
+        Raises:
+            JudgeDecodingError: the model has no cache, or one of its own making.
+        """
+        output = self.model(input_ids=ids, use_cache=True, logits_to_keep=keep, **{self._argument: self._cache})
+        if output.get(self._argument) is not self._cache:
+            raise JudgeDecodingError(
+                f"{type(self.model).__name__} does not keep what it read in transformers' usual cache; use another model."
+            )
         self.length += ids.shape[1]
         logits: Tensor = output.logits
         return logits[:, -keep:].float()
@@ -91,6 +103,8 @@ class CachedLM:
     def rewind_to(self, length: int) -> None:
         """Take back all tokens from position ``length`` on; does nothing to a shorter cache."""
         if self.length == 0 or length > self.length:
+            return
+        if length == self.length and not self._cache.is_croppable:
             return
         # A count of 0 also goes through: it trims what sliding-window layers recorded beyond their window.
         self._cache.crop(length - self.length)

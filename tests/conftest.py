@@ -1,0 +1,59 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+import os
+
+# Set before huggingface_hub is imported: no test may reach the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from tiny import llama, perturbed, random_head, word_tokenizer
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from judge_decoding.judge.head import JudgeHead
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def target() -> LlamaForCausalLM:
+    return llama(0)
+
+
+@pytest.fixture(scope="session")
+def draft(target: LlamaForCausalLM) -> PreTrainedModel:
+    return perturbed(target)
+
+
+@pytest.fixture(scope="session")
+def head(target: LlamaForCausalLM) -> JudgeHead:
+    return random_head(target)
+
+
+@pytest.fixture(scope="session")
+def folders(
+    target: LlamaForCausalLM,
+    draft: PreTrainedModel,
+    head: JudgeHead,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """A saved target, draft and judge."""
+    root = tmp_path_factory.mktemp("saved")
+    for name, model in (("target", target), ("draft", draft)):
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    head.save_pretrained(root / "judge")
+    return {name: root / name for name in ("target", "draft", "judge")}

@@ -1,0 +1,191 @@
+"""What a round keeps, why, and what is counted; hand-counted on a model that counts 0, 1, 2, ... 11, 0, ..."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import AcceptAll, Scripted, random_head, run, successor, tokens
+from torch import Tensor
+
+from judge_decoding import Cause, Evidence, Judge, Round, SamplingParams, Stats, VerificationRule, decode
+from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.rules import Exact
+
+AGREED, RESCUED, CORRECTION, BONUS = Cause.AGREED, Cause.RESCUED, Cause.CORRECTION, Cause.BONUS
+
+
+def drafts(*plan: list[int]) -> Scripted:
+    """Proposes the planned drafts, one a round."""
+    left = iter(plan)
+    return Scripted(lambda _ids, _count: next(left))
+
+
+class Keeps(VerificationRule):
+    """Keeps what is agreed, and the named tokens."""
+
+    def __init__(self, *extra: int) -> None:
+        self.extra = torch.tensor(extra)
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        return evidence.agreed | torch.isin(evidence.draft_ids, self.extra)
+
+
+def kept(rounds: list[Round]) -> list[tuple[tuple[int, ...], tuple[Cause, ...]]]:
+    return [(r.token_ids, r.causes) for r in rounds]
+
+
+def test_causes_and_counts_of_exact_verification() -> None:
+    rounds = run(successor(), drafts([4, 5, 6], [8, 0, 10], []), [2, 3], num_draft_tokens=3, max_new_tokens=7)
+    assert kept(rounds) == [
+        ((4, 5, 6, 7), (AGREED, AGREED, AGREED, BONUS)),
+        ((8, 9), (AGREED, CORRECTION)),  # the 10 is not what follows 0, and comes after a rejection
+        ((10,), (BONUS,)),
+    ]
+    assert [r.target_ids for r in rounds] == [(4, 5, 6, 7), (8, 9, 1, 11), (10,)]
+    assert Stats.of(rounds).to_dict() == {
+        "rounds": 3,
+        "tokens": 7,
+        "drafted": 6,
+        "agreed": 4,
+        "rescued": 0,
+        "correction": 1,
+        "bonus": 2,
+        "accepted_per_round": 4 / 3,
+        "tokens_per_forward": 7 / 3,
+        "accepted_lengths": {"0": 1, "1": 1, "3": 1},
+    }
+
+
+def test_a_token_that_agrees_after_a_rejected_one_is_not_kept() -> None:
+    rounds = run(successor(), drafts([5, 6, 7], [], []), [3], num_draft_tokens=3, max_new_tokens=4)[:1]
+    assert kept(rounds) == [((4,), (CORRECTION,))]
+
+
+def test_causes_of_a_lossy_rule() -> None:
+    """The target goes on from a rescued token: after 9 it says 10."""
+    plan = drafts([4, 9, 10, 0], [0, 9, 3], [9])
+    rounds = run(successor(), plan, [3], Keeps(9), num_draft_tokens=4, max_new_tokens=9)
+    assert kept(rounds) == [
+        ((4, 9, 10, 11), (AGREED, RESCUED, AGREED, CORRECTION)),
+        ((0, 9, 10), (AGREED, RESCUED, CORRECTION)),
+        ((9, 10), (RESCUED, BONUS)),
+    ]
+    stats = Stats.of(rounds)
+    assert (stats.accepted, stats.causes[AGREED], stats.causes[RESCUED]) == (6, 3, 3)
+    assert [r.accepted for r in rounds] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("draft", "rule", "expected"),
+    [
+        ([4, 5, 6, 7], Exact(), ((4, 5, 6), (AGREED, AGREED, AGREED))),
+        ([4, 5, 6], Exact(), ((4, 5, 6), (AGREED, AGREED, AGREED))),  # no bonus after the end
+        ([4, 5], Exact(), ((4, 5, 6), (AGREED, AGREED, BONUS))),
+        ([4, 5, 9], Exact(), ((4, 5, 6), (AGREED, AGREED, CORRECTION))),
+        ([6, 9, 6, 1], AcceptAll(), ((6,), (RESCUED,))),
+    ],
+)
+def test_nothing_after_an_end_token_is_kept_or_counted(
+    draft: list[int], rule: VerificationRule, expected: tuple[tuple[int, ...], tuple[Cause, ...]]
+) -> None:
+    rounds = run(successor(), drafts(draft), [3], rule, num_draft_tokens=4, max_new_tokens=20, end_ids=[6])
+    assert kept(rounds) == [expected]
+    assert rounds[0].stopped
+    stats = Stats.of(rounds)
+    assert (stats.tokens, stats.causes.total()) == (len(expected[0]), len(expected[0]))
+    assert stats.accepted == rounds[0].accepted == sum(c in (AGREED, RESCUED) for c in expected[1])
+
+
+def test_a_rejected_end_token_stops_nothing() -> None:
+    rounds = run(successor(), drafts([6, 6], [5]), [3], num_draft_tokens=2, max_new_tokens=3, end_ids=[6])
+    assert [(r.token_ids, r.stopped) for r in rounds] == [((4,), False), ((5, 6), True)]
+
+
+def test_any_of_several_end_tokens_stops() -> None:
+    assert tokens(run(successor(), None, [3], end_ids=[9, 6])) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("budget", range(1, 14))
+def test_the_token_budget_is_met_exactly(budget: int) -> None:
+    asked = []
+
+    def script(ids: list[int], count: int) -> list[int]:
+        asked.append((len(ids) - 1, count))
+        return [(ids[-1] + i) % 12 for i in range(1, count + 1)]
+
+    rounds = run(successor(), Scripted(script), [0], num_draft_tokens=4, max_new_tokens=budget)
+    assert tokens(rounds) == [i % 12 for i in range(1, budget + 1)]
+    assert Stats.of(rounds).tokens == budget
+    # The token that follows the draft needs room too.
+    assert asked == [(done, min(4, budget - done - 1)) for done in range(0, budget - 1, 5)]
+
+
+def test_one_token_needs_no_draft() -> None:
+    rounds = run(successor(), drafts(), [3], max_new_tokens=1)
+    assert [(r.token_ids, r.draft_ids, r.causes) for r in rounds] == [((4,), (), (BONUS,))]
+
+
+def test_a_drafter_that_proposes_too_many_is_cut_at_the_budget() -> None:
+    rounds = run(successor(), drafts([4, 5, 6, 7, 8]), [3], num_draft_tokens=2, max_new_tokens=2, end_ids=[6])
+    assert kept(rounds) == [((4, 5), (AGREED, AGREED))]
+    assert not rounds[0].stopped
+
+
+def test_the_drafter_is_told_all_kept_tokens_and_nothing_else() -> None:
+    seen = []
+
+    def script(ids: list[int], count: int) -> list[int]:
+        seen.append(ids)
+        return [ids[-1] + 1, 0, 0][:count]
+
+    run(successor(), Scripted(script), [1, 2], num_draft_tokens=3, max_new_tokens=6)
+    assert seen == [[1, 2], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6]]
+
+
+def test_a_round_without_proposals_has_no_scores() -> None:
+    model = successor()
+    rounds = run(model, drafts([], [5]), [3], Judge(random_head(model), 0.5), num_draft_tokens=1, max_new_tokens=3)
+    assert rounds[0].scores is None
+    assert rounds[1].scores is not None
+    assert len(rounds[1].scores) == 1
+
+
+def test_scores_are_the_heads_own_at_the_draft_tokens() -> None:
+    """In this model the hidden state at token i is a one-hot i, so the score of token i is known."""
+    model = successor()
+    head = random_head(model, norm="after")
+    event = run(model, drafts([4, 9, 1]), [3], Judge(head, 0.0), num_draft_tokens=3, max_new_tokens=4)[0]
+    expected = torch.sigmoid(12**0.5 * head.linear.weight[0, [4, 9, 1]])
+    assert event.scores == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_statistics_add_up() -> None:
+    first = Round((1, 2), (1, 5), (AGREED, CORRECTION), (1, 5, 6))
+    second = Round((1, 2), (1, 2, 6), (AGREED, RESCUED, BONUS), (1, 5, 6))
+    apart = Stats.of([first])
+    apart.merge(Stats.of([second]))
+    assert apart == Stats.of([first, second])
+    assert (apart.rounds, apart.drafted, apart.tokens, apart.accepted) == (2, 4, 5, 3)
+    assert (apart.accepted_per_round, apart.tokens_per_forward) == (1.5, 2.5)
+    assert (Stats().accepted_per_round, Stats().tokens_per_forward) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_nothing_stays_hooked_into_the_target(finish: bool) -> None:
+    model = successor()
+    rounds = decode(
+        model,
+        drafts([4], [6], [8]),
+        torch.tensor([[3]]),
+        Judge(random_head(model), 0.5),
+        Sampler(SamplingParams(), model.device),
+        num_draft_tokens=1,
+        max_new_tokens=6,
+    )
+    next(rounds)
+    assert len(model.model.norm._forward_hooks) == 1
+    if finish:
+        list(rounds)
+    else:
+        rounds.close()
+    assert not model.model.norm._forward_hooks

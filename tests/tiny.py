@@ -1,0 +1,227 @@
+"""Tiny models and tokenizers built in code, and the oracles the tests compare with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from judge_decoding.decoding.drafting import Draft, Drafter
+from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.rounds import Round
+from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.rules import Evidence, Exact, VerificationRule
+
+SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
+WORDS = "one two three four five six seven eight nine ten good bad red blue up down left right cat dog".split()
+EOS = SPECIALS.index("</s>")
+VOCAB_SIZE = 40
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}up {% endif %}"
+)
+
+
+def word_tokenizer(words: Sequence[str] = WORDS, *, chat: bool = True) -> PreTrainedTokenizerFast:
+    """One token a word, joined by spaces."""
+    vocab = {token: i for i, token in enumerate([*SPECIALS, *words])}
+    inner = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """As Llama 2's: single characters, a mark for the space, and a token for each byte of all other characters."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    inner = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """As GPT-2's without merges: one token a byte."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "</s>"]
+    inner = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, []))
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\s+"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+
+
+def llama(seed: int = 0, *, vocab_size: int = VOCAB_SIZE, hidden_size: int = 32, layers: int = 2, context: int = 256) -> LlamaForCausalLM:
+    """A random Llama whose logits are far enough apart that rounding changes no choice."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def mistral(seed: int = 0, *, sliding_window: int = 8) -> MistralForCausalLM:
+    """A random model that sees only the last ``sliding_window`` tokens."""
+    torch.manual_seed(seed)
+    config = MistralConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        sliding_window=sliding_window,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+    return MistralForCausalLM(config).eval().requires_grad_(False)
+
+
+def perturbed(model: PreTrainedModel, noise: float = 0.02, seed: int = 1) -> PreTrainedModel:
+    """A model that agrees with ``model`` often but not always: a draft."""
+    torch.manual_seed(seed)
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.add_(noise * torch.randn_like(parameter))
+    return other
+
+
+def bigram(logits: Tensor, *, context: int = 4096) -> LlamaForCausalLM:
+    """A Llama whose logits after token i are exactly ``logits[i]``, and whose hidden state at token i is a one-hot i.
+
+    The layers add nothing, so that the distribution of every token is known; the cache works as in any Llama.
+    """
+    size = len(logits)
+    hidden = size + size % 2
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=hidden,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=context,
+        rms_norm_eps=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    layer = model.model.layers[0]
+    layer.self_attn.o_proj.weight.zero_()
+    layer.mlp.down_proj.weight.zero_()
+    model.model.embed_tokens.weight.copy_(torch.eye(size, hidden))
+    model.lm_head.weight.zero_()
+    # The norm turns a one-hot into one of length sqrt(hidden).
+    model.lm_head.weight[:, :size] = logits.T / hidden**0.5
+    return model
+
+
+def successor(size: int = 12) -> LlamaForCausalLM:
+    """A bigram model that counts: after i comes i + 1 (modulo ``size``)."""
+    logits = torch.zeros(size, size)
+    for i in range(size):
+        logits[i, (i + 1) % size] = 5.0
+    return bigram(logits)
+
+
+def random_head(model: PreTrainedModel, seed: int = 0, *, scale: float = 1.0, **config: object) -> JudgeHead:
+    """A head for ``model`` that accepts about every second token at threshold 0.5."""
+    torch.manual_seed(seed)
+    head = JudgeHead(JudgeHeadConfig(target=TargetInfo.of(model), **config))  # type: ignore[arg-type]
+    head.linear.weight.copy_(scale * torch.randn_like(head.linear.weight))
+    head.linear.bias.zero_()
+    return head
+
+
+class Scripted(Drafter):
+    """Proposes what ``script`` says: a function of the ids so far and the count asked for."""
+
+    def __init__(self, script: Callable[[list[int], int], Sequence[int]]) -> None:
+        self._script = script
+
+    def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
+        return Draft(torch.tensor([list(self._script(ids[0].tolist(), count))], dtype=torch.long))
+
+
+class AcceptAll(VerificationRule):
+    """Keeps everything."""
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        return torch.ones_like(evidence.draft_ids, dtype=torch.bool)
+
+
+def run(
+    target: PreTrainedModel,
+    drafter: Drafter | None,
+    prompt: Sequence[int],
+    rule: VerificationRule | None = None,
+    *,
+    num_draft_tokens: int = 4,
+    max_new_tokens: int = 24,
+    end_ids: Iterable[int] = (),
+    **sampling: float,
+) -> list[Round]:
+    """All rounds of one decoding."""
+    sampler = Sampler(SamplingParams(**sampling), target.device)  # type: ignore[arg-type]
+    return list(
+        decode(
+            target,
+            drafter,
+            torch.tensor([list(prompt)]),
+            rule or Exact(),
+            sampler,
+            num_draft_tokens=num_draft_tokens,
+            max_new_tokens=max_new_tokens,
+            end_ids=frozenset(end_ids),
+        )
+    )
+
+
+def tokens(rounds: Iterable[Round]) -> list[int]:
+    """The kept tokens."""
+    return [token for event in rounds for token in event.token_ids]
+
+
+def greedy(model: PreTrainedModel, prompt: Sequence[int], count: int = 24, *, stop: bool = False, **kwargs: object) -> list[int]:
+    """What transformers' own ``generate`` says; it runs past end tokens unless told to ``stop``."""
+    ids = torch.tensor([list(prompt)])
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count,
+        eos_token_id=EOS if stop else None,
+        pad_token_id=0,
+        **kwargs,
+    )
+    return output[0, ids.shape[1] :].tolist()
