@@ -1,0 +1,62 @@
+# Everything runs in $(VENV), which the targets make and keep up to date. Give extra arguments with ARGS:
+#   make demo ARGS="--problems 20"
+# pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) work, for instance to get a torch without CUDA.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format benchmark-reference clean
+
+help:
+	@echo "make demo                 see judge decoding work on the embedded models, offline"
+	@echo "make benchmark-reference  measure the embedded pair on this machine"
+	@echo "make test                 run the tests"
+	@echo "make lint                 ruff and mypy"
+	@echo "make format               put the code in the form that lint wants"
+	@echo "make clean                remove the environment and all caches"
+
+demo: $(VENV)/.installed
+	@$(BIN)/judge-decoding demo $(ARGS)
+
+benchmark-reference: $(VENV)/.installed
+	@$(BIN)/python benchmarks/reference.py $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The stamps are written last, so that an interrupted installation is taken up again.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "judge-decoding needs Python 3.11 or newer and '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo 'not there'); name a newer one, as in: make PYTHON=python3.12 ..." >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/.installed $@
