@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from judge_decoding.decoding.models import Norm
+from judge_decoding.errors import JudgeDecodingError
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +101,22 @@ class VerificationRule(ABC):
 
 
 class AnyOf(VerificationRule):
-    """Keeps a token that any of its rules keeps; the first with hidden states or scores provides them."""
+    """Keeps a token that any of its rules keeps; the first with scores provides them.
+
+    Raises:
+        JudgeDecodingError: no rules, or rules that need hidden states of different places.
+    """
 
     def __init__(self, *rules: VerificationRule) -> None:
+        if not rules:
+            raise JudgeDecodingError("any_of has no rules; give one or more.")
+        norms = {rule.norm for rule in rules if rule.norm}
+        if len(norms) > 1:
+            raise JudgeDecodingError(
+                "One of these judges reads hidden states before and one after the final norm; join judges of one kind."
+            )
         self.rules = rules
-        self.norm = next((rule.norm for rule in rules if rule.norm), None)
+        self.norm = next(iter(norms), None)
 
     def accept(self, evidence: Evidence) -> Tensor:
         """The verdicts' logical OR, bool [B, M]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
@@ -21,8 +22,12 @@ class TopK(VerificationRule):
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or of rank k or better at its own position."""
         logits = evidence.target_logits[:, :-1]
-        own = logits.gather(-1, evidence.draft_ids[..., None])
-        return evidence.agreed | ((logits > own).sum(-1) < self.k)
+        ids = evidence.draft_ids[..., None]
+        own = logits.gather(-1, ids)
+        # 16-bit logits tie often. The first of equals ranks first, as for argmax, or k = 1 would not be exact.
+        first = torch.arange(logits.shape[-1], device=logits.device) < ids
+        rank = ((logits > own) | ((logits == own) & first)).sum(-1)
+        return evidence.agreed | (rank < self.k)
 
     def __repr__(self) -> str:
         return f"top_k(k={self.k})"

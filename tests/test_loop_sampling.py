@@ -1,0 +1,196 @@
+"""Above temperature 0: exact verification keeps the target's distribution, and a seed repeats an answer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+from tiny import VOCAB_SIZE, Scripted, bigram, llama, random_head, run, tokens
+from torch import Tensor
+
+from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
+from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding.loop import verify
+from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.rules import Exact
+
+SIZE, LENGTH = 8, 1500
+SETTINGS = {
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 1": {"temperature": 1.0},
+    "temperature 1.7": {"temperature": 1.7},
+    "top_k": {"temperature": 1.2, "top_k": 4},
+    "top_p": {"temperature": 1.2, "top_p": 0.8},
+    "top_k, top_p and min_p": {"temperature": 1.5, "top_k": 6, "top_p": 0.9, "min_p": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def tables() -> tuple[Tensor, Tensor]:
+    """Logits of the target and of the draft after each of the 8 tokens."""
+    generator = torch.Generator().manual_seed(3)
+    target = 1.5 * torch.randn(SIZE, SIZE, generator=generator)
+    return target, target + torch.randn(SIZE, SIZE, generator=generator)
+
+
+def distribution(logits: list[float], temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> list[float]:
+    """What the settings mean, in plain Python: temperature, then top k, then top p, then min p."""
+    weights = [math.exp(value / temperature) for value in logits]
+    order = sorted(range(len(weights)), key=lambda i: -weights[i])
+    if top_k:
+        order = order[:top_k]
+    total, mass, kept = sum(weights[i] for i in order), 0.0, []
+    for i in order:
+        if mass < top_p:
+            kept.append(i)
+        mass += weights[i] / total
+    kept = [i for i in kept if weights[i] >= min_p * weights[kept[0]]]
+    total = sum(weights[i] for i in kept)
+    return [weights[i] / total if i in kept else 0.0 for i in range(len(weights))]
+
+
+def p_value(chain: list[int], table: Tensor, setting: dict[str, float]) -> float:
+    """Chi-square of the transitions of ``chain`` against their exact distributions."""
+    observed = np.zeros((SIZE, SIZE))
+    np.add.at(observed, (chain[:-1], chain[1:]), 1)
+    statistic, freedom = 0.0, 0
+    for row, logits in zip(observed, table.tolist(), strict=True):
+        expected = row.sum() * np.array(distribution(logits, **setting))
+        assert not row[expected == 0].any(), "a token of probability 0 was sampled"
+        usual = expected >= 3
+        rest = [row[~usual].sum(), expected[~usual].sum()]
+        seen, due = row[usual], expected[usual]
+        if rest[1] >= 1:
+            seen, due = np.append(seen, rest[0]), np.append(due, rest[1])
+        statistic += ((seen - due) ** 2 / due).sum()
+        freedom += max(len(due) - 1, 0)
+    return float(chi2.sf(statistic, freedom))
+
+
+def drafter_named(name: str, draft: Tensor) -> Drafter | None:
+    if name == "draft model":
+        return DraftModel(bigram(draft), SIZE)
+    if name == "certain tokens":
+        return Scripted(lambda ids, count: [int(draft[ids[-1]].argmax())] * count)
+    return PromptLookup(longest=1) if name == "prompt lookup" else None
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        *(("draft model", which) for which in SETTINGS),
+        *((name, "temperature 1") for name in ("certain tokens", "prompt lookup", "none")),
+        *((name, "top_k, top_p and min_p") for name in ("certain tokens", "prompt lookup", "none")),
+    ],
+)
+def test_sampled_verification_keeps_the_targets_distribution(
+    tables: tuple[Tensor, Tensor], name: str, which: str
+) -> None:
+    target, draft = tables
+    setting = SETTINGS[which]
+    rounds = run(
+        bigram(target), drafter_named(name, draft), [0], num_draft_tokens=3, max_new_tokens=LENGTH, seed=1, **setting
+    )
+    assert p_value([0, *tokens(rounds)], target, setting) > 1e-3
+    if name != "none":
+        causes = Stats.of(rounds).causes
+        assert min(causes[Cause.AGREED], causes[Cause.CORRECTION]) > 100
+
+
+def test_the_chi_square_would_notice_the_drafts_distribution(tables: tuple[Tensor, Tensor]) -> None:
+    target, draft = tables
+    chain = [0, *tokens(run(bigram(draft), None, [0], max_new_tokens=LENGTH, seed=1, temperature=1.7))]
+    assert p_value(chain, draft, {"temperature": 1.7}) > 1e-3
+    assert p_value(chain, target, {"temperature": 1.7}) < 1e-6
+
+
+def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Tensor]) -> None:
+    """One round again and again from one state, so that every seed is a fresh start."""
+    target, draft = tables
+    counts = np.zeros(SIZE)
+    for seed in range(1500):
+        sampler = Sampler(SamplingParams(temperature=1.0, seed=seed), torch.device("cpu"))
+        q = draft[:1].softmax(-1)
+        token = sampler.draw(q)
+        logits = torch.stack((target[0], target[int(token)]))[None]
+        evidence = Evidence(token[None], logits, q[None], uniform=sampler.uniform(1), greedy=False)
+        counts[verify(evidence, Exact(), sampler, 5, ()).token_ids[0]] += 1
+    expected = counts.sum() * target[0].softmax(-1).numpy()
+    assert chi2.sf(((counts - expected) ** 2 / expected).sum(), SIZE - 1) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["draft model", "prompt lookup", "none"])
+def test_a_seed_repeats_an_answer(name: str) -> None:
+    def once(seed: int | None) -> list[tuple[int, ...]]:
+        target = llama(0)
+        drafter = {"draft model": DraftModel(llama(3), VOCAB_SIZE), "prompt lookup": PromptLookup()}.get(name)
+        return [r.token_ids for r in run(target, drafter, [1, 5], max_new_tokens=30, temperature=1.0, seed=seed)]
+
+    assert once(5) == once(5)
+    assert once(5) != once(6)
+    assert once(None) != once(None)
+
+
+def test_a_seed_does_not_touch_the_global_generator() -> None:
+    torch.manual_seed(0)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    run(llama(0), None, [1, 5], max_new_tokens=5, temperature=1.0, seed=5)
+    torch.manual_seed(0)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_temperature_zero_ignores_truncations_and_seed() -> None:
+    target = llama(0)
+    plain = tokens(run(target, None, [1, 5]))
+    assert tokens(run(target, None, [1, 5], top_k=3, top_p=0.5, min_p=0.2, seed=9)) == plain
+
+
+def test_a_draft_that_samples_as_the_target_is_always_accepted() -> None:
+    """p equals q at every token, so that nothing may be rejected, also with truncations and a penalty."""
+    target = llama(0)
+    rounds = run(
+        target, DraftModel(target, VOCAB_SIZE), [1, 5], num_draft_tokens=5, max_new_tokens=48,
+        temperature=1.3, top_k=12, top_p=0.9, repetition_penalty=1.2, seed=0,
+    )  # fmt: skip
+    # Rounding of the two forwards may, rarely, reject one.
+    assert Stats.of(rounds).causes[Cause.CORRECTION] <= 1
+
+
+def test_the_judge_keeps_everything_at_threshold_zero_when_sampling(tables: tuple[Tensor, Tensor]) -> None:
+    """The text is then the draft's, in distribution."""
+    target, draft = tables
+    model = bigram(target)
+    rounds = run(
+        model, DraftModel(bigram(draft), SIZE), [0], Judge(random_head(model), 0.0), num_draft_tokens=3,
+        max_new_tokens=LENGTH, temperature=1.0, seed=2,
+    )  # fmt: skip
+    drafted = [Cause.AGREED, Cause.RESCUED]
+    assert {r.causes[-1] for r in rounds} == {Cause.BONUS}
+    assert all(cause in drafted for r in rounds for cause in r.causes[:-1])
+    inside = np.zeros((SIZE, SIZE))
+    for r in rounds:
+        np.add.at(inside, (r.token_ids[:2], r.token_ids[1:3]), 1)
+    expected = inside.sum(1, keepdims=True) * draft.softmax(-1).numpy()
+    usual = expected >= 3
+    statistic = ((inside - expected)[usual] ** 2 / expected[usual]).sum()
+    assert chi2.sf(statistic, usual.sum() - SIZE) > 1e-3
+
+
+def test_the_judge_at_its_strict_threshold_keeps_the_distribution(tables: tuple[Tensor, Tensor]) -> None:
+    target, draft = tables
+    model = bigram(target)
+    rounds = run(
+        model, DraftModel(bigram(draft), SIZE), [0], Judge(random_head(model), 1.0), num_draft_tokens=3,
+        max_new_tokens=LENGTH, temperature=1.0, seed=3,
+    )  # fmt: skip
+    assert p_value([0, *tokens(rounds)], target, {"temperature": 1.0}) > 1e-3
+
+
+def test_sampling_without_uniform_numbers_is_refused() -> None:
+    evidence = Evidence(torch.tensor([[1]]), torch.zeros(1, 2, 4), greedy=False)
+    with pytest.raises(RuntimeError, match="uniform"):
+        _ = evidence.agreed
