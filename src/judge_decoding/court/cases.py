@@ -41,7 +41,9 @@ class Case(BaseModel):
     def _spans_inside(self) -> Case:
         for start, end in self.errors:
             if not 0 <= start <= end <= len(self.answer):
-                raise ValueError(f"the error span [{start}, {end}] is outside the answer of {len(self.answer)} characters")
+                raise ValueError(
+                    f"the error span [{start}, {end}] is outside the answer of {len(self.answer)} characters"
+                )
         return self
 
 
@@ -62,7 +64,9 @@ def read_cases(path: str | Path) -> list[Case]:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             message = f"{where}: {first['msg']}" if where else first["msg"]
-            raise JudgeDecodingError(f"{path}, line {number} is not a case: {message}; mend or remove the line.") from error
+            raise JudgeDecodingError(
+                f"{path}, line {number} is not a case: {message}; mend or remove the line."
+            ) from error
     if not cases:
         raise JudgeDecodingError(f"{path} has no cases; a judge needs answers with and without located errors.")
     return cases

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -91,8 +92,11 @@ class JudgeDecoder:
             judge.check_fits(target)
             judge.to(target.device)
         self.target, self.tokenizer, self.draft, self.judge = target, tokenizer, draft, judge
-        own = judge.config.num_draft_tokens if judge is not None else None
-        self.num_draft_tokens = num_draft_tokens or own or DEFAULT_NUM_DRAFT_TOKENS
+        if num_draft_tokens is None:
+            own = judge.config.num_draft_tokens if judge is not None else None
+            num_draft_tokens = own or DEFAULT_NUM_DRAFT_TOKENS
+        _check_positive("num_draft_tokens", num_draft_tokens)
+        self.num_draft_tokens = num_draft_tokens
 
     @classmethod
     def from_pretrained(
@@ -177,14 +181,19 @@ class JudgeDecoder:
         Raises:
             JudgeDecodingError: an empty or too long prompt, or a value out of range.
         """
+        ids = self.encode(prompt)
         events = self.rounds(
-            self.encode(prompt), max_new_tokens,
+            ids, max_new_tokens,
             threshold=threshold, rule=rule, num_draft_tokens=num_draft_tokens,
             sampling=sampling or SamplingParams(temperature=temperature, seed=seed),
         )  # fmt: skip
-        detokenizer = Detokenizer(self.tokenizer)
+        detokenizer, left = Detokenizer(self.tokenizer), min(max_new_tokens, self._room(ids))
         for event in events:
-            yield Chunk(event, tuple(detokenizer.push(token) for token in event.token_ids))
+            texts = [detokenizer.push(token) for token in event.token_ids]
+            left -= len(texts)
+            if event.stopped or not left:
+                texts[-1] += detokenizer.flush()
+            yield Chunk(event, tuple(texts))
 
     def rounds(
         self,
@@ -198,10 +207,8 @@ class JudgeDecoder:
     ) -> Iterator[Round]:
         """The rounds that follow token ids [1, T]; the layer without text below `stream`."""
         length = self.num_draft_tokens if num_draft_tokens is None else num_draft_tokens
-        if length < 1:
-            raise JudgeDecodingError(f"num_draft_tokens is {length}; it must be 1 or more.")
-        if max_new_tokens < 1:
-            raise JudgeDecodingError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more.")
+        _check_positive("num_draft_tokens", length)
+        _check_positive("max_new_tokens", max_new_tokens)
         return decode(
             self.target,
             self._drafter(),
@@ -217,26 +224,53 @@ class JudgeDecoder:
         """Token ids [1, T] of a prompt.
 
         Raises:
-            JudgeDecodingError: the prompt is empty, or chat messages for a model without a chat template.
+            JudgeDecodingError: the prompt is empty, has tokens the target does not know, or is chat messages that the
+                model's chat template does not take.
         """
         if isinstance(prompt, Tensor):
             ids = prompt if prompt.ndim == 2 else prompt[None]
         elif isinstance(prompt, str):
-            ids = torch.tensor([self.tokenizer(prompt)["input_ids"]], dtype=torch.long) if prompt.strip() else torch.empty(1, 0)
+            ids = torch.tensor([self.tokenizer(prompt)["input_ids"] if prompt.strip() else []], dtype=torch.long)
         else:
-            if not self.tokenizer.chat_template:
-                raise JudgeDecodingError("This model has no chat template; give the prompt as text.")
-            text = self.tokenizer.apply_chat_template(list(map(dict, prompt)), tokenize=False, add_generation_prompt=True)
+            text = self._render(prompt)
             ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]], dtype=torch.long)
-        if ids.shape[0] != 1 or ids.shape[1] == 0:
-            raise JudgeDecodingError("The prompt is empty; give at least one token, one prompt at a time.")
-        return ids.to(self.target.device)
+        if ids.numel() == 0:
+            raise JudgeDecodingError("The prompt is empty; give at least one token.")
+        if ids.ndim != 2 or ids.shape[0] != 1:
+            raise JudgeDecodingError(
+                f"The prompt's token ids have shape {tuple(ids.shape)}; give one prompt at a time."
+            )
+        last = self.target.get_input_embeddings().get_parameter("weight").shape[0] - 1
+        if ids.min() < 0 or ids.max() > last:
+            raise JudgeDecodingError(
+                f"The prompt has token ids from {int(ids.min())} to {int(ids.max())}, but the target knows 0 to {last}; "
+                "use the target's own tokenizer."
+            )
+        return ids.to(self.target.device, torch.long)
+
+    def _render(self, prompt: Sequence[Mapping[str, str]]) -> str:
+        """The text of chat messages."""
+        if not all(isinstance(message, Mapping) for message in prompt):
+            raise JudgeDecodingError(
+                "The prompt is no text, no chat messages and no tensor of token ids; give one of these, one at a time."
+            )
+        if not prompt:
+            raise JudgeDecodingError("The prompt is empty; give at least one message.")
+        if not self.tokenizer.chat_template:
+            raise JudgeDecodingError("This model has no chat template; give the prompt as text.")
+        messages = [dict(message) for message in prompt]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise JudgeDecodingError(
+                f"The model's chat template refuses these messages ({error}); give the roles and texts it expects."
+            ) from error
+        return str(text)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        config = self.target.generation_config
-        end = config.eos_token_id if config is not None else None
+        end = getattr(self.target.generation_config, "eos_token_id", None)  # a custom model may have no config
         if end is None:
             end = self.tokenizer.eos_token_id
         return frozenset(end if isinstance(end, list) else [] if end is None else [end])
@@ -262,7 +296,7 @@ class JudgeDecoder:
         """How many tokens may follow before a model's context is full."""
         models = [m for m in (self.target, self.draft) if isinstance(m, PreTrainedModel)]
         lengths = [getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in models]
-        context = min((n for n in lengths if n), default=None)
+        context: int | None = min((n for n in lengths if n), default=None)
         if context is None:
             return 2**31
         if ids.shape[1] >= context:
@@ -270,3 +304,8 @@ class JudgeDecoder:
                 f"The prompt has {ids.shape[1]} tokens and the context of this pair is {context}; shorten the prompt."
             )
         return context - ids.shape[1]
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise JudgeDecodingError(f"{name} is {value}; it must be 1 or more.")

@@ -25,8 +25,10 @@ class Drafter(Protocol):
     """Anything that proposes tokens."""
 
     def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
-        """Up to ``count`` tokens to follow ``ids`` [1, T]. A call may follow any other: nothing tells the drafter
-        what was accepted but the ids themselves."""
+        """Up to ``count`` tokens to follow ``ids`` [1, T].
+
+        A call may follow any other: nothing tells the drafter what was accepted but the ids themselves.
+        """
         ...
 
 
@@ -36,7 +38,7 @@ class DraftModel:
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         self._lm = CachedLM(model)
         self._vocab_size = vocab_size
-        self._last_id = model.get_input_embeddings().weight.shape[0] - 1
+        self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
 
     def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
         """``count`` tokens, greedy or sampled as the target would."""

@@ -25,7 +25,8 @@ def load_model(name_or_path: str, **kwargs: Any) -> PreTrainedModel:  # noqa: AN
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise _cannot_load("model", name_or_path, error) from error
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def load_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401  (passed on)

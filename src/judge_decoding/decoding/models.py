@@ -94,7 +94,8 @@ class CachedLM:
         output = self.model(input_ids=ids, use_cache=True, logits_to_keep=keep, **{self._argument: self._cache})
         if output.get(self._argument) is not self._cache:
             raise JudgeDecodingError(
-                f"{type(self.model).__name__} does not keep what it read in transformers' usual cache; use another model."
+                f"{type(self.model).__name__} does not keep what it read in transformers' usual cache; "
+                "use another model."
             )
         self.length += ids.shape[1]
         logits: Tensor = output.logits

@@ -152,7 +152,9 @@ class JudgeHead(nn.Module):
         try:
             config = JudgeHeadConfig.model_validate(json.loads(text))
         except json.JSONDecodeError as error:
-            raise JudgeDecodingError(f"{folder / CONFIG} is not JSON ({error.msg}); save or fetch the head again.") from error
+            raise JudgeDecodingError(
+                f"{folder / CONFIG} is not JSON ({error.msg}); save or fetch the head again."
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -192,7 +194,10 @@ def _resolve(name_or_path: str | Path) -> Path:
         return folder
     if folder.exists():
         raise JudgeDecodingError(f"{folder} is a file; name the folder of a judge head.")
-    missing = f"There is no judge head at {name_or_path}: neither a folder here nor a repository that can be reached; check the name."
+    missing = (
+        f"There is no judge head at {name_or_path}: neither a folder here nor a repository that can be reached; "
+        "check the name."
+    )
     if isinstance(name_or_path, Path) or str(name_or_path).count("/") != 1:
         raise JudgeDecodingError(missing)
     try:

@@ -87,9 +87,7 @@ def encode(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: AfterErr
     return Example(tuple(ids), tuple(labels))
 
 
-def _label(
-    begin: int, end: int, errors: Sequence[tuple[int, int]], first: int | None, after_error: AfterError
-) -> int:
+def _label(begin: int, end: int, errors: Sequence[tuple[int, int]], first: int | None, after_error: AfterError) -> int:
     # An empty span at the end of the answer says that it should not have ended there.
     if any(begin < max(stop, start + 1) and end > start for start, stop in errors):
         return 0
@@ -114,10 +112,10 @@ def fit_linear(features: Tensor, labels: Tensor, l2: float, *, steps: int = 200)
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = binary_cross_entropy_with_logits(x @ weight + bias, y, sample_weight) + l2 * weight.square().sum() / 2
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     folded = weight.detach() / scale
     return folded, float(bias.detach() - folded @ mean)
 
@@ -148,7 +146,9 @@ def train_head(
     if not cases:
         raise JudgeDecodingError("The data set has no cases; a judge needs answers with and without located errors.")
     if not tokenizer.is_fast:
-        raise JudgeDecodingError(f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model.")
+        raise JudgeDecodingError(
+            f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+        )
     examples = [encode(case, tokenizer, config.after_error) for case in cases]
     states = hidden_states(target, [example.ids for example in examples], config.norm, progress=progress)
     features, labels, held = _tokens(cases, examples, states, config)
@@ -167,7 +167,11 @@ def train_head(
                 "sha256": data_hash(cases),
             },
             calibration=figures,
-            versions={"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+            versions={
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
         )
     )
     head.linear.weight.copy_(fitted[0][None])
@@ -206,7 +210,8 @@ def _fit(
     for part, name in ((labels[held], "held-out"), (labels[~held], "remaining")):
         if part.unique().numel() < 2:
             raise JudgeDecodingError(
-                f"The {name} cases do not have both correct and wrong tokens; add cases with and without located errors."
+                f"The {name} cases do not have both correct and wrong tokens; "
+                "add cases with and without located errors."
             )
     best: tuple[float, float, Tensor] | None = None
     for l2 in config.l2:
