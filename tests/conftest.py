@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from tiny import llama, perturbed, random_head, word_tokenizer
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding.judge.head import JudgeHead
+from tiny import llama, perturbed, random_head, word_tokenizer
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalLM, PreTrainedModel
 
@@ -12,6 +11,7 @@ from judge_decoding import Evidence
 from judge_decoding.decoding.drafting import DraftModel
 from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm
 from judge_decoding.judge.features import hidden_states
+from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -43,7 +43,9 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return built
 
 
-@pytest.mark.parametrize(("first", "second", "back", "third"), [(5, 4, 3, 4), (1, 6, 6, 2), (20, 7, 7, 7), (6, 3, 0, 5)])
+@pytest.mark.parametrize(
+    ("first", "second", "back", "third"), [(5, 4, 3, 4), (1, 6, 6, 2), (20, 7, 7, 7), (6, 3, 0, 5)]
+)
 @torch.inference_mode()
 def test_rewinding_equals_a_fresh_forward(
     model: PreTrainedModel, first: int, second: int, back: int, third: int

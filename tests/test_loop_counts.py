@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import AcceptAll, Scripted, random_head, run, successor, tokens
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, Round, SamplingParams, Stats, VerificationRule, decode
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.rules import Exact
+from tiny import AcceptAll, Scripted, random_head, run, successor, tokens
 
 AGREED, RESCUED, CORRECTION, BONUS = Cause.AGREED, Cause.RESCUED, Cause.CORRECTION, Cause.BONUS
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from judge_decoding import Cause, Exact, Judge, JudgeHead, MinProbability, PromptLookup, Stats, TopK, VerificationRule
+from judge_decoding.decoding.drafting import Drafter, DraftModel
 from tiny import (
     EOS,
     VOCAB_SIZE,
@@ -17,10 +21,6 @@ from tiny import (
     run,
     tokens,
 )
-from transformers import LlamaForCausalLM, PreTrainedModel
-
-from judge_decoding import Cause, Exact, Judge, JudgeHead, MinProbability, PromptLookup, Stats, TopK, VerificationRule
-from judge_decoding.decoding.drafting import Drafter, DraftModel
 
 PROMPTS = {
     "one token": [5],
@@ -100,7 +100,9 @@ def test_threshold_zero_accepts_every_draft_token(target: LlamaForCausalLM, bias
     head = random_head(target)
     head.linear.bias.fill_(bias)
     other = llama(7)
-    rounds = run(target, DraftModel(other, VOCAB_SIZE), [1, 5, 6], Judge(head, 0.0), num_draft_tokens=3, max_new_tokens=16)
+    rounds = run(
+        target, DraftModel(other, VOCAB_SIZE), [1, 5, 6], Judge(head, 0.0), num_draft_tokens=3, max_new_tokens=16
+    )
     assert [r.accepted for r in rounds] == [3, 3, 3, 3]
     so_far = [1, 5, 6]
     for event in rounds:
@@ -153,7 +155,9 @@ def test_sliding_window_says_what_generate_says(name: str, prompt: list[int], le
     """A window of 8 tokens: rounds begin inside it, cross its edge, and take back more than it holds."""
     target = mistral()
     drafter = make_drafter(name, target, perturbed(target))
-    assert tokens(run(target, drafter, prompt, num_draft_tokens=length, max_new_tokens=32)) == greedy(target, prompt, 32)
+    assert tokens(run(target, drafter, prompt, num_draft_tokens=length, max_new_tokens=32)) == greedy(
+        target, prompt, 32
+    )
 
 
 @pytest.mark.parametrize("size", [VOCAB_SIZE - 6, VOCAB_SIZE + 24])
@@ -179,7 +183,9 @@ def test_a_smaller_draft_accepted_whole_is_the_draft(target: LlamaForCausalLM) -
 def test_generation_that_stops_says_what_generate_says(target: LlamaForCausalLM, draft: PreTrainedModel) -> None:
     stopped = 0
     for first in range(4, 20):
-        rounds = run(target, DraftModel(draft, VOCAB_SIZE), [1, first], num_draft_tokens=5, max_new_tokens=40, end_ids=[EOS])
+        rounds = run(
+            target, DraftModel(draft, VOCAB_SIZE), [1, first], num_draft_tokens=5, max_new_tokens=40, end_ids=[EOS]
+        )
         assert tokens(rounds) == greedy(target, [1, first], 40, stop=True)
         stopped += rounds[-1].stopped
     assert stopped > 3

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
-from tiny import VOCAB_SIZE, Scripted, bigram, llama, random_head, run, tokens
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
@@ -16,6 +15,7 @@ from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import verify
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.rules import Exact
+from tiny import VOCAB_SIZE, Scripted, bigram, llama, random_head, run, tokens
 
 SIZE, LENGTH = 8, 1500
 SETTINGS = {
@@ -36,7 +36,9 @@ def tables() -> tuple[Tensor, Tensor]:
     return target, target + torch.randn(SIZE, SIZE, generator=generator)
 
 
-def distribution(logits: list[float], temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> list[float]:
+def distribution(
+    logits: list[float], temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> list[float]:
     """What the settings mean, in plain Python: temperature, then top k, then top p, then min p."""
     weights = [math.exp(value / temperature) for value in logits]
     order = sorted(range(len(weights)), key=lambda i: -weights[i])

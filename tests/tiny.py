@@ -69,7 +69,9 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
 
 
-def llama(seed: int = 0, *, vocab_size: int = VOCAB_SIZE, hidden_size: int = 32, layers: int = 2, context: int = 256) -> LlamaForCausalLM:
+def llama(
+    seed: int = 0, *, vocab_size: int = VOCAB_SIZE, hidden_size: int = 32, layers: int = 2, context: int = 256
+) -> LlamaForCausalLM:
     """A random Llama whose logits are far enough apart that rounding changes no choice."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -212,7 +214,9 @@ def tokens(rounds: Iterable[Round]) -> list[int]:
     return [token for event in rounds for token in event.token_ids]
 
 
-def greedy(model: PreTrainedModel, prompt: Sequence[int], count: int = 24, *, stop: bool = False, **kwargs: object) -> list[int]:
+def greedy(
+    model: PreTrainedModel, prompt: Sequence[int], count: int = 24, *, stop: bool = False, **kwargs: object
+) -> list[int]:
     """What transformers' own ``generate`` says; it runs past end tokens unless told to ``stop``."""
     ids = torch.tensor([list(prompt)])
     output = model.generate(

@@ -243,7 +243,7 @@ class JudgeDecoder:
         last = self.target.get_input_embeddings().get_parameter("weight").shape[0] - 1
         if ids.min() < 0 or ids.max() > last:
             raise JudgeDecodingError(
-                f"The prompt has token ids from {int(ids.min())} to {int(ids.max())}, but the target knows 0 to {last}; "
+                f"The prompt has token ids {int(ids.min())} to {int(ids.max())}, but the target knows 0 to {last}; "
                 "use the target's own tokenizer."
             )
         return ids.to(self.target.device, torch.long)
