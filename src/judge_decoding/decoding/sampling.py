@@ -74,6 +74,7 @@ class Sampler:
             return logits
         count = logits.shape[1]
         rows = [
+            # transformers annotates tensors by the legacy LongTensor and FloatTensor.
             self._processors(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i])  # type: ignore[arg-type]
             for i in range(count)
         ]
