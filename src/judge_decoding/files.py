@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from judge_decoding.errors import JudgeDecodingError
 
 
@@ -67,6 +69,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON value)
     """Write ``value`` to ``path`` as JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of the problems pydantic found, in one line: where, and what."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return " ".join(f"{where}: {first['msg']}".split() if where else first["msg"].split())
 
 
 def read_text(path: Path, what: str) -> str:

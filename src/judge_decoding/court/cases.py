@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import read_text, write_text
+from judge_decoding.files import first_problem, read_text, write_text
 
 
 class Case(BaseModel):
@@ -55,17 +55,15 @@ def read_cases(path: str | Path) -> list[Case]:
     """
     path = Path(path)
     cases = []
-    for number, line in enumerate(read_text(path, "the data set").splitlines(), start=1):
+    # Not splitlines, which also splits at the line separators that JSON allows inside a string.
+    for number, line in enumerate(read_text(path, "the data set").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             cases.append(Case.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            message = f"{where}: {first['msg']}" if where else first["msg"]
             raise JudgeDecodingError(
-                f"{path}, line {number} is not a case: {message}; mend or remove the line."
+                f"{path}, line {number} is not a case: {first_problem(error)}; mend or remove the line."
             ) from error
     if not cases:
         raise JudgeDecodingError(f"{path} has no cases; a judge needs answers with and without located errors.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,13 +10,13 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import Norm, final_norm
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import read_text, replacing, write_text
+from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge.card import model_card
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -33,9 +32,9 @@ class TargetInfo(BaseModel):
 
     name_or_path: str
     architecture: str
-    hidden_size: int = Field(gt=0)
+    hidden_size: int = Field(gt=0, le=2**20)
     num_hidden_layers: int = Field(gt=0)
-    fingerprint: list[float]
+    fingerprint: list[float] = Field(min_length=_FINGERPRINT_SIZE, max_length=_FINGERPRINT_SIZE)
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Self:
@@ -102,6 +101,7 @@ class JudgeHead(nn.Module):
         ours = self.config.target
         final_norm(model)
         theirs = TargetInfo.of(model)
+        our_name, their_name = (info.name_or_path or "a model without a name" for info in (ours, theirs))
         for field, name in (
             ("hidden_size", "hidden size"),
             ("num_hidden_layers", "number of layers"),
@@ -110,14 +110,14 @@ class JudgeHead(nn.Module):
             mine, its = getattr(ours, field), getattr(theirs, field)
             if mine != its:
                 raise JudgeDecodingError(
-                    f"This judge head was trained for {ours.name_or_path} ({name} {mine}), but the target is "
-                    f"{theirs.name_or_path} ({name} {its}); give the target it was trained for, or train a head."
+                    f"This judge head was trained for {our_name} ({name} {mine}), but the target is "
+                    f"{their_name} ({name} {its}); give the target it was trained for, or train a head."
                 )
         # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
         slack = 0.02 * max(abs(value) for value in ours.fingerprint)
-        if any(abs(a - b) > slack for a, b in zip(ours.fingerprint, theirs.fingerprint, strict=True)):
+        if not all(abs(a - b) <= slack for a, b in zip(ours.fingerprint, theirs.fingerprint, strict=True)):
             raise JudgeDecodingError(
-                f"This judge head was trained for {ours.name_or_path}, and the target {theirs.name_or_path} has the "
+                f"This judge head was trained for {our_name}, and the target {their_name} has the "
                 "same shape but other weights; give the target it was trained for, or train a head."
             )
 
@@ -132,7 +132,7 @@ class JudgeHead(nn.Module):
             raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; name a folder.")
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
         write_text(folder / CARD, model_card(self.config.model_dump()))
 
@@ -150,16 +150,10 @@ class JudgeHead(nn.Module):
         folder = _resolve(name_or_path)
         text = read_text(folder / CONFIG, "the judge head's configuration")
         try:
-            config = JudgeHeadConfig.model_validate(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise JudgeDecodingError(
-                f"{folder / CONFIG} is not JSON ({error.msg}); save or fetch the head again."
-            ) from error
+            config = JudgeHeadConfig.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
             raise JudgeDecodingError(
-                f"{folder / CONFIG} does not describe a judge head: {where}: {first['msg']}; check the path."
+                f"{folder / CONFIG} does not describe a judge head: {first_problem(error)}; check the path."
             ) from error
         head = cls(config)
         try:
@@ -171,6 +165,8 @@ class JudgeHead(nn.Module):
                 f"{folder / WEIGHTS} is damaged or does not hold {config.target.hidden_size} weights and a bias; "
                 "save or fetch the head again."
             ) from error
+        if not all(value.isfinite().all() for value in head.state_dict().values()):
+            raise JudgeDecodingError(f"{folder / WEIGHTS} holds numbers that are not finite; train the head again.")
         if target is not None:
             head.check_fits(target)
         return head

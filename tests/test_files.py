@@ -1,0 +1,103 @@
+"""Files are written whole or not at all, and errors are one sentence."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from judge_decoding import Case, JudgeDecodingError, JudgeHead, write_cases
+from judge_decoding.files import check_writable, read_text, replacing, write_json, write_text
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A disk that is full: the system refuses to let a file grow beyond ``size`` bytes."""
+    resource = pytest.importorskip("resource", reason="this system has no limits")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_writing_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "x.txt"
+    write_text(path, "one")
+    write_text(path, "é")
+    assert path.read_bytes() == "é".encode()
+    assert [p.name for p in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    write_text(tmp_path / "ours", "")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_json_is_readable(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": ["é", 1]})
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "a": [\n    "é",\n    1\n  ]\n}\n'
+
+
+def test_nothing_is_left_when_the_work_fails(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+
+    def work() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    write_cases(path, [Case(question="a", answer="b")])
+    before = path.read_bytes()
+    with files_of_at_most(100), pytest.raises(JudgeDecodingError, match="Cannot write"):
+        write_cases(path, [Case(question="a", answer="b")] * 1000)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["cases.jsonl"]
+
+
+def test_a_full_disk_stops_a_head_with_a_sentence(head: JudgeHead, tmp_path: Path) -> None:
+    with files_of_at_most(100), pytest.raises(JudgeDecodingError, match="Cannot write"):
+        head.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file" / "below", tmp_path):
+        with pytest.raises(JudgeDecodingError, match="Cannot write"):
+            write_text(path, "x")
+        with pytest.raises(JudgeDecodingError, match="Cannot write"):
+            check_writable(path)
+    with pytest.raises(JudgeDecodingError, match="Cannot write"):
+        write_text(Path("/proc/nothing/x.txt"), "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_places_that_can_be_written(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "deep" / "x.txt")
+    check_writable(tmp_path / "x.txt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JudgeDecodingError, match=r"Cannot read the thing .*nothing: No such file"):
+        read_text(tmp_path / "nothing", "the thing")
+    with pytest.raises(JudgeDecodingError, match="Cannot read the thing"):
+        read_text(tmp_path, "the thing")
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    with pytest.raises(JudgeDecodingError, match="not UTF-8"):
+        read_text(tmp_path / "latin", "the thing")
