@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
@@ -41,4 +42,6 @@ def threshold_for_recall(scores: Tensor, correct: Tensor, recall: float = 0.9) -
     wrong = scores[~correct.bool()]
     if not len(wrong):
         raise JudgeDecodingError("Calibrating a judge needs wrong tokens; add cases with located errors.")
-    return float(torch.quantile(wrong.double(), recall, interpolation="higher"))
+    # Rounding must not turn 0.7 of 10 into more than 7.
+    rank = max(math.ceil(recall * len(wrong) - 1e-9), 1)
+    return float(wrong.kthvalue(rank).values)

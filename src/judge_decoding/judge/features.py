@@ -25,7 +25,7 @@ def hidden_states(
     The sequences are read in batches of like length, right-padded; a causal model does not see the padding.
     ``progress`` is told how many sequences each batch held.
     """
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    order = sorted((i for i in range(len(sequences)) if sequences[i]), key=lambda i: len(sequences[i]))
     states: list[Tensor] = [torch.empty(0)] * len(sequences)
     decoder = model.get_decoder()
     with HiddenTap(model, norm) as tap:

@@ -10,7 +10,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import transformers
@@ -52,6 +52,9 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, allowed in (("norm", get_args(Norm)), ("after_error", get_args(AfterError))):
+            if getattr(self, name) not in allowed:
+                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be one of {', '.join(allowed)}.")
         if not 0 < self.holdout < 1:
             raise JudgeDecodingError(f"holdout is {self.holdout}; it must be between 0 and 1.")
         if not 0 < self.recall <= 1:
@@ -71,7 +74,9 @@ class Example:
 def encode(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: AfterError) -> Example:
     """Token ids and labels of a case: question tokens unused, a token that touches an error span wrong."""
     text = case.question + case.answer
-    encoding = tokenizer(text, return_offsets_mapping=True)
+    # A rendered chat has its begin token already, and is read as in decoding: with that one only.
+    begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
     ids, start = list(encoding["input_ids"]), len(case.question)
     first = min((begin for begin, _ in case.errors), default=None)
     labels = []
@@ -140,7 +145,8 @@ def train_head(
         progress: told the number of cases as they are read.
 
     Raises:
-        JudgeDecodingError: no cases, cases of one verdict only, or a tokenizer without offsets.
+        JudgeDecodingError: no cases, cases of one verdict only, a case longer than the target's context, or a
+            tokenizer without offsets or for another model.
     """
     config = config or TrainingConfig()
     if not cases:
@@ -150,6 +156,7 @@ def train_head(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
         )
     examples = [encode(case, tokenizer, config.after_error) for case in cases]
+    _check_readable(target, examples)
     states = hidden_states(target, [example.ids for example in examples], config.norm, progress=progress)
     features, labels, held = _tokens(cases, examples, states, config)
     fitted, figures = _fit(features, labels, held, config)
@@ -177,6 +184,22 @@ def train_head(
     head.linear.weight.copy_(fitted[0][None])
     head.linear.bias.fill_(fitted[1])
     return head
+
+
+def _check_readable(target: PreTrainedModel, examples: Sequence[Example]) -> None:
+    last = target.get_input_embeddings().get_parameter("weight").shape[0] - 1
+    context = getattr(target.config.get_text_config(), "max_position_embeddings", None)
+    for number, example in enumerate(examples, start=1):
+        if context and len(example.ids) > context:
+            raise JudgeDecodingError(
+                f"Case {number} has {len(example.ids)} tokens and the target's context is {context}; "
+                "shorten or remove it."
+            )
+        if max(example.ids, default=0) > last:
+            raise JudgeDecodingError(
+                f"Case {number} has token id {max(example.ids)}, but the target knows 0 to {last}; "
+                "use the target's own tokenizer."
+            )
 
 
 def data_hash(cases: Sequence[Case]) -> str:
