@@ -64,6 +64,20 @@ def test_rewinding_equals_a_fresh_forward(
     torch.testing.assert_close(logits, model(ids[:, :end]).logits[:, -third:], atol=1e-4, rtol=1e-4)
 
 
+def test_what_a_window_no_longer_needs_is_dropped() -> None:
+    """Also when nothing is ever taken back, as in a draft that is always accepted."""
+    model = mistral(sliding_window=8)
+    drafter = DraftModel(model, VOCAB_SIZE)
+    run(model, drafter, [1, 5, 6], num_draft_tokens=4, max_new_tokens=60)
+    assert drafter._lm._cache.layers[0].keys.shape[-2] < 8 + 2 * 4
+    lm = CachedLM(model)
+    for end in range(1, 30):
+        lm.read(torch.tensor([[end]]), keep=1)
+        lm.rewind_to(end)
+        assert lm.length == end
+        assert lm._cache.layers[0].keys.shape[-2] < 8 + 1
+
+
 @pytest.mark.parametrize("length", [1, 4])
 def test_decoding_with_each_kind_of_cache_says_what_generate_says(model: PreTrainedModel, length: int) -> None:
     for prompt in ([7], [1, 5, 6, 7, 8, 9]):

@@ -15,9 +15,9 @@ from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import verify
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.rules import Exact
-from tiny import VOCAB_SIZE, Scripted, bigram, llama, random_head, run, tokens
+from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, run, tokens
 
-SIZE, LENGTH = 8, 1500
+SIZE, LENGTH = 8, 1000
 SETTINGS = {
     "temperature 0.5": {"temperature": 0.5},
     "temperature 1": {"temperature": 1.0},
@@ -109,6 +109,29 @@ def test_the_chi_square_would_notice_the_drafts_distribution(tables: tuple[Tenso
     assert p_value(chain, target, {"temperature": 1.7}) < 1e-6
 
 
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_a_draft_model_reports_the_distributions_it_drew_from(
+    tables: tuple[Tensor, Tensor], setting: dict[str, float]
+) -> None:
+    """Exactly, with all settings applied: p/q is wrong otherwise."""
+    table = tables[1]
+    sampler = Sampler(SamplingParams(**setting, seed=0), torch.device("cpu"))  # type: ignore[arg-type]
+    draft = DraftModel(bigram(table), SIZE).propose(torch.tensor([[3, 0]]), 30, sampler)
+    assert draft.probs is not None
+    chain = [0, *draft.ids[0].tolist()]
+    for previous, probs in zip(chain, draft.probs[0], strict=False):
+        assert probs.tolist() == pytest.approx(distribution(table[previous].tolist(), **setting), abs=1e-5)
+
+
+def test_draws_follow_their_probabilities() -> None:
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=0), torch.device("cpu"))
+    probs = torch.tensor([0.5, 0.3, 0.15, 0.05, 0.0])
+    counts = torch.bincount(sampler.draw(probs.expand(20_000, 5)), minlength=5).numpy()
+    expected = 20_000 * probs.numpy()
+    assert counts[4] == 0
+    assert chi2.sf(((counts - expected)[:4] ** 2 / expected[:4]).sum(), 3) > 1e-3
+
+
 def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Tensor]) -> None:
     """One round again and again from one state, so that every seed is a fresh start."""
     target, draft = tables
@@ -126,10 +149,13 @@ def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Ten
 
 @pytest.mark.parametrize("name", ["draft model", "prompt lookup", "none"])
 def test_a_seed_repeats_an_answer(name: str) -> None:
+    # Built once: building seeds the global generator, which must not matter.
+    target = llama(0)
+    draft = perturbed(target)
+
     def once(seed: int | None) -> list[tuple[int, ...]]:
-        target = llama(0)
-        drafter = {"draft model": DraftModel(llama(3), VOCAB_SIZE), "prompt lookup": PromptLookup()}.get(name)
-        return [r.token_ids for r in run(target, drafter, [1, 5], max_new_tokens=30, temperature=1.0, seed=seed)]
+        drafter = {"draft model": DraftModel(draft, VOCAB_SIZE), "prompt lookup": PromptLookup()}.get(name)
+        return [r.token_ids for r in run(target, drafter, [1, 5], max_new_tokens=30, temperature=2.5, seed=seed)]
 
     assert once(5) == once(5)
     assert once(5) != once(6)

@@ -88,6 +88,13 @@ def test_min_probability(p: float, draft: tuple[int, int], expected: list[bool])
     assert verdicts(MinProbability(p), *draft) == expected
 
 
+def test_a_probability_of_p_is_not_above_p() -> None:
+    """Four equal logits: each token has exactly 1/4."""
+    equal = Evidence(torch.tensor([[3]]), torch.zeros(1, 2, 4))
+    assert MinProbability(0.25).accept(equal).tolist() == [[False]]
+    assert MinProbability(0.249).accept(equal).tolist() == [[True]]
+
+
 def test_min_probability_is_strict_at_one_for_a_certain_token() -> None:
     sure = Evidence(torch.tensor([[1]]), torch.tensor([[[100.0, 100.0, 0.0], [0.0, 0.0, 0.0]]]))
     assert MinProbability(MinProbability.STRICT).accept(sure).tolist() == [[False]]
@@ -194,6 +201,26 @@ def test_sampled_tokens_are_kept_with_probability_p_over_q(uniform: float, expec
     draft = torch.tensor([[[0.2, 0.4, 0.2, 0.2], [0.0, 1.0, 0.0, 0.0]]])
     seen = evidence(1, 1, draft_probs=draft, uniform=torch.full((1, 2), uniform), greedy=False)
     assert seen.agreed[0, 0].item() is expected
+
+
+def test_verification_and_residual_give_the_target_exactly() -> None:
+    """Over all draft tokens and a fine grid of coin tosses, what comes out has the target's probabilities."""
+    draft = torch.tensor([0.4, 0.05, 0.3, 0.25])
+    target = PROBS[0, 0]
+    tosses = (torch.arange(4000) + 0.5) / 4000
+    out = torch.zeros(4)
+    for token in range(4):
+        seen = Evidence(
+            torch.full((4000, 1), token),
+            PROBS[:, :2].log().expand(4000, 2, 4),
+            draft.expand(4000, 1, 4),
+            uniform=tosses[:, None],
+            greedy=False,
+        )
+        kept = seen.agreed.float().mean()
+        out[token] += draft[token] * kept
+        out += draft[token] * (1 - kept) * seen.residual(0)[0]
+    assert out.tolist() == pytest.approx(target.tolist(), abs=1e-3)
 
 
 def test_a_token_the_target_never_says_is_never_kept() -> None:

@@ -102,14 +102,13 @@ class CachedLM:
         return logits[:, -keep:].float()
 
     def rewind_to(self, length: int) -> None:
-        """Take back all tokens from position ``length`` on; does nothing to a shorter cache."""
-        if self.length == 0 or length > self.length:
+        """Take back all tokens from position ``length`` on; a shorter cache keeps all of its tokens."""
+        if self.length == 0:
             return
-        if length == self.length and not self._cache.is_croppable:
-            return
-        # A count of 0 also goes through: it trims what sliding-window layers recorded beyond their window.
-        self._cache.crop(length - self.length)
-        self.length = length
+        back = max(self.length - length, 0)
+        # A count of 0 also goes through: it trims what sliding-window and recurrent layers recorded to go back to.
+        self._cache.crop(-back)
+        self.length -= back
 
     def check_rewinds(self) -> None:
         """Check, after the prefill, that this model's cache can take tokens back.
