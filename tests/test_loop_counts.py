@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, Round, SamplingParams, Stats, VerificationRule, decode
@@ -12,6 +14,8 @@ from judge_decoding.rules import Exact
 from tiny import AcceptAll, Scripted, random_head, run, successor, tokens
 
 AGREED, RESCUED, CORRECTION, BONUS = Cause.AGREED, Cause.RESCUED, Cause.CORRECTION, Cause.BONUS
+
+COUNTING = successor()
 
 
 def drafts(*plan: list[int]) -> Scripted:
@@ -118,6 +122,37 @@ def test_the_token_budget_is_met_exactly(budget: int) -> None:
     assert Stats.of(rounds).tokens == budget
     # The token that follows the draft needs room too.
     assert asked == [(done, min(4, budget - done - 1)) for done in range(0, budget - 1, 5)]
+
+
+@given(
+    plan=st.lists(st.lists(st.integers(0, 11), max_size=6), min_size=20, max_size=20),
+    start=st.integers(0, 11),
+    budget=st.integers(1, 20),
+    ends=st.frozensets(st.integers(0, 11), max_size=2),
+)
+def test_any_drafts_give_the_same_answer(plan: list[list[int]], start: int, budget: int, ends: frozenset[int]) -> None:
+    """Also drafters that propose more or less than they were asked for."""
+    truth = [(start + i) % 12 for i in range(1, budget + 1)]
+    stop = next((i + 1 for i, token in enumerate(truth) if token in ends), budget)
+    rounds = run(COUNTING, drafts(*plan), [start], num_draft_tokens=4, max_new_tokens=budget, end_ids=ends)
+    assert tokens(rounds) == truth[:stop]
+    assert [r.stopped for r in rounds[:-1]] == [False] * (len(rounds) - 1)
+    assert rounds[-1].stopped == (truth[stop - 1] in ends)
+    for r in rounds:
+        assert len(r.causes) == len(r.token_ids) > 0
+        assert len(r.target_ids) == len(r.draft_ids) + 1
+        assert r.token_ids[: r.accepted] == r.draft_ids[: r.accepted]
+        assert len(r.token_ids) - r.accepted in (0, 1)
+
+
+def test_callers_are_not_in_inference_mode_between_rounds() -> None:
+    rounds = decode(
+        COUNTING, None, torch.tensor([[3]]), Exact(), Sampler(SamplingParams(), COUNTING.device),
+        num_draft_tokens=1, max_new_tokens=3,
+    )  # fmt: skip
+    next(rounds)
+    assert not torch.is_inference_mode_enabled()
+    rounds.close()
 
 
 def test_one_token_needs_no_draft() -> None:

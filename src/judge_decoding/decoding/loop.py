@@ -58,7 +58,8 @@ def decode(
                 target_logits=sampler.process(read, logits),
                 draft_probs=draft.probs,
                 # Position 0 of the forward read the last kept token; draft token i was read at position i + 1.
-                hidden=tap.states[:, -draft.ids.shape[1] :] if tap and draft.ids.shape[1] else None,
+                # A target over several devices has its last layer on another one than its input and output.
+                hidden=tap.states[:, -draft.ids.shape[1] :].to(logits.device) if tap and draft.ids.shape[1] else None,
                 uniform=sampler.uniform(draft.ids.shape[1]),
                 greedy=sampler.greedy,
             )
