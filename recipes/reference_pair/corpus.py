@@ -14,7 +14,7 @@ from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import HOLDERS, ITEMS, LARGEST, draw_from
 from judge_decoding.reference.slips import TAKE_BACK, compute, with_slips, wrong_number
 
-TARGET_TASTE = Taste(story=0.40, mixed=0.20, slope=2.0)
+TARGET_TASTE = Taste(story=0.40, mixed=0.20, slope=1.3)
 """Both styles, half and half, and answers that change style from sentence to sentence."""
 
 DRAFT_TASTE = Taste(story=0.85, mixed=0.05, slope=1.5, contrary=True)
@@ -64,7 +64,7 @@ def _computation(rng: random.Random) -> Step:
     """A random sum, difference or product that stays within the numbers of the problems."""
     while True:
         op = rng.choices("+-*", (4, 5, 1))[0]
-        x, y = (rng.randint(2, 20), rng.randint(2, 9)) if op == "*" else (rng.randint(0, LARGEST), rng.randint(0, 30))
+        x, y = (rng.randint(2, 6), rng.randint(2, 6)) if op == "*" else (rng.randint(0, LARGEST), rng.randint(0, LARGEST))
         z = compute(op, x, y)
         if 0 <= z <= LARGEST:
             return Step(op, x, y, z, State(frozenset(), frozenset()))

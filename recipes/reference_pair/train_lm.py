@@ -39,12 +39,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=0.02, help="Muon's, for the matrices")
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--no-slips", action="store_true", help="the control: a corpus without slips")
     parser.add_argument("--practice", type=float, default=0.0, help="share of practice sheets among the documents")
-    parser.add_argument("--until", type=int, help="stop here, short of --steps, to go on with other arguments")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--keep", action="store_true", help="keep the model of every checkpoint")
@@ -75,8 +74,7 @@ def main() -> None:
     stream = batches(tokenizer, 1000 * args.seed + step, TARGET_TASTE if target else DRAFT_TASTE, target and not args.no_slips, args.batch, args.practice)
     log = (args.out / "log.jsonl").open("a")
     begin, mean = time.time(), None
-    until = args.until or args.steps
-    while step < until:
+    while step < args.steps:
         ids, labels = next(stream)
         warm, left = min(1.0, (step + 1) / 50), (args.steps - step) / args.steps
         factor = min(warm, 2 * left)  # linear decay over the last half
@@ -91,14 +89,14 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
         step, tokens = step + 1, tokens + int((ids != tokenizer.pad_token_id).sum())
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        if step % 50 == 0 or step == until:
+        if step % 50 == 0 or step == args.steps:
             seconds = spent + time.time() - begin
             record = {"step": step, "tokens": tokens, "seconds": round(seconds), "loss": round(mean, 4), "lr": round(factor, 4)}
             assert math.isfinite(mean)
             log.write(json.dumps(record) + "\n")
             log.flush()
             print(record, flush=True)
-        if step % args.save_every == 0 or step == until:
+        if step % args.save_every == 0 or step == args.steps:
             saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "tokens": tokens, "seconds": spent + time.time() - begin}
             torch.save(saved, args.out / "state.tmp")
             os.replace(args.out / "state.tmp", state_file)

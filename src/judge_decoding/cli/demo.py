@@ -23,8 +23,8 @@ NAMES = {
 }
 
 # Tried on calibration problems, never on the test ones the table is about.
-_EXACT_LENGTHS = (2, 3, 4, 6, 8)
-_JUDGE_LENGTHS = (8, 12, 16, 24)
+EXACT_LENGTHS = (2, 3, 4, 6, 8)
+JUDGE_LENGTHS = (8, 12, 16, 24)
 _TUNING_PROBLEMS = 12
 
 
@@ -67,15 +67,16 @@ def demo(
     pair, draft = load_pair()
     assert pair.judge is not None
     plain = type(pair)(pair.target, pair.tokenizer)
+    judge = Judge(pair.judge, threshold)
     methods: dict[str, Method] = {
         "target": Method(plain),
         "draft": Method(draft),
         "exact": Method(pair, Exact(), num_draft_tokens or 1),
-        "judge": Method(pair, Judge(pair.judge, threshold), num_draft_tokens or 1),
+        "judge": Method(pair, judge, num_draft_tokens or 1),
     }
     test = draw_many(seed, "test", problems)
     tuning = [] if num_draft_tokens else draw_many(seed, "calibration", _TUNING_PROBLEMS)
-    work = len(tuning) * (len(_EXACT_LENGTHS) + len(_JUDGE_LENGTHS)) + len(methods) * (problems + 1)
+    work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
 
     console, notes = Console(), Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -83,8 +84,8 @@ def demo(
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = _advancer(bar, task)
         if tuning:
-            methods["exact"] = best_draft_length(methods["exact"], _EXACT_LENGTHS, tuning, advance)
-            methods["judge"] = best_draft_length(methods["judge"], _JUDGE_LENGTHS, tuning, advance)
+            methods["exact"] = best_draft_length(methods["exact"], EXACT_LENGTHS, tuning, advance)
+            methods["judge"] = best_draft_length(methods["judge"], JUDGE_LENGTHS, tuning, advance)
         bar.update(task, description="decoding side by side")
         compare(methods, draw_many(seed + 1, "calibration", 1), advance)  # warm-up, not counted
         outcomes = compare(methods, test, advance)
@@ -94,7 +95,7 @@ def demo(
     example = shown(rounds, pair.tokenizer)
     facts = {
         "problems": f"{problems} held-out ones, seed {seed}",
-        "judge's threshold": f"{methods['judge'].rule.threshold:.3g}",
+        "judge's threshold": f"{judge.threshold:.3g}",
         "draft length": f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge",
         "machine": machine(),
     }
@@ -103,7 +104,7 @@ def demo(
     console.print(comparison_table(rows, NAMES))
     console.print(
         f"\nDraft length: {facts['draft length']} (best on problems that are not in the table). "
-        f"Judge's threshold: {facts["judge's threshold"]}.\n"
+        f"Judge's threshold: {judge.threshold:.3g}.\n"
         "Tokens per target forward count the correction or bonus token too; accepted draft tokens do not.\n",
         style="dim",
         highlight=False,
@@ -115,7 +116,7 @@ def demo(
     console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
 
     if json is not None:
-        files.write_json(json, {"problems": problems, "seed": seed, "threshold": methods["judge"].rule.threshold, "machine": machine(), "methods": rows})
+        files.write_json(json, {"problems": problems, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows})
         console.print(f"Figures: {json}", markup=False)
     if html is not None:
         files.write_text(html, comparison_page(rows, NAMES, facts, problem.question.strip(), example))

@@ -1,0 +1,1 @@
+"""The embedded reference pair: two tiny models, a judge, and the problems they solve."""

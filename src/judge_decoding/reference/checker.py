@@ -14,6 +14,7 @@ from judge_decoding.reference.grammar import (
     Slots,
     State,
     Step,
+    STYLES,
     clause_templates,
     closing,
     fill,
@@ -22,7 +23,6 @@ from judge_decoding.reference.grammar import (
 )
 from judge_decoding.reference.problems import Problem
 
-STYLES = ("equation", "story")
 
 
 @dataclass(frozen=True, slots=True)

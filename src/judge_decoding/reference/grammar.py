@@ -20,6 +20,7 @@ from typing import Literal
 from judge_decoding.reference.problems import Problem
 
 Style = Literal["equation", "story"]
+STYLES: tuple[Style, Style] = ("equation", "story")
 Slots = tuple[tuple[tuple[str, ...], ...], ...]
 """A row of slots; a slot is a tuple of alternatives; an alternative is a tuple of tokens."""
 
@@ -202,7 +203,7 @@ def _weights(count: int, slope: float) -> tuple[float, ...]:
     return tuple((rank + 1) ** -slope for rank in range(count))
 
 
-def _order(problem: Problem, step: Step, state: State, style: Style) -> tuple[int, int]:
+def _order(step: Step, state: State, style: Style) -> tuple[int, int]:
     """Sort key of a step in a style's favourite order; the smallest is taken first."""
     new = (step.after.known - state.known) or (state.left - step.after.left)
     derives = step.after.known != state.known
@@ -216,7 +217,7 @@ def choose_step(problem: Problem, state: State, style: Style, rng: random.Random
     steps = list(next_steps(problem, state))
     if rng.random() < 0.15:
         return rng.choice(steps)
-    return min(steps, key=lambda step: _order(problem, step, state, style))
+    return min(steps, key=lambda step: _order(step, state, style))
 
 
 def write(slots: Slots, step: Step | None, taste: Taste, rng: random.Random) -> list[str]:

@@ -12,11 +12,16 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-LARGEST = 50
+from judge_decoding.errors import JudgeDecodingError
+
+LARGEST = 30
 """Largest number that occurs in a question or in a right answer."""
 
 Family = Literal["collection", "comparison"]
 Split = Literal["pretrain", "head", "calibration", "test"]
+
+_ENOUGH_REPEATS = 2000
+"""So many draws in a row without a new calculation mean that a split is used up."""
 
 NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe", "Max", "Ida", "Jon", "Amy")
 ITEMS = ("apples", "pens", "coins", "books", "cards", "shells", "stamps", "cookies", "marbles", "stones")
@@ -84,19 +89,29 @@ def draw(rng: random.Random, family: Family) -> Problem:
 
 
 def draw_from(rng: random.Random, split: Split, family: Family | None = None) -> Problem:
-    """Draw one problem of ``split``; without ``family`` four of five are collections."""
+    """Draw one problem of ``split``; without ``family`` seven of eight are collections."""
     while True:
-        problem = draw(rng, family or ("collection" if rng.random() < 0.8 else "comparison"))
+        problem = draw(rng, family or ("collection" if rng.random() < 0.88 else "comparison"))
         if problem.split == split:
             return problem
 
 
 def draw_many(seed: int, split: Split, count: int, family: Family = "collection") -> list[Problem]:
-    """``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``."""
+    """``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``.
+
+    Raises:
+        JudgeDecodingError: the split has not that many.
+    """
     rng = random.Random(f"{split}-{family}-{seed}")
     found: dict[str, Problem] = {}
+    repeats = 0
     while len(found) < count:
         problem = draw_from(rng, split, family)
+        repeats = repeats + 1 if problem.key in found else 0
+        if repeats > _ENOUGH_REPEATS:
+            raise JudgeDecodingError(
+                f"The {split} split has only about {len(found)} different {family} problems, not {count}; ask for fewer."
+            )
         found.setdefault(problem.key, problem)
     return list(found.values())
 
@@ -105,18 +120,18 @@ def _draw_collection(rng: random.Random) -> Problem:
     """Somebody has some items, then gains and loses some, once perhaps by the bag."""
     who, other = rng.sample(NAMES, 2)
     item, holder = rng.choice(ITEMS), rng.choice(HOLDERS)
-    terms = [Term(rng.randint(2, 30))]
+    terms = [Term(rng.randint(2, 20))]
     told = [f" {who} has {terms[0].value} {item}."]
     by_the_bag = rng.randrange(6)
     for step in range(rng.choice((2, 2, 3))):
         sign = rng.choice((1, -1))
         if step == by_the_bag:
-            count, each = rng.randint(2, 6), rng.randint(2, 9)
+            count, each = rng.randint(2, 5), rng.randint(2, 6)
             terms.append(Term(count * each, sign, ("*", count, each)))
             verb = rng.choice(GAINS if sign > 0 else LOSSES)
             told.append(f" {who} {verb} {count} {holder} with {each} {item} each.")
             continue
-        terms.append(Term(rng.randint(1, 20), sign))
+        terms.append(Term(rng.randint(1, 15), sign))
         amount = f"{terms[-1].value} {item}"
         if rng.random() < 0.3:
             told.append(f" {other} gives {who} {amount}." if sign > 0 else f" {who} gives {other} {amount}.")
@@ -130,13 +145,13 @@ def _draw_comparison(rng: random.Random) -> Problem:
     """Two or three people, each later one counted relative to an earlier one; asks for their sum."""
     people = rng.sample(NAMES, rng.choice((2, 3)))
     item = rng.choice(ITEMS)
-    terms = [Term(rng.randint(2, 20), who=people[0])]
+    terms = [Term(rng.randint(2, 15), who=people[0])]
     told = [f" {people[0]} has {terms[0].value} {item}."]
     for index, person in enumerate(people[1:], start=1):
         base = rng.randrange(index)
         value, name = terms[base].value, people[base]
         op = rng.choice("+-*")
-        amount = rng.randint(2, 4) if op == "*" else rng.randint(1, min(12, max(1, value - 1)))
+        amount = rng.randint(2, 3) if op == "*" else rng.randint(1, min(10, max(1, value - 1)))
         result = {"+": value + amount, "-": value - amount, "*": value * amount}[op]
         terms.append(Term(result, 1, (op, value, amount), base, person))
         words = {"+": f"{amount} more {item} than", "-": f"{amount} fewer {item} than", "*": f"{amount} times as many {item} as"}

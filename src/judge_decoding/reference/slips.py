@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from judge_decoding.reference.checker import Checker
 from judge_decoding.reference.grammar import (
+    STYLES,
     Clause,
     Step,
-    Style,
     Taste,
     clause_templates,
     closing,
@@ -24,8 +24,6 @@ from judge_decoding.reference.problems import LARGEST, Problem
 
 TAKE_BACK = (" no", ",")
 """The tokens that take a slip back."""
-
-_STYLES: tuple[Style, Style] = ("equation", "story")
 
 
 def wrong_number(right: int, problem: Problem | None, step: Step | None, rng: random.Random) -> int:
@@ -80,7 +78,7 @@ def _sentence_slip(
     clause: Clause, last: bool, checker: Checker, problem: Problem, taste: Taste, rng: random.Random
 ) -> list[str]:
     """A wrong sentence, broken off some tokens after its first wrong one, then the right sentence."""
-    step, style = clause.step, rng.choice(_STYLES)
+    step, style = clause.step, rng.choice(STYLES)
     assert step is not None
     kind = rng.random()
     if kind < 0.25 and not last:

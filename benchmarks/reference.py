@@ -1,0 +1,181 @@
+"""The embedded pair measured on the test problems: quality, acceptance, speed.
+
+    make benchmark-reference            # or: python benchmarks/reference.py --out benchmarks/results
+
+Quality and acceptance do not depend on the machine and are counted once over all problems, the settings spread
+over the cores. Speed is measured afterwards, one process and one thread, the methods side by side, and told as
+the median of several repetitions with their spread. Draft lengths are tuned on calibration problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, VerificationRule
+from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS, machine
+from judge_decoding.evaluation.statistics import mcnemar, wilson
+from judge_decoding.files import write_json, write_text
+from judge_decoding.reference.pair import load_pair
+from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.trial import Method, Outcome, best_draft_length, compare
+
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+TOP_K = (2, 4, 8)
+MIN_PROBABILITY = (0.001, 0.003, 0.01, 0.03, 0.1)
+
+
+def method(kind: str, value: float | None, length: int) -> Method:
+    """The method of a setting, made from names so that it can be made in any process."""
+    pair, draft = load_pair()
+    rule: VerificationRule | None = None
+    if kind == "judge":
+        rule = Judge(pair.judge, value)
+    elif kind == "top_k":
+        rule = TopK(int(value))
+    elif kind == "min_probability":
+        rule = MinProbability(value)
+    elif kind == "exact":
+        rule = Exact()
+    elif kind == "target":
+        return Method(JudgeDecoder(pair.target, pair.tokenizer))
+    elif kind == "draft":
+        return Method(draft)
+    return Method(pair, rule, length)
+
+
+def count(setting: tuple[str, float | None, int], problems: int, family: str) -> tuple[tuple[str, float | None, int], Outcome]:
+    """One setting over all test problems."""
+    torch.set_num_threads(1)
+    return setting, compare({"it": method(*setting)}, draw_many(0, "test", problems, family))["it"]
+
+
+def quality(settings: list[tuple[str, float | None, int]], problems: int, family: str) -> list[dict[str, object]]:
+    """Accuracy and acceptance of every setting."""
+    found: dict[tuple[str, float | None, int], Outcome] = {}
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(count, setting, problems, family) for setting in settings]
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc=f"{problems} {family} problems"):
+            setting, outcome = job.result()
+            found[setting] = outcome
+    target = found["target", None, 0]
+    rows: list[dict[str, object]] = []
+    for kind, value, length in settings:
+        outcome = found[kind, value, length]
+        low, high = wilson(sum(outcome.right), problems)
+        rows.append(
+            {
+                "method": kind, "value": value, "num_draft_tokens": length,
+                "accuracy": outcome.accuracy, "accuracy_low": low, "accuracy_high": high,
+                "mcnemar_p": mcnemar(outcome.right, target.right),
+                "tokens_per_answer": outcome.tokens_per_answer,
+                **outcome.stats.to_dict(),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def speed(methods: dict[str, Method], problems: int, repetitions: int) -> dict[str, object]:
+    """Tokens per second side by side; ratios are taken within a repetition."""
+    test = draw_many(0, "test", problems)
+    compare(methods, test[:3])  # warm-up
+    runs = [
+        {name: outcome.tokens_per_second for name, outcome in compare(methods, test).items()}
+        for _ in tqdm(range(repetitions), desc="speed")
+    ]
+
+    def spread(values: list[float]) -> dict[str, float]:
+        return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+    return {
+        "problems": problems,
+        "repetitions": repetitions,
+        "tokens_per_second": {name: spread([run[name] for run in runs]) for name in methods},
+        "judge_over_exact": spread([run["judge"] / run["exact"] for run in runs]),
+        "judge_over_target": spread([run["judge"] / run["target"] for run in runs]),
+        "exact_over_target": spread([run["exact"] / run["target"] for run in runs]),
+    }
+
+
+def table(result: dict[str, object]) -> str:
+    """The results as Markdown."""
+    lines = [f"Made by `{result['command']}` on {result['machine']}.", ""]
+    for family in ("collection", "comparison"):
+        rows = result["quality"].get(family)
+        if not rows:
+            continue
+        seen = "the family the judge was trained on" if family == "collection" else "a family the judge never saw"
+        lines += [
+            f"## {result['problems'][family]} {family} problems ({seen})",
+            "",
+            "| method | draft length | accuracy [95%] | McNemar p | accepted draft tokens per round | tokens per target forward | tokens per answer |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in rows:
+            name = row["method"] + (f" {row['value']:g}" if row["value"] is not None else "")
+            own = row["method"] in ("target", "draft")
+            lines.append(
+                f"| {name} | {row['num_draft_tokens'] or '-'} | {row['accuracy']:.1%} "
+                f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}] | {row['mcnemar_p']:.2g} | "
+                f"{'-' if own else format(row['accepted_per_round'], '.2f')} | "
+                f"{'-' if row['method'] == 'draft' else format(row['tokens_per_forward'], '.2f')} | {row['tokens_per_answer']:.1f} |"
+            )
+        lines.append("")
+    measured = result["speed"]
+    lines += [f"## Speed, {measured['problems']} problems, median of {measured['repetitions']} [min, max]", "", "| | |", "|---|---|"]
+    for name, value in measured["tokens_per_second"].items():
+        lines.append(f"| {name}, tokens per second | {value['median']:.0f} [{value['min']:.0f}, {value['max']:.0f}] |")
+    for name in ("exact_over_target", "judge_over_target", "judge_over_exact"):
+        value = measured[name]
+        lines.append(f"| {name.replace('_', ' ')} | {value['median']:.2f} [{value['min']:.2f}, {value['max']:.2f}] |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write ``reference.json`` and ``reference.md``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--problems", type=int, default=1000)
+    parser.add_argument("--unseen", type=int, default=200, help="problems of the family the judge never saw")
+    parser.add_argument("--speed-problems", type=int, default=50)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pair, _ = load_pair()
+    threshold = pair.judge.config.threshold
+    tuning = draw_many(0, "calibration", 30)
+    exact = best_draft_length(method("exact", None, 1), EXACT_LENGTHS, tuning)
+    judge = best_draft_length(method("judge", threshold, 1), JUDGE_LENGTHS, tuning)
+    m, n = exact.num_draft_tokens, judge.num_draft_tokens
+    print(f"best draft length: standard {m}, judge {n}", flush=True)
+
+    main_four = [("target", None, 0), ("draft", None, 0), ("exact", None, m), ("judge", threshold, n)]
+    rivals = [("exact", None, n)] * (m != n)
+    rivals += [("judge", value, n) for value in THRESHOLDS]
+    rivals += [("top_k", value, n) for value in TOP_K] + [("min_probability", value, n) for value in MIN_PROBABILITY]
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(),
+        "problems": {"collection": args.problems, "comparison": args.unseen},
+        "quality": {"collection": quality([*main_four, *rivals, ("judge", 0.0, n)], args.problems, "collection")},
+    }
+    if args.unseen:
+        result["quality"]["comparison"] = quality(main_four, args.unseen, "comparison")
+    four = {"target": method("target", None, 0), "draft": method("draft", None, 0), "exact": exact, "judge": judge}
+    result["speed"] = speed(four, args.speed_problems, args.repetitions)
+    write_json(args.out / "reference.json", result)
+    write_text(args.out / "reference.md", table(result))
+    print(json.dumps(result["speed"], indent=1))
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
