@@ -52,7 +52,9 @@ def method(kind: str, value: float | None, length: int) -> Method:
     return Method(pair, rule, length)
 
 
-def count(setting: tuple[str, float | None, int], problems: int, family: str) -> tuple[tuple[str, float | None, int], Outcome]:
+def count(
+    setting: tuple[str, float | None, int], problems: int, family: str
+) -> tuple[tuple[str, float | None, int], Outcome]:
     """One setting over all test problems."""
     torch.set_num_threads(1)
     return setting, compare({"it": method(*setting)}, draw_many(0, "test", problems, family))["it"]
@@ -116,7 +118,8 @@ def table(result: dict[str, object]) -> str:
         lines += [
             f"## {result['problems'][family]} {family} problems ({seen})",
             "",
-            "| method | draft length | accuracy [95%] | McNemar p | accepted draft tokens per round | tokens per target forward | tokens per answer |",
+            "| method | draft length | accuracy [95%] | McNemar p | accepted draft tokens per round "
+            "| tokens per target forward | tokens per answer |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in rows:
@@ -126,11 +129,17 @@ def table(result: dict[str, object]) -> str:
                 f"| {name} | {row['num_draft_tokens'] or '-'} | {row['accuracy']:.1%} "
                 f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}] | {row['mcnemar_p']:.2g} | "
                 f"{'-' if own else format(row['accepted_per_round'], '.2f')} | "
-                f"{'-' if row['method'] == 'draft' else format(row['tokens_per_forward'], '.2f')} | {row['tokens_per_answer']:.1f} |"
+                f"{'-' if row['method'] == 'draft' else format(row['tokens_per_forward'], '.2f')} | "
+                f"{row['tokens_per_answer']:.1f} |"
             )
         lines.append("")
     measured = result["speed"]
-    lines += [f"## Speed, {measured['problems']} problems, median of {measured['repetitions']} [min, max]", "", "| | |", "|---|---|"]
+    lines += [
+        f"## Speed, {measured['problems']} problems, median of {measured['repetitions']} [min, max]",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     for name, value in measured["tokens_per_second"].items():
         lines.append(f"| {name}, tokens per second | {value['median']:.0f} [{value['min']:.0f}, {value['max']:.0f}] |")
     for name in ("exact_over_target", "judge_over_target", "judge_over_exact"):

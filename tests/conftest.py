@@ -6,6 +6,8 @@ import os
 
 # Set before huggingface_hub is imported: no test may reach the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What the command line sets for itself, here too, as there it comes before the libraries are imported.
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 from pathlib import Path
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import types
 from pathlib import Path
+
+import pytest
 
 import judge_decoding
 
 
 def imported_names() -> set[str]:
+    """What type checkers see: the imports under ``if TYPE_CHECKING``."""
     tree = ast.parse(Path(judge_decoding.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     return {
-        alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
+        alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
 
 
@@ -35,13 +38,20 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert not isinstance(value, types.ModuleType), name
 
 
-def test_nothing_public_is_left_out() -> None:
-    there = {
-        name
-        for name, value in vars(judge_decoding).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert there == set(judge_decoding.__all__) - {"__version__"}
+def test_what_is_imported_on_first_use_is_what_type_checkers_see() -> None:
+    assert set(judge_decoding._HOMES) == imported_names()
+    assert dir(judge_decoding) == judge_decoding.__all__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = judge_decoding.nonsense
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    code = "import sys, judge_decoding.cli.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_the_version_is_one() -> None:

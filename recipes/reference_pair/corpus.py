@@ -64,7 +64,9 @@ def _computation(rng: random.Random) -> Step:
     """A random sum, difference or product that stays within the numbers of the problems."""
     while True:
         op = rng.choices("+-*", (4, 5, 1))[0]
-        x, y = (rng.randint(2, 6), rng.randint(2, 6)) if op == "*" else (rng.randint(0, LARGEST), rng.randint(0, LARGEST))
+        x, y = (
+            (rng.randint(2, 6), rng.randint(2, 6)) if op == "*" else (rng.randint(0, LARGEST), rng.randint(0, LARGEST))
+        )
         z = compute(op, x, y)
         if 0 <= z <= LARGEST:
             return Step(op, x, y, z, State(frozenset(), frozenset()))

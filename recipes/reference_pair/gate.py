@@ -1,6 +1,6 @@
 """The gate before any head: is the model right by itself, and when it must go on in either style?
 
-    python recipes/reference_pair/gate.py MODEL --problems 1000 --split test
+python recipes/reference_pair/gate.py MODEL --problems 1000 --split test
 """
 
 from __future__ import annotations
@@ -55,9 +55,17 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("calibration", "test", "head"))
     parser.add_argument("--family", default="collection", choices=("collection", "comparison"))
     args = parser.parse_args()
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(args.model).eval(), AutoTokenizer.from_pretrained(args.model)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(args.model).eval(),
+        AutoTokenizer.from_pretrained(args.model),
+    )
     problems = draw_many(0, args.split, args.problems, args.family)
-    figures: dict[str, object] = {"model": args.model, "split": args.split, "family": args.family, "problems": len(problems)}
+    figures: dict[str, object] = {
+        "model": args.model,
+        "split": args.split,
+        "family": args.family,
+        "problems": len(problems),
+    }
     with torch.inference_mode():
         for style, taste in FORCED.items():
             rng = random.Random(0)

@@ -1,6 +1,6 @@
 """Make the tokenizer both reference models share: one token a word, a number or a sign.
 
-    python recipes/reference_pair/make_tokenizer.py OUT
+python recipes/reference_pair/make_tokenizer.py OUT
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ from judge_decoding.reference.grammar import CLOSING, EQUATION, OPENING, STORY, 
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import GAINS, HOLDERS, ITEMS, LARGEST, LOSSES, NAMES, draw_from
 
-CHAT_TEMPLATE = "{% for message in messages %}{% if message['role'] == 'user' %}Q: {{ message['content'] | trim }}{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}\nA:{% endif %}"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}Q: {{ message['content'] | trim }}"
+    "{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}\nA:{% endif %}"
+)
 
 
 def vocabulary() -> list[str]:
     """Every token the generator can write, numbers first."""
     tokens = [f" {n}" for n in range(LARGEST + 1)]
     words = [*NAMES, *ITEMS, *HOLDERS, *GAINS, *LOSSES]
-    words += [w for text in (*EQUATION, *OPENING.values(), *CLOSING.values(), *(t for ts in STORY.values() for t in ts)) for w in _words(text)]
+    words += [
+        w
+        for text in (*EQUATION, *OPENING.values(), *CLOSING.values(), *(t for ts in STORY.values() for t in ts))
+        for w in _words(text)
+    ]
     rng = random.Random(0)
     for _ in range(5000):
         words += split_tokens(draw_from(rng, "pretrain").question)
@@ -45,7 +52,13 @@ def main(out: Path) -> None:
     core.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN.pattern), "isolated")
     core.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left", clean_up_tokenization_spaces=False, model_max_length=256
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(out)

@@ -26,7 +26,9 @@ from judge_decoding.reference.trial import Method, compare
 from judge_decoding.rules import Judge
 
 
-def detectors(model: torch.nn.Module, tokenizer: object, held: Path, heads: dict[str, JudgeHead]) -> dict[str, dict[str, float]]:
+def detectors(
+    model: torch.nn.Module, tokenizer: object, held: Path, heads: dict[str, JudgeHead]
+) -> dict[str, dict[str, float]]:
     """AUC of each head, of the log-probability and of the rank, over all tokens and over numbers alone.
 
     Every token up to the first error counts; what follows an error is neither right nor wrong by itself.
@@ -49,10 +51,15 @@ def detectors(model: torch.nn.Module, tokenizer: object, held: Path, heads: dict
         chosen = {name: head for name, head in heads.items() if head.config.norm == norm}
         states = hidden_states(model, [e.ids for e in examples], norm) if chosen else []
         for name, head in chosen.items():
-            parts = [head.probability(s)[1:][torch.tensor(e.labels[1:]) >= 0] for s, e in zip(states, examples, strict=True)]
+            parts = [
+                head.probability(s)[1:][torch.tensor(e.labels[1:]) >= 0] for s, e in zip(states, examples, strict=True)
+            ]
             found[name] = torch.cat(parts)
     y, n = torch.cat(labels).bool(), torch.cat(numbers)
-    return {name: {"auc_all": auc(s, y), "auc_numbers": auc(s[n], y[n]), "tokens": len(y), "wrong": int((~y).sum())} for name, s in found.items()}
+    return {
+        name: {"auc_all": auc(s, y), "auc_numbers": auc(s[n], y[n]), "tokens": len(y), "wrong": int((~y).sum())}
+        for name, s in found.items()
+    }
 
 
 def main() -> None:
@@ -63,9 +70,9 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, nargs="+", required=True)
     parser.add_argument("--held", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--num-draft-tokens", type=int, default=16)
-    parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.5, 0.7, 0.9))
+    parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.6, 0.9))
     args = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer, target, draft = load_tokenizer(args.target), load_model(args.target), load_model(args.draft)
@@ -89,7 +96,14 @@ def main() -> None:
         decoder = JudgeDecoder(target, tokenizer, draft, head)
         methods = {str(t): Method(decoder, Judge(head, t), args.num_draft_tokens) for t in args.thresholds}
         for threshold, outcome in compare(methods, problems).items():
-            rows.append({"head": name, "threshold": float(threshold), "accuracy": outcome.accuracy, "accepted_per_round": outcome.stats.accepted_per_round})
+            rows.append(
+                {
+                    "head": name,
+                    "threshold": float(threshold),
+                    "accuracy": outcome.accuracy,
+                    "accepted_per_round": outcome.stats.accepted_per_round,
+                }
+            )
             print(rows[-1], flush=True)
         study["decoding"] = {"problems": args.problems, "num_draft_tokens": args.num_draft_tokens, "rows": rows}
         write_json(args.out / "study.json", study)

@@ -1,6 +1,6 @@
 """Train one of the reference models from scratch; run again with the same arguments to resume.
 
-    python recipes/reference_pair/train_lm.py target --tokenizer TOK --out OUT --minutes 60
+python recipes/reference_pair/train_lm.py target --tokenizer TOK --out OUT --minutes 60
 """
 
 from __future__ import annotations
@@ -71,7 +71,14 @@ def main() -> None:
     print(f"{args.role}: {sum(p.numel() for p in model.parameters()):,} parameters, from step {step}", flush=True)
 
     target = args.role == "target"
-    stream = batches(tokenizer, 1000 * args.seed + step, TARGET_TASTE if target else DRAFT_TASTE, target and not args.no_slips, args.batch, args.practice)
+    stream = batches(
+        tokenizer,
+        1000 * args.seed + step,
+        TARGET_TASTE if target else DRAFT_TASTE,
+        target and not args.no_slips,
+        args.batch,
+        args.practice,
+    )
     log = (args.out / "log.jsonl").open("a")
     begin, mean = time.time(), None
     while step < args.steps:
@@ -91,15 +98,27 @@ def main() -> None:
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         if step % 50 == 0 or step == args.steps:
             seconds = spent + time.time() - begin
-            record = {"step": step, "tokens": tokens, "seconds": round(seconds), "loss": round(mean, 4), "lr": round(factor, 4)}
+            record = {
+                "step": step,
+                "tokens": tokens,
+                "seconds": round(seconds),
+                "loss": round(mean, 4),
+                "lr": round(factor, 4),
+            }
             assert math.isfinite(mean)
             log.write(json.dumps(record) + "\n")
             log.flush()
             print(record, flush=True)
         if step % args.save_every == 0 or step == args.steps:
-            saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "tokens": tokens, "seconds": spent + time.time() - begin}
+            saved = {
+                "model": model.state_dict(),
+                "optimizers": [o.state_dict() for o in optimizers],
+                "step": step,
+                "tokens": tokens,
+                "seconds": spent + time.time() - begin,
+            }
             torch.save(saved, args.out / "state.tmp")
-            os.replace(args.out / "state.tmp", state_file)
+            (args.out / "state.tmp").replace(state_file)
             model.save_pretrained(args.out / (f"step-{step}" if args.keep else "model"))
             tokenizer.save_pretrained(args.out / (f"step-{step}" if args.keep else "model"))
 

@@ -10,7 +10,6 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.rounds import Round
     from judge_decoding.reference.problems import Problem
     from judge_decoding.reference.trial import Method
@@ -50,10 +49,9 @@ def demo(
         if path is not None:
             files.check_writable(path)
 
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    import torch
 
     from judge_decoding.reference.pair import load_pair
     from judge_decoding.reference.problems import draw_many
@@ -80,7 +78,7 @@ def demo(
 
     console, notes = Console(), Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=notes, transient=True) as bar:
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = _advancer(bar, task)
         if tuning:
@@ -116,7 +114,10 @@ def demo(
     console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
 
     if json is not None:
-        files.write_json(json, {"problems": problems, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows})
+        files.write_json(
+            json,
+            {"problems": problems, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows},
+        )
         console.print(f"Figures: {json}", markup=False)
     if html is not None:
         files.write_text(html, comparison_page(rows, NAMES, facts, problem.question.strip(), example))

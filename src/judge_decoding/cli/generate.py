@@ -62,14 +62,12 @@ def generate(
     notes = Console(stderr=True)
     with notes.status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
-            target, drafter, judge, num_draft_tokens=num_draft_tokens, dtype=dtype, device_map=place
+            target, drafter, judge, num_draft_tokens=num_draft_tokens, dtype=dtype, device=place
         )
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
-    chunks = decoder.stream(
-        messages if use_chat else text, max_new_tokens, threshold=threshold, sampling=sampling
-    )
+    chunks = decoder.stream(messages if use_chat else text, max_new_tokens, threshold=threshold, sampling=sampling)
     console = Console(soft_wrap=True)
     written: list[Chunk] = []
     begin = time.perf_counter()

@@ -50,8 +50,8 @@ def train(
     with notes.status("loading the target"):
         tokenizer = load_tokenizer(target)
         place = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(target, dtype=dtype, device_map=place)
-    with Progress(console=notes, transient=True) as bar:
+        model = load_model(target, dtype=dtype, device=place)
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task("the target reads the answers", total=len(data))
         head = train_head(model, tokenizer, data, config, progress=lambda count: bar.advance(task, count))
     head.save_pretrained(output)

@@ -116,7 +116,7 @@ class JudgeDecoder:
             judge: folder or Hub repository of a judge head.
             num_draft_tokens: draft length M.
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
-                ``device_map``, ...).
+                ``device_map``, ...), and ``device`` for one device.
 
         Raises:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.

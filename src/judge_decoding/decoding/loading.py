@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -15,15 +16,23 @@ from transformers import (
 from judge_decoding.errors import JudgeDecodingError
 
 
-def load_model(name_or_path: str, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
-    """Load a causal LM in evaluation mode; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``.
+def load_model(name_or_path: str, *, device: str | None = None, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
+    """Load a causal LM in evaluation mode, from safetensors only.
+
+    Args:
+        name_or_path: Hub name or folder.
+        device: where to put it; for a model over several devices give ``device_map`` instead (needs accelerate).
+        kwargs: given to ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
-        JudgeDecodingError: there is no such model, its files are damaged, or it is no causal LM.
+        JudgeDecodingError: there is no such model, its files are damaged, it is no causal LM, or the device is unknown.
     """
+    kwargs.setdefault("use_safetensors", True)  # other weight files are pickles, which can run code
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        if device is not None:
+            model.to(torch.device(device))  # type: ignore[arg-type]  # the decorated signature loses its self
+    except (OSError, ValueError, SafetensorError, RuntimeError, AssertionError) as error:
         raise _cannot_load("model", name_or_path, error) from error
     model.eval().requires_grad_(False)
     return model

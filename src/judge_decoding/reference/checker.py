@@ -11,10 +11,10 @@ from copy import copy
 from dataclasses import dataclass
 
 from judge_decoding.reference.grammar import (
+    STYLES,
     Slots,
     State,
     Step,
-    STYLES,
     clause_templates,
     closing,
     fill,
@@ -22,7 +22,6 @@ from judge_decoding.reference.grammar import (
     opening,
 )
 from judge_decoding.reference.problems import Problem
-
 
 
 @dataclass(frozen=True, slots=True)

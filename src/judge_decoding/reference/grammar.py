@@ -41,25 +41,35 @@ _NEXT = "[ Then| Next| Now| After that| So| From there| In this step]"
 _MAYBE = "[| Then| Now| Next| So| Here| Again]"
 
 EQUATION = (
-    _MAYBE + " {x}{s} {y} = {z}, [so|hence|thus|meaning|that is] [there are|we have|we count|we see|we hold] {z} {item}.",
+    _MAYBE
+    + " {x}{s} {y} = {z}, [so|hence|thus|meaning|that is] [there are|we have|we count|we see|we hold] {z} {item}.",
     "[ Take| With| From| Given| Using] {x} and {y}: {x}{s} {y} = {z} {item}[ here| so far| now| at this point| in all].",
     "[ We compute| We work out| Compute| Write| Look at] {x}{s} {y} = {z}, [the new count|the next value|the value here|the result of this step|what we hold] [is|being] {z}.",
 )
 STORY = {
     "+": (
-        _NEXT + ", [adding|bringing|joining|moving|carrying] {y} [to|over to|up to|onto|across to] {x} [gives us|makes|leads to|brings us to|results in] {z} {item}.",
-        _NEXT + " [when|once|as|because] {y} more [join|come to|are put with|go to] {x}, the [count|number|amount|pile] [becomes|grows to|rises to|goes up to] {z} {item}.",
-        _NEXT + " [we see that|we know that|we find that|it is clear that] {x} plus {y} [is|equals|makes|comes to] {z} {item}.",
+        _NEXT
+        + ", [adding|bringing|joining|moving|carrying] {y} [to|over to|up to|onto|across to] {x} [gives us|makes|leads to|brings us to|results in] {z} {item}.",
+        _NEXT
+        + " [when|once|as|because] {y} more [join|come to|are put with|go to] {x}, the [count|number|amount|pile] [becomes|grows to|rises to|goes up to] {z} {item}.",
+        _NEXT
+        + " [we see that|we know that|we find that|it is clear that] {x} plus {y} [is|equals|makes|comes to] {z} {item}.",
     ),
     "-": (
-        _NEXT + ", [taking|removing|giving up|putting aside|losing] {y} [from|out of|away from|off] {x} [leaves us|leaves|leads to|brings us to|results in] {z} {item}.",
-        _NEXT + " [when|once|as|because] {y} of the {x} [leave|are gone|go away|are lost], the [count|number|amount|pile] [becomes|falls to|drops to|goes down to] {z} {item}.",
-        _NEXT + " [we see that|we know that|we find that|it is clear that] {x} minus {y} [is|equals|leaves|comes to] {z} {item}.",
+        _NEXT
+        + ", [taking|removing|giving up|putting aside|losing] {y} [from|out of|away from|off] {x} [leaves us|leaves|leads to|brings us to|results in] {z} {item}.",
+        _NEXT
+        + " [when|once|as|because] {y} of the {x} [leave|are gone|go away|are lost], the [count|number|amount|pile] [becomes|falls to|drops to|goes down to] {z} {item}.",
+        _NEXT
+        + " [we see that|we know that|we find that|it is clear that] {x} minus {y} [is|equals|leaves|comes to] {z} {item}.",
     ),
     "*": (
-        _NEXT + ", [counting|having|holding|looking at] {x} [groups|lots|sets|{holder}] of {y} [gives us|makes|leads to|brings us to|results in] {z} {item}.",
-        _NEXT + " [when|once|as|because] each of {x} [groups|lots|sets|{holder}] [holds|has|keeps|counts] {y}, the [count|number|amount|pile] [becomes|reaches|is|comes to] {z} {item}.",
-        _NEXT + " [we see that|we know that|we find that|it is clear that] {x} times {y} [is|equals|makes|comes to] {z} {item}.",
+        _NEXT
+        + ", [counting|having|holding|looking at] {x} [groups|lots|sets|{holder}] of {y} [gives us|makes|leads to|brings us to|results in] {z} {item}.",
+        _NEXT
+        + " [when|once|as|because] each of {x} [groups|lots|sets|{holder}] [holds|has|keeps|counts] {y}, the [count|number|amount|pile] [becomes|reaches|is|comes to] {z} {item}.",
+        _NEXT
+        + " [we see that|we know that|we find that|it is clear that] {x} times {y} [is|equals|makes|comes to] {z} {item}.",
     ),
 }
 OPENING = {

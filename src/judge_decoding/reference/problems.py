@@ -110,7 +110,7 @@ def draw_many(seed: int, split: Split, count: int, family: Family = "collection"
         repeats = repeats + 1 if problem.key in found else 0
         if repeats > _ENOUGH_REPEATS:
             raise JudgeDecodingError(
-                f"The {split} split has only about {len(found)} different {family} problems, not {count}; ask for fewer."
+                f"The {split} split has about {len(found)} different {family} problems, not {count}; ask for fewer."
             )
         found.setdefault(problem.key, problem)
     return list(found.values())
@@ -154,7 +154,11 @@ def _draw_comparison(rng: random.Random) -> Problem:
         amount = rng.randint(2, 3) if op == "*" else rng.randint(1, min(10, max(1, value - 1)))
         result = {"+": value + amount, "-": value - amount, "*": value * amount}[op]
         terms.append(Term(result, 1, (op, value, amount), base, person))
-        words = {"+": f"{amount} more {item} than", "-": f"{amount} fewer {item} than", "*": f"{amount} times as many {item} as"}
+        words = {
+            "+": f"{amount} more {item} than",
+            "-": f"{amount} fewer {item} than",
+            "*": f"{amount} times as many {item} as",
+        }
         told.append(f" {person} has {words[op]} {name}.")
     question = "".join(told) + f" How many {item} do they have together?"
     return Problem("comparison", tuple(terms), people[0], item, HOLDERS[0], question)

@@ -111,4 +111,3 @@ def _right_prefix(checker: Checker, words: list[str]) -> int:
         if not trial.feed(word):
             return index
     return len(words)
-

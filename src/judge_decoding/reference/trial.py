@@ -55,9 +55,7 @@ def answer(method: Method, problem: Problem) -> tuple[list[Round], float]:
     ids = method.decoder.encode(prompt_of(problem))
     begin = time.perf_counter()
     rounds = list(
-        method.decoder.rounds(
-            ids, MAX_NEW_TOKENS, rule=method.rule, num_draft_tokens=method.num_draft_tokens or None
-        )
+        method.decoder.rounds(ids, MAX_NEW_TOKENS, rule=method.rule, num_draft_tokens=method.num_draft_tokens or None)
     )
     return rounds, time.perf_counter() - begin
 

@@ -1,0 +1,220 @@
+"""The command line as a user meets it: what it prints, and one sentence and exit code 2 for every mistake."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from judge_decoding import Case, JudgeHead, write_cases
+from judge_decoding.cli import main as cli
+from tiny import llama, word_tokenizer
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; its exit code, stdout and stderr."""
+
+    def call(*args: object, stdin: str = "") -> tuple[int, str, str]:
+        import io
+
+        monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("COLUMNS", "160")
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return int(code or 0), out, err
+
+    return call
+
+
+def is_one_sentence(result: tuple[int, str, str], phrase: str) -> None:
+    code, out, err = result
+    assert code == 2
+    assert phrase in err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers in which "bad" is the error."""
+    path = tmp_path_factory.mktemp("court") / "cases.jsonl"
+    words = "one two three four five six seven eight nine ten".split()
+    write_cases(
+        path,
+        [
+            case
+            for a in words
+            for b in words
+            for case in (
+                Case(question=f"{a} {b}", answer=" good cat"),
+                Case(question=f"{a} {b}", answer=" bad dog", errors=((1, 4),)),
+            )
+        ],
+    )
+    return path
+
+
+def test_generate_plain_is_the_text_alone(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    args = ("generate", folders["target"], "one two", "--no-chat", "--max-new-tokens", 12, "--draft", folders["draft"])
+    code, out, _ = run(*args, "--plain", "--json", record)
+    assert code == 0
+    written = json.loads(record.read_text())
+    assert out == written["text"] + "\n"
+    assert sum(len(r["token_ids"]) for r in written["rounds"]) == written["stats"]["tokens"]
+    alone = run("generate", folders["target"], "one two", "--no-chat", "--max-new-tokens", 12, "--plain")
+    assert alone[1] == out
+
+
+def test_generate_shows_a_legend_and_figures(run: Run, folders: dict[str, Path]) -> None:
+    code, out, _ = run(
+        "generate", folders["target"], "--draft", folders["draft"], "--judge", folders["judge"], "--threshold", 0,
+        "--max-new-tokens", 12, stdin="one two three",
+    )  # fmt: skip
+    assert code == 0
+    for word in ("agreed", "rescued", "correction", "bonus", "per target forward", "accepted draft tokens"):
+        assert word in out
+
+
+def test_generate_with_prompt_lookup(run: Run, folders: dict[str, Path]) -> None:
+    assert run("generate", folders["target"], "one two one two", "--draft", "prompt-lookup", "--plain")[0] == 0
+
+
+def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        "train", folders["target"], cases, "-o", tmp_path / "head", "--json", "--after-error", "ignore"
+    )
+    assert code == 0, err
+    config = json.loads(out)
+    assert config["data"]["cases"] == 200
+    assert config["labels"].endswith("ignore")
+    assert {p.name for p in (tmp_path / "head").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    code, out, _ = run("info", tmp_path / "head", "--target", folders["target"])
+    assert code == 0
+    assert "yes" in out
+    assert "before the final norm" in out
+    assert json.loads(run("info", tmp_path / "head", "--json")[1]) == config
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version")[1].startswith("judge-decoding ")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(name in out for name in ("demo", "generate", "train", "info"))
+
+
+@pytest.mark.parametrize(
+    ("args", "phrase"),
+    [
+        (("{target}", " "), "prompt is empty"),
+        (("{target}", "one " * 600, "--no-chat"), "shorten the prompt"),
+        (("{missing}", "one"), "Cannot load the"),
+        (("{target}", "one", "--draft", "{missing}"), "Cannot load the"),
+        (("{target}", "one", "--draft", "{other_words}"), "different vocabularies"),
+        (("{target}", "one", "--judge", "{missing}"), "no judge head"),
+        (("{deeper}", "one", "--judge", "{judge}"), "trained for"),
+        (("{target}", "one", "--judge", "{truncated}"), "damaged"),
+        (("{target}", "one", "--judge", "{judge}", "--threshold", "1.5"), "between 0"),
+        (("{target}", "one", "--threshold", "0.5"), "needs a judge"),
+        (("{target}", "one", "--temperature", "-1"), "temperature is -1"),
+        (("{target}", "one", "--dtype", "int8"), "dtype is int8"),
+        (("{target}", "one", "--device", "nonsense"), "Cannot load the model"),
+        (("{target}", "one", "--json", "{folder}"), "it is a folder"),
+        (("{target}", "one", "--json", "{below_a_file}"), "is not a folder"),
+    ],
+)
+def test_what_a_user_can_do_wrong_with_generate(
+    run: Run, args: tuple[str, ...], phrase: str, folders: dict[str, Path], tmp_path: Path, target: LlamaForCausalLM
+) -> None:
+    places = dict(folders, missing=tmp_path / "nothing", folder=tmp_path, below_a_file=tmp_path / "file" / "out.json")
+    (tmp_path / "file").write_text("")
+    places["truncated"] = tmp_path / "truncated"
+    JudgeHead.from_pretrained(folders["judge"]).save_pretrained(places["truncated"])
+    weights = places["truncated"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    places["deeper"], places["other_words"] = tmp_path / "deeper", tmp_path / "other"
+    if "{deeper}" in args:
+        llama(0, layers=5).save_pretrained(places["deeper"])
+        word_tokenizer().save_pretrained(places["deeper"])
+    if "{other_words}" in args:
+        target.save_pretrained(places["other_words"])
+        word_tokenizer(["other", "words"]).save_pretrained(places["other_words"])
+    before = sorted(tmp_path.rglob("*"))
+    is_one_sentence(run("generate", *(arg.format(**places) for arg in args)), phrase)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "phrase"),
+    [
+        (None, "Cannot read the data set"),
+        ("", "has no cases"),
+        ('{"question": "one", "answer": " two"}\n{"question": 3}\n', "line 2 is not a case"),
+        ('{"question": "one", "answer": " two"}\n', "correct and wrong tokens"),
+        ('{"question": "one", "answer": " two", "errors": [[0, 99]]}\n', "outside the answer"),
+    ],
+)
+def test_what_a_user_can_do_wrong_with_train(
+    run: Run, content: str | None, phrase: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "cases.jsonl"
+    if content is not None:
+        path.write_text(content)
+    is_one_sentence(run("train", folders["target"], path, "-o", tmp_path / "head"), phrase)
+    assert not (tmp_path / "head").exists()
+
+
+def test_train_does_not_start_what_it_cannot_save(
+    run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "file"), "name a folder")
+    is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "x", "--norm", "middle"), "must be one of")
+
+
+def test_the_demo_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
+    is_one_sentence(run("demo", "--threshold", "2"), "between 0")
+    is_one_sentence(run("demo", "--html", tmp_path), "it is a folder")
+
+
+def test_info_of_something_else(run: Run, folders: dict[str, Path]) -> None:
+    is_one_sentence(run("info", folders["target"]), "does not describe a judge head")
+
+
+def test_a_model_cannot_steer_the_terminal() -> None:
+    from judge_decoding.report.terminal import safe
+
+    assert safe("a\x1b[31mb\x07\n") == "a\\x1b[31mb\\x07\n"
+
+
+def test_a_page_escapes_what_a_model_wrote() -> None:
+    from judge_decoding.decoding.rounds import Cause
+    from judge_decoding.report.page import comparison_page
+    from judge_decoding.report.verdicts import ShownRound, ShownToken
+
+    evil = '"><script>alert(1)</script>'
+    figures = dict.fromkeys(
+        ("accuracy", "accuracy_low", "accuracy_high", "accepted_per_round", "tokens_per_forward", "tokens_per_second",
+         "speedup", "mcnemar_p", "num_draft_tokens"), 1.0,
+    )  # fmt: skip
+    rounds = [ShownRound((ShownToken(evil, Cause.RESCUED, 0.5, evil),), evil, 1)]
+    page = comparison_page({"judge": figures}, {"judge": evil}, {"fact": evil}, evil, rounds)
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert") == 7  # title, table, bar, fact, question, text, own choice, rejected
+
+
+def test_the_tokenizer_fixture_has_the_words_the_cases_use(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert tokenizer.unk_token_id not in tokenizer("one two good cat bad dog")["input_ids"]
