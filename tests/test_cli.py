@@ -190,6 +190,11 @@ def test_the_demo_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
     is_one_sentence(run("demo", "--html", tmp_path), "it is a folder")
 
 
+def test_a_copy_without_the_reference_pair(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("judge_decoding.reference.pair.TARGET", tmp_path / "target")
+    is_one_sentence(run("demo", "--problems", "1"), "not in this copy")
+
+
 def test_info_of_something_else(run: Run, folders: dict[str, Path]) -> None:
     is_one_sentence(run("info", folders["target"]), "does not describe a judge head")
 

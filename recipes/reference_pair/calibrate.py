@@ -3,7 +3,7 @@
 The lowest threshold is taken at which the accuracy is at most ``--margin`` below the target's own, on problems that
 are neither trained nor tested on; then the draft length with most tokens per second. The head is written with both.
 
-    python recipes/reference_pair/calibrate.py HEAD --target TARGET --draft DRAFT --out src/judge_decoding/reference/judge
+    python recipes/reference_pair/calibrate.py HEAD --target TARGET --draft DRAFT --out JUDGE
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 
 import torch
@@ -24,13 +25,20 @@ SLIP_COUNTS = (0.50, 0.35, 0.15)
 """Share of the target's documents with no, one and two slips."""
 
 
+PRETRAIN_STEPS = (1, 2, 2, 3)
+"""One-step problems too, which are not asked later: from them it is learned what a verb does to a number."""
+
+ARITHMETIC = re.compile(r" ([0-9]+|[+*-]|plus|minus|times)")
+ARITHMETIC_WEIGHT = 4.0
+"""Loss weight of numbers and operations. Most tokens are a free choice of words, whose noise would drown them."""
+
 Document = list[tuple[str, bool]]
 """Tokens, and whether the model is trained to predict each."""
 
 
 def document(rng: random.Random, taste: Taste, slips: bool) -> Document:
     """One problem and one answer (without the end token); only the answer is trained."""
-    problem = draw_from(rng, "pretrain")
+    problem = draw_from(rng, "pretrain", steps=PRETRAIN_STEPS)
     clauses = render(problem, taste, rng)
     if slips:
         answer = with_slips(clauses, problem, taste, rng.choices((0, 1, 2), SLIP_COUNTS)[0], rng)

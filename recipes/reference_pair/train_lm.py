@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from corpus import DRAFT_TASTE, TARGET_TASTE, batches
+from corpus import ARITHMETIC, ARITHMETIC_WEIGHT, DRAFT_TASTE, TARGET_TASTE, batches
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 SHAPES = {
@@ -79,6 +79,10 @@ def main() -> None:
         args.batch,
         args.practice,
     )
+    weights = torch.ones(len(tokenizer))
+    for token, index in tokenizer.get_vocab().items():
+        if ARITHMETIC.fullmatch(token):
+            weights[index] = ARITHMETIC_WEIGHT
     log = (args.out / "log.jsonl").open("a")
     begin, mean = time.time(), None
     while step < args.steps:
@@ -88,7 +92,11 @@ def main() -> None:
         for rate, group in zip(base, (g for o in optimizers for g in o.param_groups), strict=True):
             group["lr"] = rate * factor
         logits = model(input_ids=ids).logits
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none"
+        )
+        weight = weights[ids[:, 1:].flatten()] * (labels[:, 1:].flatten() >= 0)
+        loss = (losses * weight).sum() / weight.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

@@ -49,6 +49,11 @@ def demo(
         if path is not None:
             files.check_writable(path)
 
+    from judge_decoding.rules.judge import check_threshold
+
+    if threshold is not None:
+        check_threshold(threshold)
+
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

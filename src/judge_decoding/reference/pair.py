@@ -6,6 +6,7 @@ from pathlib import Path
 
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.reference.problems import Problem
 
@@ -24,7 +25,17 @@ def prompt_of(problem: Problem) -> str:
 
 
 def load_pair() -> tuple[JudgeDecoder, JudgeDecoder]:
-    """The target with its draft and judge, and the draft by itself."""
+    """The target with its draft and judge, and the draft by itself.
+
+    Raises:
+        JudgeDecodingError: this copy of the package holds no trained pair.
+    """
+    for folder in (TARGET, DRAFT, JUDGE):
+        if not folder.is_dir():
+            raise JudgeDecodingError(
+                f"The reference pair is not in this copy ({folder.name} is missing); "
+                "make it as recipes/reference_pair/README.md tells, or use `judge-decoding generate` with your models."
+            )
     tokenizer = load_tokenizer(str(TARGET))
     target, draft = load_model(str(TARGET)), load_model(str(DRAFT))
     judge = JudgeHead.from_pretrained(JUDGE, target)

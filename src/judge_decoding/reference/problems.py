@@ -20,6 +20,9 @@ LARGEST = 30
 Family = Literal["collection", "comparison"]
 Split = Literal["pretrain", "head", "calibration", "test"]
 
+STEPS = (2, 2, 3)
+"""How often a person of a collection gains or loses something: twice in two of three problems, else three times."""
+
 _ENOUGH_REPEATS = 2000
 """So many draws in a row without a new calculation mean that a split is used up."""
 
@@ -79,19 +82,21 @@ class Problem:
         return "calibration" if bucket < 94 else "test"
 
 
-def draw(rng: random.Random, family: Family) -> Problem:
-    """Draw one problem of ``family``, from any split."""
+def draw(rng: random.Random, family: Family, steps: tuple[int, ...] = STEPS) -> Problem:
+    """Draw one problem of ``family``, from any split; ``steps`` are the numbers of gains and losses to choose from."""
     while True:
-        problem = _draw_collection(rng) if family == "collection" else _draw_comparison(rng)
+        problem = _draw_collection(rng, rng.choice(steps)) if family == "collection" else _draw_comparison(rng)
         positive = sum(t.value for t in problem.terms if t.sign > 0)
         if positive <= LARGEST and problem.answer >= 0:
             return problem
 
 
-def draw_from(rng: random.Random, split: Split, family: Family | None = None) -> Problem:
+def draw_from(
+    rng: random.Random, split: Split, family: Family | None = None, steps: tuple[int, ...] = STEPS
+) -> Problem:
     """Draw one problem of ``split``; without ``family`` seven of eight are collections."""
     while True:
-        problem = draw(rng, family or ("collection" if rng.random() < 0.88 else "comparison"))
+        problem = draw(rng, family or ("collection" if rng.random() < 0.88 else "comparison"), steps)
         if problem.split == split:
             return problem
 
@@ -116,14 +121,14 @@ def draw_many(seed: int, split: Split, count: int, family: Family = "collection"
     return list(found.values())
 
 
-def _draw_collection(rng: random.Random) -> Problem:
+def _draw_collection(rng: random.Random, steps: int) -> Problem:
     """Somebody has some items, then gains and loses some, once perhaps by the bag."""
     who, other = rng.sample(NAMES, 2)
     item, holder = rng.choice(ITEMS), rng.choice(HOLDERS)
     terms = [Term(rng.randint(2, 20))]
     told = [f" {who} has {terms[0].value} {item}."]
     by_the_bag = rng.randrange(6)
-    for step in range(rng.choice((2, 2, 3))):
+    for step in range(steps):
         sign = rng.choice((1, -1))
         if step == by_the_bag:
             count, each = rng.randint(2, 5), rng.randint(2, 6)

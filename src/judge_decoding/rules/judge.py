@@ -12,6 +12,19 @@ STRICT = 1.0
 """The threshold at which the judge rescues nothing."""
 
 
+def check_threshold(threshold: float) -> None:
+    """Check that a judge's threshold is a probability.
+
+    Raises:
+        JudgeDecodingError: it is not.
+    """
+    if not 0 <= threshold <= 1:
+        raise JudgeDecodingError(
+            f"The judge's threshold is {threshold}; it must be between 0 (keep every draft token) and 1 "
+            "(keep only what standard verification keeps)."
+        )
+
+
 class Judge(VerificationRule):
     """Standard verification OR ``sigmoid(w·h + b) > threshold`` (Judge Decoding, section 4).
 
@@ -24,11 +37,7 @@ class Judge(VerificationRule):
     def __init__(self, head: JudgeHead, threshold: float | None = None) -> None:
         self.head = head
         self.threshold = head.config.threshold if threshold is None else threshold
-        if not 0 <= self.threshold <= 1:
-            raise JudgeDecodingError(
-                f"The judge's threshold is {self.threshold}; it must be between 0 (keep every draft token) and 1 "
-                "(keep only what standard verification keeps)."
-            )
+        check_threshold(self.threshold)
         self.norm = head.config.norm
 
     def accept(self, evidence: Evidence) -> Tensor:

@@ -1,4 +1,9 @@
-"""The main job on the embedded pair: what a user sees, asserted as counts and tokens."""
+"""What a pair must pass before it is put into the package: the main job on it, asserted as counts and tokens.
+
+    python -m pytest recipes/reference_pair/accept_pair.py
+
+Once the pair is in, this file belongs to ``tests``.
+"""
 
 from __future__ import annotations
 
