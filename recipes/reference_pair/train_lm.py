@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from corpus import ARITHMETIC, ARITHMETIC_WEIGHT, DRAFT_TASTE, TARGET_TASTE, batches
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 SHAPES = {
     "target": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8, "num_attention_heads": 4},
@@ -22,14 +22,19 @@ SHAPES = {
 }
 
 
-def build(role: str, tokenizer: object) -> LlamaForCausalLM:
-    """A fresh model of the role's shape."""
-    config = LlamaConfig(
+def build(role: str, tokenizer: object) -> Qwen3ForCausalLM:
+    """A fresh model of the role's shape.
+
+    Qwen3's architecture, as it normalises queries and keys: without that the attention of eight layers saturates within
+    some hundred steps (entropy below 0.3 nats in every head), and what a verb does to a number is never learned.
+    """
+    config = Qwen3Config(
+        head_dim=SHAPES[role]["hidden_size"] // SHAPES[role]["num_attention_heads"],
         vocab_size=len(tokenizer), max_position_embeddings=256, tie_word_embeddings=True, rope_theta=1000.0,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         num_key_value_heads=SHAPES[role]["num_attention_heads"], **SHAPES[role],
     )  # fmt: skip
-    return LlamaForCausalLM(config)
+    return Qwen3ForCausalLM(config)
 
 
 def main() -> None:
@@ -40,8 +45,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=0.02, help="Muon's, for the matrices")
-    parser.add_argument("--adam-lr", type=float, default=3e-3)
+    parser.add_argument("--lr", type=float, default=0.01, help="Muon's, for the matrices")
+    parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--no-slips", action="store_true", help="the control: a corpus without slips")
     parser.add_argument("--practice", type=float, default=0.0, help="share of practice sheets among the documents")
     parser.add_argument("--seed", type=int, default=0)
