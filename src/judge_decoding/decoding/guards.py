@@ -149,6 +149,19 @@ class LoopGuard(Guard):
         return rescued
 
 
+def check_guards(guards: Sequence[Guard]) -> tuple[Guard, ...]:
+    """Check that the guards of one request go together.
+
+    Raises:
+        JudgeDecodingError: one is there twice.
+    """
+    names = [type(guard).__name__ for guard in guards]
+    for name in names:
+        if names.count(name) > 1:
+            raise JudgeDecodingError(f"The guard {name} is there twice and they may contradict each other; keep one.")
+    return tuple(guards)
+
+
 def _check(good: bool, guard: str, name: str, value: object, allowed: str) -> None:
     if not good:
         raise JudgeDecodingError(f"The guard {guard}'s {name} is {value}; it must be {allowed}.")

@@ -148,8 +148,7 @@ class CostOptimal(DraftLength):
 
 
 def _line(points: Iterable[tuple[int, float]]) -> tuple[float, float]:
-    """Value at 0 and slope, never falling, of the line through ``points`` (Theil-Sen: medians, so that one slow
-    round does not tilt it)."""
+    """Value at 0 and slope (never falling) of the Theil-Sen line, which one slow round does not tilt."""
     points = list(points)
     slopes = [(b - d) / (a - c) for (a, b), (c, d) in combinations(points, 2) if a != c]
     slope = max(median(slopes), 0.0) if slopes else 0.0

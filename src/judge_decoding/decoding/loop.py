@@ -39,6 +39,7 @@ class Request:
         end_ids: tokens that end the answer.
         guards: where no token may be rescued.
         stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
+        logprobs: tell the target's log-probability of every kept token.
     """
 
     prompt_ids: Tensor
@@ -49,9 +50,10 @@ class Request:
     end_ids: Collection[int] = ()
     guards: Sequence[Guard] = ()
     stop: Callable[[Sequence[int]], int | None] | None = None
+    logprobs: bool = False
 
 
-class _Row:
+class Row:
     """A request under way."""
 
     def __init__(self, number: int, request: Request) -> None:
@@ -81,7 +83,9 @@ class _Row:
 
 
 @torch.inference_mode()
-def decode(target: PreTrainedModel, drafter: Drafter | None, requests: Sequence[Request]) -> Iterator[tuple[int, Round]]:
+def decode(
+    target: PreTrainedModel, drafter: Drafter | None, requests: Sequence[Request]
+) -> Iterator[tuple[int, Round]]:
     """Decode all ``requests`` together, and yield each round with its request's number as it ends.
 
     Without a drafter this is plain decoding: rounds of an empty draft and one bonus token. Finished requests leave
@@ -95,7 +99,7 @@ def decode(target: PreTrainedModel, drafter: Drafter | None, requests: Sequence[
         for number, request in enumerate(requests):
             yield from ((number, event) for _, event in decode(target, drafter, [request]))
         return
-    rows = [_Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
+    rows = [Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
     lm, watch = CachedLM(target, len(rows)), Stopwatch(target.device)
     norms = {r.rule.norm for r in requests if r.rule.norm} if drafter else set()
     with ExitStack() as stack:
@@ -136,7 +140,7 @@ def decode(target: PreTrainedModel, drafter: Drafter | None, requests: Sequence[
                 lm.rewind_to([len(row.ids) - 1 for row in rows])
 
 
-def verify(row: _Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]) -> Round:
+def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]) -> Round:
     """Keep the longest accepted prefix of the draft and one token of the target after it.
 
     ``logits`` are the target's [M+1, V], ``states`` its last hidden states at the draft tokens [M, H].
@@ -181,6 +185,10 @@ def verify(row: _Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor
     end = next((i + 1 for i, token in enumerate(tokens) if token in request.end_ids), None)
     cut = min(len(tokens) if end is None else end, row.left)
     scores = rule.scores(evidence)
+    logprobs = None
+    if request.logprobs:
+        chosen = draft.ids.new_tensor(tokens[:cut])[:, None]
+        logprobs = tuple(evidence.target_logits[0, :cut].log_softmax(-1).gather(-1, chosen)[:, 0].tolist())
     return Round(
         draft_ids=tuple(draft_ids),
         token_ids=tuple(tokens[:cut]),
@@ -189,4 +197,5 @@ def verify(row: _Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor
         scores=None if scores is None else tuple(scores[0].tolist()),
         stopped=end is not None and end <= cut,
         rescuers=tuple(rescuers[:cut]),
+        logprobs=logprobs,
     )

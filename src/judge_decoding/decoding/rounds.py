@@ -48,6 +48,7 @@ class Round:
             None for a rule without one.
         stopped: an end token was kept, or a stopping condition met; nothing follows.
         rescuers: the name of the rule that rescued each kept token, "" for tokens that were not rescued.
+        logprobs: the target's log-probability of each kept token, where asked for.
         seconds: where the round's time went.
     """
 
@@ -58,7 +59,8 @@ class Round:
     scores: tuple[float, ...] | None = None
     stopped: bool = False
     rescuers: tuple[str, ...] = ()
-    seconds: Seconds = field(default=Seconds(), compare=False)
+    logprobs: tuple[float, ...] | None = None
+    seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @property
     def accepted(self) -> int:
@@ -69,7 +71,7 @@ class Round:
         """The round that ends after ``count`` of its tokens."""
         return replace(
             self, token_ids=self.token_ids[:count], causes=self.causes[:count], rescuers=self.rescuers[:count],
-            stopped=True,
+            logprobs=self.logprobs and self.logprobs[:count], stopped=True,
         )  # fmt: skip
 
 
@@ -83,7 +85,7 @@ class Stats:
     causes: Counter[Cause] = field(default_factory=Counter)
     accepted_lengths: Counter[int] = field(default_factory=Counter)
     rescuers: Counter[str] = field(default_factory=Counter)
-    seconds: Seconds = Seconds()
+    seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @classmethod
     def of(cls, rounds: Iterable[Round]) -> Stats:

@@ -38,7 +38,7 @@ class Stopwatch:
             if isinstance(before, float) and isinstance(after, float):
                 passed = after - before
             else:
-                assert isinstance(before, torch.cuda.Event) and isinstance(after, torch.cuda.Event)  # noqa: PT018, S101
+                assert isinstance(before, torch.cuda.Event) and isinstance(after, torch.cuda.Event)  # noqa: PT018
                 after.synchronize()
                 passed = before.elapsed_time(after) / 1000
             spent[str(phase)] = spent.get(str(phase), 0.0) + passed

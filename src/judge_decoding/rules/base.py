@@ -215,6 +215,12 @@ class VerificationRule(ABC):
         """The rules that were joined by ``|``; the rule itself if none were."""
         return (self,)
 
+    @property
+    def is_lossless(self) -> bool:
+        """What it keeps has the target's distribution: a lossless rule, or a lossy one at its strict setting."""
+        given = self.STRICT or {}
+        return self.lossless or (bool(given) and all(getattr(self, k) == v for k, v in given.items()))
+
     @classmethod
     def strict(cls, **others: Any) -> Self:  # noqa: ANN401  (what else the constructor needs)
         """The rule at its strict setting; ``others`` are further arguments, such as a judge's head.
@@ -279,6 +285,11 @@ class AnyOf(VerificationRule):
     def parts(self) -> tuple[VerificationRule, ...]:
         """The joined rules."""
         return self.rules
+
+    @property
+    def is_lossless(self) -> bool:
+        """All of them are."""
+        return all(rule.is_lossless for rule in self.rules)
 
     def accept(self, evidence: Evidence) -> Tensor:
         """The verdicts' logical OR, bool [B, M]."""
