@@ -88,7 +88,8 @@ class Evidence:
     @cached_property
     def entropy(self) -> Tensor:
         """Entropy, in nats, of the target's distribution of every draft token [B, M]."""
-        return torch.special.entr(self.target_probs[:, :-1]).sum(-1)
+        entropy: Tensor = torch.special.entr(self.target_probs[:, :-1]).sum(-1)
+        return entropy
 
     @cached_property
     def agreed(self) -> Tensor:
