@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.errors import JudgeDecodingError
 
@@ -132,9 +133,15 @@ class DraftModel:
         self._rows: tuple[int, ...] = ()
         self._vocab_size = vocab_size
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+        self._can_batch = can_batch(model)
+        self._single: dict[int, Self] = {}
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """``count`` tokens a row, greedy or sampled as the target would."""
+        if not self._can_batch and (len(asks) > 1 or self._single):  # then each row has a cache of its own
+            new = partial(type(self), self._model, self._vocab_size)
+            self._single = {ask.row: self._single.get(ask.row) or new() for ask in asks}
+            return [self._single[ask.row].propose([ask])[0] for ask in asks]
         rows = [_Row(ask, self._vocab_size) for ask in asks]
         lm = self._narrowed(tuple(ask.row for ask in asks))
         # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
