@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -57,6 +57,7 @@ class Draft:
     hidden: Tensor | None = None
 
 
+@runtime_checkable
 class Drafter(Protocol):
     """Anything that proposes tokens."""
 
@@ -134,13 +135,13 @@ class DraftModel:
         self._vocab_size = vocab_size
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
         self._can_batch = can_batch(model)
-        self._single: dict[int, Self] = {}
+        self._single: dict[int, DraftModel] = {}
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """``count`` tokens a row, greedy or sampled as the target would."""
         if not self._can_batch and (len(asks) > 1 or self._single):  # then each row has a cache of its own
-            new = partial(type(self), self._model, self._vocab_size)
-            self._single = {ask.row: self._single.get(ask.row) or new() for ask in asks}
+            another = partial(type(self), self._model, self._vocab_size)
+            self._single = {ask.row: self._single.get(ask.row) or another() for ask in asks}
             return [self._single[ask.row].propose([ask])[0] for ask in asks]
         rows = [_Row(ask, self._vocab_size) for ask in asks]
         lm = self._narrowed(tuple(ask.row for ask in asks))
