@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.loop import decode
     from judge_decoding.decoding.rounds import Cause, Round, Stats
     from judge_decoding.decoding.sampling import SamplingParams
+    from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
     from judge_decoding.judge.training import TrainingConfig, train_head
@@ -41,6 +42,7 @@ __all__ = [
     "Stats",
     "TopK",
     "TrainingConfig",
+    "TranslatingDraft",
     "VerificationRule",
     "__version__",
     "decode",
@@ -72,6 +74,7 @@ _HOMES = {
     "Stats": "judge_decoding.decoding.rounds",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.judge.training",
+    "TranslatingDraft": "judge_decoding.decoding.translation",
     "VerificationRule": "judge_decoding.rules",
     "decode": "judge_decoding.decoding.loop",
     "read_cases": "judge_decoding.court.cases",

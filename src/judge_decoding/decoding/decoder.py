@@ -23,7 +23,7 @@ from judge_decoding.decoding.choices import (
 from judge_decoding.decoding.drafting import Drafter
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
+from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
@@ -139,6 +139,7 @@ class JudgeDecoder:
         judge: str | Path | None = None,
         *,
         num_draft_tokens: int | None = None,
+        translate: bool = False,
         **model_kwargs: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
         """Load everything by name or folder.
@@ -148,6 +149,7 @@ class JudgeDecoder:
             draft: the same of the draft, or any `Drafter`.
             judge: folder or Hub repository of a judge head.
             num_draft_tokens: draft length M.
+            translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
                 ``device_map``, ...), and ``device`` for one device.
 
@@ -155,11 +157,13 @@ class JudgeDecoder:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
         """
         tokenizer = load_tokenizer(str(target))
+        drafter: AnyDraft | None
         if isinstance(draft, str | Path):
-            check_same_vocabulary(tokenizer, load_tokenizer(str(draft)))
+            drafter = load_draft(str(draft), tokenizer, translate=translate, **model_kwargs)
+        else:
+            drafter = draft
         model = load_model(str(target), **model_kwargs)
         head = JudgeHead.from_pretrained(judge, model) if judge is not None else None
-        drafter = load_model(str(draft), **model_kwargs) if isinstance(draft, str | Path) else draft
         return cls(model, tokenizer, drafter, head, num_draft_tokens=num_draft_tokens)
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Generation:

@@ -144,9 +144,10 @@ class DraftModel:
             self._single = {ask.row: self._single.get(ask.row) or another() for ask in asks}
             return [self._single[ask.row].propose([ask])[0] for ask in asks]
         rows = [_Row(ask, self._vocab_size) for ask in asks]
+        unchanged = self._unchanged(asks)
         lm = self._narrowed(tuple(ask.row for ask in asks))
         # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
-        lm.rewind_to([len(ask.ids) - 1 for ask in asks])
+        lm.rewind_to(unchanged)
         new = [self._known(ask.ids[length:]) for ask, length in zip(asks, lm.lengths, strict=True)]
         if not max(lm.lengths) and max(map(len, new)) > 1:  # a prompt's logits would be V numbers a token
             lm.read([ids[:-1] for ids in new], [0] * len(rows))
@@ -164,6 +165,10 @@ class DraftModel:
                 _collect(rows, tap)
         lm.check_rewinds()
         return [row.draft() for row in rows]
+
+    def _unchanged(self, asks: Sequence[Ask]) -> list[int]:
+        """How many tokens of each row may stay in the cache; the last one is read again, for its logits."""
+        return [len(ask.ids) - 1 for ask in asks]
 
     def _known(self, ids: Tensor) -> Tensor:
         return ids.clamp(max=self._last_id).to(self._model.device)
