@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, Stats, TranslatingDraft
@@ -160,11 +159,13 @@ def test_a_token_across_the_end_of_the_text_is_not_proposed() -> None:
 
 
 def test_nothing_is_proposed_within_a_character() -> None:
-    drafter = TranslatingDraft(chain(LETTERS, *"abcdef"), LETTERS, LETTERS)
+    draft = chain(LETTERS, *"abcdef")
+    drafter = TranslatingDraft(draft, LETTERS, LETTERS)
     euro = LETTERS("€")["input_ids"]
     assert len(euro) == 3
     ids = LETTERS("ab")["input_ids"]
     assert propose(drafter, ids, 2) == LETTERS("cd")["input_ids"]
+    draft.get_decoder().register_forward_hook(lambda *_: pytest.fail("the draft was asked for nothing"))
     assert propose(drafter, ids + euro[:2]) == []
     # The draft ends within one: what is whole is proposed.
     says_euro = TranslatingDraft(chain(LETTERS, *LETTERS.convert_ids_to_tokens(ids + euro)), LETTERS, LETTERS)
@@ -180,6 +181,7 @@ def test_texts_the_target_cannot_write_are_left_out() -> None:
     drafter = TranslatingDraft(chain(other, "a", "b", "z"), other, words)
     assert words.decode(propose(drafter, words("c a")["input_ids"])) == "b"
     assert propose(drafter, words("b")["input_ids"]) == []
+    assert propose(TranslatingDraft(chain(other, "a", "<pad>"), other, words), words("a")["input_ids"]) == []
 
 
 @pytest.mark.parametrize("name", ["</s>", "right"])
@@ -229,7 +231,8 @@ def test_an_answer_does_not_depend_on_what_was_drafted_before_or_beside_it(windo
     else:
         other = LETTERS
         draft = llama(3, vocab_size=len(other))
-    prompts = [tokenizer(text)["input_ids"] for text in ("one two", "a b c d e f g " * 3, "two", "bad cat")]
+    texts = ("one two", "a b c d e f g " * 3, "a b c d e f g " * 2 + "one", "bad cat")
+    prompts = [tokenizer(text)["input_ids"] for text in texts]
 
     def answers(drafters: list[TranslatingDraft]) -> list[list[int]]:
         return [
@@ -328,7 +331,7 @@ def test_sampling_keeps_the_targets_distribution() -> None:
     target, drafter = bigram(logits.clamp(min=-50)), TranslatingDraft(chain(other, "a", "a"), other, words)
     events = run(target, drafter, [a], max_new_tokens=600, temperature=1.0, seed=0)
     said = tokens(events)
-    assert Stats.of(events).accepted > 50
+    assert Stats.of(events).accepted > 20
     assert 0.7 < said.count(b) / len(said) < 0.8
 
 
@@ -343,4 +346,3 @@ def test_a_judge_may_rescue_what_was_translated(folders_of_two: tuple[Path, Path
     head: JudgeHead = random_head(loaded.target)
     answer = JudgeDecoder(loaded.target, loaded.tokenizer, drafter, head).generate("cat", 3, threshold=0.0)
     assert answer.text.split()[:2] == WORDS[::-1][WORDS[::-1].index("cat") + 1 :][:2]
-    assert isinstance(contrary.get_decoder(), nn.Module)

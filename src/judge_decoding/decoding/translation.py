@@ -149,12 +149,11 @@ def _common(one: list[int], other: list[int]) -> int:
 
 def _special_ids(source: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> dict[int, int | None]:
     """For each special token of ``source`` that of ``other`` with the same name or use, None if there is none."""
-    theirs = _specials(other)
-    ids = {i: theirs.get(token) for token, i in _specials(source).items() if token != source.unk_token}
-    if source.unk_token_id is not None:
-        ids[source.unk_token_id] = None
-    if source.eos_token_id is not None and ids.get(source.eos_token_id) is None:
-        ids[source.eos_token_id] = other.eos_token_id
+    theirs, end = _specials(other), source.eos_token_id
+    meaningless = (source.unk_token_id, source.pad_token_id)
+    ids = {i: None if i in meaningless else theirs.get(token) for token, i in _specials(source).items()}
+    if end is not None and ids[end] is None:
+        ids[end] = other.eos_token_id
     return ids
 
 
