@@ -112,7 +112,8 @@ def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_pa
     config = json.loads(out)
     assert config["data"]["cases"] == 200
     assert config["labels"].endswith("ignore")
-    assert {p.name for p in (tmp_path / "head").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    files = {"config.json", "model.safetensors", "README.md", "custom_generate"}
+    assert {p.name for p in (tmp_path / "head").iterdir()} == files
     code, out, _ = run("info", tmp_path / "head", "--target", folders["target"])
     assert code == 0
     assert "yes" in out

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.integrations.transformers import custom_generate
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
     from judge_decoding.judge.training import TrainingConfig, train_head
     from judge_decoding.rules import AnyOf, Evidence, Exact, Judge, MinProbability, TopK, VerificationRule
@@ -45,6 +46,7 @@ __all__ = [
     "TranslatingDraft",
     "VerificationRule",
     "__version__",
+    "custom_generate",
     "decode",
     "read_cases",
     "train_head",
@@ -76,6 +78,7 @@ _HOMES = {
     "TrainingConfig": "judge_decoding.judge.training",
     "TranslatingDraft": "judge_decoding.decoding.translation",
     "VerificationRule": "judge_decoding.rules",
+    "custom_generate": "judge_decoding.integrations.transformers",
     "decode": "judge_decoding.decoding.loop",
     "read_cases": "judge_decoding.court.cases",
     "train_head": "judge_decoding.judge.training",
