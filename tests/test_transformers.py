@@ -341,11 +341,13 @@ def test_stop_strings_end_an_answer_wherever_tokens_begin(stop: str, tmp_path: P
 
 
 def test_criteria_in_a_batch_end_each_row_by_itself(target: LlamaForCausalLM, weak: PreTrainedModel) -> None:
+    """They see the row as generate shows it, with its padding."""
     inputs, width = padded(PROMPTS), max(map(len, PROMPTS))
-    stop = int(target.generate(**inputs, max_new_tokens=8, do_sample=False)[0, width + 3])
-    options = {"stopping_criteria": [After(stop, width)], "max_new_tokens": 20}
-    expected = target.generate(**inputs, do_sample=False, **options)
-    assert torch.equal(target.generate(**inputs, custom_generate=custom_generate(weak), **options), expected)
+    said = target.generate(**inputs, max_new_tokens=8, do_sample=False)[:, width:]
+    for row in range(len(PROMPTS)):
+        options = {"stopping_criteria": [After(int(said[row, 2]), width)], "max_new_tokens": 20}
+        expected = target.generate(**inputs, do_sample=False, **options)
+        assert torch.equal(target.generate(**inputs, custom_generate=custom_generate(weak), **options), expected)
 
 
 def test_time_and_length_end_an_answer(target: LlamaForCausalLM, weak: PreTrainedModel) -> None:

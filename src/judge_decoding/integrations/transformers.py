@@ -77,9 +77,10 @@ def custom_generate(
         print(judged.stats.accepted_per_round)
 
     Left-padded batches, streamers, stopping criteria and all logits processors that keep nothing between calls work
-    as in ``generate``; each row is asked about by itself. Stop strings go in as
-    ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``, since ``generate`` hands no tokenizer to a custom
-    method.
+    as in ``generate``; criteria are asked about each row by itself. The context length also ends an answer. Stop
+    strings go in as ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``, since ``generate`` hands no
+    tokenizer to a custom method. A draft model has its logits processed as the target has; other drafters do not, so
+    that a lossy rule may keep a token of theirs that a processor forbids.
 
     Args:
         draft: a small model with the target's vocabulary, any `Drafter`, a function from the ids so far and a count to
