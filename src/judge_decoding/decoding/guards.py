@@ -134,7 +134,7 @@ class LoopGuard(Guard):
         self.tokens, self.times = tokens, times
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Those before the repetition is complete."""
+        """Those up to the token that completes the last repetition."""
         draft, wanted = evidence.draft_ids[0].tolist(), rescued.tolist()
         ids = [*history.token_ids, *draft]
         flags = [*(cause is Cause.RESCUED for cause in history.causes), *wanted]
@@ -145,7 +145,7 @@ class LoopGuard(Guard):
             seen[gram] = seen.get(gram, 0) + 1
             if seen[gram] >= self.times and any(flags[end - self.tokens : end]):
                 places = torch.arange(len(rescued), device=rescued.device)
-                return rescued & (places < end - 1 - first)
+                return rescued & (places < end - first)
         return rescued
 
 
