@@ -69,8 +69,8 @@ def test_without_a_draft_each_round_is_one_bonus_token(target: LlamaForCausalLM)
 def strict_rules(head: JudgeHead) -> dict[str, VerificationRule]:
     return {
         "judge": Judge(head, 1.0),
-        "top_k": TopK(TopK.STRICT),
-        "min_probability": MinProbability(MinProbability.STRICT),
+        "top_k": TopK.strict(),
+        "min_probability": MinProbability.strict(),
         "any of them": Judge(head, 1.0) | TopK(1) | Exact(),
     }
 

@@ -69,7 +69,7 @@ def test_top_k_is_strict_at_one_when_logits_tie() -> None:
     """16-bit logits tie often; greedy decoding takes the first, and so must the strict setting."""
     tied = Evidence(torch.tensor([[2]]), torch.tensor([[[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]]]))
     assert tied.agreed.tolist() == [[False]]
-    assert TopK(TopK.STRICT).accept(tied).tolist() == [[False]]
+    assert TopK.strict().accept(tied).tolist() == [[False]]
     assert TopK(2).accept(tied).tolist() == [[True]]
 
 
@@ -97,7 +97,7 @@ def test_a_probability_of_p_is_not_above_p() -> None:
 
 def test_min_probability_is_strict_at_one_for_a_certain_token() -> None:
     sure = Evidence(torch.tensor([[1]]), torch.tensor([[[100.0, 100.0, 0.0], [0.0, 0.0, 0.0]]]))
-    assert MinProbability(MinProbability.STRICT).accept(sure).tolist() == [[False]]
+    assert MinProbability.strict().accept(sure).tolist() == [[False]]
 
 
 def test_any_of_keeps_what_one_of_its_rules_keeps() -> None:

@@ -10,9 +10,9 @@ from judge_decoding.rules.base import Evidence, VerificationRule
 class Exact(VerificationRule):
     """Greedy match at temperature 0, lossless rejection sampling above (Leviathan et al. 2023)."""
 
+    name = "exact"
+    lossless = True
+
     def accept(self, evidence: Evidence) -> Tensor:
         """See `Evidence.agreed`."""
         return evidence.agreed
-
-    def __repr__(self) -> str:
-        return "exact"

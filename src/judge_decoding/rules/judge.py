@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import Evidence, VerificationRule
-
-STRICT = 1.0
-"""The threshold at which the judge rescues nothing."""
 
 
 def check_threshold(threshold: float) -> None:
@@ -28,11 +27,14 @@ def check_threshold(threshold: float) -> None:
 class Judge(VerificationRule):
     """Standard verification OR ``sigmoid(w·h + b) > threshold`` (Judge Decoding, section 4).
 
-    At threshold 0 every token stays, at `STRICT` only what standard verification keeps.
+    At threshold 0 every token stays, at 1 only what standard verification keeps.
 
     Raises:
         JudgeDecodingError: the threshold is not between 0 and 1.
     """
+
+    name = "judge"
+    STRICT = MappingProxyType({"threshold": 1.0})
 
     def __init__(self, head: JudgeHead, threshold: float | None = None) -> None:
         self.head = head
@@ -52,6 +54,3 @@ class Judge(VerificationRule):
     def scores(self, evidence: Evidence) -> Tensor | None:
         """The head's probability that each draft token is correct [B, M]; None for an empty draft."""
         return None if evidence.hidden is None else self.head.probability(evidence.hidden)
-
-    def __repr__(self) -> str:
-        return f"judge(threshold={self.threshold:g})"
