@@ -88,7 +88,8 @@ class Evidence:
     @cached_property
     def entropy(self) -> Tensor:
         """Entropy, in nats, of the target's distribution of every draft token [B, M]."""
-        return torch.special.entr(self.target_probs[:, :-1]).sum(-1)
+        entropy: Tensor = torch.special.entr(self.target_probs[:, :-1]).sum(-1)
+        return entropy
 
     @cached_property
     def agreed(self) -> Tensor:
@@ -133,6 +134,14 @@ class Evidence:
                 "(prompt lookup, for one, only copies); use a draft model, or a rule that needs none."
             )
         return probs
+
+    @cached_property
+    def drawn_from(self) -> Tensor:
+        """What the draft tokens were drawn from [B, M, V]: the draft's distributions, or one-hots of a greedy draft."""
+        if self.draft_probs is not None:
+            return self.draft_probs
+        size = self.target_logits.shape[-1]
+        return torch.nn.functional.one_hot(self.draft_ids, size).to(self.target_logits)
 
     def target_at(self, position: int | Tensor) -> Tensor:
         """The target's distribution at one position of each row [B, V]; ``position`` is one for all or [B]."""
@@ -215,6 +224,15 @@ class VerificationRule(ABC):
         """The rules that were joined by ``|``; the rule itself if none were."""
         return (self,)
 
+    def require(self, parameter: str, good: bool, allowed: str) -> None:
+        """Check a parameter, which is an attribute by now.
+
+        Raises:
+            JudgeDecodingError: it is not ``good``, that is, not what ``allowed`` says in words.
+        """
+        if not good:
+            raise JudgeDecodingError(f"{self.name}'s {parameter} is {getattr(self, parameter)}; it must be {allowed}.")
+
     @classmethod
     def strict(cls, **others: Any) -> Self:  # noqa: ANN401  (what else the constructor needs)
         """The rule at its strict setting; ``others`` are further arguments, such as a judge's head.
@@ -230,7 +248,7 @@ class VerificationRule(ABC):
         return AnyOf(self, other)
 
     def __repr__(self) -> str:
-        given = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        given = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
         spelled = ", ".join(f"{k}={_spell(v)}" for k, v in given.items() if isinstance(v, int | float | str))
         name = self.name or type(self).__name__
         return f"{name}({spelled})" if spelled else name
