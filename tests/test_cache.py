@@ -54,13 +54,13 @@ def test_rewinding_equals_a_fresh_forward(
     ids = torch.randint(3, VOCAB_SIZE, (1, 40), generator=generator)
     rejected = torch.randint(3, VOCAB_SIZE, (1, second), generator=generator)
     lm = CachedLM(model)
-    lm.read(ids[:, :first], keep=1)
+    lm.read([ids[0, :first]], [1])
     taken = torch.cat((ids[:, first : first + second - back], rejected[:, second - back :]), dim=1)
-    lm.read(taken, keep=second)
-    lm.rewind_to(first + second - back)
+    lm.read([taken[0]], [second])
+    lm.rewind_to([first + second - back])
     end = first + second - back + third
-    logits = lm.read(ids[:, first + second - back : end], keep=third)
-    assert lm.length == end
+    logits = lm.read([ids[0, first + second - back : end]], [third])[0][None]
+    assert lm.lengths == [end]
     torch.testing.assert_close(logits, model(ids[:, :end]).logits[:, -third:], atol=1e-4, rtol=1e-4)
 
 
@@ -72,9 +72,9 @@ def test_what_a_window_no_longer_needs_is_dropped() -> None:
     assert drafter._lm._cache.layers[0].keys.shape[-2] < 8 + 2 * 4
     lm = CachedLM(model)
     for end in range(1, 30):
-        lm.read(torch.tensor([[end]]), keep=1)
-        lm.rewind_to(end)
-        assert lm.length == end
+        lm.read([torch.tensor([end])], [1])
+        lm.rewind_to([end])
+        assert lm.lengths == [end]
         assert lm._cache.layers[0].keys.shape[-2] < 8 + 1
 
 

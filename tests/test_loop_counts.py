@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from judge_decoding import Cause, Evidence, Judge, Round, SamplingParams, Stats, VerificationRule, decode
-from judge_decoding.decoding.sampling import Sampler
+from judge_decoding import Cause, Evidence, Judge, Round, Stats, VerificationRule, decode
 from judge_decoding.rules import Exact
-from tiny import AcceptAll, Scripted, random_head, run, successor, tokens
+from tiny import AcceptAll, Scripted, random_head, request, run, successor, tokens
 
 AGREED, RESCUED, CORRECTION, BONUS = Cause.AGREED, Cause.RESCUED, Cause.CORRECTION, Cause.BONUS
 
@@ -46,7 +45,12 @@ def test_causes_and_counts_of_exact_verification() -> None:
         ((10,), (BONUS,)),
     ]
     assert [r.target_ids for r in rounds] == [(4, 5, 6, 7), (8, 9, 1, 11), (10,)]
-    assert Stats.of(rounds).to_dict() == {
+    figures = Stats.of(rounds).to_dict()
+    spent = figures.pop("seconds")
+    assert isinstance(spent, dict)
+    assert set(spent) == {"draft", "verify", "rule", "overhead"}
+    assert all(seconds > 0 for seconds in spent.values())
+    assert figures == {
         "rounds": 3,
         "tokens": 7,
         "drafted": 6,
@@ -57,6 +61,7 @@ def test_causes_and_counts_of_exact_verification() -> None:
         "accepted_per_round": 4 / 3,
         "tokens_per_forward": 7 / 3,
         "accepted_lengths": {"0": 1, "1": 1, "3": 1},
+        "rescued_by": {},
     }
 
 
@@ -146,10 +151,7 @@ def test_any_drafts_give_the_same_answer(plan: list[list[int]], start: int, budg
 
 
 def test_callers_are_not_in_inference_mode_between_rounds() -> None:
-    rounds = decode(
-        COUNTING, None, torch.tensor([[3]]), Exact(), Sampler(SamplingParams(), COUNTING.device),
-        num_draft_tokens=1, max_new_tokens=3,
-    )  # fmt: skip
+    rounds = decode(COUNTING, None, [request(COUNTING, [3], max_new_tokens=3)])
     next(rounds)
     assert not torch.is_inference_mode_enabled()
     rounds.close()
@@ -208,15 +210,8 @@ def test_statistics_add_up() -> None:
 @pytest.mark.parametrize("finish", [True, False])
 def test_nothing_stays_hooked_into_the_target(finish: bool) -> None:
     model = successor()
-    rounds = decode(
-        model,
-        drafts([4], [6], [8]),
-        torch.tensor([[3]]),
-        Judge(random_head(model), 0.5),
-        Sampler(SamplingParams(), model.device),
-        num_draft_tokens=1,
-        max_new_tokens=6,
-    )
+    asked = request(model, [3], Judge(random_head(model), 0.5), num_draft_tokens=1, max_new_tokens=6)
+    rounds = decode(model, drafts([4], [6], [8]), [asked])
     next(rounds)
     assert len(model.model.norm._forward_hooks) == 1
     if finish:

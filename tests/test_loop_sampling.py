@@ -11,8 +11,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
-from judge_decoding.decoding.drafting import Drafter, DraftModel
-from judge_decoding.decoding.loop import verify
+from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
+from judge_decoding.decoding.loop import Request, Row, verify
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.rules import Exact
 from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, run, tokens
@@ -116,10 +116,10 @@ def test_a_draft_model_reports_the_distributions_it_drew_from(
     """Exactly, with all settings applied: p/q is wrong otherwise."""
     table = tables[1]
     sampler = Sampler(SamplingParams(**setting, seed=0), torch.device("cpu"))  # type: ignore[arg-type]
-    draft = DraftModel(bigram(table), SIZE).propose(torch.tensor([[3, 0]]), 30, sampler)
+    draft = DraftModel(bigram(table), SIZE).propose([Ask(0, torch.tensor([3, 0]), 30, sampler)])[0]
     assert draft.probs is not None
-    chain = [0, *draft.ids[0].tolist()]
-    for previous, probs in zip(chain, draft.probs[0], strict=False):
+    chain = [0, *draft.ids.tolist()]
+    for previous, probs in zip(chain, draft.probs, strict=False):
         assert probs.tolist() == pytest.approx(distribution(table[previous].tolist(), **setting), abs=1e-5)
 
 
@@ -140,9 +140,9 @@ def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Ten
         sampler = Sampler(SamplingParams(temperature=1.0, seed=seed), torch.device("cpu"))
         q = draft[:1].softmax(-1)
         token = sampler.draw(q)
-        logits = torch.stack((target[0], target[int(token)]))[None]
-        evidence = Evidence(token[None], logits, q[None], uniform=sampler.uniform(1), greedy=False)
-        counts[verify(evidence, Exact(), sampler, 5, ()).token_ids[0]] += 1
+        logits = torch.stack((target[0], target[int(token)]))
+        row = Row(0, Request(torch.tensor([0]), Exact(), sampler, 5))
+        counts[verify(row, Draft(token, q), logits, {}).token_ids[0]] += 1
     expected = counts.sum() * target[0].softmax(-1).numpy()
     assert chi2.sf(((counts - expected) ** 2 / expected).sum(), SIZE - 1) > 1e-3
 

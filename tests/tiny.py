@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -17,8 +18,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from judge_decoding.decoding.drafting import Draft, Drafter
-from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.drafting import Ask, Draft, Drafter
+from judge_decoding.decoding.guards import Guard
+from judge_decoding.decoding.lengths import DraftLength, Fixed
+from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
@@ -166,13 +169,13 @@ def random_head(model: PreTrainedModel, seed: int = 0, *, scale: float = 1.0, **
 
 
 class Scripted(Drafter):
-    """Proposes what ``script`` says: a function of the ids so far and the count asked for."""
+    """Proposes what ``script`` says: a function of the ids so far and the count asked for, which it may exceed."""
 
     def __init__(self, script: Callable[[list[int], int], Sequence[int]]) -> None:
         self._script = script
 
-    def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
-        return Draft(torch.tensor([list(self._script(ids[0].tolist(), count))], dtype=torch.long))
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        return [Draft(torch.tensor(list(self._script(a.ids.tolist(), a.count)), dtype=torch.long)) for a in asks]
 
 
 class AcceptAll(VerificationRule):
@@ -182,31 +185,39 @@ class AcceptAll(VerificationRule):
         return torch.ones_like(evidence.draft_ids, dtype=torch.bool)
 
 
-def run(
+def request(
     target: PreTrainedModel,
-    drafter: Drafter | None,
     prompt: Sequence[int],
     rule: VerificationRule | None = None,
     *,
     num_draft_tokens: int = 4,
     max_new_tokens: int = 24,
     end_ids: Iterable[int] = (),
+    length: DraftLength | None = None,
+    guards: Sequence[Guard] = (),
     **sampling: float,
+) -> Request:
+    """One answer to decode."""
+    return Request(
+        torch.tensor(list(prompt)),
+        rule or Exact(),
+        Sampler(SamplingParams(**sampling), target.device),  # type: ignore[arg-type]
+        max_new_tokens,
+        length=length or Fixed(num_draft_tokens),
+        end_ids=frozenset(end_ids),
+        guards=guards,
+    )
+
+
+def run(
+    target: PreTrainedModel,
+    drafter: Drafter | None,
+    prompt: Sequence[int],
+    rule: VerificationRule | None = None,
+    **options: Any,
 ) -> list[Round]:
     """All rounds of one decoding."""
-    sampler = Sampler(SamplingParams(**sampling), target.device)  # type: ignore[arg-type]
-    return list(
-        decode(
-            target,
-            drafter,
-            torch.tensor([list(prompt)]),
-            rule or Exact(),
-            sampler,
-            num_draft_tokens=num_draft_tokens,
-            max_new_tokens=max_new_tokens,
-            end_ids=frozenset(end_ids),
-        )
-    )
+    return [event for _, event in decode(target, drafter, [request(target, prompt, rule, **options)])]
 
 
 def tokens(rounds: Iterable[Round]) -> list[int]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
-import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding import prompts
+from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
+from judge_decoding.decoding.guards import Guard, check_guards
+from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
-from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.stopping import StopStrings
 from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
@@ -25,10 +28,38 @@ from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge
 
-Prompt = str | Sequence[Mapping[str, str]] | Tensor
-"""A text, chat messages (``{"role": ..., "content": ...}``), or token ids [T] or [1, T]."""
-
 DEFAULT_NUM_DRAFT_TOKENS = 16
+
+
+class Options(TypedDict, total=False):
+    """What can be chosen for each answer.
+
+    Attributes:
+        threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
+        rule: a verification rule instead of the judge, such as ``Exact()`` or ``TopK(4)``.
+        num_draft_tokens: draft length M; where a policy is chosen, the one it starts from.
+        draft_length: a draft-length policy, made with M for each answer: `Fixed` (the default), `Heuristic`,
+            `Confident`, `CostOptimal`, or any function from M to a `DraftLength`.
+        sampling: how tokens are chosen, instead of the next two.
+        temperature: 0 is greedy.
+        seed: makes a sampled answer repeatable.
+        stop: strings that end the answer, the last of its text.
+        guards: where no token may be rescued.
+        logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
+        for_training: the answer is to be training data of another model; refused with a lossy rule.
+    """
+
+    threshold: float | None
+    rule: VerificationRule | None
+    num_draft_tokens: int | None
+    draft_length: Callable[[int], DraftLength]
+    sampling: SamplingParams | None
+    temperature: float
+    seed: int | None
+    stop: str | Sequence[str]
+    guards: Sequence[Guard]
+    logprobs: bool
+    for_training: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +102,8 @@ class JudgeDecoder:
     Args:
         target: the model whose answers are wanted.
         tokenizer: its tokenizer.
-        draft: a small model with the same vocabulary, any `Drafter`, or None for plain decoding.
+        draft: a small model with the same vocabulary, any `Drafter`, a function from the ids so far and a count to
+            the ids it proposes, or None for plain decoding.
         judge: a head trained for ``target``; without one verification is exact.
         num_draft_tokens: draft length M; by default the head's own best one, or 16.
 
@@ -83,7 +115,7 @@ class JudgeDecoder:
         self,
         target: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        draft: PreTrainedModel | Drafter | None = None,
+        draft: PreTrainedModel | Drafter | Callable[[list[int], int], Sequence[int]] | None = None,
         judge: JudgeHead | None = None,
         *,
         num_draft_tokens: int | None = None,
@@ -91,7 +123,8 @@ class JudgeDecoder:
         if judge is not None:
             judge.check_fits(target)
             judge.to(target.device)
-        self.target, self.tokenizer, self.draft, self.judge = target, tokenizer, draft, judge
+        self.target, self.tokenizer, self.judge = target, tokenizer, judge
+        self.draft = draft if draft is None or hasattr(draft, "propose") else _as_drafter(draft)
         if num_draft_tokens is None:
             own = judge.config.num_draft_tokens if judge is not None else None
             num_draft_tokens = own or DEFAULT_NUM_DRAFT_TOKENS
@@ -129,64 +162,70 @@ class JudgeDecoder:
         drafter = load_model(str(draft), **model_kwargs) if isinstance(draft, str | Path) else draft
         return cls(model, tokenizer, drafter, head, num_draft_tokens=num_draft_tokens)
 
-    def generate(
-        self,
-        prompt: Prompt,
-        max_new_tokens: int = 256,
-        *,
-        threshold: float | None = None,
-        rule: VerificationRule | None = None,
-        num_draft_tokens: int | None = None,
-        sampling: SamplingParams | None = None,
-        temperature: float = 0.0,
-        seed: int | None = None,
-    ) -> Generation:
-        """Answer ``prompt``; see `stream` for the arguments."""
-        begin = time.perf_counter()
-        rounds = tuple(
-            self.rounds(
-                self.encode(prompt), max_new_tokens,
-                threshold=threshold, rule=rule, num_draft_tokens=num_draft_tokens,
-                sampling=sampling or SamplingParams(temperature=temperature, seed=seed),
-            )
-        )  # fmt: skip
-        seconds = time.perf_counter() - begin
-        ids = tuple(token for event in rounds for token in event.token_ids)
-        return Generation("".join(pieces(self.tokenizer, ids)), ids, rounds, seconds, Stats.of(rounds))
-
-    def stream(
-        self,
-        prompt: Prompt,
-        max_new_tokens: int = 256,
-        *,
-        threshold: float | None = None,
-        rule: VerificationRule | None = None,
-        num_draft_tokens: int | None = None,
-        sampling: SamplingParams | None = None,
-        temperature: float = 0.0,
-        seed: int | None = None,
-    ) -> Iterator[Chunk]:
-        """Answer ``prompt`` and yield each round as it ends.
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Generation:
+        """Answer ``prompt``.
 
         Args:
             prompt: a text, chat messages, or token ids.
             max_new_tokens: token budget; the context length also ends an answer.
-            threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
-            rule: a verification rule instead of the judge, such as ``Exact()`` or ``TopK(4)``.
-            num_draft_tokens: draft length M of this answer.
-            sampling: how tokens are chosen, instead of the two below.
-            temperature: 0 is greedy.
-            seed: makes a sampled answer repeatable.
+            options: see `Options`.
 
         Raises:
             JudgeDecodingError: an empty or too long prompt, or a value out of range.
         """
+        begin = time.perf_counter()
+        rounds = list(self.rounds(self.encode(prompt), max_new_tokens, **options))
+        return self._finished(rounds, time.perf_counter() - begin)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int = 256,
+        *,
+        batch_size: int = 8,
+        seeds: Sequence[int] | None = None,
+        progress: Callable[[], None] = lambda: None,
+        **options: Unpack[Options],
+    ) -> list[Generation]:
+        """Answer many prompts, ``batch_size`` at a time; each answer is what its prompt would get alone.
+
+        Args:
+            prompts: texts, chats or ids.
+            max_new_tokens: token budget of each.
+            batch_size: how many share the forwards. Models with sliding windows answer one by one.
+            seeds: one a prompt; by default all have the one of ``options``.
+            progress: called after each answer.
+            options: see `Options`.
+
+        Raises:
+            JudgeDecodingError: as `generate`, and a number of seeds that is not that of the prompts.
+        """
+        _check_positive("batch_size", batch_size)
+        if seeds is not None and len(seeds) != len(prompts):
+            raise JudgeDecodingError(
+                f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed a prompt."
+            )
+        ids = [self.encode(prompt) for prompt in prompts]
+        each = [self._request(own, max_new_tokens, options, seeds[i] if seeds else None) for i, own in enumerate(ids)]
+        answers: dict[int, Generation] = {}
+        # Prompts of like length together: little padding.
+        order = sorted(range(len(each)), key=lambda i: -ids[i].shape[1])
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            rounds: list[list[Round]] = [[] for _ in chosen]
+            begin = time.perf_counter()
+            for row, event in decode(self.target, self._drafter(), [each[i] for i in chosen]):
+                rounds[row].append(event)
+            seconds = time.perf_counter() - begin
+            for i, events in zip(chosen, rounds, strict=True):
+                answers[i] = self._finished(events, seconds)
+                progress()
+        return [answers[i] for i in range(len(each))]
+
+    def stream(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Iterator[Chunk]:
+        """Answer ``prompt`` and yield each round as it ends; see `generate`."""
         ids = self.encode(prompt)
-        events = self.rounds(
-            ids, max_new_tokens,
-            threshold=threshold, rule=rule, num_draft_tokens=num_draft_tokens,
-            sampling=sampling or SamplingParams(temperature=temperature, seed=seed),
-        )  # fmt: skip
+        events = self.rounds(ids, max_new_tokens, **options)
         detokenizer, left = Detokenizer(self.tokenizer), min(max_new_tokens, self._room(ids))
         for event in events:
             texts = [detokenizer.push(token) for token in event.token_ids]
@@ -195,77 +234,51 @@ class JudgeDecoder:
                 texts[-1] += detokenizer.flush()
             yield Chunk(event, tuple(texts))
 
-    def rounds(
-        self,
-        ids: Tensor,
-        max_new_tokens: int,
-        *,
-        threshold: float | None = None,
-        rule: VerificationRule | None = None,
-        num_draft_tokens: int | None = None,
-        sampling: SamplingParams | None = None,
-    ) -> Iterator[Round]:
+    def rounds(self, ids: Tensor, max_new_tokens: int, **options: Unpack[Options]) -> Iterator[Round]:
         """The rounds that follow token ids [1, T]; the layer without text below `stream`."""
-        length = self.num_draft_tokens if num_draft_tokens is None else num_draft_tokens
-        _check_positive("num_draft_tokens", length)
-        _check_positive("max_new_tokens", max_new_tokens)
-        return decode(
-            self.target,
-            self._drafter(),
-            ids,
-            self._rule(rule, threshold),
-            Sampler(sampling or SamplingParams(), self.target.device),
-            num_draft_tokens=length,
-            max_new_tokens=min(max_new_tokens, self._room(ids)),
-            end_ids=self.end_ids,
-        )
+        request = self._request(ids, max_new_tokens, options)
+        return (event for _, event in decode(self.target, self._drafter(), [request]))
 
     def encode(self, prompt: Prompt) -> Tensor:
-        """Token ids [1, T] of a prompt.
+        """Token ids [1, T] of a prompt, on the target's device; see `prompts.encode`."""
+        vocab_size = self.target.get_input_embeddings().get_parameter("weight").shape[0]
+        return prompts.encode(prompt, self.tokenizer, vocab_size).to(self.target.device)
 
-        Raises:
-            JudgeDecodingError: the prompt is empty, has tokens the target does not know, or is chat messages that the
-                model's chat template does not take.
-        """
-        if isinstance(prompt, Tensor):
-            ids = prompt if prompt.ndim == 2 else prompt[None]
-        elif isinstance(prompt, str):
-            ids = torch.tensor([self.tokenizer(prompt)["input_ids"] if prompt.strip() else []], dtype=torch.long)
-        else:
-            text = self._render(prompt)
-            ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]], dtype=torch.long)
-        if ids.numel() == 0:
-            raise JudgeDecodingError("The prompt is empty; give at least one token.")
-        if ids.ndim != 2 or ids.shape[0] != 1:
-            raise JudgeDecodingError(
-                f"The prompt's token ids have shape {tuple(ids.shape)}; give one prompt at a time."
-            )
-        last = self.target.get_input_embeddings().get_parameter("weight").shape[0] - 1
-        if ids.min() < 0 or ids.max() > last:
-            raise JudgeDecodingError(
-                f"The prompt has token ids {int(ids.min())} to {int(ids.max())}, but the target knows 0 to {last}; "
-                "use the target's own tokenizer."
-            )
-        return ids.to(self.target.device, torch.long)
+    def _request(self, ids: Tensor, max_new_tokens: int, options: Options, seed: int | None = None) -> Request:
+        """One answer to decode, its options checked."""
+        known = Options.__optional_keys__
+        for name in options:
+            if name not in known:
+                raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
+        _check_positive("max_new_tokens", max_new_tokens)
+        count = options.get("num_draft_tokens")
+        count = self.num_draft_tokens if count is None else count
+        _check_positive("num_draft_tokens", count)
+        sampling = options.get("sampling") or SamplingParams(
+            temperature=options.get("temperature", 0.0), seed=options.get("seed")
+        )
+        if seed is not None:
+            sampling = replace(sampling, seed=seed)
+        rule = self._rule(options.get("rule"), options.get("threshold"))
+        for name, what in (("logprobs", "log-probabilities"), ("for_training", "training data")):
+            if options.get(name) and not rule.is_lossless:  # type: ignore[misc]
+                raise JudgeDecodingError(
+                    f"{what.capitalize()} of the target are asked for, but with {rule} some tokens are not the "
+                    "target's own; use rule exact, or the judge at threshold 1."
+                )
+        strings = options.get("stop", ())
+        return Request(
+            ids[0], rule, Sampler(sampling, self.target.device), min(max_new_tokens, self._room(ids)),
+            length=options.get("draft_length", Fixed)(count),
+            end_ids=self.end_ids,
+            guards=check_guards(options.get("guards", ())),
+            stop=StopStrings([strings] if isinstance(strings, str) else strings, self.tokenizer) if strings else None,
+            logprobs=options.get("logprobs", False),
+        )  # fmt: skip
 
-    def _render(self, prompt: Sequence[Mapping[str, str]]) -> str:
-        """The text of chat messages."""
-        if not all(isinstance(message, Mapping) for message in prompt):
-            raise JudgeDecodingError(
-                "The prompt is no text, no chat messages and no tensor of token ids; give one of these, one at a time."
-            )
-        if not prompt:
-            raise JudgeDecodingError("The prompt is empty; give at least one message.")
-        if not self.tokenizer.chat_template:
-            raise JudgeDecodingError("This model has no chat template; give the prompt as text.")
-        messages = [dict(message) for message in prompt]
-        try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise JudgeDecodingError(
-                f"The model's chat template refuses these messages ({error}); give the roles and texts it expects."
-            ) from error
-        return str(text)
+    def _finished(self, rounds: Sequence[Round], seconds: float) -> Generation:
+        ids = tuple(token for event in rounds for token in event.token_ids)
+        return Generation("".join(pieces(self.tokenizer, ids)), ids, tuple(rounds), seconds, Stats.of(rounds))
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -287,7 +300,7 @@ class JudgeDecoder:
         return Exact()
 
     def _drafter(self) -> Drafter | None:
-        """The drafter of one answer: a draft model's cache belongs to a single sequence."""
+        """The drafter of one decoding: a draft model's cache belongs to its rows."""
         if isinstance(self.draft, PreTrainedModel):
             return DraftModel(self.draft, self.target.get_output_embeddings().weight.shape[0])
         return self.draft
@@ -304,6 +317,10 @@ class JudgeDecoder:
                 f"The prompt has {ids.shape[1]} tokens and the context of this pair is {context}; shorten the prompt."
             )
         return context - ids.shape[1]
+
+
+def _as_drafter(draft: PreTrainedModel | Callable[[list[int], int], Sequence[int]]) -> PreTrainedModel | Drafter:
+    return draft if isinstance(draft, PreTrainedModel) else DraftFunction(draft)
 
 
 def _check_positive(name: str, value: int) -> None:

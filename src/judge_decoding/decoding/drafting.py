@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,60 +11,87 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm
 from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.errors import JudgeDecodingError
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one row of a batch wants drafted.
+
+    Attributes:
+        row: which row it is; a row keeps its number while others leave the batch.
+        ids: all of its tokens so far [T].
+        count: how many draft tokens it wants at most.
+        sampler: how it chooses them.
+        stop_below: stop after a token to which the draft gives less than this probability.
+        distribution: a greedy draft is to tell its distributions too.
+        norm: the draft's hidden states at the draft tokens are wanted, taken there.
+    """
+
+    row: int
+    ids: Tensor
+    count: int
+    sampler: Sampler
+    stop_below: float = 0.0
+    distribution: bool = False
+    norm: Norm | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Proposed tokens ``ids`` [1, M] and the distributions they were drawn from [1, M, V], None if not drawn."""
+    """Proposed tokens and what is known about them.
+
+    Attributes:
+        ids: the tokens [M].
+        probs: the distributions they were drawn from [M, V]; None if they were not drawn.
+        distribution: of a greedy draft, its softmax [M, V] where asked for and there is one.
+        hidden: the draft model's last hidden states at the tokens [M, Hd], where asked for and there are any.
+    """
 
     ids: Tensor
     probs: Tensor | None = None
+    distribution: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 class Drafter(Protocol):
     """Anything that proposes tokens."""
 
-    def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
-        """Up to ``count`` tokens to follow ``ids`` [1, T].
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """A draft for each of ``asks``, of ``count`` tokens or fewer.
 
         A call may follow any other: nothing tells the drafter what was accepted but the ids themselves.
         """
         ...
 
 
-class DraftModel:
-    """A small causal LM with the target's vocabulary."""
+class DraftFunction:
+    """Makes a drafter of any function of the ids so far and the number of tokens wanted.
 
-    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
-        self._lm = CachedLM(model)
-        self._vocab_size = vocab_size
-        self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+    What it proposes counts as certain (its draft probability is 1).
 
-    def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
-        """``count`` tokens, greedy or sampled as the target would."""
-        # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
-        self._lm.rewind_to(ids.shape[1] - 1)
-        drawn, probs = ids, []
-        # The target may have said a token of its padding that is not there in ours; any known token will do.
-        new = ids[:, self._lm.length :].clamp(max=self._last_id)
-        for _ in range(count):
-            logits = sampler.process(drawn, self._fit(self._lm.read(new, keep=1)))[:, -1]
-            if sampler.greedy:
-                token = logits.argmax(-1)
-            else:
-                probs.append(logits.softmax(-1))
-                token = sampler.draw(probs[-1])
-            new = token[:, None]
-            drawn = torch.cat((drawn, new), dim=1)
-        self._lm.check_rewinds()
-        return Draft(drawn[:, ids.shape[1] :], torch.stack(probs, dim=1) if probs else None)
+    Raises:
+        JudgeDecodingError: when drafting, if the function gives something that is no sequence of token ids.
+    """
 
-    def _fit(self, logits: Tensor) -> Tensor:
-        """Cut or pad to the target's vocabulary size: one family pads its embeddings to different sizes."""
-        missing = self._vocab_size - logits.shape[-1]
-        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+    def __init__(self, function: Callable[[list[int], int], Sequence[int]]) -> None:
+        self._function = function
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """What the function says of each row."""
+        return [Draft(ask.ids.new_tensor(self._call(ask))) for ask in asks]
+
+    def _call(self, ask: Ask) -> list[int]:
+        given = self._function(ask.ids.tolist(), ask.count)
+        try:
+            ids = [int(i) for i in given][: ask.count]
+        except (TypeError, ValueError) as error:
+            raise JudgeDecodingError(
+                f"The draft function gave {type(given).__name__}; it must give a sequence of token ids."
+            ) from error
+        return ids
 
 
 class PromptLookup:
@@ -75,15 +104,125 @@ class PromptLookup:
     def __init__(self, longest: int = 3) -> None:
         self._longest = longest
 
-    def propose(self, ids: Tensor, count: int, sampler: Sampler) -> Draft:
-        """At most ``count`` tokens; none where nothing repeats."""
-        row = ids[0]
-        found = row[:0]
-        for size in range(min(self._longest, len(row) - 1), 0, -1):
-            windows = row.unfold(0, size, 1)[:-1]
-            hits = (windows == row[-size:]).all(-1).nonzero()
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """At most ``count`` tokens a row; none where nothing repeats."""
+        return [Draft(self._look_up(ask.ids, ask.count)) for ask in asks]
+
+    def _look_up(self, ids: Tensor, count: int) -> Tensor:
+        for size in range(min(self._longest, len(ids) - 1), 0, -1):
+            windows = ids.unfold(0, size, 1)[:-1]
+            hits = (windows == ids[-size:]).all(-1).nonzero()
             if len(hits):
                 start = int(hits[-1]) + size
-                found = row[start : start + count]
-                break
-        return Draft(found[None])
+                return ids[start : start + count]
+        return ids[:0]
+
+
+class DraftModel:
+    """A small causal LM with the target's vocabulary; it drafts for one decoding at a time.
+
+    Args:
+        model: the draft.
+        vocab_size: that of the target's logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
+        self._model = model
+        self._lm: CachedLM | None = None
+        self._rows: tuple[int, ...] = ()
+        self._vocab_size = vocab_size
+        self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """``count`` tokens a row, greedy or sampled as the target would."""
+        rows = [_Row(ask, self._vocab_size) for ask in asks]
+        lm = self._narrowed(tuple(ask.row for ask in asks))
+        # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
+        lm.rewind_to([len(ask.ids) - 1 for ask in asks])
+        new = [self._known(ask.ids[length:]) for ask, length in zip(asks, lm.lengths, strict=True)]
+        if not max(lm.lengths) and max(map(len, new)) > 1:  # a prompt's logits would be V numbers a token
+            lm.read([ids[:-1] for ids in new], [0] * len(rows))
+            new = [ids[-1:] for ids in new]
+        norm = next((ask.norm for ask in asks if ask.norm), None)
+        with HiddenTap(self._model, norm) if norm else nullcontext() as tap:
+            while any(row.open for row in rows):
+                logits = lm.read(new, [1] * len(rows))
+                if tap:
+                    _collect(rows, tap)
+                # A row that has all it wants reads nothing while the others go on.
+                new = [self._known(row.draw(own)) for row, own in zip(rows, logits, strict=True)]
+            if tap:  # the state at the last token is there once it has been read
+                lm.read(new, [0] * len(rows))
+                _collect(rows, tap)
+        lm.check_rewinds()
+        return [row.draft() for row in rows]
+
+    def _known(self, ids: Tensor) -> Tensor:
+        return ids.clamp(max=self._last_id).to(self._model.device)
+
+    def _narrowed(self, rows: tuple[int, ...]) -> CachedLM:
+        """The cache of these rows: that of the last call without the rows that have left, or a new one."""
+        if self._lm is None or not set(rows) <= set(self._rows):
+            self._lm = CachedLM(self._model, len(rows))
+        else:
+            self._lm.select([self._rows.index(row) for row in rows])
+        self._rows = rows
+        return self._lm
+
+
+class _Row:
+    """The draft of one row as it grows."""
+
+    def __init__(self, ask: Ask, vocab_size: int) -> None:
+        self._ask = ask
+        self._vocab_size = vocab_size
+        self._ids = ask.ids
+        self._probs: list[Tensor] = []
+        self._states: list[Tensor] = []
+        self.open = ask.count > 0
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """The next token [1] by the draft's ``logits`` [1, V'], or none if the draft is finished."""
+        ask, sampler = self._ask, self._ask.sampler
+        if not self.open:
+            return self._ids[:0]
+        logits = sampler.process(self._ids[None], self._fit(logits.to(self._ids.device))[None])[0]
+        if not sampler.greedy or ask.distribution or ask.stop_below:
+            self._probs.append(logits.softmax(-1))
+        token = logits.argmax(-1) if sampler.greedy else sampler.draw(self._probs[-1])
+        self._ids = torch.cat((self._ids, token))
+        unsure = ask.stop_below and bool(self._probs[-1][0, token[0]] < ask.stop_below)
+        self.open = self.drawn < ask.count and not unsure
+        return token
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens there are."""
+        return len(self._ids) - len(self._ask.ids)
+
+    def see(self, state: Tensor) -> None:
+        """Take the hidden state [Hd] at the last token drawn, once."""
+        if len(self._states) < self.drawn:
+            self._states.append(state.to(self._ids.device))
+
+    def draft(self) -> Draft:
+        """All of it."""
+        probs = torch.cat(self._probs) if self._probs else None
+        greedy = self._ask.sampler.greedy
+        return Draft(
+            self._ids[len(self._ask.ids) :],
+            probs=None if greedy else probs,
+            distribution=probs if greedy else None,
+            hidden=torch.stack(self._states) if self._states else None,
+        )
+
+    def _fit(self, logits: Tensor) -> Tensor:
+        """Cut or pad to the target's vocabulary size: one family pads its embeddings to different sizes."""
+        missing = self._vocab_size - logits.shape[-1]
+        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+
+
+def _collect(rows: Sequence[_Row], tap: HiddenTap) -> None:
+    """Hand each row the hidden state at the token it has just read: rows read one token each, or none."""
+    for row, states in zip(rows, tap.states, strict=True):
+        row.see(states[0])

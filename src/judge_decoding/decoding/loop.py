@@ -3,97 +3,192 @@
 Each round the drafter proposes M tokens; the target reads its last token and the whole draft in one
 forward, which gives its distribution at M+1 positions and its hidden state *at* every draft token; the rule
 says which draft tokens to keep; the longest accepted prefix stays, and one token of the target follows.
+A batch shares these forwards and nothing else: each request has its own rule, sampler, draft length and guards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.drafting import Draft, Drafter
-from judge_decoding.decoding.models import CachedLM, HiddenTap
+from judge_decoding.decoding.drafting import Ask, Draft, Drafter
+from judge_decoding.decoding.guards import Guard, History
+from judge_decoding.decoding.lengths import DraftLength, Fixed
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.decoding.timing import Stopwatch
 from judge_decoding.rules.base import Evidence, VerificationRule
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer to decode.
+
+    Attributes:
+        prompt_ids: the prompt [T], T >= 1, on the target's device.
+        rule: which draft tokens stay.
+        sampler: how tokens are chosen.
+        max_new_tokens: the token budget.
+        length: how many tokens to draft each round; not shared between requests.
+        end_ids: tokens that end the answer.
+        guards: where no token may be rescued.
+        stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
+        logprobs: tell the target's log-probability of every kept token.
+    """
+
+    prompt_ids: Tensor
+    rule: VerificationRule
+    sampler: Sampler
+    max_new_tokens: int
+    length: DraftLength = field(default_factory=lambda: Fixed(16))
+    end_ids: Collection[int] = ()
+    guards: Sequence[Guard] = ()
+    stop: Callable[[Sequence[int]], int | None] | None = None
+    logprobs: bool = False
+
+
+class Row:
+    """A request under way."""
+
+    def __init__(self, number: int, request: Request) -> None:
+        self.number, self.request = number, request
+        self.ids = request.prompt_ids
+        self.history = History(request.prompt_ids.tolist() if request.guards else [])
+        self.left = request.max_new_tokens
+
+    def ask(self) -> Ask:
+        """What to draft: never more than the budget leaves room for beside the target's own token."""
+        rule, length = self.request.rule, self.request.length
+        return Ask(
+            self.number, self.ids, max(min(length.next(), self.left - 1), 0), self.request.sampler,
+            stop_below=length.stop_below, distribution=rule.needs_draft_probs,
+            norm=rule.norm if rule.needs_draft_hidden else None,
+        )  # fmt: skip
+
+    def take(self, event: Round) -> Round:
+        """Go on after ``event``; it may end earlier than it did."""
+        if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
+            event = event.cut(count)
+        self.left = 0 if event.stopped else self.left - len(event.token_ids)
+        self.ids = torch.cat((self.ids, self.ids.new_tensor(event.token_ids)))
+        self.history.add(event)
+        self.request.length.observe(event)
+        return event
 
 
 @torch.inference_mode()
 def decode(
-    target: PreTrainedModel,
-    drafter: Drafter | None,
-    prompt_ids: Tensor,
-    rule: VerificationRule,
-    sampler: Sampler,
-    *,
-    num_draft_tokens: int,
-    max_new_tokens: int,
-    end_ids: Collection[int] = (),
-) -> Iterator[Round]:
-    """Decode after ``prompt_ids`` [1, T], T >= 1, and yield each round as it ends.
+    target: PreTrainedModel, drafter: Drafter | None, requests: Sequence[Request]
+) -> Iterator[tuple[int, Round]]:
+    """Decode all ``requests`` together, and yield each round with its request's number as it ends.
 
-    Without a drafter this is plain decoding: rounds of an empty draft and one bonus token. Memory is freed
-    when the generator is exhausted or closed. Source: Leviathan et al. 2023, algorithm 1; Judge Decoding
-    (arXiv 2501.19309), section 4, for the judge's place in it.
+    Without a drafter this is plain decoding: rounds of an empty draft and one bonus token. Finished requests leave
+    the batch. Memory is freed when the generator is exhausted or closed. Source: Leviathan et al. 2023, algorithm 1;
+    Judge Decoding (arXiv 2501.19309), section 4, for the judge's place in it.
+
+    Raises:
+        JudgeDecodingError: the target's or the draft's cache cannot take tokens back.
     """
-    lm, ids, left = CachedLM(target), prompt_ids, max_new_tokens
-    if ids.shape[1] > 1:
-        lm.read(ids[:, :-1], keep=1)
-        if drafter is not None:
-            lm.check_rewinds()
+    if len(requests) > 1 and not can_batch(target):
+        for number, request in enumerate(requests):
+            yield from ((number, event) for _, event in decode(target, drafter, [request]))
+        return
+    rows = [Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
+    lm, watch = CachedLM(target, len(rows)), Stopwatch(target.device)
+    norms = {r.rule.norm for r in requests if r.rule.norm} if drafter else set()
     with ExitStack() as stack:
-        tap = stack.enter_context(HiddenTap(target, rule.norm)) if drafter and rule.norm else None
-        while left > 0:
-            count = min(num_draft_tokens, left - 1) if drafter else 0
-            draft = drafter.propose(ids, count, sampler) if drafter and count else Draft(ids[:, :0])
-            read = torch.cat((ids, draft.ids), dim=1)
-            logits = lm.read(read[:, lm.length :], keep=draft.ids.shape[1] + 1)
+        taps = {norm: stack.enter_context(HiddenTap(target, norm)) for norm in norms}
+        if any(len(row.ids) > 1 for row in rows):
+            lm.read([row.ids[:-1] for row in rows], [0] * len(rows))
             if drafter is not None:
                 lm.check_rewinds()
-            evidence = Evidence(
-                draft_ids=draft.ids,
-                target_logits=sampler.process(read, logits),
-                draft_probs=draft.probs,
+        watch.start()
+        while rows:
+            asks = [row.ask() for row in rows]
+            watch.lap("overhead")
+            if drafter and any(ask.count for ask in asks):
+                drafts = drafter.propose(asks)
+            else:
+                drafts = [Draft(row.ids[:0]) for row in rows]
+            watch.lap("draft")
+            read = [torch.cat((row.ids, draft.ids)) for row, draft in zip(rows, drafts, strict=True)]
+            counts = [len(draft.ids) + 1 for draft in drafts]
+            logits = lm.read([ids[n:] for ids, n in zip(read, lm.lengths, strict=True)], counts)
+            if drafter is not None:
+                lm.check_rewinds()
+            watch.lap("verify")
+            events = []
+            for i, row in enumerate(rows):
                 # Position 0 of the forward read the last kept token; draft token i was read at position i + 1.
-                # A target over several devices has its last layer on another one than its input and output.
-                hidden=tap.states[:, -draft.ids.shape[1] :].to(logits.device) if tap and draft.ids.shape[1] else None,
-                uniform=sampler.uniform(draft.ids.shape[1]),
-                greedy=sampler.greedy,
-            )
-            event = verify(evidence, rule, sampler, left, end_ids)
-            yield event
-            if event.stopped:
-                return
-            left -= len(event.token_ids)
-            ids = torch.cat((ids, ids.new_tensor([event.token_ids])), dim=1)
-            lm.rewind_to(ids.shape[1] - 1)
+                states = {norm: tap.states[i, 1 : counts[i]] for norm, tap in taps.items()}
+                events.append(verify(row, drafts[i], logits[i], states))
+            watch.lap("rule")
+            seconds = watch.seconds()
+            for row, event in zip(rows, events, strict=True):
+                yield row.number, row.take(replace(event, seconds=seconds))
+            watch.start()
+            staying = [i for i, row in enumerate(rows) if row.left > 0]
+            rows = [rows[i] for i in staying]
+            if rows:
+                lm.select(staying)
+                lm.rewind_to([len(row.ids) - 1 for row in rows])
 
 
-def verify(
-    evidence: Evidence, rule: VerificationRule, sampler: Sampler, budget: int, end_ids: Collection[int]
-) -> Round:
-    """Keep the longest accepted prefix of the draft and one token of the target after it."""
-    kept = rule.accept(evidence)[0]
+def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]) -> Round:
+    """Keep the longest accepted prefix of the draft and one token of the target after it.
+
+    ``logits`` are the target's [M+1, V], ``states`` its last hidden states at the draft tokens [M, H].
+    """
+    request, count = row.request, len(draft.ids)
+    rule, sampler = request.rule, request.sampler
+    hidden = states[rule.norm] if rule.norm and count else None
+    evidence = Evidence(
+        draft_ids=draft.ids[None],
+        target_logits=sampler.process(torch.cat((row.ids, draft.ids))[None], logits[None]),
+        draft_probs=None if draft.probs is None else draft.probs[None],
+        draft_distribution=None if draft.distribution is None else draft.distribution[None],
+        # A target over several devices has its last layer on another one than its input and output.
+        hidden=None if hidden is None else hidden[None].to(logits.device),
+        draft_hidden=None if draft.hidden is None else draft.hidden[None],
+        uniform=sampler.uniform(count),
+        greedy=sampler.greedy,
+    )
+    verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
+    lossless = [part.lossless for part in rule.parts]
+    agreed = torch.stack((evidence.agreed[0], *verdicts[lossless])).any(0)
+    kept = wanted = verdicts.any(0)
+    for guard in request.guards:
+        kept = (kept & agreed) | guard.permit(kept & ~agreed, evidence, row.history)
     accepted = int(kept.long().cumprod(0).sum())  # the one synchronisation of the round
-    whole = accepted == evidence.draft_ids.shape[1]
-    if evidence.greedy:
+    whole = accepted == count
+    if sampler.greedy:
         own = evidence.target_ids[0, accepted]
     elif whole:
         own = sampler.draw(evidence.target_probs[:, accepted])[0]
+    elif wanted[accepted]:  # a guard said no: as if verification were standard
+        own = sampler.draw(evidence.residual(accepted))[0]
     else:
         own = sampler.draw(rule.replacement(evidence, accepted))[0]
 
-    draft_ids = evidence.draft_ids[0].tolist()
-    agreed = evidence.agreed[0].tolist()
+    draft_ids, agreed_list = draft.ids.tolist(), agreed.tolist()
     tokens = [*draft_ids[:accepted], int(own)]
-    causes = [Cause.AGREED if agreed[i] else Cause.RESCUED for i in range(accepted)]
+    causes = [Cause.AGREED if agreed_list[i] else Cause.RESCUED for i in range(accepted)]
     causes.append(Cause.BONUS if whole else Cause.CORRECTION)
-    end = next((i + 1 for i, token in enumerate(tokens) if token in end_ids), None)
-    cut = min(len(tokens) if end is None else end, budget)
+    names, first = [part.name for part in rule.parts], verdicts.long().argmax(0).tolist()
+    rescuers = [names[first[i]] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes)]
+    end = next((i + 1 for i, token in enumerate(tokens) if token in request.end_ids), None)
+    cut = min(len(tokens) if end is None else end, row.left)
     scores = rule.scores(evidence)
+    logprobs = None
+    if request.logprobs:
+        chosen = draft.ids.new_tensor(tokens[:cut])[:, None]
+        logprobs = tuple(evidence.target_logits[0, :cut].log_softmax(-1).gather(-1, chosen)[:, 0].tolist())
     return Round(
         draft_ids=tuple(draft_ids),
         token_ids=tuple(tokens[:cut]),
@@ -101,4 +196,6 @@ def verify(
         target_ids=tuple(evidence.target_ids[0].tolist()),
         scores=None if scores is None else tuple(scores[0].tolist()),
         stopped=end is not None and end <= cut,
+        rescuers=tuple(rescuers[:cut]),
+        logprobs=logprobs,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple, Self
 
 
 class Cause(StrEnum):
@@ -21,6 +22,19 @@ class Cause(StrEnum):
     """The target's own token, after a draft that was accepted whole."""
 
 
+class Seconds(NamedTuple):
+    """Where the time of a round went; in a batch, the round of all its rows."""
+
+    draft: float = 0.0
+    verify: float = 0.0
+    rule: float = 0.0
+    overhead: float = 0.0
+
+    def plus(self, other: Seconds) -> Seconds:
+        """The sums, one by one."""
+        return Seconds(*(a + b for a, b in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One draft and its verification: the event that streaming, statistics and reports are made of.
@@ -32,7 +46,10 @@ class Round:
         target_ids: what the target would have said at each of the M+1 positions.
         scores: the rule's score of each of the M draft tokens (the judge's probability that it is correct),
             None for a rule without one.
-        stopped: an end token was kept; nothing follows.
+        stopped: an end token was kept, or a stopping condition met; nothing follows.
+        rescuers: the name of the rule that rescued each kept token, "" for tokens that were not rescued.
+        logprobs: the target's log-probability of each kept token, where asked for.
+        seconds: where the round's time went.
     """
 
     draft_ids: tuple[int, ...]
@@ -41,11 +58,21 @@ class Round:
     target_ids: tuple[int, ...]
     scores: tuple[float, ...] | None = None
     stopped: bool = False
+    rescuers: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @property
     def accepted(self) -> int:
         """Accepted draft tokens: kept ones that the draft proposed."""
         return sum(cause in (Cause.AGREED, Cause.RESCUED) for cause in self.causes)
+
+    def cut(self, count: int) -> Self:
+        """The round that ends after ``count`` of its tokens."""
+        return replace(
+            self, token_ids=self.token_ids[:count], causes=self.causes[:count], rescuers=self.rescuers[:count],
+            logprobs=self.logprobs and self.logprobs[:count], stopped=True,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -57,6 +84,8 @@ class Stats:
     tokens: int = 0
     causes: Counter[Cause] = field(default_factory=Counter)
     accepted_lengths: Counter[int] = field(default_factory=Counter)
+    rescuers: Counter[str] = field(default_factory=Counter)
+    seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @classmethod
     def of(cls, rounds: Iterable[Round]) -> Stats:
@@ -73,6 +102,8 @@ class Stats:
         self.tokens += len(event.token_ids)
         self.causes.update(event.causes)
         self.accepted_lengths[event.accepted] += 1
+        self.rescuers.update(filter(None, event.rescuers))
+        self.seconds = self.seconds.plus(event.seconds)
 
     def merge(self, other: Stats) -> None:
         """Count the rounds of ``other`` too."""
@@ -81,6 +112,8 @@ class Stats:
         self.tokens += other.tokens
         self.causes.update(other.causes)
         self.accepted_lengths.update(other.accepted_lengths)
+        self.rescuers.update(other.rescuers)
+        self.seconds = self.seconds.plus(other.seconds)
 
     @property
     def accepted(self) -> int:
@@ -107,4 +140,6 @@ class Stats:
             "accepted_per_round": self.accepted_per_round,
             "tokens_per_forward": self.tokens_per_forward,
             "accepted_lengths": {str(k): v for k, v in sorted(self.accepted_lengths.items())},
+            "rescued_by": dict(sorted(self.rescuers.items())),
+            "seconds": self.seconds._asdict(),
         }

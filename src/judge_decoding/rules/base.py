@@ -224,6 +224,12 @@ class VerificationRule(ABC):
         """The rules that were joined by ``|``; the rule itself if none were."""
         return (self,)
 
+    @property
+    def is_lossless(self) -> bool:
+        """What it keeps has the target's distribution: a lossless rule, or a lossy one at its strict setting."""
+        given = self.STRICT or {}
+        return self.lossless or (bool(given) and all(getattr(self, k) == v for k, v in given.items()))
+
     def require(self, parameter: str, good: bool, allowed: str) -> None:
         """Check a parameter, which is an attribute by now.
 
@@ -297,6 +303,11 @@ class AnyOf(VerificationRule):
     def parts(self) -> tuple[VerificationRule, ...]:
         """The joined rules."""
         return self.rules
+
+    @property
+    def is_lossless(self) -> bool:
+        """All of them are."""
+        return all(rule.is_lossless for rule in self.rules)
 
     def accept(self, evidence: Evidence) -> Tensor:
         """The verdicts' logical OR, bool [B, M]."""

@@ -1,0 +1,167 @@
+"""Guards: where no token may be rescued, whatever the rule says.
+
+A guard looks at what was kept so far and at the draft, and permits some of the rescues that the rule wants. Where it
+says no, verification is standard. Each is off unless asked for, and asked for by name for one request.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.rules.base import Evidence
+
+
+@dataclass(slots=True)
+class History:
+    """What a request has kept so far: the prompt's ids, its new tokens, and why each was kept."""
+
+    prompt_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    causes: list[Cause] = field(default_factory=list)
+
+    def add(self, event: Round) -> None:
+        """Count one more round."""
+        self.token_ids.extend(event.token_ids)
+        self.causes.extend(event.causes)
+
+
+class Guard(ABC):
+    """Permits or forbids rescues."""
+
+    @abstractmethod
+    def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+        """Which of the wanted rescues, bool [M], may be; ``history`` ends where the draft begins."""
+
+
+class StrictStart(Guard):
+    """No rescue among the first ``tokens`` new tokens.
+
+    The opening decides whether an unsafe request is refused; lossy verification weakens that (SecureSD, arXiv
+    2610.08678, which keeps 1 to 8 tokens strict).
+    """
+
+    def __init__(self, tokens: int) -> None:
+        _check(tokens >= 1, "strict_start", "tokens", tokens, "1 or more")
+        self.tokens = tokens
+
+    def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+        """Those behind the opening."""
+        places = torch.arange(len(rescued), device=rescued.device) + len(history.token_ids)
+        return rescued & (places >= self.tokens)
+
+
+class Budget(Guard):
+    """At most ``tokens`` rescued tokens in the whole answer (the cap of ASD, arXiv 2608.03447)."""
+
+    def __init__(self, tokens: int) -> None:
+        _check(tokens >= 0, "budget", "tokens", tokens, "0 or more")
+        self.tokens = tokens
+
+    def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+        """The first ones, while the budget lasts."""
+        left = self.tokens - history.causes.count(Cause.RESCUED)
+        return rescued & (rescued.long().cumsum(0) <= left)
+
+
+class Overshoot(Guard):
+    """No rescue where the draft's probability of the token exceeds ``ratio`` times the target's.
+
+    Accepting where q is far above p is where lossy rules lose quality (arXiv 2607.26627). A greedy draft that does not
+    tell its probabilities counts as certain (q = 1).
+    """
+
+    def __init__(self, ratio: float) -> None:
+        _check(ratio >= 1, "overshoot", "ratio", ratio, "1 or more")
+        self.ratio = ratio
+
+    def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+        """Those the target finds probable enough."""
+        index = evidence.draft_ids[..., None]
+        target = evidence.target_probs[:, :-1].gather(-1, index)[0, :, 0]
+        told = evidence.draft_probs if evidence.draft_probs is not None else evidence.draft_distribution
+        draft = torch.ones_like(target) if told is None else told.gather(-1, index)[0, :, 0]
+        return rescued & (draft <= self.ratio * target)
+
+
+class Phase(Guard):
+    """Rescues only ``where`` ("inside" or "outside") the span between two marker tokens, such as a thinking phase.
+
+    ``begin`` and ``end`` are the markers' token ids. A phase may be open at the end of the prompt, as chat templates
+    of thinking models leave it.
+    """
+
+    def __init__(self, begin: Sequence[int], end: Sequence[int], where: str) -> None:
+        _check(where in ("inside", "outside"), "phase", "where", where, '"inside" or "outside"')
+        if not begin or not end:
+            raise JudgeDecodingError("A phase has an empty marker; give the token ids that begin and end it.")
+        self.begin, self.end, self.where = tuple(begin), tuple(end), where
+
+    def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+        """Those on the right side; the markers themselves count as outside."""
+        before = [*history.prompt_ids, *history.token_ids]
+        draft = evidence.draft_ids[0].tolist()
+        inside = self._inside(before + draft)[len(before) :]
+        allowed = torch.tensor(inside, dtype=torch.bool, device=rescued.device)
+        return rescued & (allowed if self.where == "inside" else ~allowed)
+
+    def _inside(self, ids: list[int]) -> list[bool]:
+        flags: list[bool] = []
+        open_ = False
+        for i in range(len(ids)):
+            closing = tuple(ids[i + 1 - len(self.end) : i + 1]) == self.end
+            flags.append(open_ and not closing)
+            opening = tuple(ids[i + 1 - len(self.begin) : i + 1]) == self.begin
+            open_ = opening or (open_ and not closing)
+        return flags
+
+
+class LoopGuard(Guard):
+    """Turns rescues off for the rest of the answer once an n-gram with a rescued token has come ``times`` times.
+
+    A lossy rule can carry a draft's repetitions into the answer (arXiv 2607.08690); the target alone would leave them.
+    """
+
+    def __init__(self, tokens: int = 8, times: int = 3) -> None:
+        _check(tokens >= 1, "loop", "tokens", tokens, "1 or more")
+        _check(times >= 2, "loop", "times", times, "2 or more")
+        self.tokens, self.times = tokens, times
+
+    def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+        """Those before the repetition is complete."""
+        draft, wanted = evidence.draft_ids[0].tolist(), rescued.tolist()
+        ids = [*history.token_ids, *draft]
+        flags = [*(cause is Cause.RESCUED for cause in history.causes), *wanted]
+        seen: dict[tuple[int, ...], int] = {}
+        first = len(history.token_ids)
+        for end in range(self.tokens, len(ids) + 1):
+            gram = tuple(ids[end - self.tokens : end])
+            seen[gram] = seen.get(gram, 0) + 1
+            if seen[gram] >= self.times and any(flags[end - self.tokens : end]):
+                places = torch.arange(len(rescued), device=rescued.device)
+                return rescued & (places < end - 1 - first)
+        return rescued
+
+
+def check_guards(guards: Sequence[Guard]) -> tuple[Guard, ...]:
+    """Check that the guards of one request go together.
+
+    Raises:
+        JudgeDecodingError: one is there twice.
+    """
+    names = [type(guard).__name__ for guard in guards]
+    for name in names:
+        if names.count(name) > 1:
+            raise JudgeDecodingError(f"The guard {name} is there twice and they may contradict each other; keep one.")
+    return tuple(guards)
+
+
+def _check(good: bool, guard: str, name: str, value: object, allowed: str) -> None:
+    if not good:
+        raise JudgeDecodingError(f"The guard {guard}'s {name} is {value}; it must be {allowed}.")

@@ -1,0 +1,52 @@
+"""Where the time of a round goes, measured without making the device wait."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import torch
+
+from judge_decoding.decoding.rounds import Seconds
+
+Phase = Literal["draft", "verify", "rule", "overhead"]
+
+
+class Stopwatch:
+    """Adds up the time between laps.
+
+    On a CUDA device work runs on after a call has returned, so that laps are events of the device; they are read
+    after the round's own synchronisation.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[Phase | None, float | torch.cuda.Event]] = []
+
+    def start(self) -> None:
+        """Begin a round."""
+        self._marks = [(None, self._now())]
+
+    def lap(self, phase: Phase) -> None:
+        """Count the time since the last lap for ``phase``."""
+        self._marks.append((phase, self._now()))
+
+    def seconds(self) -> Seconds:
+        """The round so far."""
+        spent: dict[str, float] = {}
+        for (_, before), (phase, after) in zip(self._marks, self._marks[1:], strict=False):
+            if isinstance(before, float) and isinstance(after, float):
+                passed = after - before
+            else:
+                assert isinstance(before, torch.cuda.Event) and isinstance(after, torch.cuda.Event)  # noqa: PT018
+                after.synchronize()
+                passed = before.elapsed_time(after) / 1000
+            spent[str(phase)] = spent.get(str(phase), 0.0) + passed
+        return Seconds(**spent)
+
+    def _now(self) -> float | torch.cuda.Event:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
