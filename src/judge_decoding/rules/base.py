@@ -128,6 +128,8 @@ class Evidence:
             JudgeDecodingError: the drafter has none.
         """
         probs = self.draft_probs if self.draft_probs is not None else self.draft_distribution
+        if not self.draft_ids.shape[1]:
+            return self.target_probs[:, :0]
         if probs is None:
             raise JudgeDecodingError(
                 f"The rule {rule} compares the draft's probabilities with the target's, and this drafter has none "

@@ -22,7 +22,7 @@ class TopK(VerificationRule):
     """Keeps a token among the target's ``k`` most probable ones.
 
     The rank says nothing of the probability: where the target is sure, its second choice is a mistake. Not for
-    text in which single tokens decide (numbers, code). Strict at k = 1.
+    text in which single tokens decide (numbers, code). Strict at k = 1, above temperature 0 too.
     """
 
     name = "top_k"
@@ -34,7 +34,7 @@ class TopK(VerificationRule):
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or of rank k or better at its own position."""
-        return evidence.agreed | (evidence.token_ranks < self.k)
+        return evidence.agreed | ((evidence.token_ranks < self.k) & (self.k > 1))
 
 
 class MinProbability(VerificationRule):
