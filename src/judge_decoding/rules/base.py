@@ -72,12 +72,16 @@ class Evidence:
 
     @cached_property
     def token_ranks(self) -> Tensor:
-        """How many tokens the target prefers to every draft token [B, M]; 0 is its own choice."""
+        """How many tokens the target prefers to every draft token [B, M]; 0 is its own choice.
+
+        A token that logits processors have ruled out ranks behind any number.
+        """
         logits, ids = self.target_logits[:, :-1], self.draft_ids[..., None]
         own = logits.gather(-1, ids)
         # 16-bit logits tie often. The first of equals ranks first, as for argmax, or rank 0 would not be exact.
         first = torch.arange(logits.shape[-1], device=logits.device) < ids
-        return ((logits > own) | ((logits == own) & first)).sum(-1)
+        ranks = ((logits > own) | ((logits == own) & first)).sum(-1)
+        return ranks.masked_fill(own[..., 0] == -torch.inf, torch.iinfo(ranks.dtype).max)
 
     @cached_property
     def gaps(self) -> Tensor:
