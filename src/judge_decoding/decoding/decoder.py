@@ -261,7 +261,7 @@ class JudgeDecoder:
             sampling = replace(sampling, seed=seed)
         rule = self._rule(options.get("rule"), options.get("threshold"))
         for name, what in (("logprobs", "log-probabilities"), ("for_training", "training data")):
-            if options.get(name) and not rule.is_lossless:  # type: ignore[misc]
+            if options.get(name) and not rule.is_lossless:
                 raise JudgeDecodingError(
                     f"{what.capitalize()} of the target are asked for, but with {rule} some tokens are not the "
                     "target's own; use rule exact, or the judge at threshold 1."

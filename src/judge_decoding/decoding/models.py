@@ -147,9 +147,8 @@ class CachedLM:
         """Move every row's tokens to the last ``width`` columns. Keys carry their positions, so they may move."""
         order = self._live.long().argsort(dim=1, stable=True)[:, -width:]
         for layer in self._cache.layers:
-            index = order[:, None, :, None].to(layer.keys.device)
-            layer.keys = layer.keys.gather(2, index.expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3]))
-            layer.values = layer.values.gather(2, index.expand(-1, layer.values.shape[1], -1, layer.values.shape[3]))
+            assert isinstance(layer, DynamicLayer)  # see `can_batch`
+            layer.keys, layer.values = _take(layer.keys, order), _take(layer.values, order)
         self._live = self._live.gather(1, order)
 
     def select(self, rows: Sequence[int]) -> None:
@@ -171,6 +170,13 @@ class CachedLM:
                 f"The cache of {type(self.model).__name__} cannot take rejected tokens back (it has recurrent layers); "
                 "use a model with attention layers only, or decode without a draft."
             )
+
+
+def _take(states: Tensor | None, columns: Tensor) -> Tensor:
+    """``columns`` [B, C'] of keys or values [B, heads, C, D]."""
+    assert states is not None
+    index = columns[:, None, :, None].to(states.device)
+    return states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))
 
 
 def can_batch(model: PreTrainedModel) -> bool:

@@ -49,6 +49,6 @@ class Criteria:
         """How many of these tokens the answer keeps, if it ends among them."""
         for place, token in enumerate(token_ids):
             self._ids = torch.cat((self._ids, self._ids.new_tensor([[token]])), dim=1)
-            if bool(self._criteria(self._ids, None).all()):  # type: ignore[arg-type]  # no scores are kept
+            if bool(self._criteria(self._ids, None).all()):
                 return place + 1
         return None

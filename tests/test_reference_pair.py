@@ -1,9 +1,4 @@
-"""What a pair must pass before it is put into the package: the main job on it, asserted as counts and tokens.
-
-    python -m pytest recipes/reference_pair/accept_pair.py
-
-Once the pair is in, this file belongs to ``tests``.
-"""
+"""The main job on the embedded pair, asserted as counts and tokens."""
 
 from __future__ import annotations
 
