@@ -57,5 +57,16 @@ class Judge(VerificationRule):
         return evidence.agreed | rescued
 
     def scores(self, evidence: Evidence) -> Tensor | None:
-        """The head's probability that each draft token is correct [B, M]; None for an empty draft."""
-        return None if evidence.hidden is None else self.head.probability(evidence.hidden, evidence.draft_hidden)
+        """The head's probability that each draft token is correct [B, M]; None for an empty draft.
+
+        Raises:
+            JudgeDecodingError: the hidden states are not there.
+        """
+        if not evidence.draft_ids.shape[1]:
+            return None
+        if evidence.hidden is None:
+            raise JudgeDecodingError(
+                f"The rule {self} reads the target's hidden states at the draft tokens, and there are none; "
+                "use a rule that needs none, or a decoder that hands them over."
+            )
+        return self.head.probability(evidence.hidden, evidence.draft_hidden)
