@@ -141,8 +141,8 @@ def test_guards_stand_together() -> None:
         (lambda: Phase([], [2], "inside"), "empty marker"),
         (lambda: LoopGuard(0), "loop's tokens is 0"),
         (lambda: LoopGuard(4, 1), "loop's times is 1"),
-        (lambda: check_guards([Phase([1], [2], "inside"), Phase([1], [2], "outside")]), "contradict"),
-        (lambda: check_guards([Budget(1), Budget(2)]), "twice"),
+        (lambda: check_guards([Phase([1], [2], "inside"), Phase([1], [2], "outside")], list), "contradict"),
+        (lambda: check_guards([Budget(1), Budget(2)], list), "twice"),
     ],
 )
 def test_bad_guards(make: Callable[[], object], says: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from torch import Tensor
 
 from judge_decoding.decoding.models import Norm
 from judge_decoding.errors import JudgeDecodingError
-
-Value = int | float | bool | str
-"""What a rule's parameter can be in its spelling."""
+from judge_decoding.spelling import Value, spell
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,18 +257,7 @@ class VerificationRule(ABC):
         return AnyOf(self, other)
 
     def __repr__(self) -> str:
-        given = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
-        spelled = ", ".join(f"{k}={_spell(v)}" for k, v in given.items() if isinstance(v, int | float | str))
-        name = self.name or type(self).__name__
-        return f"{name}({spelled})" if spelled else name
-
-
-def _spell(value: Value) -> str:
-    """The shortest spelling of a value that reads back the same."""
-    if isinstance(value, str):
-        return value if value.isidentifier() and value not in ("True", "False") else repr(value)
-    short = f"{value:g}"
-    return short if isinstance(value, float) and float(short) == value else repr(value)
+        return spell(self, self.name or type(self).__name__)
 
 
 class AnyOf(VerificationRule):
