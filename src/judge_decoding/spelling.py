@@ -185,7 +185,7 @@ def _value(rule: str, parameter: Parameter, token: str) -> Value:
 
 
 def guess(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean ...?)" with the nearest of the known names, or nothing."""
+    """The nearest of the known names as a question in parentheses, or nothing."""
     near = difflib.get_close_matches(name[:40], list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
