@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case, read_cases, write_cases
-    from judge_decoding.decoding.decoder import Chunk, Generation, JudgeDecoder
-    from judge_decoding.decoding.drafting import Draft, Drafter, PromptLookup
-    from judge_decoding.decoding.loop import decode
-    from judge_decoding.decoding.rounds import Cause, Round, Stats
-    from judge_decoding.decoding.sampling import SamplingParams
+    from judge_decoding.decoding.decoder import Chunk, Generation, JudgeDecoder, Options
+    from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftFunction, DraftModel, PromptLookup
+    from judge_decoding.decoding.guards import Budget, Guard, LoopGuard, Overshoot, Phase, StrictStart, parse_guard
+    from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
+    from judge_decoding.decoding.loop import Request, decode
+    from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats
+    from judge_decoding.decoding.sampling import Sampler, SamplingParams
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
     from judge_decoding.judge.training import TrainingConfig, train_head
@@ -44,19 +46,29 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnyOf",
+    "Ask",
     "Block",
+    "Budget",
     "Cascade",
     "Case",
     "Cause",
     "Chunk",
+    "Confident",
+    "CostOptimal",
     "Draft",
+    "DraftFunction",
+    "DraftLength",
+    "DraftModel",
     "Drafter",
     "Ensemble",
     "EntropyGate",
     "Evidence",
     "Exact",
+    "Fixed",
     "Fuzzy",
     "Generation",
+    "Guard",
+    "Heuristic",
     "Judge",
     "JudgeDecoder",
     "JudgeDecodingError",
@@ -64,16 +76,24 @@ __all__ = [
     "JudgeHeadConfig",
     "KLJudge",
     "Lenience",
+    "LoopGuard",
     "MarginRatio",
     "Mentored",
     "MentoredSimple",
     "MinProbability",
+    "Options",
+    "Overshoot",
+    "Phase",
     "PromptLookup",
     "Relaxed",
+    "Request",
     "Round",
     "RunningSurprise",
+    "Sampler",
     "SamplingParams",
+    "Seconds",
     "Stats",
+    "StrictStart",
     "TopK",
     "TrainingConfig",
     "Typical",
@@ -81,6 +101,7 @@ __all__ = [
     "__version__",
     "available_rules",
     "decode",
+    "parse_guard",
     "parse_rule",
     "read_cases",
     "train_head",
@@ -90,19 +111,29 @@ __all__ = [
 # Where each public name lives. They are imported on first use, so that the command line starts at once.
 _HOMES = {
     "AnyOf": "judge_decoding.rules",
+    "Ask": "judge_decoding.decoding.drafting",
     "Block": "judge_decoding.rules",
+    "Budget": "judge_decoding.decoding.guards",
     "Cascade": "judge_decoding.rules",
     "Case": "judge_decoding.court.cases",
     "Cause": "judge_decoding.decoding.rounds",
     "Chunk": "judge_decoding.decoding.decoder",
+    "Confident": "judge_decoding.decoding.lengths",
+    "CostOptimal": "judge_decoding.decoding.lengths",
     "Draft": "judge_decoding.decoding.drafting",
+    "DraftFunction": "judge_decoding.decoding.drafting",
+    "DraftLength": "judge_decoding.decoding.lengths",
+    "DraftModel": "judge_decoding.decoding.drafting",
     "Drafter": "judge_decoding.decoding.drafting",
     "Ensemble": "judge_decoding.rules",
     "EntropyGate": "judge_decoding.rules",
     "Evidence": "judge_decoding.rules",
     "Exact": "judge_decoding.rules",
+    "Fixed": "judge_decoding.decoding.lengths",
     "Fuzzy": "judge_decoding.rules",
     "Generation": "judge_decoding.decoding.decoder",
+    "Guard": "judge_decoding.decoding.guards",
+    "Heuristic": "judge_decoding.decoding.lengths",
     "Judge": "judge_decoding.rules",
     "JudgeDecoder": "judge_decoding.decoding.decoder",
     "JudgeDecodingError": "judge_decoding.errors",
@@ -110,22 +141,31 @@ _HOMES = {
     "JudgeHeadConfig": "judge_decoding.judge.head",
     "KLJudge": "judge_decoding.rules",
     "Lenience": "judge_decoding.rules",
+    "LoopGuard": "judge_decoding.decoding.guards",
     "MarginRatio": "judge_decoding.rules",
     "Mentored": "judge_decoding.rules",
     "MentoredSimple": "judge_decoding.rules",
     "MinProbability": "judge_decoding.rules",
+    "Options": "judge_decoding.decoding.decoder",
+    "Overshoot": "judge_decoding.decoding.guards",
+    "Phase": "judge_decoding.decoding.guards",
     "PromptLookup": "judge_decoding.decoding.drafting",
     "Relaxed": "judge_decoding.rules",
+    "Request": "judge_decoding.decoding.loop",
     "Round": "judge_decoding.decoding.rounds",
     "RunningSurprise": "judge_decoding.rules",
+    "Sampler": "judge_decoding.decoding.sampling",
     "SamplingParams": "judge_decoding.decoding.sampling",
+    "Seconds": "judge_decoding.decoding.rounds",
     "Stats": "judge_decoding.decoding.rounds",
+    "StrictStart": "judge_decoding.decoding.guards",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.judge.training",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",
     "available_rules": "judge_decoding.rules",
     "decode": "judge_decoding.decoding.loop",
+    "parse_guard": "judge_decoding.decoding.guards",
     "parse_rule": "judge_decoding.rules",
     "read_cases": "judge_decoding.court.cases",
     "train_head": "judge_decoding.judge.training",
