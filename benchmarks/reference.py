@@ -157,8 +157,8 @@ def equal_accuracy(rows: list[dict[str, object]]) -> list[str]:
     lines = [
         "## At equal accuracy",
         "",
-        "For each setting of a rule that looks at one figure of the target (top_k: the token's rank, min_probability: its "
-        "probability), the judge's threshold that is at least as accurate and accepts most, at one draft length.",
+        "For each setting of a rule that looks at one figure of the target (top_k: the token's rank, min_probability: "
+        "its probability), the judge's threshold that is at least as accurate and accepts most, at one draft length.",
         "",
         "| rule | accuracy | accepted draft tokens per round | judge's threshold | accuracy | accepted |",
         "|---|---|---|---|---|---|",

@@ -269,3 +269,36 @@ def test_a_page_escapes_what_a_model_wrote() -> None:
 
 def test_the_tokenizer_fixture_has_the_words_the_cases_use(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenizer.unk_token_id not in tokenizer("one two good cat bad dog")["input_ids"]
+
+
+def test_generate_takes_guards_draft_lengths_and_stop_strings(
+    run: Run, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    record = tmp_path / "record.json"
+    args = ("generate", folders["target"], "red blue", "--draft", folders["draft"], "--judge", folders["judge"])
+    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60)
+    assert run(*args)[0] == 0
+    free = json.loads(record.read_text())
+    rescued = free["stats"]["rescued"]
+    assert rescued > 1
+    assert free["stats"]["rescued_by"] == {"judge": rescued}
+    assert run(*args, "--guard", "budget(tokens=0)", "--draft-length", "heuristic")[0] == 0
+    guarded = json.loads(record.read_text())
+    assert guarded["stats"]["rescued"] == 0
+    assert len({len(event["draft_ids"]) for event in guarded["rounds"]}) > 1
+    stop = free["text"].split()[2]
+    assert run(*args, "--stop", stop)[0] == 0
+    assert json.loads(record.read_text())["text"].endswith(stop)
+
+
+@pytest.mark.parametrize(
+    ("more", "phrase"),
+    [
+        (("--guard", "bugdet(tokens=1)"), "did you mean budget"),
+        (("--guard", "budget(tokens=1)", "--guard", "budget(tokens=2)"), "there twice"),
+        (("--draft-length", "nonsense"), "no draft length nonsense"),
+        (("--stop", ""), "stop string is empty"),
+    ],
+)
+def test_generate_refuses_bad_options(run: Run, folders: dict[str, Path], more: tuple[str, ...], phrase: str) -> None:
+    is_one_sentence(run("generate", folders["target"], "one", "--no-chat", *more), phrase)
