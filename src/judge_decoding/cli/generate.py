@@ -35,6 +35,8 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus; 1 is off.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Most probable tokens; 0 is off.")] = 0,
+    min_p: Annotated[float, typer.Option(help="Least probability, as a share of the best token's; 0 is off.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less; 1 is off.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
@@ -74,7 +76,9 @@ def generate(
     if draft_length not in POLICIES:
         raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
     guards = [parse_guard(spelling) for spelling in guard or []]
-    sampling = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    sampling = SamplingParams(
+        temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed
+    )
     if target == "reference":
         target, draft, judge = str(pair.TARGET), draft or str(pair.DRAFT), judge or str(pair.JUDGE)
     if rule is not None:  # what is wrong with it shows before the models are loaded
