@@ -75,7 +75,7 @@ def table(told: dict[str, object]) -> str:
     lines = [
         f"Made by `{told['command']}` on {told['machine']}. Tokens per second, median [min, max].",
         "",
-        "| text | plain | best fixed length | heuristic | confident | cost optimal | cost optimal over best fixed or plain |",
+        "| text | plain | best fixed length | heuristic | confident | cost optimal | over the best fixed or plain |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, speeds in told["tokens_per_second"].items():
