@@ -2,9 +2,10 @@
 
     make benchmark-reference            # or: python benchmarks/reference.py --out benchmarks/results
 
-Quality and acceptance do not depend on the machine and are counted once over all problems, the settings spread
-over the cores. Speed is measured afterwards, one process and one thread, the methods side by side, and told as
-the median of several repetitions with their spread. Draft lengths are tuned on calibration problems.
+Quality and acceptance do not depend on the machine and are counted once over all problems, the settings spread over
+the cores and decoded in batches, whose answers are those of one at a time. Speed is measured afterwards, one process
+and one thread, one answer at a time, the methods side by side, and told as the median of several repetitions with their
+spread. Draft lengths are tuned on calibration problems.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from judge_decoding.files import write_json, write_text
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.reference.trial import Method, Outcome, best_draft_length, compare
+from judge_decoding.reference.trial import count as counted
 
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_K = (2, 4, 8)
-MIN_PROBABILITY = (0.001, 0.003, 0.01, 0.03, 0.1)
+MIN_PROBABILITY = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def method(kind: str, value: float | None, length: int) -> Method:
@@ -57,7 +59,7 @@ def count(
 ) -> tuple[tuple[str, float | None, int], Outcome]:
     """One setting over all test problems."""
     torch.set_num_threads(1)
-    return setting, compare({"it": method(*setting)}, draw_many(0, "test", problems, family))["it"]
+    return setting, counted(method(*setting), draw_many(0, "test", problems, family))
 
 
 def quality(settings: list[tuple[str, float | None, int]], problems: int, family: str) -> list[dict[str, object]]:
@@ -133,6 +135,7 @@ def table(result: dict[str, object]) -> str:
                 f"{row['tokens_per_answer']:.1f} |"
             )
         lines.append("")
+    lines += equal_accuracy(result["quality"]["collection"])
     measured = result["speed"]
     lines += [
         f"## Speed, {measured['problems']} problems, median of {measured['repetitions']} [min, max]",
@@ -146,6 +149,35 @@ def table(result: dict[str, object]) -> str:
         value = measured[name]
         lines.append(f"| {name.replace('_', ' ')} | {value['median']:.2f} [{value['min']:.2f}, {value['max']:.2f}] |")
     return "\n".join(lines) + "\n"
+
+
+def equal_accuracy(rows: list[dict[str, object]]) -> list[str]:
+    """For every setting of a rival, the judge's setting that is at least as accurate and accepts most."""
+    judges = [row for row in rows if row["method"] == "judge"]
+    lines = [
+        "## At equal accuracy",
+        "",
+        "For each setting of a rule that looks at one figure of the target (top_k: the token's rank, min_probability: "
+        "its probability), the judge's threshold that is at least as accurate and accepts most, at one draft length.",
+        "",
+        "| rule | accuracy | accepted draft tokens per round | judge's threshold | accuracy | accepted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["method"] not in ("exact", "top_k", "min_probability"):
+            continue
+        name = row["method"] + (
+            f" {row['value']:g}" if row["value"] is not None else f", M = {row['num_draft_tokens']}"
+        )
+        as_good = [judge for judge in judges if judge["accuracy"] >= row["accuracy"]]
+        best = max(as_good, key=lambda judge: judge["accepted_per_round"], default=None)
+        cells = ["none", "-", "-"]
+        if best is not None:
+            cells = [f"{best['value']:g}", f"{best['accuracy']:.1%}", f"{best['accepted_per_round']:.2f}"]
+        lines.append(
+            f"| {name} | {row['accuracy']:.1%} | {row['accepted_per_round']:.2f} | " + " | ".join(cells) + " |"
+        )
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from judge_decoding import Case, JudgeHead, write_cases
+from judge_decoding import Case, JudgeHead, available_rules, write_cases
 from judge_decoding.cli import main as cli
 from tiny import WORDS, llama, word_tokenizer
 
@@ -89,6 +89,44 @@ def test_generate_shows_a_legend_and_figures(run: Run, folders: dict[str, Path])
         assert word in out
 
 
+def test_generate_by_a_rule(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    pair = ("generate", folders["target"], "one two", "--draft", folders["draft"], "--no-chat", "--max-new-tokens", 12)
+    exact = run(*pair, "--plain")[1]
+    assert run(*pair, "--plain", "--rule", "top_k(k=1) | kl_judge(tau=0)") == (0, exact, "")
+    code, _, _ = run(*pair, "--judge", folders["judge"], "--rule", "judge(threshold=0)", "--json", tmp_path / "record")
+    assert code == 0
+    assert json.loads((tmp_path / "record").read_text())["stats"]["correction"] == 0
+
+
+def test_rules_are_listed(run: Run) -> None:
+    code, out, _ = run("rules")
+    assert code == 0
+    assert "threshold=the head's" in out
+    assert "judge head" in out
+    assert all(name in out for name in available_rules())
+    rows = {row["name"]: row for row in json.loads(run("rules", "--json")[1])}
+    assert list(rows) == list(available_rules())
+    assert rows["top_k"]["required"] == ["k"]
+    assert rows["fuzzy"]["parameters"] == {"threshold": 0.1, "divergence": "js"}
+    assert rows["fuzzy"]["types"] == {"threshold": "float", "divergence": "str"}
+    assert rows["fuzzy"]["strict"] == {"threshold": 0.0}
+    assert rows["fuzzy"]["needs"] == ["draft probabilities"]
+    assert [name for name, row in rows.items() if row["lossless"]] == ["exact", "block"]
+    assert rows["judge"]["needs"] == ["judge head"]
+    assert all(row["summary"].endswith(".") for row in rows.values())
+
+
+def test_train_on_both_models(run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        "train", folders["target"], cases, "-o", tmp_path / "head", "--draft", folders["draft"], "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["draft"]["name_or_path"] == str(folders["draft"])
+    assert "last hidden state of both" in run("info", tmp_path / "head")[1]
+    pair = ("generate", folders["target"], "one two", "--draft", folders["draft"], "--max-new-tokens", 12, "--plain")
+    assert run(*pair, "--judge", tmp_path / "head")[0] == 0
+
+
 def test_generate_with_prompt_lookup(run: Run, folders: dict[str, Path]) -> None:
     assert run("generate", folders["target"], "one two one two", "--draft", "prompt-lookup", "--plain")[0] == 0
 
@@ -125,7 +163,7 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version")[1].startswith("judge-decoding ")
     code, out, _ = run("--help")
     assert code == 0
-    assert all(name in out for name in ("demo", "generate", "train", "info"))
+    assert all(name in out for name in ("demo", "generate", "train", "info", "rules"))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +179,14 @@ def test_version_and_help(run: Run) -> None:
         (("{target}", "one", "--judge", "{truncated}"), "damaged"),
         (("{target}", "one", "--judge", "{judge}", "--threshold", "1.5"), "between 0"),
         (("{target}", "one", "--threshold", "0.5"), "needs a judge"),
+        (("{missing}", "one", "--rule", "topk(k=3)"), "no rule topk (did you mean top_k?)"),
+        (("{missing}", "one", "--rule", "top_k(k=3"), "cannot be read"),
+        (("{missing}", "one", "--rule", "top_k(k=0)"), "top_k's k is 0"),
+        (("{missing}", "one", "--rule", ""), "The rule is empty"),
+        (("{target}", "one", "--rule", "judge"), "needs a judge head and there is none; give one (on the command line"),
+        (("{target}", "one", "--judge", "{judge}", "--rule", "judge(threshold=3)"), "between 0"),
+        (("{target}", "one", "--judge", "{judge}", "--rule", "exact", "--threshold", "1"), "not both"),
+        (("{target}", "one one", "--draft", "prompt-lookup", "--rule", "kl_judge"), "use a draft model"),
         (("{target}", "one", "--temperature", "-1"), "temperature is -1"),
         (("{target}", "one", "--dtype", "int8"), "dtype is int8"),
         (("{target}", "one", "--device", "nonsense"), "Cannot load the model"),
@@ -235,3 +281,36 @@ def test_a_page_escapes_what_a_model_wrote() -> None:
 
 def test_the_tokenizer_fixture_has_the_words_the_cases_use(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenizer.unk_token_id not in tokenizer("one two good cat bad dog")["input_ids"]
+
+
+def test_generate_takes_guards_draft_lengths_and_stop_strings(
+    run: Run, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    record = tmp_path / "record.json"
+    args = ("generate", folders["target"], "red blue", "--draft", folders["draft"], "--judge", folders["judge"])
+    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60)
+    assert run(*args)[0] == 0
+    free = json.loads(record.read_text())
+    rescued = free["stats"]["rescued"]
+    assert rescued > 1
+    assert free["stats"]["rescued_by"] == {"judge": rescued}
+    assert run(*args, "--guard", "budget(tokens=0)", "--draft-length", "heuristic")[0] == 0
+    guarded = json.loads(record.read_text())
+    assert guarded["stats"]["rescued"] == 0
+    assert len({len(event["draft_ids"]) for event in guarded["rounds"]}) > 1
+    stop = free["text"].split()[2]
+    assert run(*args, "--stop", stop)[0] == 0
+    assert json.loads(record.read_text())["text"].endswith(stop)
+
+
+@pytest.mark.parametrize(
+    ("more", "phrase"),
+    [
+        (("--guard", "bugdet(tokens=1)"), "did you mean budget"),
+        (("--guard", "budget(tokens=1)", "--guard", "budget(tokens=2)"), "there twice"),
+        (("--draft-length", "nonsense"), "no draft length nonsense"),
+        (("--stop", ""), "stop string is empty"),
+    ],
+)
+def test_generate_refuses_bad_options(run: Run, folders: dict[str, Path], more: tuple[str, ...], phrase: str) -> None:
+    is_one_sentence(run("generate", folders["target"], "one", "--no-chat", *more), phrase)

@@ -278,7 +278,18 @@ def test_any_json_as_configuration(scratch: Path, target: LlamaForCausalLM, head
 
 
 FIELDS = [
-    *("model_type", "version", "target", "layer", "norm", "polarity", "threshold", "labels", "num_draft_tokens"),
+    *(
+        "model_type",
+        "version",
+        "target",
+        "draft",
+        "layer",
+        "norm",
+        "polarity",
+        "threshold",
+        "labels",
+        "num_draft_tokens",
+    ),
     *("data", "calibration", "versions"),
     *("target__name_or_path", "target__architecture", "target__hidden_size", "target__num_hidden_layers"),
     "target__fingerprint",

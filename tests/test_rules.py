@@ -143,6 +143,14 @@ def test_a_score_at_the_threshold_is_not_above_it(judge_head: JudgeHead) -> None
     assert Judge(judge_head, 0.5).accept(seen)[0].tolist() == [False, False]
 
 
+def test_the_judge_needs_hidden_states(judge_head: JudgeHead) -> None:
+    with pytest.raises(JudgeDecodingError, match=r"judge\(threshold=0.5\) reads the target's hidden states"):
+        Judge(judge_head, 0.5).accept(evidence(0, 1))
+    nothing = Evidence(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, 1, 4))
+    assert Judge(judge_head, 0.5).scores(nothing) is None
+    assert Judge(judge_head, 0.5).accept(nothing).shape == (1, 0)
+
+
 def test_the_judge_takes_the_heads_own_threshold(judge_head: JudgeHead) -> None:
     own = JudgeHead(judge_head.config.model_copy(update={"threshold": 0.7}))
     assert Judge(own).threshold == 0.7

@@ -43,9 +43,12 @@ from judge_decoding import (
     TopK,
     custom_generate,
 )
-from judge_decoding.decoding.guards import StrictStart
+from judge_decoding.decoding.guards import Phase, StrictStart
 from judge_decoding.decoding.lengths import Heuristic
 from judge_decoding.integrations.transformers import JudgedOutput
+from judge_decoding.judge.head import TargetInfo
+from judge_decoding.reference import pair
+from judge_decoding.reference.problems import draw_many
 from tiny import (
     EOS,
     VOCAB_SIZE,
@@ -500,6 +503,33 @@ def test_more_that_is_refused(
     says("has an encoder", lambda: bart.generate(ids, custom_generate=custom_generate(weak), max_new_tokens=3))
 
 
+def test_a_judge_of_both_models_states_gets_them(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    small = llama(7, hidden_size=16)
+    judge = random_head(target, draft=TargetInfo.of(small))
+    expected = JudgeDecoder(target, tokenizer, small, judge).generate(torch.tensor(PROMPTS[0]), 20, threshold=0.4)
+    judged = custom_generate(small, judge, threshold=0.4)
+    target.generate(torch.tensor([PROMPTS[0]]), max_new_tokens=20, custom_generate=judged)
+    assert judged.rounds == (expected.rounds,)
+    assert judged.stats.rescuers["judge"] > 0
+    with pytest.raises(JudgeDecodingError, match="trained for"):
+        target.generate(
+            torch.tensor([[5]]), max_new_tokens=4, custom_generate=custom_generate(llama(8, hidden_size=16), judge)
+        )
+
+
+def test_the_reference_pair_says_the_same_in_transformers() -> None:
+    """The real thing: the embedded pair, its judge, its prompts, all in one padded batch."""
+    decoder, _ = pair.load_pair()
+    prompts = [decoder.encode(pair.prompt_of(problem))[0].tolist() for problem in draw_many(0, "test", 6)]
+    expected = decoder.generate_batch([torch.tensor(p) for p in prompts], 120)
+    judged = custom_generate(decoder.draft, decoder.judge)
+    output = decoder.target.generate(**padded(prompts), max_new_tokens=120, custom_generate=judged)
+    assert judged.rounds == tuple(one.rounds for one in expected)
+    for row, one in zip(output[:, max(map(len, prompts)) :].tolist(), expected, strict=True):
+        assert tuple(row[: len(one.token_ids)]) == one.token_ids
+    assert judged.stats.rescuers["judge"] > 0
+
+
 # The folder of a head.
 
 
@@ -574,6 +604,29 @@ def test_a_heads_folder_takes_what_the_method_takes(
     through_folder(loaded, folder, draft=weak, rule=Exact(), streamer=streamer)
     assert streamer.put_ == [[PROMPTS[0]], *([i] for i in exact[0, 7:].tolist())]
     assert streamer.ended == 1
+
+
+def test_a_heads_folder_takes_everything_by_name(
+    folders: dict[str, Path], loaded: PreTrainedModel, head: JudgeHead, weak: PreTrainedModel
+) -> None:
+    """As a program must whose options are texts; a guard's markers may be texts too."""
+    ids, folder = torch.tensor([PROMPTS[0]]), folders["judge"]
+    by_name: dict[str, Any] = {"rule": "top_k(k=3)", "draft_length": "heuristic", "guards": "strict_start(tokens=6)"}
+    judged = custom_generate(weak, rule=TopK(3), draft_length=Heuristic, guards=[StrictStart(6)])
+    expected = loaded.generate(ids, custom_generate=judged, max_new_tokens=20)
+    assert torch.equal(through_folder(loaded, folder, draft=weak, **by_name), expected)
+    phase = Phase((ids[0, 2],), (ids[0, 3],), "inside")  # one that never opens again
+    judged = custom_generate(weak, head, threshold=0.0, guards=[phase])
+    expected = loaded.generate(ids, custom_generate=judged, max_new_tokens=20)
+    words = [WORDS[int(i) - 4] for i in ids[0, 2:4]]
+    spelled = f"phase(begin={words[0]}, end={words[1]}, where=inside)"
+    assert torch.equal(through_folder(loaded, folder, draft=weak, threshold=0.0, guards=[spelled]), expected)
+    with pytest.raises(JudgeDecodingError, match="no tokenizer here"):
+        custom_generate(weak, guards=[Phase("one", "two")])
+    with pytest.raises(JudgeDecodingError, match="no draft length nonsense"):
+        through_folder(loaded, folder, draft=weak, draft_length="nonsense")
+    with pytest.raises(JudgeDecodingError, match="no rule"):
+        through_folder(loaded, folder, draft=weak, rule="nonsense")
 
 
 def test_a_heads_folder_refuses_in_one_sentence(

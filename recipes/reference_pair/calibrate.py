@@ -19,9 +19,9 @@ from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, best_draft_length, compare
+from judge_decoding.reference.trial import Method, best_draft_length, count
 
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--target", required=True)
     parser.add_argument("--draft", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--margin", type=float, default=0.005)
     parser.add_argument("--num-draft-tokens", type=int, default=16)
     args = parser.parse_args()
@@ -40,14 +40,13 @@ def main() -> None:
     head = JudgeHead.from_pretrained(args.head, target)
     decoder = JudgeDecoder(target, tokenizer, draft, head)
     problems = draw_many(0, "calibration", args.problems)
-    methods = {"target": Method(JudgeDecoder(target, tokenizer))}
-    methods |= {str(t): Method(decoder, Judge(head, t), args.num_draft_tokens) for t in THRESHOLDS}
-    bar = tqdm(total=len(methods) * len(problems))
-    outcomes = compare(methods, problems, bar.update)
-    bar.close()
-    own = outcomes.pop("target").accuracy
+    own = count(Method(JudgeDecoder(target, tokenizer)), problems).accuracy
+    outcomes = {
+        t: count(Method(decoder, Judge(head, t), args.num_draft_tokens), problems)
+        for t in tqdm(THRESHOLDS, leave=False)
+    }
     rows = [
-        {"threshold": float(t), "accuracy": o.accuracy, "accepted_per_round": o.stats.accepted_per_round}
+        {"threshold": t, "accuracy": o.accuracy, "accepted_per_round": o.stats.accepted_per_round}
         for t, o in outcomes.items()
     ]
     print(f"target {own:.3f}", *rows, sep="\n")

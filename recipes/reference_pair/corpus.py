@@ -81,9 +81,15 @@ def _computation(rng: random.Random) -> Step:
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, taste: Taste, slips: bool, size: int, practice_share: float
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    taste: Taste,
+    slips: bool,
+    size: int,
+    practice_share: float,
+    draft_share: float = 0.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless ``(input_ids, labels)``, both [size, T]: one document a row."""
+    """Endless ``(input_ids, labels)``, [size, T]: a document a row, ``draft_share`` of them to the draft's taste."""
     rng = random.Random(seed)
     ids = tokenizer.get_vocab()
     end = tokenizer.eos_token_id
@@ -91,7 +97,8 @@ def batches(
         rows = []
         for _ in range(size * 16):
             write = practice if rng.random() < practice_share else document
-            rows.append(write(rng, taste, slips))
+            other = draft_share and rng.random() < draft_share
+            rows.append(write(rng, DRAFT_TASTE if other else taste, slips))
         rows.sort(key=len)  # rows of one length together: little padding
         chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
         rng.shuffle(chunks)

@@ -22,7 +22,7 @@ from judge_decoding.judge.calibration import auc
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.training import encode
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, compare
+from judge_decoding.reference.trial import Method, count
 from judge_decoding.rules import Judge
 
 
@@ -70,9 +70,9 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, nargs="+", required=True)
     parser.add_argument("--held", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--problems", type=int, default=100)
+    parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--num-draft-tokens", type=int, default=16)
-    parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.6, 0.9))
+    parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.6, 0.9, 0.97))
     args = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer, target, draft = load_tokenizer(args.target), load_model(args.target), load_model(args.draft)
@@ -89,17 +89,17 @@ def main() -> None:
 
     problems = draw_many(0, "calibration", args.problems)
     rows = []
-    alone = compare({"target": Method(JudgeDecoder(target, tokenizer))}, problems)["target"]
+    alone = count(Method(JudgeDecoder(target, tokenizer)), problems)
     rows.append({"head": "target alone", "accuracy": alone.accuracy})
     print(rows[-1], flush=True)
     for name, head in tqdm(heads.items(), desc="decoding"):
         decoder = JudgeDecoder(target, tokenizer, draft, head)
-        methods = {str(t): Method(decoder, Judge(head, t), args.num_draft_tokens) for t in args.thresholds}
-        for threshold, outcome in compare(methods, problems).items():
+        for threshold in args.thresholds:
+            outcome = count(Method(decoder, Judge(head, threshold), args.num_draft_tokens), problems)
             rows.append(
                 {
                     "head": name,
-                    "threshold": float(threshold),
+                    "threshold": threshold,
                     "accuracy": outcome.accuracy,
                     "accepted_per_round": outcome.stats.accepted_per_round,
                 }

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--no-slips", action="store_true", help="the control: a corpus without slips")
     parser.add_argument("--practice", type=float, default=0.0, help="share of practice sheets among the documents")
+    parser.add_argument("--draft-share", type=float, default=0.0, help="share of documents to the draft's taste")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--keep", action="store_true", help="keep the model of every checkpoint")
@@ -83,6 +84,7 @@ def main() -> None:
         target and not args.no_slips,
         args.batch,
         args.practice,
+        args.draft_share,
     )
     weights = torch.ones(len(tokenizer))
     for token, index in tokenizer.get_vocab().items():

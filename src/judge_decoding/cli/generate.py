@@ -23,10 +23,23 @@ def generate(
     system: Annotated[str | None, typer.Option(help="System message, with --chat.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget.")] = 256,
     threshold: Annotated[float | None, typer.Option(help="The judge's threshold: 1 is exact, 0 keeps all.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Verification rule instead of the judge's, such as 'top_k(k=4)'; see rules.")
+    ] = None,
     num_draft_tokens: Annotated[int | None, typer.Option(min=1, help="Draft length.")] = None,
+    draft_length: Annotated[
+        str, typer.Option(help="How the draft length goes on: fixed, heuristic, confident or cost_optimal.")
+    ] = "fixed",
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(help="Where nothing may be rescued, such as 'strict_start(tokens=8)'; several times."),
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A string that ends the answer; several times.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus; 1 is off.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Most probable tokens; 0 is off.")] = 0,
+    min_p: Annotated[float, typer.Option(help="Least probability, as a share of the best token's; 0 is off.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less; 1 is off.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
@@ -44,6 +57,8 @@ def generate(
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
+    if rule is not None and threshold is not None:
+        raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
 
     import time
 
@@ -52,14 +67,25 @@ def generate(
 
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
     from judge_decoding.decoding.drafting import PromptLookup
+    from judge_decoding.decoding.guards import parse_guard
+    from judge_decoding.decoding.lengths import POLICIES
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
+    from judge_decoding.judge.head import JudgeHead
     from judge_decoding.reference import pair
     from judge_decoding.report.terminal import legend, token_text
+    from judge_decoding.rules import parse_rule
 
-    sampling = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    if draft_length not in POLICIES:
+        raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
+    guards = [parse_guard(spelling) for spelling in guard or []]
+    sampling = SamplingParams(
+        temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed
+    )
     if target == "reference":
         target, draft, judge = str(pair.TARGET), draft or str(pair.DRAFT), judge or str(pair.JUDGE)
+    if rule is not None:  # what is wrong with it shows before the models are loaded
+        parse_rule(rule, JudgeHead.from_pretrained(judge) if judge is not None else None)
     drafter = PromptLookup() if draft == "prompt-lookup" else draft
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     notes = Console(stderr=True)
@@ -70,7 +96,11 @@ def generate(
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
-    chunks = decoder.stream(messages if use_chat else text, max_new_tokens, threshold=threshold, sampling=sampling)
+    chunks = decoder.stream(
+        messages if use_chat else text, max_new_tokens,
+        threshold=threshold, rule=parse_rule(rule, decoder.judge) if rule else None, sampling=sampling,
+        draft_length=POLICIES[draft_length], guards=guards, stop=stop or (),
+    )  # fmt: skip
     console = Console(soft_wrap=True)
     written: list[Chunk] = []
     begin = time.perf_counter()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from judge_decoding.judge.head import JudgeHeadConfig
+    from judge_decoding.judge.head import JudgeHeadConfig, TargetInfo
 
 
 def info(
@@ -35,13 +35,14 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
     from rich.table import Table
     from rich.text import Text
 
-    target = config.target
+    draft = config.draft
     rows = {
         "head": str(place),
-        "target": f"{target.name_or_path} ({target.architecture}, hidden size {target.hidden_size}, "
-        f"{target.num_hidden_layers} layers)",
+        "target": _model(config.target),
+        **({"draft": _model(draft)} if draft else {}),
         **({"fits": f"yes, {fits}"} if fits else {}),
-        "reads": f"last hidden state, {config.norm} the final norm; gives the probability of {config.polarity}",
+        "reads": f"last hidden state{' of both' if draft else ''}, {config.norm} the final norm; gives the probability "
+        f"of {config.polarity}",
         "threshold": f"{config.threshold:.4g}",
         "draft length": str(config.num_draft_tokens or "not tuned"),
         "labels": config.labels,
@@ -52,3 +53,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
+
+
+def _model(info: TargetInfo) -> str:
+    return f"{info.name_or_path} ({info.architecture}, hidden size {info.hidden_size}, {info.num_hidden_layers} layers)"

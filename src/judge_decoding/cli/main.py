@@ -11,6 +11,7 @@ import typer
 from judge_decoding.cli.demo import demo
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
+from judge_decoding.cli.rules import rules
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
 
@@ -24,6 +25,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(train)
 app.command()(info)
+app.command()(rules)
 
 
 def _version(wanted: bool) -> None:

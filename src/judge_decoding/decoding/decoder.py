@@ -125,7 +125,7 @@ class JudgeDecoder:
         num_draft_tokens: int | None = None,
     ) -> None:
         if judge is not None:
-            judge.check_fits(target)
+            judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
             judge.to(target.device)
         self.target, self.tokenizer, self.judge = target, tokenizer, judge
         self.draft = draft
@@ -275,10 +275,14 @@ class JudgeDecoder:
             ids[0], rule, Sampler(sampling, self.target.device), min(max_new_tokens, self._room(ids)),
             length=options.get("draft_length", Fixed)(count),
             end_ids=self.end_ids,
-            guards=check_guards(options.get("guards", ())),
+            guards=check_guards(options.get("guards", ()), self._bare_ids),
             stop=StopStrings([strings] if isinstance(strings, str) else strings, self.tokenizer) if strings else None,
             logprobs=options.get("logprobs", False),
         )  # fmt: skip
+
+    def _bare_ids(self, text: str) -> list[int]:
+        """Token ids of a text without special tokens around it."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _finished(self, rounds: Sequence[Round], seconds: float) -> Generation:
         ids = tuple(token for event in rounds for token in event.token_ids)

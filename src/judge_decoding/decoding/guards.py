@@ -7,8 +7,9 @@ says no, verification is standard. Each is off unless asked for, and asked for b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.rules.base import Evidence
+from judge_decoding.spelling import construct, guess, read, spell
 
 
 @dataclass(slots=True)
@@ -35,9 +37,19 @@ class History:
 class Guard(ABC):
     """Permits or forbids rescues."""
 
+    name: ClassVar[str]
+    """The guard's name in its spelling."""
+
     @abstractmethod
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
         """Which of the wanted rescues, bool [M], may be; ``history`` ends where the draft begins."""
+
+    def bound(self, encode: Callable[[str], Sequence[int]]) -> Guard:
+        """The guard for a tokenizer; ``encode`` gives a text's token ids without special tokens around it."""
+        return self
+
+    def __repr__(self) -> str:
+        return spell(self, self.name)
 
 
 class StrictStart(Guard):
@@ -47,8 +59,10 @@ class StrictStart(Guard):
     2610.08678, which keeps 1 to 8 tokens strict).
     """
 
+    name = "strict_start"
+
     def __init__(self, tokens: int) -> None:
-        _check(tokens >= 1, "strict_start", "tokens", tokens, "1 or more")
+        _check(tokens >= 1, self, "tokens", tokens, "1 or more")
         self.tokens = tokens
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
@@ -60,8 +74,10 @@ class StrictStart(Guard):
 class Budget(Guard):
     """At most ``tokens`` rescued tokens in the whole answer (the cap of ASD, arXiv 2608.03447)."""
 
+    name = "budget"
+
     def __init__(self, tokens: int) -> None:
-        _check(tokens >= 0, "budget", "tokens", tokens, "0 or more")
+        _check(tokens >= 0, self, "tokens", tokens, "0 or more")
         self.tokens = tokens
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
@@ -77,8 +93,10 @@ class Overshoot(Guard):
     tell its probabilities counts as certain (q = 1).
     """
 
+    name = "overshoot"
+
     def __init__(self, ratio: float) -> None:
-        _check(ratio >= 1, "overshoot", "ratio", ratio, "1 or more")
+        _check(ratio >= 1, self, "ratio", ratio, "1 or more")
         self.ratio = ratio
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
@@ -91,17 +109,24 @@ class Overshoot(Guard):
 
 
 class Phase(Guard):
-    """Rescues only ``where`` ("inside" or "outside") the span between two marker tokens, such as a thinking phase.
+    """Rescues only ``where`` ("inside" or "outside") the span between two markers, such as a thinking phase.
 
-    ``begin`` and ``end`` are the markers' token ids. A phase may be open at the end of the prompt, as chat templates
-    of thinking models leave it.
+    ``begin`` and ``end`` are the markers as token ids, or as text, which the decoder turns into ids. A phase may be
+    open at the end of the prompt, as chat templates of thinking models leave it.
     """
 
-    def __init__(self, begin: Sequence[int], end: Sequence[int], where: str) -> None:
-        _check(where in ("inside", "outside"), "phase", "where", where, '"inside" or "outside"')
+    name = "phase"
+
+    def __init__(self, begin: str | Sequence[int], end: str | Sequence[int], where: str = "inside") -> None:
+        _check(where in ("inside", "outside"), self, "where", where, '"inside" or "outside"')
         if not begin or not end:
-            raise JudgeDecodingError("A phase has an empty marker; give the token ids that begin and end it.")
-        self.begin, self.end, self.where = tuple(begin), tuple(end), where
+            raise JudgeDecodingError("The guard phase has an empty marker; give what begins and what ends the phase.")
+        self.begin, self.end, self.where = begin, end, where
+
+    def bound(self, encode: Callable[[str], Sequence[int]]) -> Phase:
+        """The guard with its markers as token ids."""
+        begin, end = (tuple(encode(m)) if isinstance(m, str) else tuple(m) for m in (self.begin, self.end))
+        return Phase(begin, end, self.where)
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
         """Those on the right side; the markers themselves count as outside."""
@@ -114,10 +139,11 @@ class Phase(Guard):
     def _inside(self, ids: list[int]) -> list[bool]:
         flags: list[bool] = []
         open_ = False
+        begin, end = list(self.begin), list(self.end)
         for i in range(len(ids)):
-            closing = tuple(ids[i + 1 - len(self.end) : i + 1]) == self.end
+            closing = ids[max(i + 1 - len(end), 0) : i + 1] == end
             flags.append(open_ and not closing)
-            opening = tuple(ids[i + 1 - len(self.begin) : i + 1]) == self.begin
+            opening = ids[max(i + 1 - len(begin), 0) : i + 1] == begin
             open_ = opening or (open_ and not closing)
         return flags
 
@@ -128,13 +154,15 @@ class LoopGuard(Guard):
     A lossy rule can carry a draft's repetitions into the answer (arXiv 2607.08690); the target alone would leave them.
     """
 
+    name = "loop"
+
     def __init__(self, tokens: int = 8, times: int = 3) -> None:
-        _check(tokens >= 1, "loop", "tokens", tokens, "1 or more")
-        _check(times >= 2, "loop", "times", times, "2 or more")
+        _check(tokens >= 1, self, "tokens", tokens, "1 or more")
+        _check(times >= 2, self, "times", times, "2 or more")
         self.tokens, self.times = tokens, times
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Those before the repetition is complete."""
+        """Those up to the token that completes the last repetition."""
         draft, wanted = evidence.draft_ids[0].tolist(), rescued.tolist()
         ids = [*history.token_ids, *draft]
         flags = [*(cause is Cause.RESCUED for cause in history.causes), *wanted]
@@ -145,23 +173,43 @@ class LoopGuard(Guard):
             seen[gram] = seen.get(gram, 0) + 1
             if seen[gram] >= self.times and any(flags[end - self.tokens : end]):
                 places = torch.arange(len(rescued), device=rescued.device)
-                return rescued & (places < end - 1 - first)
+                return rescued & (places < end - first)
         return rescued
 
 
-def check_guards(guards: Sequence[Guard]) -> tuple[Guard, ...]:
-    """Check that the guards of one request go together.
+GUARDS: dict[str, type[Guard]] = {guard.name: guard for guard in (StrictStart, Budget, Overshoot, Phase, LoopGuard)}
+
+
+def parse_guard(spelling: str) -> Guard:
+    """The guard that ``spelling`` means, such as ``strict_start(tokens=8)``.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, an unknown guard or parameter, or a value out of range.
+    """
+    calls = read(spelling, "guard", "strict_start(tokens=8)")
+    if len(calls) != 1:
+        raise JudgeDecodingError(f"The guard {spelling!r} is several; give each by itself.")
+    ((name, tokens),) = calls
+    if name not in GUARDS:
+        raise JudgeDecodingError(
+            f"There is no guard {name[:40]}{guess(name, GUARDS)}; the guards are {', '.join(GUARDS)}."
+        )
+    return construct(GUARDS[name], name, tokens, "guard")
+
+
+def check_guards(guards: Sequence[Guard], encode: Callable[[str], Sequence[int]]) -> tuple[Guard, ...]:
+    """The guards of one request, for a tokenizer; see `Guard.bound`.
 
     Raises:
         JudgeDecodingError: one is there twice.
     """
-    names = [type(guard).__name__ for guard in guards]
+    names = [guard.name for guard in guards]
     for name in names:
         if names.count(name) > 1:
             raise JudgeDecodingError(f"The guard {name} is there twice and they may contradict each other; keep one.")
-    return tuple(guards)
+    return tuple(guard.bound(encode) for guard in guards)
 
 
-def _check(good: bool, guard: str, name: str, value: object, allowed: str) -> None:
+def _check(good: bool, guard: Guard, name: str, value: object, allowed: str) -> None:
     if not good:
-        raise JudgeDecodingError(f"The guard {guard}'s {name} is {value}; it must be {allowed}.")
+        raise JudgeDecodingError(f"The guard {guard.name}'s {name} is {value}; it must be {allowed}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from statistics import median
 
@@ -158,3 +158,12 @@ def _line(points: Iterable[tuple[int, float]]) -> tuple[float, float]:
 def _check_count(count: int) -> None:
     if count < 1:
         raise JudgeDecodingError(f"The draft length is {count}; it must be 1 or more.")
+
+
+POLICIES: dict[str, Callable[[int], DraftLength]] = {
+    "fixed": Fixed,
+    "heuristic": Heuristic,
+    "confident": Confident,
+    "cost_optimal": CostOptimal,
+}
+"""The policies by name, as on the command line."""

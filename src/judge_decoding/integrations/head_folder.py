@@ -5,7 +5,6 @@ The folder holds no code but an import of `generate_with_head`, so that it ages 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +23,15 @@ from transformers import (
 
 from judge_decoding.decoding.choices import AnyDraft
 from judge_decoding.decoding.drafting import PromptLookup
+from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
+from judge_decoding.decoding.lengths import POLICIES, DraftLength, Fixed
 from judge_decoding.decoding.loading import load_draft, load_tokenizer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_generate, custom_generate
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules import VerificationRule, parse_rule
 
-_OPTIONS = tuple(name for name in inspect.signature(custom_generate).parameters if name not in ("draft", "head"))
+_OPTIONS = ("threshold", "num_draft_tokens", "seed", "on_round")
 
 
 def generate_with_head(
@@ -40,6 +42,9 @@ def generate_with_head(
     judge: str | Path | JudgeHead | None = None,
     translate: bool = False,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    rule: str | VerificationRule | None = None,
+    guards: str | Sequence[str | Guard] = (),
+    draft_length: str | Callable[[int], DraftLength] = Fixed,
     stop_strings: str | list[str] | None = None,
     stopping_criteria: Sequence[StoppingCriteria] | None = None,
     **arguments: Any,  # noqa: ANN401  (those of generate)
@@ -53,10 +58,14 @@ def generate_with_head(
         assistant_model: the draft, under transformers' name for it.
         judge: another head: its folder or Hub name, or the head itself.
         translate: a draft loaded by name may have another vocabulary; see `TranslatingDraft`.
-        tokenizer: the target's, for ``stop_strings`` and for a draft by name; by default the one of the model's name.
+        tokenizer: the target's, for ``stop_strings``, guards with texts and a draft by name; by default the one of the
+            model's name.
+        rule: as for `custom_generate`, or its spelling, such as "top_k(k=4)".
+        guards: the same, such as "strict_start(tokens=8)".
+        draft_length: the same: "fixed", "heuristic", "confident" or "cost_optimal".
         stop_strings: as in ``generate``.
         stopping_criteria: as in ``generate``.
-        arguments: all others of ``generate``, and the options of `custom_generate`.
+        arguments: all others of ``generate``, and of `custom_generate`.
 
     Raises:
         JudgeDecodingError: as `custom_generate`; something cannot be loaded; no draft, or two.
@@ -67,17 +76,31 @@ def generate_with_head(
     head = judge if isinstance(judge, JudgeHead) else JudgeHead.from_pretrained(judge)
     if (draft is None) == (assistant_model is None):
         raise JudgeDecodingError('Judge decoding takes one draft; give a model, its name or "prompt-lookup" as draft.')
+    if isinstance(draft_length, str) and draft_length not in POLICIES:
+        raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
+
+    def its_tokenizer() -> PreTrainedTokenizerBase:
+        """Loaded only where it is needed."""
+        return _load_tokenizer(model.config.name_or_path) if tokenizer is None else tokenizer
+
     drafter = assistant_model if draft is None else draft
     if drafter == "prompt-lookup":
         drafter = PromptLookup()
     elif isinstance(drafter, str | Path):
-        tokenizer = tokenizer or _load_tokenizer(model.config.name_or_path)
-        drafter = _load_draft(str(drafter), tokenizer, translate, str(model.device), model.dtype)
+        drafter = _load_draft(str(drafter), its_tokenizer(), translate, str(model.device), model.dtype)
     criteria = StoppingCriteriaList(stopping_criteria or [])
     if stop_strings:
-        criteria.append(StopStringCriteria(tokenizer or _load_tokenizer(model.config.name_or_path), stop_strings))
-    options = {name: arguments.pop(name) for name in _OPTIONS if name in arguments}
-    method = custom_generate(drafter, head, **options)
+        criteria.append(StopStringCriteria(its_tokenizer(), stop_strings))
+    method = custom_generate(
+        drafter, head,
+        parse_rule(rule, head) if isinstance(rule, str) else rule,
+        guards=check_guards(
+            [parse_guard(g) if isinstance(g, str) else g for g in ([guards] if isinstance(guards, str) else guards)],
+            lambda text: its_tokenizer()(text, add_special_tokens=False)["input_ids"],
+        ),
+        draft_length=POLICIES[draft_length] if isinstance(draft_length, str) else draft_length,
+        **{name: arguments.pop(name) for name in _OPTIONS if name in arguments},
+    )  # fmt: skip
     # The class's own generate: the model's may be the one that led here.
     generate = cast(Callable[..., Tensor | JudgedOutput], GenerationMixin.generate)
     return generate(model, custom_generate=method, stopping_criteria=criteria, **arguments)

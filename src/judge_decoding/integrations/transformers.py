@@ -90,7 +90,7 @@ def custom_generate(
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
         num_draft_tokens: draft length M; by default the head's own best one, or 16.
         draft_length: a draft-length policy, made with M for each row.
-        guards: where no token may be rescued.
+        guards: where no token may be rescued; markers of a phase as token ids.
         seed: with ``do_sample``, row i draws with seed + i, so that a call repeats. By default seeds are drawn from
             torch's global generator, so that ``torch.manual_seed`` before ``generate`` repeats it, as for its own
             methods (though not with the same tokens).
@@ -103,8 +103,14 @@ def custom_generate(
     """
     return CustomGenerate(
         draft, head, choose_rule(head, rule, threshold), choose_num_draft_tokens(head, num_draft_tokens),
-        draft_length, check_guards(guards), seed, on_round,
+        draft_length, check_guards(guards, _no_text), seed, on_round,
     )  # fmt: skip
+
+
+def _no_text(text: str) -> list[int]:
+    raise JudgeDecodingError(
+        f"A guard has the text {text!r} for a marker, and there is no tokenizer here; give the marker's token ids."
+    )
 
 
 @dataclass
@@ -159,7 +165,7 @@ class CustomGenerate:
         if streamer is not None and len(input_ids) > 1:
             raise JudgeDecodingError(f"A streamer shows one answer and there are {len(input_ids)}; leave it out.")
         if self._head is not None:
-            self._head.check_fits(model)
+            self._head.check_fits(model, self._draft if isinstance(self._draft, PreTrainedModel) else None)
             self._head.to(model.device)
         requests = [
             self._request(model, input_ids, row, live[row], logits_processor, stopping_criteria, seed)

@@ -13,14 +13,14 @@ tags: [judge-decoding, speculative-decoding, custom_generate]
 ---
 # Judge head for {base_model}
 
-A linear layer of {numbers} numbers on the last hidden state ({norm} the final norm) of `{architecture}`. For a
+A linear layer of {numbers} numbers on the last hidden state ({norm} the final norm) of `{architecture}`{too}. For a
 draft token it gives the probability that the token is *correct*, so that speculative decoding keeps correct
 tokens which the target would have worded otherwise (Judge Decoding, arXiv 2501.19309).
 
 ```python
 from judge_decoding import JudgeDecoder
 
-decoder = JudgeDecoder.from_pretrained({base_model!r}, draft="THE-DRAFT-MODEL", judge="THIS-REPOSITORY")
+decoder = JudgeDecoder.from_pretrained({base_model!r}, draft={draft!r}, judge="THIS-REPOSITORY")
 print(decoder.generate("Your prompt", max_new_tokens=256).text)
 ```
 
@@ -55,11 +55,13 @@ was trained on; measure its cost on yours before you rely on it.
 
 def model_card(config: dict[str, Any]) -> str:
     """The card, as Markdown, of a head with this configuration."""
-    target = config["target"]
+    target, draft = config["target"], config["draft"]
     return _CARD.format(
         base_model=target["name_or_path"],
         architecture=target["architecture"],
-        numbers=target["hidden_size"] + 1,
+        draft=draft["name_or_path"] if draft else "THE-DRAFT-MODEL",
+        too=f" and on that of its draft, `{draft['architecture']}`" if draft else "",
+        numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
         norm=config["norm"],
         threshold=config["threshold"],
         labels=config["labels"],

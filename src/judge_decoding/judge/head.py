@@ -66,6 +66,8 @@ class JudgeHeadConfig(BaseModel):
     model_type: Literal["judge_head"] = "judge_head"
     version: Literal[1] = 1
     target: TargetInfo
+    draft: TargetInfo | None = None
+    """The draft model whose hidden states the head reads too; None for a head on the target alone."""
     layer: Literal[-1] = -1
     norm: Norm = "before"
     polarity: Literal["correct"] = "correct"
@@ -75,6 +77,11 @@ class JudgeHeadConfig(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def input_size(self) -> int:
+        """How many numbers the head reads at a token: the target's hidden size, plus the draft's if it reads that."""
+        return self.target.hidden_size + (self.draft.hidden_size if self.draft else 0)
 
 
 def _fingerprint(model: PreTrainedModel) -> list[float]:
@@ -86,49 +93,49 @@ def _fingerprint(model: PreTrainedModel) -> list[float]:
 class JudgeHead(nn.Module):
     """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's last hidden state *at* it.
 
-    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers.
+    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers. A head with
+    ``config.draft`` reads the draft model's state at the token, too: h is [draft's; target's], the features of
+    AutoJudge (arXiv 2504.20039).
     """
 
     def __init__(self, config: JudgeHeadConfig) -> None:
         super().__init__()
         self.config = config
-        self.linear = nn.Linear(config.target.hidden_size, 1)
+        self.linear = nn.Linear(config.input_size, 1)
         self.requires_grad_(False)
 
-    def probability(self, hidden: Tensor) -> Tensor:
-        """Probability of CORRECT for hidden states [..., H], in float32: [...]."""
-        return torch.sigmoid(self.linear(hidden.float())[..., 0])
+    def probability(self, hidden: Tensor, draft_hidden: Tensor | None = None) -> Tensor:
+        """Probability of CORRECT [...] from the target's states [..., H] and, if read, the draft's [..., Hd].
+
+        Raises:
+            JudgeDecodingError: the draft's states are missing, or of another size.
+        """
+        draft = self.config.draft
+        if draft is None:
+            return torch.sigmoid(self.linear(hidden.float())[..., 0])
+        if draft_hidden is None:
+            raise JudgeDecodingError(
+                "This judge head reads the draft model's hidden states too, and this drafter has none; "
+                f"use the draft it was trained with, {draft.name_or_path or 'a model without a name'}."
+            )
+        if draft_hidden.shape[-1] != draft.hidden_size:
+            raise JudgeDecodingError(_misfit("draft", draft, "hidden size", draft.hidden_size, draft_hidden.shape[-1]))
+        states = torch.cat((draft_hidden.float(), hidden.float()), -1)
+        return torch.sigmoid(self.linear(states)[..., 0])
 
     forward = probability
 
-    def check_fits(self, model: PreTrainedModel) -> None:
-        """Check that ``model`` is the target this head was trained on.
+    def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
+        """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.
+
+        A head that reads the target alone fits any draft.
 
         Raises:
             JudgeDecodingError: architecture, size, depth or weights differ.
         """
-        ours = self.config.target
-        final_norm(model)
-        theirs = TargetInfo.of(model)
-        our_name, their_name = (info.name_or_path or "a model without a name" for info in (ours, theirs))
-        for field, name in (
-            ("hidden_size", "hidden size"),
-            ("num_hidden_layers", "number of layers"),
-            ("architecture", "architecture"),
-        ):
-            mine, its = getattr(ours, field), getattr(theirs, field)
-            if mine != its:
-                raise JudgeDecodingError(
-                    f"This judge head was trained for {our_name} ({name} {mine}), but the target is "
-                    f"{their_name} ({name} {its}); give the target it was trained for, or train a head."
-                )
-        # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
-        slack = 0.02 * max(abs(value) for value in ours.fingerprint)
-        if not all(abs(a - b) <= slack for a, b in zip(ours.fingerprint, theirs.fingerprint, strict=True)):
-            raise JudgeDecodingError(
-                f"This judge head was trained for {our_name}, and the target {their_name} has the "
-                "same shape but other weights; give the target it was trained for, or train a head."
-            )
+        _check_same("target", self.config.target, model)
+        if draft is not None and self.config.draft is not None:
+            _check_same("draft", self.config.draft, draft)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
@@ -151,15 +158,18 @@ class JudgeHead(nn.Module):
             write_text(folder / name, text)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, target: PreTrainedModel | None = None) -> Self:
+    def from_pretrained(
+        cls, name_or_path: str | Path, target: PreTrainedModel | None = None, draft: PreTrainedModel | None = None
+    ) -> Self:
         """Load a head from a folder or from a Hub repository.
 
         Args:
             name_or_path: a folder that `save_pretrained` wrote, or a repository name such as ``"me/my-judge"``.
             target: when given, the head is checked against it.
+            draft: the same, for a head that reads the draft's hidden states, too.
 
         Raises:
-            JudgeDecodingError: nothing there, a damaged or foreign file, or a head for another target.
+            JudgeDecodingError: nothing there, a damaged or foreign file, or a head for another target or draft.
         """
         folder = _resolve(name_or_path)
         text = read_text(folder / CONFIG, "the judge head's configuration")
@@ -176,13 +186,13 @@ class JudgeHead(nn.Module):
             raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.") from error
         except (SafetensorError, RuntimeError, OSError) as error:
             raise JudgeDecodingError(
-                f"{folder / WEIGHTS} is damaged or does not hold {config.target.hidden_size} weights and a bias; "
+                f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias; "
                 "save or fetch the head again."
             ) from error
         if not all(value.isfinite().all() for value in head.state_dict().values()):
             raise JudgeDecodingError(f"{folder / WEIGHTS} holds numbers that are not finite; train the head again.")
         if target is not None:
-            head.check_fits(target)
+            head.check_fits(target, draft)
         return head
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -195,6 +205,36 @@ class JudgeHead(nn.Module):
             self.save_pretrained(folder)
             api.upload_folder(repo_id=repo_id, folder_path=folder)
         return str(url)
+
+
+def _misfit(role: str, ours: TargetInfo, what: str, mine: object, its: object, their_name: str = "") -> str:
+    """The sentence for a model that is not the one a head was trained on."""
+    return (
+        f"This judge head was trained for {ours.name_or_path or 'a model without a name'} ({what} {mine}), but the "
+        f"{role} is {their_name or 'another'} ({what} {its}); give the {role} it was trained for, or train a head."
+    )
+
+
+def _check_same(role: str, ours: TargetInfo, model: PreTrainedModel) -> None:
+    """Check that ``model`` is the one that ``ours`` describes; ``role`` is target or draft."""
+    final_norm(model)
+    theirs = TargetInfo.of(model)
+    our_name, their_name = (info.name_or_path or "a model without a name" for info in (ours, theirs))
+    for field, name in (
+        ("hidden_size", "hidden size"),
+        ("num_hidden_layers", "number of layers"),
+        ("architecture", "architecture"),
+    ):
+        mine, its = getattr(ours, field), getattr(theirs, field)
+        if mine != its:
+            raise JudgeDecodingError(_misfit(role, ours, name, mine, its, their_name))
+    # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
+    slack = 0.02 * max(abs(value) for value in ours.fingerprint)
+    if not all(abs(a - b) <= slack for a, b in zip(ours.fingerprint, theirs.fingerprint, strict=True)):
+        raise JudgeDecodingError(
+            f"This judge head was trained for {our_name}, and the {role} {their_name} has the "
+            f"same shape but other weights; give the {role} it was trained for, or train a head."
+        )
 
 
 def _resolve(name_or_path: str | Path) -> Path:

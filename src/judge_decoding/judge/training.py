@@ -131,6 +131,7 @@ def train_head(
     cases: Sequence[Case],
     config: TrainingConfig | None = None,
     *,
+    draft: PreTrainedModel | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> JudgeHead:
     """Train a judge head for ``target`` on labelled answers.
@@ -142,10 +143,12 @@ def train_head(
         tokenizer: its tokenizer, a fast one (character offsets are needed).
         cases: labelled answers, with and without errors.
         config: how to train.
-        progress: told the number of cases as they are read.
+        draft: a draft model of the same vocabulary, for a head that reads its hidden states too (AutoJudge's
+            features); such a head works with this draft only.
+        progress: told the number of cases as they are read, by each model.
 
     Raises:
-        JudgeDecodingError: no cases, cases of one verdict only, a case longer than the target's context, or a
+        JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, or a
             tokenizer without offsets or for another model.
     """
     config = config or TrainingConfig()
@@ -156,13 +159,18 @@ def train_head(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
         )
     examples = [encode(case, tokenizer, config.after_error) for case in cases]
-    _check_readable(target, examples)
-    states = hidden_states(target, [example.ids for example in examples], config.norm, progress=progress)
+    models = {"target": target} if draft is None else {"draft": draft, "target": target}
+    for role, model in models.items():
+        _check_readable(role, model, examples)
+    sequences = [example.ids for example in examples]
+    read = [hidden_states(model, sequences, config.norm, progress=progress) for model in models.values()]
+    states = [torch.cat(parts, -1) for parts in zip(*read, strict=True)]
     features, labels, held = _tokens(cases, examples, states, config)
     fitted, figures = _fit(features, labels, held, config)
     head = JudgeHead(
         JudgeHeadConfig(
             target=TargetInfo.of(target),
+            draft=None if draft is None else TargetInfo.of(draft),
             norm=config.norm,
             labels=f"after the error: {config.after_error}",
             threshold=figures["threshold"],
@@ -186,19 +194,19 @@ def train_head(
     return head
 
 
-def _check_readable(target: PreTrainedModel, examples: Sequence[Example]) -> None:
-    last = target.get_input_embeddings().get_parameter("weight").shape[0] - 1
-    context = getattr(target.config.get_text_config(), "max_position_embeddings", None)
+def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Example]) -> None:
+    last = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for number, example in enumerate(examples, start=1):
         if context and len(example.ids) > context:
             raise JudgeDecodingError(
-                f"Case {number} has {len(example.ids)} tokens and the target's context is {context}; "
+                f"Case {number} has {len(example.ids)} tokens and the {role}'s context is {context}; "
                 "shorten or remove it."
             )
         if max(example.ids, default=0) > last:
             raise JudgeDecodingError(
-                f"Case {number} has token id {max(example.ids)}, but the target knows 0 to {last}; "
-                "use the target's own tokenizer."
+                f"Case {number} has token id {max(example.ids)}, but the {role} knows 0 to {last}; "
+                f"use the target's own tokenizer{'' if role == 'target' else ', and a draft that shares it'}."
             )
 
 

@@ -1,8 +1,43 @@
 """Verification rules: who decides which draft tokens stay."""
 
 from judge_decoding.rules.base import AnyOf, Evidence, VerificationRule
-from judge_decoding.rules.exact import Exact
+from judge_decoding.rules.divergence import Fuzzy, KLJudge
+from judge_decoding.rules.exact import Block, Exact
 from judge_decoding.rules.judge import Judge
-from judge_decoding.rules.likelihood import MinProbability, TopK
+from judge_decoding.rules.likelihood import (
+    EntropyGate,
+    MarginRatio,
+    MinProbability,
+    Relaxed,
+    RunningSurprise,
+    TopK,
+    Typical,
+)
+from judge_decoding.rules.mixture import Cascade, Ensemble
+from judge_decoding.rules.ratio import Lenience, Mentored, MentoredSimple
+from judge_decoding.rules.spelling import available_rules, parse_rule
 
-__all__ = ["AnyOf", "Evidence", "Exact", "Judge", "MinProbability", "TopK", "VerificationRule"]
+__all__ = [
+    "AnyOf",
+    "Block",
+    "Cascade",
+    "Ensemble",
+    "EntropyGate",
+    "Evidence",
+    "Exact",
+    "Fuzzy",
+    "Judge",
+    "KLJudge",
+    "Lenience",
+    "MarginRatio",
+    "Mentored",
+    "MentoredSimple",
+    "MinProbability",
+    "Relaxed",
+    "RunningSurprise",
+    "TopK",
+    "Typical",
+    "VerificationRule",
+    "available_rules",
+    "parse_rule",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from torch import Tensor
 
 from judge_decoding.decoding.models import Norm
 from judge_decoding.errors import JudgeDecodingError
-
-Value = int | float | bool | str
-"""What a rule's parameter can be in its spelling."""
+from judge_decoding.spelling import Value, spell
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +69,16 @@ class Evidence:
 
     @cached_property
     def token_ranks(self) -> Tensor:
-        """How many tokens the target prefers to every draft token [B, M]; 0 is its own choice."""
+        """How many tokens the target prefers to every draft token [B, M]; 0 is its own choice.
+
+        A token that logits processors have ruled out ranks behind any number.
+        """
         logits, ids = self.target_logits[:, :-1], self.draft_ids[..., None]
         own = logits.gather(-1, ids)
         # 16-bit logits tie often. The first of equals ranks first, as for argmax, or rank 0 would not be exact.
         first = torch.arange(logits.shape[-1], device=logits.device) < ids
-        return ((logits > own) | ((logits == own) & first)).sum(-1)
+        ranks = ((logits > own) | ((logits == own) & first)).sum(-1)
+        return ranks.masked_fill(own[..., 0] == -torch.inf, torch.iinfo(ranks.dtype).max)
 
     @cached_property
     def gaps(self) -> Tensor:
@@ -128,12 +129,22 @@ class Evidence:
             JudgeDecodingError: the drafter has none.
         """
         probs = self.draft_probs if self.draft_probs is not None else self.draft_distribution
+        if not self.draft_ids.shape[1]:
+            return self.target_probs[:, :0]
         if probs is None:
             raise JudgeDecodingError(
                 f"The rule {rule} compares the draft's probabilities with the target's, and this drafter has none "
                 "(prompt lookup, for one, only copies); use a draft model, or a rule that needs none."
             )
         return probs
+
+    @cached_property
+    def drawn_from(self) -> Tensor:
+        """What the draft tokens were drawn from [B, M, V]: the draft's distributions, or one-hots of a greedy draft."""
+        if self.draft_probs is not None:
+            return self.draft_probs
+        size = self.target_logits.shape[-1]
+        return torch.nn.functional.one_hot(self.draft_ids, size).to(self.target_logits)
 
     def target_at(self, position: int | Tensor) -> Tensor:
         """The target's distribution at one position of each row [B, V]; ``position`` is one for all or [B]."""
@@ -222,6 +233,15 @@ class VerificationRule(ABC):
         given = self.STRICT or {}
         return self.lossless or (bool(given) and all(getattr(self, k) == v for k, v in given.items()))
 
+    def require(self, parameter: str, good: bool, allowed: str) -> None:
+        """Check a parameter, which is an attribute by now.
+
+        Raises:
+            JudgeDecodingError: it is not ``good``, that is, not what ``allowed`` says in words.
+        """
+        if not good:
+            raise JudgeDecodingError(f"{self.name}'s {parameter} is {getattr(self, parameter)}; it must be {allowed}.")
+
     @classmethod
     def strict(cls, **others: Any) -> Self:  # noqa: ANN401  (what else the constructor needs)
         """The rule at its strict setting; ``others`` are further arguments, such as a judge's head.
@@ -237,18 +257,7 @@ class VerificationRule(ABC):
         return AnyOf(self, other)
 
     def __repr__(self) -> str:
-        given = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        spelled = ", ".join(f"{k}={_spell(v)}" for k, v in given.items() if isinstance(v, int | float | str))
-        name = self.name or type(self).__name__
-        return f"{name}({spelled})" if spelled else name
-
-
-def _spell(value: Value) -> str:
-    """The shortest spelling of a value that reads back the same."""
-    if isinstance(value, str):
-        return value if value.isidentifier() and value not in ("True", "False") else repr(value)
-    short = f"{value:g}"
-    return short if isinstance(value, float) and float(short) == value else repr(value)
+        return spell(self, self.name or type(self).__name__)
 
 
 class AnyOf(VerificationRule):

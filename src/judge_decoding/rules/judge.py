@@ -1,8 +1,8 @@
-"""The judge: a token stays if a linear head on the target's hidden state at it says it is correct."""
+"""The judge: a token stays if a linear head on the hidden states at it says it is correct."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,20 +27,25 @@ def check_threshold(threshold: float) -> None:
 class Judge(VerificationRule):
     """Standard verification OR ``sigmoid(w·h + b) > threshold`` (Judge Decoding, section 4).
 
-    At threshold 0 every token stays, at 1 only what standard verification keeps.
+    h is the target's hidden state at the token or, for a head trained with a draft model, the draft's and the
+    target's, as in AutoJudge (arXiv 2504.20039). At threshold 0 every token stays, at 1 only what standard
+    verification keeps. The judge tosses no coin: it does the same at every temperature, and the token after a
+    rejection is drawn from ``norm((p-q)+)``. It guarantees what its calibration measured, on text like that of its
+    training. Not for other text, nor for other models. Strict at threshold = 1.
 
     Raises:
         JudgeDecodingError: the threshold is not between 0 and 1.
     """
 
     name = "judge"
-    STRICT = MappingProxyType({"threshold": 1.0})
+    STRICT: ClassVar = {"threshold": 1.0}
 
     def __init__(self, head: JudgeHead, threshold: float | None = None) -> None:
         self.head = head
         self.threshold = head.config.threshold if threshold is None else threshold
         check_threshold(self.threshold)
         self.norm = head.config.norm
+        self.needs_draft_hidden = head.config.draft is not None
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or scored above the threshold."""
@@ -52,5 +57,16 @@ class Judge(VerificationRule):
         return evidence.agreed | rescued
 
     def scores(self, evidence: Evidence) -> Tensor | None:
-        """The head's probability that each draft token is correct [B, M]; None for an empty draft."""
-        return None if evidence.hidden is None else self.head.probability(evidence.hidden)
+        """The head's probability that each draft token is correct [B, M]; None for an empty draft.
+
+        Raises:
+            JudgeDecodingError: the hidden states are not there.
+        """
+        if not evidence.draft_ids.shape[1]:
+            return None
+        if evidence.hidden is None:
+            raise JudgeDecodingError(
+                f"The rule {self} reads the target's hidden states at the draft tokens, and there are none; "
+                "use a rule that needs none, or a decoder that hands them over."
+            )
+        return self.head.probability(evidence.hidden, evidence.draft_hidden)

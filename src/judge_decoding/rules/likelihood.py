@@ -1,42 +1,175 @@
-"""Rules that look only at how probable the target finds the draft token: the trivial detectors of an error."""
+"""Rules that look only at how probable the target finds the draft token.
+
+All of them keep what standard verification keeps, and rescue more. Probabilities are the target's after the logits
+processors; at temperature 0, the softmax of its logits. None guarantees anything about the output's distribution,
+except that each rescued token was, by itself, one that its criterion calls probable. The papers that draw the token
+after a rejection from p do so because they leave standard verification out; here it is drawn from ``norm((p-q)+)``,
+so that a strict setting is lossless above temperature 0 too.
+"""
 
 from __future__ import annotations
 
-from types import MappingProxyType
+import math
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.rules.base import Evidence, VerificationRule
 
 
 class TopK(VerificationRule):
-    """Keeps a token among the target's ``k`` most probable ones; at k = 1 and temperature 0 it is exact."""
+    """Keeps a token among the target's ``k`` most probable ones.
+
+    The rank says nothing of the probability: where the target is sure, its second choice is a mistake. Not for
+    text in which single tokens decide (numbers, code). Strict at k = 1, above temperature 0 too.
+    """
 
     name = "top_k"
-    STRICT = MappingProxyType({"k": 1})
+    STRICT: ClassVar = {"k": 1}
 
     def __init__(self, k: int) -> None:
-        if k < 1:
-            raise JudgeDecodingError(f"top_k's k is {k}; it must be 1 or more.")
         self.k = k
+        self.require("k", k >= 1, "1 or more")
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or of rank k or better at its own position."""
-        return evidence.agreed | (evidence.token_ranks < self.k)
+        return evidence.agreed | ((evidence.token_ranks < self.k) & (self.k > 1))
 
 
 class MinProbability(VerificationRule):
-    """Keeps a token to which the target gives a probability above ``p``; at p = 1 it is exact."""
+    """Keeps a token to which the target gives a probability above ``p``.
+
+    Not for high temperatures, where no token is probable. Strict at p = 1.
+    """
 
     name = "min_probability"
-    STRICT = MappingProxyType({"p": 1.0})
+    STRICT: ClassVar = {"p": 1.0}
 
     def __init__(self, p: float) -> None:
-        if not 0 <= p <= 1:
-            raise JudgeDecodingError(f"min_probability's p is {p}; it must be between 0 and 1.")
         self.p = p
+        self.require("p", 0 <= p <= 1, "between 0 and 1")
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or probable enough."""
         return evidence.agreed | (evidence.token_probs > self.p)
+
+
+class MarginRatio(VerificationRule):
+    """Keeps a token among the ``k`` most probable with ``p(x) > ratio * max p``.
+
+    Proposed for vLLM (pull request 45229, k = 3, ratio = 0.5). Not for very flat distributions, where the ratio
+    admits noise and only k limits it. Strict at ratio = 1.
+    """
+
+    name = "margin_ratio"
+    STRICT: ClassVar = {"ratio": 1.0}
+
+    def __init__(self, k: int = 3, ratio: float = 0.5) -> None:
+        self.k, self.ratio = k, ratio
+        self.require("k", k >= 1, "1 or more")
+        self.require("ratio", 0 <= ratio <= 1, "between 0 and 1")
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        """Agreed, or of rank k or better and not far below the best."""
+        # In logits, since two of them can differ where their probabilities round to the same number.
+        near = evidence.gaps > (math.log(self.ratio) if self.ratio else -math.inf)
+        return evidence.agreed | ((evidence.token_ranks < self.k) & near)
+
+
+class Relaxed(VerificationRule):
+    """Keeps a token among the ``n`` most probable with ``p(x) > max p - delta``: TensorRT-LLM's relaxed acceptance.
+
+    TensorRT-LLM uses it inside a reasoning model's thinking phase only (n = 10, delta = 0.6), and so should you:
+    where the best token has 0.6 or less, any of the n passes. Strict at delta = 0.
+    """
+
+    name = "relaxed"
+    STRICT: ClassVar = {"delta": 0.0}
+
+    def __init__(self, n: int = 10, delta: float = 0.6) -> None:
+        self.n, self.delta = n, delta
+        self.require("n", n >= 1, "1 or more")
+        self.require("delta", 0 <= delta <= 1, "between 0 and 1")
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        """Agreed, or of rank n or better and not far below the best."""
+        best = evidence.target_probs[:, :-1].amax(-1)
+        near = evidence.token_probs > best - self.delta
+        return evidence.agreed | ((evidence.token_ranks < self.n) & near)
+
+
+class Typical(VerificationRule):
+    """Keeps a token with ``p(x) > min(epsilon, delta * exp(-H(p)))``: Medusa's typical acceptance (arXiv 2401.10774).
+
+    The less sure the target is (entropy H, in nats), the less probable a token may be. Medusa recommends delta =
+    sqrt(epsilon), and leaves sampling from p aside; so does this. Not where the distribution of the samples matters:
+    measured on its own it costs accuracy. Strict at epsilon = 1 with a delta above the vocabulary's size.
+    """
+
+    name = "typical"
+    STRICT: ClassVar = {"epsilon": 1.0, "delta": 1e9}
+
+    def __init__(self, epsilon: float = 0.09, delta: float = 0.3) -> None:
+        self.epsilon, self.delta = epsilon, delta
+        self.require("epsilon", 0 <= epsilon <= 1, "between 0 and 1")
+        self.require("delta", 0 <= delta < math.inf, "0 or more")
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        """Agreed, or typical."""
+        least = (self.delta * torch.exp(-evidence.entropy)).clamp(max=self.epsilon)
+        return evidence.agreed | (evidence.token_probs > least)
+
+
+class RunningSurprise(VerificationRule):
+    """Keeps a token while the running mean of ``-log p(x)`` is below ``epsilon``: Consultant Decoding (2506.02391).
+
+    ``r_i = beta * r_{i-1} + (1 - beta) * (-log p(x_i))``. A rule sees one draft, so the mean starts anew with each,
+    at its first token's own surprise. beta = 0 is ``p(x) > exp(-epsilon)``. Not for small drafts of another family,
+    whose odd token hides behind the probable ones before it. Strict at epsilon = 0.
+    """
+
+    name = "running_surprise"
+    STRICT: ClassVar = {"epsilon": 0.0}
+
+    def __init__(self, epsilon: float = 2.0, beta: float = 0.2) -> None:
+        self.epsilon, self.beta = epsilon, beta
+        self.require("epsilon", 0 <= epsilon < math.inf, "0 or more")
+        self.require("beta", 0 <= beta < 1, "0 or more and below 1")
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        """Agreed, or not too surprising on the whole so far."""
+        # Finite, since 0 times an infinite surprise would be no number.
+        surprises = -evidence.token_probs.clamp(min=torch.finfo(torch.float32).tiny).log()
+        means: list[Tensor] = []
+        for surprise in surprises.unbind(1):
+            means.append(self.beta * means[-1] + (1 - self.beta) * surprise if means else surprise)
+        return evidence.agreed | (torch.stack(means, 1) < self.epsilon if means else evidence.agreed)
+
+
+class EntropyGate(VerificationRule):
+    """Keeps a mismatch where the target is unsure and soon agrees again: FLy (arXiv 2511.22972).
+
+    The token stays if the target's entropy is above ``entropy`` as a share of log V, and standard verification keeps
+    all of the ``window`` tokens after it; a window that reaches beyond the draft is no proof. So it needs drafts much
+    longer than the window. (The paper's text has the normalised entropy; its code, that of the three best tokens.)
+    Strict at entropy = 1.
+    """
+
+    name = "entropy_gate"
+    STRICT: ClassVar = {"entropy": 1.0}
+
+    def __init__(self, entropy: float = 0.3, window: int = 6) -> None:
+        self.entropy, self.window = entropy, window
+        self.require("entropy", 0 <= entropy <= 1, "between 0 and 1")
+        self.require("window", window >= 0, "0 or more")
+
+    def accept(self, evidence: Evidence) -> Tensor:
+        """Agreed, or unsure and then agreed for a whole window."""
+        unsure = evidence.entropy / math.log(evidence.target_logits.shape[-1])
+        # How many tokens agree in a row from each position on; padding ends a row.
+        runs = [evidence.draft_ids.new_zeros(len(evidence.draft_ids))]
+        for good in (evidence.agreed & evidence.drafted).flip(-1).unbind(1):
+            runs.append((runs[-1] + 1) * good)
+        after = torch.stack(runs[::-1], 1)[:, 1:]
+        return evidence.agreed | ((unsure.clamp(max=1) > self.entropy) & (after >= self.window))

@@ -1,0 +1,127 @@
+"""Rules by name: ``judge(threshold=0.7) | top_k(k=4)``, and packages that bring rules of their own.
+
+A package registers a rule under the entry-point group ``judge_decoding.rules``: a name, and a subclass of
+`VerificationRule` with that ``name``. The parameters in the spelling are those of the constructor, which are annotated
+as int, float, bool or str; a constructor parameter called ``head`` receives the judge head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+
+from judge_decoding import spelling as spellings
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules.base import AnyOf, VerificationRule
+from judge_decoding.rules.divergence import Fuzzy, KLJudge
+from judge_decoding.rules.exact import Block, Exact
+from judge_decoding.rules.judge import Judge
+from judge_decoding.rules.likelihood import (
+    EntropyGate,
+    MarginRatio,
+    MinProbability,
+    Relaxed,
+    RunningSurprise,
+    TopK,
+    Typical,
+)
+from judge_decoding.rules.mixture import Cascade, Ensemble
+from judge_decoding.rules.ratio import Lenience, Mentored, MentoredSimple
+from judge_decoding.spelling import Parameter, construct, guess
+
+GROUP = "judge_decoding.rules"
+"""The entry-point group of rules."""
+
+EXAMPLE = "judge(threshold=0.7) | top_k(k=4)"
+
+_BUILT_IN: dict[str, type[VerificationRule]] = {
+    rule.name: rule
+    for rule in (
+        Exact, Block, Judge, TopK, MinProbability, MarginRatio, Relaxed, Typical, RunningSurprise, EntropyGate,
+        Lenience, MentoredSimple, Mentored, Ensemble, Cascade, Fuzzy, KLJudge,
+    )
+}  # fmt: skip
+
+
+def available_rules() -> dict[str, type[VerificationRule]]:
+    """All rules by name: this package's, then those of installed packages.
+
+    Raises:
+        JudgeDecodingError: an installed package's rule cannot be imported or is none.
+    """
+    return {**_BUILT_IN, **{name: _load(entry) for name, entry in _foreign().items()}}
+
+
+def parameters(rule: type[VerificationRule]) -> dict[str, Parameter]:
+    """The parameters of a rule's spelling by name, from its constructor.
+
+    Raises:
+        JudgeDecodingError: the constructor wants something that can be neither spelled nor given.
+    """
+    return spellings.parameters(rule, rule.name, given=("head",))
+
+
+def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule:
+    """The rule that ``spelling`` means, such as ``judge(threshold=0.7) | top_k(k=4)``.
+
+    Args:
+        spelling: names joined by ``|``, each with its parameters in parentheses; what has a default can be left out.
+            ``str(rule)`` gives the spelling of a rule.
+        head: the judge head, for rules that need one.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, an unknown rule or parameter, a value of the wrong kind or out of range,
+            a rule that needs a head without one, or rules that cannot be joined.
+    """
+    if not spelling.strip():
+        raise JudgeDecodingError(f"The rule is empty; name one of {', '.join(_names())}.")
+    rules = [_build(name, given, head) for name, given in spellings.read(spelling, "rule", EXAMPLE)]
+    return rules[0] if len(rules) == 1 else AnyOf(*rules)
+
+
+def _build(name: str, given: dict[str, str], head: JudgeHead | None) -> VerificationRule:
+    rule = _find(name)
+    if "head" not in inspect.signature(rule).parameters:
+        return construct(rule, name, given)
+    if head is None:
+        raise JudgeDecodingError(
+            f"The rule {name} needs a judge head and there is none; give one (on the command line, --judge)."
+        )
+    return construct(rule, name, given, head=head)
+
+
+def _find(name: str) -> type[VerificationRule]:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    foreign = _foreign()
+    if name in foreign:
+        return _load(foreign[name])
+    names = _names()
+    raise JudgeDecodingError(f"There is no rule {name[:40]}{guess(name, names)}; the rules are {', '.join(names)}.")
+
+
+def _names() -> list[str]:
+    return [*_BUILT_IN, *_foreign()]
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    """The rules of installed packages; this package's own names are taken."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+
+
+def _load(entry: EntryPoint) -> type[VerificationRule]:
+    package = entry.dist.name if entry.dist else entry.value
+    try:
+        rule = entry.load()
+    except Exception as error:  # the import runs another package's code
+        raise JudgeDecodingError(
+            f"The rule {entry.name} of the package {package} cannot be imported ({type(error).__name__}: {error}); "
+            "repair or remove that package."
+        ) from error
+    if not (isinstance(rule, type) and issubclass(rule, VerificationRule) and rule.name == entry.name):
+        raise JudgeDecodingError(
+            f"The rule {entry.name} of the package {package} is no VerificationRule of that name; "
+            "repair or remove that package."
+        )
+    return rule

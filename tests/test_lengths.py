@@ -1,0 +1,116 @@
+"""How many tokens are drafted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from judge_decoding import Cause, JudgeDecodingError, Round
+from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
+from judge_decoding.decoding.rounds import Seconds
+from tiny import VOCAB_SIZE, greedy, llama, perturbed, run, tokens
+
+DRAFT, VERIFY, SLOPE, REST = 1.0, 5.0, 0.05, 0.3
+
+
+def event(count: int, accepted: int, noise: float = 0.0) -> Round:
+    """A round of a machine whose costs are known."""
+    causes = (Cause.AGREED,) * accepted + ((Cause.BONUS if accepted == count else Cause.CORRECTION),)
+    return Round(
+        (7,) * count, (7,) * (accepted + 1), causes, (7,) * (count + 1),
+        seconds=Seconds((count * DRAFT) * (1 + noise), (VERIFY + count * SLOPE) * (1 + noise), REST / 2, REST / 2),
+    )  # fmt: skip
+
+
+def simulated(policy: DraftLength, rates: list[float], rounds: int = 400, seed: int = 0) -> tuple[float, list[int]]:
+    """Tokens per second, and the lengths chosen, where the k-th draft token is accepted with ``rates[k]``."""
+    rng = random.Random(seed)
+    made, spent, lengths = 0, 0.0, []
+    for _ in range(rounds):
+        count = policy.next()
+        accepted = 0
+        while accepted < count and rng.random() < rates[min(accepted, len(rates) - 1)]:
+            accepted += 1
+        this = event(count, accepted, noise=rng.choice((0.0, 0.02, 0.05, 0.5)))
+        policy.observe(this)
+        lengths.append(count)
+        made += accepted + 1
+        spent += count * DRAFT + VERIFY + count * SLOPE + REST
+    return made / spent, lengths
+
+
+ACCEPTANCE = {
+    "never": [0.0],
+    "seldom": [0.2],
+    "often": [0.7],
+    "nearly always": [0.95],
+    "always": [1.0],
+    "first tokens only": [0.9, 0.9, 0.9, 0.05],
+}
+
+
+@pytest.mark.parametrize("rates", ACCEPTANCE.values(), ids=ACCEPTANCE)
+def test_cost_optimal_is_never_much_worse_than_the_best_fixed_length(rates: list[float]) -> None:
+    """Times here are made up, so this is arithmetic and not a measurement."""
+    best = max(simulated(Fixed(n), rates)[0] for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64))
+    best = max(best, 1 / (VERIFY + REST))  # plain decoding
+    for start in (1, 8, 32):
+        assert simulated(CostOptimal(start), rates)[0] >= 0.93 * best
+
+
+def test_cost_optimal_stops_drafting_where_nothing_is_accepted_and_tries_again_now_and_then() -> None:
+    lengths = simulated(CostOptimal(16), [0.0])[1]
+    assert lengths.count(0) > 380
+    assert set(lengths[20:]) == {0, 1}
+    assert 1 <= sum(lengths[100:]) <= 8
+
+
+def test_cost_optimal_notices_a_change() -> None:
+    policy = CostOptimal(4)
+    assert sum(simulated(policy, [0.98])[1][-50:]) > 50 * 10
+    assert sum(simulated(policy, [0.1])[1][-50:]) < 50 * 1
+
+
+def test_heuristic_grows_by_two_and_shrinks_by_one() -> None:
+    policy = Heuristic(4, longest=7)
+    seen = []
+    for accepted in (4, 6, 7, 3, 0, 0, 0, 0, 0, 0, 0):
+        seen.append(policy.next())
+        policy.observe(event(policy.next(), min(accepted, policy.next())))
+    assert seen == [4, 6, 7, 7, 6, 5, 4, 3, 2, 1, 1]
+
+
+@pytest.mark.parametrize("make", [Fixed, Heuristic, Confident, CostOptimal], ids=lambda m: m.__name__)
+def test_every_policy_gives_the_targets_tokens(make: type[DraftLength]) -> None:
+    target = llama(0)
+    drafter = DraftModel(perturbed(target, 0.05), VOCAB_SIZE)
+    rounds = run(target, drafter, [1, 5, 6], length=make(5), max_new_tokens=60)  # type: ignore[call-arg]
+    assert tokens(rounds) == greedy(target, [1, 5, 6], 60)
+
+
+def test_an_unsure_draft_ends_early() -> None:
+    target, draft = llama(0), perturbed(llama(0), 0.05)
+
+    def drafted(probability: float) -> list[int]:
+        drafter = DraftModel(draft, VOCAB_SIZE)
+        rounds = run(target, drafter, [1, 5, 6], length=Confident(8, probability), max_new_tokens=60)
+        assert tokens(rounds) == greedy(target, [1, 5, 6], 60)
+        return [len(r.draft_ids) for r in rounds]
+
+    assert drafted(0.0)[0] == 8
+    assert set(drafted(1.0)[:-1]) == {1}
+    between = drafted(0.2)
+    assert 1 < sum(between) / len(between) < 8
+
+
+@pytest.mark.parametrize("make", [Fixed, Heuristic, Confident, CostOptimal])
+def test_a_length_below_one_is_refused(make: type[DraftLength]) -> None:
+    with pytest.raises(JudgeDecodingError, match="must be 1 or more"):
+        make(0)  # type: ignore[call-arg]
+
+
+def test_a_probability_out_of_range_is_refused() -> None:
+    with pytest.raises(JudgeDecodingError, match="between 0 and 1"):
+        Confident(4, 1.5)
