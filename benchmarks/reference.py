@@ -184,13 +184,14 @@ def main() -> None:
     """Measure and write ``reference.json`` and ``reference.md``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--problems", type=int, default=1000)
-    parser.add_argument("--unseen", type=int, default=200, help="problems of the family the judge never saw")
+    parser.add_argument("--unseen", type=int, default=100, help="problems of the family the judge never saw")
     parser.add_argument("--speed-problems", type=int, default=50)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     pair, _ = load_pair()
+    draw_many(0, "test", args.unseen, "comparison")  # too many are refused before anything is counted
     threshold = pair.judge.config.threshold
     tuning = draw_many(0, "calibration", 30)
     exact = best_draft_length(method("exact", None, 1), EXACT_LENGTHS, tuning)
