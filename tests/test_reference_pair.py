@@ -123,7 +123,7 @@ def test_the_demo_prints_a_table_and_an_example_and_writes_what_it_printed(tmp_p
     figures, page = tmp_path / "demo.json", tmp_path / "demo.html"
     done = CliRunner().invoke(app, ["demo", "--problems", "6", "--json", str(figures), "--html", str(page)])
     assert done.exit_code == 0, done.output
-    for word in ("target alone", "standard speculative", "judge decoding", "«", "rescued", "correction", "bonus"):
+    for word in ("target alone", "standard", "judge decoding", "«", "rescued", "correction", "bonus"):
         assert word in done.output
     written = json.loads(figures.read_text())
     assert written["problems"] == 6

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAMES = {
     "target": "target alone",
     "draft": "draft alone",
-    "exact": "standard speculative",
+    "exact": "standard",
     "judge": "judge decoding",
 }
 
@@ -106,7 +106,8 @@ def demo(
     console.print(f"\n[bold]{problems} held-out arithmetic word problems[/], {facts['machine']}\n", highlight=False)
     console.print(comparison_table(rows, NAMES))
     console.print(
-        f"\nDraft length: {facts['draft length']} (best on problems that are not in the table). "
+        "\nStandard: speculative decoding that keeps only what the target would have said itself.\n"
+        f"Draft length: {facts['draft length']} (best on problems that are not in the table). "
         f"Judge's threshold: {judge.threshold:.3g}.\n"
         "Tokens per target forward count the correction or bonus token too; accepted draft tokens do not.\n",
         style="dim",

@@ -62,21 +62,22 @@ def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Te
 
 
 COLUMNS = (
-    ("accuracy", "accuracy [95% interval]"),
+    ("accuracy", "accuracy [95%]"),
     ("accepted_per_round", "accepted draft\ntokens per round"),
     ("tokens_per_forward", "tokens per\ntarget forward"),
     ("tokens_per_second", "tokens per\nsecond"),
     ("speedup", "speed-up over\nthe target"),
-    ("mcnemar_p", "McNemar's p\nagainst target"),
+    ("mcnemar_p", "McNemar\np against target"),
 )
 
 
 def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> RenderableType:
     """The table of a comparison; ``names`` gives the row titles in order."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for _, title in COLUMNS:
-        table.add_column(title, justify="right")
+    # Narrow enough for 80 columns: only the titles are folded.
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("method", no_wrap=True)
+    for key, title in COLUMNS:
+        table.add_column(title, justify="right", no_wrap=key == "accuracy")
     for key, name in names.items():
         table.add_row(name, *row(key, methods[key]))
     return table
