@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 60.0
@@ -30,23 +31,21 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-class Browser:
-    """One page of a browser of its own."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self.requested: list[str] = []
-        self.complaints: list[str] = []
-        self._last = 0
-        self._log = (folder / "chromium.log").open("wb")
-        self._process = subprocess.Popen(
+@contextmanager
+def browsing(program: str, folder: Path) -> Iterator[Browser]:
+    """Start a browser that keeps its files in ``folder``, and end it with the block."""
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "chromium.log").open("wb"))
+        process = subprocess.Popen(
             [
                 program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
                 f"--user-data-dir={folder / 'profile'}", "about:blank",
             ],
-            stdout=self._log,
-            stderr=self._log,
+            stdout=log,
+            stderr=log,
         )  # fmt: skip
+        stack.callback(end, process)
         port = folder / "profile" / "DevToolsActivePort"
         wait(lambda: port.exists() and port.read_text().count("\n") >= 1, "the browser to start")
         address = f"http://127.0.0.1:{port.read_text().splitlines()[0]}/json"
@@ -55,24 +54,34 @@ class Browser:
             with urllib.request.urlopen(address) as reply:
                 return next((t["webSocketDebuggerUrl"] for t in json.load(reply) if t["type"] == "page"), None)
 
-        self._socket = connect(wait(page, "a page"), max_size=None, compression=None)
+        yield Browser(stack.enter_context(connect(wait(page, "a page"), max_size=None, compression=None)))
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and make it if it does not."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Browser:
+    """One page.
+
+    Attributes:
+        requested: the address of everything that was asked for.
+        complaints: exceptions, and errors in the console.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.requested: list[str] = []
+        self.complaints: list[str] = []
+        self._last = 0
+        self._socket = socket
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-
-    def __enter__(self) -> Browser:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
 
     def call(self, method: str, **params: object) -> dict[str, Any]:
         """One command of the protocol, and its result."""
@@ -112,7 +121,11 @@ class Browser:
 
     def press(self, key: str, *, shift: bool = False) -> None:
         """Press and let go a key: a character, or a name as in ``ArrowLeft``."""
-        event = {"key": key, "modifiers": 8 if shift else 0, "windowsVirtualKeyCode": CODES.get(key, ord(key[0].upper()))}
+        event = {
+            "key": key,
+            "modifiers": 8 if shift else 0,
+            "windowsVirtualKeyCode": CODES.get(key, ord(key[0].upper())),
+        }
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **event, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
@@ -138,7 +151,9 @@ class Browser:
 
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
         """Set the window's size and whether the system is dark."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 

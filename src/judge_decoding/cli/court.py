@@ -80,6 +80,7 @@ def _readings(cases: list[Case], folder: Path, target: str, head: str | None, dr
     from rich.console import Console
     from rich.progress import Progress
 
+    from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
     from judge_decoding.judge.head import JudgeHead
     from judge_decoding.reference import pair
@@ -92,6 +93,9 @@ def _readings(cases: list[Case], folder: Path, target: str, head: str | None, dr
     notes = Console(stderr=True)
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task("the target reads the answers", total=len(cases))
-        return read_answers(
+        readings = read_answers(
             cases, reader, folder, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
+    if missing := sum(case_id(case) not in readings for case in cases):
+        notes.print(f"{missing} answers are empty or too long for the target; they come last, cut into words.")
+    return readings

@@ -59,7 +59,7 @@ class Queue:
         if not 0 <= repeats <= 1:
             raise JudgeDecodingError(f"repeats is {repeats}; it must be between 0 and 1.")
         doubts = uncertainty or {}
-        self.order = sorted(cases, key=lambda case: (-doubts.get(case, math.inf), _chance(seed, "order", case)))
+        self.order = sorted(cases, key=lambda case: (-doubts.get(case, 0.0), _chance(seed, "order", case)))
         self._known = frozenset(self.order)
         drawn = sorted(cases, key=lambda case: _chance(seed, "repeat", annotator, case))
         self.repeated = frozenset(drawn[: math.ceil(repeats * len(drawn))])

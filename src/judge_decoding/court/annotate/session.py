@@ -241,13 +241,20 @@ class Session:
             "question": case.question,
             "reference": case.reference,
             "right": right,
-            "pieces": [(case.answer[a:b], marks.get(number, [])) for number, (a, b) in enumerate(pieces)],
+            "pieces": [(*_lead(case.answer[a:b]), marks.get(number, [])) for number, (a, b) in enumerate(pieces)],
             "end": marks.get(len(pieces), []),
         }
 
 
+def _lead(piece: str) -> tuple[str, str]:
+    """The white space before a piece, and the rest; all is rest if there is nothing else."""
+    ink = len(piece) - len(piece.lstrip())
+    return (piece[:ink], piece[ink:]) if ink < len(piece) else ("", piece)
+
+
 def summary(agreement: Agreement) -> str:
     """One line for a terminal."""
-    who = agreement.first if agreement.first == agreement.second else f"{agreement.first} and {agreement.second}"
+    alone = agreement.first == agreement.second
+    who = f"{agreement.first}, the second time" if alone else f"{agreement.first} and {agreement.second}"
     kappa = "not defined" if agreement.verdict_kappa is None else f"{agreement.verdict_kappa:.2f}"
-    return f"{who}: {agreement.cases} cases twice, the same verdict on {agreement.same_verdict}, Cohen's kappa {kappa}"
+    return f"{who}: the same verdict on {agreement.same_verdict} of {agreement.cases}, Cohen's kappa {kappa}"

@@ -106,7 +106,7 @@ function show(data, said) {
     by("summary").textContent = `${done - skipped} decided, ${skipped} skipped.`;
     by("reopen").hidden = !skipped;
     say(said, "All cases are decided.");
-    by(skipped ? "reopen" : "undo-last").focus();
+    by("finished").focus(); // not a button: one more press of Enter must do nothing
     return;
   }
   by("question").textContent = visible(item.question);
@@ -132,7 +132,7 @@ function draw(item) {
     const lead = text === null || !text.trim() ? "" : text.match(/^\s*/)[0];
     const ink = text === null ? "end of answer" : text.trim() ? visible(text.slice(lead.length))
       : text.includes("\n") ? text.replace(/\n/g, "↵\n") : "␣".repeat(text.length);
-    piece.append(lead, element("span", "ink", ink));
+    piece.append(number ? lead : "", element("span", "ink", ink));
     const choice = item.choices && item.choices[number][0];
     const other = choice && (text === null ? choice[0] !== null : choice[0] === null || choice[0].trim() !== text.trim());
     if (other) piece.classList.add("other");
@@ -140,6 +140,7 @@ function draw(item) {
     return piece;
   });
   answer.replaceChildren(...items);
+  by("choices").hidden = !item.choices;
 }
 
 function select(from, to) {
@@ -153,8 +154,8 @@ function select(from, to) {
     piece.setAttribute("aria-selected", chosen);
   });
   answer.setAttribute("aria-activedescendant", items[cursor].id);
-  const tools = by("tools").getBoundingClientRect(), place = items[cursor].lastChild.getBoundingClientRect();
-  if (place.top < 0 || place.bottom > tools.top) items[cursor].scrollIntoView({ block: "center" });
+  const dock = by("dock").getBoundingClientRect(), place = items[cursor].lastChild.getBoundingClientRect();
+  if (place.top < 0 || place.bottom > dock.top) items[cursor].scrollIntoView({ block: "center" });
   tell();
 }
 
@@ -174,16 +175,19 @@ function move(to, extend) {
   select(extend || extending ? anchor : to, to);
 }
 
+// The piece above or below the cursor: on the next line that has any, the one nearest to the cursor's middle.
 function lineAway(step) {
-  const middle = (piece) => { const box = piece.lastChild.getClientRects()[0]; return [(box.left + box.right) / 2, (box.top + box.bottom) / 2, box.height]; };
-  const [x, y, height] = middle(items[cursor]);
+  const box = (piece) => piece.lastChild.getClientRects()[0];
+  const height = (piece) => (box(piece).top + box(piece).bottom) / 2;
+  const here = box(items[cursor]), x = (here.left + here.right) / 2, y = height(items[cursor]);
   let best = cursor, line = null, distance = Infinity;
   for (let i = cursor + step; i >= 0 && i < items.length; i += step) {
-    const [ix, iy] = middle(items[i]);
-    if (Math.abs(iy - y) < height / 2) continue;
-    if (line === null) line = iy;
-    if (Math.abs(iy - line) > height / 2) break;
-    if (Math.abs(ix - x) < distance) [best, distance] = [i, Math.abs(ix - x)];
+    const level = height(items[i]);
+    if (Math.abs(level - y) < here.height / 2) continue;
+    if (line !== null && Math.abs(level - line) > here.height / 2) break;
+    line ??= level;
+    const away = Math.max(box(items[i]).left - x, x - box(items[i]).right, 0);
+    if (away < distance) [best, distance] = [i, away];
   }
   return best;
 }
