@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,8 +20,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
+from judge_decoding.cli import main as cli
 from judge_decoding.court.annotate.server import kept_token, listen, make_app
 from judge_decoding.court.annotate.session import Session
+from judge_decoding.decoding.loading import load_model
+from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 
 HOST = "http://127.0.0.1:8765"
 TOKEN = "0123456789abcdef" * 2
@@ -194,6 +197,24 @@ def test_it_listens_on_this_machine_only_and_a_taken_port_is_told() -> None:
 # The command
 
 
+@pytest.fixture
+def annotate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run ``judge-decoding court annotate ...`` in this process, to see it fail; its exit code and stderr."""
+
+    def call(*args: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["judge-decoding", "court", "annotate", *map(str, args), "--no-browser"])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, err
+
+    return call
+
+
 class Server:
     """`judge-decoding court annotate` in a process of its own."""
 
@@ -284,9 +305,9 @@ def test_ten_cases_with_the_server_killed_in_the_middle(answers: Path, tmp_path:
         assert [case.answer[start:end] for start, end in case.errors] == (["21"] if "21" in case.answer else [])
 
 
-def test_a_folder_in_use_is_refused(answers: Path, tmp_path: Path, run) -> None:
+def test_a_folder_in_use_is_refused(answers: Path, tmp_path: Path, annotate) -> None:
     with Server(answers, tmp_path / "out", "--annotator", "ann"):
-        code, _, err = run("court", "annotate", answers, "-o", tmp_path / "out", "--annotator", "ann", "--no-browser")
+        code, err = annotate(answers, "-o", tmp_path / "out", "--annotator", "ann")
     assert code == 2
     assert "in use by another" in err
 
@@ -301,33 +322,38 @@ def test_a_folder_in_use_is_refused(answers: Path, tmp_path: Path, run) -> None:
         (("--target", "nowhere/at-all"), "Cannot load the tokenizer"),
     ],
 )
-def test_mistakes_are_one_sentence(answers: Path, tmp_path: Path, run, more: tuple[str, ...], phrase: str) -> None:
-    code, out, err = run("court", "annotate", answers, "-o", tmp_path / "out", "--no-browser", *more)
+def test_mistakes_are_one_sentence(answers: Path, tmp_path: Path, annotate, more: tuple[str, ...], phrase: str) -> None:
+    code, err = annotate(answers, "-o", tmp_path / "out", *more)
     assert code == 2
-    assert err.startswith("Error: ")
     assert phrase in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
 
 
-def test_a_folder_that_is_a_file_and_answers_that_are_none(answers: Path, tmp_path: Path, run) -> None:
-    assert "it is a file" in run("court", "annotate", answers, "-o", answers)[2]
-    assert "Cannot read the data set" in run("court", "annotate", tmp_path / "none", "-o", tmp_path / "out")[2]
+def test_a_folder_that_is_a_file_and_answers_that_are_none(answers: Path, tmp_path: Path, annotate) -> None:
+    assert "it is a file" in annotate(answers, "-o", answers)[1]
+    assert "Cannot read the data set" in annotate(tmp_path / "none", "-o", tmp_path / "out")[1]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_taken_port(answers: Path, tmp_path: Path, run) -> None:
+def test_a_taken_port(answers: Path, tmp_path: Path, annotate) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        code, _, err = run("court", "annotate", answers, "-o", tmp_path / "out", "--no-browser", "--port", port)
+        code, err = annotate(answers, "-o", tmp_path / "out", "--port", other.getsockname()[1])
     assert code == 2
     assert "give another --port" in err
 
 
-def test_without_the_extra_it_says_what_to_install(answers: Path, tmp_path: Path, run, monkeypatch) -> None:
+def test_without_the_extra_it_says_what_to_install(answers: Path, tmp_path: Path, annotate, monkeypatch) -> None:
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    code, _, err = run("court", "annotate", answers, "-o", tmp_path / "out")
-    assert code == 2
-    assert "judge-decoding[court]" in err
+    assert "judge-decoding[court]" in annotate(answers, "-o", tmp_path / "out")[1]
+
+
+def test_a_draft_is_asked_for_where_the_head_reads_it(answers: Path, folders, tmp_path: Path, annotate) -> None:
+    config = JudgeHeadConfig(
+        target=TargetInfo.of(load_model(str(folders["target"]))), draft=TargetInfo.of(load_model(str(folders["draft"])))
+    )
+    JudgeHead(config).save_pretrained(tmp_path / "head")
+    models = ("--target", folders["target"], "--head", tmp_path / "head")
+    assert "--draft" in annotate(answers, "-o", tmp_path / "out", *models)[1]
+    with Server(answers, tmp_path / "out", *map(str, (*models, "--draft", folders["draft"]))) as server:
+        assert server.ask("/state")["case"]["choices"]

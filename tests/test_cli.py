@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,31 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
+from judge_decoding.cli import main as cli
 from tiny import llama, word_tokenizer
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; its exit code, stdout and stderr."""
+
+    def call(*args: object, stdin: str = "") -> tuple[int, str, str]:
+        import io
+
+        monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("COLUMNS", "160")
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return int(code or 0), out, err
+
+    return call
 
 
 def is_one_sentence(result: tuple[int, str, str], phrase: str) -> None:

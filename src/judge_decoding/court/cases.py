@@ -24,7 +24,7 @@ class Case(BaseModel):
         writer: which model or person wrote the answer.
         annotator: who labelled it.
         seconds: how long labelling took.
-        reference: a right answer to the question, if one is known; shown to who labels, never trained on.
+        reference: a right answer to the question, for people and checkers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

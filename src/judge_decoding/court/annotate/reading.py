@@ -76,8 +76,9 @@ def read_answers(
         JudgeDecodingError: a model cannot be loaded, the head belongs to another, or the tokenizer has no offsets.
     """
     path = folder / FILE
-    found = _kept(path, reader.maker)
-    missing = [case for case in cases if case_id(case) not in found]
+    wanted = {case_id(case): case for case in cases}
+    found = {name: reading for name, reading in _kept(path, reader.maker).items() if name in wanted}
+    missing = [case for name, case in wanted.items() if name not in found]
     if not missing:
         return found
     tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=_device())
@@ -105,7 +106,7 @@ def read_answers(
                     found[reading.case] = reading
                     file.write(reading.model_dump_json() + "\n")
                 if progress is not None:
-                    progress(number, len(cases))
+                    progress(number, len(wanted))
     except OSError as error:
         raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
     return found
@@ -169,7 +170,9 @@ def _read(
     with HiddenTap(target, norm) as tap:
         logits = target(input_ids=tensor, use_cache=False, logits_to_keep=count + 1).logits[0, -count - 1 :]
         states = tap.states[0, -count:].float().cpu()
-    probabilities, tokens = (t.tolist() for t in logits.float().softmax(-1).topk(min(TOP, logits.shape[-1])))
+    # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.
+    top = [part.float().softmax(-1).topk(min(TOP, part.shape[-1])) for part in logits.split(256)]
+    probabilities, tokens = (torch.cat([part[side] for part in top]).tolist() for side in (0, 1))
     choices = [
         tuple(
             (None if token == tokenizer.eos_token_id else str(tokenizer.decode([token])), round(probability, 4))
