@@ -95,6 +95,23 @@ def test_a_model_with_sliding_windows_answers_one_by_one() -> None:
         assert tokens(rounds) == tokens(run(target, None, prompt))
 
 
+@pytest.mark.parametrize("windows", ["target", "draft"])
+def test_rows_of_models_with_sliding_windows_get_the_drafts_they_get_alone(windows: str) -> None:
+    """Every draft token is kept, so that the answers are those of the drafts."""
+    models = [mistral(3), llama(0)]
+    target, draft = models if windows == "target" else models[::-1]
+
+    def requests() -> list[Request]:
+        return [
+            request(target, p, AcceptAll() if i % 2 else Exact(), num_draft_tokens=9, max_new_tokens=150)
+            for i, p in enumerate(PROMPTS[:4])
+        ]
+
+    batch = together(target, DraftModel(draft, VOCAB_SIZE), requests())
+    alone = [together(target, DraftModel(draft, VOCAB_SIZE), [each])[0] for each in requests()]
+    assert [[r.draft_ids for r in rounds] for rounds in batch] == [[r.draft_ids for r in rounds] for rounds in alone]
+
+
 @torch.inference_mode()
 def test_padding_in_the_cache_is_squeezed_out_and_changes_nothing() -> None:
     """One row rewinds ever again while the other goes on, so that the cache fills with padding."""

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
 from judge_decoding.cli import main as cli
-from tiny import llama, word_tokenizer
+from tiny import WORDS, llama, word_tokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -131,6 +131,17 @@ def test_generate_with_prompt_lookup(run: Run, folders: dict[str, Path]) -> None
     assert run("generate", folders["target"], "one two one two", "--draft", "prompt-lookup", "--plain")[0] == 0
 
 
+def test_generate_translates_a_draft_of_other_words(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+    other = word_tokenizer(WORDS[::-1])
+    llama(5, vocab_size=len(other)).save_pretrained(tmp_path / "other")
+    other.save_pretrained(tmp_path / "other")
+    args = ("generate", folders["target"], "one two", "--no-chat", "--plain", "--max-new-tokens", 12)
+    code, out, err = run(*args, "--draft", tmp_path / "other", "--translate", "--json", tmp_path / "record.json")
+    assert code == 0, err
+    assert out == run(*args)[1]
+    assert json.loads((tmp_path / "record.json").read_text())["stats"]["drafted"] > 0
+
+
 def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path) -> None:
     code, out, err = run(
         "train", folders["target"], cases, "-o", tmp_path / "head", "--json", "--after-error", "ignore"
@@ -139,7 +150,8 @@ def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_pa
     config = json.loads(out)
     assert config["data"]["cases"] == 200
     assert config["labels"].endswith("ignore")
-    assert {p.name for p in (tmp_path / "head").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    files = {"config.json", "model.safetensors", "README.md", "custom_generate"}
+    assert {p.name for p in (tmp_path / "head").iterdir()} == files
     code, out, _ = run("info", tmp_path / "head", "--target", folders["target"])
     assert code == 0
     assert "yes" in out

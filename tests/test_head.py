@@ -82,7 +82,12 @@ def test_saving_again_replaces_the_old_head(folder: Path, target: LlamaForCausal
     back = JudgeHead.from_pretrained(str(folder))
     assert back.config.threshold == 0.9
     assert torch.equal(back.linear.weight, other.linear.weight)
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "custom_generate",
+        "model.safetensors",
+    ]
 
 
 def test_the_card_names_target_and_limits(folder: Path) -> None:

@@ -61,10 +61,10 @@ def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def byte_level_tokenizer() -> PreTrainedTokenizerFast:
-    """As GPT-2's without merges: one token a byte."""
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "</s>"]
-    inner = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, []))
+def byte_level_tokenizer(*merges: str) -> PreTrainedTokenizerFast:
+    """As GPT-2's: one token a byte, and one for each of ``merges``, two characters that are always read as one."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "</s>", *merges]
+    inner = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, [(pair[0], pair[1]) for pair in merges]))
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\s+"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -156,6 +156,15 @@ def successor(size: int = 12) -> LlamaForCausalLM:
     logits = torch.zeros(size, size)
     for i in range(size):
         logits[i, (i + 1) % size] = 5.0
+    return bigram(logits)
+
+
+def chain(tokenizer: PreTrainedTokenizerFast, *pieces: str) -> LlamaForCausalLM:
+    """A bigram model that says ``pieces``, single tokens, one after the other and round again."""
+    ids = [tokenizer.convert_tokens_to_ids(piece) for piece in pieces]
+    logits = torch.zeros(len(tokenizer), len(tokenizer))
+    for this, following in zip(ids, [*ids[1:], ids[0]], strict=True):
+        logits[this, following] = 5.0
     return bigram(logits)
 
 

@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, nargs="+", required=True)
     parser.add_argument("--held", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--norms", nargs="+", default=("before", "after"))
+    parser.add_argument("--after-error", nargs="+", default=("correct", "ignore", "wrong"))
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--num-draft-tokens", type=int, default=16)
     parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.6, 0.9, 0.97))
@@ -79,8 +81,8 @@ def main() -> None:
     heads: dict[str, JudgeHead] = {}
     for path in args.cases:
         cases = read_cases(path)
-        for norm in ("before", "after"):
-            for after in ("correct", "ignore", "wrong"):
+        for norm in args.norms:
+            for after in args.after_error:
                 head = train_head(target, tokenizer, cases, TrainingConfig(norm=norm, after_error=after))
                 heads[f"{len(cases)} cases, {norm} the norm, after the error {after}"] = head
                 head.save_pretrained(args.out / f"{len(cases)}-{norm}-{after}")

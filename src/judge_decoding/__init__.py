@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Request, decode
     from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
+    from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.integrations.transformers import custom_generate
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
     from judge_decoding.judge.training import TrainingConfig, train_head
     from judge_decoding.rules import (
@@ -96,10 +98,12 @@ __all__ = [
     "StrictStart",
     "TopK",
     "TrainingConfig",
+    "TranslatingDraft",
     "Typical",
     "VerificationRule",
     "__version__",
     "available_rules",
+    "custom_generate",
     "decode",
     "parse_guard",
     "parse_rule",
@@ -161,9 +165,11 @@ _HOMES = {
     "StrictStart": "judge_decoding.decoding.guards",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.judge.training",
+    "TranslatingDraft": "judge_decoding.decoding.translation",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",
     "available_rules": "judge_decoding.rules",
+    "custom_generate": "judge_decoding.integrations.transformers",
     "decode": "judge_decoding.decoding.loop",
     "parse_guard": "judge_decoding.decoding.guards",
     "parse_rule": "judge_decoding.rules",

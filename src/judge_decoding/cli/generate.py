@@ -15,6 +15,9 @@ def generate(
     draft: Annotated[
         str | None, typer.Option(help="Draft model, or 'prompt-lookup'; without one the target decodes alone.")
     ] = None,
+    translate: Annotated[
+        bool, typer.Option("--translate", help="A draft with another tokenizer drafts by its text.")
+    ] = False,
     judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
     chat: Annotated[bool, typer.Option("--chat/--no-chat", help="Put the prompt through the chat template.")] = True,
     system: Annotated[str | None, typer.Option(help="System message, with --chat.")] = None,
@@ -43,7 +46,7 @@ def generate(
     plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write text, rounds and figures here.")] = None,
 ) -> None:
-    """Answer one prompt with any pair of models that share a vocabulary."""
+    """Answer one prompt with any pair of models."""
     from judge_decoding import files
     from judge_decoding.errors import JudgeDecodingError
 
@@ -88,7 +91,7 @@ def generate(
     notes = Console(stderr=True)
     with notes.status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
-            target, drafter, judge, num_draft_tokens=num_draft_tokens, dtype=dtype, device=place
+            target, drafter, judge, num_draft_tokens=num_draft_tokens, translate=translate, dtype=dtype, device=place
         )
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})

@@ -12,10 +12,18 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.decoding import prompts
-from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
+from judge_decoding.decoding.choices import (
+    AnyDraft,
+    as_drafter,
+    check_positive,
+    choose_num_draft_tokens,
+    choose_rule,
+    room,
+)
+from judge_decoding.decoding.drafting import Drafter
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
+from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
@@ -25,10 +33,6 @@ from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import VerificationRule
-from judge_decoding.rules.exact import Exact
-from judge_decoding.rules.judge import Judge
-
-DEFAULT_NUM_DRAFT_TOKENS = 16
 
 
 class Options(TypedDict, total=False):
@@ -115,7 +119,7 @@ class JudgeDecoder:
         self,
         target: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        draft: PreTrainedModel | Drafter | Callable[[list[int], int], Sequence[int]] | None = None,
+        draft: AnyDraft | None = None,
         judge: JudgeHead | None = None,
         *,
         num_draft_tokens: int | None = None,
@@ -124,12 +128,8 @@ class JudgeDecoder:
             judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
             judge.to(target.device)
         self.target, self.tokenizer, self.judge = target, tokenizer, judge
-        self.draft = draft if draft is None or hasattr(draft, "propose") else _as_drafter(draft)
-        if num_draft_tokens is None:
-            own = judge.config.num_draft_tokens if judge is not None else None
-            num_draft_tokens = own or DEFAULT_NUM_DRAFT_TOKENS
-        _check_positive("num_draft_tokens", num_draft_tokens)
-        self.num_draft_tokens = num_draft_tokens
+        self.draft = draft
+        self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
 
     @classmethod
     def from_pretrained(
@@ -139,6 +139,7 @@ class JudgeDecoder:
         judge: str | Path | None = None,
         *,
         num_draft_tokens: int | None = None,
+        translate: bool = False,
         **model_kwargs: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
         """Load everything by name or folder.
@@ -148,6 +149,7 @@ class JudgeDecoder:
             draft: the same of the draft, or any `Drafter`.
             judge: folder or Hub repository of a judge head.
             num_draft_tokens: draft length M.
+            translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
                 ``device_map``, ...), and ``device`` for one device.
 
@@ -155,11 +157,13 @@ class JudgeDecoder:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
         """
         tokenizer = load_tokenizer(str(target))
+        drafter: AnyDraft | None
         if isinstance(draft, str | Path):
-            check_same_vocabulary(tokenizer, load_tokenizer(str(draft)))
+            drafter = load_draft(str(draft), tokenizer, translate=translate, **model_kwargs)
+        else:
+            drafter = draft
         model = load_model(str(target), **model_kwargs)
         head = JudgeHead.from_pretrained(judge, model) if judge is not None else None
-        drafter = load_model(str(draft), **model_kwargs) if isinstance(draft, str | Path) else draft
         return cls(model, tokenizer, drafter, head, num_draft_tokens=num_draft_tokens)
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Generation:
@@ -200,7 +204,7 @@ class JudgeDecoder:
         Raises:
             JudgeDecodingError: as `generate`, and a number of seeds that is not that of the prompts.
         """
-        _check_positive("batch_size", batch_size)
+        check_positive("batch_size", batch_size)
         if seeds is not None and len(seeds) != len(prompts):
             raise JudgeDecodingError(
                 f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed a prompt."
@@ -250,16 +254,16 @@ class JudgeDecoder:
         for name in options:
             if name not in known:
                 raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
-        _check_positive("max_new_tokens", max_new_tokens)
+        check_positive("max_new_tokens", max_new_tokens)
         count = options.get("num_draft_tokens")
         count = self.num_draft_tokens if count is None else count
-        _check_positive("num_draft_tokens", count)
+        check_positive("num_draft_tokens", count)
         sampling = options.get("sampling") or SamplingParams(
             temperature=options.get("temperature", 0.0), seed=options.get("seed")
         )
         if seed is not None:
             sampling = replace(sampling, seed=seed)
-        rule = self._rule(options.get("rule"), options.get("threshold"))
+        rule = choose_rule(self.judge, options.get("rule"), options.get("threshold"))
         for name, what in (("logprobs", "log-probabilities"), ("for_training", "training data")):
             if options.get(name) and not rule.is_lossless:
                 raise JudgeDecodingError(
@@ -292,41 +296,8 @@ class JudgeDecoder:
             end = self.tokenizer.eos_token_id
         return frozenset(end if isinstance(end, list) else [] if end is None else [end])
 
-    def _rule(self, rule: VerificationRule | None, threshold: float | None) -> VerificationRule:
-        if rule is not None:
-            if threshold is not None:
-                raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
-            return rule
-        if self.judge is not None:
-            return Judge(self.judge, threshold)
-        if threshold is not None:
-            raise JudgeDecodingError("A threshold needs a judge; give a judge head, or leave the threshold out.")
-        return Exact()
-
     def _drafter(self) -> Drafter | None:
-        """The drafter of one decoding: a draft model's cache belongs to its rows."""
-        if isinstance(self.draft, PreTrainedModel):
-            return DraftModel(self.draft, self.target.get_output_embeddings().weight.shape[0])
-        return self.draft
+        return as_drafter(self.draft, self.target)
 
     def _room(self, ids: Tensor) -> int:
-        """How many tokens may follow before a model's context is full."""
-        models = [m for m in (self.target, self.draft) if isinstance(m, PreTrainedModel)]
-        lengths = [getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in models]
-        context: int | None = min((n for n in lengths if n), default=None)
-        if context is None:
-            return 2**31
-        if ids.shape[1] >= context:
-            raise JudgeDecodingError(
-                f"The prompt has {ids.shape[1]} tokens and the context of this pair is {context}; shorten the prompt."
-            )
-        return context - ids.shape[1]
-
-
-def _as_drafter(draft: PreTrainedModel | Callable[[list[int], int], Sequence[int]]) -> PreTrainedModel | Drafter:
-    return draft if isinstance(draft, PreTrainedModel) else DraftFunction(draft)
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise JudgeDecodingError(f"{name} is {value}; it must be 1 or more.")
+        return room(ids.shape[1], self.target, self.draft)

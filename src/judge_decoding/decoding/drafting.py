@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.errors import JudgeDecodingError
 
@@ -56,6 +57,7 @@ class Draft:
     hidden: Tensor | None = None
 
 
+@runtime_checkable
 class Drafter(Protocol):
     """Anything that proposes tokens."""
 
@@ -132,13 +134,20 @@ class DraftModel:
         self._rows: tuple[int, ...] = ()
         self._vocab_size = vocab_size
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+        self._can_batch = can_batch(model)
+        self._single: dict[int, DraftModel] = {}
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """``count`` tokens a row, greedy or sampled as the target would."""
+        if not self._can_batch and (len(asks) > 1 or self._single):  # then each row has a cache of its own
+            another = partial(type(self), self._model, self._vocab_size)
+            self._single = {ask.row: self._single.get(ask.row) or another() for ask in asks}
+            return [self._single[ask.row].propose([ask])[0] for ask in asks]
         rows = [_Row(ask, self._vocab_size) for ask in asks]
+        unchanged = self._unchanged(asks)
         lm = self._narrowed(tuple(ask.row for ask in asks))
         # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
-        lm.rewind_to([len(ask.ids) - 1 for ask in asks])
+        lm.rewind_to(unchanged)
         new = [self._known(ask.ids[length:]) for ask, length in zip(asks, lm.lengths, strict=True)]
         if not max(lm.lengths) and max(map(len, new)) > 1:  # a prompt's logits would be V numbers a token
             lm.read([ids[:-1] for ids in new], [0] * len(rows))
@@ -156,6 +165,10 @@ class DraftModel:
                 _collect(rows, tap)
         lm.check_rewinds()
         return [row.draft() for row in rows]
+
+    def _unchanged(self, asks: Sequence[Ask]) -> list[int]:
+        """How many tokens of each row may stay in the cache; the last one is read again, for its logits."""
+        return [len(ask.ids) - 1 for ask in asks]
 
     def _known(self, ids: Tensor) -> Tensor:
         return ids.clamp(max=self._last_id).to(self._model.device)

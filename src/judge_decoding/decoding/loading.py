@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from judge_decoding.decoding.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError
 
 
@@ -70,5 +71,31 @@ def check_same_vocabulary(target: PreTrainedTokenizerBase, draft: PreTrainedToke
         differing = sum(theirs.get(token) != index for token, index in ours.items())
         raise JudgeDecodingError(
             f"Target and draft have different vocabularies ({len(ours)} and {len(theirs)} tokens, {differing} of the "
-            "target's mean something else to the draft); use a draft of the same family."
+            "target's mean something else to the draft); use a draft of the same family, or draft by its "
+            "text with translate=True (--translate)."
         )
+
+
+def load_draft(
+    name_or_path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    translate: bool = False,
+    **kwargs: Any,  # noqa: ANN401  (passed on)
+) -> PreTrainedModel | TranslatingDraft:
+    """Load a draft for a target with this ``tokenizer``.
+
+    Args:
+        name_or_path: Hub name or folder.
+        tokenizer: the target's.
+        translate: go through the text if the draft has another vocabulary.
+        kwargs: see `load_model`.
+
+    Raises:
+        JudgeDecodingError: it cannot be loaded, or has another vocabulary and is not to be translated.
+    """
+    own = load_tokenizer(name_or_path)
+    if translate and own.get_vocab() != tokenizer.get_vocab():
+        return TranslatingDraft(load_model(name_or_path, **kwargs), own, tokenizer)
+    check_same_vocabulary(tokenizer, own)
+    return load_model(name_or_path, **kwargs)

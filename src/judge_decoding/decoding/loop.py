@@ -95,13 +95,14 @@ def decode(
     Raises:
         JudgeDecodingError: the target's or the draft's cache cannot take tokens back.
     """
-    if len(requests) > 1 and not can_batch(target):
-        for number, request in enumerate(requests):
-            yield from ((number, event) for _, event in decode(target, drafter, [request]))
-        return
     rows = [Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
+    for batch in [rows] if can_batch(target) else [[row] for row in rows]:
+        yield from _decode(target, drafter, batch)
+
+
+def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     lm, watch = CachedLM(target, len(rows)), Stopwatch(target.device)
-    norms = {r.rule.norm for r in requests if r.rule.norm} if drafter else set()
+    norms = {row.request.rule.norm for row in rows if row.request.rule.norm} if drafter else set()
     with ExitStack() as stack:
         taps = {norm: stack.enter_context(HiddenTap(target, norm)) for norm in norms}
         if any(len(row.ids) > 1 for row in rows):

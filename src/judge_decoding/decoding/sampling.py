@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -45,39 +47,36 @@ class SamplingParams:
                 raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
 
 
-class Sampler:
-    """Applies the logits processors of ``params`` and draws tokens, the same ones for the same seed."""
+Processor = Callable[[Tensor, Tensor], Tensor]
+"""From the ids so far [1, T] and the logits of the next token [1, V] to other logits [1, V]."""
 
-    def __init__(self, params: SamplingParams, device: torch.device) -> None:
+
+class Sampler:
+    """Processes logits and draws tokens, the same ones for the same seed.
+
+    Args:
+        params: how tokens are chosen.
+        device: where the logits are.
+        processor: replaces the logits processors of ``params``, of which temperature 0 (greedy or not) and the seed
+            still count. It is asked about a position several times, for the draft and for the target, so what it says
+            may depend on nothing but what it is given.
+    """
+
+    def __init__(self, params: SamplingParams, device: torch.device, processor: Processor | None = None) -> None:
         self.greedy = params.temperature == 0
         self._generator = torch.Generator(device)
         if params.seed is None:
             self._generator.seed()
         else:
             self._generator.manual_seed(params.seed)
-        self._processors = LogitsProcessorList()
-        if params.repetition_penalty != 1:
-            self._processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
-        if not self.greedy:
-            if params.temperature != 1:
-                self._processors.append(TemperatureLogitsWarper(params.temperature))
-            if params.top_k:
-                self._processors.append(TopKLogitsWarper(params.top_k))
-            if params.top_p < 1:
-                self._processors.append(TopPLogitsWarper(params.top_p))
-            if params.min_p:
-                self._processors.append(MinPLogitsWarper(params.min_p))
+        self._processor = _processor(params) if processor is None else processor
 
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""
-        if not self._processors:
+        if self._processor is None:
             return logits
         count = logits.shape[1]
-        rows = [
-            # transformers annotates tensors by the legacy LongTensor and FloatTensor.
-            self._processors(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i])  # type: ignore[arg-type]
-            for i in range(count)
-        ]
+        rows = [self._processor(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i]) for i in range(count)]
         return torch.stack(rows, dim=1)
 
     def choose(self, logits: Tensor) -> Tensor:
@@ -95,3 +94,20 @@ class Sampler:
         if self.greedy:
             return torch.zeros(1, count, device=device)
         return torch.rand(1, count, generator=self._generator, device=device)
+
+
+def _processor(params: SamplingParams) -> Processor | None:
+    """The classes that ``generate`` of transformers would use, in its order; None if nothing is to be done."""
+    processors = LogitsProcessorList()
+    if params.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+    if params.temperature not in (0, 1):
+        processors.append(TemperatureLogitsWarper(params.temperature))
+    if params.temperature and params.top_k:
+        processors.append(TopKLogitsWarper(params.top_k))
+    if params.temperature and params.top_p < 1:
+        processors.append(TopPLogitsWarper(params.top_p))
+    if params.temperature and params.min_p:
+        processors.append(MinPLogitsWarper(params.min_p))
+    # transformers annotates tensors by the legacy LongTensor and FloatTensor.
+    return cast(Processor, processors) if processors else None

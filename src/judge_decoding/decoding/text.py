@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-_INCOMPLETE = "\ufffd"
+INCOMPLETE = "\ufffd"
+"""What a text ends with whose last token ends inside a character."""
+
+
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of ``ids`` without special tokens."""
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text if isinstance(text, str) else "".join(text)
 
 
 class Detokenizer:
@@ -26,7 +33,7 @@ class Detokenizer:
         """The text that ``token`` adds."""
         self._ids.append(token)
         before, now = self._decode(self._ids[self._from : self._shown]), self._decode(self._ids[self._from :])
-        if now.endswith(_INCOMPLETE) or len(now) <= len(before):
+        if now.endswith(INCOMPLETE) or len(now) <= len(before):
             return ""
         self._from, self._shown = self._shown, len(self._ids)
         return now[len(before) :]
@@ -38,8 +45,7 @@ class Detokenizer:
         return now[len(before) :]
 
     def _decode(self, ids: list[int]) -> str:
-        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text if isinstance(text, str) else "".join(text)
+        return decode_ids(self._tokenizer, ids)
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str]:

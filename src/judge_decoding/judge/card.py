@@ -9,7 +9,7 @@ _CARD = """\
 ---
 library_name: judge-decoding
 base_model: {base_model}
-tags: [judge-decoding, speculative-decoding]
+tags: [judge-decoding, speculative-decoding, custom_generate]
 ---
 # Judge head for {base_model}
 
@@ -22,6 +22,13 @@ from judge_decoding import JudgeDecoder
 
 decoder = JudgeDecoder.from_pretrained({base_model!r}, draft={draft!r}, judge="THIS-REPOSITORY")
 print(decoder.generate("Your prompt", max_new_tokens=256).text)
+```
+
+or, with `judge-decoding` installed, in transformers itself, which asks for `trust_remote_code=True` because it runs the
+one import in `custom_generate/generate.py`:
+
+```python
+model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=True, draft="THE-DRAFT-MODEL")
 ```
 
 * Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)

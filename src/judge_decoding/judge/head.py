@@ -20,6 +20,15 @@ from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge.card import model_card
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+# What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
+CUSTOM_GENERATE = {
+    "custom_generate/generate.py": """\
+# Judge decoding with the head in this folder; all the code is in the package judge-decoding:
+# model.generate(**inputs, custom_generate=THIS_FOLDER, trust_remote_code=True, draft=DRAFT_MODEL)
+from judge_decoding.integrations.head_folder import generate_with_head as generate  # noqa: F401
+""",
+    "custom_generate/requirements.txt": "judge-decoding\n",
+}
 _FINGERPRINT_SIZE = 16
 
 
@@ -131,6 +140,9 @@ class JudgeHead(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
 
+        Beside them come a few lines of Python with which transformers' own ``generate`` decodes with this folder
+        (``custom_generate``). Loading a head never runs them.
+
         Raises:
             JudgeDecodingError: the folder cannot be written.
         """
@@ -142,6 +154,8 @@ class JudgeHead(nn.Module):
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
         write_text(folder / CARD, model_card(self.config.model_dump()))
+        for name, text in CUSTOM_GENERATE.items():
+            write_text(folder / name, text)
 
     @classmethod
     def from_pretrained(

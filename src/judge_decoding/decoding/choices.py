@@ -1,0 +1,83 @@
+"""What follows from a target, a draft and a judge: the rule, the drafter, the draft length, the room for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.exact import Exact
+from judge_decoding.rules.judge import Judge
+
+DEFAULT_NUM_DRAFT_TOKENS = 16
+
+AnyDraft = PreTrainedModel | Drafter | Callable[[list[int], int], Sequence[int]]
+"""A draft model, any drafter, or a function from the ids so far and a count to the ids it proposes."""
+
+
+def choose_rule(judge: JudgeHead | None, rule: VerificationRule | None, threshold: float | None) -> VerificationRule:
+    """The rule that was given, else the judge's, else `Exact`.
+
+    Raises:
+        JudgeDecodingError: a rule and a threshold, or a threshold without a judge.
+    """
+    if rule is not None:
+        if threshold is not None:
+            raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
+        return rule
+    if judge is not None:
+        return Judge(judge, threshold)
+    if threshold is not None:
+        raise JudgeDecodingError("A threshold needs a judge; give a judge head, or leave the threshold out.")
+    return Exact()
+
+
+def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
+    """The draft length that was given, else the judge's own, else 16.
+
+    Raises:
+        JudgeDecodingError: it is below 1.
+    """
+    own = judge.config.num_draft_tokens if judge is not None else None
+    count = given if given is not None else own or DEFAULT_NUM_DRAFT_TOKENS
+    check_positive("num_draft_tokens", count)
+    return count
+
+
+def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | None:
+    """The drafter of one decoding: a draft model's cache belongs to its rows."""
+    if isinstance(draft, PreTrainedModel):
+        return DraftModel(draft, target.get_output_embeddings().weight.shape[0])
+    return draft if draft is None or isinstance(draft, Drafter) else DraftFunction(draft)
+
+
+def room(length: int, target: PreTrainedModel, draft: AnyDraft | None) -> int:
+    """How many tokens may follow a prompt of ``length`` before a model's context is full.
+
+    Raises:
+        JudgeDecodingError: it is full already.
+    """
+    models = [m for m in (target, draft) if isinstance(m, PreTrainedModel)]
+    lengths = [getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in models]
+    context: int | None = min((n for n in lengths if n), default=None)
+    if context is None:
+        return 2**31
+    if length >= context:
+        raise JudgeDecodingError(
+            f"The prompt has {length} tokens and the context of this pair is {context}; shorten the prompt."
+        )
+    return context - length
+
+
+def check_positive(name: str, value: int) -> None:
+    """Check that a count is 1 or more.
+
+    Raises:
+        JudgeDecodingError: it is not.
+    """
+    if value < 1:
+        raise JudgeDecodingError(f"{name} is {value}; it must be 1 or more.")

@@ -1,0 +1,168 @@
+"""A draft model with another tokenizer: the text is what it shares with the target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import groupby, takewhile
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
+from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.text import INCOMPLETE, decode_ids
+
+_WINDOW = 16
+"""So many tokens before the new ones are decoded and encoded along, as tokens depend on what is before them."""
+
+
+class TranslatingDraft:
+    """A drafter made of a model with another tokenizer than the target's.
+
+    The text so far is encoded for the draft model, which goes on greedily for as many of its own tokens as are wanted
+    of the target's; the text it adds is encoded for the target. Only ids that the target's tokenizer decodes to that
+    very text are proposed, none where the texts cannot be brought together. Special tokens are translated if both
+    tokenizers know them by one name, an end token by the other's end token, and left out otherwise.
+
+    Nothing is drawn: above temperature 0 the proposals count as certain, and rules that need the draft's
+    probabilities or hidden states get none. Each round encodes the whole text anew, some microseconds a token; what
+    that leaves unchanged stays in the draft's cache. One object may serve several decodings.
+
+    Source: universal assisted decoding, as ``AssistedCandidateGeneratorDifferentTokenizers`` of transformers; string
+    level exact match (SLEM) of Timor et al. 2025, arXiv 2502.05202.
+
+    Args:
+        model: the draft.
+        tokenizer: the draft's tokenizer.
+        target_tokenizer: the target's.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target_tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self._tokenizer, self._target = tokenizer, target_tokenizer
+        self._model = _RereadingDraft(model, model.get_output_embeddings().weight.shape[0])
+        self._device = model.device
+        self._greedy = Sampler(SamplingParams(), model.device)
+        self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        self._to_draft = _special_ids(target_tokenizer, tokenizer)
+        self._to_target = _special_ids(tokenizer, target_tokenizer)
+        # What the draft expects before any text, such as a begin token.
+        end, begin = tokenizer.eos_token_id, tokenizer.bos_token_id
+        self._lead = [i for i in _encode(tokenizer, "", special=True) if i == begin or i != end]
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """At most ``count`` tokens a row; none where the draft's text cannot be told in the target's tokens."""
+        drafts = [Draft(ask.ids[:0]) for ask in asks]
+        known = [ask.ids.tolist() for ask in asks]
+        reading = [self._for_draft(ids) for ids in known]
+        readable = [i for i, ids in enumerate(reading) if 0 < len(ids) < self._context]
+        inner = [
+            replace(
+                asks[i],
+                ids=asks[i].ids.new_tensor(reading[i]).to(self._device),
+                count=min(asks[i].count, self._context - len(reading[i])) if self._is_whole(known[i]) else 0,
+                sampler=self._greedy, distribution=False, norm=None,
+            )
+            for i in readable
+        ]  # fmt: skip
+        for i, draft in zip(readable, self._model.propose(inner) if inner else [], strict=True):
+            new = self._for_target(known[i], reading[i], draft.ids.tolist())
+            drafts[i] = Draft(asks[i].ids.new_tensor(new[: asks[i].count]))
+        return drafts
+
+    def _for_draft(self, ids: list[int]) -> list[int]:
+        """The draft's ids for the text of ``ids``."""
+        out: list[int] = []
+        for special, run in groupby(ids, key=self._to_draft.__contains__):
+            if special:
+                out.extend(other for i in run if (other := self._to_draft[i]) is not None)
+            else:
+                out.extend(_encode(self._tokenizer, decode_ids(self._target, list(run)).rstrip(INCOMPLETE)))
+        return out if out[: len(self._lead)] == self._lead else [*self._lead, *out]
+
+    def _is_whole(self, ids: list[int]) -> bool:
+        """Whether the text of ``ids`` does not end inside a character."""
+        return not decode_ids(self._target, _tail(ids, self._to_draft)).endswith(INCOMPLETE)
+
+    def _for_target(self, ids: list[int], reading: list[int], drafted: list[int]) -> list[int]:
+        """The target's ids for what ``drafted`` adds to ``reading``, the draft's ids for the text of ``ids``."""
+        plain = list(takewhile(lambda i: i not in self._to_target, drafted))
+        window = _tail(reading, self._to_target)
+        known, grown = (decode_ids(self._tokenizer, part) for part in (window, window + plain))
+        if not grown.startswith(known):
+            return []
+        added = grown[len(known) :].partition(INCOMPLETE)[0]
+        new, text = self._continued(_tail(ids, self._to_draft), added)
+        end = self._to_target[drafted[len(plain)]] if text == added and len(plain) < len(drafted) else None
+        return new if end is None else [*new, end]
+
+    def _continued(self, tail: list[int], added: str) -> tuple[list[int], str]:
+        """Ids that behind ``tail`` add the text ``added``, or as much of it as can be, and what they do add."""
+        before = decode_ids(self._target, tail)
+        whole = _encode(self._target, before + added)
+        # Where the text so far ends in the new encoding. It may begin with other tokens than the tail, even for the
+        # same text, or have one token across the place; then what is added is encoded by itself.
+        ends = [len(tail)] if whole[: len(tail)] == tail else range(len(whole) + 1)
+        start = next((i for i in ends if decode_ids(self._target, whole[:i]) == before), None)
+        new = _encode(self._target, added) if start is None else whole[start:]
+        new = list(takewhile(lambda i: i not in self._to_draft, new))  # unknown words, and names of special tokens
+        for count in range(len(new), 0, -1):
+            text = decode_ids(self._target, tail + new[:count])
+            if text.startswith(before) and added.startswith(text[len(before) :]):
+                return new[:count], text[len(before) :]
+        return [], ""
+
+
+class _RereadingDraft(DraftModel):
+    """A draft model whose rows may change anywhere: the cache keeps what is the same as last time."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
+        super().__init__(model, vocab_size)
+        self._read: dict[int, list[int]] = {}
+        self._kept: dict[int, int] = {}
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """As any draft model."""
+        drafts = super().propose(asks)
+        self._read = {a.row: [*a.ids.tolist(), *d.ids.tolist()] for a, d in zip(asks, drafts, strict=True)}
+        return drafts
+
+    def _unchanged(self, asks: Sequence[Ask]) -> list[int]:
+        same = [_common(self._read.get(ask.row, []), ask.ids.tolist()[:-1]) for ask in asks]
+        # A sliding window has forgotten what was before the last place it was taken back to.
+        if not self._can_batch and any(n < self._kept.get(ask.row, 0) for n, ask in zip(same, asks, strict=True)):
+            self._lm = None
+        self._kept = {ask.row: n for ask, n in zip(asks, same, strict=True)}
+        return same
+
+
+def _tail(ids: list[int], specials: Collection[int]) -> list[int]:
+    """The last few of ``ids``, from the last special token on."""
+    return list(takewhile(lambda i: i not in specials, reversed(ids[-_WINDOW:])))[::-1]
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many ids two lists begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _special_ids(source: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> dict[int, int | None]:
+    """For each special token of ``source`` that of ``other`` with the same name or use, None if there is none."""
+    theirs, end = _specials(other), source.eos_token_id
+    meaningless = (source.unk_token_id, source.pad_token_id)
+    ids = {i: None if i in meaningless else theirs.get(token) for token, i in _specials(source).items()}
+    if end is not None and ids[end] is None:
+        ids[end] = other.eos_token_id
+    return ids
+
+
+def _specials(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The special tokens by name: those with a use, and those that only decoding knows as special."""
+    added = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    return ids

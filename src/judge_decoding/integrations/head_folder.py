@@ -1,0 +1,120 @@
+"""What a saved head's own folder does as ``custom_generate``.
+
+The folder holds no code but an import of `generate_with_head`, so that it ages with the installed package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+
+from judge_decoding.decoding.choices import AnyDraft
+from judge_decoding.decoding.drafting import PromptLookup
+from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
+from judge_decoding.decoding.lengths import POLICIES, DraftLength, Fixed
+from judge_decoding.decoding.loading import load_draft, load_tokenizer
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_generate, custom_generate
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules import VerificationRule, parse_rule
+
+_OPTIONS = ("threshold", "num_draft_tokens", "seed", "on_round")
+
+
+def generate_with_head(
+    model: PreTrainedModel,
+    *,
+    draft: str | Path | AnyDraft | None = None,
+    assistant_model: PreTrainedModel | None = None,
+    judge: str | Path | JudgeHead | None = None,
+    translate: bool = False,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    rule: str | VerificationRule | None = None,
+    guards: str | Sequence[str | Guard] = (),
+    draft_length: str | Callable[[int], DraftLength] = Fixed,
+    stop_strings: str | list[str] | None = None,
+    stopping_criteria: Sequence[StoppingCriteria] | None = None,
+    **arguments: Any,  # noqa: ANN401  (those of generate)
+) -> Tensor | JudgedOutput:
+    """Decode with the head in the folder that ``generate`` was given as ``custom_generate``.
+
+    Args:
+        model: the target.
+        draft: as for `custom_generate`, or the Hub name or folder of a draft model, or "prompt-lookup". A model
+            loaded by name stays loaded for later calls.
+        assistant_model: the draft, under transformers' name for it.
+        judge: another head: its folder or Hub name, or the head itself.
+        translate: a draft loaded by name may have another vocabulary; see `TranslatingDraft`.
+        tokenizer: the target's, for ``stop_strings``, guards with texts and a draft by name; by default the one of the
+            model's name.
+        rule: as for `custom_generate`, or its spelling, such as "top_k(k=4)".
+        guards: the same, such as "strict_start(tokens=8)".
+        draft_length: the same: "fixed", "heuristic", "confident" or "cost_optimal".
+        stop_strings: as in ``generate``.
+        stopping_criteria: as in ``generate``.
+        arguments: all others of ``generate``, and of `custom_generate`.
+
+    Raises:
+        JudgeDecodingError: as `custom_generate`; something cannot be loaded; no draft, or two.
+    """
+    judge = arguments_of_generate().get("custom_generate") if judge is None else judge
+    if judge is None:
+        raise JudgeDecodingError("There is no judge head here; give its folder or Hub name as judge.")
+    head = judge if isinstance(judge, JudgeHead) else JudgeHead.from_pretrained(judge)
+    if (draft is None) == (assistant_model is None):
+        raise JudgeDecodingError('Judge decoding takes one draft; give a model, its name or "prompt-lookup" as draft.')
+    if isinstance(draft_length, str) and draft_length not in POLICIES:
+        raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
+
+    def its_tokenizer() -> PreTrainedTokenizerBase:
+        """Loaded only where it is needed."""
+        return _load_tokenizer(model.config.name_or_path) if tokenizer is None else tokenizer
+
+    drafter = assistant_model if draft is None else draft
+    if drafter == "prompt-lookup":
+        drafter = PromptLookup()
+    elif isinstance(drafter, str | Path):
+        drafter = _load_draft(str(drafter), its_tokenizer(), translate, str(model.device), model.dtype)
+    criteria = StoppingCriteriaList(stopping_criteria or [])
+    if stop_strings:
+        criteria.append(StopStringCriteria(its_tokenizer(), stop_strings))
+    method = custom_generate(
+        drafter, head,
+        parse_rule(rule, head) if isinstance(rule, str) else rule,
+        guards=check_guards(
+            [parse_guard(g) if isinstance(g, str) else g for g in ([guards] if isinstance(guards, str) else guards)],
+            lambda text: its_tokenizer()(text, add_special_tokens=False)["input_ids"],
+        ),
+        draft_length=POLICIES[draft_length] if isinstance(draft_length, str) else draft_length,
+        **{name: arguments.pop(name) for name in _OPTIONS if name in arguments},
+    )  # fmt: skip
+    # The class's own generate: the model's may be the one that led here.
+    generate = cast(Callable[..., Tensor | JudgedOutput], GenerationMixin.generate)
+    return generate(model, custom_generate=method, stopping_criteria=criteria, **arguments)
+
+
+@lru_cache(maxsize=1)
+def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    if not name:
+        raise JudgeDecodingError("The model does not say where its tokenizer is; give it as tokenizer.")
+    return load_tokenizer(name)
+
+
+@lru_cache(maxsize=1)
+def _load_draft(
+    name: str, tokenizer: PreTrainedTokenizerBase, translate: bool, device: str, dtype: torch.dtype
+) -> AnyDraft:
+    return load_draft(name, tokenizer, translate=translate, device=device, dtype=dtype)

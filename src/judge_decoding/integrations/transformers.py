@@ -1,0 +1,356 @@
+"""Judge decoding as a decoding method of transformers: ``model.generate(..., custom_generate=...)``.
+
+``generate`` prepares inputs, logits processors and stopping criteria as for its own methods and hands them over; the
+tokens come from this package's own loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    EosTokenCriteria,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    PrefixConstrainedLogitsProcessor,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+    SynthIDTextWatermarkLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from judge_decoding.decoding.choices import AnyDraft, as_drafter, choose_num_draft_tokens, choose_rule, room
+from judge_decoding.decoding.guards import Guard, check_guards
+from judge_decoding.decoding.lengths import DraftLength, Fixed
+from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.rounds import Round, Stats
+from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.stopping import Criteria
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules.base import VerificationRule
+
+# What generate puts into the arguments of every model. Its cache is left empty: the loop has its own.
+_USUAL = {"attention_mask", "position_ids", "past_key_values", "logits_to_keep", "use_cache"}
+# These look at the number of a row in its batch, or have something for each.
+_BY_ROW = (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+# These remember what they were asked before, and so cannot be asked about a draft that may be rejected.
+_WITH_MEMORY = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
+_GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
+
+
+def custom_generate(
+    draft: AnyDraft | None,
+    head: JudgeHead | None = None,
+    rule: VerificationRule | None = None,
+    threshold: float | None = None,
+    num_draft_tokens: int | None = None,
+    *,
+    draft_length: Callable[[int], DraftLength] = Fixed,
+    guards: Sequence[Guard] = (),
+    seed: int | None = None,
+    on_round: Callable[[int, Round], None] | None = None,
+) -> CustomGenerate:
+    """Make a decoding method for ``generate`` of transformers.
+
+    Example::
+
+        judged = custom_generate(draft, head, num_draft_tokens=8)
+        model.generate(**inputs, custom_generate=judged, max_new_tokens=256)
+        print(judged.stats.accepted_per_round)
+
+    Left-padded batches, streamers, stopping criteria and all logits processors that keep nothing between calls work
+    as in ``generate``; criteria are asked about each row by itself. The context length also ends an answer. Stop
+    strings go in as ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``, since ``generate`` hands no
+    tokenizer to a custom method. A draft model has its logits processed as the target has; other drafters do not, so
+    that a lossy rule may keep a token of theirs that a processor forbids.
+
+    Args:
+        draft: a small model with the target's vocabulary, any `Drafter`, a function from the ids so far and a count to
+            the ids it proposes, or None for plain decoding.
+        head: a judge head trained for the model whose ``generate`` is called; without one verification is exact.
+        rule: a verification rule instead of the judge.
+        threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
+        num_draft_tokens: draft length M; by default the head's own best one, or 16.
+        draft_length: a draft-length policy, made with M for each row.
+        guards: where no token may be rescued; markers of a phase as token ids.
+        seed: with ``do_sample``, row i draws with seed + i, so that a call repeats. By default seeds are drawn from
+            torch's global generator, so that ``torch.manual_seed`` before ``generate`` repeats it, as for its own
+            methods (though not with the same tokens).
+        on_round: told of each round as it ends, with the number of its row.
+
+    Raises:
+        JudgeDecodingError: a value is out of range; in ``generate``, what this cannot do is asked for (beams, scores
+            or hidden states as output, an assistant model besides, a cache or inputs other than token ids, ...), or
+            the head is for another model.
+    """
+    return CustomGenerate(
+        draft, head, choose_rule(head, rule, threshold), choose_num_draft_tokens(head, num_draft_tokens),
+        draft_length, check_guards(guards, _no_text), seed, on_round,
+    )  # fmt: skip
+
+
+def _no_text(text: str) -> list[int]:
+    raise JudgeDecodingError(
+        f"A guard has the text {text!r} for a marker, and there is no tokenizer here; give the marker's token ids."
+    )
+
+
+@dataclass
+class JudgedOutput(GenerateDecoderOnlyOutput):
+    """What ``generate(..., return_dict_in_generate=True)`` gives: ``sequences``, and the rounds of each row."""
+
+    rounds: tuple[tuple[Round, ...], ...] | None = None
+
+
+class CustomGenerate:
+    """The decoding method that `custom_generate` makes; ``generate`` calls it.
+
+    Attributes:
+        rounds: the rounds of each row of the latest call.
+    """
+
+    def __init__(
+        self,
+        draft: AnyDraft | None,
+        head: JudgeHead | None,
+        rule: VerificationRule,
+        num_draft_tokens: int,
+        draft_length: Callable[[int], DraftLength],
+        guards: Sequence[Guard],
+        seed: int | None,
+        on_round: Callable[[int, Round], None] | None,
+    ) -> None:
+        self._draft, self._head, self._rule = draft, head, rule
+        self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
+        self._seed, self._on_round = seed, on_round
+        self.rounds: tuple[tuple[Round, ...], ...] = ()
+
+    @property
+    def stats(self) -> Stats:
+        """The counts of the latest call, all rows together."""
+        return Stats.of(event for events in self.rounds for event in events)
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **model_kwargs: Any,  # noqa: ANN401  (whatever the model takes)
+    ) -> Tensor | JudgedOutput:
+        """As ``generate``: the prompts [B, T] with their answers, padded to [B, T + N] or a dict with them."""
+        given = arguments_of_generate()
+        _refuse(model, generation_config, logits_processor, self._rule, given, model_kwargs)
+        live = _live(input_ids, model_kwargs)
+        streamer = given.get("streamer")
+        if streamer is not None and len(input_ids) > 1:
+            raise JudgeDecodingError(f"A streamer shows one answer and there are {len(input_ids)}; leave it out.")
+        if self._head is not None:
+            self._head.check_fits(model, self._draft if isinstance(self._draft, PreTrainedModel) else None)
+            self._head.to(model.device)
+        requests = [
+            self._request(model, input_ids, row, live[row], logits_processor, stopping_criteria, seed)
+            for row, seed in enumerate(self._seeds(len(input_ids), sampled=bool(generation_config.do_sample)))
+        ]
+        pad = _padding(generation_config, requests)
+        rounds: list[list[Round]] = [[] for _ in requests]
+        for row, event in decode(model, as_drafter(self._draft, model), requests):
+            rounds[row].append(event)
+            if self._on_round is not None:
+                self._on_round(row, event)
+            if streamer is not None:
+                for token in event.token_ids:
+                    streamer.put(torch.tensor([token]))
+        if streamer is not None:
+            streamer.end()
+        self.rounds = tuple(map(tuple, rounds))
+        answers = [[token for event in events for token in event.token_ids] for events in rounds]
+        width = max(map(len, answers))
+        padded = input_ids.new_tensor([[*ids, *[pad] * (width - len(ids))] for ids in answers])
+        sequences = torch.cat((input_ids, padded), dim=1)
+        if generation_config.return_dict_in_generate:
+            return JudgedOutput(sequences=cast(torch.LongTensor, sequences), rounds=self.rounds)
+        return sequences
+
+    def _seeds(self, count: int, *, sampled: bool) -> list[int | None]:
+        """A seed for each row to draw with, none where nothing is drawn."""
+        if not sampled:
+            return [None] * count
+        if self._seed is not None:
+            return [self._seed + row for row in range(count)]
+        return torch.randint(2**62, (count,)).tolist()
+
+    def _request(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        row: int,
+        live: Tensor,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList,
+        seed: int | None,
+    ) -> Request:
+        """One row: its prompt without the padding, and what is asked about it with the padding."""
+        whole, prompt = input_ids[row], input_ids[row][live].to(model.device)
+        if not len(prompt):
+            raise JudgeDecodingError(f"Prompt {row + 1} has nothing but padding; give at least one token.")
+        ends = [i for c in criteria if type(c) is EosTokenCriteria for i in c.eos_token_id.tolist()]
+        limits = [c.max_length for c in criteria if type(c) is MaxLengthCriteria]
+        others = StoppingCriteriaList([c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria)])
+        budget = min([room(len(prompt), model, self._draft), *(limit - len(whole) for limit in limits)])
+        sampler = Sampler(
+            SamplingParams(temperature=0.0 if seed is None else 1.0, seed=seed), model.device,
+            _RowProcessor(processors, whole, len(prompt), row, len(input_ids)) if processors else None,
+        )  # fmt: skip
+        return Request(
+            prompt, self._rule, sampler, budget,
+            length=self._length(self._count),
+            end_ids=frozenset(ends),
+            guards=self._guards,
+            stop=Criteria(others, whole) if others else None,
+        )  # fmt: skip
+
+
+class _RowProcessor:
+    """The logits processors of a batch, for one of its rows.
+
+    They were made for padded rows, and some for a row of a certain number; so they are shown the row with its padding
+    and, where one may look at it, at its place in a batch of equals.
+    """
+
+    def __init__(self, processors: LogitsProcessorList, prompt: Tensor, length: int, row: int, rows: int) -> None:
+        self._processors, self._prompt, self._length = processors, prompt, length
+        foreign = any(not type(p).__module__.startswith("transformers.") for p in processors)
+        alone = not foreign and not any(isinstance(p, _BY_ROW) for p in processors)
+        self._row, self._rows = (0, 1) if alone else (row, rows)
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        device = self._prompt.device  # not always the model's: inputs may stay on the CPU
+        padded = torch.cat((self._prompt, ids[0, self._length :].to(device)))
+        scores = logits.to(device).repeat(self._rows, 1)
+        # transformers annotates tensors by the legacy LongTensor and FloatTensor.
+        scores = self._processors(padded.repeat(self._rows, 1), scores)  # type: ignore[arg-type]
+        return scores[self._row][None].to(logits.device)
+
+
+def arguments_of_generate() -> Mapping[str, Any]:
+    """The arguments of the ``generate`` that is running.
+
+    It does not hand all of them to a custom method. A streamer for one has been given the prompt and would wait for
+    the answer for ever, and an assistant model would be passed over in silence.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not _GENERATE:
+        frame = frame.f_back
+    return {} if frame is None else dict(frame.f_locals)
+
+
+def _refuse(
+    model: PreTrainedModel,
+    config: GenerationConfig,
+    processors: LogitsProcessorList,
+    rule: VerificationRule,
+    given: Mapping[str, Any],
+    model_kwargs: Mapping[str, Any],
+) -> None:
+    """Refuse what cannot be done, rather than to do something else.
+
+    Raises:
+        JudgeDecodingError: something is asked for that cannot be done.
+    """
+    if model.config.is_encoder_decoder:
+        raise JudgeDecodingError(
+            f"{type(model).__name__} has an encoder, and judge decoding is for decoder-only models; use one of these."
+        )
+    mode = config.get_generation_mode(given.get("assistant_model"))
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        raise JudgeDecodingError(
+            f"These arguments ask for {mode.value.replace('_', ' ')}, and judge decoding is greedy or samples, with "
+            "the draft that custom_generate was given; leave out num_beams, assistant_model and their like."
+        )
+    if given.get("synced_gpus"):
+        raise JudgeDecodingError("Judge decoding cannot keep several processes in step; leave out synced_gpus.")
+    outputs = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+    for name in outputs:
+        if not getattr(config, name):
+            continue
+        if not rule.is_lossless:
+            raise JudgeDecodingError(
+                f"{name} is set, but with {rule} some tokens are not the target's own; leave it out, or use exact "
+                "verification through JudgeDecoder with logprobs=True."
+            )
+        raise JudgeDecodingError(
+            f"{name} is set, and judge decoding keeps none of that; leave it out, or use JudgeDecoder with "
+            "logprobs=True for the tokens' log-probabilities."
+        )
+    for processor in processors:
+        if isinstance(processor, _WITH_MEMORY):
+            raise JudgeDecodingError(
+                f"{type(processor).__name__} remembers what it was shown, and a draft may be rejected; decode without "
+                "guidance_scale and SynthID watermarks."
+            )
+    cache = model_kwargs.get("past_key_values")
+    if config.cache_implementation not in (None, "dynamic") or getattr(cache, "_is_user_defined", False):
+        raise JudgeDecodingError(
+            "Judge decoding keeps its own cache, a dynamic one; leave out past_key_values, and set "
+            'cache_implementation to "dynamic" if the model says otherwise.'
+        )
+    unknown = sorted(name for name, value in model_kwargs.items() if value is not None and name not in _USUAL)
+    if unknown:
+        raise JudgeDecodingError(
+            f"Judge decoding reads token ids only, and there is {', '.join(unknown)} too; leave it out."
+        )
+
+
+def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:
+    """Which of the ids are tokens and not padding, bool [B, T].
+
+    Raises:
+        JudgeDecodingError: there are no ids, or they are to have positions of their own.
+    """
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise JudgeDecodingError("There are no input_ids; give at least one token.")
+    mask, positions = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
+    live = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.to(input_ids.device) != 0
+    if positions is not None and positions.ndim == 2:
+        own = (live.long().cumsum(1) - 1).to(positions.device)
+        # Without padding generate itself makes one row of them, whatever the batch.
+        odd = positions != own if len(positions) == len(own) else positions[:1] != own
+        if bool((odd & live.to(odd.device)).any()):
+            raise JudgeDecodingError("Judge decoding counts positions from a prompt's start; leave out position_ids.")
+    return live
+
+
+def _padding(config: GenerationConfig, requests: Sequence[Request]) -> int:
+    """What follows answers that end before others.
+
+    Raises:
+        JudgeDecodingError: there may be such answers, and no token for it.
+    """
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    first = requests[0]
+    if first.end_ids:  # then generate takes the first of them
+        return int(config.eos_token_id if isinstance(config.eos_token_id, int) else next(iter(config.eos_token_id)))
+    if len(requests) > 1 and (first.stop or len({request.max_new_tokens for request in requests}) > 1):
+        raise JudgeDecodingError("Answers of a batch may differ in length; give a pad_token_id.")
+    return 0
