@@ -275,7 +275,7 @@ def test_ten_cases_through_a_kill(tmp_path: Path) -> None:
     for number in range(5):
         assert session.state()["done"] == number
         decide(session, "mark" if number % 2 else "correct", first=1, last=2, seconds=1.5)
-    session.log.__exit__(None, None, None)  # as the end of a process does
+    session.log.close()  # as the end of a process does
     with (tmp_path / "decisions-ann.jsonl").open("ab") as file:
         file.write(b'{"action":"lab')
     session = Session(ANSWERS, tmp_path, "ann", repeats=0)
@@ -289,7 +289,7 @@ def test_ten_cases_through_a_kill(tmp_path: Path) -> None:
     assert cases[1].errors == ((4, 9),)
     assert {(case.annotator, case.source, case.writer) for case in cases} == {("ann", "human", "a secret model")}
     assert cases[0].seconds == 1.5
-    session.log.__exit__(None, None, None)
+    session.log.close()
 
 
 def test_nothing_tells_who_wrote_it_or_what_the_label_was(tmp_path: Path) -> None:
@@ -321,6 +321,10 @@ def test_a_decision_sent_twice_is_saved_once_and_a_stale_one_not_at_all(tmp_path
     decision = Decision(action="correct", turn=0, key="the same key")
     session.decide(decision)
     session.decide(decision)
+    assert len(session.log.events) == 1
+    session.log.close()
+    session = Session(ANSWERS, tmp_path, "ann")
+    session.decide(decision)  # the page did not hear that it was saved, and the server was started again
     assert len(session.log.events) == 1
     with pytest.raises(StaleError, match="another window"):
         session.decide(Decision(action="correct", turn=0, key="another key"))
@@ -358,7 +362,7 @@ def test_differences_are_not_shown_before_the_own_verdict(tmp_path: Path) -> Non
         session = Session(cases, tmp_path, name, repeats=0)
         for _ in cases:
             decide(session, action)
-        session.log.__exit__(None, None, None)
+        session.log.close()
     found = Session(cases, tmp_path, "bob", repeats=0).agreement()
     assert [case["right"] for case in found["differing"]] == [["ann"]] * 2
     assert found["differing"][0]["pieces"][0] == ("", "one", ["bob"])

@@ -188,16 +188,19 @@ class Session:
         """The cases decided so far, in the order of the decisions; repeats are not in there."""
         found = {e.case: e for e in standing(self.log.events)[0] if e.action == "label" and not e.repeat}
         return [
-            self._cases[name].model_copy(
-                update={
-                    "errors": event.errors,
-                    "source": "human",
-                    "annotator": self.annotator,
-                    "seconds": event.seconds,
-                }
+            Case(
+                question=case.question,
+                answer=case.answer,
+                errors=event.errors,
+                ended=case.ended,
+                source="human",
+                writer=case.writer,
+                annotator=self.annotator,
+                seconds=event.seconds,
+                reference=case.reference,
             )
             for name, event in found.items()
-            if name in self._cases
+            if (case := self._cases.get(name)) is not None
         ]
 
     def _write_cases(self) -> None:

@@ -87,6 +87,10 @@ class DecisionLog:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, so that another server may have it."""
         os.close(self._file)
 
     def append(self, event: Event) -> None:
