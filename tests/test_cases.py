@@ -29,6 +29,7 @@ def cases(draw: st.DrawFn) -> Case:
         writer=draw(TEXT),
         annotator=draw(TEXT),
         seconds=draw(st.none() | st.floats(0, 1e6)),
+        reference=draw(TEXT),
     )
 
 

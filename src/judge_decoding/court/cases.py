@@ -24,6 +24,7 @@ class Case(BaseModel):
         writer: which model or person wrote the answer.
         annotator: who labelled it.
         seconds: how long labelling took.
+        reference: a right answer to the question, for people and checkers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,7 @@ class Case(BaseModel):
     writer: str = ""
     annotator: str = ""
     seconds: float | None = None
+    reference: str = ""
 
     @model_validator(mode="after")
     def _spans_inside(self) -> Case:

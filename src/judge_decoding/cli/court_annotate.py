@@ -1,0 +1,100 @@
+"""``judge-decoding court annotate``: label answers by hand on a local web page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.court.annotate.reading import Reading
+    from judge_decoding.court.cases import Case
+
+
+def annotate(
+    answers: Annotated[Path, typer.Argument(help="Answers to label (JSONL: question, answer, reference, writer).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the decisions; given again, it goes on.")],
+    annotator: Annotated[str | None, typer.Option(help="Who labels; without it your login name.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Target model, to show its tokens and what it would have said.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Judge head of the target; cases it is unsure about come first.")
+    ] = None,
+    draft: Annotated[str | None, typer.Option(help="Draft model, for a head that reads its hidden states too.")] = None,
+    repeats: Annotated[float, typer.Option(help="Share of the cases that come twice, to see if you agree.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of order and repeats; the same for all annotators.")] = 0,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8765,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Label answers by hand on a local web page."""
+    from importlib.util import find_spec
+
+    from judge_decoding.court.cases import read_cases
+    from judge_decoding.errors import JudgeDecodingError
+
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
+    if head is not None and target is None:
+        raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
+    if output.exists() and not output.is_dir():
+        raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
+    cases = read_cases(answers)
+    from judge_decoding.court.annotate.server import kept_token, listen, serve
+    from judge_decoding.court.annotate.session import Session, summary
+
+    readings = _readings(cases, output, target, head, draft) if target is not None else None
+    session = Session(cases, output, annotator or _login(), readings=readings, repeats=repeats, seed=seed)
+    with session.log:
+        if session.log.repaired:
+            typer.echo(f"The last line of {session.log.path} was half-written and is removed.", err=True)
+        token = kept_token(output)
+        listener = listen(port)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
+        typer.echo(f"Annotate at {address}\nEvery decision is saved at once; stop with Ctrl-C.")
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+        serve(session, listener, token)
+        labelled = len(session.labelled())
+        typer.echo(f"\n{labelled} cases labelled -> {session.cases_path if labelled else session.log.path}")
+        agreement = session.agreement()
+        for pair in (*agreement["selves"], *agreement["pairs"]):
+            typer.echo(summary(pair))
+
+
+def _readings(cases: list[Case], folder: Path, target: str, head: str | None, draft: str | None) -> dict[str, Reading]:
+    """Let the target read the answers that it has not read before."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from judge_decoding.court.annotate.pieces import case_id
+    from judge_decoding.court.annotate.reading import Reader, read_answers
+    from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.reference import pair
+
+    reader = Reader(
+        str(pair.TARGET) if target == "reference" else target,
+        None if head is None else JudgeHead.from_pretrained(pair.JUDGE if head == "reference" else head),
+        str(pair.DRAFT) if draft == "reference" else draft,
+    )
+    notes = Console(stderr=True)
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
+        task = bar.add_task("the target reads the answers", total=len(cases))
+        readings = read_answers(
+            cases, reader, folder, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    if missing := len({case_id(case) for case in cases} - readings.keys()):
+        typer.echo(f"Empty or too long for the target, so shown as words, and last: {missing} answers.", err=True)
+    return readings
+
+
+def _login() -> str:
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return "annotator"

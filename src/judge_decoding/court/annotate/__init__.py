@@ -1,0 +1,1 @@
+"""Labelling by hand: a local web page on which a person marks where answers go wrong."""

@@ -1,0 +1,197 @@
+"""What the target makes of each answer: its tokens, what it would have said there, and the head's doubts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from judge_decoding.court.annotate.pieces import Span, case_id, cover
+from judge_decoding.court.cases import Case
+from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
+from judge_decoding.decoding.models import HiddenTap
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import read_text
+from judge_decoding.judge.features import hidden_states
+from judge_decoding.judge.head import JudgeHead
+
+FILE = "target.jsonl"
+TOP = 3
+"""How many tokens the target may name at each place."""
+FLOOR = 0.01
+"""The least probability worth naming."""
+
+
+class Reading(BaseModel):
+    """The target's reading of one answer.
+
+    Attributes:
+        case: `case_id` of the answer.
+        maker: what target and head it was made with; see `Reader.maker`.
+        spans: character spans of the target's tokens, which joined are the answer.
+        choices: at each of them, and last at the end of the answer, the target's own likeliest tokens there with
+            their probabilities, likeliest first; None stands for the end of the answer.
+        uncertainty: mean over the tokens of the entropy (bits, 0 to 1) of the head's verdict; None without a head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str
+    maker: str
+    spans: tuple[Span, ...]
+    choices: tuple[tuple[tuple[str | None, float], ...], ...]
+    uncertainty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Names of the models that read the answers; they are loaded only if an answer has not been read yet."""
+
+    target: str
+    head: JudgeHead | None = None
+    draft: str | None = None
+
+    @property
+    def maker(self) -> str:
+        """A hash of the target's name and the head's weights: a head trained anew has new doubts."""
+        weights = b"" if self.head is None else self.head.linear.weight.numpy().tobytes()
+        return hashlib.sha256(repr((self.target, self.draft)).encode() + weights).hexdigest()[:16]
+
+
+def read_answers(
+    cases: Sequence[Case], reader: Reader, folder: Path, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Reading]:
+    """Read all answers, each once: what was read is kept in ``folder`` and taken from there the next time.
+
+    An answer that does not fit into the target's context, or is empty, is left out. ``progress`` is told how many
+    answers are read and how many there are.
+
+    Raises:
+        JudgeDecodingError: a model cannot be loaded, the head belongs to another, or the tokenizer has no offsets.
+    """
+    path = folder / FILE
+    wanted = {case_id(case): case for case in cases}
+    found = {name: reading for name, reading in _kept(path, reader.maker).items() if name in wanted}
+    missing = [case for name, case in wanted.items() if name not in found]
+    if not missing:
+        return found
+    tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=_device())
+    if not tokenizer.is_fast:
+        raise JudgeDecodingError(
+            f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+        )
+    draft = None
+    if reader.head is not None and reader.head.config.draft is not None:
+        if reader.draft is None:
+            raise JudgeDecodingError("This judge head reads the draft model's hidden states too; name it with --draft.")
+        check_same_vocabulary(tokenizer, load_tokenizer(reader.draft))
+        draft = load_model(reader.draft, device=_device())
+    if reader.head is not None:
+        reader.head.check_fits(target, draft)
+    context = getattr(target.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            for number, case in enumerate(missing, start=len(found) + 1):
+                ids, offsets = _encode(case, tokenizer)
+                pieces = cover(len(case.answer), offsets)
+                if len(ids) <= context and 0 < len(offsets) < len(ids):
+                    reading = _read(case, ids, len(offsets), pieces, reader, target, draft, tokenizer)
+                    found[reading.case] = reading
+                    file.write(reading.model_dump_json() + "\n")
+                if progress is not None:
+                    progress(number, len(wanted))
+    except OSError as error:
+        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+    return found
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _kept(path: Path, maker: str) -> dict[str, Reading]:
+    """What was read before by the same models. A broken line, such as a kill leaves, is read anew."""
+    if not path.exists():
+        return {}
+    text = read_text(path, "the target's readings")
+    found: dict[str, Reading] = {}
+    for line in text.split("\n"):
+        try:
+            reading = Reading.model_validate_json(line)
+        except ValidationError:
+            continue
+        if reading.maker == maker:
+            found[reading.case] = reading
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("\n")
+    return found
+
+
+def _encode(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span]]:
+    """Token ids of question and answer, as `train_head` reads them, and the offsets in the answer of its tokens."""
+    text = case.question + case.answer
+    begun = bool(tokenizer.bos_token) and text.startswith(str(tokenizer.bos_token))
+    encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
+    start = len(case.question)
+    ids: list[int] = []
+    offsets: list[Span] = []
+    for token, (begin, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+        if end <= start or begin == end:
+            if not offsets:  # an end token that the tokenizer adds is no part of what is shown
+                ids.append(token)
+            continue
+        ids.append(token)
+        offsets.append((max(begin - start, 0), end - start))
+    return ids, offsets
+
+
+@torch.inference_mode()
+def _read(
+    case: Case,
+    ids: list[int],
+    count: int,
+    pieces: list[tuple[int, Span]],
+    reader: Reader,
+    target: PreTrainedModel,
+    draft: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Reading:
+    """One forward over an answer of ``count`` tokens at the end of ``ids``."""
+    tensor = torch.tensor([ids], device=target.device)
+    norm = reader.head.config.norm if reader.head else "before"
+    with HiddenTap(target, norm) as tap:
+        logits = target(input_ids=tensor, use_cache=False, logits_to_keep=count + 1).logits[0, -count - 1 :]
+        states = tap.states[0, -count:].float().cpu()
+    # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.
+    top = [part.float().softmax(-1).topk(min(TOP, part.shape[-1])) for part in logits.split(256)]
+    probabilities, tokens = (torch.cat([part[side] for part in top]).tolist() for side in (0, 1))
+    choices = [
+        tuple(
+            (None if token == tokenizer.eos_token_id else str(tokenizer.decode([token])), round(probability, 4))
+            for probability, token in zip(*row, strict=True)
+            if probability >= FLOOR
+        )
+        for row in zip(probabilities, tokens, strict=True)
+    ]
+    return Reading(
+        case=case_id(case),
+        maker=reader.maker,
+        spans=tuple(span for _, span in pieces),
+        choices=tuple(choices[number] for number, _ in [*pieces, (count, (0, 0))]),
+        uncertainty=None if reader.head is None else _doubt(reader.head, states, draft, ids, count),
+    )
+
+
+def _doubt(head: JudgeHead, states: Tensor, draft: PreTrainedModel | None, ids: list[int], count: int) -> float:
+    """Mean entropy in bits of the head's verdicts on the answer's tokens, from the target's states [count, H]."""
+    theirs = None if draft is None else hidden_states(draft, [ids], head.config.norm)[0][-count:]
+    sure = head.probability(states, theirs).double()
+    return float((torch.special.entr(sure) + torch.special.entr(1 - sure)).mean() / torch.log(torch.tensor(2.0)))
