@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
@@ -26,6 +27,7 @@ app.command()(generate)
 app.command()(train)
 app.command()(info)
 app.command()(rules)
+app.add_typer(court_app, name="court")
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,10 @@
+"""``judge-decoding court``: the data that teaches a judge. The commands' own modules say what they do."""
+
+from __future__ import annotations
+
+import typer
+
+from judge_decoding.cli.court_label import label_app
+
+court_app = typer.Typer(help="Make, check and show the labelled answers that teach a judge.", no_args_is_help=True)
+court_app.add_typer(label_app, name="label")

@@ -1,0 +1,1 @@
+"""Other people's file formats, read into cases and written from them."""

@@ -1,0 +1,94 @@
+"""The ``court`` commands as a user meets them: files in, files and figures out, bad lines named and left out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from judge_decoding import Case, read_cases, write_cases
+from judge_decoding.cli import main as cli
+
+Court = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def court(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Court:
+    """Run ``judge-decoding court ...`` in this process; its exit code, stdout and stderr."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["judge-decoding", "court", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "160")
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return int(code or 0), out, err
+
+    return call
+
+
+def is_one_sentence(result: tuple[int, str, str], phrase: str) -> None:
+    code, out, err = result
+    assert code == 2, out + err
+    assert phrase in err
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in out + err
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    path = tmp_path / "answers.jsonl"
+    write_cases(
+        path,
+        [
+            Case(question="How many?", answer="1 + 1 = 3", correct=False, writer="a"),
+            Case(question="How many?", answer="1 + 1 = 2", correct=True, writer="b"),
+            Case(question="And now?", answer="2 + 2 = 4, so 5", correct=False, writer="a"),
+            Case(question="And then?", answer="2 + 2 = 5, so 4", correct=True, writer="a"),
+        ],
+    )
+    return path
+
+
+def test_label_by_arithmetic(court: Court, answers: Path, tmp_path: Path) -> None:
+    out, aside = tmp_path / "labelled.jsonl", tmp_path / "aside.jsonl"
+    code, told, err = court("label", "arithmetic", answers, "-o", out, "--aside", aside, "--json")
+    assert code == 0, err
+    assert json.loads(told) == {"located": 1, "right": 1, "accused_although_found_right": 1, "no_false_equation": 1}
+    assert [case.errors for case in read_cases(out)] == [((8, 9),), ()]
+    assert [case.question for case in read_cases(aside)] == ["And then?", "And now?"]
+
+
+def test_bad_lines_are_named_and_the_good_ones_kept(court: Court, answers: Path, tmp_path: Path) -> None:
+    with answers.open("ab") as file:
+        file.write(b'{"question": "\xff", "answer": ""}\n' + b'{"question": "q", "answer": "a", "errors": [[5, 9]]}\n')
+        file.write(b'{"question": "half of a li')
+    code, _, err = court("label", "arithmetic", answers, "-o", tmp_path / "out.jsonl")
+    assert code == 0
+    assert "line 5 is not UTF-8" in err
+    assert "line 6 is not a case" in err
+    assert "outside the answer" in err
+    assert "line 7 is not a case" in err
+    assert len(read_cases(tmp_path / "out.jsonl")) == 2
+
+
+def test_many_bad_lines_are_counted(court: Court, answers: Path, tmp_path: Path) -> None:
+    with answers.open("a") as file:
+        file.write("{}\n" * 9)
+    assert "4 more lines" in court("label", "arithmetic", answers, "-o", tmp_path / "out.jsonl")[2]
+
+
+def test_arithmetic_that_finds_nothing_writes_nothing(court: Court, tmp_path: Path) -> None:
+    write_cases(tmp_path / "in.jsonl", [Case(question="q", answer="a")])
+    is_one_sentence(
+        court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl"), "label it another way"
+    )
+    assert not (tmp_path / "out.jsonl").exists()
+    is_one_sentence(court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path), "it is a folder")
+    is_one_sentence(court("label", "arithmetic", tmp_path / "no.jsonl", "-o", tmp_path / "x"), "Cannot read")
