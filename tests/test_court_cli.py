@@ -92,3 +92,32 @@ def test_arithmetic_that_finds_nothing_writes_nothing(court: Court, tmp_path: Pa
     assert not (tmp_path / "out.jsonl").exists()
     is_one_sentence(court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path), "it is a folder")
     is_one_sentence(court("label", "arithmetic", tmp_path / "no.jsonl", "-o", tmp_path / "x"), "Cannot read")
+
+
+def test_import_and_export(court: Court, answers: Path, tmp_path: Path) -> None:
+    exported, back = tmp_path / "cases.csv", tmp_path / "back.jsonl"
+    assert court("export", answers, "-o", exported, "-f", "csv")[0] == 0
+    code, out, err = court("import", exported, "-o", back, "--format", "csv", "--template", "Q: {question}\\nA:")
+    assert code == 0, err
+    assert "4 cases written" in out
+    assert read_cases(back)[0] == Case(question="Q: How many?\nA:", answer="1 + 1 = 3", source="csv", writer="a")
+
+
+@pytest.mark.parametrize(
+    ("args", "phrase"),
+    [
+        (("import", "{file}", "-o", "{new}", "-f", "xml"), "There is no format xml"),
+        (("import", "{file}", "-o", "{new}", "-f", "processbench"), "no cases in the format processbench"),
+        (("import", "{file}", "-o", "{new}", "-f", "csv"), "no cases in the format csv"),
+        (("import", "{file}", "-o", "{new}", "-f", "prodigy", "--template", "x"), "no {{question}}"),
+        (("import", "{none}", "-o", "{new}", "-f", "csv"), "Cannot read"),
+        (("export", "{file}", "-o", "{folder}", "-f", "csv"), "it is a folder"),
+        (("export", "{none}", "-o", "{new}", "-f", "csv"), "Cannot read"),
+    ],
+)
+def test_what_can_be_wrong_with_formats(
+    court: Court, answers: Path, tmp_path: Path, args: tuple[str, ...], phrase: str
+) -> None:
+    places = {"file": answers, "new": tmp_path / "new", "none": tmp_path / "none", "folder": tmp_path}
+    is_one_sentence(court(*(arg.format(**places) for arg in args)), phrase.format())
+    assert not (tmp_path / "new").exists()

@@ -92,6 +92,18 @@ def read_text(path: Path, what: str) -> str:
         raise JudgeDecodingError(f"Cannot read {what} {path}: it is not UTF-8 text; convert it first.") from error
 
 
+def read_bytes(path: Path, what: str) -> bytes:
+    """The content of ``path``; ``what`` names it in the error.
+
+    Raises:
+        JudgeDecodingError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
+
+
 def lines(path: Path, what: str, on_bad: Callable[[str], None] | None = None) -> Iterator[tuple[int, str]]:
     """The lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
 
@@ -101,10 +113,7 @@ def lines(path: Path, what: str, on_bad: Callable[[str], None] | None = None) ->
     Raises:
         JudgeDecodingError: the file cannot be read, or is not UTF-8.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
+    content = read_bytes(path, what)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise JudgeDecodingError(f"Cannot read {what} {path}: it is UTF-16 and not UTF-8 text; convert it first.")
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):

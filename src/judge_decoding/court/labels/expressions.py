@@ -7,7 +7,8 @@ The grammar, by descending binding::
     product = power (("*" | "/" | "x" | "of" after a percentage) power)*
     sum     = product (("+" | "-") product)*
 
-The second form of a value is one only without spaces, behind a "/" with spaces. Units are words. Values are exact fractions; nothing is handed to Python's own evaluator.
+The second form of a value is one only without spaces, behind a "/" with spaces. Units are words. Values are exact
+fractions; nothing is handed to Python's own evaluator.
 """
 
 from __future__ import annotations
