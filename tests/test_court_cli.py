@@ -121,3 +121,70 @@ def test_what_can_be_wrong_with_formats(
     places = {"file": answers, "new": tmp_path / "new", "none": tmp_path / "none", "folder": tmp_path}
     is_one_sentence(court(*(arg.format(**places) for arg in args)), phrase.format())
     assert not (tmp_path / "new").exists()
+
+
+def test_stats(court: Court, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
+    write_cases(tmp_path / "test.jsonl", [Case(question="how MANY?", answer="good bad", errors=((5, 8),), annotator="a"),
+                                          Case(question="how MANY?", answer="good bad", annotator="b")])  # fmt: skip
+    code, out, err = court("stats", answers, tmp_path / "test.jsonl")
+    assert code == 0, err
+    assert "a and b on 1 answers" in out
+    assert "questions in several files: 1" in out
+    found = json.loads(court("stats", answers, tmp_path / "test.jsonl", "--json", "--tokenizer", folders["target"])[1])
+    assert found["questions_in_several_files"] == {"How many?": [str(answers), str(tmp_path / "test.jsonl")]}
+    part = found["files"][str(tmp_path / "test.jsonl")]
+    assert part["tokens"]["correct"] == 3
+    assert found["files"][str(answers)]["wrong_not_located"] == 2
+
+
+def test_split_then_merge(court: Court, tmp_path: Path) -> None:
+    data = [Case(question=str(i), answer=answer) for i in range(60) for answer in "ab"]
+    write_cases(tmp_path / "all.jsonl", data)
+    parts = [tmp_path / "train.jsonl", tmp_path / "test.jsonl"]
+    args = ("split", tmp_path / "all.jsonl", "--into", f"{parts[0]}=0.7", "--into", f"{parts[1]}=0.3")
+    assert court(*args)[0] == 0
+    code, out, _ = court("merge", *parts, parts[0], "-o", tmp_path / "back.jsonl")
+    assert code == 0
+    assert "0 conflicts" in out
+    assert sorted(map(repr, read_cases(tmp_path / "back.jsonl"))) == sorted(map(repr, data))
+    write_cases(parts[1], [Case(question="0", answer="a", errors=((0, 1),), annotator="eve")])
+    code, _, err = court("merge", tmp_path / "all.jsonl", parts[1], "-o", tmp_path / "back.jsonl")
+    assert "Conflict: '0': unknown []; eve [(0, 1)]" in err
+
+
+def test_view(court: Court, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
+    for more in ((), ("--tokenizer", folders["target"], "--limit", "2")):
+        assert court("view", answers, "-o", tmp_path / "page.html", *more)[0] == 0
+        assert "How many?" in (tmp_path / "page.html").read_text()
+
+
+def test_check(court: Court, tmp_path: Path, folders: dict[str, Path]) -> None:
+    path, good = tmp_path / "cases.jsonl", tmp_path / "good.jsonl"
+    write_cases(path, [Case(question="one ", answer="good cat"), Case(question="one ", answer="zebra")])
+    assert court("check", path)[:2] == (0, "2 good cases, 0 bad lines.\n")
+    with path.open("a") as file:
+        file.write('{"question": "cut o')
+    code, out, _ = court("check", path, "--tokenizer", folders["target"], "-o", good)
+    assert code == 1
+    assert "line 2: The tokenizer does not give the answer back" in out
+    assert "line 3 is not a case" in out
+    assert [case.answer for case in read_cases(good)] == ["good cat"]
+
+
+@pytest.mark.parametrize(
+    ("args", "phrase"),
+    [
+        (("split", "{file}", "--into", "x"), "--into is x"),
+        (("split", "{file}", "--into", "{new}=0.5"), "sum to 1"),
+        (("merge", "{file}", "-o", "{new}", "--on-conflict", "fight"), "must be one of"),
+        (("stats", "{none}"), "Cannot read"),
+        (("stats", "{file}", "--tokenizer", "{none}"), "Cannot load the tokenizer"),
+        (("view", "{file}", "-o", "{folder}"), "it is a folder"),
+    ],
+)
+def test_what_can_be_wrong_with_data(
+    court: Court, answers: Path, tmp_path: Path, args: tuple[str, ...], phrase: str
+) -> None:
+    places = {"file": answers, "new": tmp_path / "new", "none": tmp_path / "none", "folder": tmp_path}
+    is_one_sentence(court(*(arg.format(**places) for arg in args)), phrase)
+    assert not (tmp_path / "new").exists()

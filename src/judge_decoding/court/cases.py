@@ -75,11 +75,16 @@ def read_cases(path: str | Path, on_bad: Callable[[str], None] | None = None) ->
     Raises:
         JudgeDecodingError: it cannot be read, has no case, or a line is not a case; the line is named.
     """
+    return [case for _, case in read_numbered(path, on_bad)]
+
+
+def read_numbered(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[tuple[int, Case]]:
+    """The same with the number of each case's line; see `read_cases`."""
     path = Path(path)
     cases = []
     for number, line in lines(path, "the data set", on_bad):
         try:
-            cases.append(Case.model_validate_json(line))
+            cases.append((number, Case.model_validate_json(line)))
         except ValidationError as error:
             problem = f"{path}, line {number} is not a case: {first_problem(error)}; mend or remove the line."
             if on_bad is None:

@@ -56,6 +56,26 @@ def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
+    """Character spans of the answer's tokens. Those that reach into the question or have no text are left out."""
+    if case.token_ids is not None:
+        check_tokens(case, tokenizer)
+        texts = pieces(tokenizer, case.token_ids)
+        spans, at = [], len(case.answer) - len("".join(texts))
+        for text in texts:
+            spans.append((at, at + len(text)))
+            at += len(text)
+    else:
+        if not tokenizer.is_fast:
+            raise JudgeDecodingError(
+                f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+            )
+        start = len(case.question)
+        offsets = tokenizer(case.question + case.answer, return_offsets_mapping=True)["offset_mapping"]
+        spans = [(begin - start, end - start) for begin, end in offsets]
+    return [(max(begin, 0), end) for begin, end in spans if end > 0 and end > begin]
+
+
 def _first_difference(text: str, other: str) -> int:
     """The first place, counted from the back, where ``other`` is not ``text``: what is before may be shifted."""
     same = 0
