@@ -124,8 +124,9 @@ def test_what_can_be_wrong_with_formats(
 
 
 def test_stats(court: Court, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
-    write_cases(tmp_path / "test.jsonl", [Case(question="how MANY?", answer="good bad", errors=((5, 8),), annotator="a"),
-                                          Case(question="how MANY?", answer="good bad", annotator="b")])  # fmt: skip
+    found_wrong = Case(question="how MANY?", answer="good bad", errors=((5, 8),), annotator="a")
+    found_right = Case(question="how MANY?", answer="good bad", annotator="b")
+    write_cases(tmp_path / "test.jsonl", [found_wrong, found_right])
     code, out, err = court("stats", answers, tmp_path / "test.jsonl")
     assert code == 0, err
     assert "a and b on 1 answers" in out

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court_swaps import equivalence, likelihood
+
 label_app = typer.Typer(help="Label answers without a person.", no_args_is_help=True)
 
 
@@ -44,3 +46,7 @@ def arithmetic(
         },
         json=json,
     )
+
+
+label_app.command()(likelihood)
+label_app.command()(equivalence)

@@ -29,6 +29,7 @@ class Case(BaseModel):
             located yet and teaches nothing.
         judged: the only parts of the answer that have a verdict, where not all have; such spans as ``errors``.
         token_ids: question and answer in tokens, where the label is about tokens that its text alone would not give.
+        score: what the verdict was decided by, where a number was; higher is better.
         tokenizer: fingerprint of the tokenizer that ``token_ids`` are of.
     """
 
@@ -47,6 +48,7 @@ class Case(BaseModel):
     judged: tuple[tuple[int, int], ...] | None = None
     token_ids: tuple[int, ...] | None = None
     tokenizer: str = ""
+    score: float | None = None
 
     @model_validator(mode="after")
     def _spans_inside(self) -> Case:

@@ -103,15 +103,13 @@ def _encode_ids(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: Aft
     check_tokens(case, tokenizer)
     assert case.token_ids is not None
     texts = pieces(tokenizer, case.token_ids)
-    at = len("".join(texts)) - len(case.answer)
-    begin, labels = -at, []
-    for token, text in zip(case.token_ids, texts, strict=True):
+    begin, labels = len(case.answer) - len("".join(texts)), []
+    for text in texts:
         end = begin + len(text)
-        if token == tokenizer.eos_token_id and begin >= len(case.answer) > 0:
-            labels.append(_label(begin, begin + 1, case, after_error))
-        else:
-            labels.append(IGNORED if end <= 0 or begin == end else _label(begin, end, case, after_error))
+        labels.append(IGNORED if end <= 0 or begin == end else _label(begin, end, case, after_error))
         begin = end
+    if case.ended and case.token_ids[-1:] == (tokenizer.eos_token_id,):
+        labels[-1] = _label(begin, begin + 1, case, after_error)
     return Example(case.token_ids, tuple(labels))
 
 
