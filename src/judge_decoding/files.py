@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,3 +90,40 @@ def read_text(path: Path, what: str) -> str:
         raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
     except UnicodeDecodeError as error:
         raise JudgeDecodingError(f"Cannot read {what} {path}: it is not UTF-8 text; convert it first.") from error
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The content of ``path``; ``what`` names it in the error.
+
+    Raises:
+        JudgeDecodingError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
+
+
+def lines(path: Path, what: str, on_bad: Callable[[str], None] | None = None) -> Iterator[tuple[int, str]]:
+    """The lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
+
+    Not those of ``splitlines``, which also splits at the line separators that JSON allows inside a string. A line
+    that is not UTF-8 is told to ``on_bad`` and left out; without ``on_bad`` it is an error.
+
+    Raises:
+        JudgeDecodingError: the file cannot be read, or is not UTF-8.
+    """
+    content = read_bytes(path, what)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise JudgeDecodingError(f"Cannot read {what} {path}: it is UTF-16 and not UTF-8 text; convert it first.")
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if on_bad is None:
+                raise JudgeDecodingError(
+                    f"Cannot read {what} {path}: line {number} is not UTF-8 text; convert it first."
+                ) from error
+            on_bad(f"{path}, line {number} is not UTF-8 text; convert or remove it.")

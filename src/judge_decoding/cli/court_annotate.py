@@ -40,7 +40,7 @@ def annotate(
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
-    cases = read_cases(answers)
+    cases = read_cases(answers, lambda line: typer.echo(line, err=True))
     from judge_decoding.court.annotate.server import kept_token, listen, serve
     from judge_decoding.court.annotate.session import Session, summary
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, read_text, write_text
+from judge_decoding.files import first_problem, lines, write_text
 
 
 class Case(BaseModel):
@@ -25,6 +25,12 @@ class Case(BaseModel):
         annotator: who labelled it.
         seconds: how long labelling took.
         reference: a right answer to the question, for people and checkers.
+        correct: whether a checker found the final result right; an answer found wrong without ``errors`` is not
+            located yet and teaches nothing.
+        judged: the only parts of the answer that have a verdict, where not all have; such spans as ``errors``.
+        token_ids: question and answer in tokens, where the label is about tokens that its text alone would not give.
+        score: what the verdict was decided by, where a number was; higher is better.
+        tokenizer: fingerprint of the tokenizer that ``token_ids`` are of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,35 +44,54 @@ class Case(BaseModel):
     annotator: str = ""
     seconds: float | None = None
     reference: str = ""
+    correct: bool | None = None
+    judged: tuple[tuple[int, int], ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    tokenizer: str = ""
+    score: float | None = None
 
     @model_validator(mode="after")
     def _spans_inside(self) -> Case:
-        for start, end in self.errors:
-            if not 0 <= start <= end <= len(self.answer):
-                raise ValueError(
-                    f"the error span [{start}, {end}] is outside the answer of {len(self.answer)} characters"
-                )
+        for name, spans in (("error", self.errors), ("judged", self.judged or ())):
+            for start, end in spans:
+                if not 0 <= start <= end <= len(self.answer):
+                    raise ValueError(
+                        f"the {name} span [{start}, {end}] is outside the answer of {len(self.answer)} characters"
+                    )
         return self
 
+    @property
+    def located(self) -> bool:
+        """Whether the verdicts are known: not for an answer known to be wrong, but not where."""
+        return bool(self.errors) or self.correct is not False
 
-def read_cases(path: str | Path) -> list[Case]:
+
+def read_cases(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[Case]:
     """Read a TokenCourt file (JSONL).
 
+    Args:
+        path: the file.
+        on_bad: told of each line that is no case, in a sentence that names it; the line is left out. Without it the
+            first such line is an error.
+
     Raises:
-        JudgeDecodingError: it cannot be read, is empty, or a line is not a case; the line is named.
+        JudgeDecodingError: it cannot be read, has no case, or a line is not a case; the line is named.
     """
+    return [case for _, case in read_numbered(path, on_bad)]
+
+
+def read_numbered(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[tuple[int, Case]]:
+    """The same with the number of each case's line; see `read_cases`."""
     path = Path(path)
     cases = []
-    # Not splitlines, which also splits at the line separators that JSON allows inside a string.
-    for number, line in enumerate(read_text(path, "the data set").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in lines(path, "the data set", on_bad):
         try:
-            cases.append(Case.model_validate_json(line))
+            cases.append((number, Case.model_validate_json(line)))
         except ValidationError as error:
-            raise JudgeDecodingError(
-                f"{path}, line {number} is not a case: {first_problem(error)}; mend or remove the line."
-            ) from error
+            problem = f"{path}, line {number} is not a case: {first_problem(error)}; mend or remove the line."
+            if on_bad is None:
+                raise JudgeDecodingError(problem) from error
+            on_bad(problem)
     if not cases:
         raise JudgeDecodingError(f"{path} has no cases; a judge needs answers with and without located errors.")
     return cases

@@ -19,7 +19,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
+from judge_decoding.court.tokens import check_tokens
 from judge_decoding.decoding.models import Norm
+from judge_decoding.decoding.text import pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.calibration import auc, expected_calibration_error, threshold_for_recall
 from judge_decoding.judge.features import hidden_states
@@ -72,33 +74,59 @@ class Example:
 
 
 def encode(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: AfterError) -> Example:
-    """Token ids and labels of a case: question tokens unused, a token that touches an error span wrong."""
+    """Token ids and labels of a case: question tokens unused, a token that touches an error span wrong.
+
+    Where a case says which parts are judged, tokens that touch none of them are unused.
+    """
+    if case.token_ids is not None:
+        return _encode_ids(case, tokenizer, after_error)
     text = case.question + case.answer
     # A rendered chat has its begin token already, and is read as in decoding: with that one only.
     begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
     ids, start = list(encoding["input_ids"]), len(case.question)
-    first = min((begin for begin, _ in case.errors), default=None)
     labels = []
     for begin, end in encoding["offset_mapping"]:
         if end <= start or begin == end:  # of the question, or a special token without text
             labels.append(IGNORED)
         else:
-            labels.append(_label(begin - start, end - start, case.errors, first, after_error))
+            labels.append(_label(begin - start, end - start, case, after_error))
     if case.ended and tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
         stop = len(case.answer)
-        labels.append(_label(stop, stop + 1, case.errors, first, after_error))
+        labels.append(_label(stop, stop + 1, case, after_error))
     return Example(tuple(ids), tuple(labels))
 
 
-def _label(begin: int, end: int, errors: Sequence[tuple[int, int]], first: int | None, after_error: AfterError) -> int:
-    # An empty span at the end of the answer says that it should not have ended there.
-    if any(begin < max(stop, start + 1) and end > start for start, stop in errors):
+def _encode_ids(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: AfterError) -> Example:
+    """The same of a case that has its tokens; the answer is what its last tokens spell."""
+    check_tokens(case, tokenizer)
+    assert case.token_ids is not None
+    texts = pieces(tokenizer, case.token_ids)
+    begin, labels = len(case.answer) - len("".join(texts)), []
+    for text in texts:
+        end = begin + len(text)
+        labels.append(IGNORED if end <= 0 or begin == end else _label(begin, end, case, after_error))
+        begin = end
+    if case.ended and case.token_ids[-1:] == (tokenizer.eos_token_id,):
+        labels[-1] = _label(begin, begin + 1, case, after_error)
+    return Example(case.token_ids, tuple(labels))
+
+
+def _label(begin: int, end: int, case: Case, after_error: AfterError) -> int:
+    if case.judged is not None and not _touches(begin, end, case.judged):
+        return IGNORED
+    if _touches(begin, end, case.errors):
         return 0
+    first = min((start for start, _ in case.errors), default=None)
     if first is not None and begin > first:
         return {"correct": 1, "ignore": IGNORED, "wrong": 0}[after_error]
     return 1
+
+
+def _touches(begin: int, end: int, spans: Sequence[tuple[int, int]]) -> bool:
+    # An empty span at the end of the answer says that it should not have ended there.
+    return any(begin < max(stop, start + 1) and end > start for start, stop in spans)
 
 
 def fit_linear(features: Tensor, labels: Tensor, l2: float, *, steps: int = 200) -> tuple[Tensor, float]:
@@ -158,6 +186,12 @@ def train_head(
         raise JudgeDecodingError(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
         )
+    unlocated = sum(not case.located for case in cases)
+    if unlocated:
+        raise JudgeDecodingError(
+            f"{unlocated} of the {len(cases)} cases are known to be wrong, but not where; locate their errors "
+            "(judge-decoding court label) or remove them."
+        )
     examples = [encode(case, tokenizer, config.after_error) for case in cases]
     models = {"target": target} if draft is None else {"draft": draft, "target": target}
     for role, model in models.items():
@@ -211,10 +245,12 @@ def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Exampl
 
 
 def data_hash(cases: Sequence[Case]) -> str:
-    """Hash of what a head learns from: questions, answers and error spans."""
+    """Hash of what a head learns from: questions, answers, error spans, and what else tells the labels."""
     digest = hashlib.sha256()
     for case in cases:
         digest.update(repr((case.question, case.answer, case.ended, case.errors)).encode())
+        if case.judged is not None or case.token_ids is not None:
+            digest.update(repr((case.judged, case.token_ids)).encode())
     return digest.hexdigest()
 
 

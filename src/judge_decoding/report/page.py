@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from judge_decoding.decoding.rounds import Cause
+from judge_decoding.report.environment import ENVIRONMENT
 from judge_decoding.report.terminal import COLUMNS, row
 from judge_decoding.report.verdicts import MEANING, ShownRound
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("judge_decoding.report", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def comparison_page(
@@ -28,7 +19,7 @@ def comparison_page(
     rounds: Sequence[ShownRound],
 ) -> str:
     """The page: the table, its facts (problems, seed, machine, ...), and a worked example."""
-    return _ENVIRONMENT.get_template("comparison.html").render(
+    return ENVIRONMENT.get_template("comparison.html").render(
         columns=[title.replace("\n", " ") for _, title in COLUMNS],
         rows=[(name, row(key, methods[key])) for key, name in names.items()],
         facts=facts,

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from judge_decoding.court.agreement import cohens_kappa
 from judge_decoding.court.annotate.pieces import Span, pieces_of
 from judge_decoding.court.annotate.storage import Event, standing
 
 Errors = tuple[Span, ...]
-
-
-def cohens_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Cohen's kappa: agreement beyond chance, 1 for full agreement, 0 for what chance gives.
-
-    ``(po - pe) / (1 - pe)``, po being the share of equal labels and pe the share expected of two who label at random
-    with their own frequencies. None where it is not defined: no labels, or both gave one and the same label throughout.
-    Source: Cohen (1960), "A coefficient of agreement for nominal scales".
-
-    Raises:
-        ValueError: the two have different lengths.
-    """
-    pairs = list(zip(first, second, strict=True))
-    if not pairs:
-        return None
-    observed = sum(a == b for a, b in pairs) / len(pairs)
-    theirs = Counter(second)
-    expected = sum(count * theirs[label] for label, count in Counter(first).items()) / len(pairs) ** 2
-    return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,196 @@
+"""``judge-decoding court check, stats, view, split`` and ``merge``: looking at cases and arranging them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.court.summary import Spans
+
+_TOKENIZER = typer.Option(help="Tokenizer: Hub name or folder; answers are cut into its tokens instead of words.")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
+    tokenizer: Annotated[str | None, typer.Option(help="Hub name or folder: do the texts survive it?")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the good cases go.")] = None,
+) -> None:
+    """Name every line that is no case or does not survive the tokenizer; exit code 1 if there is one."""
+    from judge_decoding.cli.court_files import check_outputs
+    from judge_decoding.court.cases import read_numbered, write_cases
+    from judge_decoding.errors import JudgeDecodingError
+
+    check_outputs(output)
+    problems: list[str] = []
+    numbered = read_numbered(file, problems.append)
+    good = [case for _, case in numbered]
+    if tokenizer is not None:
+        from judge_decoding.court.tokens import check_tokens
+        from judge_decoding.decoding.loading import load_tokenizer
+
+        loaded, good = load_tokenizer(tokenizer), []
+        for number, case in numbered:
+            try:
+                check_tokens(case, loaded)
+                good.append(case)
+            except JudgeDecodingError as error:
+                problems.append(f"{file}, line {number}: {error}")
+    for problem in problems:
+        typer.echo(problem)
+    if output is not None:
+        if not good:
+            raise JudgeDecodingError(f"No case of {file} is good; nothing was written.")
+        write_cases(output, good)
+    typer.echo(f"{len(good)} good cases, {len(problems)} bad lines.")
+    if problems:
+        raise typer.Exit(1)
+
+
+def stats(
+    files: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL); several are the splits of one set.")],
+    tokenizer: Annotated[str | None, _TOKENIZER] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Count cases, verdicts and sources, measure annotators' agreement, and find questions in several splits."""
+    import json as json_module
+
+    from judge_decoding.cli.court_files import read
+    from judge_decoding.court.summary import leaks, summary
+
+    cases = {str(path): read(path) for path in files}
+    spans = _spans(tokenizer)
+    figures: dict[str, Any] = {"files": {name: summary(part, spans) for name, part in cases.items()}}
+    found = leaks(cases)
+    figures["questions in several files"] = found
+    if json:
+        typer.echo(json_module.dumps(_underscored(figures), indent=2, ensure_ascii=False))
+        return
+    for name, part in figures["files"].items():
+        typer.secho(name, bold=True)
+        for key, value in part.items():
+            if key == "agreement":
+                _tell_agreement(value)
+            elif isinstance(value, Mapping):
+                typer.echo(f"  {key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
+            elif value is not None:
+                typer.echo(f"  {key}: {value}")
+    if len(cases) > 1:
+        typer.echo(f"questions in several files: {len(found)}")
+        for question, names in list(found.items())[:5]:
+            typer.echo(f"  {' '.join(question.split())[:80]!r} in {', '.join(names)}")
+
+
+def _tell_agreement(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        told = [
+            f"{name} {row[name]:.2f}" for name in row if name.startswith(("kappa", "same")) and row[name] is not None
+        ]
+        one, other = row["annotators"]
+        typer.echo(f"  {one} and {other} on {row['answers']} answers: " + (", ".join(told) or "kappa has no value"))
+
+
+def _underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
+    """The same with our own names without spaces; names that users chose, such as files and sources, stay."""
+    if not isinstance(value, dict):
+        return [_underscored(item) for item in value] if isinstance(value, list) else value
+    free = ("files", "sources", "writers", "annotators", "questions in several files")
+    return {
+        name.replace(",", "").replace(" ", "_"): {key: _underscored(inner) for key, inner in item.items()}
+        if name in free and isinstance(item, dict)
+        else _underscored(item)
+        for name, item in value.items()
+    }
+
+
+def view(
+    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The web page to write.")],
+    tokenizer: Annotated[str | None, _TOKENIZER] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many cases.")] = 500,
+) -> None:
+    """Write one web page, without network, that shows the answers with their verdicts."""
+    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.files import write_text
+    from judge_decoding.report.cases import cases_page
+
+    check_outputs(output)
+    cases = read(file)
+    shown = cases[:limit]
+    facts = {
+        "cases": len(cases) if len(shown) == len(cases) else f"{len(shown)} of {len(cases)}",
+        "wrong": sum(bool(case.errors) for case in cases),
+        "cut into": "words" if tokenizer is None else f"tokens of {tokenizer}",
+    }
+    write_text(output, cases_page(file.name, shown, facts, _spans(tokenizer)))
+    typer.echo(f"{len(shown)} cases written to {output}.")
+
+
+def split(
+    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
+    into: Annotated[list[str], typer.Option(help="File and share, such as train.jsonl=0.8; once for each part.")],
+    seed: Annotated[int, typer.Option(help="Another one gives other parts.")] = 0,
+) -> None:
+    """Divide cases by question: no question is in two parts, and it stays in its part when cases are added."""
+    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.court import sets
+    from judge_decoding.court.cases import write_cases
+    from judge_decoding.errors import JudgeDecodingError
+
+    shares: dict[str, float] = {}
+    for part in into:
+        name, _, share = part.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = 0.0
+        if not name or not value or name in shares:
+            raise JudgeDecodingError(f"--into is {part}; it must be a new file and its share, as in train.jsonl=0.8.")
+        shares[name] = value
+    check_outputs(*map(Path, shares))
+    parts = sets.split(read(file), shares, seed)
+    for name, cases in parts.items():
+        write_cases(name, cases)
+        typer.echo(f"{len(cases)} cases, {len({case.question for case in cases})} questions written to {name}.")
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL); the first have precedence.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file to write.")],
+    on_conflict: Annotated[
+        str, typer.Option(help="Answers with several verdicts: first (keep that one), drop or keep (all).")
+    ] = "first",
+) -> None:
+    """Put files together without duplicates; answers with several verdicts are named."""
+    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.court import sets
+    from judge_decoding.court.cases import write_cases
+    from judge_decoding.errors import JudgeDecodingError
+
+    if on_conflict not in ("first", "drop", "keep"):
+        raise JudgeDecodingError(f"--on-conflict is {on_conflict}; it must be one of first, drop, keep.")
+    check_outputs(output)
+    merged = sets.merge([case for path in files for case in read(path)], on_conflict)  # type: ignore[arg-type]  # checked
+    for labels in merged.conflicts:
+        told = "; ".join(f"{case.annotator or case.source or 'unknown'} {list(case.errors)}" for case in labels)
+        typer.echo(f"Conflict: {' '.join(labels[0].question.split())[:60]!r}: {told}", err=True)
+    if not merged.cases:
+        raise JudgeDecodingError("Nothing is left of these files; keep the first of conflicting verdicts.")
+    write_cases(output, merged.cases)
+    typer.echo(
+        f"{len(merged.cases)} cases written to {output}; {merged.duplicates} duplicates, "
+        f"{len(merged.conflicts)} conflicts."
+    )
+
+
+def _spans(tokenizer: str | None) -> Spans | None:
+    if tokenizer is None:
+        return None
+    from judge_decoding.court.tokens import token_spans
+    from judge_decoding.decoding.loading import load_tokenizer
+
+    loaded = load_tokenizer(tokenizer)
+    return lambda case: token_spans(case, loaded)

@@ -1,0 +1,63 @@
+"""What the ``court`` commands share: reading files with bad lines in them, and telling figures."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.court.cases import Case
+
+MOST_WARNINGS = 5
+
+
+class Warnings:
+    """Tells the first few sentences on stderr and counts the rest."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, sentence: str) -> None:
+        """One more."""
+        self.count += 1
+        if self.count <= MOST_WARNINGS:
+            typer.secho(f"Left out: {sentence}", err=True, fg=typer.colors.YELLOW)
+
+    def close(self) -> None:
+        """Say how many were not told."""
+        if self.count > MOST_WARNINGS:
+            typer.secho(f"Left out: {self.count - MOST_WARNINGS} more lines.", err=True, fg=typer.colors.YELLOW)
+
+
+def read(path: Path) -> list[Case]:
+    """The good cases of a file; the bad lines are named on stderr."""
+    from judge_decoding.court.cases import read_cases
+
+    warnings = Warnings()
+    try:
+        return read_cases(path, on_bad=warnings)
+    finally:
+        warnings.close()
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Find out before the work that a file cannot be written."""
+    from judge_decoding.files import check_writable
+
+    for path in paths:
+        if path is not None:
+            check_writable(path)
+
+
+def show(figures: Mapping[str, Any], *, json: bool) -> None:
+    """Print figures as ``name: value`` lines, or as JSON with names without spaces."""
+    if json:
+        plain = {name.replace(" ", "_").replace(",", ""): value for name, value in figures.items()}
+        typer.echo(json_module.dumps(plain, indent=2, ensure_ascii=False))
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name}: {value}")

@@ -1,0 +1,68 @@
+"""``judge-decoding court import`` and ``export``: other people's formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.court.formats.base import Format
+
+_FORMAT = typer.Option("--format", "-f", help="csv, prm800k, processbench, prodigy or label-studio.")
+
+
+def import_cases(
+    file: Annotated[Path, typer.Argument(help="The file to read.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file (JSONL) to write.")],
+    format_name: Annotated[str, _FORMAT],
+    template: Annotated[
+        str | None,
+        typer.Option(help=r"The prompt the target reads, with {question} in it, such as 'Q: {question}\nA:'."),
+    ] = None,
+) -> None:
+    """Turn a file of another format into cases; rows that are none are named and left out."""
+    from judge_decoding.cli.court_files import Warnings, check_outputs
+    from judge_decoding.court.cases import write_cases
+    from judge_decoding.errors import JudgeDecodingError
+
+    chosen = _format(format_name)
+    if template is not None and "{question}" not in template:
+        raise JudgeDecodingError(f"The template {template!r} has no {{question}}; say where the question goes.")
+    check_outputs(output)
+    warnings = Warnings()
+    try:
+        cases = chosen.read(file, warnings)
+    finally:
+        warnings.close()
+    if template is not None:
+        before, _, after = template.replace("\\n", "\n").partition("{question}")
+        cases = [case.model_copy(update={"question": before + case.question + after}) for case in cases]
+    write_cases(output, cases)
+    typer.echo(f"{len(cases)} cases written to {output}; {warnings.count} rows left out.")
+
+
+def export_cases(
+    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    format_name: Annotated[str, _FORMAT],
+) -> None:
+    """Write cases in another format."""
+    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.files import write_text
+
+    chosen = _format(format_name)
+    check_outputs(output)
+    cases = read(file)
+    write_text(output, chosen.write(cases))
+    typer.echo(f"{len(cases)} cases written to {output}.")
+
+
+def _format(name: str) -> Format:
+    from judge_decoding.court.formats import FORMATS
+    from judge_decoding.errors import JudgeDecodingError
+
+    if name not in FORMATS:
+        raise JudgeDecodingError(f"There is no format {name}; there are {', '.join(FORMATS)}.")
+    return FORMATS[name]

@@ -1,0 +1,52 @@
+"""``judge-decoding court label``: labels without a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from judge_decoding.cli.court_swaps import equivalence, likelihood
+
+label_app = typer.Typer(help="Label answers without a person.", no_args_is_help=True)
+
+
+@label_app.command()
+def arithmetic(
+    answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the labelled answers go.")],
+    aside: Annotated[
+        Path | None, typer.Option(help="Where the others go: accused although right, and without a false equation.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Evaluate every equation of an answer; the first false one is the error."""
+    from judge_decoding.cli.court_files import check_outputs, read, show
+    from judge_decoding.court.cases import write_cases
+    from judge_decoding.court.labels.arithmetic import label
+    from judge_decoding.errors import JudgeDecodingError
+
+    check_outputs(output, aside)
+    result = label(read(answers))
+    if not result.labelled:
+        raise JudgeDecodingError(
+            f"No answer of {answers} can be labelled by arithmetic: none has a false equation and none is marked "
+            'right ("correct": true); label it another way.'
+        )
+    write_cases(output, result.labelled)
+    if aside is not None:
+        write_cases(aside, result.accused + result.silent)
+    show(
+        {
+            "located": len(result.located),
+            "right": len(result.right),
+            "accused although found right": len(result.accused),
+            "no false equation": len(result.silent),
+        },
+        json=json,
+    )
+
+
+label_app.command()(likelihood)
+label_app.command()(equivalence)

@@ -1,0 +1,215 @@
+"""``judge-decoding court label likelihood`` and ``equivalence``: labels of single tokens by the models themselves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.court.cases import Case
+    from judge_decoding.court.labels.progress import Progress
+    from judge_decoding.decoding.decoder import JudgeDecoder
+
+PILOT = 2
+"""Questions that are labelled before the cost is told: it is measured, and they are not done again."""
+
+_Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Where the labels go.")]
+_Target = Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")]
+_Draft = Annotated[str | None, typer.Option(help="Draft model with the target's vocabulary.")]
+_Tokens = Annotated[int, typer.Option(min=1, help="Token budget of an answer.")]
+_Batch = Annotated[int, typer.Option(min=1, help="How much shares a forward.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")]
+_Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+
+Labeller = Callable[[list[str], Callable[[str, "list[Case]", int], None]], None]
+"""Labels questions and tells of each one as it is done: its cases, and the target forwards it took."""
+
+
+def likelihood(
+    questions: _Questions,
+    output: _Output,
+    target: _Target,
+    threshold: Annotated[float, typer.Option(help="Tokens with a score above it are correct; see the docs.")],
+    draft: _Draft = None,
+    given: Annotated[
+        bool, typer.Option("--given/--own", help="Label the file's answers, or the target's own to its questions.")
+    ] = False,
+    suffix: Annotated[int, typer.Option(min=1, help="Tokens read behind a swapped one.")] = 20,
+    max_new_tokens: _Tokens = 256,
+    batch_size: _Batch = 8,
+    yes: _Yes = False,
+    dtype: _Dtype = "auto",
+) -> None:
+    """Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker."""
+    from judge_decoding.cli.court_files import read
+    from judge_decoding.court.cases import Case
+    from judge_decoding.court.labels.progress import Progress
+
+    settings = {
+        "way": "likelihood", "target": target, "draft": draft, "threshold": threshold, "given": given,
+        "suffix": suffix, "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
+    _check(output)
+    cases = read(questions)
+    progress = Progress(output, settings)
+
+    from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
+    from judge_decoding.rules.exact import Exact
+
+    config = LikelihoodConfig(threshold, suffix, batch_size)
+    decoder = _decoder(target, draft, dtype)
+    texts: dict[str, list[str]] = {}
+    for case in cases:
+        texts.setdefault(case.question, []).append(case.answer)
+
+    def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
+        for first in range(0, len(todo), batch_size):
+            part = todo[first : first + batch_size]
+            if given:
+                answers = [[_answer_ids(decoder, question, text) for text in texts[question]] for question in part]
+                costs = [0] * len(part)
+            else:
+                made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact())
+                answers, costs = [[list(one.token_ids)] for one in made], [1 + one.stats.rounds for one in made]
+            for question, own, cost in zip(part, answers, costs, strict=True):
+                found, spent = list[Case](), cost
+                for answer in own:
+                    labelled, forwards = label_by_likelihood(decoder, question, answer, config)
+                    found += labelled
+                    spent += forwards
+                done(question, found, spent)
+
+    made = _run(list(texts), label, progress, yes=yes)
+    scores = sorted(case.score for case in made if case.score is not None)
+    told = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
+    typer.echo(f"Scores: {told}.")
+
+
+def equivalence(
+    questions: _Questions,
+    output: _Output,
+    target: _Target,
+    draft: _Draft = None,
+    result: Annotated[
+        str, typer.Option(help="What must stay the same: number, choice, text, regex:PATTERN or module:function.")
+    ] = "number",
+    max_new_tokens: _Tokens = 256,
+    batch_size: _Batch = 8,
+    yes: _Yes = False,
+    dtype: _Dtype = "auto",
+) -> None:
+    """Label the draft's tokens by whether the target's answer stays the same with them (AutoJudge)."""
+    from judge_decoding.cli.court_files import read
+    from judge_decoding.court.labels.progress import Progress
+    from judge_decoding.court.results import result_function
+
+    settings = {
+        "way": "equivalence", "target": target, "draft": draft, "result": result, "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
+    function = result_function(result)
+    _check(output)
+    texts = list(dict.fromkeys(case.question for case in read(questions)))
+    progress = Progress(output, settings)
+
+    from judge_decoding.court.labels.equivalence import label_by_equivalence
+
+    decoder = _decoder(target, draft, dtype)
+
+    def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
+        label_by_equivalence(decoder, todo, function, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
+
+    _run(texts, label, progress, yes=yes)
+
+
+def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool) -> list[Case]:
+    """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from judge_decoding.errors import JudgeDecodingError
+
+    todo = [question for question in questions if question not in progress.done]
+    if len(todo) < len(questions):
+        typer.echo(f"{len(questions) - len(todo)} of {len(questions)} questions are done already.", err=True)
+    spent = [0, 0]  # target forwards, labels
+
+    def count(question: str, cases: list[Case], forwards: int) -> None:
+        progress.add(question, cases)
+        spent[0] += forwards
+        spent[1] += sum(len(case.judged or ()) for case in cases)
+
+    begin = time.perf_counter()
+    label(todo[:PILOT], count)
+    rest = todo[PILOT:]
+    if rest:
+        scale = len(rest) / PILOT
+        typer.echo(
+            f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
+            f"{scale * spent[0]:,.0f} target forwards and at most {_duration(scale * (time.perf_counter() - begin))}.",
+            err=True,
+        )
+        if not yes:
+            if not sys.stdin.isatty():
+                raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
+            typer.confirm("Go on?", abort=True, err=True)
+        notes = Console(stderr=True)
+        with Bar(console=notes, transient=True, disable=not notes.is_terminal) as bar:
+            task = bar.add_task("labelling", total=len(rest))
+
+            def tell(question: str, cases: list[Case], forwards: int) -> None:
+                count(question, cases, forwards)
+                bar.advance(task)
+
+            label(rest, tell)
+    cases = progress.finish()
+    wrong = sum(len(case.errors) for case in cases)
+    labels = sum(len(case.judged or ()) for case in cases)
+    typer.echo(f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}.")
+    return cases
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(seconds / 60, 1):.0f} minutes"
+
+
+def _check(output: Path) -> None:
+    from judge_decoding.cli.court_files import check_outputs
+
+    check_outputs(output, output.with_name(output.name + ".part"))
+
+
+def _answer_ids(decoder: JudgeDecoder, question: str, answer: str) -> list[int]:
+    """Token ids of an answer where it stands behind its question."""
+    from judge_decoding.court.labels.swaps import prompt_ids
+
+    before, whole = prompt_ids(decoder, question), prompt_ids(decoder, question + answer)
+    shared = 0
+    while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
+        shared += 1
+    # A token may reach over the seam: then the answer cannot be read behind this question, and has its own tokens.
+    bare = list(decoder.tokenizer(answer, add_special_tokens=False)["input_ids"])
+    return whole[shared:] if shared == len(before) else bare
+
+
+def _decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+    import torch
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.reference import pair
+
+    if target == "reference":
+        target, draft = str(pair.TARGET), draft or str(pair.DRAFT)
+    if draft is None:
+        raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
+    place: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    return JudgeDecoder.from_pretrained(target, draft, dtype=dtype, device=place)

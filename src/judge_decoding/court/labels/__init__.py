@@ -1,0 +1,1 @@
+"""Labelling answers without a person; a file for each way."""

@@ -1,0 +1,98 @@
+"""A text as numbers, operators, equals signs and words: what equations are looked for in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+
+class Kind(Enum):
+    """What a lexeme is."""
+
+    NUMBER = "number"
+    OPERATOR = "operator"
+    OPEN = "("
+    CLOSE = ")"
+    EQUALS = "="
+    FRACTION = "fraction"
+    WORD = "word"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Lexeme:
+    """A piece of a text.
+
+    Attributes:
+        kind: what it is.
+        text: how it is written; of an operator, the one of ``+ - * / ^`` it stands for.
+        start: where it begins in the text.
+        end: where it ends.
+        spaced: a space stands before it.
+    """
+
+    kind: Kind
+    text: str
+    start: int
+    end: int
+    spaced: bool = False
+
+
+# Thousands are separated by commas or spaces, which need three digits behind each.
+_DIGITS = r"(?:\d{1,3}(?:[, \u00a0\u202f]\d{3})+(?!\d)|\d+)"
+_PATTERN = re.compile(
+    rf"""
+      (?P<space>\s+|\\[,;:! ]|\*\*(?=[A-Z]))
+    | (?P<clock>\d{{1,2}}:\d\d(?!\d))
+    | (?P<ordinal>\d+(?:st|nd|rd|th)\b)
+    | (?P<number>(?:\\?[$€£¥]\s?)?(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:\s?\\?%)?)
+    | (?P<other>==+|!=|<=|>=|≠|≤|≥|=>|->)
+    | (?P<equals>=|≈|\bequals\b|\\approx\b)
+    | (?P<fraction>\\[dt]?frac\b)
+    | (?P<power>\*\*|\^)
+    | (?P<plus>\+|\bplus\b)
+    | (?P<minus>[-\u2212\u2013]|\bminus\b)
+    | (?P<times>[*\u00d7\u00b7\u22c5]|\\times\b|\\cdot\b|\btimes\b|\bmultiplied\ by\b)
+    | (?P<over>[/÷]|\\div\b|\bdivided\ by\b)
+    | (?P<open>[(\[{{]|\\left[(\[])
+    | (?P<close>[)\]}}]|\\right[)\]])
+    | (?P<word>\\?[^\W\d_]+(?:['\u2019-][^\W\d_]+)*)
+    | (?P<stop>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_OPERATORS = {"power": "^", "plus": "+", "minus": "-", "times": "*", "over": "/"}
+_KINDS = {
+    "number": Kind.NUMBER,
+    "equals": Kind.EQUALS,
+    "fraction": Kind.FRACTION,
+    "open": Kind.OPEN,
+    "close": Kind.CLOSE,
+    "word": Kind.WORD,
+    "ordinal": Kind.WORD,
+}
+
+
+def lexemes(text: str, start: int = 0, end: int | None = None) -> Iterator[Lexeme]:
+    """The lexemes of ``text[start:end]``. A line end stops an equation; other space is only remembered."""
+    spaced = False
+    for match in _PATTERN.finditer(text, start, len(text) if end is None else end):
+        name, written = str(match.lastgroup), match.group()
+        if name == "space" and "\n" not in written:
+            spaced = True
+            continue
+        kind = Kind.OPERATOR if name in _OPERATORS else _KINDS.get(name, Kind.STOP)
+        yield Lexeme(kind, _OPERATORS.get(name, written), match.start(), match.end(), spaced)
+        spaced = False
+
+
+def number(text: str) -> tuple[Fraction, int, bool]:
+    """The value of a number as it is written, how many decimals it shows, and whether it is a percentage."""
+    percent = text.endswith("%")
+    digits = re.sub(r"[^\d.]", "", text)
+    decimals = len(digits.partition(".")[2])
+    value = Fraction(int(digits.replace(".", "") or "0"), 10**decimals)
+    return (value / 100, decimals + 2, True) if percent else (value, decimals, False)

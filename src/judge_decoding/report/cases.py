@@ -1,0 +1,39 @@
+"""Labelled answers as one self-contained web page, each word or token in the colour of its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from judge_decoding.court.cases import Case
+from judge_decoding.court.summary import Spans
+from judge_decoding.court.verdicts import Verdict, verdicts, words
+from judge_decoding.report.environment import ENVIRONMENT
+
+_CLASSES = {
+    Verdict.CORRECT: "correct",
+    Verdict.WRONG: "wrong",
+    Verdict.AFTER: "after",
+    Verdict.UNJUDGED: "unjudged",
+}
+
+
+def cases_page(title: str, cases: Sequence[Case], facts: Mapping[str, Any], spans: Spans | None = None) -> str:
+    """The page. ``facts`` stand at its top; ``spans`` cuts answers into tokens, by default into words."""
+    shown = []
+    for case in cases:
+        cuts = words(case.answer) if spans is None else spans(case)
+        pieces = [
+            (case.answer[start:end], _CLASSES[verdict])
+            for (start, end), verdict in zip(cuts, verdicts(case, cuts), strict=True)
+        ]
+        wrong_end = any(start == end == len(case.answer) for start, end in case.errors)
+        kind = "wrong" if case.errors else "right" if case.located else "unlocated"
+        about = [("source", case.source), ("writer", case.writer), ("annotator", case.annotator)]
+        shown.append((case, pieces, wrong_end, kind, [(name, value) for name, value in about if value]))
+    return ENVIRONMENT.get_template("cases.html").render(
+        title=title,
+        facts=facts,
+        legend=[(_CLASSES[verdict], verdict.value) for verdict in Verdict],
+        cases=shown,
+    )

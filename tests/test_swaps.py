@@ -1,0 +1,225 @@
+"""Labels of swapped tokens: by likelihood against the formula, by equivalence against the plain algorithm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases, write_cases
+from judge_decoding.cli import court_swaps
+from judge_decoding.court.labels.equivalence import label_by_equivalence
+from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
+from judge_decoding.court.labels.progress import Progress
+from judge_decoding.court.results import result_function
+from judge_decoding.court.tokens import check_tokens
+from judge_decoding.decoding.text import pieces
+from judge_decoding.judge.training import encode
+from test_court_cli import Court, court, is_one_sentence  # noqa: F401  (a fixture)
+from tiny import EOS, bigram, greedy, perturbed, word_tokenizer
+
+# A verdict needs a text: the model has more tokens than the tokenizer, and special ones have none but the end.
+SHOWN = {EOS, *range(4, 24)}
+
+QUESTIONS = ["one two", "red blue up", "cat dog", "nine ten good bad", "left"]
+
+
+@pytest.fixture(scope="module")
+def decoder(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> JudgeDecoder:
+    return JudgeDecoder(target, tokenizer, perturbed(target, 0.1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("suffix", [1, 3, 20])
+def test_likelihood_is_the_papers_score(batch_size: int, suffix: int) -> None:
+    torch.manual_seed(0)
+    logits, other = torch.randn(2, 24, 24) * 2  # every token has a text
+    p, q = logits.log_softmax(-1), other.argmax(-1)
+    tokenizer = word_tokenizer()
+    pair = JudgeDecoder(bigram(logits), tokenizer, bigram(other))
+    prompt, answer = tokenizer("one two")["input_ids"], torch.randint(4, 24, (12,)).tolist()
+    cases, forwards = label_by_likelihood(pair, "one two", answer, LikelihoodConfig(-4.0, suffix, batch_size))
+    line = [prompt[-1], *answer]
+    places = [i for i in range(12) if q[line[i]] != answer[i]]
+    expected = {}
+    for i in places:
+        z, y = int(q[line[i]]), answer[i]
+        score = float(p[line[i], z] - p[line[i], y])
+        if i < 11:  # only the next token depends on the swapped one
+            score += float(p[z, answer[i + 1]] - p[y, answer[i + 1]])
+        expected[tuple(prompt + answer[:i] + [z])] = score
+    assert forwards == 1 + len(places)
+    # Special tokens have no text, and a verdict needs one.
+    shown = {
+        ids: score for ids, score in expected.items() if ids[-1] not in tokenizer.all_special_ids or ids[-1] == EOS
+    }
+    assert {case.token_ids: case.score for case in cases} == pytest.approx(shown, abs=1e-4)
+    for case in cases:
+        assert case.score is not None
+        assert bool(case.errors) == (case.score <= -4.0)
+        labels = encode(case, tokenizer, "wrong").labels
+        assert labels[-1] == (case.score > -4.0)
+        assert set(labels[:-1]) == {-1}
+
+
+def naive(
+    target: PreTrainedModel, draft: PreTrainedModel, prompt: list[int], result: object, count: int
+) -> tuple[list[int], list[int], list[tuple[int, ...]]]:
+    """AutoJudge's algorithm 1 by transformers' own ``generate``, one forward at a time."""
+
+    def finish(start: list[int]) -> list[int]:
+        if (start and start[-1] == EOS) or len(start) == count:
+            return start
+        return start + greedy(target, prompt + start, count - len(start), stop=True)
+
+    answer = finish([])
+    wanted, left = result(answer), 0  # type: ignore[operator]
+    kept, wrong = [], []
+    while True:
+        choices = draft(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].argmax(-1).tolist()
+        place = next((i for i in range(left, len(answer)) if choices[i] != answer[i]), None)
+        if place is None:
+            return answer, kept, wrong
+        tried = [*answer[:place], choices[place]]
+        whole = finish(tried)
+        if result(whole) == wanted:  # type: ignore[operator]
+            answer = whole
+            kept.append(place)
+        else:
+            wrong.append(tuple(tried))
+        left = place + 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_equivalence_is_the_semi_greedy_search(decoder: JudgeDecoder, batch_size: int) -> None:
+    tokenizer = decoder.tokenizer
+
+    def result(text: str) -> str:
+        return str(len(text) % 3)
+
+    told: dict[str, int] = {}
+    cases = label_by_equivalence(
+        decoder, QUESTIONS, result, max_new_tokens=24, batch_size=batch_size,
+        done=lambda question, found, forwards: told.update({question: forwards}),
+    )  # fmt: skip
+    assert set(told) == set(QUESTIONS)
+    assert min(told.values()) > 0
+    labels = 0
+    for question in QUESTIONS:
+        prompt = list(tokenizer(question)["input_ids"])
+        answer, kept, wrong = naive(
+            decoder.target, decoder.draft, prompt, lambda ids: result("".join(pieces(tokenizer, ids))), 24  # type: ignore[arg-type]
+        )  # fmt: skip
+        own = [case for case in cases if case.question == question]
+        assert {case.token_ids for case in own if case.errors} == {(*prompt, *row) for row in wrong if row[-1] in SHOWN}
+        right = [case for case in own if not case.errors]
+        kept = [place for place in kept if answer[place] in SHOWN]
+        assert [case.token_ids for case in right] == ([(*prompt, *answer)] if kept else [])
+        for case in right:
+            used = [i for i, mark in enumerate(encode(case, tokenizer, "wrong").labels) if mark != -1]
+            assert used == [len(prompt) + place for place in kept]
+        labels += len(own)
+        for case in own:
+            check_tokens(case, tokenizer)
+    assert labels > 10
+
+
+def test_labelling_needs_a_draft_model(decoder: JudgeDecoder) -> None:
+    alone = JudgeDecoder(decoder.target, decoder.tokenizer)
+    with pytest.raises(JudgeDecodingError, match="needs a draft model"):
+        label_by_equivalence(alone, QUESTIONS, str)
+    with pytest.raises(JudgeDecodingError, match="suffix is 0"):
+        LikelihoodConfig(0.0, suffix=0)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "answer", "result"),
+    [
+        ("number", "3 eggs and 1,234.50 then", "1234.5"),
+        ("number", "it is 10.", "10"),
+        ("number", "none", None),
+        ("choice", "So I say (B).", "B"),
+        ("choice", "the end", None),
+        ("text", " a  b\n", "a b"),
+        ("regex:A: (\\w+)", "A: x A: y", "y"),
+        ("regex:z", "abc", None),
+        ("builtins:str", "x", "x"),
+    ],
+)
+def test_results(spelling: str, answer: str, result: str | None) -> None:
+    assert result_function(spelling)(answer) == result
+
+
+@pytest.mark.parametrize("spelling", ["nonsense", "regex:(", "no_module:x", "builtins:nothing", "math:pi", ":x"])
+def test_results_that_are_not_there(spelling: str) -> None:
+    with pytest.raises(JudgeDecodingError):
+        result_function(spelling)
+
+
+def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "out.jsonl"
+    progress = Progress(output, {"target": "t"})
+    one = Case(question="q", answer="a", judged=((0, 1),))
+    progress.add("q", [one])
+    with progress.part.open("a") as file:
+        file.write('{"question": "half')
+    again = Progress(output, {"target": "t"})
+    assert again.done == {"q": [one]}
+    again.add("r", [])
+    third = Progress(output, {"target": "t"})
+    assert third.done == {"q": [one], "r": []}
+    with pytest.raises(JudgeDecodingError, match="begun with target t, not u"):
+        Progress(output, {"target": "u"})
+    assert third.finish() == [one]
+    assert read_cases(output) == [one]
+    assert not third.part.exists()
+    with pytest.raises(JudgeDecodingError, match="nothing to label"):
+        Progress(output, {}).finish()
+    third.part.write_text("something else")
+    with pytest.raises(JudgeDecodingError, match="no unfinished labelling"):
+        Progress(output, {})
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    write_cases(tmp_path / "questions.jsonl", [Case(question=q, answer=" good bad cat dog") for q in QUESTIONS])
+    return tmp_path / "questions.jsonl"
+
+
+@pytest.mark.parametrize("way", [("equivalence", "--result", "text"), ("likelihood", "--threshold", "-3"),
+                                 ("likelihood", "--threshold", "-3", "--given")])  # fmt: skip
+def test_labels_train_a_judge(
+    court: Court, folders: dict[str, Path], questions: Path, tmp_path: Path, way: tuple[str, ...]  # noqa: F811
+) -> None:  # fmt: skip
+    out = tmp_path / "labels.jsonl"
+    args = ("label", way[0], questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
+    args += ("--max-new-tokens", 16, "--batch-size", 2, *way[1:])
+    # Nobody agrees to the cost: what was measured is kept, and nothing else is written.
+    is_one_sentence(court(*args), "add --yes")
+    assert not out.exists()
+    kept = out.with_name("labels.jsonl.part").read_text().splitlines()
+    assert [json.loads(line)["question"] for line in kept[1:]] == QUESTIONS[:2]
+    is_one_sentence(court(*args, "--max-new-tokens", 17), "was begun with max_new_tokens 16")
+    code, told, err = court(*args, "--yes")
+    assert code == 0, err
+    assert "2 of 5 questions are done already" in err
+    assert "target forwards" in err
+    assert "labels" in told
+    found = read_cases(out)
+    assert {case.source for case in found} == {way[0]}
+    assert {case.question for case in found} <= set(QUESTIONS)
+    # Stopped or not, the labels are the same.
+    assert court(*args, "--yes", "-o", tmp_path / "at-once.jsonl")[0] == 0
+    assert read_cases(tmp_path / "at-once.jsonl") == found
+
+
+def test_what_can_be_wrong_with_labelling(
+    court: Court, folders: dict[str, Path], questions: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    args = ("label", "equivalence", questions, "-o", tmp_path / "out", "--target", folders["target"])
+    is_one_sentence(court(*args), "give one with --draft")
+    is_one_sentence(court(*args, "--result", "x"), "There is no result x")
+    assert court_swaps._duration(10_000) == "2.8 hours"
