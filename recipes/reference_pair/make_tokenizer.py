@@ -19,7 +19,9 @@ from judge_decoding.reference.problems import GAINS, HOLDERS, ITEMS, LARGEST, LO
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}Q: {{ message['content'] | trim }}"
-    "{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}\nA:{% endif %}"
+    "{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}"
+    # A line break right behind a block would be trimmed.
+    "{% if add_generation_prompt %}{{ '\\nA:' }}{% endif %}"
 )
 
 
