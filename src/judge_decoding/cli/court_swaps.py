@@ -171,12 +171,15 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
     cases = progress.finish()
     wrong = sum(len(case.errors) for case in cases)
     labels = sum(len(case.judged or ()) for case in cases)
-    typer.echo(f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}.")
+    typer.echo(
+        f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}; "
+        f"{spent[0]:,} target forwards in {_duration(time.perf_counter() - begin)} now."
+    )
     return cases
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(seconds / 60, 1):.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 
 def _check(output: Path) -> None:
