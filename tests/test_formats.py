@@ -131,7 +131,7 @@ def test_processbench_as_published(path: Path) -> None:
 def test_prodigy_rejects_and_other_labels(path: Path) -> None:
     rows = [
         {"text": "abc", "spans": [{"start": 1, "end": 2, "label": "ERROR"}, {"start": 0, "end": 1, "label": "x"}],
-         "meta": {"question": "q", "score": 3}},
+         "meta": {"question": "q", "elsewhere": 3}},
         {"text": "abc", "answer": "reject", "meta": {"question": "q"}},
         {"text": "abc"},
         {"text": "abc", "spans": [{"start": 1, "end": 9}], "meta": {"question": "q"}},
