@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from judge_decoding import Cause, JudgeDecodingError, Round
+from judge_decoding import Cause, Exact, JudgeDecoder, JudgeDecodingError, Round, TopK
 from judge_decoding.decoding.drafting import DraftModel
-from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
+from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Experience, Fixed, Heuristic
 from judge_decoding.decoding.rounds import Seconds
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, run, tokens
 
@@ -71,6 +73,42 @@ def test_cost_optimal_notices_a_change() -> None:
     policy = CostOptimal(4)
     assert sum(simulated(policy, [0.98])[1][-50:]) > 50 * 10
     assert sum(simulated(policy, [0.1])[1][-50:]) < 50 * 1
+
+
+def test_what_one_answer_taught_serves_the_next() -> None:
+    taught = Experience()
+    for _ in range(6):  # short answers
+        policy = CostOptimal(4)
+        policy.remember(taught)
+        last = simulated(policy, [0.97], rounds=8)[1]
+    afresh = simulated(CostOptimal(4), [0.97], rounds=8)[1]
+    assert afresh[0] == 4
+    assert min(last) > 10
+
+
+def test_a_decoder_keeps_experience_by_rule(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    seen: list[CostOptimal] = []
+
+    def policy(count: int) -> CostOptimal:
+        seen.append(CostOptimal(count))
+        return seen[-1]
+
+    decoder = JudgeDecoder(target, tokenizer, perturbed(target, 0.05))
+    for rule in (Exact(), TopK(2), Exact()):
+        decoder.generate(torch.tensor([5, 6, 7]), 20, rule=rule, draft_length=policy)
+    first, other, again = (each.experience for each in seen)
+    assert first is again
+    assert first is not other
+    assert first.rounds > 0
+
+
+def test_a_length_never_tried_is_approached_by_doubling() -> None:
+    lengths = simulated(CostOptimal(2), [1.0])[1]
+    longest = 0
+    for count in lengths:
+        assert count <= max(2 * longest, 2)
+        longest = max(longest, count)
+    assert longest == 64
 
 
 def test_heuristic_grows_by_two_and_shrinks_by_one() -> None:

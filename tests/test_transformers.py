@@ -265,6 +265,27 @@ class Noting(BaseStreamer):
         self.ended += 1
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("what", [{"suppress_tokens": [7]}, {"bad_words_ids": [[7]]}])
+def test_no_rule_keeps_what_a_processor_forbids(
+    target: LlamaForCausalLM, head: JudgeHead, what: dict[str, Any], *, sampled: bool
+) -> None:
+    def proposes(ids: list[int], count: int) -> list[int]:
+        return [7, 9] * count
+
+    judged = custom_generate(proposes, head, threshold=0.0, num_draft_tokens=4, seed=0)
+    inputs = padded(PROMPTS[:2])
+    options = {"max_new_tokens": 30, "do_sample": sampled}
+    assert answers(target.generate(**inputs, custom_generate=judged, **options), PROMPTS[:2])[0][:2] == [7, 9]
+    output = target.generate(**inputs, custom_generate=judged, **options, **what)
+    kept = answers(output, PROMPTS[:2])
+    assert sum(map(len, kept)) > 20
+    assert not any(7 in row for row in kept)
+    if sampled:  # a truncation is no constraint: it weighs tokens against each other
+        output = target.generate(**inputs, custom_generate=judged, **options, top_k=1)
+        assert answers(output, PROMPTS[:2])[0][:2] == [7, 9]
+
+
 @pytest.mark.parametrize("threshold", [0.3, 1.0])
 def test_a_streamer_gets_the_prompt_then_each_token_then_the_end(
     target: LlamaForCausalLM, weak: PreTrainedModel, head: JudgeHead, threshold: float

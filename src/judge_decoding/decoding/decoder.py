@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from judge_decoding.decoding.choices import (
 )
 from judge_decoding.decoding.drafting import Drafter
 from judge_decoding.decoding.guards import Guard, check_guards
-from judge_decoding.decoding.lengths import DraftLength, Fixed
+from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
@@ -130,6 +131,7 @@ class JudgeDecoder:
         self.target, self.tokenizer, self.judge = target, tokenizer, judge
         self.draft = draft
         self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
+        self._experience: defaultdict[str, Experience] = defaultdict(Experience)  # by rule
 
     @classmethod
     def from_pretrained(
@@ -271,9 +273,11 @@ class JudgeDecoder:
                     "target's own; use rule exact, or the judge at threshold 1."
                 )
         strings = options.get("stop", ())
+        length = options.get("draft_length", Fixed)(count)
+        length.remember(self._experience[str(rule)])
         return Request(
             ids[0], rule, Sampler(sampling, self.target.device), min(max_new_tokens, self._room(ids)),
-            length=options.get("draft_length", Fixed)(count),
+            length=length,
             end_ids=self.end_ids,
             guards=check_guards(options.get("guards", ()), self._bare_ids),
             stop=StopStrings([strings] if isinstance(strings, str) else strings, self.tokenizer) if strings else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import median
 
@@ -23,6 +23,9 @@ class DraftLength:
 
     def observe(self, event: Round) -> None:
         """Learn from a round."""
+
+    def remember(self, experience: Experience) -> None:
+        """Go on from what earlier requests of the same decoder and rule have taught."""
 
 
 class Fixed(DraftLength):
@@ -75,84 +78,133 @@ class Confident(DraftLength):
         return self._longest
 
 
-class CostOptimal(DraftLength):
-    """The length with most tokens per second, by what rounds have cost and kept so far; 0 where no draft pays.
+class Experience:
+    """What rounds have cost and kept: the acceptance of each place of a draft and the times of its parts.
 
-    With S_k the estimated probability that a draft's first k tokens are all accepted, a round of M draft tokens gives
-    ``1 + S_1 + ... + S_M`` tokens and takes ``M * t_draft + t_verify(M) + t_rest``. The acceptance of each place is a
-    running average, the times are medians of late rounds, t_verify a line through them. While nothing is drafted one
-    token is tried now and then, ever less often. Source: the analysis of Leviathan et al. 2023, section 3.3, with each
-    place's own acceptance instead of one rate for all.
+    A decoder keeps one for each rule, so that what one answer has taught serves the next.
     """
 
     DECAY = 0.97
-    """Weight of older rounds, so that the policy follows a text whose acceptance changes."""
+    """Weight of older rounds, so that the estimates follow a text whose acceptance changes."""
     PRIOR = 2.0
     """How many drafts the guess for a place counts for."""
 
-    def __init__(self, start: int, longest: int = 64) -> None:
-        _check_count(start)
-        self._start, self._longest = start, max(longest, start)
-        self._tried = [0.0] * self._longest
-        self._kept = [0.0] * self._longest
+    def __init__(self) -> None:
+        self._tried: list[float] = []
+        self._kept: list[float] = []
         self._draft: deque[float] = deque(maxlen=16)
         self._rest: deque[float] = deque(maxlen=16)
-        self._verify: deque[tuple[int, float]] = deque(maxlen=16)
-        self._rounds = self._idle = 0
-        self._patience = 8
+        self._verify: dict[int, deque[float]] = {}
+        self.rounds = 0
+        """How many rounds with a draft it knows."""
 
-    def next(self) -> int:
-        """The best count: the start in the first round, the estimate's optimum afterwards."""
-        self._rounds += 1
-        if not self._draft:
-            return self._start
-        if self._rounds == 2:  # a line takes two lengths
-            return max(self._start // 2, 1)
-        best = self._best()
-        self._idle = 0 if best else self._idle + 1
-        if self._idle > self._patience:
-            self._idle, self._patience = 0, 2 * self._patience
-            return 1
-        return best
+    @property
+    def longest(self) -> int:
+        """The longest draft seen."""
+        return len(self._tried)
 
-    def _best(self) -> int:
-        draft, rest = median(self._draft), median(self._rest)
-        verify, slope = _line(self._verify)
-        rate = (sum(self._kept) + 0.5) / (sum(self._tried) + 1)
-        best, tokens, survival = 0, 1.0, 1.0
-        best_rate = 1 / (verify + rest)
-        for place, (tried, kept) in enumerate(zip(self._tried, self._kept, strict=True)):
-            survival *= (kept + self.PRIOR * rate) / (tried + self.PRIOR)
-            tokens += survival
-            count = place + 1
-            speed = tokens / (count * draft + verify + count * slope + rest)
-            if speed > best_rate:
-                best, best_rate = count, speed
-        return best
-
-    def observe(self, event: Round) -> None:
-        """Average in what this round cost and kept."""
+    def add(self, event: Round) -> None:
+        """Average in what a round cost and kept."""
         count, accepted = len(event.draft_ids), event.accepted
-        self._verify.append((count, event.seconds.verify))
+        if count and not self.rounds:  # the first round warms the machine up; its times say nothing
+            self.rounds = 1
+        else:
+            self._verify.setdefault(count, deque(maxlen=8)).append(event.seconds.verify)
+            if count:
+                self.rounds += 1
+                self._draft.append(event.seconds.draft / count)
+                self._rest.append(event.seconds.rule + event.seconds.overhead)
         if not count:
             return
-        self._draft.append(event.seconds.draft / count)
-        self._rest.append(event.seconds.rule + event.seconds.overhead)
-        self._tried = [self.DECAY * n for n in self._tried]
-        self._kept = [self.DECAY * n for n in self._kept]
+        self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
+        self._kept = [self.DECAY * n for n in self._kept] + [0.0] * (count - len(self._kept))
         # A rejected place counts as tried; after an end token nobody knows what would have followed.
         seen = accepted if len(event.token_ids) == accepted else accepted + 1
-        for place in range(min(seen, count, self._longest)):
+        for place in range(min(seen, count)):
             self._tried[place] += 1
             self._kept[place] += place < accepted
 
+    def best(self, longest: int) -> int | None:
+        """The count, at most ``longest``, with most tokens per second by the estimates; None if it knows no times.
 
-def _line(points: Iterable[tuple[int, float]]) -> tuple[float, float]:
-    """Value at 0 and slope (never falling) of the Theil-Sen line, which one slow round does not tilt."""
-    points = list(points)
-    slopes = [(b - d) / (a - c) for (a, b), (c, d) in combinations(points, 2) if a != c]
-    slope = max(median(slopes), 0.0) if slopes else 0.0
-    return max(median(b - slope * a for a, b in points), 1e-9), slope
+        With S_k the estimated probability that a draft's first k tokens are all accepted, a round of M draft tokens
+        gives ``1 + S_1 + ... + S_M`` tokens and takes ``M * t_draft + t_verify(M) + t_rest``.
+        """
+        if not self._draft:
+            return None
+        draft, rest = median(self._draft), median(self._rest)
+        verify, slope = _line({count: median(times) for count, times in self._verify.items()})
+        rate = (sum(self._kept) + 0.5) / (sum(self._tried) + 1)
+        best, tokens, survival = 0, 1.0, 1.0
+        best_speed = 1 / (verify + rest)
+        for place in range(longest):
+            known = place < len(self._tried)
+            tried, kept = (self._tried[place], self._kept[place]) if known else (0.0, 0.0)
+            survival *= (kept + self.PRIOR * rate) / (tried + self.PRIOR)
+            tokens += survival
+            speed = tokens / ((place + 1) * (draft + slope) + verify + rest)
+            if speed > best_speed:
+                best, best_speed = place + 1, speed
+        return best
+
+
+class CostOptimal(DraftLength):
+    """The length with most tokens per second, by what rounds have cost and kept so far; 0 where no draft pays.
+
+    The acceptance of each place is a running average, the times are medians of late rounds, t_verify a line through
+    them; see `Experience`. While nothing is drafted one token is tried now and then, ever less often. Source: the
+    analysis of Leviathan et al. 2023, section 3.3, with each place's own acceptance instead of one rate for all.
+    """
+
+    EVERY = 4
+    """The optimum is sought anew after so many rounds: it moves slowly, and seeking takes time."""
+    MOST_PATIENCE = 128
+
+    def __init__(self, start: int, longest: int = 64, experience: Experience | None = None) -> None:
+        _check_count(start)
+        self._start, self._longest = start, max(longest, start)
+        self.experience = experience or Experience()
+        self._best: int | None = None
+        self._age = self._idle = 0
+        self._patience = 8
+
+    def remember(self, experience: Experience) -> None:
+        """Go on from what earlier requests have taught."""
+        self.experience = experience
+
+    def next(self) -> int:
+        """The best count; the start until rounds have told what they cost."""
+        if self._best is None or self._age >= self.EVERY or self.experience.rounds < self.EVERY:
+            # Not far beyond what was tried: there the estimate is only a guess.
+            self._best, self._age = self.experience.best(min(self._longest, 2 * self.experience.longest)), 0
+        self._age += 1
+        if self._best is None:
+            return self._start
+        self._idle = 0 if self._best else self._idle + 1
+        if self._idle > self._patience:
+            self._idle, self._patience = 0, min(2 * self._patience, self.MOST_PATIENCE)
+            self._age = self.EVERY
+            return 1
+        return self._best
+
+    def observe(self, event: Round) -> None:
+        """Learn what this round cost and kept."""
+        self.experience.add(event)
+
+
+def _line(points: Mapping[int, float]) -> tuple[float, float]:
+    """Value at 0 and slope (never falling) of a line through ``points``, which one slow round does not tilt.
+
+    The slope is that of Theil and Sen, each pair weighing as much as it is apart.
+    """
+    pairs = sorted(((b - d) / (a - c), abs(a - c)) for (a, b), (c, d) in combinations(points.items(), 2))
+    half, slope = sum(weight for _, weight in pairs) / 2, 0.0
+    for value, weight in pairs:
+        half -= weight
+        if half <= 0:
+            slope = max(value, 0.0)
+            break
+    return max(median(b - slope * a for a, b in points.items()), 1e-9), slope
 
 
 def _check_count(count: int) -> None:

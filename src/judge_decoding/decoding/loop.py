@@ -149,9 +149,10 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
     hidden = states[rule.norm] if rule.norm and count else None
+    ids = torch.cat((row.ids, draft.ids))[None]
     evidence = Evidence(
         draft_ids=draft.ids[None],
-        target_logits=sampler.process(torch.cat((row.ids, draft.ids))[None], logits[None]),
+        target_logits=sampler.process(ids, logits[None]),
         draft_probs=None if draft.probs is None else draft.probs[None],
         draft_distribution=None if draft.distribution is None else draft.distribution[None],
         # A target over several devices has its last layer on another one than its input and output.
@@ -161,6 +162,8 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]
         greedy=sampler.greedy,
     )
     verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
+    if (allowed := sampler.allowed(ids, logits[None], draft.ids)) is not None:
+        verdicts &= allowed
     lossless = [part.lossless for part in rule.parts]
     agreed = torch.stack((evidence.agreed[0], *verdicts[lossless])).any(0)
     kept = wanted = verdicts.any(0)

@@ -60,9 +60,17 @@ class Sampler:
         processor: replaces the logits processors of ``params``, of which temperature 0 (greedy or not) and the seed
             still count. It is asked about a position several times, for the draft and for the target, so what it says
             may depend on nothing but what it is given.
+        constraint: the part of ``processor`` that forbids tokens (by a logit of minus infinity) for what they are,
+            not because others are more probable. No rule may keep such a token, whoever proposed it.
     """
 
-    def __init__(self, params: SamplingParams, device: torch.device, processor: Processor | None = None) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        device: torch.device,
+        processor: Processor | None = None,
+        constraint: Processor | None = None,
+    ) -> None:
         self.greedy = params.temperature == 0
         self._generator = torch.Generator(device)
         if params.seed is None:
@@ -70,18 +78,21 @@ class Sampler:
         else:
             self._generator.manual_seed(params.seed)
         self._processor = _processor(params) if processor is None else processor
+        self._constraint = constraint
 
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""
-        if self._processor is None:
-            return logits
-        count = logits.shape[1]
-        rows = [self._processor(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i]) for i in range(count)]
-        return torch.stack(rows, dim=1)
+        return logits if self._processor is None else _along(self._processor, ids, logits)
 
-    def choose(self, logits: Tensor) -> Tensor:
-        """One token for each of the processed ``logits`` [B, V]: [B]."""
-        return logits.argmax(-1) if self.greedy else self.draw(logits.softmax(-1))
+    def allowed(self, ids: Tensor, logits: Tensor, draft_ids: Tensor) -> Tensor | None:
+        """Which of ``draft_ids`` [M], the last of ``ids`` [1, T], no constraint forbids: bool [M]; None is all.
+
+        ``logits`` [1, M + 1, V] are unprocessed.
+        """
+        if self._constraint is None or not len(draft_ids):
+            return None
+        constrained = _along(self._constraint, ids, logits)[0, :-1]
+        return constrained.gather(1, draft_ids[:, None])[:, 0] > torch.finfo(constrained.dtype).min
 
     def draw(self, probabilities: Tensor) -> Tensor:
         """One token for each distribution [B, V]: [B]. The exponential race needs no synchronisation."""
@@ -94,6 +105,13 @@ class Sampler:
         if self.greedy:
             return torch.zeros(1, count, device=device)
         return torch.rand(1, count, generator=self._generator, device=device)
+
+
+def _along(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
+    """Each position's logits by what it follows."""
+    count = logits.shape[1]
+    rows = [processor(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i]) for i in range(count)]
+    return torch.stack(rows, dim=1)
 
 
 def _processor(params: SamplingParams) -> Processor | None:

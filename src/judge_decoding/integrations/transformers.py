@@ -17,15 +17,23 @@ from transformers import (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     EosTokenCriteria,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
     MaxLengthCriteria,
+    MinPLogitsWarper,
     PrefixConstrainedLogitsProcessor,
     PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
     SynthIDTextWatermarkLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.configuration_utils import GenerationMode
@@ -33,7 +41,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from judge_decoding.decoding.choices import AnyDraft, as_drafter, choose_num_draft_tokens, choose_rule, room
 from judge_decoding.decoding.guards import Guard, check_guards
-from judge_decoding.decoding.lengths import DraftLength, Fixed
+from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
@@ -53,6 +61,19 @@ _BY_ROW = (
 )
 # These remember what they were asked before, and so cannot be asked about a draft that may be rejected.
 _WITH_MEMORY = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
+# These weigh tokens against each other; all others may forbid one whatever its probability.
+_NO_CONSTRAINTS = (
+    EncoderRepetitionPenaltyLogitsProcessor,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 _GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
 
 
@@ -79,8 +100,7 @@ def custom_generate(
     Left-padded batches, streamers, stopping criteria and all logits processors that keep nothing between calls work
     as in ``generate``; criteria are asked about each row by itself. The context length also ends an answer. Stop
     strings go in as ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``, since ``generate`` hands no
-    tokenizer to a custom method. A draft model has its logits processed as the target has; other drafters do not, so
-    that a lossy rule may keep a token of theirs that a processor forbids.
+    tokenizer to a custom method. What a processor forbids no rule keeps; top-k and the like do not bind a lossy rule.
 
     Args:
         draft: a small model with the target's vocabulary, any `Drafter`, a function from the ids so far and a count to
@@ -141,6 +161,7 @@ class CustomGenerate:
         self._draft, self._head, self._rule = draft, head, rule
         self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
         self._seed, self._on_round = seed, on_round
+        self._experience = Experience()
         self.rounds: tuple[tuple[Round, ...], ...] = ()
 
     @property
@@ -217,13 +238,17 @@ class CustomGenerate:
         limits = [c.max_length for c in criteria if type(c) is MaxLengthCriteria]
         others = StoppingCriteriaList([c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria)])
         budget = min([room(len(prompt), model, self._draft), *(limit - len(whole) for limit in limits)])
+        constraints = LogitsProcessorList([p for p in processors if not isinstance(p, _NO_CONSTRAINTS)])
         sampler = Sampler(
             SamplingParams(temperature=0.0 if seed is None else 1.0, seed=seed), model.device,
-            _RowProcessor(processors, whole, len(prompt), row, len(input_ids)) if processors else None,
+            *(_RowProcessor(each, whole, len(prompt), row, len(input_ids)) if each else None
+              for each in (processors, constraints)),
         )  # fmt: skip
+        length = self._length(self._count)
+        length.remember(self._experience)
         return Request(
             prompt, self._rule, sampler, budget,
-            length=self._length(self._count),
+            length=length,
             end_ids=frozenset(ends),
             guards=self._guards,
             stop=Criteria(others, whole) if others else None,
