@@ -65,7 +65,7 @@ def main() -> None:
     same = dict.fromkeys(decoders, 0)
     stats = {name: Stats() for name in decoders}
     differing: list[str] = []
-    for text in tqdm(texts):
+    for text in (bar := tqdm(texts)):
         ids = decoders["itself"].encode([{"role": "user", "content": text}])
         with torch.inference_mode():
             out = model.generate(
@@ -84,6 +84,7 @@ def main() -> None:
             stats[name].merge(ours.stats)
             if not identical:
                 differing.append(f"{name}: {text[:60]!r}")
+        bar.set_postfix(same)
     result = {
         "command": " ".join(["python", *sys.argv]), "prompts": len(texts),
         "drafts": {n: {"identical": same[n], **stats[n].to_dict()} for n in drafts},

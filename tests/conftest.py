@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from functools import partial
 
 # Set before huggingface_hub is imported: no test may reach the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +19,8 @@ import torch
 from hypothesis import settings
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from commands import Run
+from judge_decoding.cli import main as cli
 from judge_decoding.judge.head import JudgeHead
 from tiny import llama, perturbed, random_head, word_tokenizer
 
@@ -59,3 +64,28 @@ def folders(
         tokenizer.save_pretrained(root / name)
     head.save_pretrained(root / "judge")
     return {name: root / name for name in ("target", "draft", "judge")}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; its exit code, stdout and stderr."""
+
+    def call(*args: object, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("COLUMNS", "160")
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return int(code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def court(run: Run) -> Run:
+    """Run ``judge-decoding court ...``."""
+    return partial(run, "court")

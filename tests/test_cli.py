@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
-from judge_decoding.cli import main as cli
 from tiny import WORDS, llama, word_tokenizer
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; its exit code, stdout and stderr."""
-
-    def call(*args: object, stdin: str = "") -> tuple[int, str, str]:
-        import io
-
-        monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        monkeypatch.setenv("COLUMNS", "160")
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err
-
-    return call
-
-
-def is_one_sentence(result: tuple[int, str, str], phrase: str) -> None:
-    code, out, err = result
-    assert code == 2
-    assert phrase in err
-    assert err.startswith("Error: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
 
 
 @pytest.fixture(scope="module")

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from commands import Run, ends_in_one_sentence
 from judge_decoding import Case, read_cases, write_cases
-from judge_decoding.cli import main as cli
-
-Court = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def court(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Court:
-    """Run ``judge-decoding court ...`` in this process; its exit code, stdout and stderr."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["judge-decoding", "court", *map(str, args)])
-        monkeypatch.setenv("COLUMNS", "160")
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return int(code or 0), out, err
-
-    return call
-
-
-def is_one_sentence(result: tuple[int, str, str], phrase: str) -> None:
-    code, out, err = result
-    assert code == 2, out + err
-    assert phrase in err
-    assert err.splitlines()[-1].startswith("Error: ")
-    assert "Traceback" not in out + err
 
 
 @pytest.fixture
@@ -56,7 +26,7 @@ def answers(tmp_path: Path) -> Path:
     return path
 
 
-def test_label_by_arithmetic(court: Court, answers: Path, tmp_path: Path) -> None:
+def test_label_by_arithmetic(court: Run, answers: Path, tmp_path: Path) -> None:
     out, aside = tmp_path / "labelled.jsonl", tmp_path / "aside.jsonl"
     code, told, err = court("label", "arithmetic", answers, "-o", out, "--aside", aside, "--json")
     assert code == 0, err
@@ -65,7 +35,7 @@ def test_label_by_arithmetic(court: Court, answers: Path, tmp_path: Path) -> Non
     assert [case.question for case in read_cases(aside)] == ["And then?", "And now?"]
 
 
-def test_bad_lines_are_named_and_the_good_ones_kept(court: Court, answers: Path, tmp_path: Path) -> None:
+def test_bad_lines_are_named_and_the_good_ones_kept(court: Run, answers: Path, tmp_path: Path) -> None:
     with answers.open("ab") as file:
         file.write(b'{"question": "\xff", "answer": ""}\n' + b'{"question": "q", "answer": "a", "errors": [[5, 9]]}\n')
         file.write(b'{"question": "half of a li')
@@ -78,23 +48,23 @@ def test_bad_lines_are_named_and_the_good_ones_kept(court: Court, answers: Path,
     assert len(read_cases(tmp_path / "out.jsonl")) == 2
 
 
-def test_many_bad_lines_are_counted(court: Court, answers: Path, tmp_path: Path) -> None:
+def test_many_bad_lines_are_counted(court: Run, answers: Path, tmp_path: Path) -> None:
     with answers.open("a") as file:
         file.write("{}\n" * 9)
     assert "4 more lines" in court("label", "arithmetic", answers, "-o", tmp_path / "out.jsonl")[2]
 
 
-def test_arithmetic_that_finds_nothing_writes_nothing(court: Court, tmp_path: Path) -> None:
+def test_arithmetic_that_finds_nothing_writes_nothing(court: Run, tmp_path: Path) -> None:
     write_cases(tmp_path / "in.jsonl", [Case(question="q", answer="a")])
-    is_one_sentence(
+    ends_in_one_sentence(
         court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl"), "label it another way"
     )
     assert not (tmp_path / "out.jsonl").exists()
-    is_one_sentence(court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path), "it is a folder")
-    is_one_sentence(court("label", "arithmetic", tmp_path / "no.jsonl", "-o", tmp_path / "x"), "Cannot read")
+    ends_in_one_sentence(court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path), "it is a folder")
+    ends_in_one_sentence(court("label", "arithmetic", tmp_path / "no.jsonl", "-o", tmp_path / "x"), "Cannot read")
 
 
-def test_import_and_export(court: Court, answers: Path, tmp_path: Path) -> None:
+def test_import_and_export(court: Run, answers: Path, tmp_path: Path) -> None:
     exported, back = tmp_path / "cases.csv", tmp_path / "back.jsonl"
     assert court("export", answers, "-o", exported, "-f", "csv")[0] == 0
     code, out, err = court("import", exported, "-o", back, "--format", "csv", "--template", "Q: {question}\\nA:")
@@ -116,14 +86,14 @@ def test_import_and_export(court: Court, answers: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_can_be_wrong_with_formats(
-    court: Court, answers: Path, tmp_path: Path, args: tuple[str, ...], phrase: str
+    court: Run, answers: Path, tmp_path: Path, args: tuple[str, ...], phrase: str
 ) -> None:
     places = {"file": answers, "new": tmp_path / "new", "none": tmp_path / "none", "folder": tmp_path}
-    is_one_sentence(court(*(arg.format(**places) for arg in args)), phrase.format())
+    ends_in_one_sentence(court(*(arg.format(**places) for arg in args)), phrase.format())
     assert not (tmp_path / "new").exists()
 
 
-def test_stats(court: Court, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_stats(court: Run, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
     found_wrong = Case(question="how MANY?", answer="good bad", errors=((5, 8),), annotator="a")
     found_right = Case(question="how MANY?", answer="good bad", annotator="b")
     write_cases(tmp_path / "test.jsonl", [found_wrong, found_right])
@@ -138,7 +108,7 @@ def test_stats(court: Court, answers: Path, tmp_path: Path, folders: dict[str, P
     assert found["files"][str(answers)]["wrong_not_located"] == 2
 
 
-def test_split_then_merge(court: Court, tmp_path: Path) -> None:
+def test_split_then_merge(court: Run, tmp_path: Path) -> None:
     data = [Case(question=str(i), answer=answer) for i in range(60) for answer in "ab"]
     write_cases(tmp_path / "all.jsonl", data)
     parts = [tmp_path / "train.jsonl", tmp_path / "test.jsonl"]
@@ -153,13 +123,13 @@ def test_split_then_merge(court: Court, tmp_path: Path) -> None:
     assert "Conflict: '0': unknown []; eve [(0, 1)]" in err
 
 
-def test_view(court: Court, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_view(court: Run, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
     for more in ((), ("--tokenizer", folders["target"], "--limit", "2")):
         assert court("view", answers, "-o", tmp_path / "page.html", *more)[0] == 0
         assert "How many?" in (tmp_path / "page.html").read_text()
 
 
-def test_check(court: Court, tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_check(court: Run, tmp_path: Path, folders: dict[str, Path]) -> None:
     path, good = tmp_path / "cases.jsonl", tmp_path / "good.jsonl"
     write_cases(path, [Case(question="one ", answer="good cat"), Case(question="one ", answer="zebra")])
     assert court("check", path)[:2] == (0, "2 good cases, 0 bad lines.\n")
@@ -184,8 +154,8 @@ def test_check(court: Court, tmp_path: Path, folders: dict[str, Path]) -> None:
     ],
 )
 def test_what_can_be_wrong_with_data(
-    court: Court, answers: Path, tmp_path: Path, args: tuple[str, ...], phrase: str
+    court: Run, answers: Path, tmp_path: Path, args: tuple[str, ...], phrase: str
 ) -> None:
     places = {"file": answers, "new": tmp_path / "new", "none": tmp_path / "none", "folder": tmp_path}
-    is_one_sentence(court(*(arg.format(**places) for arg in args)), phrase)
+    ends_in_one_sentence(court(*(arg.format(**places) for arg in args)), phrase)
     assert not (tmp_path / "new").exists()

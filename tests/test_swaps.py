@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from commands import Run, ends_in_one_sentence
 from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import court_swaps
 from judge_decoding.court.labels.equivalence import label_by_equivalence
@@ -18,7 +19,6 @@ from judge_decoding.court.results import result_function
 from judge_decoding.court.tokens import check_tokens
 from judge_decoding.decoding.text import pieces
 from judge_decoding.judge.training import encode
-from test_court_cli import Court, court, is_one_sentence  # noqa: F401  (a fixture)
 from tiny import EOS, bigram, greedy, perturbed, word_tokenizer
 
 # A verdict needs a text: the model has more tokens than the tokenizer, and special ones have none but the end.
@@ -192,17 +192,17 @@ def questions(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("way", [("equivalence", "--result", "text"), ("likelihood", "--threshold", "-3"),
                                  ("likelihood", "--threshold", "-3", "--given")])  # fmt: skip
 def test_labels_train_a_judge(
-    court: Court, folders: dict[str, Path], questions: Path, tmp_path: Path, way: tuple[str, ...]  # noqa: F811
+    court: Run, folders: dict[str, Path], questions: Path, tmp_path: Path, way: tuple[str, ...]
 ) -> None:  # fmt: skip
     out = tmp_path / "labels.jsonl"
     args = ("label", way[0], questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
     args += ("--max-new-tokens", 16, "--batch-size", 2, *way[1:])
     # Nobody agrees to the cost: what was measured is kept, and nothing else is written.
-    is_one_sentence(court(*args), "add --yes")
+    ends_in_one_sentence(court(*args), "add --yes")
     assert not out.exists()
     kept = out.with_name("labels.jsonl.part").read_text().splitlines()
     assert [json.loads(line)["question"] for line in kept[1:]] == QUESTIONS[:2]
-    is_one_sentence(court(*args, "--max-new-tokens", 17), "was begun with max_new_tokens 16")
+    ends_in_one_sentence(court(*args, "--max-new-tokens", 17), "was begun with max_new_tokens 16")
     code, told, err = court(*args, "--yes")
     assert code == 0, err
     assert "2 of 5 questions are done already" in err
@@ -217,9 +217,9 @@ def test_labels_train_a_judge(
 
 
 def test_what_can_be_wrong_with_labelling(
-    court: Court, folders: dict[str, Path], questions: Path, tmp_path: Path  # noqa: F811
+    court: Run, folders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     args = ("label", "equivalence", questions, "-o", tmp_path / "out", "--target", folders["target"])
-    is_one_sentence(court(*args), "give one with --draft")
-    is_one_sentence(court(*args, "--result", "x"), "There is no result x")
+    ends_in_one_sentence(court(*args), "give one with --draft")
+    ends_in_one_sentence(court(*args, "--result", "x"), "There is no result x")
     assert court_swaps._duration(10_000) == "2.8 hours"

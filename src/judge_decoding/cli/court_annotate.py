@@ -31,7 +31,7 @@ def annotate(
     """Label answers by hand on a local web page."""
     from importlib.util import find_spec
 
-    from judge_decoding.court.cases import read_cases
+    from judge_decoding.cli.court_files import read
     from judge_decoding.errors import JudgeDecodingError
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -40,7 +40,7 @@ def annotate(
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
-    cases = read_cases(answers, lambda line: typer.echo(line, err=True))
+    cases = read(answers)
     from judge_decoding.court.annotate.server import kept_token, listen, serve
     from judge_decoding.court.annotate.session import Session, summary
 
@@ -70,15 +70,16 @@ def _readings(cases: list[Case], folder: Path, target: str, head: str | None, dr
     from rich.console import Console
     from rich.progress import Progress
 
+    from judge_decoding.cli.models import embedded
     from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.reference import pair
 
+    judge = embedded(head, "judge")
     reader = Reader(
-        str(pair.TARGET) if target == "reference" else target,
-        None if head is None else JudgeHead.from_pretrained(pair.JUDGE if head == "reference" else head),
-        str(pair.DRAFT) if draft == "reference" else draft,
+        embedded(target, "target"),
+        None if judge is None else JudgeHead.from_pretrained(judge),
+        embedded(draft, "draft"),
     )
     notes = Console(stderr=True)
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -202,17 +202,12 @@ def _answer_ids(decoder: JudgeDecoder, question: str, answer: str) -> list[int]:
 
 
 def _decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
-    import torch
-
+    from judge_decoding.cli.models import check_dtype, embedded, usual_device
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.reference import pair
 
-    if target == "reference":
-        target, draft = str(pair.TARGET), draft or str(pair.DRAFT)
-    if draft is None:
+    check_dtype(dtype)
+    if draft is None and target != "reference":
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
-    place: Any = "cuda" if torch.cuda.is_available() else "cpu"
-    return JudgeDecoder.from_pretrained(target, draft, dtype=dtype, device=place)
+    small = embedded(draft or target, "draft")
+    return JudgeDecoder.from_pretrained(embedded(target, "target"), small, dtype=dtype, device=usual_device())

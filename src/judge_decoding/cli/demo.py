@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -85,7 +86,7 @@ def demo(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
-        advance = _advancer(bar, task)
+        advance = partial(bar.advance, task)
         if tuning:
             methods["exact"] = best_draft_length(methods["exact"], EXACT_LENGTHS, tuning, advance)
             methods["judge"] = best_draft_length(methods["judge"], JUDGE_LENGTHS, tuning, advance)
@@ -128,10 +129,6 @@ def demo(
     if html is not None:
         files.write_text(html, comparison_page(rows, NAMES, facts, problem.question.strip(), example))
         console.print(f"Web page: {html}", markup=False)
-
-
-def _advancer(bar: Any, task: Any) -> Callable[[], None]:  # noqa: ANN401
-    return lambda: bar.advance(task)
 
 
 def _telling_example(

@@ -48,6 +48,7 @@ def generate(
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding import files
+    from judge_decoding.cli.models import check_dtype, embedded, usual_device
     from judge_decoding.errors import JudgeDecodingError
 
     if json is not None:
@@ -55,14 +56,12 @@ def generate(
     text = prompt if prompt is not None else sys.stdin.read()
     if not text.strip():
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
+    check_dtype(dtype)
     if rule is not None and threshold is not None:
         raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
 
     import time
 
-    import torch
     from rich.console import Console
 
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
@@ -72,7 +71,6 @@ def generate(
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.reference import pair
     from judge_decoding.report.terminal import legend, token_text
     from judge_decoding.rules import parse_rule
 
@@ -83,15 +81,21 @@ def generate(
         temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed
     )
     if target == "reference":
-        target, draft, judge = str(pair.TARGET), draft or str(pair.DRAFT), judge or str(pair.JUDGE)
+        draft, judge = draft or target, judge or target
+    target, draft, judge = embedded(target, "target"), embedded(draft, "draft"), embedded(judge, "judge")
     if rule is not None:  # what is wrong with it shows before the models are loaded
         parse_rule(rule, JudgeHead.from_pretrained(judge) if judge is not None else None)
     drafter = PromptLookup() if draft == "prompt-lookup" else draft
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     notes = Console(stderr=True)
     with notes.status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
-            target, drafter, judge, num_draft_tokens=num_draft_tokens, translate=translate, dtype=dtype, device=place
+            target,
+            drafter,
+            judge,
+            num_draft_tokens=num_draft_tokens,
+            translate=translate,
+            dtype=dtype,
+            device=device or usual_device(),
         )
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})

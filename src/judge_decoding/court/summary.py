@@ -8,7 +8,8 @@ from typing import Any
 
 from judge_decoding.court.agreement import agreement
 from judge_decoding.court.cases import Case
-from judge_decoding.court.verdicts import Span, Verdict, verdicts, words
+from judge_decoding.court.spans import Span
+from judge_decoding.court.verdicts import Verdict, verdicts, words
 
 Spans = Callable[[Case], list[Span]]
 """The character spans of an answer's words or tokens."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from judge_decoding.court.agreement import cohens_kappa
-from judge_decoding.court.annotate.pieces import Span, pieces_of
+from judge_decoding.court.annotate.pieces import pieces_of
 from judge_decoding.court.annotate.storage import Event, standing
+from judge_decoding.court.spans import Span
 
 Errors = tuple[Span, ...]
 

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from judge_decoding.court.cases import Case
-
-Span = tuple[int, int]
+from judge_decoding.court.spans import Span, body, touches
 
 # White space goes with what follows it, as in most tokenizers. Scripts without spaces are cut into characters.
 _WIDE = "\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
@@ -53,13 +52,10 @@ def span_of(answer: str, pieces: Sequence[Span], first: int, last: int) -> Span:
     if first == len(pieces):
         return len(answer), len(answer)
     start, end = pieces[first][0], pieces[min(last, len(pieces) - 1)][1]
-    ink = len(answer[start:end]) - len(answer[start:end].lstrip())
-    return (start + ink if start + ink < end else start), end
+    return body(answer, start, end), end
 
 
 def pieces_of(pieces: Sequence[Span], span: Span) -> tuple[int, int]:
     """The first and the last piece that ``span`` touches; ``len(pieces)`` for a span at the end of the answer."""
-    touched = [
-        number for number, (start, end) in enumerate(pieces) if start < max(span[1], span[0] + 1) and end > span[0]
-    ]
+    touched = [number for number, (start, end) in enumerate(pieces) if touches(start, end, [span])]
     return (touched[0], touched[-1]) if touched else (len(pieces), len(pieces))

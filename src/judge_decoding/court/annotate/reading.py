@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.court.annotate.pieces import Span, case_id, cover
+from judge_decoding.court.annotate.pieces import case_id, cover
 from judge_decoding.court.cases import Case
+from judge_decoding.court.spans import Span
 from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
 from judge_decoding.decoding.models import HiddenTap
 from judge_decoding.errors import JudgeDecodingError

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -24,19 +23,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from judge_decoding.court.annotate.session import Decision, Session, StaleError
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem
+from judge_decoding.pages import templates
 
 HOST = "127.0.0.1"
 TOKEN_FILE = "token"
 _LOCAL = frozenset({HOST, "localhost", "::1"})
 _MAX_BODY = 10_000
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("judge_decoding.court.annotate", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = templates("judge_decoding.court.annotate")
 
 
 class Guard:
@@ -134,7 +128,7 @@ def make_app(session: Session, token: str) -> ASGIApp:
 def _html(template: str, **values: object) -> Response:
     nonce = secrets.token_urlsafe(16)
     return HTMLResponse(
-        _ENVIRONMENT.get_template(template).render(nonce=nonce, **values),
+        _TEMPLATES.get_template(template).render(nonce=nonce, **values),
         headers={
             "Content-Security-Policy": f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
             "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

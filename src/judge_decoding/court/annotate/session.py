@@ -18,7 +18,7 @@ from judge_decoding.court.annotate.agreement import (
     self_agreement,
     verdicts,
 )
-from judge_decoding.court.annotate.pieces import Span, case_id, pieces_of, span_of, words
+from judge_decoding.court.annotate.pieces import case_id, pieces_of, span_of, words
 from judge_decoding.court.annotate.queue import Queue, Turn
 from judge_decoding.court.annotate.storage import (
     PREFIX,
@@ -29,6 +29,7 @@ from judge_decoding.court.annotate.storage import (
     standing,
 )
 from judge_decoding.court.cases import Case, write_cases
+from judge_decoding.court.spans import Span
 from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:  # it imports torch, which only annotating with a target needs

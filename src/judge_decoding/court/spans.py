@@ -1,0 +1,18 @@
+"""Character spans ``[start, end)`` of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Span = tuple[int, int]
+
+
+def touches(start: int, end: int, spans: Sequence[Span]) -> bool:
+    """Whether ``[start, end)`` touches one of ``spans``; an empty span is where the text should not have ended."""
+    return any(start < max(stop, begin + 1) and end > begin for begin, stop in spans)
+
+
+def body(text: str, start: int, end: int) -> int:
+    """Where what is not white space begins in ``[start, end)``; the start itself if nothing else is there."""
+    space = len(text[start:end]) - len(text[start:end].lstrip())
+    return start + space if start + space < end else start

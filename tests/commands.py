@@ -1,0 +1,26 @@
+"""What a command gives a user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Result = tuple[int, str, str]
+"""Exit code, standard output, standard error."""
+
+Run = Callable[..., Result]
+
+
+def is_one_sentence(result: Result, phrase: str) -> None:
+    """The command ended with exit code 2 and nothing but one sentence that has ``phrase`` in it."""
+    ends_in_one_sentence(result, phrase)
+    assert result[2].count("\n") == 1
+
+
+def ends_in_one_sentence(result: Result, phrase: str) -> None:
+    """The same, where notes may come before it."""
+    code, out, err = result
+    assert code == 2, out + err
+    assert phrase in err
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert err.count("Error: ") == 1
+    assert "Traceback" not in out + err
