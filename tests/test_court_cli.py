@@ -159,3 +159,12 @@ def test_what_can_be_wrong_with_data(
     places = {"file": answers, "new": tmp_path / "new", "none": tmp_path / "none", "folder": tmp_path}
     ends_in_one_sentence(court(*(arg.format(**places) for arg in args)), phrase)
     assert not (tmp_path / "new").exists()
+
+
+def test_rethreshold(court: Run, answers: Path, tmp_path: Path) -> None:
+    scored, out = tmp_path / "scored.jsonl", tmp_path / "out.jsonl"
+    write_cases(scored, [Case(question="q", answer=f"a{i}", judged=((0, 1),), score=i) for i in range(4)])
+    assert court("rethreshold", scored, "-o", out, "--threshold", 1)[1].startswith("4 labels, 2 wrong")
+    assert [case.errors for case in read_cases(out)] == [((0, 1),), ((0, 1),), (), ()]
+    ends_in_one_sentence(court("rethreshold", answers, "-o", tmp_path / "no.jsonl", "--threshold", 1), "has no score")
+    assert not (tmp_path / "no.jsonl").exists()

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError
 from judge_decoding.court.agreement import agreement, cohens_kappa
-from judge_decoding.court.sets import merge, split
+from judge_decoding.court.sets import merge, rethreshold, split
 from judge_decoding.court.summary import leaks, summary
 from judge_decoding.court.tokens import check_tokens, fingerprint, token_spans
 from judge_decoding.court.verdicts import Verdict, verdicts, words
@@ -186,3 +186,12 @@ def test_what_a_tokenizer_does_not_give_back_is_told(tokenizer: PreTrainedTokeni
     ):
         with pytest.raises(JudgeDecodingError, match=phrase):
             check_tokens(case("good cat", question="one ", **({"token_ids": ids} | more)), tokenizer)
+
+
+def test_another_threshold_changes_the_verdicts_and_nothing_else() -> None:
+    scored = [case(f"bad {i}", judged=((0, 3),), score=float(i)) for i in range(3)]
+    assert [bool(c.errors) for c in rethreshold(scored, 1.0)] == [True, True, False]
+    again = rethreshold(rethreshold(scored, 5.0), -1.0)
+    assert again == scored
+    with pytest.raises(JudgeDecodingError, match="has no score"):
+        rethreshold([case("good")], 0.0)

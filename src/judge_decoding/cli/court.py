@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from judge_decoding.cli.court_annotate import annotate
-from judge_decoding.cli.court_data import check, merge, split, stats, view
+from judge_decoding.cli.court_data import check, merge, rethreshold, split, stats, view
 from judge_decoding.cli.court_formats import export_cases, import_cases
 from judge_decoding.cli.court_label import label_app
 
@@ -17,5 +17,6 @@ court_app.command()(stats)
 court_app.command()(view)
 court_app.command()(split)
 court_app.command()(merge)
+court_app.command()(rethreshold)
 court_app.command("import")(import_cases)
 court_app.command("export")(export_cases)

@@ -1,4 +1,4 @@
-"""``judge-decoding court check, stats, view, split`` and ``merge``: looking at cases and arranging them."""
+"""``judge-decoding court check, stats, view, split, merge, rethreshold``: looking at cases and arranging them."""
 
 from __future__ import annotations
 
@@ -184,6 +184,23 @@ def merge(
         f"{len(merged.cases)} cases written to {output}; {merged.duplicates} duplicates, "
         f"{len(merged.conflicts)} conflicts."
     )
+
+
+def rethreshold(
+    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of labels with scores, as by likelihood.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file to write.")],
+    threshold: Annotated[float, typer.Option(help="Tokens with a score above it are correct.")],
+) -> None:
+    """Put another threshold on labels that carry scores; nothing is computed anew."""
+    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.court import sets
+    from judge_decoding.court.cases import write_cases
+
+    check_outputs(output)
+    cases = sets.rethreshold(read(file), threshold)
+    write_cases(output, cases)
+    wrong = sum(bool(case.errors) for case in cases)
+    typer.echo(f"{len(cases)} labels, {wrong} wrong, written to {output}.")
 
 
 def _spans(tokenizer: str | None) -> Spans | None:

@@ -86,3 +86,21 @@ def merge(cases: Sequence[Case], on_conflict: OnConflict = "first") -> Merged:
             labels = {"first": labels[:1], "drop": [], "keep": labels}[on_conflict]
         merged += labels
     return Merged(merged, copies, conflicts)
+
+
+def rethreshold(cases: Sequence[Case], threshold: float) -> list[Case]:
+    """The same cases with another threshold on their scores: above it is correct, else the judged part is wrong.
+
+    Raises:
+        JudgeDecodingError: a case has no score, or no judged part.
+    """
+    for case in cases:
+        if case.score is None or not case.judged:
+            raise JudgeDecodingError(
+                f"The answer to {case.question[:40]!r} has no score, or does not say which part it is of; only labels "
+                "by likelihood can have another threshold."
+            )
+    return [
+        case.model_copy(update={"errors": () if case.score > threshold else case.judged})  # type: ignore[operator]  # checked
+        for case in cases
+    ]
