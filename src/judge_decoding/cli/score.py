@@ -100,21 +100,8 @@ def score(
     if json:
         from json import dumps
 
-        told = [
-            each.to_dict()
-            | {
-                "most_rejected": [
-                    {
-                        "token": spell(one.token), "rejected": one.times, "decided": one.decided,
-                        "instead": {spell(own): times for own, times in one.instead},
-                    }
-                    for one in each.most_rejected()
-                ]
-            }
-            for each in found
-        ]  # fmt: skip
         facts = {name.replace(" ", "_"): value for name, value in facts.items()}
-        typer.echo(dumps({**facts, "rules": told}, indent=2, ensure_ascii=False))
+        typer.echo(dumps({**facts, "rules": [each.to_dict(spell) for each in found]}, indent=2, ensure_ascii=False))
         return
     console = Console()
     console.print(

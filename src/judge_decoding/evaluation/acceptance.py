@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,8 +104,8 @@ class Acceptance:
             found.append(Rejected(token, times, self.decided[token], tuple(instead.most_common(3))))
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as plain JSON values."""
+    def to_dict(self, spell: Callable[[int], str] = str) -> dict[str, Any]:
+        """The figures as plain JSON values; ``spell`` gives a token's text."""
         return {
             "rule": str(self.rule),
             "num_draft_tokens": self.num_draft_tokens,
@@ -121,6 +121,15 @@ class Acceptance:
             "accepted_lengths": {str(k): v for k, v in sorted(self.stats.accepted_lengths.items())},
             "accepted_share_by_place": self.by_place,
             "rescued_by": dict(sorted(self.stats.rescuers.items())),
+            "most_rejected": [
+                {
+                    "token": spell(each.token),
+                    "rejected": each.times,
+                    "decided": each.decided,
+                    "instead": {spell(own): times for own, times in each.instead},
+                }
+                for each in self.most_rejected()
+            ],
         }
 
 
