@@ -109,9 +109,10 @@ def score(
     )
     console.print(score_table(found))
     console.print(
-        "\nThe texts go on as they are: behind a rejected token the text's own stands in for the target's. Tokens per "
-        "target forward is what a draft that costs nothing could gain. All texts count as right: what a rule lets pass "
-        "of wrong ones is not measured here.\n\nRounds by accepted draft tokens\n",
+        "\nThe texts go on as they are: behind a rejected token the text's own stands in for the target's. So the more "
+        "a rule rejects, the less its figures say about decoding. Tokens per target forward is what a draft that costs "
+        "nothing could gain. All texts count as right: what a rule lets pass of wrong ones is not measured here.\n\n"
+        "Rounds by accepted draft tokens\n",
         style="dim",
         highlight=False,
     )

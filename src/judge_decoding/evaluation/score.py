@@ -5,7 +5,7 @@ section 3). Here such a text is proposed to the target, M tokens a round, and a 
 accepts, as in decoding; one token of the target follows. The text then goes on *as it is*: behind a rejected token, and
 behind a draft that was accepted whole, the text's own token stands in for the target's, and the next round starts
 behind it. So a rejected place counts as one correction. That is an idealisation: after a correction a real answer would
-go another way, and a real draft with it. Temperature is 0.
+go another way, so that the more a rule rejects, the less its figures say about decoding. Temperature is 0.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def check_rule(rule: VerificationRule) -> None:
             )
 
 
+@torch.inference_mode()
 def score(
     decoder: JudgeDecoder,
     texts: Sequence[Text],
@@ -157,7 +158,7 @@ class _Reading:
             walk.advance(ids, whole, states, self._first)
         # The last row stays: the token there, and so its state, is still to be read.
         passed = min(min(walk.at for walk in self.walks) - self._first, len(logits) - 1)
-        self._logits = logits[passed:]
+        self._logits = logits[passed:].clone()  # not a view, which would keep what is passed in memory
         self._states = {norm: each[passed:] for norm, each in states.items()}
         self._first += passed
 
