@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,22 @@ def check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             check_writable(path)
+
+
+def agree(cost: str, *, yes: bool) -> None:
+    """Tell what is to be spent and ask whether to go on, unless ``yes``.
+
+    Raises:
+        JudgeDecodingError: nobody is there to answer.
+    """
+    from judge_decoding.errors import JudgeDecodingError
+
+    typer.echo(cost, err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
+    typer.confirm("Go on?", abort=True, err=True)
 
 
 @contextmanager

@@ -74,6 +74,10 @@ class Endpoint:
         retries: how often the client tries a request again.
         timeout: seconds it waits for an answer.
 
+    Attributes:
+        model: as given.
+        address: of the endpoint, without what is secret in it.
+
     Raises:
         JudgeDecodingError: the client is not installed, there is no key, or a value is out of its range.
     """
@@ -126,7 +130,7 @@ class Endpoint:
                     self._in_row = self._in_row + 1 if error.trouble else 0
                     if self._in_row > _MOST_TROUBLE:
                         raise JudgeDecodingError(
-                            f"{self._in_row} requests in a row came to nothing at {self._where}, the last one because "
+                            f"{self._in_row} requests in a row came to nothing at {self.address}, the last one because "
                             f"{error}; what is done is kept: see to the server, and run the same command again."
                         ) from error
                     failed(what, str(error))
@@ -179,7 +183,7 @@ class Endpoint:
                 if self._reached:
                     raise _FailedError("the connection was lost", trouble=True) from error
                 raise JudgeDecodingError(
-                    f"Cannot reach the endpoint {self._where}; check OPENAI_BASE_URL, and that the server runs."
+                    f"Cannot reach the endpoint {self.address}; check OPENAI_BASE_URL, and that the server runs."
                 ) from error
             except openai.APIStatusError as error:
                 first, self._reached = not self._reached, True
@@ -202,20 +206,20 @@ class Endpoint:
         status, said = error.status_code, self._said(error)
         if status == 401:  # what the server says may hold a part of the key
             return JudgeDecodingError(
-                f"{self._where} refuses the key (401); set OPENAI_API_KEY to one that is good there."
+                f"{self.address} refuses the key (401); set OPENAI_API_KEY to one that is good there."
             )
         if status == 403:
             return JudgeDecodingError(
-                f"{self._where} does not allow the model {self.model} (403{said}); ask for access."
+                f"{self.address} does not allow the model {self.model} (403{said}); ask for access."
             )
         if status == 404:
             return JudgeDecodingError(
-                f"{self._where} has no model {self.model}, or is no such address (404{said}); check the name and "
+                f"{self.address} has no model {self.model}, or is no such address (404{said}); check the name and "
                 "OPENAI_BASE_URL, which mostly ends in /v1."
             )
         if status == 429:
             return JudgeDecodingError(
-                f"{self._where} lets no more requests through (429{said}); what is done is kept: run the same command "
+                f"{self.address} lets no more requests through (429{said}); what is done is kept: run the same command "
                 "later, or with a smaller --concurrency."
             )
         return _FailedError(f"the endpoint refused it ({status}{said})", trouble=status >= 500)
@@ -239,7 +243,7 @@ class Endpoint:
                 "another endpoint than OpenAI's, OPENAI_BASE_URL."
             ) from error
         parts = urlsplit(str(client.base_url))
-        self._where = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}".rstrip(
+        self.address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}".rstrip(
             "/"
         )
         self._secrets = [secret for secret in (client.api_key, parts.password) if secret]
