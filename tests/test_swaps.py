@@ -179,7 +179,7 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(JudgeDecodingError, match="nothing to label"):
         Progress(output, {}).finish()
     third.part.write_text("something else")
-    with pytest.raises(JudgeDecodingError, match="no unfinished labelling"):
+    with pytest.raises(JudgeDecodingError, match="no unfinished work"):
         Progress(output, {})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -130,10 +129,7 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
     """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest."""
     import time
 
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.cli.court_files import agree, bar
 
     todo = [question for question in questions if question not in progress.done]
     if len(todo) < len(questions):
@@ -150,22 +146,16 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
     rest = todo[PILOT:]
     if rest:
         scale = len(rest) / PILOT
-        typer.echo(
+        agree(
             f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
             f"{scale * spent[0]:,.0f} target forwards and at most {_duration(scale * (time.perf_counter() - begin))}.",
-            err=True,
+            yes=yes,
         )
-        if not yes:
-            if not sys.stdin.isatty():
-                raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
-            typer.confirm("Go on?", abort=True, err=True)
-        notes = Console(stderr=True)
-        with Bar(console=notes, transient=True, disable=not notes.is_terminal) as bar:
-            task = bar.add_task("labelling", total=len(rest))
+        with bar("labelling", len(rest)) as advance:
 
             def tell(question: str, cases: list[Case], forwards: int) -> None:
                 count(question, cases, forwards)
-                bar.advance(task)
+                advance()
 
             label(rest, tell)
     cases = progress.finish()
