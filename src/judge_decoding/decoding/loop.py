@@ -102,9 +102,9 @@ def decode(
 
 def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     lm, watch = CachedLM(target, len(rows)), Stopwatch(target.device)
-    norms = {row.request.rule.norm for row in rows if row.request.rule.norm} if drafter else set()
+    places = {place for row in rows if (place := row.request.rule.place)} if drafter else set()
     with ExitStack() as stack:
-        taps = {norm: stack.enter_context(HiddenTap(target, norm)) for norm in norms}
+        taps = {place: stack.enter_context(HiddenTap(target, *place)) for place in places}
         if any(len(row.ids) > 1 for row in rows):
             lm.read([row.ids[:-1] for row in rows], [0] * len(rows))
             if drafter is not None:
@@ -127,7 +127,7 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
             events = []
             for i, row in enumerate(rows):
                 # Position 0 of the forward read the last kept token; draft token i was read at position i + 1.
-                states = {norm: tap.states[i, 1 : counts[i]] for norm, tap in taps.items()}
+                states = {place: tap.states[i, 1 : counts[i]] for place, tap in taps.items()}
                 events.append(verify(row, drafts[i], logits[i], states))
             watch.lap("rule")
             seconds = watch.seconds()
@@ -141,15 +141,15 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
                 lm.rewind_to([len(row.ids) - 1 for row in rows])
 
 
-def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]) -> Round:
+def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, int], Tensor]) -> Round:
     """Keep the longest accepted prefix of the draft and one token of the target after it.
 
-    ``logits`` are the target's [M+1, V], ``states`` its last hidden states at the draft tokens [M, H].
+    ``logits`` are the target's [M+1, V], ``states`` its hidden states at the draft tokens [M, H], by norm and layer.
     """
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
-    hidden = states[rule.norm] if rule.norm and count else None
     ids = torch.cat((row.ids, draft.ids))[None]
+    hidden = states[rule.place] if rule.place and count else None
     evidence = Evidence(
         draft_ids=draft.ids[None],
         target_logits=sampler.process(ids, logits[None]),

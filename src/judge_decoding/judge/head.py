@@ -1,23 +1,24 @@
-"""The judge head: one linear layer on the target's last hidden state, and its files."""
+"""The judge head: one linear layer on the target's hidden state, and its files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Norm, final_norm
+from judge_decoding.decoding.models import Norm, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
-from judge_decoding.judge.card import model_card
+from judge_decoding.judge.card import PICTURES, model_card
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 # What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
@@ -68,7 +69,8 @@ class JudgeHeadConfig(BaseModel):
     target: TargetInfo
     draft: TargetInfo | None = None
     """The draft model whose hidden states the head reads too; None for a head on the target alone."""
-    layer: Literal[-1] = -1
+    layer: int = -1
+    """The target's layer whose states are read, counted from the end; the draft's are always its last."""
     norm: Norm = "before"
     polarity: Literal["correct"] = "correct"
     threshold: float = Field(default=0.5, ge=0, le=1)
@@ -77,6 +79,13 @@ class JudgeHeadConfig(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _there_is_such_a_place(self) -> Self:
+        check_place(self.norm, self.layer)
+        if -self.layer > self.target.num_hidden_layers:
+            raise ValueError(f"layer is {self.layer}, and the target has {self.target.num_hidden_layers} layers")
+        return self
 
     @property
     def input_size(self) -> int:
@@ -91,9 +100,10 @@ def _fingerprint(model: PreTrainedModel) -> list[float]:
 
 
 class JudgeHead(nn.Module):
-    """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's last hidden state *at* it.
+    """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's hidden state *at* it.
 
-    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers. A head with
+    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers, on the last
+    hidden state unless ``config.layer`` says another. A head with
     ``config.draft`` reads the draft model's state at the token, too: h is [draft's; target's], the features of
     AutoJudge (arXiv 2504.20039).
     """
@@ -137,11 +147,16 @@ class JudgeHead(nn.Module):
         if draft is not None and self.config.draft is not None:
             _check_same("draft", self.config.draft, draft)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, pictures: Mapping[str, str] | None = None) -> None:
         """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
 
         Beside them come a few lines of Python with which transformers' own ``generate`` decodes with this folder
         (``custom_generate``). Loading a head never runs them.
+
+        Args:
+            folder: where to.
+            pictures: SVGs for the card by file name, as `judge_decoding.report.head_pictures` draws them. Those of
+                another head that were there before are removed.
 
         Raises:
             JudgeDecodingError: the folder cannot be written.
@@ -153,7 +168,12 @@ class JudgeHead(nn.Module):
         with replacing(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
-        write_text(folder / CARD, model_card(self.config.model_dump()))
+        write_text(folder / CARD, model_card(self.config.model_dump(), pictures or ()))
+        for name in PICTURES:
+            if name in (pictures or {}):
+                write_text(folder / name, (pictures or {})[name])
+            else:
+                (folder / name).unlink(missing_ok=True)
         for name, text in CUSTOM_GENERATE.items():
             write_text(folder / name, text)
 

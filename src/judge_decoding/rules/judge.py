@@ -44,7 +44,7 @@ class Judge(VerificationRule):
         self.head = head
         self.threshold = head.config.threshold if threshold is None else threshold
         check_threshold(self.threshold)
-        self.norm = head.config.norm
+        self.norm, self.layer = head.config.norm, head.config.layer
         self.needs_draft_hidden = head.config.draft is not None
 
     def accept(self, evidence: Evidence) -> Tensor:

@@ -167,8 +167,8 @@ def _read(
 ) -> Reading:
     """One forward over an answer of ``count`` tokens at the end of ``ids``."""
     tensor = torch.tensor([ids], device=target.device)
-    norm = reader.head.config.norm if reader.head else "before"
-    with HiddenTap(target, norm) as tap:
+    place = (reader.head.config.norm, reader.head.config.layer) if reader.head else ("before", -1)
+    with HiddenTap(target, *place) as tap:
         logits = target(input_ids=tensor, use_cache=False, logits_to_keep=count + 1).logits[0, -count - 1 :]
         states = tap.states[0, -count:].float().cpu()
     # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.
