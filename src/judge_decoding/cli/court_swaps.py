@@ -61,7 +61,7 @@ def likelihood(
     from judge_decoding.rules.exact import Exact
 
     config = LikelihoodConfig(threshold, suffix, batch_size)
-    decoder = _decoder(target, draft, dtype)
+    decoder = load_decoder(target, draft, dtype)
     texts: dict[str, list[str]] = {}
     for case in cases:
         texts.setdefault(case.question, []).append(case.answer)
@@ -83,7 +83,7 @@ def likelihood(
                     spent += forwards
                 done(question, found, spent)
 
-    made = _run(list(texts), label, progress, yes=yes)
+    made = run(list(texts), label, progress, yes=yes)
     scores = sorted(case.score for case in made if case.score is not None)
     told = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
     typer.echo(f"Scores: {told}.")
@@ -115,18 +115,33 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
+    run(
+        texts,
+        by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size),
+        progress,
+        yes=yes,
+    )
+
+
+def by_equivalence(
+    decoder: JudgeDecoder, result: Callable[[str], str | None], max_new_tokens: int, batch_size: int
+) -> Labeller:
+    """Labels by AutoJudge's search."""
     from judge_decoding.court.labels.equivalence import label_by_equivalence
 
-    decoder = _decoder(target, draft, dtype)
-
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
-        label_by_equivalence(decoder, todo, function, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
+        label_by_equivalence(decoder, todo, result, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
 
-    _run(texts, label, progress, yes=yes)
+    return label
 
 
-def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool) -> list[Case]:
-    """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest."""
+def run(
+    questions: list[str], label: Labeller, progress: Progress, *, yes: bool, more: Callable[[], str] = str
+) -> list[Case]:
+    """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest.
+
+    ``more`` gives what is to be told of the cost besides.
+    """
     import time
 
     from judge_decoding.cli.court_files import agree, bar
@@ -148,7 +163,7 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
         scale = len(rest) / PILOT
         agree(
             f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
-            f"{scale * spent[0]:,.0f} target forwards and at most {_duration(scale * (time.perf_counter() - begin))}.",
+            f"{scale * spent[0]:,.0f} target forwards and at most {duration(scale * (time.perf_counter() - begin))}.{more()}",
             yes=yes,
         )
         with bar("labelling", len(rest)) as advance:
@@ -163,12 +178,13 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
     labels = sum(len(case.judged or ()) for case in cases)
     typer.echo(
         f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}; "
-        f"{spent[0]:,} target forwards in {_duration(time.perf_counter() - begin)} now."
+        f"{spent[0]:,} target forwards in {duration(time.perf_counter() - begin)} now."
     )
     return cases
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words."""
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 
@@ -191,7 +207,8 @@ def _answer_ids(decoder: JudgeDecoder, question: str, answer: str) -> list[int]:
     return whole[shared:] if shared == len(before) else bare
 
 
-def _decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+    """The pair; 'reference' is the embedded one."""
     from judge_decoding.cli.models import check_dtype, embedded, usual_device
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.errors import JudgeDecodingError

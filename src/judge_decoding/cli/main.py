@@ -10,6 +10,7 @@ import typer
 
 from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
+from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
 from judge_decoding.cli.rules import rules
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(generate)
+app.command()(fit)
 app.command()(train)
 app.command()(info)
 app.command()(rules)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from judge_decoding.evaluation.thresholds import Task
@@ -75,7 +74,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
-    from judge_decoding.cli.court_files import read
+    from judge_decoding.cli.court_files import bars, read
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.files import check_writable
 
@@ -123,7 +122,7 @@ def train(
         place = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(target, dtype=dtype, device=place)
         small = None if draft is None else load_model(draft, dtype=dtype, device=place)
-    with _Bars(notes) as tell:
+    with bars() as tell:
         head = train_head(
             model, tokenizer, data, config,
             draft=small if draft_states else None, cache=cache or default_folder(), progress=tell,
@@ -190,25 +189,3 @@ def _calibrate(
         JudgeDecoder(*models, head), head, task, goal.value,
         max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,
     )  # fmt: skip
-
-
-class _Bars:
-    """A bar on the terminal for each thing that is being done."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import Progress
-
-        self._bars = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Progress:
-        self._bars.start()
-        return self._tell
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def _tell(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done)

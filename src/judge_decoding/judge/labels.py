@@ -10,8 +10,8 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
+from judge_decoding.court.spans import Span, touches
 from judge_decoding.court.tokens import check_tokens
-from judge_decoding.court.verdicts import Span, touches
 from judge_decoding.decoding.text import pieces
 
 Labels = Literal["error", "span", "from_error"]
