@@ -313,7 +313,7 @@ def _report(
     for sentence in figures["warnings"]:
         typer.secho(f"Warning: {sentence}", err=True, fg=typer.colors.YELLOW)
     target, draft = str(pair.target.config.name_or_path), str(getattr(pair.draft, "name_or_path", "DRAFT"))
-    console.print(_USE.format(out=out, target=target, draft=draft), markup=False, highlight=False, soft_wrap=True)
+    console.print(_USE.format(out=str(out), target=target, draft=draft), markup=False, highlight=False, soft_wrap=True)
 
 
 _USE = """
@@ -321,11 +321,11 @@ These prompts chose the threshold; measure others before you rely on it.
 
 In Python:
   from judge_decoding import JudgeDecoder
-  decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge={out!s!r})
+  decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge={out!r})
   print(decoder.generate("Your prompt").text)
 
 In transformers:
-  model.generate(**inputs, custom_generate={out!s!r}, trust_remote_code=True, draft={draft!r})
+  model.generate(**inputs, custom_generate={out!r}, trust_remote_code=True, draft={draft!r})
 
 On the command line:
   judge-decoding generate {target} --draft {draft} --judge {out} "Your prompt"
