@@ -115,12 +115,8 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
-    run(
-        texts,
-        by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size),
-        progress,
-        yes=yes,
-    )
+    label = by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size)
+    run(texts, label, progress, yes=yes)
 
 
 def by_equivalence(
@@ -161,11 +157,11 @@ def run(
     rest = todo[PILOT:]
     if rest:
         scale = len(rest) / PILOT
-        agree(
+        cost = (
             f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
-            f"{scale * spent[0]:,.0f} target forwards and at most {duration(scale * (time.perf_counter() - begin))}.{more()}",
-            yes=yes,
+            f"{scale * spent[0]:,.0f} target forwards and at most {duration(scale * (time.perf_counter() - begin))}."
         )
+        agree(cost + more(), yes=yes)
         with bar("labelling", len(rest)) as advance:
 
             def tell(question: str, cases: list[Case], forwards: int) -> None:

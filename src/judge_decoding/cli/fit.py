@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from judge_decoding.court.questions import Question
-    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.decoder import Generation, JudgeDecoder
     from judge_decoding.evaluation.thresholds import Task
     from judge_decoding.judge.head import JudgeHead
 
@@ -48,9 +49,9 @@ def fit(
 ) -> None:
     """Answers, labels, training, calibration and a short report, in one command that resumes.
 
-    The target answers most of the prompts, and its tokens that the draft would replace are labelled by equivalence: does
-    the answer come to the same result with the draft's? A head is trained on them; the other prompts choose its threshold
-    and draft length.
+    The target answers most of the prompts, and its tokens that the draft would replace are labelled by equivalence:
+    does the answer come to the same result with the draft's? A head is trained on them; the other prompts choose its
+    threshold and draft length.
     """
     from judge_decoding.court.labels.progress import Progress
     from judge_decoding.court.results import result_function
@@ -224,13 +225,13 @@ def _speeds(
     from judge_decoding.rules.judge import Judge
 
     alone = JudgeDecoder(pair.target, pair.tokenizer)
-    ways: dict[tuple[str, int], Callable[[str], Any]] = {
-        ("target", 0): lambda prompt: alone.generate(prompt, max_new_tokens)
+    ways: dict[tuple[str, int], Callable[[str], Generation]] = {
+        ("target", 0): partial(alone.generate, max_new_tokens=max_new_tokens)
     }
     for name, rule, lengths in (("exact", Exact(), EXACT_LENGTHS), ("judge", Judge(head), JUDGE_LENGTHS)):
         for length in lengths:
-            ways[name, length] = lambda prompt, rule=rule, length=length: pair.generate(
-                prompt, max_new_tokens, rule=rule, num_draft_tokens=length
+            ways[name, length] = partial(
+                pair.generate, max_new_tokens=max_new_tokens, rule=rule, num_draft_tokens=length
             )
     seconds, stats = dict.fromkeys(ways, 0.0), {way: Stats() for way in ways}
     with bar("timing draft lengths", len(ways) * len(prompts)) as advance:
