@@ -20,8 +20,9 @@ from judge_decoding.court.agreement import agreement
 from judge_decoding.court.cases import Case
 from judge_decoding.court.endpoint import Body
 from judge_decoding.court.formats.quotes import END
-from judge_decoding.court.spans import Span, touches, words
+from judge_decoding.court.spans import Span, touches
 from judge_decoding.court.unfinished import Unfinished
+from judge_decoding.court.verdicts import words
 
 PROMPT = Path(__file__).with_name("first_error.txt").read_text(encoding="utf-8")
 """What the model is told to do."""
