@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from judge_decoding import Case, Cause, JudgeDecoder, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.judge import training
 from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.labels import IGNORED, AfterError, data_hash, encode
 from judge_decoding.judge.fitting import fit_linear
+from judge_decoding.judge.labels import IGNORED, AfterError, data_hash, encode
 from tiny import EOS, SPECIALS, WORDS, Scripted, bigram, llama, word_tokenizer
 
 BAD = len(SPECIALS) + WORDS.index("bad")
