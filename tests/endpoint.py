@@ -47,7 +47,7 @@ def refused(status: int, message: str = "", **headers: str) -> Response:
 
 def asked(body: dict[str, Any]) -> str:
     """The last thing the client said."""
-    return body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+    return str(body["prompt"] if "prompt" in body else body["messages"][-1]["content"])
 
 
 class Server:
@@ -132,3 +132,8 @@ def one_sentence(result: tuple[int, str, str]) -> str:
     assert last.endswith(".")
     assert "Traceback" not in out + err
     return last
+
+
+def never(*told: object) -> None:
+    """Told of what must not happen."""
+    raise AssertionError(told)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from endpoint import one_sentence, run_cli
+from endpoint import never, one_sentence, run_cli
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.court.collect import Answering, Want, pairs
 from judge_decoding.court.questions import Question
@@ -77,9 +77,7 @@ def sampled(batch_size: int, questions: list[Question]) -> dict[tuple[str, int],
     how = Answering(samples=3, temperature=0.9, seed=5, max_new_tokens=60)
     writer = LocalWriter("w", str(pair.DRAFT), how, batch_size=batch_size)
     wants = [Want(question, sample) for question in questions for sample in range(3)]
-    writer.write(
-        wants, lambda want, answer: found.update({(want.question.prompt, want.sample): answer.text}), pytest.fail
-    )
+    writer.write(wants, lambda want, answer: found.update({(want.question.prompt, want.sample): answer.text}), never)
     return found
 
 
@@ -322,9 +320,11 @@ def test_code_is_checked_by_its_tests(collect: Collect, tmp_path: Path, monkeypa
     row = {"prompt": "def double(x):\n", "test": "def check(f):\n    assert f(4) == 8", "entry_point": "double"}
     out = tmp_path / "out.jsonl"
     answers = ["    return 2 * x", "    return x", "    return 2 * x\n# again", "    return 2 * x"]
-    settings = {"temperature": 1.0, "top_p": 1.0, "seed": None, "max_new_tokens": 512, "stop": [], "system": "",
-                "chat": False, "raw": False}  # fmt: skip
-    lines = [{"settings": settings}]
+    settings: dict[str, Any] = {
+        "temperature": 1.0, "top_p": 1.0, "seed": None, "max_new_tokens": 512, "stop": [], "system": "", "chat": False,
+        "raw": False,
+    }  # fmt: skip
+    lines: list[Any] = [{"settings": settings}]
     lines += [{"key": [row["prompt"], "reference", i], "answer": text, "ended": True} for i, text in enumerate(answers)]
     write_rows(out.with_name("out.jsonl.part"), lines)
     code, told, err = collect(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from endpoint import Response, Server, asked, completed, one_sentence, refused, run_cli, said
+from endpoint import Response, Server, asked, completed, never, one_sentence, refused, run_cli, said
 from judge_decoding import read_cases
 from judge_decoding.court import endpoint
 from judge_decoding.court.endpoint import Endpoint
@@ -98,8 +98,8 @@ def test_answers_sorted_right_from_wrong(collect: Collect, serve: Serve, questio
 def test_raw_prompts_samples_and_seeds(collect: Collect, serve: Serve, questions: Path, tmp_path: Path) -> None:
     server = serve(lambda body, number: completed(f" {min(number, 1)}"))
     out = tmp_path / "out.jsonl"
-    args = (questions, "-o", out, "--model", "openai:m", "--raw", "--template", r"Q: {question}\nA:", "--limit", 2)
-    args += ("--samples", 3, "--temperature", 0.5, "--top-p", 0.9, "--seed", 7, "--concurrency", 1, "--json")
+    args = [questions, "-o", out, "--model", "openai:m", "--raw", "--template", r"Q: {question}\nA:", "--limit", 2]
+    args += ["--samples", 3, "--temperature", 0.5, "--top-p", 0.9, "--seed", 7, "--concurrency", 1, "--json"]
     code, told, err = collect(*args)
     assert code == 0, err
     assert set(server.paths) == {"/v1/completions"}
@@ -266,7 +266,7 @@ def test_so_many_at_a_time_and_no_more(serve: Serve) -> None:
     server = serve(answer)
     answers: list[str] = []
     asks = [(i, {"messages": [{"role": "user", "content": str(i)}]}) for i in range(12)]
-    Endpoint("m", concurrency=3).ask_all(asks, lambda _, reply: answers.append(reply.text), pytest.fail)
+    Endpoint("m", concurrency=3).ask_all(asks, lambda _, reply: answers.append(reply.text), never)
     assert answers == ["yes"] * 12
     assert server.most_at_once == 3
 
