@@ -75,7 +75,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
-    from judge_decoding.cli.court_files import read
+    from judge_decoding.court.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.files import check_writable
 
@@ -84,7 +84,7 @@ def train(
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {output}: it is a file; name a folder.")
     check_writable(output / "config.json")
-    data = [case for path in cases for case in read(path)]
+    data = [case for path in cases for case in read_cases(path)]
 
     import torch
     from rich.console import Console
