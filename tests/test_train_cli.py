@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaModel
 
-from judge_decoding import JudgeDecoder, JudgeHead, write_cases
+from judge_decoding import Case, JudgeDecoder, JudgeHead, write_cases
 from judge_decoding.cli import main as cli
 from test_training import word_cases
 
@@ -119,6 +119,15 @@ def test_several_files_and_a_bad_line(train: Train, tmp_path: Path) -> None:
     assert json.loads(out)["data"]["cases"] == 40
     second.write_text(second.read_text() + "nonsense\n")
     refused(train(first, second), f"{second}, line 21 is not a case")
+
+
+def test_answers_whose_error_is_not_located_are_left_out(train: Train, tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    write_cases(path, [*word_cases(), Case(question="one", answer=" two", correct=False)])
+    code, out, err = train(path, "--json")
+    assert code == 0
+    assert json.loads(out)["data"]["cases"] == 40
+    assert "Left out: 1 answers that are known to be wrong, but not where." in err
 
 
 @pytest.fixture

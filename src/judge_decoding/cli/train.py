@@ -84,7 +84,13 @@ def train(
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {output}: it is a file; name a folder.")
     check_writable(output / "config.json")
-    data = [case for path in cases for case in read_cases(path)]
+    everything = [case for path in cases for case in read_cases(path)]
+    data = [case for case in everything if case.located]
+    if len(data) < len(everything):
+        typer.secho(
+            f"Left out: {len(everything) - len(data)} answers that are known to be wrong, but not where.",
+            err=True, fg=typer.colors.YELLOW,
+        )  # fmt: skip
 
     import torch
     from rich.console import Console
