@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # What the command line sets for itself, here too, as there it comes before the libraries are imported.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ from tiny import llama, perturbed, random_head, word_tokenizer
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_features_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from judge_decoding.court.labels.progress import Progress
 from judge_decoding.court.results import result_function
 from judge_decoding.court.tokens import check_tokens
 from judge_decoding.decoding.text import pieces
-from judge_decoding.judge.training import encode
+from judge_decoding.judge.labels import encode
 from tiny import EOS, bigram, greedy, perturbed, word_tokenizer
 
 # A verdict needs a text: the model has more tokens than the tokenizer, and special ones have none but the end.
@@ -60,7 +60,7 @@ def test_likelihood_is_the_papers_score(batch_size: int, suffix: int) -> None:
     for case in cases:
         assert case.score is not None
         assert bool(case.errors) == (case.score <= -4.0)
-        labels = encode(case, tokenizer, "wrong").labels
+        labels = encode(case, tokenizer, "from_error").labels
         assert labels[-1] == (case.score > -4.0)
         assert set(labels[:-1]) == {-1}
 
@@ -119,7 +119,7 @@ def test_equivalence_is_the_semi_greedy_search(decoder: JudgeDecoder, batch_size
         kept = [place for place in kept if answer[place] in SHOWN]
         assert [case.token_ids for case in right] == ([(*prompt, *answer)] if kept else [])
         for case in right:
-            used = [i for i, mark in enumerate(encode(case, tokenizer, "wrong").labels) if mark != -1]
+            used = [i for i, mark in enumerate(encode(case, tokenizer, "from_error").labels) if mark != -1]
             assert used == [len(prompt) + place for place in kept]
         labels += len(own)
         for case in own:
@@ -140,6 +140,8 @@ def test_labelling_needs_a_draft_model(decoder: JudgeDecoder) -> None:
     [
         ("number", "3 eggs and 1,234.50 then", "1234.5"),
         ("number", "it is 10.", "10"),
+        ("number", "so 12-3", "3"),
+        ("number", "so 12 - -3", "-3"),
         ("number", "none", None),
         ("choice", "So I say (B).", "B"),
         ("choice", "the end", None),

@@ -80,6 +80,7 @@ def collect(
 ) -> None:
     """Have models answer questions, and sort the answers right from wrong."""
     from judge_decoding.cli.court_files import bar
+    from judge_decoding.cli.models import check_dtype
     from judge_decoding.court.checkers import checker_of, unit_tests
     from judge_decoding.court.collect import Answering
     from judge_decoding.court.questions import Fields
@@ -87,8 +88,7 @@ def collect(
 
     if (prompts is None) == (dataset is None):
         raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
+    check_dtype(dtype)
     if only_pairs and checker is None:
         raise JudgeDecodingError("Pairs of right and wrong answers need a checker; give one with --checker.")
     check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)

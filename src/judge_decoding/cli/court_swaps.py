@@ -205,8 +205,9 @@ def _answer_ids(decoder: JudgeDecoder, question: str, answer: str) -> list[int]:
 
 def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
     """The pair; 'reference' is the embedded one."""
-    from judge_decoding.cli.models import check_dtype, embedded, usual_device
+    from judge_decoding.cli.models import check_dtype, embedded
     from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
     check_dtype(dtype)

@@ -48,7 +48,8 @@ def generate(
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding import files
-    from judge_decoding.cli.models import check_dtype, embedded, usual_device
+    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
     if json is not None:

@@ -74,22 +74,28 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
-    from judge_decoding.cli.court_files import bars, read
+    from judge_decoding.cli.court_files import bars
+    from judge_decoding.cli.models import check_dtype
+    from judge_decoding.court.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.files import check_writable
 
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise JudgeDecodingError(f"dtype is {dtype}; it must be auto, float32, bfloat16 or float16.")
+    check_dtype(dtype)
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {output}: it is a file; name a folder.")
     check_writable(output / "config.json")
-    data = [case for path in cases for case in read(path)]
+    everything = [case for path in cases for case in read_cases(path)]
+    data = [case for case in everything if case.located]
+    if len(data) < len(everything):
+        typer.secho(
+            f"Left out: {len(everything) - len(data)} answers that are known to be wrong, but not where.",
+            err=True, fg=typer.colors.YELLOW,
+        )  # fmt: skip
 
-    import torch
     from rich.console import Console
 
     from judge_decoding.cli.train_report import report
-    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
+    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
     from judge_decoding.judge.cache import default_folder
     from judge_decoding.judge.calibration import Aim
     from judge_decoding.judge.training import TrainingConfig, train_head
@@ -119,7 +125,7 @@ def train(
         tokenizer = load_tokenizer(target)
         if draft is not None:
             check_same_vocabulary(tokenizer, load_tokenizer(draft))
-        place = "cuda" if torch.cuda.is_available() else "cpu"
+        place = usual_device()
         model = load_model(target, dtype=dtype, device=place)
         small = None if draft is None else load_model(draft, dtype=dtype, device=place)
     with bars() as tell:

@@ -41,12 +41,11 @@ class LocalWriter:
         from judge_decoding.court.labels.swaps import prompt_ids
         from judge_decoding.decoding.choices import room
         from judge_decoding.decoding.decoder import JudgeDecoder
+        from judge_decoding.decoding.loading import usual_device
         from judge_decoding.decoding.sampling import SamplingParams
 
         how = self.answering
-        decoder = JudgeDecoder.from_pretrained(
-            self.model, dtype=self.dtype, device="cuda" if torch.cuda.is_available() else "cpu"
-        )
+        decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=usual_device())
         chat = self.chat and bool(decoder.tokenizer.chat_template)
         known: dict[str, Tensor] = {}
         todo: list[tuple[Want, Tensor]] = []

@@ -19,7 +19,7 @@ from judge_decoding.files import replacing
 from judge_decoding.judge.features import BATCH_TOKENS, Column, read
 from judge_decoding.judge.labels import Example
 
-SHARD_BYTES = 2**24
+SHARD_BYTES = 2**23
 """Size at which a shard is written: what a killed run loses, and what is held in memory."""
 
 _SAMPLES = 64

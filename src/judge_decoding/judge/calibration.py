@@ -137,25 +137,41 @@ class Aim:
 def threshold_to_catch(scores: Tensor, correct: Tensor, share: float = 0.9) -> float:
     """The lowest threshold at which at least ``share`` of the wrong tokens are rejected (score <= threshold).
 
-    Source: AutoJudge (arXiv 2504.20039) keeps 90% of the important tokens so.
+    Of all thresholds with the same verdicts on ``scores`` [N] it is the middle one, as the scores of a head that is
+    fitted anew differ a little. Source: AutoJudge (arXiv 2504.20039) keeps 90% of the important tokens so.
+
+    Raises:
+        JudgeDecodingError: there are no wrong tokens.
     """
     wrong = scores[~correct.bool()]
     if not len(wrong):
         raise JudgeDecodingError("Calibrating a judge needs wrong tokens; add cases with located errors.")
-    return float(wrong.kthvalue(_count(share, len(wrong))).values)
+    highest = float(wrong.kthvalue(_count(share, len(wrong))).values)
+    above = scores[scores > highest]
+    return _between(highest, float(above.min())) if len(above) else highest
 
 
 def threshold_to_keep(scores: Tensor, correct: Tensor, share: float = 0.95) -> float:
-    """The highest of the scores as threshold at which at least ``share`` of the correct tokens stay (score above it).
+    """The highest threshold at which at least ``share`` of the correct tokens are kept (score > threshold).
 
-    0, which keeps everything, if there is none.
+    Of all thresholds with the same verdicts on ``scores`` [N] it is the middle one, see above.
+
+    Raises:
+        JudgeDecodingError: there are no correct tokens.
     """
     right = scores[correct.bool()]
     if not len(right):
         raise JudgeDecodingError("Calibrating a judge needs correct tokens; add cases without errors.")
-    lowest = right.sort(descending=True).values[_count(share, len(right)) - 1]
+    lowest = float(right.sort(descending=True).values[_count(share, len(right)) - 1])
     below = scores[scores < lowest]
-    return float(below.max()) if len(below) else min(0.0, float(lowest))
+    # Where nothing is to be rejected: half of it, as scores are probabilities; log-probabilities are negative.
+    return _between(float(below.max()) if len(below) else min(0.0, 2 * lowest), lowest)
+
+
+def _between(low: float, high: float) -> float:
+    """The middle, if single precision has a number there; scores are compared in it."""
+    middle = float(torch.tensor((low + high) / 2))
+    return middle if middle < high else low
 
 
 def _count(share: float, tokens: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,11 +26,16 @@ def standardise(features: Tensor) -> tuple[Tensor, Tensor]:
     """Bring every column of ``features`` [N, H] to mean 0 and deviation 1, in place; its mean and scale [H].
 
     In parts, as a copy of all features may not fit into memory.
+
+    Raises:
+        JudgeDecodingError: a feature is not finite, as half precision makes them.
     """
     mean, squares = features.mean(0), torch.zeros(features.shape[1])
     for part in features.split(_ROWS):
         squares += part.sub_(mean).square().sum(0)
     scale = (squares / max(len(features) - 1, 1)).sqrt().clamp(min=1e-6)
+    if not (mean.isfinite().all() and scale.isfinite().all()):
+        raise JudgeDecodingError("Some hidden states are not finite; load the model in another dtype (bfloat16).")
     for part in features.split(_ROWS):
         part.div_(scale)
     return mean, scale
@@ -205,7 +209,5 @@ def cross_validate(
         progress()
         if best is not None and not loss < best.log_loss:
             break
-        if not math.isfinite(loss):
-            raise JudgeDecodingError("The hidden states are not finite; load the model in another dtype.")
         best = Validated(solutions[:, -1], torch.sigmoid(logits), decay, loss)
     return best
