@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 
 # Set before huggingface_hub is imported: no test may reach the network.
@@ -12,8 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # What the command line sets for itself, here too, as there it comes before the libraries are imported.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from hypothesis import settings
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run
+from endpoint import KEY, Response, Serve, Server
 from judge_decoding.cli import main as cli
 from judge_decoding.judge.head import JudgeHead
 from tiny import llama, perturbed, random_head, word_tokenizer
@@ -97,3 +99,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def court(run: Run) -> Run:
     """Run ``judge-decoding court ...``."""
     return partial(run, "court")
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start a server that answers so, and point the client to it."""
+    servers: list[Server] = []
+
+    def start(answer: Callable[[dict[str, Any], int], Response]) -> Server:
+        servers.append(Server(answer))
+        monkeypatch.setenv("OPENAI_BASE_URL", servers[-1].url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from judge_decoding.cli import main as cli
+KEY = "sk-very-secret-key"
 
 
 @dataclass
@@ -110,28 +109,7 @@ class Server:
         self._server.server_close()
 
 
-def run_cli(monkeypatch: Any, capsys: Any, *args: object) -> tuple[int, str, str]:
-    """Run ``judge-decoding ...`` in this process; its exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])
-    monkeypatch.setenv("COLUMNS", "160")
-    code: object = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code
-    out, err = capsys.readouterr()
-    return int(code or 0), out, err  # type: ignore[call-overload]
-
-
-def one_sentence(result: tuple[int, str, str]) -> str:
-    """The error of a command that a user gave wrongly."""
-    code, out, err = result
-    assert code == 2, out + err
-    last = err.splitlines()[-1]
-    assert last.startswith("Error: ")
-    assert last.endswith(".")
-    assert "Traceback" not in out + err
-    return last
+Serve = Callable[[Callable[[dict[str, Any], int], Response]], Server]
 
 
 def never(*told: object) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from endpoint import never, one_sentence, run_cli
+from commands import Run, the_sentence
+from endpoint import never
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.court.collect import Answering, Want, pairs
 from judge_decoding.court.questions import Question
@@ -25,9 +27,9 @@ TEMPLATE = ("--template", r"Q: {question}\nA:")
 
 
 @pytest.fixture
-def collect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Collect:
+def collect(court: Run) -> Collect:
     """Run ``judge-decoding court collect ...``; its exit code, stdout and stderr."""
-    return lambda *args: run_cli(monkeypatch, capsys, "court", "collect", *args)
+    return partial(court, "collect")
 
 
 PROBLEMS = draw_many(0, "test", 20)
@@ -132,7 +134,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(collect: Collect, problems: Path
     assert "1 answers of reference failed, the first one because The prompt has" in err
     assert "1 failed" in told
     assert [case.question for case in read_cases(out)] == [pair.prompt_of(PROBLEMS[0])]
-    assert "No question was answered: The prompt has" in one_sentence(
+    assert "No question was answered: The prompt has" in the_sentence(
         collect(write_rows(tmp_path / "in.jsonl", rows[:1]), *args, "-o", tmp_path / "none.jsonl")
     )
     assert not (tmp_path / "none.jsonl").exists()
@@ -162,14 +164,14 @@ def test_it_goes_on_where_it_was(
     part = out.with_name("answers.jsonl.part")
     with part.open("a") as file:
         file.write('{"key": ["half')
-    assert "begun with max_new_tokens 140, not 9" in one_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
+    assert "begun with max_new_tokens 140, not 9" in the_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
     code, _, err = collect(*args, "-o", out)
     assert code == 0, err
     assert "7 of 10 answers are there already" in err
     assert sum(decoded) == 10
     assert read_cases(out) == read_cases(whole)
     assert not part.exists()
-    assert "is there already" in one_sentence(collect(*args, "-o", out))
+    assert "is there already" in the_sentence(collect(*args, "-o", out))
     assert collect(*args, "-o", out, "--overwrite")[0] == 0
 
 
@@ -184,7 +186,7 @@ def test_pairs(collect: Collect, problems: Path, tmp_path: Path) -> None:
     )
     right = ("--model", "reference", *TEMPLATE, "--limit", 1, "--checker", "number", "--pairs")
     none = tmp_path / "none.jsonl"
-    assert "No question has a right and a wrong answer" in one_sentence(collect(problems, *right, "-o", none))
+    assert "No question has a right and a wrong answer" in the_sentence(collect(problems, *right, "-o", none))
     assert not none.exists()
     verdicts = [
         ("1", "a", False),
@@ -256,9 +258,9 @@ def test_questions_of_a_data_set(
         code, _, err = collect(*common, *args)
         assert code == 0, err
         assert [(case.question, case.reference) for case in read_cases(tmp_path / "out.jsonl")] == expected
-    assert "check its name, --config and --split" in one_sentence(collect(*common, tmp_path / "dict"))
-    assert "Cannot load the data set" in one_sentence(collect(*common, tmp_path / "data", "--split", "nothing"))
-    assert "Cannot load the data set" in one_sentence(collect(*common, "acme/none"))
+    assert "check its name, --config and --split" in the_sentence(collect(*common, tmp_path / "dict"))
+    assert "Cannot load the data set" in the_sentence(collect(*common, tmp_path / "data", "--split", "nothing"))
+    assert "Cannot load the data set" in the_sentence(collect(*common, "acme/none"))
 
 
 def test_bad_rows_are_named_and_the_good_ones_asked(collect: Collect, tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -311,7 +313,7 @@ def test_what_can_be_wrong(
     places = {"file": file, "none": tmp_path / "none", "empty": empty, "folder": tmp_path}
     out = tmp_path / "out.jsonl"
     given = [arg.format(**places) for arg in args]
-    assert phrase in one_sentence(collect("-o", out, "--model", folders["target"], "--max-new-tokens", 2, *given))
+    assert phrase in the_sentence(collect("-o", out, "--model", folders["target"], "--max-new-tokens", 2, *given))
     assert not out.exists()
 
 

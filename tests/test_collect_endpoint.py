@@ -9,50 +9,33 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from endpoint import Response, Server, asked, completed, never, one_sentence, refused, run_cli, said
+from commands import Run, the_sentence
+from endpoint import KEY, Response, Serve, asked, completed, never, refused, said
 from judge_decoding import read_cases
 from judge_decoding.court import endpoint
 from judge_decoding.court.endpoint import Endpoint
 
-KEY = "sk-very-secret-key"
 QUESTIONS = [f"What is {i} plus {i}?" for i in range(8)]
 
 Collect = Callable[..., tuple[int, str, str]]
-Serve = Callable[[Callable[[dict[str, Any], int], Response]], Server]
 
 
 @pytest.fixture
-def collect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Collect:
+def collect(court: Run) -> Collect:
     """Run ``judge-decoding court collect ...``; its exit code, stdout and stderr, in which the key never is."""
 
     def call(*args: object) -> tuple[int, str, str]:
-        result = run_cli(monkeypatch, capsys, "court", "collect", *args)
+        result = court("collect", *args)
         assert KEY not in result[1] + result[2]
         return result
 
     return call
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Start a server that answers so, and point the client to it."""
-    servers: list[Server] = []
-
-    def start(answer: Callable[[dict[str, Any], int], Response]) -> Server:
-        servers.append(Server(answer))
-        monkeypatch.setenv("OPENAI_BASE_URL", servers[-1].url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture
@@ -151,7 +134,7 @@ def test_retry_after_is_heeded(collect: Collect, serve: Serve, questions: Path, 
     """A wait that is longer than the client's longest is not cut short: it stops, and says so."""
     server = serve(lambda body, number: refused(429, f"You \x1b[31mare {KEY} out of quota.", retry_after="100000"))
     out = tmp_path / "out.jsonl"
-    error = one_sentence(collect(questions, "-o", out, "--model", "openai:m", "--concurrency", 1))
+    error = the_sentence(collect(questions, "-o", out, "--model", "openai:m", "--concurrency", 1))
     assert "lets no more requests through (429: You [31mare *** out of quota)" in error
     assert "run the same command later" in error
     assert len(server.bodies) <= 2  # the second with the full number of tries, which it does not use
@@ -194,13 +177,13 @@ def test_one_that_fails_costs_no_others_and_is_tried_again(
 def test_a_server_that_only_fails_is_given_up(collect: Collect, serve: Serve, questions: Path, tmp_path: Path) -> None:
     server, out = serve(lambda body, number: refused(500)), tmp_path / "out.jsonl"
     args = (questions, "-o", out, "--model", "openai:m", "--retries", 0, "--concurrency", 1)
-    error = one_sentence(collect(*args))
+    error = the_sentence(collect(*args))
     assert "6 requests in a row came to nothing" in error
     assert len(server.bodies) == 6
     assert not out.exists()
     # What is refused for what it is, is no fault of the server's.
     refusing = serve(lambda body, number: refused(400, "no"))
-    assert "No question was answered: the endpoint refused it (400: no)." in one_sentence(collect(*args))
+    assert "No question was answered: the endpoint refused it (400: no)." in the_sentence(collect(*args))
     assert len(refusing.bodies) == 8
 
 
@@ -217,7 +200,7 @@ def test_what_stops_everything(
     collect: Collect, serve: Serve, questions: Path, tmp_path: Path, response: Response, phrase: str
 ) -> None:
     server, out = serve(lambda body, number: response), tmp_path / "out.jsonl"
-    assert phrase in one_sentence(collect(questions, "-o", out, "--model", "openai:m", "--concurrency", 1))
+    assert phrase in the_sentence(collect(questions, "-o", out, "--model", "openai:m", "--concurrency", 1))
     assert len(server.bodies) == 1
     assert not out.exists()
 
@@ -228,15 +211,15 @@ def test_nobody_is_there(
     args = (questions, "-o", tmp_path / "out.jsonl", "--model", "openai:m", "--retries", 0)
     serve(add).close()
     monkeypatch.setenv("OPENAI_BASE_URL", os.environ["OPENAI_BASE_URL"].replace("127.0.0.1", f"ann:{KEY}@127.0.0.1"))
-    error = one_sentence(collect(*args))
+    error = the_sentence(collect(*args))
     assert "Cannot reach the endpoint http://127.0.0.1:" in error
     assert "check OPENAI_BASE_URL" in error
-    assert "has no name" in one_sentence(collect(*args, "--model", "openai:"))
-    assert "name one with --target" in one_sentence(collect(*args, "--chat"))
+    assert "has no name" in the_sentence(collect(*args, "--model", "openai:"))
+    assert "name one with --target" in the_sentence(collect(*args, "--chat"))
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert "set OPENAI_API_KEY" in one_sentence(collect(*args))
+    assert "set OPENAI_API_KEY" in the_sentence(collect(*args))
     monkeypatch.setattr(endpoint, "find_spec", lambda name: None)
-    assert "pip install 'judge-decoding[court]'" in one_sentence(collect(*args))
+    assert "pip install 'judge-decoding[court]'" in the_sentence(collect(*args))
 
 
 def test_parameters_a_server_does_not_know(collect: Collect, serve: Serve, questions: Path, tmp_path: Path) -> None:

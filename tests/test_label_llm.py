@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint import Response, Server, asked, one_sentence, refused, run_cli, said
+from commands import Run, the_sentence
+from endpoint import Response, Serve, asked, refused, said
 from judge_decoding import Case, read_cases, write_cases
 from judge_decoding.court.labels.llm import PROMPT, Said, compare, decide, labelled, locate, read_reply, request
 
 Label = Callable[..., tuple[int, str, str]]
-Serve = Callable[[Callable[[dict[str, Any], int], Response]], Server]
 
 
 @pytest.mark.parametrize(
@@ -207,25 +208,9 @@ def test_agreement_with_labels_by_hand() -> None:
 
 
 @pytest.fixture
-def label(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Label:
+def label(court: Run) -> Label:
     """Run ``judge-decoding court label llm ...``; its exit code, stdout and stderr."""
-    return lambda *args: run_cli(monkeypatch, capsys, "court", "label", "llm", *args)
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Start a server that answers so, and point the client to it."""
-    servers: list[Server] = []
-
-    def start(answer: Callable[[dict[str, Any], int], Response]) -> Server:
-        servers.append(Server(answer))
-        monkeypatch.setenv("OPENAI_BASE_URL", servers[-1].url)
-        monkeypatch.setenv("OPENAI_API_KEY", "key")
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    return partial(court, "label", "llm")
 
 
 CASES = [
@@ -264,7 +249,7 @@ def test_answers_are_labelled_by_majority(label: Label, serve: Serve, answers: P
     located = [CASES[0].model_copy(update={"errors": ((9, 10),)}), CASES[3].model_copy(update={"errors": ((7, 8),)})]
     write_cases(hand, [*located, CASES[5]])
     args = (answers, "-o", out, "--aside", aside, "--model", "big", "--votes", 3, "--concurrency", 1)
-    assert "Nobody is there to agree" in one_sentence(label(*args))
+    assert "Nobody is there to agree" in the_sentence(label(*args))
     assert not server.bodies
     code, told, err = label(*args, "--yes", "--json", "--compare", hand)
     assert code == 0, err
@@ -306,7 +291,7 @@ def test_hand_labels_are_compared_with_and_never_lost(
     serve(script)
     before = answers.read_bytes()
     for args in (("-o", answers), ("-o", tmp_path / "out", "--aside", answers)):
-        assert "is read from; name another file" in one_sentence(label(answers, *args, "--model", "m", "--yes"))
+        assert "is read from; name another file" in the_sentence(label(answers, *args, "--model", "m", "--yes"))
     assert answers.read_bytes() == before
 
 
@@ -336,7 +321,7 @@ def test_killed_in_the_middle_it_asks_nothing_twice(label: Label, serve: Serve, 
     go_on.set()
     with part.open("ab") as file:
         file.write(b'{"key": ["1", "half')
-    assert "begun with temperature 0.7, not 0.5" in one_sentence(label(*args, "--temperature", 0.5))
+    assert "begun with temperature 0.7, not 0.5" in the_sentence(label(*args, "--temperature", 0.5))
     code, _, err = label(*args)
     assert code == 0, err
     assert "7 of 15 votes are there already" in err
@@ -383,11 +368,11 @@ def test_what_can_be_wrong(label: Label, serve: Serve, answers: Path, tmp_path: 
     serve(lambda body, number: said("nonsense"))
     out = tmp_path / "out.jsonl"
     args = (answers, "-o", out, "--model", "m", "--yes")
-    assert "one and the same" in one_sentence(label(*args, "--temperature", 0))
-    assert "Cannot read" in one_sentence(label(tmp_path / "none", *args[1:]))
-    assert "Cannot read" in one_sentence(label(*args, "--compare", tmp_path / "none"))
-    assert "it is a folder" in one_sentence(label(*args, "-o", tmp_path))
+    assert "one and the same" in the_sentence(label(*args, "--temperature", 0))
+    assert "Cannot read" in the_sentence(label(tmp_path / "none", *args[1:]))
+    assert "Cannot read" in the_sentence(label(*args, "--compare", tmp_path / "none"))
+    assert "it is a folder" in the_sentence(label(*args, "-o", tmp_path))
     only = tmp_path / "only.jsonl"
     write_cases(only, CASES[:1])
-    assert "No answer got a label" in one_sentence(label(only, *args[1:]))
+    assert "No answer got a label" in the_sentence(label(only, *args[1:]))
     assert not out.exists()

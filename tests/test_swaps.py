@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run, ends_in_one_sentence
+from endpoint import Response, Serve, completed
 from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import court_swaps
 from judge_decoding.court.labels.equivalence import label_by_equivalence
@@ -183,6 +185,41 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     third.part.write_text("something else")
     with pytest.raises(JudgeDecodingError, match="no unfinished work"):
         Progress(output, {})
+
+
+def test_an_endpoint_finishes_the_answers(
+    court: Run, serve: Serve, folders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
+    target = LlamaForCausalLM.from_pretrained(folders["target"])
+    args = ("label", "equivalence", questions, "--result", "text", "--max-new-tokens", 12, "--yes")
+    args = (*args, "--target", folders["target"], "--draft", folders["draft"])
+
+    def answer(body: dict[str, Any], _: int) -> Response:
+        assert body["return_token_ids"]
+        ids = greedy(target, body["prompt"], body["max_tokens"], stop=True)
+        choice = {"index": 0, "finish_reason": "stop" if ids[-1] == EOS else "length", "text": "", "token_ids": ids}
+        return Response(body={"object": "text_completion", "choices": [choice]})
+
+    server = serve(answer)
+    near, far = tmp_path / "near.jsonl", tmp_path / "far.jsonl"
+    assert court(*args, "-o", near)[0] == 0
+    assert not server.bodies
+    code, _, err = court(*args, "-o", far, "--endpoint", "far-away")
+    assert code == 0, err
+    assert server.bodies
+    assert {body["model"] for body in server.bodies} == {"far-away"}
+    by_text = sorted(case.model_dump_json() for case in read_cases(far))
+    assert by_text == sorted(case.model_dump_json() for case in read_cases(near))
+
+
+def test_an_endpoint_without_token_ids_is_refused(
+    court: Run, serve: Serve, folders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
+    serve(lambda *_: completed("some words"))
+    out = tmp_path / "out.jsonl"
+    args = ("label", "equivalence", questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
+    ends_in_one_sentence(court(*args, "--endpoint", "m", "--yes"), "gives no token ids")
+    assert not out.exists()
 
 
 @pytest.fixture

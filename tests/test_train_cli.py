@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaModel
 
+from commands import Run
 from judge_decoding import Case, JudgeDecoder, JudgeHead, write_cases
 from judge_decoding.cli import main as cli
 from test_training import word_cases
@@ -18,22 +19,12 @@ Train = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def train(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path
-) -> Train:
-    """Run ``train`` on the saved target, the head going to ``tmp_path/head``: exit code, stdout, stderr."""
+def train(run: Run, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path], tmp_path: Path) -> Train:
+    """Run ``train`` on the saved target, the head going to ``tmp_path/head``."""
 
     def call(*args: object) -> tuple[int, str, str]:
-        whole = ["judge-decoding", "train", folders["target"], *args, "-o", tmp_path / "head"]
-        monkeypatch.setattr(sys, "argv", list(map(str, whole)))
-        monkeypatch.setenv("COLUMNS", "160")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return (int(code or 0), *capsys.readouterr())
+        return run("train", folders["target"], *args, "-o", tmp_path / "head")
 
     return call
 

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
     from judge_decoding.court.labels.progress import Progress
+    from judge_decoding.court.labels.rollouts import Rollouts
     from judge_decoding.decoding.decoder import JudgeDecoder
 
 PILOT = 2
@@ -97,6 +98,13 @@ def equivalence(
     result: Annotated[
         str, typer.Option(help="What must stay the same: number, choice, text, regex:PATTERN or module:function.")
     ] = "number",
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="The target's name at the endpoint OPENAI_BASE_URL (vLLM, SGLang): it answers there, and only its "
+            "tokenizer is loaded here."
+        ),
+    ] = None,
     max_new_tokens: _Tokens = 256,
     batch_size: _Batch = 8,
     yes: _Yes = False,
@@ -115,18 +123,32 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
-    label = by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size)
+    if endpoint is None:
+        label = by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size)
+    else:
+        from judge_decoding.court.endpoint import PREFIX, Endpoint
+        from judge_decoding.court.labels.rollouts import endpoint_rollouts
+
+        far = Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size)
+        decoder = _draft_with_tokenizer_of(target, draft, dtype)
+        label = by_equivalence(decoder, function, max_new_tokens, batch_size, endpoint_rollouts(far))
     run(texts, label, progress, yes=yes)
 
 
 def by_equivalence(
-    decoder: JudgeDecoder, result: Callable[[str], str | None], max_new_tokens: int, batch_size: int
+    decoder: JudgeDecoder,
+    result: Callable[[str], str | None],
+    max_new_tokens: int,
+    batch_size: int,
+    rollouts: Rollouts | None = None,
 ) -> Labeller:
     """Labels by AutoJudge's search."""
     from judge_decoding.court.labels.equivalence import label_by_equivalence
 
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
-        label_by_equivalence(decoder, todo, result, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
+        label_by_equivalence(
+            decoder, todo, result, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done, rollouts=rollouts
+        )
 
     return label
 
@@ -215,3 +237,20 @@ def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
     small = embedded(draft or target, "draft")
     return JudgeDecoder.from_pretrained(embedded(target, "target"), small, dtype=dtype, device=usual_device())
+
+
+def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+    """What is needed here of a pair whose target is elsewhere."""
+    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
+    from judge_decoding.errors import JudgeDecodingError
+
+    check_dtype(dtype)
+    if draft is None and target != "reference":
+        raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
+    small = embedded(draft or target, "draft")
+    tokenizer = load_tokenizer(embedded(target, "target"))
+    check_same_vocabulary(tokenizer, load_tokenizer(small))
+    model = load_model(small, dtype=dtype, device=usual_device())
+    return JudgeDecoder(model, tokenizer, model)

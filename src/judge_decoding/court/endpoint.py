@@ -37,10 +37,11 @@ _INSTEAD = {"max_tokens": "max_completion_tokens", "response_format": None, "see
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said; ``ended`` by itself, not by the token limit."""
+    """What the model said; ``ended`` by itself, not by the token limit; ``token_ids`` where they were asked for."""
 
     text: str
     ended: bool
+    token_ids: tuple[int, ...] | None = None
 
 
 class _Message(BaseModel):
@@ -51,6 +52,7 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
     message: _Message | None = None
     text: str | None = None
+    token_ids: tuple[int, ...] | None = None
 
 
 class _Answer(BaseModel):
@@ -152,9 +154,10 @@ class Endpoint:
             content = choice.text if choice.message is None else choice.message.content
             if choice.finish_reason == "content_filter":
                 raise _FailedError("the endpoint's content filter held the answer back")
-            if content is None or (not content.strip() and choice.finish_reason == "length"):
+            silent = content is None or (not content.strip() and choice.finish_reason == "length")
+            if content is None or (silent and choice.token_ids is None):
                 raise _FailedError("the answer has no text; allow it more tokens if the model thinks before it speaks")
-            return Reply(content, choice.finish_reason != "length")
+            return Reply(content, choice.finish_reason != "length", choice.token_ids)
         raise _FailedError("the answer is no chat completion; check OPENAI_BASE_URL", trouble=True)
 
     async def _send(self, client: AsyncOpenAI, body: Body) -> str:
