@@ -261,4 +261,4 @@ def test_what_can_be_wrong_with_labelling(
     args = ("label", "equivalence", questions, "-o", tmp_path / "out", "--target", folders["target"])
     ends_in_one_sentence(court(*args), "give one with --draft")
     ends_in_one_sentence(court(*args, "--result", "x"), "There is no result x")
-    assert court_swaps._duration(10_000) == "2.8 hours"
+    assert court_swaps.duration(10_000) == "2.8 hours"
