@@ -33,6 +33,7 @@ model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=Tr
 
 * Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
 * Labels after the error: `{labels}`
+* Distance of a prompt to the training questions: {familiarity}
 
 ## Data
 
@@ -55,7 +56,7 @@ was trained on; measure its cost on yours before you rely on it.
 
 def model_card(config: dict[str, Any]) -> str:
     """The card, as Markdown, of a head with this configuration."""
-    target, draft = config["target"], config["draft"]
+    target, draft, known = config["target"], config["draft"], config["familiarity"]
     return _CARD.format(
         base_model=target["name_or_path"],
         architecture=target["architecture"],
@@ -65,6 +66,11 @@ def model_card(config: dict[str, Any]) -> str:
         norm=config["norm"],
         threshold=config["threshold"],
         labels=config["labels"],
+        familiarity=(
+            f"told with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
+            if known
+            else "not known"
+        ),
         data=json.dumps(config["data"], indent=2),
         calibration=json.dumps(config["calibration"], indent=2),
     )

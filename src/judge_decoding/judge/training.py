@@ -24,6 +24,7 @@ from judge_decoding.decoding.models import Norm
 from judge_decoding.decoding.text import pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.calibration import auc, expected_calibration_error, threshold_for_recall
+from judge_decoding.judge.familiarity import Familiarity, question_states
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 
@@ -225,6 +226,7 @@ def train_head(
     )
     head.linear.weight.copy_(fitted[0][None])
     head.linear.bias.fill_(fitted[1])
+    head.know(Familiarity.fit(question_states(cases, sequences, read[-1], tokenizer)))
     return head
 
 
