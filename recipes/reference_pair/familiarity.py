@@ -1,6 +1,6 @@
 """Tell a trained head what its training questions look like, without changing what it says of tokens.
 
-    python recipes/reference_pair/familiarity.py HEAD --target TARGET --cases CASES --out HEAD
+python recipes/reference_pair/familiarity.py HEAD --target TARGET --cases CASES --out HEAD
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Familiarity(nn.Module):
         variances = values.square() / (count - 1)
         rest = variances[rank:].sum() / (size - rank)
         # What never varied in training may still differ by rounding, of 16-bit formats too.
-        floor = states.square().mean() * 1e-6 + torch.finfo(torch.float32).tiny
+        floor = states.square().mean() * 1e-6 + 1e-12
         fitted.mean.copy_(mean)
         fitted.components.copy_(directions[:rank])
         fitted.variances.copy_(torch.cat((variances[:rank], rest[None])).clamp(min=float(floor)))
