@@ -65,6 +65,7 @@ def generate(
 
     from rich.console import Console
 
+    from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
     from judge_decoding.decoding.drafting import PromptLookup
     from judge_decoding.decoding.guards import parse_guard
@@ -101,9 +102,10 @@ def generate(
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
+    chosen = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, threshold)
     chunks = decoder.stream(
         messages if use_chat else text, max_new_tokens,
-        threshold=threshold, rule=parse_rule(rule, decoder.judge) if rule else None, sampling=sampling,
+        rule=chosen, sampling=sampling,
         draft_length=POLICIES[draft_length], guards=guards, stop=stop or (),
     )  # fmt: skip
     console = Console(soft_wrap=True)
@@ -119,6 +121,7 @@ def generate(
                 console.print(token_text(piece, cause, marks=False), end="")
     seconds = time.perf_counter() - begin
     stats = Stats.of(chunk.round for chunk in written)
+    distance = next(iter(stats.distances), None)
     if plain:
         sys.stdout.write("\n")
     else:
@@ -131,12 +134,20 @@ def generate(
             style="dim",
             highlight=False,
         )
+    if distance is not None and distance > 1 and not chosen.is_lossless:
+        notes.print(
+            f"The prompt looks unlike the questions the judge was trained on (distance {distance:.2f}; 95% of them are "
+            "below 1), so its accuracy may not hold here: measure it on such prompts, or decode with --threshold 1.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if json is not None:
         files.write_json(
             json,
             {
                 "text": "".join(chunk.text for chunk in written),
                 "seconds": seconds,
+                "distance": distance,
                 "stats": stats.to_dict(),
                 "rounds": [
                     {

@@ -35,7 +35,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
     from rich.table import Table
     from rich.text import Text
 
-    draft = config.draft
+    draft, known = config.draft, config.familiarity
     rows = {
         "head": str(place),
         "target": _model(config.target),
@@ -46,6 +46,9 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
         "draft length": str(config.num_draft_tokens or "not tuned"),
         "labels": config.labels,
         "data": ", ".join(f"{k} {v}" for k, v in config.data.items()),
+        "knows its questions": f"from {known.questions} of them"
+        if known
+        else "no: tells no distance of a prompt to them",
         **{
             name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
             for name, value in config.calibration.items()

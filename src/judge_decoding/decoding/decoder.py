@@ -91,6 +91,14 @@ class Generation:
     stats: Stats = field(repr=False)
 
     @property
+    def distance(self) -> float | None:
+        """How unlike the questions the judge was trained on the prompt is; above 1 it is unlike 95% of them.
+
+        None without a judge, or with one that does not know.
+        """
+        return next((event.distance for event in self.rounds if event.distance is not None), None)
+
+    @property
     def tokens_per_second(self) -> float:
         """New tokens per second, reading the prompt included."""
         return len(self.token_ids) / self.seconds if self.seconds else 0.0

@@ -71,6 +71,14 @@ class Row:
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
 
+    def distance(self, states: Mapping[tuple[Norm, int], Tensor]) -> Tensor | None:
+        """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device.
+
+        ``states`` [H] are those at the last kept token, which is the prompt's last one then.
+        """
+        rule, first = self.request.rule, len(self.ids) == len(self.request.prompt_ids)
+        return rule.distance(states[rule.place]) if first and rule.place and states else None
+
     def take(self, event: Round) -> Round:
         """Go on after ``event``; it may end earlier than it did."""
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
@@ -128,7 +136,10 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
             for i, row in enumerate(rows):
                 # Position 0 of the forward read the last kept token; draft token i was read at position i + 1.
                 states = {place: tap.states[i, 1 : counts[i]] for place, tap in taps.items()}
-                events.append(verify(row, drafts[i], logits[i], states))
+                distance = row.distance({place: tap.states[i, 0] for place, tap in taps.items()})
+                event = verify(row, drafts[i], logits[i], states)
+                # Read behind the one synchronisation of the round, so that nothing more waits for the device.
+                events.append(event if distance is None else replace(event, distance=float(distance)))
             watch.lap("rule")
             seconds = watch.seconds()
             for row, event in zip(rows, events, strict=True):

@@ -40,6 +40,7 @@ model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=Tr
 
 * Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
 * Wrong tokens: `{labels}`
+* Distance of a prompt to the training questions: {familiarity}
 
 ## Data
 
@@ -65,7 +66,7 @@ was trained on; measure its cost on yours before you rely on it.
 
 def model_card(config: dict[str, Any], pictures: Container[str] = ()) -> str:
     """The card, as Markdown, of a head with this configuration; ``pictures`` are those of `PICTURES` beside it."""
-    target, draft = config["target"], config["draft"]
+    target, draft, known = config["target"], config["draft"], config["familiarity"]
     figures = dict(config["calibration"])
     lists = {name: figures.pop(name) for name in _LISTS if name in figures}
     shown = [f"\n![{text}]({name})\n" for name, text in PICTURES.items() if name in pictures]
@@ -79,6 +80,11 @@ def model_card(config: dict[str, Any], pictures: Container[str] = ()) -> str:
         place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
         threshold=config["threshold"],
         labels=config["labels"],
+        familiarity=(
+            f"told with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
+            if known
+            else "not known"
+        ),
         data=json.dumps(config["data"], indent=2),
         out_of_fold=figures.pop("out_of_fold", "not told"),
         calibration=json.dumps(figures, indent=2),

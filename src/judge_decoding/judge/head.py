@@ -19,6 +19,7 @@ from judge_decoding.decoding.models import Norm, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge.card import PICTURES, model_card
+from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 # What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
@@ -78,6 +79,8 @@ class JudgeHeadConfig(BaseModel):
     num_draft_tokens: int | None = Field(default=None, gt=0)
     data: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
+    familiarity: FamiliarityConfig | None = None
+    """What the training questions look like in the target's hidden space; None if that is not known."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -112,7 +115,15 @@ class JudgeHead(nn.Module):
         super().__init__()
         self.config = config
         self.linear = nn.Linear(config.input_size, 1)
+        self.familiarity: Familiarity | None = None
+        if config.familiarity is not None:
+            self.familiarity = Familiarity(config.familiarity, config.target.hidden_size)
         self.requires_grad_(False)
+
+    def know(self, familiarity: Familiarity | None) -> None:
+        """Take in what the training questions look like; what the head says of tokens stays the same."""
+        self.familiarity = familiarity
+        self.config.familiarity = familiarity.config if familiarity else None
 
     def probability(self, hidden: Tensor, draft_hidden: Tensor | None = None) -> Tensor:
         """Probability of CORRECT [...] from the target's states [..., H] and, if read, the draft's [..., Hd].
@@ -206,11 +217,14 @@ class JudgeHead(nn.Module):
             raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.") from error
         except (SafetensorError, RuntimeError, OSError) as error:
             raise JudgeDecodingError(
-                f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias; "
+                f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias"
+                f"{', and the statistics of the training questions' if config.familiarity else ''}; "
                 "save or fetch the head again."
             ) from error
         if not all(value.isfinite().all() for value in head.state_dict().values()):
             raise JudgeDecodingError(f"{folder / WEIGHTS} holds numbers that are not finite; train the head again.")
+        if head.familiarity is not None and not (head.familiarity.variances > 0).all():
+            raise JudgeDecodingError(f"{folder / WEIGHTS} holds variances that are not above 0; train the head again.")
         if target is not None:
             head.check_fits(target, draft)
         return head

@@ -35,6 +35,7 @@ from judge_decoding.judge.comparison import (
     learning_curve,
     measures,
 )
+from judge_decoding.judge.familiarity import Familiarity, question_examples
 from judge_decoding.judge.features import BASELINES, Column, Place
 from judge_decoding.judge.fitting import ClassWeights, deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
@@ -155,8 +156,9 @@ def train_head(
             decoder_layer(target, place.layer)
     tokens, used = _tokens(cases, examples, config)
     settings = Settings(config.l2, config.class_weights, config.wrong_weight, Aim.parse(config.aim))
-    with _features(models, examples, used, config, cache, tell) as load:
+    with _features(models, examples, used, config, cache, tell) as (load, target_states):
         best, rows = _best(load, tokens, settings, config, tell)
+        questions = target_states(question_examples(cases, examples, tokenizer), best.place)
         features = load(best.place)
         standardise(features)
         tick = _ticks(tell, "learning curve", len(SHARES) * len(config.l2))
@@ -190,6 +192,7 @@ def train_head(
     weight, bias = fold(best.fit.solution, best.mean, best.scale)
     head.linear.weight.copy_(weight[None])
     head.linear.bias.fill_(bias)
+    head.know(Familiarity.fit(questions))
     return head
 
 
@@ -248,8 +251,12 @@ def _features(
     config: TrainingConfig,
     cache: str | Path | None,
     tell: Progress,
-) -> Iterator[Callable[[Column], Tensor]]:
-    """Read the answers, and give a function from a column to its values at all used tokens: float32 [N, H] or [N]."""
+) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], Place], Tensor]]]:
+    """Read the answers, and give what is known of them.
+
+    The first function gives a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
+    states [n, H] at the one judged token of each of other examples.
+    """
     done, total = 0, len(examples) * len(models)
 
     def count(more: int) -> None:
@@ -280,7 +287,13 @@ def _features(
                 begin += size
             return out
 
-        yield load
+        def target_states(others: Sequence[Example], place: Place) -> Tensor:
+            out = torch.empty(len(others), sizes["target"])
+            caches["target"].add(others, [place])
+            caches["target"].fill(out, place, others, [torch.tensor([True])] * len(others))
+            return out
+
+        yield load, target_states
 
 
 def _own(role: str, places: Sequence[Place]) -> list[Column]:

@@ -216,6 +216,13 @@ class VerificationRule(ABC):
         """A score of every draft token [B, M] worth showing to people, if the rule has one."""
         return None
 
+    def distance(self, hidden: Tensor) -> Tensor | None:
+        """How unlike what this rule was trained on a prompt is, from the hidden state at its last token [..., H].
+
+        Above 1 it is unlike nearly all of that; None for a rule that does not know.
+        """
+        return None
+
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
         """Distribution [B, V] of the target's token after this rule rejects at ``position``, above temperature 0.
 
@@ -316,6 +323,10 @@ class AnyOf(VerificationRule):
     def scores(self, evidence: Evidence) -> Tensor | None:
         """The scores of the first rule that has any."""
         return next((s for rule in self.rules if (s := rule.scores(evidence)) is not None), None)
+
+    def distance(self, hidden: Tensor) -> Tensor | None:
+        """That of the first rule that knows."""
+        return next((d for rule in self.rules if (d := rule.distance(hidden)) is not None), None)
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
         """As the rule with a way of its own does it, else as standard verification."""

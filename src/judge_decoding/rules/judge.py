@@ -70,3 +70,7 @@ class Judge(VerificationRule):
                 "use a rule that needs none, or a decoder that hands them over."
             )
         return self.head.probability(evidence.hidden, evidence.draft_hidden)
+
+    def distance(self, hidden: Tensor) -> Tensor | None:
+        """Distance to the head's training questions, as `Familiarity` has it."""
+        return None if self.head.familiarity is None else self.head.familiarity(hidden)
