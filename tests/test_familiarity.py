@@ -161,7 +161,7 @@ def test_training_learns_what_its_questions_look_like() -> None:
     assert head.config.familiarity is head.familiarity.config
     distinct = list(dict.fromkeys(case.question for case in cases))
     assert head.familiarity.config.questions == len(distinct) == 60
-    states = hidden_states(target, [tokenizer(question)["input_ids"] for question in distinct], "before")
+    states = hidden_states(target, [tokenizer(question)["input_ids"] for question in distinct], "after")
     expected = torch.stack([state[-1] for state in states]).mean(0)
     torch.testing.assert_close(head.familiarity.mean, expected, atol=1e-4, rtol=1e-4)
     assert train_head(target, tokenizer, word_cases()).familiarity is None  # too few questions
