@@ -151,7 +151,7 @@ def test_only_new_cases_and_new_places_are_read(model: LlamaForCausalLM, tmp_pat
         assert sum(forwards) == 20 + 10
         forwards.clear()
         both = train_head(model, tokenizer, cases, TrainingConfig(norm="both", layers=(-1, -2)), cache=tmp_path)
-        assert sum(forwards) == 60  # once for all the places
+        assert sum(forwards) == 60 + 30  # once for all the places
         forwards.clear()
         train_head(model, tokenizer, cases, TrainingConfig(norm="before"), cache=tmp_path)
     assert forwards == []
