@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -118,6 +120,20 @@ def test_the_folds_depend_on_question_and_seed_alone() -> None:
     backwards = deal(names[::-1], labels.flip(0), 5, 0)[0]
     assert backwards.flip(0).tolist() == fold.tolist()
     assert deal(names, labels, 5, 1)[0].tolist() != fold.tolist()
+
+
+@given(st.lists(st.sampled_from([(0,), (1,), (0, 1)]), min_size=1, max_size=12), st.integers(2, 6))
+def test_both_classes_can_be_trained_on_without_any_fold(verdicts: list[tuple[int, ...]], count: int) -> None:
+    names = [f"question {i}" for i, own in enumerate(verdicts) for _ in own]
+    labels = torch.tensor([label for own in verdicts for label in own])
+    if min(sum(verdict in own for own in verdicts) for verdict in (0, 1)) < 2:
+        with pytest.raises(JudgeDecodingError, match="in two questions or more"):
+            deal(names, labels, count, 0)
+        return
+    fold = deal(names, labels, count, 0)[0]
+    assert int(fold.max()) + 1 <= count
+    for k in range(int(fold.max()) + 1):
+        assert set(labels[fold != k].tolist()) == {0, 1}
 
 
 def test_few_questions_have_few_folds() -> None:

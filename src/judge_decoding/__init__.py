@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.integrations.transformers import custom_generate
+    from judge_decoding.judge.config import TrainingConfig
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-    from judge_decoding.judge.training import TrainingConfig, train_head
+    from judge_decoding.judge.training import train_head
     from judge_decoding.rules import (
         AnyOf,
         Block,
@@ -164,7 +165,7 @@ _HOMES = {
     "Stats": "judge_decoding.decoding.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
     "TopK": "judge_decoding.rules",
-    "TrainingConfig": "judge_decoding.judge.training",
+    "TrainingConfig": "judge_decoding.judge.config",
     "TranslatingDraft": "judge_decoding.decoding.translation",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",

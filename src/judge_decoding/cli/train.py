@@ -98,7 +98,8 @@ def train(
     from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
     from judge_decoding.judge.cache import default_folder
     from judge_decoding.judge.calibration import Aim
-    from judge_decoding.judge.training import TrainingConfig, train_head
+    from judge_decoding.judge.config import TrainingConfig
+    from judge_decoding.judge.training import train_head
     from judge_decoding.report.head_pictures import can_draw, head_pictures
 
     goal = Aim.parse(aim)

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from judge_decoding.judge.calibration import Aim, auc, outcome
+from judge_decoding.judge.config import TrainingConfig
 from judge_decoding.judge.features import Place
-from judge_decoding.judge.fitting import ClassWeights, Validated, cross_validate, standardise
+from judge_decoding.judge.fitting import Validated, cross_validate, standardise
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Of the questions, for the learning curve; all of them are its last point."""
@@ -44,16 +45,6 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What all candidates share; see `training.TrainingConfig`."""
-
-    l2: tuple[float, ...]
-    classes: ClassWeights
-    wrong_weight: float
-    aim: Aim
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
     """A place, the fit on it, and its row in the table."""
 
@@ -65,24 +56,24 @@ class Candidate:
 
 
 def validate(
-    features: Tensor, tokens: Tokens, settings: Settings, tick: Callable[[], None], share: float = 1.0
+    features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None], share: float = 1.0
 ) -> Validated | None:
     """Cross-validate on standardised features [N, H], trained on a ``share`` of the questions and tested on all."""
     return cross_validate(
-        features, tokens.labels, tokens.fold, settings.l2, settings.classes, settings.wrong_weight,
+        features, tokens.labels, tokens.fold, config.l2, config.class_weights, config.wrong_weight,
         train=None if share == 1 else tokens.rank < share, progress=tick,
     )  # fmt: skip
 
 
 def candidate(
-    place: Place, features: Tensor, tokens: Tokens, settings: Settings, tick: Callable[[], None]
+    place: Place, features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None]
 ) -> Candidate:
     """Fit a head on raw features [N, H], which are standardised in place."""
     mean, scale = standardise(features)
-    fit = validate(features, tokens, settings, tick)
+    fit = validate(features, tokens, config, tick)
     assert fit is not None  # `fitting.deal` has seen to it that both classes are everywhere
     row = {"detector": str(place), "layer": place.layer, "norm": place.norm}
-    return Candidate(place, fit, mean, scale, row | measures(fit.scores, tokens, settings.aim, fit.log_loss))
+    return Candidate(place, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
 
 
 def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:
@@ -100,7 +91,7 @@ def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = 
 
 
 def learning_curve(
-    features: Tensor, tokens: Tokens, settings: Settings, whole: float, tick: Callable[[], None]
+    features: Tensor, tokens: Tokens, config: TrainingConfig, whole: float, tick: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """AUC over shares of the questions, on standardised features [N, H]; ``whole`` is that of all.
 
@@ -108,7 +99,7 @@ def learning_curve(
     """
     rows = []
     for share in SHARES:
-        fit = validate(features, tokens, settings, tick, share)
+        fit = validate(features, tokens, config, tick, share)
         if fit is not None:
             count = round(share * tokens.questions)
             rows.append({"share": share, "questions": count, "auc": auc(fit.scores, tokens.labels)})

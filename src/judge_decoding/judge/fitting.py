@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -113,7 +114,7 @@ def fold(solution: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, float]:
 
 
 def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Deal the questions out to folds, those with wrong tokens first, so that every fold has its share of them.
+    """Deal the questions out to folds, so that every fold has its share of those with wrong tokens.
 
     Args:
         questions: of each token [N], under a name that equal ones share.
@@ -132,16 +133,16 @@ def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tup
     for question, label in zip(questions, labels.tolist(), strict=True):
         verdicts.setdefault(question, set()).add(label)
     order = sorted(verdicts, key=lambda question: hashlib.sha256(f"{seed} {question}".encode()).digest())
-    wrong = [question for question in order if 0 in verdicts[question]]
-    right = [question for question in order if 0 not in verdicts[question]]
-    count = min(folds, len(wrong), sum(1 in found for found in verdicts.values()))
+    # Those with both verdicts in the middle: so the questions of each class are neighbours, and in all folds.
+    kinds = [[question for question in order if verdicts[question] == kind] for kind in ({0}, {0, 1}, {1})]
+    count = min(folds, len(kinds[0] + kinds[1]), len(kinds[1] + kinds[2]))
     if count < 2:
         raise JudgeDecodingError(
             "A judge is tested on questions it was not trained on, so both correct and wrong tokens must be there in "
             "two questions or more; add cases with and without located errors."
         )
-    place = {question: number % count for number, question in enumerate([*wrong, *right])}
-    share = {question: (n + 0.5) / len(part) for part in (wrong, right) for n, question in enumerate(part)}
+    place = {question: number % count for number, question in enumerate(chain(*kinds))}
+    share = {question: (n + 0.5) / len(kind) for kind in kinds for n, question in enumerate(kind)}
     return torch.tensor([place[q] for q in questions]), torch.tensor([share[q] for q in questions])
 
 

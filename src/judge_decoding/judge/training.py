@@ -10,9 +10,8 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import transformers
@@ -21,25 +20,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import same_question
-from judge_decoding.decoding.models import Norm, decoder_layer
+from judge_decoding.decoding.models import decoder_layer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.cache import FeatureCache
-from judge_decoding.judge.calibration import Aim, expected_calibration_error, reliability, roc
+from judge_decoding.judge.calibration import expected_calibration_error, reliability, roc
 from judge_decoding.judge.comparison import (
     SHARES,
     Candidate,
-    Settings,
     Tokens,
     candidate,
     doubts,
     learning_curve,
     measures,
 )
+from judge_decoding.judge.config import TrainingConfig
 from judge_decoding.judge.familiarity import Familiarity, question_examples
 from judge_decoding.judge.features import BASELINES, Column, Place
-from judge_decoding.judge.fitting import ClassWeights, deal, fold, standardise
+from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
-from judge_decoding.judge.labels import IGNORED, AfterError, Example, Labels, data_hash, encode
+from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of how much is."""
@@ -47,70 +46,6 @@ Progress = Callable[[str, int, int], None]
 OUT_OF_FOLD = (
     "each token's score is that of a fit on the other folds' questions; the weights in this folder are fitted on all"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """How a head is trained.
-
-    Attributes:
-        labels: which tokens are wrong: the first of the first error ("error"), all that touch an error ("span"), or
-            all from the first error on ("from_error").
-        after_error: what the other tokens behind the first error count as, unless all of them are wrong.
-        norm: take the last layer's hidden states before or after the target's final norm, or try "both".
-        layers: layers to try, counted from the end; lower ones than -1 are always read before the norm. The place with
-            the best AUC out of fold becomes the head.
-        class_weights: "balanced" gives correct and wrong tokens the same weight in sum, "none" every token the same.
-        wrong_weight: a factor on the weight of the wrong tokens.
-        l2: weight decays to try on standardised features; the one with the least log-loss out of fold is taken.
-        folds: of the cross-validation; a question's answers are in one fold.
-        aim: what the threshold is chosen by, on scores out of fold: "keep=0.95" (of the correct tokens) or "catch=0.9"
-            (of the wrong ones).
-        baseline: compare with the target's log-probability and rank of the token, as several places always are.
-        seed: of the folds.
-
-    Raises:
-        JudgeDecodingError: a value is out of range.
-    """
-
-    labels: Labels = "span"
-    after_error: AfterError = "ignore"
-    norm: Norm | Literal["both"] = "after"
-    layers: tuple[int, ...] = (-1,)
-    class_weights: ClassWeights = "balanced"
-    wrong_weight: float = 1.0
-    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    folds: int = 5
-    aim: str = "catch=0.95"
-    baseline: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("labels", get_args(Labels)),
-            ("after_error", get_args(AfterError)),
-            ("norm", (*get_args(Norm), "both")),
-            ("class_weights", get_args(ClassWeights)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be one of {', '.join(allowed)}.")
-        for name, good, wanted in (
-            ("layers", bool(self.layers) and max(self.layers, default=0) <= -1, "one or more numbers of -1 or below"),
-            ("wrong_weight", 0 < self.wrong_weight < float("inf"), "above 0"),
-            ("l2", bool(self.l2) and min(self.l2, default=0) >= 0, "one or more numbers of 0 or more"),
-            ("folds", self.folds >= 2, "2 or more"),
-        ):
-            if not good:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
-        if Aim.parse(self.aim).kind == "accuracy":
-            raise JudgeDecodingError(f"aim is {self.aim}, which a data set cannot tell; it must be keep= or catch=.")
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """All places to try."""
-        norms: tuple[Norm, ...] = ("before", "after") if self.norm == "both" else (self.norm,)
-        found = [Place(-1, norm) for norm in norms if -1 in self.layers]
-        return (*found, *(Place(layer, "before") for layer in sorted(set(self.layers) - {-1}, reverse=True)))
 
 
 def train_head(
@@ -155,23 +90,20 @@ def train_head(
         if place.layer < -1:
             decoder_layer(target, place.layer)
     tokens, used = _tokens(cases, examples, config)
-    settings = Settings(config.l2, config.class_weights, config.wrong_weight, Aim.parse(config.aim))
     with _features(models, examples, used, config, cache, tell) as (load, target_states):
-        best, rows = _best(load, tokens, settings, config, tell)
+        best, rows = _best(load, tokens, config, tell)
         questions = target_states(question_examples(cases, examples, tokenizer), best.place)
         features = load(best.place)
         standardise(features)
         tick = _ticks(tell, "learning curve", len(SHARES) * len(config.l2))
-        curve = learning_curve(features, tokens, settings, best.row["auc"], tick)
+        curve = learning_curve(features, tokens, config, best.row["auc"], tick)
     head = JudgeHead(
         JudgeHeadConfig(
             target=TargetInfo.of(target),
             draft=None if draft is None else TargetInfo.of(draft),
             layer=best.place.layer,
             norm=best.place.norm,
-            labels=config.labels
-            if config.labels == "from_error"
-            else f"{config.labels}, after the error: {config.after_error}",
+            labels=config.reading,
             threshold=min(best.row["threshold"], 1.0),
             data={
                 "cases": len(cases),
@@ -269,7 +201,7 @@ def _features(
         caches = {}
         for role, model in models.items():
             columns: list[Column] = _own(role, config.places)
-            if role == "target" and _compares(config):
+            if role == "target" and config.compares:
                 columns += BASELINES
             caches[role] = FeatureCache(folder, model)
             caches[role].add(examples, columns, progress=count)
@@ -301,12 +233,8 @@ def _own(role: str, places: Sequence[Place]) -> list[Column]:
     return list(dict.fromkeys(place if role == "target" else Place(-1, place.norm) for place in places))
 
 
-def _compares(config: TrainingConfig) -> bool:
-    return config.baseline or len(config.places) > 1
-
-
 def _best(
-    load: Callable[[Column], Tensor], tokens: Tokens, settings: Settings, config: TrainingConfig, tell: Progress
+    load: Callable[[Column], Tensor], tokens: Tokens, config: TrainingConfig, tell: Progress
 ) -> tuple[Candidate, list[dict[str, Any]]]:
     """The place with the best AUC out of fold, and the table of all detectors."""
     places = config.places
@@ -314,14 +242,14 @@ def _best(
     best: Candidate | None = None
     rows = []
     for place in places:
-        one = candidate(place, load(place), tokens, settings, tick)
+        one = candidate(place, load(place), tokens, config, tick)
         rows.append(one.row)
         if best is None or one.row["auc"] > best.row["auc"]:
             best = one
     assert best is not None
     rows = [row | {"shipped": row is best.row} for row in rows]
-    for name in BASELINES if _compares(config) else ():
-        rows.append({"detector": name} | measures(load(name), tokens, settings.aim) | {"shipped": False})
+    for name in BASELINES if config.compares else ():
+        rows.append({"detector": name} | measures(load(name), tokens, config.goal) | {"shipped": False})
     return best, rows
 
 
