@@ -12,6 +12,7 @@ from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
+from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(generate)
+app.command()(report)
 app.command()(train)
 app.command()(info)
 app.command()(rules)
