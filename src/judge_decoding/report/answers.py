@@ -73,8 +73,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, str]:
     if timed:
         own = sum(s.target_tokens or 0 for s in timed) / sum(s.target_seconds or 0.0 for s in timed)
         ours = sum(len(e.token_ids) for s in timed for e in s.rounds) / sum(s.seconds or 0.0 for s in timed)
-        facts["tokens per second"] = f"{ours:.0f}; the target alone {own:.0f}"
-        facts["speed-up over the target alone"] = f"{ours / own:.2f}x in tokens per second"
+        facts["tokens per second"] = f"{ours:.0f}, {ours / own:.2f} times the target alone"
     for name, values in (
         ("rule", [s.rule for s in samples]),
         ("target", [s.target for s in samples]),
@@ -101,7 +100,7 @@ def _counts(sample: Sample) -> str:
 
 def _head(question: str) -> str:
     line = " ".join(question.split())
-    return line if len(line) <= 90 else line[:89] + "…"
+    return line if len(line) <= 64 else line[:63] + "…"
 
 
 def _data(sample: Sample) -> dict[str, object]:

@@ -6,7 +6,7 @@
 
 const by = (id) => document.getElementById(id);
 const { samples } = JSON.parse(by("data").textContent);
-const STRONGEST = ["refused", "dropped", "rescued", "correction", "bonus", "agreed", "rejected"];
+const STRONGEST = ["refused", "dropped", "rescued", "correction", "bonus", "agreed", "rejected", "unused"];
 const on = (name) => document.body.classList.contains(name);
 let threshold = null; // as decoded
 let current = null; // the unit that was last gone to
@@ -20,7 +20,7 @@ function element(name, className, text) {
 }
 
 const say = (text) => { by("spoken").textContent = text; };
-const percent = (p) => p >= 0.0005 ? (100 * p).toFixed(1) + "%" : "under 0.1%";
+const percent = (p) => p >= 0.0005 ? (100 * p).toFixed(1) + "%" : "<0.1%";
 const oneLine = (text) => visible(text).replace(/\s+/g, " ").trim();
 
 const answers = samples.map((sample, number) => ({
@@ -70,7 +70,7 @@ function draw(answer) {
   paint(answer);
 }
 
-// The target's own answer, from where it parts from this one on marked by a line at its side.
+// The target's own answer, on grey from where it parts from this one.
 function drawSide({ sample, box }) {
   const side = box.querySelector(".own");
   if (!side) return;
@@ -80,12 +80,12 @@ function drawSide({ sample, box }) {
   if (same < own.length && own.charCodeAt(same) >= 0xdc00 && own.charCodeAt(same) <= 0xdfff) same--;
   side.replaceChildren(element("span", "", spaced(own.slice(0, same))));
   if (same < own.length) side.append(element("span", "differs", spaced(own.slice(same))));
-  box.querySelector(".parting").textContent =
-    own === sample.text ? "The same text." : `The first ${same} characters are the same.`;
+  box.querySelector(".parting").textContent = own === sample.text ? "The same text."
+    : own.slice(0, same).trim() ? "The same up to the grey part." : "";
 }
 
 const spaced = (text) => on("show-spaces")
-  ? visible(text).replace(/ /g, "·").replace(/\t/g, "⇥").replace(/\n/g, "⏎\n") : visible(text);
+  ? visible(text).replace(/ /g, "·\u200b").replace(/\t/g, "⇥\u200b").replace(/\n/g, "⏎\n") : visible(text);
 
 // Text, colour and name of each token, by the threshold and the choices of the moment.
 function paint(answer) {
@@ -93,14 +93,19 @@ function paint(answer) {
   const at = answer.movable ? threshold : null;
   const verdicts = answer.sample.rounds.map((round) => verdictsOf(answer.sample, round, at));
   const first = verdicts.findIndex((verdict) => verdict.changed);
-  answer.groups.forEach((group, r) => group.classList.toggle("stale", first >= 0 && r > first));
-  answer.box.querySelector(".changes").textContent = first < 0 ? "" : `Changed from round ${first + 1} on.`;
+  answer.groups.forEach((group, r) => {
+    group.classList.toggle("stale", first >= 0 && r > first);
+    const chip = group.querySelector(".chip"), round = answer.sample.rounds[r], accepted = acceptedOf(round);
+    if (chip) chip.firstChild.data =
+      (verdicts[r].changed ? `${accepted} → ${verdicts[r].reach}` : accepted) + ` of ${round.draft_ids.length}`;
+  });
+  answer.box.querySelector(".changes").textContent = first < 0 ? "" : `· changed from round ${first + 1} on`;
   for (const unit of answer.units) {
     const { kept, rest } = verdicts[unit.round];
     const offset = answer.sample.rounds[unit.round].draft_ids.length - rest.length;
     const statuses = unit.parts.map((i) => unit.rest ? rest[i - offset] : kept[i]);
     unit.status = STRONGEST.find((status) => statuses.includes(status));
-    unit.gained = unit.rest && unit.status !== "rejected";
+    unit.gained = unit.rest && !["rejected", "unused"].includes(unit.status);
     unit.element.classList.toggle("gained", unit.gained);
     write(unit);
   }
@@ -126,8 +131,7 @@ function go(unit) {
   const { answer } = unit;
   for (const other of answer.units) other.element.tabIndex = other === unit ? 0 : -1;
   unit.element.focus({ preventScroll: true });
-  const box = unit.element.getBoundingClientRect(), dock = by("dock").offsetHeight;
-  if (box.top < 60 || box.bottom > innerHeight - dock - 60) unit.element.scrollIntoView({ block: "center" });
+  unit.element.scrollIntoView({ block: "nearest" });
 }
 
 function walk(event, answer) {

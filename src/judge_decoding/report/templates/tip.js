@@ -17,6 +17,7 @@ function showTip(unit) {
   tip.replaceChildren(...unit.parts.flatMap((i) => describe(unit, i)));
   tip.hidden = false;
   unit.element.setAttribute("aria-describedby", "tip");
+  tip.style.setProperty("--dock", by("dock").offsetHeight + "px");
   const box = unit.element.lastChild.getClientRects()[0] || unit.element.getBoundingClientRect();
   const below = box.bottom + 8 + tip.offsetHeight < innerHeight - by("dock").offsetHeight;
   const left = Math.max(8, Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8));
@@ -50,10 +51,10 @@ function describe(unit, i) {
   const id = (unit.rest ? round.draft_ids : round.token_ids)[i];
   const lines = [];
   const line = (term, value) => lines.push([term, value]);
-  const cause = unit.rest ? "rejected" : round.causes[i];
+  const cause = !unit.rest ? round.causes[i] : unit.status === "unused" ? "unused" : "rejected";
   const title = unit.parts.length > 1 ? sample.vocabulary[id] ?? unit.text : unit.text;
   const head = element("p", "head");
-  head.append(element("code", "", quoted(title)), element("span", cause, cause));
+  head.append(element("code", "", quoted(title)), element("span", cause, cause === "unused" ? "after the end" : cause));
   if (unit.status !== cause) head.append(element("span", "", "→ " + STATUS[unit.status] + ` at ${threshold}`));
   const drafted = i < round.draft_ids.length && (unit.rest || i < accepted);
   if (cause === "correction") line("in place of", `${quoted(round.draft_pieces[i] || sample.vocabulary[round.draft_ids[i]] || "part of a character")}${scored(round, i)}`);

@@ -17,7 +17,7 @@ const canMove = (sample) => sample.threshold !== null &&
     (round.scores && round.draft_ids.every((_, i) => agreedAt(sample, round, i) !== null)));
 
 // What became of a round's tokens at a threshold, null being as decoded: `kept`, a status for each kept token; `rest`,
-// one for each other draft token; `reach`, how many draft tokens stay.
+// one for each other draft token ("unused" after the answer's end); `reach`, how many draft tokens stay.
 function verdictsOf(sample, round, threshold) {
   const accepted = acceptedOf(round), drafted = round.draft_ids.length;
   const ended = isDraft(round.causes.at(-1)); // inside the draft: nothing after that token counts
@@ -30,7 +30,7 @@ function verdictsOf(sample, round, threshold) {
     reach === accepted || i < Math.min(reach, accepted) ? cause : i === reach ? "refused" : "dropped");
   const rest = [];
   for (let i = accepted; i < drafted; i++)
-    rest.push(i >= reach ? "rejected" : agreedAt(sample, round, i) ? "agreed" : "rescued");
+    rest.push(ended ? "unused" : i >= reach ? "rejected" : agreedAt(sample, round, i) ? "agreed" : "rescued");
   return { kept, rest, reach, changed: reach !== accepted };
 }
 
