@@ -24,6 +24,7 @@ from browser import browsing, find_chromium
 
 PICTURE = Path(__file__).parent / "pictures" / "report.png"
 THRESHOLD = 0.95
+NAME = "reference"
 
 
 def answers(problems: int) -> list[Sample]:
@@ -37,9 +38,9 @@ def answers(problems: int) -> list[Sample]:
         judged = pair.generate(prompt, MAX_NEW_TOKENS, rule=rule, details=True)
         samples.append(
             record(
-                problem.question.strip(), judged.rounds, judged.pieces, pair.tokenizer,
+                problem.question.strip(), judged.rounds, judged.pieces, pair,
                 reference=str(problem.answer), correct=is_right(pair, judged.rounds, problem), seconds=judged.seconds,
-                rule=str(rule), threshold=told_threshold(rule), target="reference", draft="reference", judge="reference",
+                rule=str(rule), threshold=told_threshold(rule), target=NAME, draft=NAME, judge=NAME,
                 target_text=own.text, target_correct=is_right(alone, own.rounds, problem),
                 target_tokens=len(own.token_ids), target_seconds=own.seconds,
             )

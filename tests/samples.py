@@ -8,7 +8,7 @@ from judge_decoding.report.samples import Sample, SampleDetails, SampleRound
 
 HOSTILE = (
     "</script><script>document.title = 'taken'; window.taken = 1</script><!--<script>"
-    "<img src=x onerror=\"window.taken = 1\">\"'&`${7 * 7}`{{ 7 * 7 }}\u0000\u202e\u2028\u2066</title></textarea>]]>"
+    '<img src=x onerror="window.taken = 1">"\'&`${7 * 7}`{{ 7 * 7 }}\u0000\u202e\u2028\u2066</title></textarea>]]>'
 )
 
 
@@ -73,7 +73,7 @@ def hostile(text: str = HOSTILE) -> Sample:
         details=details([False, False], [[(4, 0.5)], [(2, 0.5)]]),
     )  # fmt: skip
     return Sample(
-        question=text, text=text + text, rounds=(event,), reference=text, rule=text, threshold=0.5, target=text, draft=text,
-        judge=text, target_text=text + "!", target_correct=True, correct=False, vocabulary={2: text, 4: text, 5: text},
-        special_ids=(2,),
+        question=text, text=text + text, rounds=(event,), reference=text, rule=text, threshold=0.5, target=text,
+        draft=text, judge=text, target_text=text + "!", target_correct=True, correct=False,
+        vocabulary={2: text, 4: text, 5: text}, special_ids=(2,),
     )  # fmt: skip

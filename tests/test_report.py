@@ -89,10 +89,11 @@ def test_a_bad_line_is_one_sentence_with_its_number(run: Run, tmp_path: Path, li
 def test_any_json_is_read_or_named(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.mktemp("any") / "a.jsonl"
     path.write_text(json.dumps(value) + "\n")
+    told: list[str] = []
     try:
-        assert answers_page("t", read_samples(path))
-    except JudgeDecodingError as error:
-        assert "line 1 is not an answer" in str(error)
+        assert answers_page("t", read_samples(path, on_bad=told.append))
+    except JudgeDecodingError:
+        assert "line 1 is not an answer" in told[0]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_the_page_is_not_written_into_a_folder(run: Run, tmp_path: Path) -> None
 
 def test_what_was_decoded_is_recorded(decoder: JudgeDecoder) -> None:
     answer = decoder.generate("red blue", 60, threshold=0.5, details=True)
-    sample = record("red blue", answer.rounds, answer.pieces, decoder.tokenizer, threshold=0.5)
+    sample = record("red blue", answer.rounds, answer.pieces, decoder, threshold=0.5)
     assert sample.text == answer.text == "".join(piece for event in sample.rounds for piece in event.pieces)
     assert sample.stats == Stats.of(answer.rounds).to_dict()
     assert any("rescued" in event.causes for event in sample.rounds)
@@ -132,21 +133,23 @@ def test_what_was_decoded_is_recorded(decoder: JudgeDecoder) -> None:
     assert Sample.model_validate_json(sample.model_dump_json()) == sample
 
 
-def test_special_tokens_are_named(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_special_tokens_are_named(decoder: JudgeDecoder) -> None:
     event = Round((4, EOS), (4, EOS), (Cause.AGREED, Cause.AGREED), (4, EOS, 5), stopped=True)
-    sample = record("q", [event], pieces(tokenizer, [4, EOS]), tokenizer)
-    assert sample.special_ids == (EOS,)
+    sample = record("q", [event], pieces(decoder.tokenizer, [4, EOS]), decoder)
+    assert sample.special_ids == sample.end_ids == (EOS,)
     assert sample.vocabulary[EOS] == "</s>"
     assert sample.rounds[0].pieces == ("one", "")
 
 
-def test_the_rest_of_a_draft_is_read_where_it_stands() -> None:
+def test_the_rest_of_a_draft_is_read_where_it_stands(target: LlamaForCausalLM) -> None:
     """The rejected token begins inside a character, and the next one goes on with it."""
     tokenizer = byte_level_tokenizer()
     ids = tokenizer("x €", add_special_tokens=False)["input_ids"]
     draft, own = tuple(ids), tokenizer("y")["input_ids"][0]
-    event = Round(draft, (*draft[:2], own), (Cause.AGREED, Cause.AGREED, Cause.CORRECTION), (*draft[:2], own, *draft[:3]))
-    sample = record("q", [event], pieces(tokenizer, event.token_ids), tokenizer)
+    event = Round(
+        draft, (*draft[:2], own), (Cause.AGREED, Cause.AGREED, Cause.CORRECTION), (*draft[:2], own, *draft[:3])
+    )
+    sample = record("q", [event], pieces(tokenizer, event.token_ids), JudgeDecoder(target, tokenizer))
     assert sample.rounds[0].draft_pieces == ("x", " ", "", "", "€")
     assert sample.rounds[0].pieces == ("x", " ", "y")
 
@@ -247,7 +250,9 @@ def test_no_more_than_asked_for_is_shown(run: Run, tmp_path: Path) -> None:
 def test_from_generate_to_the_page(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     record, page = tmp_path / "a.jsonl", tmp_path / "page.html"
     pair = ("generate", folders["target"], "red blue", "--no-chat", "--max-new-tokens", 40, "--draft", folders["draft"])
-    code, out, _ = run(*pair, "--judge", folders["judge"], "--threshold", 0.4, "--json", record, "--with-target", "--plain")
+    code, out, _ = run(
+        *pair, "--judge", folders["judge"], "--threshold", 0.4, "--json", record, "--with-target", "--plain"
+    )
     assert code == 0
     (sample,) = read_samples(record)
     assert out == sample.text + "\n"
@@ -285,4 +290,6 @@ def test_a_notebook_takes_nothing_for_html() -> None:
     from judge_decoding.report.fragment import answer_fragment
 
     event = Round((1,), (1, 2), (Cause.RESCUED, Cause.BONUS), (3, 2), scores=(0.75,))
-    assert parsed(answer_fragment([HOSTILE, HOSTILE], [event])).tags == parsed(answer_fragment(["a", "b"], [event])).tags
+    assert (
+        parsed(answer_fragment([HOSTILE, HOSTILE], [event])).tags == parsed(answer_fragment(["a", "b"], [event])).tags
+    )

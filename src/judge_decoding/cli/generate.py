@@ -153,5 +153,5 @@ def generate(
             }  # fmt: skip
         rounds, pieces = [c.round for c in written], [piece for c in written for piece in c.pieces]
         threshold = told_threshold(decides, guards)
-        sample = record(text, rounds, pieces, decoder.tokenizer, rule=str(decides), threshold=threshold, **about)
+        sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
         write_samples(json, [sample])

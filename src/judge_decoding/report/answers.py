@@ -40,7 +40,7 @@ def answers_page(
     return environment.get_template("answers.html").render(
         title=title,
         facts=facts,
-        figures=[(caption, Markup(svg)) for caption, svg in figures],  # noqa: S704  (our own, see above)
+        figures=[(caption, Markup(svg)) for caption, svg in figures],
         legend=[*((cause.value, MEANING[cause]) for cause in Cause), rejected],
         samples=shown,
         counts=[_counts(sample) for sample in shown],

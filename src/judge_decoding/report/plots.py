@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text
+from judge_decoding.report.terminal import safe
 
 CAPTION = (
-    "Accuracy with 95% intervals against speed, a point for each setting. Points further to the top and right are better; "
-    "hollow ones are lossless."
+    "Accuracy with 95% intervals against speed, a point for each setting. Further to the top and right is better; "
+    "hollow points are lossless."
 )
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision; the shape says the same again.
@@ -90,8 +92,7 @@ def pareto_svg(rows: Sequence[SweepRow]) -> str:
         ) from error
     rules = list(dict.fromkeys(row.rule for row in rows))
     # As text and not as shapes: smaller, and it can be searched and read aloud. "$" is a dollar and no formula.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "sweep", "font.size": 9, "font.family": "sans-serif",
-             "text.parse_math": False}  # fmt: skip
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "sweep", "font.size": 9, "text.parse_math": False}
     with mpl.rc_context(style):
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
@@ -113,11 +114,13 @@ def pareto_svg(rows: Sequence[SweepRow]) -> str:
                     markersize=6,
                     elinewidth=0.9,
                     capsize=2,
-                    label=rule,
+                    label=_label(rule),
                 )
                 for place, row in enumerate(own):  # above and below by turns, as neighbours are often close
                     at, where = (getattr(row, field), row.accuracy), (5, -10 if place % 2 else 4)
-                    axes.annotate(row.setting, at, where, textcoords="offset points", fontsize=7, color="#333333")
+                    axes.annotate(
+                        _label(row.setting), at, where, textcoords="offset points", fontsize=7, color="#333333"
+                    )
             axes.set_xlabel(title)
             axes.grid(color="#e4e6eb", linewidth=0.7)
             axes.set_axisbelow(True)
@@ -130,3 +133,9 @@ def pareto_svg(rows: Sequence[SweepRow]) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :].replace("<svg", '<svg role="img" aria-label="Accuracy against speed"', 1)
+
+
+def _label(text: str) -> str:
+    """One short line without control characters, which an SVG may not hold."""
+    line = safe(" ".join(text.split()))
+    return line if len(line) <= 24 else line[:23] + "…"

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Round, Stats, TokenDetails
 from judge_decoding.decoding.text import pieces as pieces_of
 from judge_decoding.report.samples import Sample, SampleDetails, SampleRound
@@ -21,10 +22,11 @@ def record(
     question: str,
     rounds: Sequence[Round],
     pieces: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    decoder: JudgeDecoder,
     **about: Any,  # noqa: ANN401  (checked by Sample)
 ) -> Sample:
-    """The sample of one answer; ``pieces`` are the texts of its tokens, ``about`` other fields of `Sample`."""
+    """The sample of one answer of ``decoder``; ``pieces`` are its tokens' texts, ``about`` other fields of `Sample`."""
+    tokenizer = decoder.tokenizer
     kept = [token for event in rounds for token in event.token_ids]
     recorded, begin = [], 0
     for event in rounds:
@@ -55,6 +57,7 @@ def record(
         text="".join(pieces),
         rounds=tuple(recorded),
         vocabulary=spellings(tokenizer, named),
+        end_ids=tuple(sorted(decoder.end_ids)),
         special_ids=tuple(sorted(met & special)),
         stats=Stats.of(rounds).to_dict(),
         **about,
@@ -75,8 +78,8 @@ def spellings(tokenizer: PreTrainedTokenizerBase, ids: Collection[int]) -> dict[
     for token in sorted(ids):
         text = "" if token in special else pieces_of(tokenizer, [*([] if anchor is None else [anchor]), token])[-1]
         if not text or "\ufffd" in text:  # special, or part of a character
-            text = tokenizer.convert_ids_to_tokens(token) or f"<{token}>"
-        found[token] = str(text)
+            text = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
+        found[token] = text
     return found
 
 

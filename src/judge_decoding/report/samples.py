@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -67,21 +67,18 @@ class SampleRound(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        kept, drafted, columns = len(self.token_ids), len(self.draft_ids), self.details
-        for name, values, count in (
+        kept, drafted = len(self.token_ids), len(self.draft_ids)
+        counts: list[tuple[str, Sized | None, int]] = [
             ("pieces", self.pieces, kept),
             ("causes", self.causes, kept),
             ("rescuers", self.rescuers or None, kept),
             ("draft_pieces", self.draft_pieces, drafted),
             ("target_ids", self.target_ids or None, drafted + 1),
             ("scores", self.scores, drafted),
-            ("agreed", columns and columns.agreed, drafted),
-            ("target_probs", columns and columns.target_probs, drafted),
-            ("draft_probs", columns and columns.draft_probs, drafted),
-            ("ranks", columns and columns.ranks, drafted),
-            ("entropies", columns and columns.entropies, drafted),
-            ("alternatives", columns and columns.alternatives, drafted),
-        ):
+        ]
+        if self.details is not None:
+            counts += [(name, getattr(self.details, name), drafted) for name in type(self.details).model_fields]
+        for name, values, count in counts:
             if values is not None and len(values) != count:
                 raise ValueError(f"{name} has {len(values)} entries where there must be {count}")
         accepted = self.accepted
@@ -114,6 +111,7 @@ class Sample(BaseModel):
         target_tokens: how many tokens it has.
         target_seconds: how long it took.
         vocabulary: spellings of token ids: those in ``target_ids`` and in the alternatives, and all special ones.
+        end_ids: tokens that end an answer.
         special_ids: tokens whose text is "" because they are special, such as the end token.
         stats: `Stats.to_dict` of the rounds.
     """
@@ -138,6 +136,7 @@ class Sample(BaseModel):
     target_tokens: Id | None = None
     target_seconds: Annotated[float, Field(ge=0)] | None = None
     vocabulary: dict[Id, str] = {}
+    end_ids: tuple[Id, ...] = ()
     special_ids: tuple[Id, ...] = ()
     stats: dict[str, Any] = {}
 

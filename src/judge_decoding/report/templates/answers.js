@@ -51,6 +51,7 @@ function draw(answer) {
       group.append(chip);
     }
     const body = element("span", "body");
+    body.setAttribute("role", "none"); // or the tokens would be no options of the list
     group.append(body);
     list.append(group);
     return { group, body };

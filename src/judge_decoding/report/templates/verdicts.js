@@ -20,17 +20,19 @@ const canMove = (sample) => sample.threshold !== null &&
 // one for each other draft token ("unused" after the answer's end); `reach`, how many draft tokens stay.
 function verdictsOf(sample, round, threshold) {
   const accepted = acceptedOf(round), drafted = round.draft_ids.length;
-  const ended = isDraft(round.causes.at(-1)); // inside the draft: nothing after that token counts
+  // Nothing counts after the end of the answer, which can come inside the draft.
+  const end = round.draft_ids.findIndex((id) => sample.end_ids.includes(id));
+  const limit = isDraft(round.causes.at(-1)) ? accepted : end < 0 ? drafted : end + 1;
   let reach = accepted;
   if (threshold !== null && round.scores) {
     const stays = (i) => agreedAt(sample, round, i) || threshold === 0 || round.scores[i] > threshold;
-    for (reach = 0; reach < (ended ? accepted : drafted) && stays(reach);) reach++;
+    for (reach = 0; reach < limit && stays(reach);) reach++;
   }
   const kept = round.causes.map((cause, i) =>
     reach === accepted || i < Math.min(reach, accepted) ? cause : i === reach ? "refused" : "dropped");
   const rest = [];
   for (let i = accepted; i < drafted; i++)
-    rest.push(ended ? "unused" : i >= reach ? "rejected" : agreedAt(sample, round, i) ? "agreed" : "rescued");
+    rest.push(i < reach ? (agreedAt(sample, round, i) ? "agreed" : "rescued") : reach === limit ? "unused" : "rejected");
   return { kept, rest, reach, changed: reach !== accepted };
 }
 
