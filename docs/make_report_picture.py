@@ -65,11 +65,10 @@ def main() -> None:
         if program is None:
             sys.exit("No Chromium here; on Debian: apt-get install chromium")
         with browsing(program, Path(name)) as browser:
-            browser.look(1180, 900)
+            browser.look(1100, 780)
             browser.open(page.as_uri())
             browser.until("document.querySelector('.token')")
-            for _ in range(2):
-                browser.press("j")
+            browser.press("j")
             browser.js("document.querySelector('#answer-0').scrollIntoView({block: 'start'})")
             browser.until("!document.querySelector('#tip').hidden")
             browser.picture(PICTURE)

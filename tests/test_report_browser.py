@@ -265,9 +265,18 @@ def test_a_token_tells_about_itself(browser: Browser, tmp_path: Path) -> None:
     assert browser.js(f"{TIP}.hidden") is True
     assert browser.js("document.activeElement.hasAttribute('aria-describedby')") is False
     move(browser, 0.9)
+    assert browser.js(f"{TIP}.hidden") is True
     browser.press("ArrowLeft")
     browser.press("ArrowLeft")
     assert words(tip(browser))[:2] == ["“·b” rescued → rejected at 0.9", "judge 0.800 not above 0.9"]
+    # It follows what becomes of its token.
+    move(browser, 0.7)
+    assert words(tip(browser))[:2] == ["“·b” rescued", "judge 0.800 above 0.7"]
+    browser.press("r")
+    browser.js("document.querySelector('.rest').focus()")
+    assert words(tip(browser))[:2] == ["“·d” rejected", "judge 0.300 not above 0.7"]
+    browser.press("r")
+    assert browser.js(f"{TIP}.hidden") is True
 
 
 def test_the_pointer_shows_it_and_may_go_onto_it(browser: Browser, tmp_path: Path) -> None:

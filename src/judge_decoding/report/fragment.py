@@ -25,14 +25,16 @@ def answer_fragment(pieces: Sequence[str], rounds: Sequence[Round]) -> str:
             score = f", score {event.scores[i]:.3f}" if cause is Cause.RESCUED and event.scores is not None else ""
             # A special token, or one that ends inside a character, has no text.
             text = next(texts) or ("▫" if cause is Cause.RESCUED else "")
-            tokens.append((text, cause, "" if cause is Cause.AGREED else cause.value + score))
+            ink = text.lstrip(" ") or text  # marks stand under words, not under the spaces before them
+            tip = "" if cause is Cause.AGREED else cause.value + score
+            tokens.append((text[: len(text) - len(ink)], ink, cause, tip))
     stats = Stats.of(rounds)
     met = [cause for cause in Cause if stats.causes[cause]]
     return (
         templates("judge_decoding.report")
         .get_template("generation.html")
         .render(
-            tokens=[token for token in tokens if token[0]],
+            tokens=tokens,
             styles=_STYLES,
             legend=[(cause, MEANING[cause]) for cause in met],
             figures=f"{stats.tokens} tokens, {stats.tokens_per_forward:.2f} per target forward, "

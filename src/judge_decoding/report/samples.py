@@ -24,7 +24,7 @@ class SampleDetails(BaseModel):
 
     agreed: tuple[bool, ...]
     target_probs: tuple[Probability, ...]
-    draft_probs: tuple[Probability, ...] | None
+    draft_probs: tuple[Probability, ...] | None = None
     ranks: tuple[Id | None, ...]
     entropies: tuple[float, ...]
     alternatives: tuple[tuple[tuple[Id, Probability], ...], ...]
@@ -172,4 +172,4 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     """Write a file of samples, whole or not at all."""
-    write_text(Path(path), "".join(sample.model_dump_json(exclude_defaults=True) + "\n" for sample in samples))
+    write_text(Path(path), "".join(sample.model_dump_json(exclude_none=True) + "\n" for sample in samples))

@@ -194,7 +194,7 @@ function recolour() {
     answer.dirty = Boolean(answer.units);
     if (answer.dirty && answer.box.open) paint(answer);
   }
-  hideTip();
+  refreshTip();
   const sums = { then: [0, 0], now: [0, 0], changed: 0 };
   for (const { sample } of movable) {
     const then = countsOf(sample, null), now = countsOf(sample, threshold);
@@ -218,7 +218,7 @@ function toggle(id, className) {
     answer.units.forEach(write);
     drawSide(answer);
   }
-  hideTip();
+  refreshTip();
 }
 
 function filter() {

@@ -25,6 +25,12 @@ function showTip(unit) {
   tip.style.setProperty("--y", Math.max(8, below ? box.bottom + 8 : box.top - 8 - tip.offsetHeight) + "px");
 }
 
+// After tokens have moved or changed: it follows its token, or goes with it.
+function refreshTip() {
+  if (tipOf && seen(tipOf)) showTip(tipOf);
+  else hideTip();
+}
+
 // It stays while the pointer is on it, goes by Escape, and comes with the focus.
 function watchTips() {
   const unitOf = (event) => event.target.closest?.(".token")?.unit;
