@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.guards import Budget, Guard, LoopGuard, Overshoot, Phase, StrictStart, parse_guard
     from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
     from judge_decoding.decoding.loop import Request, decode
-    from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats
+    from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats, TokenDetails
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
     from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
@@ -97,6 +97,7 @@ __all__ = [
     "Seconds",
     "Stats",
     "StrictStart",
+    "TokenDetails",
     "TopK",
     "TrainingConfig",
     "TranslatingDraft",
@@ -164,6 +165,7 @@ _HOMES = {
     "Seconds": "judge_decoding.decoding.rounds",
     "Stats": "judge_decoding.decoding.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
+    "TokenDetails": "judge_decoding.decoding.rounds",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.judge.config",
     "TranslatingDraft": "judge_decoding.decoding.translation",

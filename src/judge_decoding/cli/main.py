@@ -13,6 +13,7 @@ from judge_decoding.cli.demo import demo
 from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
+from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(generate)
 app.command()(fit)
+app.command()(report)
 app.command()(train)
 app.command()(info)
 app.command()(rules)

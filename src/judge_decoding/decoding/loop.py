@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.details import details_of
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
@@ -40,6 +41,7 @@ class Request:
         guards: where no token may be rescued.
         stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
         logprobs: tell the target's log-probability of every kept token.
+        details: tell what is known about every draft token (`Round.details`).
     """
 
     prompt_ids: Tensor
@@ -51,6 +53,7 @@ class Request:
     guards: Sequence[Guard] = ()
     stop: Callable[[Sequence[int]], int | None] | None = None
     logprobs: bool = False
+    details: bool = False
 
 
 class Row:
@@ -67,7 +70,7 @@ class Row:
         rule, length = self.request.rule, self.request.length
         return Ask(
             self.number, self.ids, max(min(length.next(), self.left - 1), 0), self.request.sampler,
-            stop_below=length.stop_below, distribution=rule.needs_draft_probs,
+            stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
 
@@ -161,11 +164,14 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, i
     rule, sampler = request.rule, request.sampler
     ids = torch.cat((row.ids, draft.ids))[None]
     hidden = states[rule.place] if rule.place and count else None
+    # What only the details asked for is hidden from rules and guards, so that details change no token.
+    asked = rule.needs_draft_probs or request.length.stop_below or not request.details
+    seen = draft.distribution if asked else None
     evidence = Evidence(
         draft_ids=draft.ids[None],
         target_logits=sampler.process(ids, logits[None]),
         draft_probs=None if draft.probs is None else draft.probs[None],
-        draft_distribution=None if draft.distribution is None else draft.distribution[None],
+        draft_distribution=None if seen is None else seen[None],
         # A target over several devices has its last layer on another one than its input and output.
         hidden=None if hidden is None else hidden[None].to(logits.device),
         draft_hidden=None if draft.hidden is None else draft.hidden[None],
@@ -213,4 +219,5 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, i
         stopped=end is not None and end <= cut,
         rescuers=tuple(rescuers[:cut]),
         logprobs=logprobs,
+        details=details_of(evidence, agreed, draft) if request.details else None,
     )

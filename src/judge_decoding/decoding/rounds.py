@@ -36,6 +36,27 @@ class Seconds(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenDetails:
+    """What target and draft thought of one draft token, whatever the rule's verdict.
+
+    Attributes:
+        agreed: standard verification keeps it, taken by itself.
+        target_prob: the target's probability of it, logits processors applied.
+        draft_prob: the draft's probability of it; None for a drafter that has none.
+        rank: how many tokens the target prefers to it, 0 for its own choice; None if logits processors forbid it.
+        entropy: entropy, in nats, of the target's distribution there.
+        alternatives: the target's most probable tokens there and their probabilities, the best first.
+    """
+
+    agreed: bool
+    target_prob: float
+    draft_prob: float | None
+    rank: int | None
+    entropy: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One draft and its verification: the event that streaming, statistics and reports are made of.
 
@@ -51,6 +72,7 @@ class Round:
         logprobs: the target's log-probability of each kept token, where asked for.
         distance: how unlike the questions the judge was trained on the prompt is, told with the first round; above 1 it
             is unlike 95% of them. None with the others, and where it is not known.
+        details: what is known about each of the M draft tokens, where asked for.
         seconds: where the round's time went.
     """
 
@@ -63,6 +85,7 @@ class Round:
     rescuers: tuple[str, ...] = ()
     logprobs: tuple[float, ...] | None = None
     distance: float | None = None
+    details: tuple[TokenDetails, ...] | None = None
     seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @property
