@@ -59,19 +59,20 @@ def likelihood(
     progress = Progress(output, settings)
 
     from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
+    from judge_decoding.court.tokens import split_ids
     from judge_decoding.rules.exact import Exact
 
     config = LikelihoodConfig(threshold, suffix, batch_size)
     decoder = load_decoder(target, draft, dtype)
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, list[Case]] = {}
     for case in cases:
-        texts.setdefault(case.question, []).append(case.answer)
+        texts.setdefault(case.question, []).append(Case(question=case.question, answer=case.answer, ended=False))
 
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
         for first in range(0, len(todo), batch_size):
             part = todo[first : first + batch_size]
             if given:
-                answers = [[_answer_ids(decoder, question, text) for text in texts[question]] for question in part]
+                answers = [[split_ids(case, decoder.tokenizer)[1] for case in texts[question]] for question in part]
                 costs = [0] * len(part)
             else:
                 made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact())
@@ -210,19 +211,6 @@ def _check(output: Path) -> None:
     from judge_decoding.cli.court_files import check_outputs
 
     check_outputs(output, output.with_name(output.name + ".part"))
-
-
-def _answer_ids(decoder: JudgeDecoder, question: str, answer: str) -> list[int]:
-    """Token ids of an answer where it stands behind its question."""
-    from judge_decoding.court.labels.swaps import prompt_ids
-
-    before, whole = prompt_ids(decoder, question), prompt_ids(decoder, question + answer)
-    shared = 0
-    while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
-        shared += 1
-    # A token may reach over the seam: then the answer cannot be read behind this question, and has its own tokens.
-    bare = list(decoder.tokenizer(answer, add_special_tokens=False)["input_ids"])
-    return whole[shared:] if shared == len(before) else bare
 
 
 def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:

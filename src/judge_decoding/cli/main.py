@@ -15,6 +15,7 @@ from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
 from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
+from judge_decoding.cli.score import score
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
 
@@ -28,6 +29,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(fit)
 app.command()(report)
+app.command()(score)
 app.command()(train)
 app.command()(info)
 app.command()(rules)

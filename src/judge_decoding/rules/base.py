@@ -117,6 +117,22 @@ class Evidence:
             return torch.ones_like(self.draft_ids, dtype=torch.bool)
         return torch.arange(self.draft_ids.shape[1], device=self.draft_ids.device) < self.lengths[:, None]
 
+    def window(self, start: int, count: int, hidden: Tensor | None = None) -> Evidence:
+        """The evidence of a greedy draft of ``count`` tokens from ``start`` on, in the place of the whole draft.
+
+        For many windows of one long text: what concerns each position by itself is computed once for all of them.
+        ``hidden`` [B, M, H] are the whole text's states, if they are needed.
+        """
+        stop = start + count
+        part = Evidence(
+            draft_ids=self.draft_ids[:, start:stop],
+            target_logits=self.target_logits[:, start : stop + 1],
+            hidden=None if hidden is None else hidden[:, start:stop],
+        )
+        for name, more in _BY_POSITION.items():
+            vars(part)[name] = getattr(self, name)[:, start : stop + more]  # where `cached_property` keeps it
+        return part
+
     def of_tokens(self, values: Tensor) -> Tensor:
         """The draft tokens' entries [B, M] in ``values`` [B, M or M+1, V]."""
         count = self.draft_ids.shape[1]
@@ -171,6 +187,10 @@ class Evidence:
         ``position`` is one for all rows or one a row [B]; after a row's whole draft it is the target's own.
         """
         return normalized_excess(self.target_at(position), self.draft_at(position))
+
+
+_BY_POSITION = {"target_ids": 1, "target_probs": 1, "token_probs": 0, "token_ranks": 0, "gaps": 0, "entropy": 0}
+"""What of `Evidence` concerns each position by itself; 1 where it is there for the place behind the draft, too."""
 
 
 def normalized_excess(wanted: Tensor, drawn: Tensor, otherwise: Tensor | None = None) -> Tensor:

@@ -1,0 +1,143 @@
+"""What a rule keeps of texts, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from judge_decoding.decoding.rounds import Cause, Round, Stats
+from judge_decoding.evaluation.statistics import Interval, ratio_interval
+from judge_decoding.rules.base import VerificationRule
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """The rounds of one rule at one draft length over all texts, counted.
+
+    Attributes:
+        rule: the rule.
+        num_draft_tokens: the draft length M.
+        stats: counts over all rounds.
+        answers: accepted draft tokens, kept tokens and rounds of each text.
+        proposed_at: in how many rounds there was a draft token at each of the places 1 to M.
+        accepted_at: in how many it was accepted.
+        decided: how often the rule decided about each token id; what follows a rejection is not decided.
+        rejected: how often it rejected a token id where the target would have said another one.
+        rounds: every round of the texts that are shown, by number.
+    """
+
+    rule: VerificationRule
+    num_draft_tokens: int
+    stats: Stats = field(default_factory=Stats)
+    answers: list[tuple[int, int, int]] = field(default_factory=list)
+    proposed_at: Counter[int] = field(default_factory=Counter)
+    accepted_at: Counter[int] = field(default_factory=Counter)
+    decided: Counter[int] = field(default_factory=Counter)
+    rejected: Counter[tuple[int, int]] = field(default_factory=Counter)
+    rounds: dict[int, list[Round]] = field(default_factory=dict)
+
+    def add(self, number: int, rounds: Iterable[Round], *, keep: bool = False) -> None:
+        """Count the rounds of text ``number``; keep them to show them."""
+        events = list(rounds)
+        own = Stats.of(events)
+        self.stats.merge(own)
+        self.answers.append((own.accepted, own.tokens, own.rounds))
+        for event in events:
+            accepted = event.accepted
+            self.proposed_at.update(range(1, len(event.draft_ids) + 1))
+            self.accepted_at.update(range(1, accepted + 1))
+            self.decided.update(event.draft_ids[: accepted + 1])
+            if accepted < len(event.draft_ids):
+                self.rejected[event.draft_ids[accepted], event.target_ids[accepted]] += 1
+        if keep:
+            self.rounds[number] = events
+
+    @property
+    def name(self) -> str:
+        """Rule and draft length."""
+        return f"{self.rule}, draft length {self.num_draft_tokens}"
+
+    @property
+    def histogram(self) -> list[float]:
+        """The share of rounds with 0, 1, ... M accepted draft tokens; up to the most there were."""
+        lengths = self.stats.accepted_lengths
+        return [lengths[i] / self.stats.rounds for i in range(max(lengths) + 1)]
+
+    @property
+    def median(self) -> float:
+        """The median of accepted draft tokens per round."""
+        ordered = sorted(self.stats.accepted_lengths.elements())
+        middle = len(ordered) // 2
+        return float(ordered[middle]) if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+    @property
+    def by_place(self) -> list[float]:
+        """Of the draft tokens at each place, 1 to M, the share that was accepted; up to the last place with one."""
+        return [self.accepted_at[i] / self.proposed_at[i] for i in range(1, max(self.proposed_at, default=0) + 1)]
+
+    @property
+    def rejected_share(self) -> float:
+        """Of the tokens that the rule decided about, the share it rejected."""
+        corrections = self.stats.causes[Cause.CORRECTION]
+        return corrections / (self.stats.accepted + corrections)
+
+    @property
+    def accepted_interval(self) -> Interval | None:
+        """95% interval of the accepted draft tokens per round; see `ratio_interval`."""
+        return ratio_interval([(accepted, rounds) for accepted, _, rounds in self.answers])
+
+    @property
+    def tokens_interval(self) -> Interval | None:
+        """95% interval of the tokens per target forward."""
+        return ratio_interval([(tokens, rounds) for _, tokens, rounds in self.answers])
+
+    def most_rejected(self, count: int = 10) -> list[Rejected]:
+        """The token ids that were rejected most often."""
+        total: Counter[int] = Counter()
+        for (token, _), times in self.rejected.items():
+            total[token] += times
+        found = []
+        for token, times in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:count]:
+            instead = Counter({own: n for (each, own), n in self.rejected.items() if each == token})
+            found.append(Rejected(token, times, self.decided[token], tuple(instead.most_common(3))))
+        return found
+
+    def to_dict(self, spell: Callable[[int], str] = str) -> dict[str, Any]:
+        """The figures as plain JSON values; ``spell`` gives a token's text."""
+        return {
+            "rule": str(self.rule),
+            "num_draft_tokens": self.num_draft_tokens,
+            "rounds": self.stats.rounds,
+            "tokens": self.stats.tokens,
+            **{cause.value: self.stats.causes[cause] for cause in Cause},
+            "accepted_per_round": self.stats.accepted_per_round,
+            "accepted_per_round_interval": self.accepted_interval,
+            "accepted_per_round_median": self.median,
+            "tokens_per_forward": self.stats.tokens_per_forward,
+            "tokens_per_forward_interval": self.tokens_interval,
+            "rejected_share": self.rejected_share,
+            "accepted_lengths": {str(k): v for k, v in sorted(self.stats.accepted_lengths.items())},
+            "accepted_share_by_place": self.by_place,
+            "rescued_by": dict(sorted(self.stats.rescuers.items())),
+            "most_rejected": [
+                {
+                    "token": spell(each.token),
+                    "rejected": each.times,
+                    "decided": each.decided,
+                    "instead": {spell(own): times for own, times in each.instead},
+                }
+                for each in self.most_rejected()
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A token that was rejected ``times`` out of ``decided``; ``instead`` are the target's own most often there."""
+
+    token: int
+    times: int
+    decided: int
+    instead: tuple[tuple[int, int], ...]

@@ -1,0 +1,77 @@
+"""Teacher forcing: a target reads given answers, each once, and tells what it would have said at every place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
+from judge_decoding.evaluation.texts import Text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What the target says along a part of an answer of T tokens. The pieces of an answer come in order.
+
+    Attributes:
+        number: which of the texts it is.
+        logits: float32 [n, V], its distributions of the next n places of the answer, in all of its pieces T + 1: of
+            each token, and of what follows the last.
+        states: its last hidden states at the next tokens of the answer, in all of its pieces T.
+    """
+
+    number: int
+    logits: Tensor
+    states: Mapping[Norm, Tensor]
+
+
+@torch.inference_mode()
+def read_forced(
+    model: PreTrainedModel, texts: Sequence[Text], norms: Collection[Norm], *, batch_tokens: int
+) -> Iterator[Piece]:
+    """Read all ``texts``, short ones first, and yield what the target says along them.
+
+    Texts of like length share a forward of at most ``batch_tokens`` tokens, padding included; a longer one is read in
+    parts of so many. So no more than ``batch_tokens`` distributions over the vocabulary are there at a time.
+    """
+    with ExitStack() as stack:
+        taps = {norm: stack.enter_context(HiddenTap(model, norm)) for norm in norms}
+        for rows in _batches(texts, batch_tokens, alone=not can_batch(model)):
+            lm = CachedLM(model, len(rows))
+            ids = [torch.tensor((*texts[i].prompt_ids, *texts[i].ids), device=model.device) for i in rows]
+            # A batch of several fits into the first of these parts.
+            for begin in range(0, max(map(len, ids)), batch_tokens):
+                parts = [row[begin : begin + batch_tokens] for row in ids]
+                # The last token of the prompt says what it expects of the answer's first.
+                places = [
+                    _behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, parts, strict=True)
+                ]
+                tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, parts, strict=True)]
+                for row, logits in enumerate(lm.read(parts, places)):
+                    end = len(parts[row])
+                    states = {norm: tap.states[row, end - tokens[row] : end] for norm, tap in taps.items()}
+                    if places[row]:
+                        yield Piece(rows[row], logits, states)
+
+
+def _behind(start: int, ids: Tensor) -> int:
+    """How many of ``ids`` are at ``start`` or behind it."""
+    return min(max(len(ids) - start, 0), len(ids))
+
+
+def _batches(texts: Sequence[Text], batch_tokens: int, *, alone: bool) -> Iterator[list[int]]:
+    """Numbers of the texts that share a forward."""
+    lengths = [len(text.prompt_ids) + len(text.ids) for text in texts]
+    rows: list[int] = []
+    for i in sorted(range(len(texts)), key=lambda i: lengths[i]):
+        if rows and (alone or lengths[i] * (len(rows) + 1) > batch_tokens):
+            yield rows
+            rows = []
+        rows.append(i)
+    if rows:
+        yield rows

@@ -1,0 +1,191 @@
+"""Texts as drafts: how much of given answers would each rule keep? The opening experiment of Judge Decoding.
+
+Answers by people or strong models are correct, and yet standard verification keeps little of them (arXiv 2501.19309,
+section 3). Here such a text is proposed to the target, M tokens a round, and a rule keeps the longest prefix it
+accepts, as in decoding; one token of the target follows. The text then goes on *as it is*: behind a rejected token, and
+behind a draft that was accepted whole, the text's own token stands in for the target's, and the next round starts
+behind it. So a rejected place counts as one correction. That is an idealisation: after a correction a real answer would
+go another way, so that the more a rule rejects, the less its figures say about decoding. Temperature is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from judge_decoding.decoding.choices import check_positive
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.models import Norm
+from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.acceptance import Acceptance
+from judge_decoding.evaluation.forced import Piece, read_forced
+from judge_decoding.evaluation.texts import Text
+from judge_decoding.rules.base import Evidence, VerificationRule
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreConfig:
+    """How texts are scored.
+
+    Attributes:
+        num_draft_tokens: the draft lengths M to try. One that is longer than the answers proposes the whole rest.
+        batch_tokens: most tokens of a forward, and most of the target's distributions in memory.
+        shown: of how many texts, the first ones, every round is kept.
+
+    Raises:
+        JudgeDecodingError: a count below 1.
+    """
+
+    num_draft_tokens: tuple[int, ...] = (16,)
+    batch_tokens: int = 1024
+    shown: int = 5
+
+    def __post_init__(self) -> None:
+        for count in self.num_draft_tokens:
+            check_positive("num_draft_tokens", count)
+        check_positive("batch_tokens", self.batch_tokens)
+
+
+def check_rule(rule: VerificationRule) -> None:
+    """Check that a rule can verify a text, of which nothing is known but its tokens.
+
+    Raises:
+        JudgeDecodingError: it cannot.
+    """
+    for needed, what in ((rule.needs_draft_probs, "probabilities"), (rule.needs_draft_hidden, "hidden states")):
+        if needed:
+            raise JudgeDecodingError(
+                f"The rule {rule} reads the draft's {what}, and a text has none; score it with a rule that needs none."
+            )
+
+
+@torch.inference_mode()
+def score(
+    decoder: JudgeDecoder,
+    texts: Sequence[Text],
+    rules: Sequence[VerificationRule],
+    config: ScoreConfig | None = None,
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Acceptance]:
+    """What each rule keeps of ``texts`` at each draft length: rule by rule, the lengths in their order.
+
+    The target reads every text once, whatever the number of rules and lengths.
+
+    Args:
+        decoder: the target; its draft is not used.
+        texts: answers with their prompts.
+        rules: verification rules, such as ``Exact()``.
+        config: draft lengths and memory.
+        progress: called after each text.
+
+    Raises:
+        JudgeDecodingError: no texts, or a rule that needs more of a draft than its tokens.
+    """
+    config = config or ScoreConfig()
+    if not texts:
+        raise JudgeDecodingError("There is no text to score; give one or more.")
+    for rule in rules:
+        check_rule(rule)
+    found = [Acceptance(rule, count) for rule in rules for count in config.num_draft_tokens]
+    norms = {rule.norm for rule in rules if rule.norm}
+    reading: dict[int, _Reading] = {}
+    for piece in read_forced(decoder.target, texts, norms, batch_tokens=config.batch_tokens):
+        text = texts[piece.number]
+        if piece.number not in reading:
+            reading[piece.number] = _Reading(text, found)
+        answer = reading[piece.number]
+        answer.push(piece)
+        if answer.finished:
+            for acceptance, walk in zip(found, answer.walks, strict=True):
+                acceptance.add(piece.number, walk.rounds, keep=piece.number < config.shown)
+            del reading[piece.number]
+            progress()
+    return found
+
+
+class _Walk:
+    """One rule's way along a text, round by round."""
+
+    def __init__(self, rule: VerificationRule, num_draft_tokens: int) -> None:
+        self.rule, self.num_draft_tokens = rule, num_draft_tokens
+        self.at = 0
+        self.rounds: list[Round] = []
+
+    def advance(self, ids: Sequence[int], whole: Evidence, states: Mapping[Norm, Tensor], first: int) -> None:
+        """Do the rounds for which ``whole``, the evidence of the tokens from ``first`` on, is enough."""
+        known = first + whole.draft_ids.shape[1]
+        while self.at < len(ids) and (end := min(self.at + self.num_draft_tokens, len(ids))) <= known:
+            hidden = states[self.rule.norm][None] if self.rule.norm else None
+            window = whole.window(self.at - first, end - self.at, hidden)
+            following = ids[end] if end < len(ids) else None
+            self.rounds.append(event := _round(self.rule, window, following))
+            self.at += len(event.token_ids)
+
+
+class _Reading:
+    """A text that is being read: what the target said of the part that some walk has not left yet."""
+
+    def __init__(self, text: Text, found: Sequence[Acceptance]) -> None:
+        self._text = text
+        self._first = 0
+        self._logits: Tensor | None = None
+        self._states: dict[Norm, Tensor] = {}
+        self.walks = [_Walk(each.rule, each.num_draft_tokens) for each in found]
+
+    @property
+    def finished(self) -> bool:
+        """All rules are at the end of the text."""
+        return all(walk.at >= len(self._text.ids) for walk in self.walks)
+
+    def push(self, piece: Piece) -> None:
+        """Go on as far as one more piece allows."""
+        logits, states = piece.logits, dict(piece.states)
+        if self._logits is not None:
+            logits = torch.cat((self._logits, logits))
+            states = {norm: torch.cat((self._states[norm], new)) for norm, new in states.items()}
+        ids = self._text.ids
+        known = ids[self._first : self._first + len(logits) - 1]
+        states = {norm: each.to(logits.device) for norm, each in states.items()}
+        whole = Evidence(
+            draft_ids=torch.tensor([known], dtype=torch.long, device=logits.device), target_logits=logits[None]
+        )
+        for walk in self.walks:
+            walk.advance(ids, whole, states, self._first)
+        # The last row stays: the token there, and so its state, is still to be read.
+        passed = min(min(walk.at for walk in self.walks) - self._first, len(logits) - 1)
+        self._logits = logits[passed:].clone()  # not a view, which would keep what is passed in memory
+        self._states = {norm: each[passed:] for norm, each in states.items()}
+        self._first += passed
+
+
+def _round(rule: VerificationRule, evidence: Evidence, following: int | None) -> Round:
+    """The round of a draft that is a window of a text; ``following`` is the text's token behind it, None at its end.
+
+    See `judge_decoding.decoding.loop.verify`, which does this in decoding.
+    """
+    ids: list[int] = evidence.draft_ids[0].tolist()
+    verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
+    lossless = [part.lossless for part in rule.parts]
+    agreed = torch.stack((evidence.agreed[0], *verdicts[lossless])).any(0).tolist()
+    accepted = int(verdicts.any(0).long().cumprod(0).sum())
+    causes = [Cause.AGREED if good else Cause.RESCUED for good in agreed[:accepted]]
+    tokens = ids[:accepted]
+    if accepted < len(ids):
+        tokens, causes = ids[: accepted + 1], [*causes, Cause.CORRECTION]
+    elif following is not None:
+        tokens, causes = [*ids, following], [*causes, Cause.BONUS]
+    names, first = [part.name for part in rule.parts], verdicts.long().argmax(0).tolist()
+    scores = rule.scores(evidence)
+    return Round(
+        draft_ids=tuple(ids),
+        token_ids=tuple(tokens),
+        causes=tuple(causes),
+        target_ids=tuple(evidence.target_ids[0].tolist()),
+        scores=None if scores is None else tuple(scores[0].tolist()),
+        rescuers=tuple(names[first[i]] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes)),
+    )

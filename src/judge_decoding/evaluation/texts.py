@@ -1,0 +1,168 @@
+"""Texts as drafts: questions with answers that somebody wrote, and what a target reads of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.court.cases import Case
+from judge_decoding.court.tokens import check_spelling, split_ids
+from judge_decoding.decoding.prompts import render
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import first_problem, lines
+
+_AS_IN_CASES = ("ended", "token_ids", "tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer in the target's tokens.
+
+    Attributes:
+        prompt_ids: the prompt's tokens, at least one.
+        ids: the answer's tokens, at least one; the end token is the last if the answer ended by itself.
+        prompt: the prompt as people read it.
+    """
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids:
+            raise JudgeDecodingError("The prompt is empty; give at least one token.")
+        if not self.ids:
+            raise JudgeDecodingError("The answer is empty; there is nothing to accept.")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    r"""How a question becomes the prompt that the target reads.
+
+    Attributes:
+        template: a text with ``{question}`` in it, such as ``Q: {question}\nA:``. Where the answer does not follow it
+            directly, ``{answer}`` ends it; the spaces before that are the answer's. None is the question as it is.
+        chat: the result is a user's message, put through the model's chat template.
+
+    Raises:
+        JudgeDecodingError: a template without ``{question}``, or with something behind ``{answer}``.
+    """
+
+    template: str | None = None
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.template is None:
+            return
+        if "{question}" not in self.template:
+            raise JudgeDecodingError(
+                f"The template {self.template!r} has no {{question}}; say where the question goes."
+            )
+        if "{answer}" in self.template and (self.chat or not self.template.endswith("{answer}")):
+            raise JudgeDecodingError(
+                f"The template {self.template!r} has {{answer}} in the wrong place; it can only be its end, and not of "
+                "a chat."
+            )
+
+    def __str__(self) -> str:
+        parts = [*(["chat"] if self.chat else []), *([repr(self.template)] if self.template is not None else [])]
+        return ", ".join(parts) or "as in the file"
+
+    def apply(self, case: Case, tokenizer: PreTrainedTokenizerBase) -> Case:
+        """The case with its question in this form; token ids of another form are dropped.
+
+        Raises:
+            JudgeDecodingError: the model has no chat template, or one that does not take a lone user's message.
+        """
+        if self.template is None and not self.chat:
+            return case
+        question, answer = case.question, case.answer
+        if self.template is not None:
+            before, _, after = self.template.partition("{question}")
+            if after.endswith("{answer}"):
+                after = after.removesuffix("{answer}")
+                answer = " " * (len(after) - len(after.rstrip(" "))) + answer
+                after = after.rstrip(" ")
+            question = before + question + after
+        if self.chat:
+            question = render([{"role": "user", "content": question}], tokenizer)
+        return Case(question=question, answer=answer, ended=case.ended)
+
+
+def read_answers(
+    path: Path, prompt_field: str, answer_field: str, on_bad: Callable[[str], None]
+) -> Iterator[tuple[int, Case]]:
+    """The answers of a JSONL file with the numbers of their lines; lines without one are told to ``on_bad``.
+
+    Of a TokenCourt file also counts whether an answer ended by itself, and its token ids.
+
+    Raises:
+        JudgeDecodingError: the file cannot be read.
+    """
+    for number, line in lines(path, "the answers", on_bad):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            on_bad(f"{path}, line {number} is not JSON; mend or remove the line.")
+            continue
+        problem = _problem(row, prompt_field, answer_field)
+        if problem:
+            on_bad(f"{path}, line {number} {problem}")
+            continue
+        known = {name: row[name] for name in _AS_IN_CASES if name in row}
+        try:
+            case = Case.model_validate({"question": row[prompt_field], "answer": row[answer_field], **known})
+        except ValidationError as error:
+            on_bad(f"{path}, line {number} is not an answer: {first_problem(error)}; mend or remove the line.")
+            continue
+        yield number, case
+
+
+def _problem(row: Any, *fields: str) -> str | None:  # noqa: ANN401  (any JSON value)
+    """What a line lacks, as the end of a sentence."""
+    if not isinstance(row, dict):
+        return "is no JSON object; mend or remove the line."
+    for field in fields:
+        if field not in row:
+            there = ", ".join(list(row)[:8]) or "none"
+            return f"has no field {field!r}, only {there}; name the fields with --prompt-field and --answer-field."
+        if not isinstance(row[field], str):
+            return f"has no text in the field {field!r}; mend or remove the line."
+    return None
+
+
+def as_text(case: Case, tokenizer: PreTrainedTokenizerBase, form: Form, *, size: int, context: int | None) -> Text:
+    """The case in the target's tokens.
+
+    Args:
+        case: question and answer.
+        tokenizer: the target's.
+        form: how the question becomes the prompt.
+        size: how many tokens the target knows.
+        context: how many it can read; None if there is no limit.
+
+    Raises:
+        JudgeDecodingError: an empty prompt or answer, one that the tokenizer does not give back, or that does not fit
+            into the context.
+    """
+    if not case.answer.strip():
+        raise JudgeDecodingError("The answer is empty; there is nothing to accept.")
+    shown = form.apply(case, tokenizer)
+    prompt_ids, ids = split_ids(shown, tokenizer, rendered=form.chat)
+    text, both = Text(tuple(prompt_ids), tuple(ids), case.question.strip()), [*prompt_ids, *ids]
+    check_spelling(shown, both, tokenizer)
+    if context is not None and len(both) > context:
+        raise JudgeDecodingError(
+            f"The answer has {len(both)} tokens with its prompt and the target's context is {context}; shorten it."
+        )
+    if max(both) >= size:
+        raise JudgeDecodingError(
+            f"The answer has token id {max(both)}, but the target knows 0 to {size - 1}; use its own tokenizer."
+        )
+    return text

@@ -1,0 +1,91 @@
+"""What rules keep of texts, in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.columns import Columns
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from judge_decoding.evaluation.acceptance import Acceptance
+from judge_decoding.report.terminal import safe
+
+COLUMNS = (
+    "rule",
+    "draft\nlength",
+    "accepted draft\ntokens per\nround [95%]",
+    "median",
+    "tokens per\ntarget\nforward",
+    "rejected",
+)
+
+_BAR = 24
+
+
+def cells(acceptance: Acceptance) -> list[str]:
+    """One row of the table, in the order of `COLUMNS`."""
+    stats, interval = acceptance.stats, acceptance.accepted_interval
+    return [
+        str(acceptance.rule),
+        str(acceptance.num_draft_tokens),
+        f"{stats.accepted_per_round:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""),
+        f"{acceptance.median:g}",
+        f"{stats.tokens_per_forward:.2f}",
+        f"{acceptance.rejected_share:.1%}",
+    ]
+
+
+def score_table(found: Sequence[Acceptance]) -> RenderableType:
+    """The table, a row for each rule and draft length."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title == "rule" else "right", overflow="fold")
+    for acceptance in found:
+        table.add_row(*map(Text, cells(acceptance)))
+    return table
+
+
+def bins(shares: Sequence[float]) -> list[tuple[str, float]]:
+    """A histogram's counts 0, 1, 2, ... in few lines with their labels: single ones up to 4, then doubling."""
+    if len(shares) <= 9:
+        return [(str(i), share) for i, share in enumerate(shares)]
+    found, start = [], 0
+    while start < len(shares):
+        end = start if start <= 4 else min(2 * (start - 1), len(shares) - 1)
+        label = str(start) if start == end else f"{start}-{end}"
+        found.append((label, sum(shares[start : end + 1])))
+        start = end + 1
+    return found
+
+
+def histograms(found: Sequence[Acceptance]) -> RenderableType:
+    """How many draft tokens the rounds accepted: a small picture for each of ``found``, side by side."""
+    return Columns([_histogram(each) for each in found], padding=(1, 3))
+
+
+def _histogram(acceptance: Acceptance) -> RenderableType:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(justify="right", style="dim")
+    table.add_column(min_width=_BAR)
+    table.add_column(justify="right")
+    rows = bins(acceptance.histogram)
+    longest = max(share for _, share in rows)
+    for label, share in rows:
+        bar = "█" * round(_BAR * share / longest) or ("▏" if share else "")
+        table.add_row(label, Text(bar, style="color(33)"), f"{share:.0%}")
+    table.title = Text(acceptance.name, style="bold")
+    table.title_justify = "left"
+    return table
+
+
+def most_rejected(acceptance: Acceptance, spell: Callable[[int], str], count: int = 5) -> Text:
+    """A line with the tokens that were rejected most often; ``spell`` gives a token's text."""
+    line = Text(f"{acceptance.name}: ", style="dim")
+    told = [f"{_quoted(spell(each.token))} {each.times} of {each.decided}" for each in acceptance.most_rejected(count)]
+    return line.append(", ".join(told) or "nothing")
+
+
+def _quoted(text: str) -> str:
+    return f"«{safe(text).replace(chr(10), '⏎')}»"

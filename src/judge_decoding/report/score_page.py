@@ -1,0 +1,137 @@
+"""What rules keep of texts, as one self-contained web page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.decoding.text import pieces
+from judge_decoding.evaluation.acceptance import Acceptance
+from judge_decoding.evaluation.texts import Text
+from judge_decoding.pages import templates
+from judge_decoding.report.score import COLUMNS, cells
+
+MEANING = (
+    ("agreed", "the target would have said the same"),
+    ("rescued", "the target would have said something else, the rule keeps it"),
+    ("rejected", "the rule rejects it"),
+    ("correction", "what the target would have said instead"),
+    ("bonus", "behind a draft that was accepted whole it is the target's turn; the text's token stands in"),
+)
+
+_WIDTH, _HEIGHT = 300, 120
+"""Of a picture, in its own units, without the margin for labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A bar or point of a picture; ``title`` is what it says when pointed at."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """One token of a text: ``kind`` is one of `MEANING`; ``instead`` what the target would have said."""
+
+    text: str
+    kind: str
+    instead: str | None = None
+    score: float | None = None
+
+
+def bars(shares: Sequence[float], longest: float, width: int = _WIDTH, height: int = _HEIGHT) -> list[Mark]:
+    """The bars of a histogram over 0, 1, 2, ... accepted draft tokens; a share of ``longest`` is as high as it gets."""
+    step = width / len(shares)
+    return [
+        Mark(
+            round(i * step, 2), round(height * (1 - share / longest), 2), round(0.86 * step, 2),
+            round(height * share / longest, 2), f"{i} accepted: {share:.1%} of the rounds",
+        )
+        for i, share in enumerate(shares)
+    ]  # fmt: skip
+
+
+def places(shares: Sequence[float], width: int = _WIDTH, height: int = _HEIGHT) -> list[Mark]:
+    """The points of a curve: the share accepted at place 1, 2, ... of the draft."""
+    step = width / len(shares)
+    return [
+        Mark(round((i + 0.43) * step, 2), round(height * (1 - share), 2), 0, 0, f"place {i + 1}: {share:.1%} accepted")
+        for i, share in enumerate(shares)
+    ]
+
+
+def shown_tokens(rounds: Sequence[Round], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[ShownToken]:
+    """The tokens of one text under one rule; ``texts`` has the text of each."""
+    special, left = set(tokenizer.all_special_ids), iter(texts)
+    kinds = {Cause.CORRECTION: "rejected"}
+    found = []
+    for event in rounds:
+        for i, (token, cause) in enumerate(zip(event.token_ids, event.causes, strict=True)):
+            own = event.target_ids[i]
+            text = next(left) or (_spelling(tokenizer, token) if token in special else "")
+            judged = event.scores is not None and i < len(event.scores)
+            found.append(
+                ShownToken(
+                    text,
+                    kinds.get(cause, cause.value),
+                    _spelling(tokenizer, own) if own != token else None,
+                    event.scores[i] if event.scores is not None and judged else None,
+                )
+            )
+    return found
+
+
+def score_page(
+    title: str,
+    facts: Mapping[str, Any],
+    found: Sequence[Acceptance],
+    texts: Sequence[Text],
+    tokenizer: PreTrainedTokenizerBase,
+) -> str:
+    """The page: table, pictures, the tokens rejected most often, and some texts token by token."""
+    most = max(share for each in found for share in each.histogram)
+    answers = []
+    for number in sorted(found[0].rounds):
+        text = texts[number]
+        # Behind the prompt, as some tokenizers drop the space at the beginning of a text.
+        spelled = pieces(tokenizer, [*text.prompt_ids, *text.ids])[len(text.prompt_ids) :]
+        views = [shown_tokens(each.rounds[number], spelled, tokenizer) for each in found]
+        answers.append((text.prompt, list(zip(views, (len(each.rounds[number]) for each in found), strict=True))))
+    return (
+        templates("judge_decoding.report")
+        .get_template("score.html")
+        .render(
+            title=title,
+            facts=facts,
+            columns=[column.replace("\n", " ") for column in COLUMNS],
+            rows=[cells(each) for each in found],
+            names=[each.name for each in found],
+            pictures=[(bars(each.histogram, most), places(each.by_place)) for each in found],
+            most=most,
+            size=(_WIDTH, _HEIGHT),
+            rejected=[
+                [
+                    (repr(_spelling(tokenizer, one.token)), one.times, one.decided,
+                     ", ".join(f"{_spelling(tokenizer, own)!r}" for own, _ in one.instead))
+                    for one in each.most_rejected()
+                ]
+                for each in found
+            ],
+            legend=MEANING,
+            answers=answers,
+        )
+    )  # fmt: skip
+
+
+def _spelling(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """A token by itself, in one line."""
+    return str(tokenizer.decode([token])).replace("\n", "⏎")
