@@ -78,10 +78,10 @@ def test_fits_side_by_side_are_those_alone() -> None:
     parts = [y, y.where(torch.arange(300) % 3 > 0, -1), y.where(torch.arange(300) < 200, -1)]
     weights = torch.stack([token_weights(part) for part in parts], 1)
     together = minimise(x, y, weights, 1e-2)
-    for column, part in enumerate(parts):
+    for row, part in enumerate(parts):
         kept = part >= 0
-        alone = minimise(x[kept], y[kept], token_weights(y[kept])[:, None], 1e-2)[:, 0]
-        torch.testing.assert_close(together[:, column], alone, rtol=1e-2, atol=2e-3)
+        alone = minimise(x[kept], y[kept], token_weights(y[kept])[:, None], 1e-2)[0]
+        torch.testing.assert_close(together[row], alone, rtol=1e-2, atol=2e-3)
 
 
 def test_a_heavier_wrong_class_is_caught_more_often() -> None:
@@ -176,7 +176,7 @@ def test_scores_out_of_fold_are_those_of_fits_without_the_fold() -> None:
     assert found is not None
     for k in range(5):
         kept = fold != k
-        alone = minimise(x[kept], y[kept], token_weights(y[kept])[:, None], 1e-2)[:, 0]
+        alone = minimise(x[kept], y[kept], token_weights(y[kept])[:, None], 1e-2)[0]
         expected = torch.sigmoid(x[fold == k] @ alone[:-1] + alone[-1])
         torch.testing.assert_close(found.scores[fold == k], expected, rtol=0, atol=5e-3)
 

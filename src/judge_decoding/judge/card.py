@@ -117,4 +117,4 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, 
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+    return f"{value + 0.0:.3f}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, softplus
 
 from judge_decoding.errors import JudgeDecodingError
 
@@ -71,23 +71,24 @@ def minimise(features: Tensor, labels: Tensor, weights: Tensor, l2: float, start
         start: a solution to start from, such as that of a larger ``l2``.
 
     Returns:
-        C solutions [H + 1, C], the bias last.
+        C solutions [C, H + 1], the bias last.
     """
     width = features.shape[1]
     sign = (2 * labels.float() - 1)[:, None]
-    solution = torch.zeros(width + 1, weights.shape[1]) if start is None else start.clone()
+    solution = torch.zeros(weights.shape[1], width + 1) if start is None else start.clone()
     solution.requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [solution], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-6, tolerance_change=1e-7
+        [solution], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-6, tolerance_change=1e-6
     )
 
     def loss() -> Tensor:
         with torch.no_grad():
-            weight, bias = solution[:width], solution[width]
-            margin = sign * (features @ weight + bias)
+            # A row a fit and products in this order: many times as fast as with a column a fit.
+            weight = solution[:, :width].contiguous()
+            margin = sign * linear(features, weight, solution[:, width])
             value: Tensor = (weights * softplus(-margin)).sum() + l2 * weight.square().sum() / 2
             pull = -weights * sign * torch.sigmoid(-margin)
-            solution.grad = torch.cat((features.T @ pull + l2 * weight, pull.sum(0, keepdim=True)))
+            solution.grad = torch.cat((pull.T @ features + l2 * weight, pull.sum(0)[:, None]), 1)
         return value
 
     optimizer.step(loss)
@@ -104,7 +105,7 @@ def fit_linear(
     inside = features.float().clone()
     mean, scale = standardise(inside)
     weights = token_weights(labels, classes, wrong_weight)[:, None]
-    return fold(minimise(inside, labels, weights, l2)[:, 0], mean, scale)
+    return fold(minimise(inside, labels, weights, l2)[0], mean, scale)
 
 
 def fold(solution: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, float]:
@@ -205,10 +206,11 @@ def cross_validate(
     solutions: Tensor | None = None
     for decay in sorted(l2, reverse=True):
         solutions = minimise(inside, own, weights, decay, solutions)
-        logits = (features @ solutions[:-1, :count] + solutions[-1, :count]).gather(1, fold_of[:, None])[:, 0]
+        apart = linear(features, solutions[:count, :-1].contiguous(), solutions[:count, -1])
+        logits = apart.gather(1, fold_of[:, None])[:, 0]
         loss = float((measure * softplus(-sign * logits)).sum())
         progress()
         if best is not None and not loss < best.log_loss:
             break
-        best = Validated(solutions[:, -1], torch.sigmoid(logits), decay, loss)
+        best = Validated(solutions[-1], torch.sigmoid(logits), decay, loss)
     return best
