@@ -24,3 +24,11 @@ def ends_in_one_sentence(result: Result, phrase: str) -> None:
     assert err.splitlines()[-1].startswith("Error: ")
     assert err.count("Error: ") == 1
     assert "Traceback" not in out + err
+
+
+def the_sentence(result: Result) -> str:
+    """The error that a command ended with."""
+    ends_in_one_sentence(result, "Error: ")
+    last = result[2].splitlines()[-1]
+    assert last.endswith(".")
+    return last

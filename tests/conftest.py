@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 
 # Set before huggingface_hub is imported: no test may reach the network.
@@ -13,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from hypothesis import settings
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run
+from endpoint import KEY, Response, Serve, Server
 from judge_decoding.cli import main as cli
 from judge_decoding.judge.head import JudgeHead
 from tiny import llama, perturbed, random_head, word_tokenizer
@@ -27,6 +30,13 @@ from tiny import llama, perturbed, random_head, word_tokenizer
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_features_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +99,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def court(run: Run) -> Run:
     """Run ``judge-decoding court ...``."""
     return partial(run, "court")
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start a server that answers so, and point the client to it."""
+    servers: list[Server] = []
+
+    def start(answer: Callable[[dict[str, Any], int], Response]) -> Server:
+        servers.append(Server(answer))
+        monkeypatch.setenv("OPENAI_BASE_URL", servers[-1].url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

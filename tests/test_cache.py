@@ -160,8 +160,8 @@ def test_training_sees_the_states_that_decoding_sees(model: PreTrainedModel, nor
     generator = torch.Generator().manual_seed(0)
     sequences = [torch.randint(3, VOCAB_SIZE, (n,), generator=generator).tolist() for n in (3, 9, 1, 12, 9, 2, 7)]
     told: list[int] = []
-    states = hidden_states(model, sequences, norm, batch_size=3, progress=told.append)
-    assert told == [3, 3, 1]
+    states = hidden_states(model, sequences, norm, batch_tokens=9, progress=told.append)
+    assert told == [3, 1, 1, 1, 1]
     for ids, state in zip(sequences, states, strict=True):
         torch.testing.assert_close(state, reference_states(model, ids, norm), atol=1e-4, rtol=1e-4)
 

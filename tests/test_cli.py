@@ -84,7 +84,15 @@ def test_rules_are_listed(run: Run) -> None:
 
 def test_train_on_both_models(run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path) -> None:
     code, out, err = run(
-        "train", folders["target"], cases, "-o", tmp_path / "head", "--draft", folders["draft"], "--json"
+        "train",
+        folders["target"],
+        cases,
+        "-o",
+        tmp_path / "head",
+        "--draft",
+        folders["draft"],
+        "--draft-states",
+        "--json",
     )
     assert code == 0, err
     assert json.loads(out)["draft"]["name_or_path"] == str(folders["draft"])
@@ -109,9 +117,7 @@ def test_generate_translates_a_draft_of_other_words(run: Run, folders: dict[str,
 
 
 def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path) -> None:
-    code, out, err = run(
-        "train", folders["target"], cases, "-o", tmp_path / "head", "--json", "--after-error", "ignore"
-    )
+    code, out, err = run("train", folders["target"], cases, "-o", tmp_path / "head", "--json", "--no-plots")
     assert code == 0, err
     config = json.loads(out)
     assert config["data"]["cases"] == 200
@@ -121,7 +127,7 @@ def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_pa
     code, out, _ = run("info", tmp_path / "head", "--target", folders["target"])
     assert code == 0
     assert "yes" in out
-    assert "before the final norm" in out
+    assert "after the final norm" in out
     assert json.loads(run("info", tmp_path / "head", "--json")[1]) == config
 
 

@@ -15,7 +15,7 @@ from judge_decoding.court.sets import merge, rethreshold, split
 from judge_decoding.court.summary import leaks, summary
 from judge_decoding.court.tokens import check_tokens, fingerprint, token_spans
 from judge_decoding.court.verdicts import Verdict, verdicts, words
-from judge_decoding.judge.training import IGNORED, encode
+from judge_decoding.judge.labels import IGNORED, encode
 from judge_decoding.report.cases import cases_page
 from test_cases import TEXT, cases
 from tiny import byte_fallback_tokenizer, byte_level_tokenizer, word_tokenizer
@@ -152,7 +152,10 @@ def test_tokens_and_their_verdicts() -> None:
     tokenizer = word_tokenizer()
     shown = case(" good bad cat", question="one two")
     assert token_spans(shown, tokenizer) == [(1, 5), (6, 9), (10, 13)]
-    assert encode(case(" good bad cat", question="one two", judged=((6, 9),)), tokenizer, "wrong").labels.count(1) == 1
+    assert (
+        encode(case(" good bad cat", question="one two", judged=((6, 9),)), tokenizer, "from_error").labels.count(1)
+        == 1
+    )
 
 
 @pytest.mark.parametrize("make", [byte_level_tokenizer, byte_fallback_tokenizer])
@@ -160,16 +163,16 @@ def test_tokens_and_their_verdicts() -> None:
 def test_cases_with_token_ids_are_encoded_as_those_with_text(make: object, judged: object) -> None:
     tokenizer = make()  # type: ignore[operator]
     text = case("bad cat", question="one two ", errors=((1, 3),), judged=judged, ended=False)
-    plain = encode(text, tokenizer, "ignore")
+    plain = encode(text, tokenizer)
     with_ids = text.model_copy(update={"token_ids": plain.ids, "tokenizer": fingerprint(tokenizer)})
-    assert encode(with_ids, tokenizer, "ignore") == plain
+    assert encode(with_ids, tokenizer) == plain
     assert token_spans(with_ids, tokenizer) == token_spans(text, tokenizer)
 
 
 def test_an_end_token_among_the_ids_is_judged() -> None:
     tokenizer = byte_level_tokenizer()
     ids = (*tokenizer("ab")["input_ids"], tokenizer.eos_token_id)
-    found = encode(case("b", question="a", token_ids=ids, errors=((1, 1),)), tokenizer, "wrong")
+    found = encode(case("b", question="a", token_ids=ids, errors=((1, 1),)), tokenizer, "from_error")
     assert found.labels == (IGNORED, 1, 0)
 
 

@@ -290,7 +290,7 @@ FIELDS = [
         "labels",
         "num_draft_tokens",
     ),
-    *("data", "calibration", "versions"),
+    *("data", "calibration", "familiarity", "versions"),
     *("target__name_or_path", "target__architecture", "target__hidden_size", "target__num_hidden_layers"),
     "target__fingerprint",
 ]

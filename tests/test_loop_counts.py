@@ -62,6 +62,8 @@ def test_causes_and_counts_of_exact_verification() -> None:
         "tokens_per_forward": 7 / 3,
         "accepted_lengths": {"0": 1, "1": 1, "3": 1},
         "rescued_by": {},
+        "prompts_measured": 0,
+        "prompts_unlike_training": 0,
     }
 
 

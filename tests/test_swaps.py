@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run, ends_in_one_sentence
+from endpoint import Response, Serve, completed
 from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import court_swaps
 from judge_decoding.court.labels.equivalence import label_by_equivalence
@@ -18,7 +20,7 @@ from judge_decoding.court.labels.progress import Progress
 from judge_decoding.court.results import result_function
 from judge_decoding.court.tokens import check_tokens
 from judge_decoding.decoding.text import pieces
-from judge_decoding.judge.training import encode
+from judge_decoding.judge.labels import encode
 from tiny import EOS, bigram, greedy, perturbed, word_tokenizer
 
 # A verdict needs a text: the model has more tokens than the tokenizer, and special ones have none but the end.
@@ -60,7 +62,7 @@ def test_likelihood_is_the_papers_score(batch_size: int, suffix: int) -> None:
     for case in cases:
         assert case.score is not None
         assert bool(case.errors) == (case.score <= -4.0)
-        labels = encode(case, tokenizer, "wrong").labels
+        labels = encode(case, tokenizer, "from_error").labels
         assert labels[-1] == (case.score > -4.0)
         assert set(labels[:-1]) == {-1}
 
@@ -119,7 +121,7 @@ def test_equivalence_is_the_semi_greedy_search(decoder: JudgeDecoder, batch_size
         kept = [place for place in kept if answer[place] in SHOWN]
         assert [case.token_ids for case in right] == ([(*prompt, *answer)] if kept else [])
         for case in right:
-            used = [i for i, mark in enumerate(encode(case, tokenizer, "wrong").labels) if mark != -1]
+            used = [i for i, mark in enumerate(encode(case, tokenizer, "from_error").labels) if mark != -1]
             assert used == [len(prompt) + place for place in kept]
         labels += len(own)
         for case in own:
@@ -140,6 +142,8 @@ def test_labelling_needs_a_draft_model(decoder: JudgeDecoder) -> None:
     [
         ("number", "3 eggs and 1,234.50 then", "1234.5"),
         ("number", "it is 10.", "10"),
+        ("number", "so 12-3", "3"),
+        ("number", "so 12 - -3", "-3"),
         ("number", "none", None),
         ("choice", "So I say (B).", "B"),
         ("choice", "the end", None),
@@ -179,8 +183,43 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(JudgeDecodingError, match="nothing to label"):
         Progress(output, {}).finish()
     third.part.write_text("something else")
-    with pytest.raises(JudgeDecodingError, match="no unfinished labelling"):
+    with pytest.raises(JudgeDecodingError, match="no unfinished work"):
         Progress(output, {})
+
+
+def test_an_endpoint_finishes_the_answers(
+    court: Run, serve: Serve, folders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
+    target = LlamaForCausalLM.from_pretrained(folders["target"])
+    args = ("label", "equivalence", questions, "--result", "text", "--max-new-tokens", 12, "--yes")
+    args = (*args, "--target", folders["target"], "--draft", folders["draft"])
+
+    def answer(body: dict[str, Any], _: int) -> Response:
+        assert body["return_token_ids"]
+        ids = greedy(target, body["prompt"], body["max_tokens"], stop=True)
+        choice = {"index": 0, "finish_reason": "stop" if ids[-1] == EOS else "length", "text": "", "token_ids": ids}
+        return Response(body={"object": "text_completion", "choices": [choice]})
+
+    server = serve(answer)
+    near, far = tmp_path / "near.jsonl", tmp_path / "far.jsonl"
+    assert court(*args, "-o", near)[0] == 0
+    assert not server.bodies
+    code, _, err = court(*args, "-o", far, "--endpoint", "far-away")
+    assert code == 0, err
+    assert server.bodies
+    assert {body["model"] for body in server.bodies} == {"far-away"}
+    by_text = sorted(case.model_dump_json() for case in read_cases(far))
+    assert by_text == sorted(case.model_dump_json() for case in read_cases(near))
+
+
+def test_an_endpoint_without_token_ids_is_refused(
+    court: Run, serve: Serve, folders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
+    serve(lambda *_: completed("some words"))
+    out = tmp_path / "out.jsonl"
+    args = ("label", "equivalence", questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
+    ends_in_one_sentence(court(*args, "--endpoint", "m", "--yes"), "gives no token ids")
+    assert not out.exists()
 
 
 @pytest.fixture
@@ -222,4 +261,4 @@ def test_what_can_be_wrong_with_labelling(
     args = ("label", "equivalence", questions, "-o", tmp_path / "out", "--target", folders["target"])
     ends_in_one_sentence(court(*args), "give one with --draft")
     ends_in_one_sentence(court(*args, "--result", "x"), "There is no result x")
-    assert court_swaps._duration(10_000) == "2.8 hours"
+    assert court_swaps.duration(10_000) == "2.8 hours"

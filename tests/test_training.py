@@ -1,128 +1,19 @@
-"""From labelled answers to a head: labels by character offsets, the fit, the holdout, and what comes out."""
+"""From labelled answers to a head: what comes out, what is compared, what is doubted, and what is refused."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
-from tokenizers.processors import TemplateProcessing
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, Cause, JudgeDecoder, JudgeDecodingError, TrainingConfig, train_head
-from judge_decoding.judge import training
+from judge_decoding.judge.comparison import Tokens, doubts
 from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.training import IGNORED, AfterError, data_hash, encode, fit_linear
-from tiny import EOS, SPECIALS, WORDS, Scripted, bigram, llama, word_tokenizer
+from judge_decoding.judge.labels import Labels, data_hash
+from tiny import SPECIALS, WORDS, Scripted, bigram, llama, word_tokenizer
 
 BAD = len(SPECIALS) + WORDS.index("bad")
 GOOD = len(SPECIALS) + WORDS.index("good")
-
-
-def labels(answer: str, *errors: tuple[int, int], after: AfterError = "wrong", ended: bool = True) -> list[int]:
-    """Labels of the answer's tokens and its end; the question's two tokens must be unused."""
-    case = Case(question="one two ", answer=answer, errors=errors, ended=ended)
-    example = encode(case, word_tokenizer(), after)
-    assert len(example.ids) == len(example.labels)
-    assert example.labels[:2] == (IGNORED, IGNORED)
-    return list(example.labels[2:])
-
-
-def test_a_right_answer_is_correct_to_its_end() -> None:
-    assert labels("three four five") == [1, 1, 1, 1]
-    assert labels("three four five", ended=False) == [1, 1, 1]
-
-
-def test_an_ended_answer_has_the_end_token() -> None:
-    tokenizer = word_tokenizer()
-    case = Case(question="one ", answer="two")
-    assert encode(case, tokenizer, "wrong").ids == (4, 5, EOS)
-    assert encode(case.model_copy(update={"ended": False}), tokenizer, "wrong").ids == (4, 5)
-
-
-@pytest.mark.parametrize(("after", "rest"), [("correct", 1), ("ignore", IGNORED), ("wrong", 0)])
-def test_tokens_after_the_error_under_each_reading(after: AfterError, rest: int) -> None:
-    assert labels("three bad four five", (6, 9), after=after) == [1, 0, rest, rest, rest]
-
-
-@pytest.mark.parametrize("span", [(6, 9), (6, 6), (7, 8), (8, 9), (5, 7)])
-def test_a_token_that_touches_the_span_is_wrong(span: tuple[int, int]) -> None:
-    """``three bad four``: also a part of a word, and the space before it."""
-    assert labels("three bad four", span, after="correct") == [1, 0, 1, 1]
-
-
-def test_a_span_over_two_tokens_makes_both_wrong() -> None:
-    assert labels("three bad four", (4, 7), after="correct") == [0, 0, 1, 1]
-
-
-def test_neighbours_of_a_span_are_not_wrong() -> None:
-    assert labels("three bad four", (5, 6), after="correct") == [1, 1, 1, 1]
-
-
-def test_later_errors_are_wrong_under_each_reading() -> None:
-    for after, rest in (("correct", 1), ("ignore", IGNORED), ("wrong", 0)):
-        assert labels("bad one bad two", (8, 11), (0, 3), after=after) == [0, rest, 0, rest, rest]
-
-
-@pytest.mark.parametrize("after", ["correct", "ignore", "wrong"])
-def test_an_answer_that_ends_too_early_has_a_wrong_end(after: AfterError) -> None:
-    assert labels("three four", (10, 10), after=after) == [1, 1, 0]
-
-
-def test_an_error_in_the_last_word_leaves_the_end_to_the_reading() -> None:
-    assert labels("three bad", (6, 9), after="correct") == [1, 0, 1]
-    assert labels("three bad", (6, 9), after="wrong") == [1, 0, 0]
-
-
-def test_a_token_over_the_end_of_the_question_belongs_to_the_answer() -> None:
-    tokenizer = word_tokenizer()
-    case = Case(question="two on", answer="e three", ended=False)
-    assert encode(case, tokenizer, "wrong").labels == (IGNORED, 1, 1)
-    wrong = case.model_copy(update={"errors": ((0, 1),)})
-    assert encode(wrong, tokenizer, "correct").labels == (IGNORED, 0, 1)
-
-
-def test_the_begin_token_is_there_once_and_unused() -> None:
-    """Chat templates write it themselves; read as in decoding, it must not be there twice."""
-    tokenizer = word_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    plain = encode(Case(question="one ", answer="two", ended=False), tokenizer, "wrong")
-    assert (plain.ids, plain.labels) == ((1, 4, 5), (IGNORED, IGNORED, 1))
-    chat = encode(Case(question="<s> one ", answer="two", ended=False), tokenizer, "wrong")
-    assert (chat.ids, chat.labels) == ((1, 4, 5), (IGNORED, IGNORED, 1))
-
-
-def objective(parameters: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) -> float:
-    """Mean weighted cross-entropy on standardised features, both classes of equal weight in sum, plus l2 |w|²/2."""
-    weight, bias = parameters[:-1], parameters[-1]
-    logits = (x - x.mean(0)) / x.std(0, ddof=1) @ weight + bias
-    losses = np.where(y == 1, np.logaddexp(0, -logits), np.logaddexp(0, logits))
-    return float((losses[y == 1].mean() + losses[y == 0].mean()) / 2 + l2 * weight @ weight / 2)
-
-
-@pytest.mark.parametrize("l2", [1e-3, 1e-1])
-def test_the_fit_minimises_its_objective(l2: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(300, 4, generator=generator) * torch.tensor([1.0, 10.0, 0.1, 3.0]) + torch.tensor([0.0, 5, -1, 2])
-    y = (x[:, 0] + x[:, 1] / 10 + torch.randn(300, generator=generator) > 1.5).long()
-    assert 0.1 < y.float().mean() < 0.4
-    weight, bias = fit_linear(x, y, l2)
-    best = minimize(objective, np.zeros(5), args=(x.double().numpy(), y.numpy(), l2), tol=1e-10)
-    scale, mean = x.std(0).double().numpy(), x.mean(0).double().numpy()
-    folded = best.x[:-1] / scale
-    assert weight.tolist() == pytest.approx(folded.tolist(), rel=5e-3, abs=1e-4)
-    assert bias == pytest.approx(best.x[-1] - folded @ mean, rel=5e-3, abs=1e-3)
-
-
-def test_the_fit_bears_a_feature_that_never_changes() -> None:
-    x = torch.cat((torch.randn(50, 1, generator=torch.Generator().manual_seed(0)), torch.full((50, 1), 7.0)), dim=1)
-    weight, bias = fit_linear(x, (x[:, 0] > 0).long(), 1e-2)
-    assert math.isfinite(bias)
-    assert weight[0] > 0
-    assert abs(float(weight[1])) < 1e-3
 
 
 def word_cases(count: int = 40) -> list[Case]:
@@ -151,19 +42,27 @@ def one_hot() -> torch.nn.Module:
 
 @pytest.mark.parametrize("norm", ["before", "after"])
 def test_separable_tokens_give_a_perfect_head(one_hot: torch.nn.Module, norm: str) -> None:
-    told: list[int] = []
-    config = TrainingConfig(norm=norm, after_error="correct", holdout=0.3)  # type: ignore[arg-type]
-    head = train_head(one_hot, word_tokenizer(), word_cases(), config, progress=told.append)  # type: ignore[arg-type]
-    assert sum(told) == 40
+    told: list[tuple[str, int, int]] = []
+    config = TrainingConfig(norm=norm, after_error="correct")  # type: ignore[arg-type]
+    head = train_head(
+        one_hot, word_tokenizer(), word_cases(), config, progress=lambda *now: told.append(now)  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert max(done for what, done, _ in told if what == "reading the answers") == 40
+    assert {what for what, _, _ in told} == {"reading the answers", "fitting", "learning curve"}
+    assert all(0 <= done <= total for _, done, total in told)
     figures = head.config.calibration
-    assert (figures["auc"], figures["kept_correct"]) == (1.0, 1.0)
-    assert 0 < figures["held_out_wrong_tokens"] < figures["held_out_tokens"] < 160
-    assert (head.config.norm, head.config.threshold) == (norm, figures["threshold"])
-    assert head.config.labels == "after the error: correct"
+    assert (figures["auc"], figures["kept_correct"], figures["caught_wrong"]) == (1.0, 1.0, 1.0)
+    assert (head.config.norm, head.config.layer, head.config.threshold) == (norm, -1, figures["threshold"])
+    assert head.config.labels == "span, after the error: correct"
     assert head.config.data["cases"] == 40
-    assert head.config.data["with_errors"] == head.config.data["wrong_tokens"] == 20
+    assert head.config.data["questions"] == head.config.data["with_errors"] == head.config.data["wrong_tokens"] == 20
     assert head.config.data["tokens"] == 40 * 4
     assert head.config.data["sha256"] == data_hash(word_cases())
+    assert "out_of_fold" in figures
+    assert figures["folds"] == 5
+    assert sum(row["tokens"] for row in figures["reliability"]) == 160
+    assert figures["comparison"] == []
+    assert [row["questions"] for row in figures["learning_curve"]][-1] == 20
     states = hidden_states(one_hot, [[BAD], *([i] for i in range(4, 24) if i not in (BAD, GOOD))], norm)  # type: ignore[arg-type]
     bad, *others = (float(head.probability(state[0])) for state in states)
     assert bad <= head.config.threshold < min(others)
@@ -171,9 +70,8 @@ def test_separable_tokens_give_a_perfect_head(one_hot: torch.nn.Module, norm: st
 
 def test_a_trained_head_decodes(one_hot: torch.nn.Module) -> None:
     """The target would say "one" everywhere: the judge rescues what it never saw called wrong, and "bad" it rejects."""
-    config = TrainingConfig(after_error="correct", holdout=0.3)
     tokenizer = word_tokenizer()
-    head = train_head(one_hot, tokenizer, word_cases(), config)  # type: ignore[arg-type]
+    head = train_head(one_hot, tokenizer, word_cases(), TrainingConfig(after_error="correct"))  # type: ignore[arg-type]
     drafter = Scripted(lambda _ids, count: [5, 22, BAD, 6][:count])
     decoder = JudgeDecoder(one_hot, tokenizer, drafter, head, num_draft_tokens=4)  # type: ignore[arg-type]
     first = decoder.generate("cat", 5).rounds[0]
@@ -181,42 +79,114 @@ def test_a_trained_head_decodes(one_hot: torch.nn.Module) -> None:
     assert first.causes == (Cause.RESCUED, Cause.RESCUED, Cause.CORRECTION)
 
 
+@pytest.mark.parametrize(
+    ("labels", "tokens", "wrong"), [("error", 119, 20), ("span", 119, 20), ("from_error", 160, 61)]
+)
+def test_the_reading_of_the_labels_is_trained_on(labels: Labels, tokens: int, wrong: int) -> None:
+    """20 right answers of 4 tokens, and 20 with an error behind 0, 1 or 2 others, 19 in all."""
+    assert sum(i % 3 for i in range(1, 40, 2)) == 19
+    head = train_head(llama(0), word_tokenizer(), word_cases(), TrainingConfig(labels=labels))
+    assert (head.config.data["tokens"], head.config.data["wrong_tokens"]) == (tokens, wrong)
+    assert head.config.labels == (labels if labels == "from_error" else f"{labels}, after the error: ignore")
+
+
+@pytest.fixture
+def forgetful() -> LlamaForCausalLM:
+    """A model of three layers whose last one forgets everything: only lower layers tell the words apart."""
+    torch.manual_seed(0)
+    size = len(SPECIALS) + len(WORDS)
+    model = llama(0, hidden_size=size, layers=3)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    model.model.embed_tokens.weight.zero_()
+    model.model.embed_tokens.weight[:size] = torch.eye(size)
+    model.model.layers[-1].register_forward_hook(lambda _module, _inputs, output: torch.ones_like(output))
+    return model
+
+
+def test_the_layer_that_knows_wins(forgetful: LlamaForCausalLM) -> None:
+    tokenizer = word_tokenizer()
+    config = TrainingConfig(norm="both", layers=(-1, -2), after_error="correct")
+    head = train_head(forgetful, tokenizer, word_cases(), config)
+    assert (head.config.layer, head.config.norm) == (-2, "before")
+    rows = {row["detector"]: row for row in head.config.calibration["comparison"]}
+    assert list(rows) == [
+        "last layer, before the norm", "last layer, after the norm", "layer -2", "log-probability", "rank",
+    ]  # fmt: skip
+    assert [name for name, row in rows.items() if row["shipped"]] == ["layer -2"]
+    assert rows["layer -2"]["auc"] == 1.0
+    assert rows["last layer, after the norm"]["auc"] == pytest.approx(0.5)
+    assert head.config.calibration["auc"] == 1.0
+    alone = train_head(
+        forgetful, tokenizer, word_cases(), TrainingConfig(norm="before", layers=(-2,), after_error="correct")
+    )
+    assert torch.equal(alone.linear.weight, head.linear.weight)
+    # And it decodes: "bad" is stopped, other words that the target would not have said pass.
+    drafter = Scripted(lambda _ids, count: [5, 22, BAD, 6][:count])
+    first = JudgeDecoder(forgetful, tokenizer, drafter, head, num_draft_tokens=4).generate("cat", 5).rounds[0]
+    assert first.token_ids[:2] == (5, 22)
+    assert first.causes == (Cause.RESCUED, Cause.RESCUED, Cause.CORRECTION)
+
+
+def test_the_baseline_alone_can_be_asked_for() -> None:
+    head = train_head(llama(0), word_tokenizer(), word_cases(), TrainingConfig(baseline=True))
+    assert [row["detector"] for row in head.config.calibration["comparison"]] == [
+        "last layer, after the norm", "log-probability", "rank",
+    ]  # fmt: skip
+
+
+def test_each_aim_is_met_out_of_fold() -> None:
+    def figures(aim: str) -> dict[str, float]:
+        return train_head(llama(0), word_tokenizer(), word_cases(), TrainingConfig(aim=aim)).config.calibration
+
+    keep, catch = figures("keep=0.95"), figures("catch=0.9")
+    assert keep["kept_correct"] >= 0.95
+    assert catch["caught_wrong"] >= 0.9
+    assert keep["threshold"] < catch["threshold"]
+
+
+def test_questions_that_differ_in_case_and_space_are_one() -> None:
+    cases = [case.model_copy(update={"question": case.question.upper() + " "}) for case in word_cases()[::2]]
+    head = train_head(llama(0), word_tokenizer(), [*word_cases()[1::2], *cases])
+    assert head.config.data["questions"] == 20
+
+
+def tokens(wrong: int, wrong_questions: int) -> Tokens:
+    labels = torch.tensor([0] * wrong + [1] * 1000)
+    none = torch.zeros(len(labels))
+    return Tokens(labels, none.bool(), none.long(), none, 100, wrong_questions)
+
+
+def curve(half: float, whole: float) -> list[dict[str, float]]:
+    return [{"share": 0.25, "auc": 0.6}, {"share": 0.5, "auc": half}, {"share": 1.0, "auc": whole}]
+
+
+def test_too_little_data_is_told() -> None:
+    assert doubts(tokens(50, 10), curve(0.950, 0.959)) == []
+    for few in (tokens(49, 10), tokens(50, 9)):
+        (sentence,) = doubts(few, curve(0.95, 0.95))
+        assert sentence.startswith("There are only")
+        assert sentence.endswith("in 10 questions.")
+    (sentence,) = doubts(tokens(50, 10), curve(0.930, 0.945))
+    assert "AUC 0.930 with half of the questions, 0.945 with all" in sentence
+    assert len(doubts(tokens(1, 1), curve(0.5, 0.9))) == 2
+    assert doubts(tokens(50, 10), curve(0.95, 0.95)[2:]) == []
+
+
+def test_a_head_carries_what_is_doubtful(one_hot: torch.nn.Module, tmp_path: object) -> None:
+    """20 wrong tokens are few; 60 in 30 questions are not."""
+    few = train_head(one_hot, word_tokenizer(), word_cases())  # type: ignore[arg-type]
+    assert [w.startswith("There are only 20 wrong tokens, in 20") for w in few.config.calibration["warnings"]] == [True]
+    enough = train_head(one_hot, word_tokenizer(), word_cases(120))  # type: ignore[arg-type]
+    assert enough.config.calibration["warnings"] == []
+
+
 def test_training_twice_gives_the_same_head() -> None:
     target, tokenizer = llama(0), word_tokenizer()
     first, second = (train_head(target, tokenizer, word_cases()) for _ in range(2))
     assert first.config == second.config
     assert torch.equal(first.linear.weight, second.linear.weight)
-
-
-def held_out(cases: list[Case], config: TrainingConfig) -> dict[str, set[bool]]:
-    """On which side the tokens of each question are."""
-    examples = [encode(case, word_tokenizer(), "wrong") for case in cases]
-    states = [torch.zeros(len(example.ids), 2) for example in examples]
-    held: Tensor = training._tokens(cases, examples, states, config)[2]
-    sides: dict[str, set[bool]] = {}
-    for case, example in zip(cases, examples, strict=True):
-        used = sum(label != IGNORED for label in example.labels)
-        sides.setdefault(case.question, set()).update(held[:used].tolist())
-        held = held[used:]
-    return sides
-
-
-def test_the_holdout_splits_by_question() -> None:
-    cases = [Case(question=f"one {i} ", answer=answer) for i in range(200) for answer in ("two", "three four")]
-    sides = held_out(cases, TrainingConfig(holdout=0.25))
-    assert all(len(side) == 1 for side in sides.values())
-    assert 30 < sum(side == {True} for side in sides.values()) < 70
-    assert held_out(cases[::-1], TrainingConfig(holdout=0.25)) == sides
-    assert held_out(cases, TrainingConfig(holdout=0.25, seed=1)) != sides
-
-
-def test_the_data_hash_is_of_what_is_learnt() -> None:
-    case = Case(question="q", answer="abc", errors=((0, 1),))
-    same = case.model_copy(update={"annotator": "me", "seconds": 2.0})
-    assert data_hash([case]) == data_hash([same])
-    for change in ({"question": "r"}, {"answer": "abd"}, {"errors": ()}, {"ended": False}):
-        assert data_hash([case.model_copy(update=change)]) != data_hash([case])
-    assert data_hash([case, case]) != data_hash([case])
 
 
 @pytest.mark.parametrize(
@@ -251,8 +221,9 @@ def test_a_tokenizer_without_offsets_is_refused(tokenizer: PreTrainedTokenizerFa
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("holdout", 0.0), ("holdout", 1.0), ("recall", 0.0), ("recall", 1.1), ("l2", ()), ("l2", (-1.0,)),
-        ("norm", "between"), ("after_error", "right"),
+        ("l2", ()), ("l2", (-1.0,)), ("norm", "between"), ("after_error", "wrong"), ("labels", "suffix"),
+        ("class_weights", "even"), ("wrong_weight", 0.0), ("wrong_weight", float("nan")), ("folds", 1), ("layers", ()),
+        ("layers", (0,)), ("layers", (-1, 3)), ("aim", "accuracy=1"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(field: str, value: object) -> None:
@@ -260,5 +231,10 @@ def test_settings_out_of_range_are_refused(field: str, value: object) -> None:
         TrainingConfig(**{field: value})  # type: ignore[arg-type]
 
 
+def test_a_layer_that_is_not_there_is_refused() -> None:
+    with pytest.raises(JudgeDecodingError, match="layer is -3, and LlamaForCausalLM has 2 layers; it must be from -2"):
+        train_head(llama(0), word_tokenizer(), word_cases(), TrainingConfig(layers=(-1, -3)))
+
+
 def test_a_case_without_tokens_is_skipped() -> None:
-    assert [len(s) for s in hidden_states(llama(0), [[], [5, 6], []], "before", batch_size=1)] == [0, 2, 0]
+    assert [len(s) for s in hidden_states(llama(0), [[], [5, 6], []], "before", batch_tokens=1)] == [0, 2, 0]

@@ -9,7 +9,6 @@ are neither trained nor tested on; then the draft length with most tokens per se
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -18,10 +17,12 @@ from tqdm import tqdm
 from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
 from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.evaluation.thresholds import THRESHOLDS, Task, calibrate
+from judge_decoding.reference.checker import final_number
+from judge_decoding.reference.grammar import split_tokens
+from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, best_draft_length, count
-
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
+from judge_decoding.reference.trial import Method, best_draft_length
 
 
 def main() -> None:
@@ -40,32 +41,21 @@ def main() -> None:
     head = JudgeHead.from_pretrained(args.head, target)
     decoder = JudgeDecoder(target, tokenizer, draft, head)
     problems = draw_many(0, "calibration", args.problems)
-    own = count(Method(JudgeDecoder(target, tokenizer)), problems).accuracy
-    outcomes = {
-        t: count(Method(decoder, Judge(head, t), args.num_draft_tokens), problems)
-        for t in tqdm(THRESHOLDS, leave=False)
-    }
-    rows = [
-        {"threshold": t, "accuracy": o.accuracy, "accepted_per_round": o.stats.accepted_per_round}
-        for t, o in outcomes.items()
-    ]
-    print(f"target {own:.3f}", *rows, sep="\n")
-    good = [row["threshold"] for row in rows if row["accuracy"] >= own - args.margin]
-    if not good:
-        sys.exit(
-            f"No threshold keeps the accuracy within {args.margin} of the target's {own}; the head is not good enough."
-        )
-    threshold = min(good)
+    task = Task(
+        [prompt_of(problem) for problem in problems],
+        lambda i, text: final_number(split_tokens(text)) == problems[i].answer,
+    )
+    with tqdm(total=(len(THRESHOLDS) + 1) * args.problems, leave=False) as bar:
+        calibrate(
+            decoder, head, task, 100 * args.margin,
+            max_new_tokens=MAX_NEW_TOKENS, num_draft_tokens=args.num_draft_tokens, batch_size=32,
+            part=args.out / "calibration.part", progress=bar.update,
+        )  # fmt: skip
+    threshold = head.config.threshold
+    print(f"target {head.config.calibration['target_accuracy']:.3f}", *head.config.calibration["curve"], sep="\n")
     tuned = best_draft_length(Method(decoder, Judge(head, threshold)), JUDGE_LENGTHS, draw_many(1, "calibration", 30))
-    head.config.threshold, head.config.num_draft_tokens = threshold, tuned.num_draft_tokens
+    head.config.num_draft_tokens = tuned.num_draft_tokens
     head.config.target.name_or_path = "the embedded reference target"
-    head.config.calibration |= {
-        "rule": f"lowest threshold with an accuracy at most {args.margin:g} below the target's on calibration problems",
-        "threshold": threshold,
-        "problems": args.problems,
-        "target_accuracy": own,
-        "curve": rows,
-    }
     head.save_pretrained(args.out)
     print(f"threshold {threshold}, draft length {tuned.num_draft_tokens} -> {args.out}")
 

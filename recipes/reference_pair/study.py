@@ -20,7 +20,7 @@ from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.files import write_json
 from judge_decoding.judge.calibration import auc
 from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.training import encode
+from judge_decoding.judge.labels import encode
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.reference.trial import Method, count
 from judge_decoding.rules import Judge
@@ -33,7 +33,7 @@ def detectors(
 
     Every token up to the first error counts; what follows an error is neither right nor wrong by itself.
     """
-    examples = [encode(case, tokenizer, "ignore") for case in read_cases(held)]
+    examples = [encode(case, tokenizer, "span", "ignore") for case in read_cases(held)]
     labels, numbers, logp, rank = [], [], [], []
     with torch.inference_mode():
         for example in tqdm(examples, desc="detectors", leave=False):
@@ -83,7 +83,9 @@ def main() -> None:
         cases = read_cases(path)
         for norm in args.norms:
             for after in args.after_error:
-                head = train_head(target, tokenizer, cases, TrainingConfig(norm=norm, after_error=after))
+                reading = {"labels": "from_error"} if after == "wrong" else {"labels": "span", "after_error": after}
+                config = TrainingConfig(norm=norm, **reading)
+                head = train_head(target, tokenizer, cases, config, cache=args.out / "features")
                 heads[f"{len(cases)} cases, {norm} the norm, after the error {after}"] = head
                 head.save_pretrained(args.out / f"{len(cases)}-{norm}-{after}")
     study: dict[str, object] = {"detectors": detectors(target, tokenizer, args.held, heads)}

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.guards import Budget, Guard, LoopGuard, Overshoot, Phase, StrictStart, parse_guard
     from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
     from judge_decoding.decoding.loop import Request, decode
-    from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats
+    from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats, TokenDetails
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
     from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.integrations.transformers import custom_generate
+    from judge_decoding.judge.config import TrainingConfig
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-    from judge_decoding.judge.training import TrainingConfig, train_head
+    from judge_decoding.judge.training import train_head
     from judge_decoding.rules import (
         AnyOf,
         Block,
@@ -96,6 +97,7 @@ __all__ = [
     "Seconds",
     "Stats",
     "StrictStart",
+    "TokenDetails",
     "TopK",
     "TrainingConfig",
     "TranslatingDraft",
@@ -163,8 +165,9 @@ _HOMES = {
     "Seconds": "judge_decoding.decoding.rounds",
     "Stats": "judge_decoding.decoding.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
+    "TokenDetails": "judge_decoding.decoding.rounds",
     "TopK": "judge_decoding.rules",
-    "TrainingConfig": "judge_decoding.judge.training",
+    "TrainingConfig": "judge_decoding.judge.config",
     "TranslatingDraft": "judge_decoding.decoding.translation",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",

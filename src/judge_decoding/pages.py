@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def templates(package: str) -> Environment:
-    """The templates of a package, in its folder ``templates``."""
+    """The templates of a package, in its folder ``templates``, and those that all packages share."""
     return Environment(
-        loader=PackageLoader(package, "templates"),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("judge_decoding")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

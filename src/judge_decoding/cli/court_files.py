@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,53 @@ def check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             check_writable(path)
+
+
+def agree(cost: str, *, yes: bool) -> None:
+    """Tell what is to be spent and ask whether to go on, unless ``yes``.
+
+    Raises:
+        JudgeDecodingError: nobody is there to answer.
+    """
+    from judge_decoding.errors import JudgeDecodingError
+
+    typer.echo(cost, err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
+    typer.confirm("Go on?", abort=True, err=True)
+
+
+@contextmanager
+def bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, where that is a terminal; gives the function that says one more is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    notes = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+        task = shown.add_task(title, total=total, completed=done)
+        yield lambda: shown.advance(task)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for each thing that is done; gives the function that says what, and how much of how much."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    notes = Console(stderr=True)
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as shown:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done)
+
+        yield tell
 
 
 def show(figures: Mapping[str, Any], *, json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court_llm import llm
 from judge_decoding.cli.court_swaps import equivalence, likelihood
 
 label_app = typer.Typer(help="Label answers without a person.", no_args_is_help=True)
@@ -50,3 +51,4 @@ def arithmetic(
 
 label_app.command()(likelihood)
 label_app.command()(equivalence)
+label_app.command()(llm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
     from judge_decoding.court.labels.progress import Progress
+    from judge_decoding.court.labels.rollouts import Rollouts
     from judge_decoding.decoding.decoder import JudgeDecoder
 
 PILOT = 2
@@ -63,7 +63,7 @@ def likelihood(
     from judge_decoding.rules.exact import Exact
 
     config = LikelihoodConfig(threshold, suffix, batch_size)
-    decoder = _decoder(target, draft, dtype)
+    decoder = load_decoder(target, draft, dtype)
     texts: dict[str, list[Case]] = {}
     for case in cases:
         texts.setdefault(case.question, []).append(Case(question=case.question, answer=case.answer, ended=False))
@@ -85,7 +85,7 @@ def likelihood(
                     spent += forwards
                 done(question, found, spent)
 
-    made = _run(list(texts), label, progress, yes=yes)
+    made = run(list(texts), label, progress, yes=yes)
     scores = sorted(case.score for case in made if case.score is not None)
     told = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
     typer.echo(f"Scores: {told}.")
@@ -99,6 +99,13 @@ def equivalence(
     result: Annotated[
         str, typer.Option(help="What must stay the same: number, choice, text, regex:PATTERN or module:function.")
     ] = "number",
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="The target's name at the endpoint OPENAI_BASE_URL (vLLM, SGLang): it answers there, and only its "
+            "tokenizer is loaded here."
+        ),
+    ] = None,
     max_new_tokens: _Tokens = 256,
     batch_size: _Batch = 8,
     yes: _Yes = False,
@@ -117,24 +124,46 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
+    if endpoint is None:
+        label = by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size)
+    else:
+        from judge_decoding.court.endpoint import PREFIX, Endpoint
+        from judge_decoding.court.labels.rollouts import endpoint_rollouts
+
+        far = Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size)
+        decoder = _draft_with_tokenizer_of(target, draft, dtype)
+        label = by_equivalence(decoder, function, max_new_tokens, batch_size, endpoint_rollouts(far))
+    run(texts, label, progress, yes=yes)
+
+
+def by_equivalence(
+    decoder: JudgeDecoder,
+    result: Callable[[str], str | None],
+    max_new_tokens: int,
+    batch_size: int,
+    rollouts: Rollouts | None = None,
+) -> Labeller:
+    """Labels by AutoJudge's search."""
     from judge_decoding.court.labels.equivalence import label_by_equivalence
 
-    decoder = _decoder(target, draft, dtype)
-
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
-        label_by_equivalence(decoder, todo, function, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done)
+        label_by_equivalence(
+            decoder, todo, result, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done, rollouts=rollouts
+        )
 
-    _run(texts, label, progress, yes=yes)
+    return label
 
 
-def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool) -> list[Case]:
-    """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest."""
+def run(
+    questions: list[str], label: Labeller, progress: Progress, *, yes: bool, more: Callable[[], str] = str
+) -> list[Case]:
+    """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest.
+
+    ``more`` gives what is to be told of the cost besides.
+    """
     import time
 
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.cli.court_files import agree, bar
 
     todo = [question for question in questions if question not in progress.done]
     if len(todo) < len(questions):
@@ -151,22 +180,16 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
     rest = todo[PILOT:]
     if rest:
         scale = len(rest) / PILOT
-        typer.echo(
+        cost = (
             f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
-            f"{scale * spent[0]:,.0f} target forwards and at most {_duration(scale * (time.perf_counter() - begin))}.",
-            err=True,
+            f"{scale * spent[0]:,.0f} target forwards and at most {duration(scale * (time.perf_counter() - begin))}."
         )
-        if not yes:
-            if not sys.stdin.isatty():
-                raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
-            typer.confirm("Go on?", abort=True, err=True)
-        notes = Console(stderr=True)
-        with Bar(console=notes, transient=True, disable=not notes.is_terminal) as bar:
-            task = bar.add_task("labelling", total=len(rest))
+        agree(cost + more(), yes=yes)
+        with bar("labelling", len(rest)) as advance:
 
             def tell(question: str, cases: list[Case], forwards: int) -> None:
                 count(question, cases, forwards)
-                bar.advance(task)
+                advance()
 
             label(rest, tell)
     cases = progress.finish()
@@ -174,12 +197,13 @@ def _run(questions: list[str], label: Labeller, progress: Progress, *, yes: bool
     labels = sum(len(case.judged or ()) for case in cases)
     typer.echo(
         f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}; "
-        f"{spent[0]:,} target forwards in {_duration(time.perf_counter() - begin)} now."
+        f"{spent[0]:,} target forwards in {duration(time.perf_counter() - begin)} now."
     )
     return cases
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words."""
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 
@@ -189,9 +213,11 @@ def _check(output: Path) -> None:
     check_outputs(output, output.with_name(output.name + ".part"))
 
 
-def _decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
-    from judge_decoding.cli.models import check_dtype, embedded, usual_device
+def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+    """The pair; 'reference' is the embedded one."""
+    from judge_decoding.cli.models import check_dtype, embedded
     from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
     check_dtype(dtype)
@@ -199,3 +225,20 @@ def _decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
     small = embedded(draft or target, "draft")
     return JudgeDecoder.from_pretrained(embedded(target, "target"), small, dtype=dtype, device=usual_device())
+
+
+def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+    """What is needed here of a pair whose target is elsewhere."""
+    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
+    from judge_decoding.errors import JudgeDecodingError
+
+    check_dtype(dtype)
+    if draft is None and target != "reference":
+        raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
+    small = embedded(draft or target, "draft")
+    tokenizer = load_tokenizer(embedded(target, "target"))
+    check_same_vocabulary(tokenizer, load_tokenizer(small))
+    model = load_model(small, dtype=dtype, device=usual_device())
+    return JudgeDecoder(model, tokenizer, model)

@@ -44,11 +44,17 @@ def generate(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write text, rounds and figures here.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write text, rounds, probabilities and figures here, for `report`.")
+    ] = None,
+    with_target: Annotated[
+        bool, typer.Option("--with-target", help="With --json: the target's own answer too, to compare with.")
+    ] = False,
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding import files
-    from judge_decoding.cli.models import check_dtype, embedded, usual_device
+    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
     if json is not None:
@@ -59,11 +65,14 @@ def generate(
     check_dtype(dtype)
     if rule is not None and threshold is not None:
         raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
+    if with_target and json is None:
+        raise JudgeDecodingError("--with-target puts the target's own answer into the file of --json; name one.")
 
     import time
 
     from rich.console import Console
 
+    from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
     from judge_decoding.decoding.drafting import PromptLookup
     from judge_decoding.decoding.guards import parse_guard
@@ -71,6 +80,8 @@ def generate(
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.report.recording import record, told_threshold
+    from judge_decoding.report.samples import write_samples
     from judge_decoding.report.terminal import legend, token_text
     from judge_decoding.rules import parse_rule
 
@@ -82,6 +93,7 @@ def generate(
     )
     if target == "reference":
         draft, judge = draft or target, judge or target
+    names = {"target": target, "draft": draft or "", "judge": judge or ""}
     target, draft, judge = embedded(target, "target"), embedded(draft, "draft"), embedded(judge, "judge")
     if rule is not None:  # what is wrong with it shows before the models are loaded
         parse_rule(rule, JudgeHead.from_pretrained(judge) if judge is not None else None)
@@ -100,10 +112,11 @@ def generate(
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
+    decides = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, threshold)
+    asked = messages if use_chat else text
     chunks = decoder.stream(
-        messages if use_chat else text, max_new_tokens,
-        threshold=threshold, rule=parse_rule(rule, decoder.judge) if rule else None, sampling=sampling,
-        draft_length=POLICIES[draft_length], guards=guards, stop=stop or (),
+        asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_length], guards=guards,
+        stop=stop or (), details=json is not None,
     )  # fmt: skip
     console = Console(soft_wrap=True)
     written: list[Chunk] = []
@@ -118,6 +131,7 @@ def generate(
                 console.print(token_text(piece, cause, marks=False), end="")
     seconds = time.perf_counter() - begin
     stats = Stats.of(chunk.round for chunk in written)
+    distance = next(iter(stats.distances), None)
     if plain:
         sys.stdout.write("\n")
     else:
@@ -130,22 +144,29 @@ def generate(
             style="dim",
             highlight=False,
         )
-    if json is not None:
-        files.write_json(
-            json,
-            {
-                "text": "".join(chunk.text for chunk in written),
-                "seconds": seconds,
-                "stats": stats.to_dict(),
-                "rounds": [
-                    {
-                        "token_ids": chunk.round.token_ids,
-                        "pieces": chunk.pieces,
-                        "causes": chunk.round.causes,
-                        "scores": chunk.round.scores,
-                        "draft_ids": chunk.round.draft_ids,
-                    }
-                    for chunk in written
-                ],
-            },
+    if distance is not None and distance > 1 and not decides.is_lossless:
+        notes.print(
+            f"The prompt looks unlike the questions the judge was trained on (distance {distance:.2f}; 95% of them are "
+            "below 1), so its accuracy may not hold here: measure it on such prompts, or decode with --threshold 1.",
+            highlight=False,
+            soft_wrap=True,
         )
+    if json is not None:
+        about: dict[str, object] = {
+            **names,
+            "temperature": temperature,
+            "seed": seed,
+            "seconds": seconds,
+            "distance": distance,
+        }
+        if with_target:
+            alone = JudgeDecoder(decoder.target, decoder.tokenizer)
+            with notes.status("the target's own answer"):
+                own = alone.generate(asked, max_new_tokens, sampling=sampling, stop=stop or ())
+            about |= {
+                "target_text": own.text, "target_tokens": len(own.token_ids), "target_seconds": own.seconds
+            }  # fmt: skip
+        rounds, pieces = [c.round for c in written], [piece for c in written for piece in c.pieces]
+        threshold = told_threshold(decides, guards)
+        sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
+        write_samples(json, [sample])

@@ -35,24 +35,37 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
     from rich.table import Table
     from rich.text import Text
 
-    draft = config.draft
+    draft, known = config.draft, config.familiarity
     rows = {
         "head": str(place),
         "target": _model(config.target),
         **({"draft": _model(draft)} if draft else {}),
         **({"fits": f"yes, {fits}"} if fits else {}),
-        "reads": f"last hidden state{' of both' if draft else ''}, {config.norm} the final norm; gives the probability "
-        f"of {config.polarity}",
+        "reads": f"{_place(config)}; gives the probability of {config.polarity}",
         "threshold": f"{config.threshold:.4g}",
         "draft length": str(config.num_draft_tokens or "not tuned"),
         "labels": config.labels,
         "data": ", ".join(f"{k} {v}" for k, v in config.data.items()),
-        **{k.replace("_", " "): f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in config.calibration.items()},
+        "knows its questions": f"from {known.questions} of them"
+        if known
+        else "no: tells no distance of a prompt to them",
+        **{
+            name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
+            for name, value in config.calibration.items()
+            # Curves and tables are in the card, and in what --json prints.
+            if value is not None and not isinstance(value, list | dict)
+        },
     }
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
+
+
+def _place(config: JudgeHeadConfig) -> str:
+    if config.layer < -1:
+        return f"hidden state behind layer {config.layer}{', and the last of the draft' if config.draft else ''}"
+    return f"last hidden state{' of both' if config.draft else ''}, {config.norm} the final norm"
 
 
 def _model(info: TargetInfo) -> str:

@@ -10,8 +10,10 @@ import typer
 
 from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
+from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
+from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
 from judge_decoding.cli.score import score
 from judge_decoding.cli.train import train
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(generate)
+app.command()(fit)
+app.command()(report)
 app.command()(score)
 app.command()(train)
 app.command()(info)

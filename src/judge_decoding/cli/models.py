@@ -21,13 +21,6 @@ def check_dtype(dtype: str) -> None:
         raise JudgeDecodingError(f"dtype is {dtype}; it must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
 
 
-def usual_device() -> str:
-    """A GPU if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def embedded(name: Name, role: str) -> Name:
     """A model's name or folder; 'reference' is the embedded one of this role: target, draft or judge."""
     from judge_decoding.reference import pair

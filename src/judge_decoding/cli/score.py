@@ -47,7 +47,8 @@ def score(
     They can be by people or by a strong model: would this help your workload? There need be no draft model yet.
     """
     from judge_decoding.cli.court_files import check_outputs
-    from judge_decoding.cli.models import check_dtype, embedded, usual_device
+    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.decoding.loading import usual_device
     from judge_decoding.evaluation.texts import Form
 
     check_outputs(html)

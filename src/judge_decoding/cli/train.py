@@ -3,66 +3,196 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from judge_decoding.evaluation.thresholds import Task
+    from judge_decoding.judge.calibration import Aim
+    from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.judge.training import Progress
 
 
 def train(
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder.")],
-    cases: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of labelled answers.")],
+    cases: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL) of labelled answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the head.")],
-    draft: Annotated[
-        str | None,
-        typer.Option(help="Draft model, for a judge that reads its hidden states too and works with it only."),
-    ] = None,
-    norm: Annotated[str, typer.Option(help="Hidden states before or after the target's final norm.")] = "before",
+    labels: Annotated[
+        str,
+        typer.Option(help="Which tokens are wrong: the first of the first error (error), all in an error (span), all "
+                     "from the first error on (from_error)."),
+    ] = "span",
     after_error: Annotated[
-        str, typer.Option(help="What tokens after the first error count as: correct, ignore or wrong.")
-    ] = "wrong",
-    recall: Annotated[float, typer.Option(help="Share of wrong tokens the threshold must reject.")] = 0.95,
-    seed: Annotated[int, typer.Option(help="Of the held-out questions.")] = 0,
+        str, typer.Option(help="What the other tokens behind the first error count as: ignore or correct.")
+    ] = "ignore",
+    class_weights: Annotated[
+        str, typer.Option(help="balanced: correct and wrong tokens weigh the same in sum; none: every token does.")
+    ] = "balanced",
+    wrong_weight: Annotated[float, typer.Option(help="A factor on the weight of wrong tokens.")] = 1.0,
+    norm: Annotated[
+        str, typer.Option(help="Hidden states before or after the target's final norm, or both compared.")
+    ] = "after",
+    layers: Annotated[
+        str, typer.Option(help="Layers to read, from the end, such as '-1 -4 -8'; several are compared.")
+    ] = "-1",
+    l2: Annotated[str, typer.Option(help="Weight decays to try.")] = "1e-4 1e-3 1e-2 1e-1 1",
+    folds: Annotated[int, typer.Option(help="Of the cross-validation over questions.")] = 5,
+    aim: Annotated[
+        str,
+        typer.Option(help="What the threshold is chosen by: keep=0.95 (of the correct tokens), catch=0.9 (of the wrong "
+                     "ones), or accuracy=1 (points lost at most on --calibrate-on)."),
+    ] = "catch=0.95",
+    calibrate_on: Annotated[
+        Path | None, typer.Option(help="JSONL with question and reference in each line, for --aim accuracy.")
+    ] = None,
+    result: Annotated[
+        str, typer.Option(help="What makes an answer right: number, choice, text, regex:PATTERN or module:function.")
+    ] = "number",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of an answer to --calibrate-on.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers to --calibrate-on that share forwards.")] = 8,
+    draft: Annotated[
+        str | None, typer.Option(help="Draft model, for --draft-states, and to decode --calibrate-on with.")
+    ] = None,
+    draft_states: Annotated[
+        bool, typer.Option("--draft-states", help="The judge reads the draft's states too, and works with it only.")
+    ] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Compare with the target's log-probability and rank; several places are.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for hidden states; by default in the user's cache directory.")
+    ] = None,
+    plots: Annotated[
+        bool | None,
+        typer.Option("--plots/--no-plots", help="Draw reliability and ROC; by default if matplotlib is there."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
+    from judge_decoding.cli.court_files import bars
+    from judge_decoding.cli.models import check_dtype
     from judge_decoding.court.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.files import check_writable
 
-    for name, value, allowed in (
-        ("norm", norm, ("before", "after")),
-        ("after-error", after_error, ("correct", "ignore", "wrong")),
-        ("dtype", dtype, ("auto", "float32", "bfloat16", "float16")),
-    ):
-        if value not in allowed:
-            raise JudgeDecodingError(f"--{name} is {value}; it must be one of {', '.join(allowed)}.")
+    check_dtype(dtype)
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {output}: it is a file; name a folder.")
     check_writable(output / "config.json")
-    data = read_cases(cases)
+    everything = [case for path in cases for case in read_cases(path)]
+    data = [case for case in everything if case.located]
+    if len(data) < len(everything):
+        typer.secho(
+            f"Left out: {len(everything) - len(data)} answers that are known to be wrong, but not where.",
+            err=True, fg=typer.colors.YELLOW,
+        )  # fmt: skip
 
-    import torch
     from rich.console import Console
-    from rich.progress import Progress
 
-    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
-    from judge_decoding.judge.training import TrainingConfig, train_head
+    from judge_decoding.cli.train_report import report
+    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
+    from judge_decoding.judge.cache import default_folder
+    from judge_decoding.judge.calibration import Aim
+    from judge_decoding.judge.config import TrainingConfig
+    from judge_decoding.judge.training import train_head
+    from judge_decoding.report.head_pictures import can_draw, head_pictures
 
-    config = TrainingConfig(norm=norm, after_error=after_error, recall=recall, seed=seed)  # type: ignore[arg-type]  # checked above
+    goal = Aim.parse(aim)
+    by_task = goal.kind == "accuracy"
+    config = TrainingConfig(
+        labels=labels, after_error=after_error, norm=norm, layers=_numbers("layers", layers, int),  # type: ignore[arg-type]  # checked there
+        class_weights=class_weights, wrong_weight=wrong_weight, l2=_numbers("l2", l2, float), folds=folds,  # type: ignore[arg-type]
+        baseline=baseline, seed=seed, **({} if by_task else {"aim": aim}),
+    )  # fmt: skip
+    if plots and not can_draw():
+        raise JudgeDecodingError(
+            "--plots needs matplotlib; install it with: pip install 'judge-decoding[eval]', or leave it out."
+        )
+    if draft_states and draft is None:
+        raise JudgeDecodingError("--draft-states needs the draft model; give it with --draft.")
+    if draft is not None and not (draft_states or by_task):
+        raise JudgeDecodingError(
+            "--draft is given, and nothing needs it; add --draft-states for a judge that reads the draft's hidden "
+            "states, or --aim accuracy=1 --calibrate-on QUESTIONS."
+        )
+    task = _task(goal, calibrate_on, result, draft, data)
     notes = Console(stderr=True)
     with notes.status("loading the models"):
         tokenizer = load_tokenizer(target)
         if draft is not None:
             check_same_vocabulary(tokenizer, load_tokenizer(draft))
-        place = "cuda" if torch.cuda.is_available() else "cpu"
+        place = usual_device()
         model = load_model(target, dtype=dtype, device=place)
         small = None if draft is None else load_model(draft, dtype=dtype, device=place)
-    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        task = bar.add_task("reading the answers", total=len(data) * (1 if small is None else 2))
-        head = train_head(model, tokenizer, data, config, draft=small, progress=lambda count: bar.advance(task, count))
-    head.save_pretrained(output)
+    with bars() as tell:
+        head = train_head(
+            model, tokenizer, data, config,
+            draft=small if draft_states else None, cache=cache or default_folder(), progress=tell,
+        )  # fmt: skip
+        if task is not None and small is not None:
+            _calibrate(head, goal, task, (model, tokenizer, small), max_new_tokens, batch_size, output, tell)
+    draw = can_draw() if plots is None else plots
+    head.save_pretrained(output, head_pictures(head.config) if draw else None)
+    report(head.config, output, json=json)
 
-    from judge_decoding.cli.info import describe
 
-    describe(head.config, output, json=json)
+def _numbers(name: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
+    """The numbers of a list such as ``-1 -4`` or ``-1,-4``."""
+    from judge_decoding.errors import JudgeDecodingError
+
+    try:
+        return tuple(kind(part) for part in text.replace(",", " ").split())
+    except ValueError as error:
+        raise JudgeDecodingError(f"--{name} is {text!r}; it must be numbers with spaces between.") from error
+
+
+def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, data: list[Any]) -> Task | None:
+    """The calibration task, for an aim that is about one.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, its questions are trained on, or something is missing or too much.
+    """
+    from judge_decoding.court.results import result_function
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.evaluation.thresholds import Task, check_disjoint, read_questions
+
+    if goal.kind != "accuracy":
+        if questions is not None:
+            raise JudgeDecodingError(f"--calibrate-on is for --aim accuracy=POINTS, and the aim is {goal}; change one.")
+        return None
+    if questions is None or draft is None:
+        raise JudgeDecodingError(f"The aim {goal} is measured by decoding; give --draft and --calibrate-on.")
+    task = Task.of(read_questions(questions), result_function(result))
+    check_disjoint(task, data)
+    return task
+
+
+def _calibrate(
+    head: JudgeHead,
+    goal: Aim,
+    task: Task,
+    models: tuple[PreTrainedModel, PreTrainedTokenizerBase, PreTrainedModel],
+    max_new_tokens: int,
+    batch_size: int,
+    output: Path,
+    tell: Progress,
+) -> None:
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate
+
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(task.prompts))
+
+    calibrate(
+        JudgeDecoder(*models, head), head, task, goal.value,
+        max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from judge_decoding.errors import JudgeDecodingError
 
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 def last_number(answer: str) -> str | None:

@@ -31,8 +31,7 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
         raise JudgeDecodingError(f"The shares are {given or 'missing'}; they must be above 0 and sum to 1.")
     parts: dict[str, list[Case]] = {name: [] for name in shares}
     for case in cases:
-        digest = hashlib.sha256(f"{seed} {same_question(case.question)}".encode()).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64
+        place = place_of(case.question, seed)
         # The last part takes what rounding leaves.
         ends = zip(shares, accumulate(shares.values()), strict=True)
         parts[next((name for name, end in ends if place < end), list(shares)[-1])].append(case)
@@ -43,6 +42,12 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
             "give it a larger share, add cases, or take another seed."
         )
     return parts
+
+
+def place_of(question: str, seed: int = 0) -> float:
+    """Where a question stands between 0 and 1, by a hash of its text, case and space apart."""
+    digest = hashlib.sha256(f"{seed} {same_question(question)}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 @dataclass(frozen=True, slots=True)

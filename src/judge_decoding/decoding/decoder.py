@@ -52,6 +52,8 @@ class Options(TypedDict, total=False):
         guards: where no token may be rescued.
         logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
         for_training: the answer is to be training data of another model; refused with a lossy rule.
+        details: tell probabilities, rank, entropy and the target's alternatives of every draft token
+            (`Round.details`). It changes no token and costs a little time.
     """
 
     threshold: float | None
@@ -65,6 +67,7 @@ class Options(TypedDict, total=False):
     guards: Sequence[Guard]
     logprobs: bool
     for_training: bool
+    details: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +85,33 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A finished answer."""
+    """A finished answer. ``pieces`` are the texts of the tokens; joined, they are the text."""
 
     text: str
     token_ids: tuple[int, ...]
     rounds: tuple[Round, ...]
     seconds: float
     stats: Stats = field(repr=False)
+    pieces: tuple[str, ...] = field(repr=False)
+
+    @property
+    def distance(self) -> float | None:
+        """How unlike the questions the judge was trained on the prompt is; above 1 it is unlike 95% of them.
+
+        None without a judge, or with one that does not know.
+        """
+        return next((event.distance for event in self.rounds if event.distance is not None), None)
 
     @property
     def tokens_per_second(self) -> float:
         """New tokens per second, reading the prompt included."""
         return len(self.token_ids) / self.seconds if self.seconds else 0.0
+
+    def _repr_html_(self) -> str:
+        """How notebooks show it: each token by why it was kept."""
+        from judge_decoding.report.fragment import answer_fragment
+
+        return answer_fragment(self.pieces, self.rounds)
 
 
 class JudgeDecoder:
@@ -282,6 +300,7 @@ class JudgeDecoder:
             guards=check_guards(options.get("guards", ()), self._bare_ids),
             stop=StopStrings([strings] if isinstance(strings, str) else strings, self.tokenizer) if strings else None,
             logprobs=options.get("logprobs", False),
+            details=options.get("details", False),
         )  # fmt: skip
 
     def _bare_ids(self, text: str) -> list[int]:
@@ -290,7 +309,8 @@ class JudgeDecoder:
 
     def _finished(self, rounds: Sequence[Round], seconds: float) -> Generation:
         ids = tuple(token for event in rounds for token in event.token_ids)
-        return Generation("".join(pieces(self.tokenizer, ids)), ids, tuple(rounds), seconds, Stats.of(rounds))
+        texts = tuple(pieces(self.tokenizer, ids))
+        return Generation("".join(texts), ids, tuple(rounds), seconds, Stats.of(rounds), texts)
 
     @property
     def end_ids(self) -> frozenset[int]:

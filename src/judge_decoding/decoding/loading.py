@@ -17,6 +17,11 @@ from judge_decoding.decoding.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError
 
 
+def usual_device() -> str:
+    """Where a model goes if nobody says: a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_model(name_or_path: str, *, device: str | None = None, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
     """Load a causal LM in evaluation mode, from safetensors only.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.details import details_of
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
@@ -40,6 +41,7 @@ class Request:
         guards: where no token may be rescued.
         stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
         logprobs: tell the target's log-probability of every kept token.
+        details: tell what is known about every draft token (`Round.details`).
     """
 
     prompt_ids: Tensor
@@ -51,6 +53,7 @@ class Request:
     guards: Sequence[Guard] = ()
     stop: Callable[[Sequence[int]], int | None] | None = None
     logprobs: bool = False
+    details: bool = False
 
 
 class Row:
@@ -67,9 +70,17 @@ class Row:
         rule, length = self.request.rule, self.request.length
         return Ask(
             self.number, self.ids, max(min(length.next(), self.left - 1), 0), self.request.sampler,
-            stop_below=length.stop_below, distribution=rule.needs_draft_probs,
+            stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
+
+    def distance(self, states: Mapping[tuple[Norm, int], Tensor]) -> Tensor | None:
+        """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device.
+
+        ``states`` [H] are those at the last kept token, which is the prompt's last one then.
+        """
+        rule, first = self.request.rule, len(self.ids) == len(self.request.prompt_ids)
+        return rule.distance(states[rule.place]) if first and rule.place and states else None
 
     def take(self, event: Round) -> Round:
         """Go on after ``event``; it may end earlier than it did."""
@@ -102,9 +113,9 @@ def decode(
 
 def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     lm, watch = CachedLM(target, len(rows)), Stopwatch(target.device)
-    norms = {row.request.rule.norm for row in rows if row.request.rule.norm} if drafter else set()
+    places = {place for row in rows if (place := row.request.rule.place)} if drafter else set()
     with ExitStack() as stack:
-        taps = {norm: stack.enter_context(HiddenTap(target, norm)) for norm in norms}
+        taps = {place: stack.enter_context(HiddenTap(target, *place)) for place in places}
         if any(len(row.ids) > 1 for row in rows):
             lm.read([row.ids[:-1] for row in rows], [0] * len(rows))
             if drafter is not None:
@@ -127,8 +138,11 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
             events = []
             for i, row in enumerate(rows):
                 # Position 0 of the forward read the last kept token; draft token i was read at position i + 1.
-                states = {norm: tap.states[i, 1 : counts[i]] for norm, tap in taps.items()}
-                events.append(verify(row, drafts[i], logits[i], states))
+                states = {place: tap.states[i, 1 : counts[i]] for place, tap in taps.items()}
+                distance = row.distance({place: tap.states[i, 0] for place, tap in taps.items()})
+                event = verify(row, drafts[i], logits[i], states)
+                # Read behind the one synchronisation of the round, so that nothing more waits for the device.
+                events.append(event if distance is None else replace(event, distance=float(distance)))
             watch.lap("rule")
             seconds = watch.seconds()
             for row, event in zip(rows, events, strict=True):
@@ -141,20 +155,23 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
                 lm.rewind_to([len(row.ids) - 1 for row in rows])
 
 
-def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]) -> Round:
+def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, int], Tensor]) -> Round:
     """Keep the longest accepted prefix of the draft and one token of the target after it.
 
-    ``logits`` are the target's [M+1, V], ``states`` its last hidden states at the draft tokens [M, H].
+    ``logits`` are the target's [M+1, V], ``states`` its hidden states at the draft tokens [M, H], by norm and layer.
     """
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
-    hidden = states[rule.norm] if rule.norm and count else None
     ids = torch.cat((row.ids, draft.ids))[None]
+    hidden = states[rule.place] if rule.place and count else None
+    # What only the details asked for is hidden from rules and guards, so that details change no token.
+    asked = rule.needs_draft_probs or request.length.stop_below or not request.details
+    seen = draft.distribution if asked else None
     evidence = Evidence(
         draft_ids=draft.ids[None],
         target_logits=sampler.process(ids, logits[None]),
         draft_probs=None if draft.probs is None else draft.probs[None],
-        draft_distribution=None if draft.distribution is None else draft.distribution[None],
+        draft_distribution=None if seen is None else seen[None],
         # A target over several devices has its last layer on another one than its input and output.
         hidden=None if hidden is None else hidden[None].to(logits.device),
         draft_hidden=None if draft.hidden is None else draft.hidden[None],
@@ -202,4 +219,5 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[Norm, Tensor]
         stopped=end is not None and end <= cut,
         rescuers=tuple(rescuers[:cut]),
         logprobs=logprobs,
+        details=details_of(evidence, agreed, draft) if request.details else None,
     )

@@ -18,6 +18,7 @@ from judge_decoding.errors import JudgeDecodingError
 Norm = Literal["before", "after"]
 """Where a hidden state is taken: before or after the model's final norm."""
 
+_LAYERS = ("layers", "h", "blocks")
 _FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "embedding_norm")
 
 
@@ -38,21 +39,62 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     )
 
 
-class HiddenTap:
-    """Catches the last hidden states of each forward of ``model`` while it is open.
+def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The layer number ``layer`` of a model's decoder, counted from the end: -1 is the last.
 
-    The states are taken at the final norm, so they are there for every position whatever
-    ``logits_to_keep`` says, and cost nothing. ``states`` is [B, T, H] in the model's dtype.
+    Raises:
+        JudgeDecodingError: there is no such layer, or the decoder keeps its layers under no known name.
+    """
+    decoder = model.get_decoder()
+    layers = next((found for name in _LAYERS if isinstance(found := getattr(decoder, name, None), nn.ModuleList)), None)
+    if layers is None:
+        raise JudgeDecodingError(
+            f"{type(model).__name__} keeps its layers under no known name ({', '.join(_LAYERS)}); read its last layer."
+        )
+    if not -len(layers) <= layer <= -1:
+        raise JudgeDecodingError(
+            f"layer is {layer}, and {type(model).__name__} has {len(layers)} layers; it must be from -{len(layers)} "
+            "to -1, the last."
+        )
+    return layers[layer]
+
+
+def check_place(norm: Norm, layer: int) -> None:
+    """Check that hidden states can be taken there.
+
+    Raises:
+        JudgeDecodingError: the layer is not counted from the end, or no norm follows it.
+    """
+    if layer > -1:
+        raise JudgeDecodingError(f"layer is {layer}; it must be -1, the last, or below.")
+    if layer < -1 and norm != "before":
+        raise JudgeDecodingError(
+            f"norm is {norm} at layer {layer}; the final norm follows the last layer only, so it must be before."
+        )
+
+
+class HiddenTap:
+    """Catches the hidden states of one place in each forward of ``model`` while it is open.
+
+    Those of the last layer are taken at the final norm, those of a lower one (``layer`` < -1) are its output. They are
+    there for every position whatever ``logits_to_keep`` says, and cost nothing. ``states`` is [B, T, H] in the model's
+    dtype.
+
+    Raises:
+        JudgeDecodingError: the model has no such place.
     """
 
-    def __init__(self, model: PreTrainedModel, norm: Norm) -> None:
-        self._module, self._norm = final_norm(model), norm
+    def __init__(self, model: PreTrainedModel, norm: Norm, layer: int = -1) -> None:
+        check_place(norm, layer)
+        self._module = final_norm(model) if layer == -1 else decoder_layer(model, layer)
+        self._input = norm == "before" and layer == -1
         self._states: Tensor | None = None
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> Self:
-        def catch(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._states = inputs[0] if self._norm == "before" else output
+        def catch(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            found = inputs if self._input else output
+            self._states = found if isinstance(found, Tensor) else found[0]
 
         self._hook = self._module.register_forward_hook(catch)
         return self

@@ -36,6 +36,27 @@ class Seconds(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenDetails:
+    """What target and draft thought of one draft token, whatever the rule's verdict.
+
+    Attributes:
+        agreed: standard verification keeps it, taken by itself.
+        target_prob: the target's probability of it, logits processors applied.
+        draft_prob: the draft's probability of it; None for a drafter that has none.
+        rank: how many tokens the target prefers to it, 0 for its own choice; None if logits processors forbid it.
+        entropy: entropy, in nats, of the target's distribution there.
+        alternatives: the target's most probable tokens there and their probabilities, the best first.
+    """
+
+    agreed: bool
+    target_prob: float
+    draft_prob: float | None
+    rank: int | None
+    entropy: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One draft and its verification: the event that streaming, statistics and reports are made of.
 
@@ -49,6 +70,9 @@ class Round:
         stopped: an end token was kept, or a stopping condition met; nothing follows.
         rescuers: the name of the rule that rescued each kept token, "" for tokens that were not rescued.
         logprobs: the target's log-probability of each kept token, where asked for.
+        distance: how unlike the questions the judge was trained on the prompt is, told with the first round; above 1 it
+            is unlike 95% of them. None with the others, and where it is not known.
+        details: what is known about each of the M draft tokens, where asked for.
         seconds: where the round's time went.
     """
 
@@ -60,6 +84,8 @@ class Round:
     stopped: bool = False
     rescuers: tuple[str, ...] = ()
     logprobs: tuple[float, ...] | None = None
+    distance: float | None = None
+    details: tuple[TokenDetails, ...] | None = None
     seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @property
@@ -77,7 +103,10 @@ class Round:
 
 @dataclass(slots=True)
 class Stats:
-    """Counts over rounds. Nothing after an end token is counted, and the prefill is no target forward."""
+    """Counts over rounds. Nothing after an end token is counted, and the prefill is no target forward.
+
+    ``distances`` has one number for each request whose distance to the judge's training questions is known.
+    """
 
     rounds: int = 0
     drafted: int = 0
@@ -85,6 +114,7 @@ class Stats:
     causes: Counter[Cause] = field(default_factory=Counter)
     accepted_lengths: Counter[int] = field(default_factory=Counter)
     rescuers: Counter[str] = field(default_factory=Counter)
+    distances: list[float] = field(default_factory=list)
     seconds: Seconds = field(default_factory=Seconds, compare=False)
 
     @classmethod
@@ -103,6 +133,8 @@ class Stats:
         self.causes.update(event.causes)
         self.accepted_lengths[event.accepted] += 1
         self.rescuers.update(filter(None, event.rescuers))
+        if event.distance is not None:
+            self.distances.append(event.distance)
         self.seconds = self.seconds.plus(event.seconds)
 
     def merge(self, other: Stats) -> None:
@@ -113,6 +145,7 @@ class Stats:
         self.causes.update(other.causes)
         self.accepted_lengths.update(other.accepted_lengths)
         self.rescuers.update(other.rescuers)
+        self.distances += other.distances
         self.seconds = self.seconds.plus(other.seconds)
 
     @property
@@ -130,6 +163,11 @@ class Stats:
         """Tokens per target forward, correction and bonus included; 1.00 is plain decoding."""
         return self.tokens / self.rounds if self.rounds else 0.0
 
+    @property
+    def unlike_training(self) -> int:
+        """Requests whose prompt is unlike 95% of the questions the judge was trained on."""
+        return sum(distance > 1 for distance in self.distances)
+
     def to_dict(self) -> dict[str, object]:
         """The figures as plain JSON values."""
         return {
@@ -141,5 +179,7 @@ class Stats:
             "tokens_per_forward": self.tokens_per_forward,
             "accepted_lengths": {str(k): v for k, v in sorted(self.accepted_lengths.items())},
             "rescued_by": dict(sorted(self.rescuers.items())),
+            "prompts_measured": len(self.distances),
+            "prompts_unlike_training": self.unlike_training,
             "seconds": self.seconds._asdict(),
         }

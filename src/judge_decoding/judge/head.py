@@ -1,23 +1,25 @@
-"""The judge head: one linear layer on the target's last hidden state, and its files."""
+"""The judge head: one linear layer on the target's hidden state, and its files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Norm, final_norm
+from judge_decoding.decoding.models import Norm, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
-from judge_decoding.judge.card import model_card
+from judge_decoding.judge.card import PICTURES, model_card
+from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 # What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
@@ -68,7 +70,8 @@ class JudgeHeadConfig(BaseModel):
     target: TargetInfo
     draft: TargetInfo | None = None
     """The draft model whose hidden states the head reads too; None for a head on the target alone."""
-    layer: Literal[-1] = -1
+    layer: int = -1
+    """The target's layer whose states are read, counted from the end; the draft's are always its last."""
     norm: Norm = "before"
     polarity: Literal["correct"] = "correct"
     threshold: float = Field(default=0.5, ge=0, le=1)
@@ -76,7 +79,16 @@ class JudgeHeadConfig(BaseModel):
     num_draft_tokens: int | None = Field(default=None, gt=0)
     data: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
+    familiarity: FamiliarityConfig | None = None
+    """What the training questions look like in the target's hidden space; None if that is not known."""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _there_is_such_a_place(self) -> Self:
+        check_place(self.norm, self.layer)
+        if -self.layer > self.target.num_hidden_layers:
+            raise ValueError(f"layer is {self.layer}, and the target has {self.target.num_hidden_layers} layers")
+        return self
 
     @property
     def input_size(self) -> int:
@@ -91,9 +103,10 @@ def _fingerprint(model: PreTrainedModel) -> list[float]:
 
 
 class JudgeHead(nn.Module):
-    """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's last hidden state *at* it.
+    """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's hidden state *at* it.
 
-    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers. A head with
+    Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers, on the last
+    hidden state unless ``config.layer`` says another. A head with
     ``config.draft`` reads the draft model's state at the token, too: h is [draft's; target's], the features of
     AutoJudge (arXiv 2504.20039).
     """
@@ -102,7 +115,15 @@ class JudgeHead(nn.Module):
         super().__init__()
         self.config = config
         self.linear = nn.Linear(config.input_size, 1)
+        self.familiarity: Familiarity | None = None
+        if config.familiarity is not None:
+            self.familiarity = Familiarity(config.familiarity, config.target.hidden_size)
         self.requires_grad_(False)
+
+    def know(self, familiarity: Familiarity | None) -> None:
+        """Take in what the training questions look like; what the head says of tokens stays the same."""
+        self.familiarity = familiarity
+        self.config.familiarity = familiarity.config if familiarity else None
 
     def probability(self, hidden: Tensor, draft_hidden: Tensor | None = None) -> Tensor:
         """Probability of CORRECT [...] from the target's states [..., H] and, if read, the draft's [..., Hd].
@@ -137,11 +158,16 @@ class JudgeHead(nn.Module):
         if draft is not None and self.config.draft is not None:
             _check_same("draft", self.config.draft, draft)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, pictures: Mapping[str, str] | None = None) -> None:
         """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
 
         Beside them come a few lines of Python with which transformers' own ``generate`` decodes with this folder
         (``custom_generate``). Loading a head never runs them.
+
+        Args:
+            folder: where to.
+            pictures: SVGs for the card by file name, as `judge_decoding.report.head_pictures` draws them. Those of
+                another head that were there before are removed.
 
         Raises:
             JudgeDecodingError: the folder cannot be written.
@@ -153,7 +179,12 @@ class JudgeHead(nn.Module):
         with replacing(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
-        write_text(folder / CARD, model_card(self.config.model_dump()))
+        write_text(folder / CARD, model_card(self.config.model_dump(), pictures or ()))
+        for name in PICTURES:
+            if name in (pictures or {}):
+                write_text(folder / name, (pictures or {})[name])
+            else:
+                (folder / name).unlink(missing_ok=True)
         for name, text in CUSTOM_GENERATE.items():
             write_text(folder / name, text)
 
@@ -186,11 +217,14 @@ class JudgeHead(nn.Module):
             raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.") from error
         except (SafetensorError, RuntimeError, OSError) as error:
             raise JudgeDecodingError(
-                f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias; "
+                f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias"
+                f"{', and the statistics of the training questions' if config.familiarity else ''}; "
                 "save or fetch the head again."
             ) from error
         if not all(value.isfinite().all() for value in head.state_dict().values()):
             raise JudgeDecodingError(f"{folder / WEIGHTS} holds numbers that are not finite; train the head again.")
+        if head.familiarity is not None and not (head.familiarity.variances > 0).all():
+            raise JudgeDecodingError(f"{folder / WEIGHTS} holds variances that are not above 0; train the head again.")
         if target is not None:
             head.check_fits(target, draft)
         return head

@@ -6,151 +6,46 @@ token, binary cross-entropy weighted against the class imbalance, a few hundred 
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
-from judge_decoding.court.tokens import check_tokens
-from judge_decoding.decoding.models import Norm
-from judge_decoding.decoding.text import pieces
+from judge_decoding.court.summary import same_question
+from judge_decoding.decoding.models import decoder_layer
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.judge.calibration import auc, expected_calibration_error, threshold_for_recall
-from judge_decoding.judge.features import hidden_states
+from judge_decoding.judge.cache import FeatureCache
+from judge_decoding.judge.calibration import expected_calibration_error, reliability, roc
+from judge_decoding.judge.comparison import (
+    SHARES,
+    Candidate,
+    Tokens,
+    candidate,
+    doubts,
+    learning_curve,
+    measures,
+)
+from judge_decoding.judge.config import TrainingConfig
+from judge_decoding.judge.familiarity import Familiarity, question_examples
+from judge_decoding.judge.features import BASELINES, Column, Place
+from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode
 
-AfterError = Literal["correct", "ignore", "wrong"]
-"""What the tokens after the first error of an answer count as. The paper can be read as the first or the last."""
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, and how much of how much is."""
 
-IGNORED = -1
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """How a head is trained.
-
-    Attributes:
-        norm: take hidden states before or after the target's final norm.
-        after_error: label of the tokens after the error.
-        l2: weight decays to try on standardised features; the best on the held-out cases is taken.
-        holdout: share of the questions held out to choose ``l2`` and the threshold by.
-        recall: share of the held-out wrong tokens the threshold must reject.
-        seed: of the holdout.
-    """
-
-    norm: Norm = "before"
-    after_error: AfterError = "wrong"
-    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
-    holdout: float = 0.2
-    recall: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("norm", get_args(Norm)), ("after_error", get_args(AfterError))):
-            if getattr(self, name) not in allowed:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be one of {', '.join(allowed)}.")
-        if not 0 < self.holdout < 1:
-            raise JudgeDecodingError(f"holdout is {self.holdout}; it must be between 0 and 1.")
-        if not 0 < self.recall <= 1:
-            raise JudgeDecodingError(f"recall is {self.recall}; it must be above 0 and at most 1.")
-        if not self.l2 or min(self.l2) < 0:
-            raise JudgeDecodingError(f"l2 is {self.l2}; it must be one or more numbers of 0 or more.")
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A case as token ids; ``labels`` has 1 (correct), 0 (wrong) or -1 (not used) for every token."""
-
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
-
-
-def encode(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: AfterError) -> Example:
-    """Token ids and labels of a case: question tokens unused, a token that touches an error span wrong.
-
-    Where a case says which parts are judged, tokens that touch none of them are unused.
-    """
-    if case.token_ids is not None:
-        return _encode_ids(case, tokenizer, after_error)
-    text = case.question + case.answer
-    # A rendered chat has its begin token already, and is read as in decoding: with that one only.
-    begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
-    ids, start = list(encoding["input_ids"]), len(case.question)
-    labels = []
-    for begin, end in encoding["offset_mapping"]:
-        if end <= start or begin == end:  # of the question, or a special token without text
-            labels.append(IGNORED)
-        else:
-            labels.append(_label(begin - start, end - start, case, after_error))
-    if case.ended and tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
-        stop = len(case.answer)
-        labels.append(_label(stop, stop + 1, case, after_error))
-    return Example(tuple(ids), tuple(labels))
-
-
-def _encode_ids(case: Case, tokenizer: PreTrainedTokenizerBase, after_error: AfterError) -> Example:
-    """The same of a case that has its tokens; the answer is what its last tokens spell."""
-    check_tokens(case, tokenizer)
-    assert case.token_ids is not None
-    texts = pieces(tokenizer, case.token_ids)
-    begin, labels = len(case.answer) - len("".join(texts)), []
-    for text in texts:
-        end = begin + len(text)
-        labels.append(IGNORED if end <= 0 or begin == end else _label(begin, end, case, after_error))
-        begin = end
-    if case.ended and case.token_ids[-1:] == (tokenizer.eos_token_id,):
-        labels[-1] = _label(begin, begin + 1, case, after_error)
-    return Example(case.token_ids, tuple(labels))
-
-
-def _label(begin: int, end: int, case: Case, after_error: AfterError) -> int:
-    if case.judged is not None and not _touches(begin, end, case.judged):
-        return IGNORED
-    if _touches(begin, end, case.errors):
-        return 0
-    first = min((start for start, _ in case.errors), default=None)
-    if first is not None and begin > first:
-        return {"correct": 1, "ignore": IGNORED, "wrong": 0}[after_error]
-    return 1
-
-
-def _touches(begin: int, end: int, spans: Sequence[tuple[int, int]]) -> bool:
-    # An empty span at the end of the answer says that it should not have ended there.
-    return any(begin < max(stop, start + 1) and end > start for start, stop in spans)
-
-
-def fit_linear(features: Tensor, labels: Tensor, l2: float, *, steps: int = 200) -> tuple[Tensor, float]:
-    """Weighted logistic regression on ``features`` [N, H] and ``labels`` [N] of 0 and 1: weight [H] and bias.
-
-    Both classes weigh the same in sum. Features are standardised inside and the scaling folded into the result.
-    """
-    mean, scale = features.mean(0), features.std(0).clamp(min=1e-6)
-    x, y = (features - mean) / scale, labels.float()
-    share = y.mean()
-    sample_weight = torch.where(y > 0, 0.5 / share, 0.5 / (1 - share))
-    weight = torch.zeros(x.shape[1], requires_grad=True)
-    bias = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe", tolerance_grad=1e-6)
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = binary_cross_entropy_with_logits(x @ weight + bias, y, sample_weight) + l2 * weight.square().sum() / 2
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    folded = weight.detach() / scale
-    return folded, float(bias.detach() - folded @ mean)
+OUT_OF_FOLD = (
+    "each token's score is that of a fit on the other folds' questions; the weights in this folder are fitted on all"
+)
 
 
 def train_head(
@@ -160,26 +55,80 @@ def train_head(
     config: TrainingConfig | None = None,
     *,
     draft: PreTrainedModel | None = None,
-    progress: Callable[[int], None] | None = None,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> JudgeHead:
     """Train a judge head for ``target`` on labelled answers.
 
-    Held-out questions choose the weight decay and the threshold; the head is then fitted on all cases.
+    Cross-validation over questions chooses the weight decay, the place and the threshold, and gives all figures; the
+    head is then fitted on all cases. What makes it doubtful, as too little data, is in ``config.calibration`` of the
+    head under "warnings".
 
     Args:
         target: the frozen target model.
         tokenizer: its tokenizer, a fast one (character offsets are needed).
         cases: labelled answers, with and without errors.
         config: how to train.
-        draft: a draft model of the same vocabulary, for a head that reads its hidden states too (AutoJudge's
+        draft: a draft model of the same vocabulary, for a head that reads its last hidden states too (AutoJudge's
             features); such a head works with this draft only.
-        progress: told the number of cases as they are read, by each model.
+        cache: a folder for what the models say of the answers, so that they are read once for several trainings and a
+            stopped one goes on where it was. Without it a temporary folder is used.
+        progress: told what is being done.
 
     Raises:
-        JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, or a
-            tokenizer without offsets or for another model.
+        JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, a layer that is
+            not there, or a tokenizer without offsets or for another model.
     """
-    config = config or TrainingConfig()
+    config, tell = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
+    _check_cases(cases, tokenizer)
+    examples = [encode(case, tokenizer, config.labels, config.after_error) for case in cases]
+    models = {"target": target} if draft is None else {"draft": draft, "target": target}
+    for role, model in models.items():
+        _check_readable(role, model, examples)
+    places = config.places
+    for place in places:
+        if place.layer < -1:
+            decoder_layer(target, place.layer)
+    tokens, used = _tokens(cases, examples, config)
+    with _features(models, examples, used, config, cache, tell) as (load, target_states):
+        best, rows = _best(load, tokens, config, tell)
+        questions = target_states(question_examples(cases, examples, tokenizer), best.place)
+        features = load(best.place)
+        standardise(features)
+        tick = _ticks(tell, "learning curve", len(SHARES) * len(config.l2))
+        curve = learning_curve(features, tokens, config, best.row["auc"], tick)
+    head = JudgeHead(
+        JudgeHeadConfig(
+            target=TargetInfo.of(target),
+            draft=None if draft is None else TargetInfo.of(draft),
+            layer=best.place.layer,
+            norm=best.place.norm,
+            labels=config.reading,
+            threshold=min(best.row["threshold"], 1.0),
+            data={
+                "cases": len(cases),
+                "with_errors": sum(bool(case.errors) for case in cases),
+                "questions": tokens.questions,
+                "tokens": len(tokens.labels),
+                "wrong_tokens": int((tokens.labels == 0).sum()),
+                "sha256": data_hash(cases),
+            },
+            calibration=_calibration(best, rows, curve, tokens, config),
+            versions={
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        )
+    )
+    weight, bias = fold(best.fit.solution, best.mean, best.scale)
+    head.linear.weight.copy_(weight[None])
+    head.linear.bias.fill_(bias)
+    head.know(Familiarity.fit(questions))
+    return head
+
+
+def _check_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> None:
     if not cases:
         raise JudgeDecodingError("The data set has no cases; a judge needs answers with and without located errors.")
     if not tokenizer.is_fast:
@@ -192,40 +141,6 @@ def train_head(
             f"{unlocated} of the {len(cases)} cases are known to be wrong, but not where; locate their errors "
             "(judge-decoding court label) or remove them."
         )
-    examples = [encode(case, tokenizer, config.after_error) for case in cases]
-    models = {"target": target} if draft is None else {"draft": draft, "target": target}
-    for role, model in models.items():
-        _check_readable(role, model, examples)
-    sequences = [example.ids for example in examples]
-    read = [hidden_states(model, sequences, config.norm, progress=progress) for model in models.values()]
-    states = [torch.cat(parts, -1) for parts in zip(*read, strict=True)]
-    features, labels, held = _tokens(cases, examples, states, config)
-    fitted, figures = _fit(features, labels, held, config)
-    head = JudgeHead(
-        JudgeHeadConfig(
-            target=TargetInfo.of(target),
-            draft=None if draft is None else TargetInfo.of(draft),
-            norm=config.norm,
-            labels=f"after the error: {config.after_error}",
-            threshold=figures["threshold"],
-            data={
-                "cases": len(cases),
-                "with_errors": sum(bool(case.errors) for case in cases),
-                "tokens": len(labels),
-                "wrong_tokens": int((labels == 0).sum()),
-                "sha256": data_hash(cases),
-            },
-            calibration=figures,
-            versions={
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-        )
-    )
-    head.linear.weight.copy_(fitted[0][None])
-    head.linear.bias.fill_(fitted[1])
-    return head
 
 
 def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Example]) -> None:
@@ -244,60 +159,130 @@ def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Exampl
             )
 
 
-def data_hash(cases: Sequence[Case]) -> str:
-    """Hash of what a head learns from: questions, answers, error spans, and what else tells the labels."""
-    digest = hashlib.sha256()
-    for case in cases:
-        digest.update(repr((case.question, case.answer, case.ended, case.errors)).encode())
-        if case.judged is not None or case.token_ids is not None:
-            digest.update(repr((case.judged, case.token_ids)).encode())
-    return digest.hexdigest()
+def _tokens(cases: Sequence[Case], examples: Sequence[Example], config: TrainingConfig) -> tuple[Tokens, list[Tensor]]:
+    """All tokens that are trained on, and which of the judged ones of each example they are (bool [n_i])."""
+    labels, numbers, questions, used = [], [], list[str](), []
+    for case, example in zip(cases, examples, strict=True):
+        judged = torch.tensor(example.judged, dtype=torch.long)
+        label = torch.tensor(example.labels, dtype=torch.long)[judged]
+        used.append(label != IGNORED)
+        labels.append(label[used[-1]])
+        numbers.append(torch.tensor(example.numbers, dtype=torch.bool)[judged][used[-1]])
+        questions += [same_question(case.question)] * len(labels[-1])
+    label = torch.cat(labels)
+    places, rank = deal(questions, label, config.folds, config.seed)
+    wrong = {question for question, one in zip(questions, label.tolist(), strict=True) if not one}
+    return Tokens(label, torch.cat(numbers), places, rank, len(set(questions)), len(wrong)), used
 
 
-def _tokens(
-    cases: Sequence[Case], examples: Sequence[Example], states: Sequence[Tensor], config: TrainingConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All used tokens: features [N, H], labels [N], and whether their question is held out [N]."""
-    features, labels, held = [], [], []
-    for case, example, state in zip(cases, examples, states, strict=True):
-        label = torch.tensor(example.labels)
-        used = label != IGNORED
-        # By question, so that the two answers to one question are on the same side.
-        digest = hashlib.sha256(f"{config.seed} {case.question}".encode()).digest()
-        out = int.from_bytes(digest[:4], "big") / 2**32 < config.holdout
-        features.append(state[used])
-        labels.append(label[used])
-        held.append(torch.full((int(used.sum()),), out))
-    return torch.cat(features), torch.cat(labels), torch.cat(held)
+@contextmanager
+def _features(
+    models: Mapping[str, PreTrainedModel],
+    examples: Sequence[Example],
+    used: Sequence[Tensor],
+    config: TrainingConfig,
+    cache: str | Path | None,
+    tell: Progress,
+) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], Place], Tensor]]]:
+    """Read the answers, and give what is known of them.
+
+    The first function gives a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
+    states [n, H] at the one judged token of each of other examples.
+    """
+    done, total = 0, len(examples) * len(models)
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        tell("reading the answers", done, total)
+
+    with tempfile.TemporaryDirectory(prefix="judge-decoding-") as temporary:
+        folder = Path(cache) if cache is not None else Path(temporary)
+        caches = {}
+        for role, model in models.items():
+            columns: list[Column] = _own(role, config.places)
+            if role == "target" and config.compares:
+                columns += BASELINES
+            caches[role] = FeatureCache(folder, model)
+            caches[role].add(examples, columns, progress=count)
+        sizes = {role: TargetInfo.of(model).hidden_size for role, model in models.items()}
+        number = sum(int(chosen.sum()) for chosen in used)
+
+        def load(column: Column) -> Tensor:
+            if not isinstance(column, Place):
+                out = torch.empty(number)
+                caches["target"].fill(out, column, examples, used)
+                return out
+            out, begin = torch.empty(number, sum(sizes.values())), 0
+            for role, size in sizes.items():
+                caches[role].fill(out[:, begin : begin + size], _own(role, [column])[0], examples, used)
+                begin += size
+            return out
+
+        def target_states(others: Sequence[Example], place: Place) -> Tensor:
+            out = torch.empty(len(others), sizes["target"])
+            caches["target"].add(others, [place])
+            caches["target"].fill(out, place, others, [torch.tensor([True])] * len(others))
+            return out
+
+        yield load, target_states
 
 
-def _fit(
-    features: Tensor, labels: Tensor, held: Tensor, config: TrainingConfig
-) -> tuple[tuple[Tensor, float], dict[str, Any]]:
-    for part, name in ((labels[held], "held-out"), (labels[~held], "remaining")):
-        if part.unique().numel() < 2:
-            raise JudgeDecodingError(
-                f"The {name} cases do not have both correct and wrong tokens; "
-                "add cases with and without located errors."
-            )
-    best: tuple[float, float, Tensor] | None = None
-    for l2 in config.l2:
-        weight, bias = fit_linear(features[~held], labels[~held], l2)
-        scores = torch.sigmoid(features[held] @ weight + bias)
-        quality = auc(scores, labels[held])
-        if best is None or quality > best[0]:
-            best = (quality, l2, scores)
+def _own(role: str, places: Sequence[Place]) -> list[Column]:
+    """Where a model is read for these places in the target: the draft always at its last layer."""
+    return list(dict.fromkeys(place if role == "target" else Place(-1, place.norm) for place in places))
+
+
+def _best(
+    load: Callable[[Column], Tensor], tokens: Tokens, config: TrainingConfig, tell: Progress
+) -> tuple[Candidate, list[dict[str, Any]]]:
+    """The place with the best AUC out of fold, and the table of all detectors."""
+    places = config.places
+    tick = _ticks(tell, "fitting", len(places) * len(config.l2))
+    best: Candidate | None = None
+    rows = []
+    for place in places:
+        one = candidate(place, load(place), tokens, config, tick)
+        rows.append(one.row)
+        if best is None or one.row["auc"] > best.row["auc"]:
+            best = one
     assert best is not None
-    quality, l2, scores = best
-    threshold = min(threshold_for_recall(scores, labels[held], config.recall), 1.0)
-    correct = labels[held].bool()
-    return fit_linear(features, labels, l2), {
-        "threshold": threshold,
-        "rule": f"{config.recall:.0%} of the held-out wrong tokens rejected",
-        "l2": l2,
-        "held_out_tokens": int(held.sum()),
-        "held_out_wrong_tokens": int((~correct).sum()),
-        "auc": quality,
+    rows = [row | {"shipped": row is best.row} for row in rows]
+    for name in BASELINES if config.compares else ():
+        rows.append({"detector": name} | measures(load(name), tokens, config.goal) | {"shipped": False})
+    return best, rows
+
+
+def _ticks(tell: Progress, what: str, total: int) -> Callable[[], None]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        tell(what, done, total)
+
+    return tick
+
+
+def _calibration(
+    best: Candidate, rows: list[dict[str, Any]], curve: list[dict[str, Any]], tokens: Tokens, config: TrainingConfig
+) -> dict[str, Any]:
+    """All figures of the head, for its configuration and its card."""
+    scores, correct = best.fit.scores, tokens.labels.bool()
+    names = ("threshold", "auc", "auc_numbers", "log_loss", "kept_correct", "caught_wrong")
+    return {
+        "aim": config.aim,
+        **{name: best.row[name] for name in names},
         "ece": expected_calibration_error(scores, correct),
-        "kept_correct": float((scores[correct] > threshold).float().mean()),
+        "l2": best.fit.l2,
+        "class_weights": config.class_weights,
+        "wrong_weight": config.wrong_weight,
+        "folds": int(tokens.fold.max()) + 1,
+        "seed": config.seed,
+        "out_of_fold": OUT_OF_FOLD,
+        "warnings": doubts(tokens, curve),
+        "comparison": rows if len(rows) > 1 else [],
+        "learning_curve": curve,
+        "reliability": reliability(scores, correct),
+        "roc": roc(scores, correct),
     }

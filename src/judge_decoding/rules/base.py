@@ -222,6 +222,8 @@ class VerificationRule(ABC):
     """Reads the draft model's hidden states (`Evidence.draft_hidden`), taken where ``norm`` says."""
     norm: Norm | None = None
     """Where the hidden states this rule needs are taken; None if it needs none."""
+    layer: int = -1
+    """Of which of the target's layers they are, -1 being the last; below it, ``norm`` is "before"."""
 
     @abstractmethod
     def accept(self, evidence: Evidence) -> Tensor:
@@ -234,6 +236,13 @@ class VerificationRule(ABC):
         """A score of every draft token [B, M] worth showing to people, if the rule has one."""
         return None
 
+    def distance(self, hidden: Tensor) -> Tensor | None:
+        """How unlike what this rule was trained on a prompt is, from the hidden state at its last token [..., H].
+
+        Above 1 it is unlike nearly all of that; None for a rule that does not know.
+        """
+        return None
+
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
         """Distribution [B, V] of the target's token after this rule rejects at ``position``, above temperature 0.
 
@@ -241,6 +250,11 @@ class VerificationRule(ABC):
         temperature 0 a rejected token gives way to the target's most probable one, whatever the rule.
         """
         return evidence.residual(position)
+
+    @property
+    def place(self) -> tuple[Norm, int] | None:
+        """``norm`` and ``layer`` if this rule needs hidden states."""
+        return None if self.norm is None else (self.norm, self.layer)
 
     @property
     def parts(self) -> tuple[VerificationRule, ...]:
@@ -292,10 +306,11 @@ class AnyOf(VerificationRule):
         if not rules:
             raise JudgeDecodingError("any_of has no rules; give one or more.")
         self.rules = tuple(part for rule in rules for part in rule.parts)
-        norms = {rule.norm for rule in self.rules if rule.norm}
-        if len(norms) > 1:
+        places = {rule.place for rule in self.rules if rule.place}
+        if len(places) > 1:
             raise JudgeDecodingError(
-                "One of these judges reads hidden states before and one after the final norm; join judges of one kind."
+                "One of these judges reads hidden states before and one after the final norm, or of another layer; "
+                "join judges of one kind."
             )
         for rule in self.rules:
             if not rule.joinable and len(self.rules) > 1:
@@ -307,7 +322,7 @@ class AnyOf(VerificationRule):
                 "such rules with others."
             )
         self._replacing = replacing[0] if replacing else None
-        self.norm = next(iter(norms), None)
+        self.norm, self.layer = next(iter(places), (None, -1))
         self.needs_draft_probs = any(rule.needs_draft_probs for rule in self.rules)
         self.needs_draft_hidden = any(rule.needs_draft_hidden for rule in self.rules)
 
@@ -328,6 +343,10 @@ class AnyOf(VerificationRule):
     def scores(self, evidence: Evidence) -> Tensor | None:
         """The scores of the first rule that has any."""
         return next((s for rule in self.rules if (s := rule.scores(evidence)) is not None), None)
+
+    def distance(self, hidden: Tensor) -> Tensor | None:
+        """That of the first rule that knows."""
+        return next((d for rule in self.rules if (d := rule.distance(hidden)) is not None), None)
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
         """As the rule with a way of its own does it, else as standard verification."""

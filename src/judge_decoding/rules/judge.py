@@ -44,7 +44,7 @@ class Judge(VerificationRule):
         self.head = head
         self.threshold = head.config.threshold if threshold is None else threshold
         check_threshold(self.threshold)
-        self.norm = head.config.norm
+        self.norm, self.layer = head.config.norm, head.config.layer
         self.needs_draft_hidden = head.config.draft is not None
 
     def accept(self, evidence: Evidence) -> Tensor:
@@ -70,3 +70,7 @@ class Judge(VerificationRule):
                 "use a rule that needs none, or a decoder that hands them over."
             )
         return self.head.probability(evidence.hidden, evidence.draft_hidden)
+
+    def distance(self, hidden: Tensor) -> Tensor | None:
+        """Distance to the head's training questions, as `Familiarity` has it."""
+        return None if self.head.familiarity is None else self.head.familiarity(hidden)

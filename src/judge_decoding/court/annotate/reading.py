@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.court.annotate.pieces import case_id, cover
 from judge_decoding.court.cases import Case
 from judge_decoding.court.spans import Span
-from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
+from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
 from judge_decoding.decoding.models import HiddenTap
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import read_text
@@ -82,7 +82,7 @@ def read_answers(
     missing = [case for name, case in wanted.items() if name not in found]
     if not missing:
         return found
-    tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=_device())
+    tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=usual_device())
     if not tokenizer.is_fast:
         raise JudgeDecodingError(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
@@ -92,7 +92,7 @@ def read_answers(
         if reader.draft is None:
             raise JudgeDecodingError("This judge head reads the draft model's hidden states too; name it with --draft.")
         check_same_vocabulary(tokenizer, load_tokenizer(reader.draft))
-        draft = load_model(reader.draft, device=_device())
+        draft = load_model(reader.draft, device=usual_device())
     if reader.head is not None:
         reader.head.check_fits(target, draft)
     context = getattr(target.config.get_text_config(), "max_position_embeddings", None) or 2**31
@@ -111,10 +111,6 @@ def read_answers(
     except OSError as error:
         raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
     return found
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _kept(path: Path, maker: str) -> dict[str, Reading]:
@@ -167,8 +163,8 @@ def _read(
 ) -> Reading:
     """One forward over an answer of ``count`` tokens at the end of ``ids``."""
     tensor = torch.tensor([ids], device=target.device)
-    norm = reader.head.config.norm if reader.head else "before"
-    with HiddenTap(target, norm) as tap:
+    place = (reader.head.config.norm, reader.head.config.layer) if reader.head else ("before", -1)
+    with HiddenTap(target, *place) as tap:
         logits = target(input_ids=tensor, use_cache=False, logits_to_keep=count + 1).logits[0, -count - 1 :]
         states = tap.states[0, -count:].float().cpu()
     # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.

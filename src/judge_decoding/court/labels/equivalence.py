@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from judge_decoding.court.cases import Case
+from judge_decoding.court.labels.rollouts import Rollouts, local_rollouts
 from judge_decoding.court.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.text import pieces
-from judge_decoding.rules.exact import Exact
 
 SOURCE = "equivalence"
 
@@ -62,6 +60,7 @@ def label_by_equivalence(
     max_new_tokens: int = 256,
     batch_size: int = 8,
     done: Callable[[str, list[Case], int], None] | None = None,
+    rollouts: Rollouts | None = None,
 ) -> list[Case]:
     """Label the mismatches of the target's greedy answers to ``questions``.
 
@@ -74,6 +73,8 @@ def label_by_equivalence(
         max_new_tokens: token budget of an answer.
         batch_size: questions that are searched at once.
         done: told of each question as it ends, its cases, and how many target forwards its answers took.
+        rollouts: how the target finishes answers, if not by the decoder; then the decoder's target only says which
+            tokens end one.
 
     Raises:
         JudgeDecodingError: the decoder has no draft model, or a question is empty or too long.
@@ -81,19 +82,16 @@ def label_by_equivalence(
     draft = draft_model(decoder)
     ends = decoder.end_ids
 
+    finish = rollouts or local_rollouts(decoder, batch_size)
+
     def answers(starts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[tuple[list[int], int]]:
-        """What the target says after each of ``starts``, and its forwards; nothing behind an end token."""
+        """What the target says after each of ``starts``, and its cost; nothing behind an end token."""
         found: list[tuple[list[int], int]] = [([], 0)] * len(starts)
         open_ = [i for i, row in enumerate(starts) if row[-1] not in ends and budgets[i] > 0]
         if open_:
-            made = decoder.generate_batch(
-                [torch.tensor(starts[i]) for i in open_],
-                max(budgets[i] for i in open_),
-                batch_size=batch_size,
-                rule=Exact(),
-            )
+            made = finish([starts[i] for i in open_], [budgets[i] for i in open_])
             for i, one in zip(open_, made, strict=True):
-                found[i] = (list(one.token_ids)[: budgets[i]], 1 + one.stats.rounds)
+                found[i] = one
         return found
 
     def text(ids: Sequence[int]) -> str:

@@ -10,10 +10,7 @@ let items = []; // the elements of the pieces
 let anchor = 0, cursor = 0, extending = false, dragging = false, busy = false;
 let spent = 0, last = performance.now(), touched = last;
 
-// Invisible characters, and those that turn the direction of the text around, are shown by their numbers.
-const visible = (text) =>
-  text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
-    (c) => "⟨U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0") + "⟩");
+{% include "visible.js" %}
 const named = (text) => text === null ? "end of answer"
   : text.trim() ? visible(text.trim()) : text.includes("\n") ? "line break" : "space";
 

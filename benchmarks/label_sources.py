@@ -1,0 +1,208 @@
+"""Where labels come from, on the embedded pair: a checker, equivalence or likelihood, as many questions each.
+
+    python benchmarks/label_sources.py --questions 300 --work runs/labels --out benchmarks/results
+
+Each source labels answers to the same questions; what it made is kept in ``--work``, so that a stopped run goes on. The
+heads are trained alike, each one's threshold is the lowest that loses at most a point on calibration problems, and
+they decode test problems. *Hand-style* labels come from the checker that stands in for a person: one right and one
+wrong answer to a question, the first wrong token located. The likelihood's own threshold is its paper's: the 10%
+quantile of the scores of tokens that equivalence finds wrong, here those that both have labelled in the same place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
+from judge_decoding.cli.demo import machine
+from judge_decoding.court.labels.equivalence import label_by_equivalence
+from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
+from judge_decoding.court.results import last_number
+from judge_decoding.court.sets import rethreshold
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.statistics import mcnemar, wilson
+from judge_decoding.evaluation.thresholds import Task, calibrate
+from judge_decoding.files import write_json, write_text
+from judge_decoding.reference.checker import first_wrong_token
+from judge_decoding.reference.grammar import split_tokens
+from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
+from judge_decoding.reference.problems import Problem, draw_many
+from judge_decoding.reference.trial import Method, count
+
+BATCH = 32
+NUM_DRAFT_TOKENS = 16
+SHARE_REJECTED = 0.1
+
+Labelled = tuple[list[Case], int]
+"""Cases, and the target forwards they cost."""
+
+
+def by_checker(pair: JudgeDecoder, small: JudgeDecoder, problems: list[Problem]) -> Labelled:
+    """A right and a wrong answer to each problem that has both among five samples, as a person would be given."""
+    prompts = [prompt_of(problem) for problem in problems]
+    found: list[dict[bool, Case]] = [{} for _ in problems]
+    forwards = 0
+    own = JudgeDecoder(pair.target, pair.tokenizer)
+    for decoder, temperature in ((small, 0.0), (small, 0.7), (small, 1.0), (small, 1.3), (own, 0.7)):
+        answers = decoder.generate_batch(
+            prompts, MAX_NEW_TOKENS, batch_size=BATCH,
+            sampling=SamplingParams(temperature=temperature, seed=0), seeds=range(len(prompts)),
+        )  # fmt: skip
+        for problem, prompt, answer, kept in zip(problems, prompts, answers, found, strict=True):
+            forwards += 0 if decoder is small else 1 + answer.stats.rounds
+            ended = bool(answer.rounds) and answer.rounds[-1].stopped
+            tokens = split_tokens(answer.text.removesuffix("<eos>"))
+            wrong = first_wrong_token(problem, tokens, ended)
+            errors: tuple[tuple[int, int], ...] = ()
+            if wrong is not None:
+                start = len("".join(tokens[:wrong]))
+                errors = ((start, start + len(tokens[wrong]) if wrong < len(tokens) else start),)
+            case = Case(question=prompt, answer="".join(tokens), errors=errors, ended=ended, source="checker")
+            kept.setdefault(not errors, case)
+    return [case for kept in found if len(kept) == 2 for case in kept.values()], forwards
+
+
+def by_equivalence(pair: JudgeDecoder, problems: list[Problem]) -> Labelled:
+    """AutoJudge's search."""
+    spent = [0]
+    with tqdm(total=len(problems), desc="equivalence") as bar:
+
+        def done(_question: str, _cases: list[Case], forwards: int) -> None:
+            spent[0] += forwards
+            bar.update()
+
+        cases = label_by_equivalence(
+            pair, [prompt_of(problem) for problem in problems], last_number,
+            max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH, done=done,
+        )  # fmt: skip
+    return cases, spent[0]
+
+
+def by_likelihood(pair: JudgeDecoder, problems: list[Problem], equivalent: list[Case]) -> Labelled:
+    """SelfJudge's score, of the target's own answers."""
+    prompts = [prompt_of(problem) for problem in problems]
+    answers = pair.generate_batch(prompts, MAX_NEW_TOKENS, batch_size=BATCH, rule=Exact())
+    cases, forwards = list[Case](), 0
+    for prompt, answer in zip(prompts, tqdm(answers, desc="likelihood"), strict=True):
+        some, cost = label_by_likelihood(pair, prompt, answer.token_ids, LikelihoodConfig(0.0, batch_size=BATCH))
+        cases += some
+        forwards += 1 + answer.stats.rounds + cost
+    rejected = {case.token_ids for case in equivalent if case.errors}
+    scores = sorted(case.score for case in cases if case.token_ids in rejected and case.score is not None)
+    threshold = scores[int(len(scores) * SHARE_REJECTED)]
+    print(f"likelihood: threshold {threshold:.2f}, from {len(scores)} tokens that equivalence finds wrong", flush=True)
+    return rethreshold(cases, threshold), forwards
+
+
+def kept(name: str, work: Path, make: Callable[[], Labelled]) -> tuple[list[Case], dict[str, Any]]:
+    """What a source makes, or has made before, and what it cost."""
+    path, about = work / f"{name}.jsonl", work / f"{name}.json"
+    if not about.exists():
+        begin = time.process_time()
+        cases, forwards = make()
+        write_cases(path, cases)
+        write_json(about, {"target_forwards": forwards, "seconds": time.process_time() - begin})
+    return read_cases(path), json.loads(about.read_text(encoding="utf-8"))
+
+
+def labels_of(cases: list[Case]) -> dict[str, int]:
+    """How many verdicts there are: of swapped tokens, or of answers where all tokens have one."""
+    return {
+        "labels": sum(len(case.judged) if case.judged is not None else 1 for case in cases),
+        "wrong": sum(len(case.errors) for case in cases),
+    }
+
+
+def main() -> None:
+    """Label, train, calibrate, decode; write ``label_sources.json`` and ``label_sources.md``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--calibration", type=int, default=300)
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pair, small = load_pair()
+    problems = draw_many(3, "head", args.questions)
+    sources = {"hand-style (checker)": kept("checker", args.work, lambda: by_checker(pair, small, problems))}
+    sources["equivalence"] = kept("equivalence", args.work, lambda: by_equivalence(pair, problems))
+    sources["likelihood"] = kept(
+        "likelihood", args.work, lambda: by_likelihood(pair, problems, sources["equivalence"][0])
+    )
+    tuning, test = draw_many(3, "calibration", args.calibration), draw_many(3, "test", args.problems)
+    task = Task([prompt_of(p) for p in tuning], lambda i, text: last_number(text) == str(tuning[i].answer))
+    alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), test)
+    rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
+    for name, (cases, cost) in sources.items():
+        row: dict[str, Any] = {"source": name, "cases": len(cases), **labels_of(cases), **cost}
+        head = train_head(pair.target, pair.tokenizer, cases)
+        row |= {"auc": head.config.calibration["auc"]}
+        decoder = JudgeDecoder(pair.target, pair.tokenizer, pair.draft, head)
+        try:
+            calibrate(
+                decoder, head, task, 1.0,
+                max_new_tokens=MAX_NEW_TOKENS, num_draft_tokens=NUM_DRAFT_TOKENS, batch_size=BATCH,
+                part=args.work / f"{name}.part",
+            )  # fmt: skip
+        except JudgeDecodingError as error:
+            row["failed"] = str(error)
+        else:
+            judged = count(Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS), test)
+            row |= {"threshold": head.config.threshold} | outcome(judged, alone)
+        rows.append(row)
+        print(row, flush=True)
+    told = {"command": " ".join(["python", *sys.argv]), "machine": machine(), "rows": rows}
+    write_json(args.out / "label_sources.json", told)
+    write_text(args.out / "label_sources.md", table(told, args.questions, args.problems))
+    print(table(told, args.questions, args.problems))
+
+
+def outcome(one: Any, target: Any) -> dict[str, Any]:  # noqa: ANN401  (outcomes of a trial)
+    """What a way of decoding came to."""
+    low, high = wilson(sum(one.right), len(one.right))
+    return {
+        "accuracy": one.accuracy, "accuracy_low": low, "accuracy_high": high,
+        "mcnemar_p": mcnemar(one.right, target.right), "accepted_per_round": one.stats.accepted_per_round,
+    }  # fmt: skip
+
+
+def table(told: dict[str, Any], questions: int, problems: int) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"Made by `{told['command']}` on {told['machine']}: {questions} questions to label, {problems} test problems, "
+        f"draft length {NUM_DRAFT_TOKENS}.",
+        "",
+        "| labels | cases | labels, wrong | target forwards | processor seconds | threshold | accuracy [95%] | "
+        "McNemar's p | accepted draft tokens per round |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in told["rows"]:
+        cost = [""] * 4 if "cases" not in row else [
+            str(row["cases"]), f"{row['labels']:,}, {row['wrong']:,}", f"{row['target_forwards']:,}",
+            f"{row['seconds']:.0f}",
+        ]  # fmt: skip
+        if "accuracy" in row:
+            figures = [
+                f"{row['threshold']:g}" if "threshold" in row else "",
+                f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]",
+                f"{row['mcnemar_p']:.2g}" if "cases" in row else "",
+                f"{row['accepted_per_round']:.2f}" if "cases" in row else "",
+            ]
+        else:
+            figures = ["none", row["failed"], "", ""]
+        lines.append(f"| {row['source']} | {' | '.join([*cost, *figures])} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Make the picture of docs/report.md: ``python docs/make_report_picture.py``. Needs Chromium, and the extra ``dev``.
+
+The answers are the embedded pair's to held-out problems, beside those of the target alone. ``--page FILE`` and
+``--answers FILE`` keep the page and the answers it shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
+from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.trial import is_right
+from judge_decoding.report.answers import answers_page
+from judge_decoding.report.recording import record, told_threshold
+from judge_decoding.report.samples import Sample, write_samples
+from judge_decoding.rules import Judge
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import browsing, find_chromium
+
+PICTURE = Path(__file__).parent / "pictures" / "report.png"
+THRESHOLD = 0.95
+NAME = "reference"
+
+
+def answers(problems: int) -> list[Sample]:
+    """Answers of the embedded pair, the first ones the test problems of seed 0 give."""
+    pair, _ = load_pair()
+    assert pair.judge is not None
+    alone, rule, samples = type(pair)(pair.target, pair.tokenizer), Judge(pair.judge, THRESHOLD), []
+    for problem in draw_many(0, "test", problems):
+        prompt = prompt_of(problem)
+        own = alone.generate(prompt, MAX_NEW_TOKENS)
+        judged = pair.generate(prompt, MAX_NEW_TOKENS, rule=rule, details=True)
+        samples.append(
+            record(
+                problem.question.strip(), judged.rounds, judged.pieces, pair,
+                reference=str(problem.answer), correct=is_right(pair, judged.rounds, problem), seconds=judged.seconds,
+                rule=str(rule), threshold=told_threshold(rule), target=NAME, draft=NAME, judge=NAME,
+                target_text=own.text, target_correct=is_right(alone, own.rounds, problem),
+                target_tokens=len(own.token_ids), target_seconds=own.seconds,
+            )
+        )  # fmt: skip
+    return samples
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--problems", type=int, default=12)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--answers", type=Path)
+    options = parser.parse_args()
+    samples = answers(options.problems)
+    if options.answers:
+        write_samples(options.answers, samples)
+    with tempfile.TemporaryDirectory() as name:
+        page = (options.page or Path(name) / "page.html").absolute()
+        page.write_text(answers_page("Judge decoding, token by token", samples), encoding="utf-8")
+        program = find_chromium()
+        if program is None:
+            sys.exit("No Chromium here; on Debian: apt-get install chromium")
+        with browsing(program, Path(name)) as browser:
+            browser.look(1100, 780)
+            browser.open(page.as_uri())
+            browser.until("document.querySelector('.token')")
+            browser.press("j")
+            browser.js("document.querySelector('#answer-0').scrollIntoView({block: 'start'})")
+            browser.until("!document.querySelector('#tip').hidden")
+            browser.picture(PICTURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""``judge-decoding court collect``: from prompts to answers, right and wrong ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.court.collect import Answering, Sorted, Writer
+    from judge_decoding.court.questions import Fields, Question
+
+
+def collect(
+    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file (JSONL) for the answers.")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            help="Who answers: Hub name or folder, 'reference' or 'reference-draft' (the embedded pair), or "
+            "'openai:NAME' for a model of the endpoint at OPENAI_BASE_URL; several times.",
+        ),
+    ],
+    prompts: Annotated[
+        Path | None, typer.Argument(help="Questions: JSONL, a TokenCourt file, or text with one a line.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Instead of a file: Hub name or folder of a data set.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of the data set.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    prompt_field: Annotated[
+        str | None, typer.Option(help="Field of the question, such as turns.0; else question or prompt.")
+    ] = None,
+    reference_field: Annotated[
+        str | None,
+        typer.Option(help="Field of the right answer or of the unit tests; else reference, if there is one."),
+    ] = None,
+    reference_template: Annotated[
+        str | None, typer.Option(help=r"The reference from several fields, such as '{test}\ncheck({entry_point})'.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help=r"The prompt from the fields, such as 'Q: {question}\nA:'.")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt through the target's chat template.")] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Whose chat template; by default that of the first local model.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="System message, with --chat and for endpoints.")] = "",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Endpoints complete the prompt as it is, instead of answering in a chat.")
+    ] = False,
+    checker: Annotated[
+        str | None,
+        typer.Option(help="Who says what is right: number, choice, exact, regex:PATTERN, tests, or a package's."),
+    ] = None,
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="The checker tests may run the answers' code; see the docs.")
+    ] = False,
+    samples: Annotated[int, typer.Option(help="Answers of each model to each question.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus; 1 is off.")] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Other samples of local models; endpoints get a seed only with this.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Token budget of an answer.")] = 512,
+    stop: Annotated[list[str] | None, typer.Option(help="A string that ends the answer; several times.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many questions.")] = None,
+    only_pairs: Annotated[
+        bool, typer.Option("--pairs", help="Keep one right and one wrong answer of the questions that have both.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers of a local model that share a forward.")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
+    retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Have models answer questions, and sort the answers right from wrong."""
+    from judge_decoding.cli.court_files import bar
+    from judge_decoding.cli.models import check_dtype
+    from judge_decoding.court.checkers import checker_of, unit_tests
+    from judge_decoding.court.collect import Answering
+    from judge_decoding.court.questions import Fields
+    from judge_decoding.errors import JudgeDecodingError
+
+    if (prompts is None) == (dataset is None):
+        raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
+    check_dtype(dtype)
+    if only_pairs and checker is None:
+        raise JudgeDecodingError("Pairs of right and wrong answers need a checker; give one with --checker.")
+    check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)
+    how = Answering(samples, temperature, top_p, seed, max_new_tokens, tuple(stop or ()), system)
+    fields = Fields(prompt_field, reference_field, template, reference_template)
+    part = _check_output(output, overwrite=overwrite)
+    models = list(dict.fromkeys(model))
+    writers = [
+        _writer(
+            name, how, chat=chat, raw=raw, batch_size=batch_size, concurrency=concurrency, retries=retries, dtype=dtype
+        )
+        for name in models
+    ]
+    questions = _questions(prompts, dataset, config, split, fields, _render(chat, target, models, how), limit)
+
+    from judge_decoding.court import collect as core
+    from judge_decoding.court.cases import write_cases
+
+    settings = {
+        "temperature": temperature, "top_p": top_p, "seed": seed, "max_new_tokens": max_new_tokens,
+        "stop": list(how.stop), "system": system, "chat": chat, "raw": raw,
+    }  # fmt: skip
+    collected = core.Collected(output, settings)
+    wanted = {(question.prompt, name, i) for question in questions for name in models for i in range(samples)}
+    there = len(wanted & collected.done.keys())
+    if there:
+        typer.echo(f"{there} of {len(wanted)} answers are there already.", err=True)
+    with bar("answering", len(wanted), there) as advance:
+        failures = core.collect(questions, writers, samples, collected, advance)
+    workers = len(os.sched_getaffinity(0)) if check is unit_tests and hasattr(os, "sched_getaffinity") else 1
+    with bar("checking", len(wanted & collected.done.keys())) as advance:
+        found = core.sort_answers(questions, models, samples, collected, check, workers=workers, progress=advance)
+    if not found.cases:
+        reason = next((reasons[0] for reasons in failures.values()), "there was none").rstrip(".")
+        raise JudgeDecodingError(f"No question was answered: {reason}.")
+    cases = core.pairs(found.cases) if only_pairs else found.cases
+    if not cases:
+        raise JudgeDecodingError(
+            "No question has a right and a wrong answer; take more samples at a higher temperature, or leave out "
+            f"--pairs. The answers are kept in {part}."
+        )
+    write_cases(output, cases)
+    if not failures:
+        part.unlink()
+    _tell(found, failures, len(cases), output, json=json)
+
+
+def _check_output(output: Path, *, overwrite: bool) -> Path:
+    """Where the answers are meanwhile."""
+    from judge_decoding.cli.court_files import check_outputs
+    from judge_decoding.errors import JudgeDecodingError
+
+    part = output.with_name(output.name + ".part")
+    check_outputs(output, part)
+    # With a part it is this command's own, of a run in which some requests failed.
+    if output.exists() and not part.exists() and not overwrite:
+        raise JudgeDecodingError(f"{output} is there already; name another file, or replace it with --overwrite.")
+    return part
+
+
+def _writer(
+    name: str, how: Answering, *, chat: bool, raw: bool, batch_size: int, concurrency: int, retries: int, dtype: str
+) -> Writer:
+    from judge_decoding.court.endpoint import PREFIX, Endpoint
+    from judge_decoding.court.writers import EndpointWriter, LocalWriter
+
+    if name.startswith(PREFIX):
+        endpoint = Endpoint(name.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
+        return EndpointWriter(name, endpoint, how, raw)
+    return LocalWriter(name, _local(name), how, chat, batch_size, dtype)
+
+
+def _local(name: str) -> str:
+    from judge_decoding.reference import pair
+
+    return {"reference": str(pair.TARGET), "reference-draft": str(pair.DRAFT)}.get(name, name)
+
+
+def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
+    """From a question to the whole prompt, where a chat template makes it."""
+    from judge_decoding.court.endpoint import PREFIX
+    from judge_decoding.errors import JudgeDecodingError
+
+    if not chat:
+        if target is not None:
+            raise JudgeDecodingError(
+                "The target's chat template is used with --chat only; add it, or leave --target out."
+            )
+        return None
+    local = target or next((name for name in models if not name.startswith(PREFIX)), None)
+    if local is None:
+        raise JudgeDecodingError(
+            "There is no local model whose chat template makes the prompts; name one with --target."
+        )
+    from judge_decoding.decoding.loading import load_tokenizer
+    from judge_decoding.decoding.prompts import render
+
+    tokenizer = load_tokenizer(_local(local))
+    return lambda text: render(how.messages(text), tokenizer)
+
+
+def _questions(
+    prompts: Path | None,
+    dataset: str | None,
+    config: str | None,
+    split: str,
+    fields: Fields,
+    render: Callable[[str], str] | None,
+    limit: int | None,
+) -> list[Question]:
+    from judge_decoding.cli.court_files import Warnings
+    from judge_decoding.court.questions import dataset_rows, file_rows, read_questions
+
+    warnings = Warnings()
+    rows = file_rows(prompts, warnings) if prompts is not None else dataset_rows(str(dataset), config, split)
+    source = str(prompts or dataset)
+    try:
+        return read_questions(rows, fields, warnings, render=render, limit=limit, source=source)
+    finally:
+        warnings.close()
+
+
+def _tell(found: Sorted, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:
+    import json as json_module
+    from dataclasses import asdict
+
+    for name, reasons in failures.items():
+        typer.secho(
+            f"{len(reasons)} answers of {name} failed, the first one because {reasons[0].rstrip('.')}; the same "
+            f"command tries them again, or remove {output}.part.",
+            err=True, fg=typer.colors.YELLOW,
+        )  # fmt: skip
+    models = {name: asdict(tally) | {"failed": len(failures.get(name, ()))} for name, tally in found.tallies.items()}
+    if json:
+        told = {"models": models, "duplicates": found.duplicates, "cases": cases}
+        typer.echo(json_module.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for name, row in models.items():
+        figures = ", ".join(
+            f"{count} {what.replace('_', ' ')}" for what, count in row.items() if count or what == "answers"
+        )
+        typer.echo(f"{name}: {figures}")
+    typer.echo(f"{cases} cases written to {output}; {found.duplicates} duplicates left out.")

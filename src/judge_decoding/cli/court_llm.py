@@ -1,0 +1,138 @@
+"""``judge-decoding court label llm``: a language model quotes the first error of each answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def llm(
+    answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the labelled answers go.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model at the OpenAI-compatible endpoint of OPENAI_BASE_URL.")
+    ],
+    aside: Annotated[
+        Path | None, typer.Option(help="Where the others go, for a person: no majority, no such quote, no error found.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Labels by hand of the same answers; tells how far the model agrees.")
+    ] = None,
+    votes: Annotated[int, typer.Option(min=1, help="How often the model is asked about each answer.")] = 5,
+    temperature: Annotated[float, typer.Option(min=0, help="Above 0, so that votes can differ.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of a reply.")] = 1024,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare it."""
+    import hashlib
+
+    from judge_decoding.cli.court_files import agree, bar, check_outputs, read
+    from judge_decoding.court.cases import write_cases
+    from judge_decoding.court.endpoint import PREFIX, Body, Endpoint, Reply
+    from judge_decoding.court.labels import llm as core
+    from judge_decoding.errors import JudgeDecodingError
+
+    if votes > 1 and not temperature:
+        raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")
+    part = output.with_name(output.name + ".part")
+    check_outputs(output, part, aside)
+    inputs = [path.resolve() for path in (answers, compare) if path is not None]
+    for path in (output, aside):
+        if path is not None and path.resolve() in inputs:
+            raise JudgeDecodingError(f"{path} is read from; name another file to write, or its labels are lost.")
+    endpoint = Endpoint(model.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
+    hand = [] if compare is None else read(compare)
+    cases = {(case.question, case.answer): case for case in read(answers)}
+    unsure = [case for case in cases.values() if case.correct is not True]
+    settings = {
+        "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
+        "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],
+    }  # fmt: skip
+    kept = core.Votes(output, settings)
+    todo = [
+        (key, case)
+        for case in unsure
+        for number in range(votes)
+        if (key := (case.question, case.answer, number)) not in kept.done
+    ]
+    requests: list[tuple[core.Key, Body]] = [
+        (key, core.request(case, temperature=temperature, max_new_tokens=max_new_tokens)) for key, case in todo
+    ]
+    if len(todo) < len(unsure) * votes:
+        typer.echo(f"{len(unsure) * votes - len(todo)} of {len(unsure) * votes} votes are there already.", err=True)
+    if todo:
+        letters = sum(len(message["content"]) for _, body in requests for message in body["messages"])
+        agree(
+            f"{len(unsure)} answers, {votes} votes each: {len(todo):,} requests to {endpoint.model} at "
+            f"{endpoint.address}, with about {letters / 4:,.0f} tokens to read and at most "
+            f"{len(todo) * max_new_tokens:,} to write.",
+            yes=yes,
+        )
+    failures: list[str] = []
+    with bar("asking", len(unsure) * votes, len(unsure) * votes - len(todo)) as advance:
+
+        def done(key: core.Key, reply: Reply) -> None:
+            kept.add(key, reply.text)
+            advance()
+
+        def failed(_: core.Key, reason: str) -> None:
+            failures.append(reason)
+            advance()
+
+        if requests:
+            endpoint.ask_all(requests, done, failed)
+
+    source = f"llm:{endpoint.model}"
+    labels = [core.labelled(case, core.decide(kept.of(case, votes), votes), source) for case in unsure]
+    labelled = [found for found in labels if found is not None]
+    unlabelled = [case for case, found in zip(unsure, labels, strict=True) if found is None]
+    right = [case for case in cases.values() if case.correct is True]
+    if not labelled and not right:
+        reason = f" ({failures[0].rstrip('.')})" if failures else ""
+        raise JudgeDecodingError(
+            f"No answer got a label{reason}; the replies are in {part}: look at them, and try another model."
+        )
+    if aside is not None:
+        write_cases(aside, unlabelled)
+    write_cases(output, labelled + [case.model_copy(update={"source": case.source or "checker"}) for case in right])
+    if not failures:
+        part.unlink()
+    else:
+        typer.secho(
+            f"{len(failures)} requests failed, the first one because {failures[0].rstrip('.')}; the same command tries "
+            f"them again, or remove {part}.",
+            err=True, fg=typer.colors.YELLOW,
+        )  # fmt: skip
+    figures: dict[str, Any] = {
+        "located": sum(bool(case.errors) for case in labelled),
+        "called right": sum(not case.errors for case in labelled),
+        "set aside": len(unlabelled),
+        "right by a checker, not asked": len(right),
+        "failed requests": len(failures),
+    }
+    if compare is not None:
+        figures["agreement with labels by hand"] = core.compare(labelled, unlabelled, hand)
+    _tell(figures, json=json)
+
+
+def _tell(figures: dict[str, Any], *, json: bool) -> None:
+    from judge_decoding.cli.court_files import show
+
+    agreement = figures.get("agreement with labels by hand")
+    if json:
+        if agreement is not None:
+            plain = {name.replace(",", "").replace(" ", "_"): value for name, value in agreement.items()}
+            figures = figures | {"agreement with labels by hand": plain}
+        show(figures, json=True)
+        return
+    show({name: value for name, value in figures.items() if value is not agreement}, json=False)
+    if agreement is not None:
+        typer.secho("agreement with labels by hand", bold=True)
+        for name, value in agreement.items():
+            told = "has no value" if value is None else f"{value:.2f}" if isinstance(value, float) else value
+            typer.echo(f"  {name}: {told}")

@@ -1,0 +1,44 @@
+"""``judge-decoding report``: answers as a web page, each token by why it was kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    files: Annotated[
+        list[Path], typer.Argument(help="Answers with their rounds (JSONL), as `generate --json` writes them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")],
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Judge decoding, token by token",
+    most: Annotated[int, typer.Option(min=1, help="Show no more than the first so many answers.")] = 200,
+    sweep: Annotated[
+        Path | None, typer.Option(help="JSON with the rows of a sweep: accuracy against speed is plotted.")
+    ] = None,
+) -> None:
+    """Look at answers token by token, in one self-contained web page."""
+    from judge_decoding.cli.court_files import Warnings, check_outputs
+    from judge_decoding.files import write_text
+
+    check_outputs(output)
+
+    from judge_decoding.report.answers import answers_page
+    from judge_decoding.report.samples import read_samples
+
+    figures = []
+    if sweep is not None:
+        from judge_decoding.report.plots import CAPTION, pareto_svg, read_rows
+
+        figures.append((CAPTION, pareto_svg(read_rows(sweep))))
+    warnings = Warnings()
+    try:
+        samples = [sample for path in files for sample in read_samples(path, on_bad=warnings)]
+    finally:
+        warnings.close()
+    write_text(output, answers_page(title, samples, figures=figures, most=most))
+    told = "1 answer" if len(samples) == 1 else f"{len(samples)} answers"
+    typer.echo(f"{told} read, the first {most} of them shown in {output}." if len(samples) > most else
+               f"{told} shown in {output}.")  # fmt: skip

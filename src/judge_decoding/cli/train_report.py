@@ -1,0 +1,75 @@
+"""What ``judge-decoding train`` says when it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from judge_decoding.judge.head import JudgeHeadConfig
+
+_WIDTH = 24
+
+
+def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
+    """The head, the table of what was compared, reliability and learning curve; doubts go to stderr."""
+    from judge_decoding.cli.info import describe
+
+    describe(config, place, json=json)
+    figures = config.calibration
+    if not json:
+        from rich.console import Console
+
+        console = Console()
+        for part in (_comparison(figures["comparison"]), _reliability(figures["reliability"]), _curve(figures)):
+            if part is not None:
+                console.print()
+                console.print(part)
+    for sentence in figures["warnings"]:
+        typer.secho(f"Warning: {sentence}", err=True, fg=typer.colors.YELLOW)
+
+
+def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)
+    """A row for each place and trivial detector."""
+    from rich.table import Table
+
+    if not rows:
+        return None
+    table = Table(title="Compared, out of fold; the one in bold is the head", title_justify="left", box=None)
+    table.add_column("detector")
+    for name in ("AUC\nall tokens", "AUC\nnumbers", "log-loss", "threshold", "correct\nkept", "wrong\ncaught"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row["detector"], _number(row["auc"]), _number(row["auc_numbers"]), _number(row["log_loss"]),
+            _number(row["threshold"]), f"{row['kept_correct']:.1%}", f"{row['caught_wrong']:.1%}",
+            style="bold" if row["shipped"] else None,
+        )  # fmt: skip
+    return table
+
+
+def _reliability(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
+    """A bar for each score: how many of its tokens are correct."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Reliability, out of fold", title_justify="left", box=None)
+    for name in ("score", "tokens", "correct"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in rows:
+        filled = round(row["correct"] * _WIDTH)
+        bar = Text("█" * filled, "blue") + Text("░" * (_WIDTH - filled), "dim")
+        table.add_row(f"{row['low']:.1f} to {row['high']:.1f}", str(row["tokens"]), f"{row['correct']:.1%}", bar)
+    return table
+
+
+def _curve(figures: dict[str, Any]) -> str:
+    points = ", ".join(f"{row['questions']} questions {row['auc']:.3f}" for row in figures["learning_curve"])
+    return f"AUC as the data grows: {points}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value + 0.0:.3f}"  # no -0.000

@@ -1,0 +1,131 @@
+"""Right or wrong: comparing an answer's result with a reference, or running its code with unit tests.
+
+A package of your own brings a checker under the entry-point group ``judge_decoding.checkers``: a name, and a function
+``check(question, answer, reference)`` that gives True, False, or None where it cannot tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from importlib.metadata import EntryPoint, entry_points
+
+from judge_decoding.court.results import last_choice, last_number, result_function, whole_text
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.sandbox import Limits, run_program
+from judge_decoding.spelling import guess
+
+GROUP = "judge_decoding.checkers"
+"""The entry-point group of checkers."""
+
+Checker = Callable[[str, str, str], bool | None]
+"""From a question (without chat template), an answer and a reference to a verdict; None where it cannot tell."""
+
+_FENCE = re.compile(
+    r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
+
+
+def number(_question: str, answer: str, reference: str) -> bool | None:
+    """Whether the last numbers of answer and reference are equal; an answer without one is wrong."""
+    wanted, found = last_number(reference), last_number(answer)
+    if wanted is None:
+        return None
+    return found is not None and Decimal(found) == Decimal(wanted)
+
+
+def choice(_question: str, answer: str, reference: str) -> bool | None:
+    """Whether the answer's last letter A to J is the reference's, which is the letter at its start, else its last."""
+    start = re.match(r"\W*([A-J])(?![A-Za-z'])", reference)
+    wanted = start[1] if start else last_choice(reference)
+    return None if wanted is None else last_choice(answer) == wanted
+
+
+def exact(_question: str, answer: str, reference: str) -> bool | None:
+    """Whether answer and reference are the same text, space apart."""
+    return whole_text(answer) == whole_text(reference)
+
+
+def unit_tests(question: str, answer: str, reference: str, limits: Limits | None = None) -> bool | None:
+    """Whether the answer's code passes the tests that the reference holds; see `run_program` for what it may do.
+
+    The code is that of the answer's first fenced block, else all of it. It is run behind the question, as in HumanEval
+    where the question begins the program, and where that fails, by itself.
+    """
+    fenced = _FENCE.search(answer)
+    code = fenced[1] if fenced else answer
+    whole = question + code if not fenced else f"{question}\n{code}"
+    return any(run_program(f"{program}\n\n{reference}\n", limits).passed for program in (whole, code))
+
+
+_BUILT_IN: dict[str, Checker] = {"number": number, "choice": choice, "exact": exact, "tests": unit_tests}
+
+
+def checker_of(spelling: str, *, allow_code: bool = False) -> Checker:
+    """The checker for ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or of an installed package.
+
+    A pattern's last match (its first group, if it has one) in the answer must be that in the reference, or all of the
+    reference where it does not match there.
+
+    Args:
+        spelling: as above.
+        allow_code: the answers' code may be run.
+
+    Raises:
+        JudgeDecodingError: there is no such checker, it cannot be imported, or it runs code and may not.
+    """
+    if spelling == "tests" and not allow_code:
+        raise JudgeDecodingError(
+            "The checker tests runs the code of the answers, and its isolation is no wall; allow it with "
+            "--allow-code-execution, best in a container."
+        )
+    if spelling in _BUILT_IN:
+        return _BUILT_IN[spelling]
+    if spelling.startswith("regex:"):
+        return _same_result(result_function(spelling))
+    foreign = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+    if spelling in foreign:
+        return _load(foreign[spelling])
+    names = [*_BUILT_IN, "regex:PATTERN", *foreign]
+    raise JudgeDecodingError(
+        f"There is no checker {spelling[:40]}{guess(spelling, names)}; the checkers are {', '.join(names)}."
+    )
+
+
+def _same_result(result: Callable[[str], str | None]) -> Checker:
+    def check(_question: str, answer: str, reference: str) -> bool | None:
+        wanted = result(reference)
+        found = result(answer)
+        return found is not None and whole_text(found) == whole_text(reference if wanted is None else wanted)
+
+    return check
+
+
+def _load(entry: EntryPoint) -> Checker:
+    package = entry.dist.name if entry.dist else entry.value
+    who = f"The checker {entry.name} of the package {package}"
+    try:
+        function = entry.load()
+    except Exception as error:  # the import runs another package's code
+        raise JudgeDecodingError(
+            f"{who} cannot be imported ({type(error).__name__}: {error}); repair or remove that package."
+        ) from error
+    if not callable(function):
+        raise JudgeDecodingError(f"{who} is no function; repair or remove that package.")
+
+    def check(question: str, answer: str, reference: str) -> bool | None:
+        try:
+            verdict = function(question, answer, reference)
+        except Exception as error:  # another package's code
+            raise JudgeDecodingError(
+                f"{who} fails ({type(error).__name__}: {error}) for the answer {answer[:60]!r}; repair it."
+            ) from error
+        if verdict is not None and not isinstance(verdict, bool):
+            raise JudgeDecodingError(
+                f"{who} gives {type(verdict).__name__} for the answer {answer[:60]!r}; it must give True, False or "
+                "None."
+            )
+        return verdict
+
+    return check

@@ -1,0 +1,253 @@
+"""A model behind an OpenAI-compatible endpoint, asked many things at a time.
+
+Address and key are those of the client ``openai``: OPENAI_BASE_URL and OPENAI_API_KEY. It tries again by itself after
+429, 5xx and lost connections, and waits as long as ``Retry-After`` says (up to two minutes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from judge_decoding.errors import JudgeDecodingError
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+T = TypeVar("T")
+
+Body = dict[str, Any]
+"""Parameters of a request but for the model: those of a chat with ``messages``, or of a completion with ``prompt``."""
+
+PREFIX = "openai:"
+"""What tells the name of an endpoint's model from a local one's."""
+
+_MOST_TROUBLE = 5
+_MALFORMED_TRIES = 3
+
+# Parameters that not every server knows: what to give instead when it refuses one, or None to leave it out.
+_INSTEAD = {"max_tokens": "max_completion_tokens", "response_format": None, "seed": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model said; ``ended`` by itself, not by the token limit; ``token_ids`` where they were asked for."""
+
+    text: str
+    ended: bool
+    token_ids: tuple[int, ...] | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    finish_reason: str | None = None
+    message: _Message | None = None
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
+
+
+class _Answer(BaseModel):
+    choices: list[_Choice]
+
+
+class _FailedError(Exception):
+    """One request cannot be answered; ``trouble`` if the server is to blame."""
+
+    def __init__(self, reason: str, *, trouble: bool = False) -> None:
+        super().__init__(reason)
+        self.trouble = trouble
+
+
+class Endpoint:
+    """One model there.
+
+    Args:
+        model: its name at the endpoint.
+        concurrency: requests under way at a time.
+        retries: how often the client tries a request again.
+        timeout: seconds it waits for an answer.
+
+    Attributes:
+        model: as given.
+        address: of the endpoint, without what is secret in it.
+
+    Raises:
+        JudgeDecodingError: the client is not installed, there is no key, or a value is out of its range.
+    """
+
+    def __init__(self, model: str, *, concurrency: int = 8, retries: int = 6, timeout: float = 600.0) -> None:
+        if find_spec("openai") is None:
+            raise JudgeDecodingError(
+                "Endpoints need the client openai; install it with: pip install 'judge-decoding[court]'."
+            )
+        if not model:
+            raise JudgeDecodingError(f"The endpoint's model has no name; give one as in {PREFIX}NAME.")
+        if concurrency < 1 or retries < 0:
+            raise JudgeDecodingError("concurrency must be 1 or more, and retries 0 or more.")
+        self.model = model
+        self._concurrency, self._retries, self._timeout = concurrency, retries, timeout
+        self._instead: dict[str, str | None] = {}
+        self._reached = False
+        self._in_row = 0  # requests that failed one after the other by the server's fault
+        self._client()
+
+    def ask_all(
+        self, asks: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
+    ) -> None:
+        """Send all requests, as many at a time as is allowed, and tell of each as it ends.
+
+        Args:
+            asks: requests, each with what is to be told of it.
+            done: told of an answer.
+            failed: told why a request was refused or came to nothing; the others go on.
+
+        Raises:
+            JudgeDecodingError: the endpoint cannot be reached, refuses the key or the model, lets no more requests
+                through, or fails again and again; requests under way are given up.
+        """
+        try:
+            asyncio.run(self._ask_all(asks, done, failed))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _ask_all(
+        self, asks: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
+    ) -> None:
+        waiting = iter(asks)
+
+        async def work(client: AsyncOpenAI) -> None:
+            for what, body in waiting:
+                try:
+                    reply = await self._ask(client, body)
+                except _FailedError as error:
+                    self._in_row = self._in_row + 1 if error.trouble else 0
+                    if self._in_row > _MOST_TROUBLE:
+                        raise JudgeDecodingError(
+                            f"{self._in_row} requests in a row came to nothing at {self.address}, the last one because "
+                            f"{error}; what is done is kept: see to the server, and run the same command again."
+                        ) from error
+                    failed(what, str(error))
+                else:
+                    self._in_row = 0
+                    done(what, reply)
+
+        async with self._client() as client, asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(work(client))
+
+    async def _ask(self, client: AsyncOpenAI, body: Body) -> Reply:
+        for _ in range(_MALFORMED_TRIES):
+            text = await self._send(client, body)
+            try:
+                choice = _Answer.model_validate_json(text).choices[0]
+            except (ValidationError, IndexError):
+                continue
+            content = choice.text if choice.message is None else choice.message.content
+            if choice.finish_reason == "content_filter":
+                raise _FailedError("the endpoint's content filter held the answer back")
+            silent = content is None or (not content.strip() and choice.finish_reason == "length")
+            if content is None or (silent and choice.token_ids is None):
+                raise _FailedError("the answer has no text; allow it more tokens if the model thinks before it speaks")
+            return Reply(content, choice.finish_reason != "length", choice.token_ids)
+        raise _FailedError("the answer is no chat completion; check OPENAI_BASE_URL", trouble=True)
+
+    async def _send(self, client: AsyncOpenAI, body: Body) -> str:
+        """The body of the response to a request.
+
+        Raises:
+            _FailedError: this request came to nothing.
+            JudgeDecodingError: others would, too.
+        """
+        import openai
+
+        while True:
+            names = {name: self._instead.get(name, name) for name in body}
+            given = {known: body[name] for name, known in names.items() if known is not None}
+            # A wrong address is to show at once.
+            tries = self._retries if self._reached else min(self._retries, 2)
+            one = client.with_options(max_retries=tries)
+            create = one.completions.with_raw_response if "prompt" in body else one.chat.completions.with_raw_response
+            try:
+                response = await create.create(model=self.model, **given)
+                self._reached = True
+                return str(response.http_response.text)
+            except openai.APITimeoutError as error:
+                raise _FailedError(f"there was no answer in {self._timeout:g} seconds", trouble=True) from error
+            except openai.APIConnectionError as error:
+                if self._reached:
+                    raise _FailedError("the connection was lost", trouble=True) from error
+                raise JudgeDecodingError(
+                    f"Cannot reach the endpoint {self.address}; check OPENAI_BASE_URL, and that the server runs."
+                ) from error
+            except openai.APIStatusError as error:
+                first, self._reached = not self._reached, True
+                if first and tries < self._retries and (error.status_code == 429 or error.status_code >= 500):
+                    continue
+                if not self._avoid(error, body):
+                    raise self._refusal(error) from error
+
+    def _avoid(self, error: APIStatusError, body: Body) -> bool:
+        """Whether the server refused a parameter that can be put otherwise; from now on it is."""
+        if error.status_code not in (400, 422):
+            return False
+        name = next((n for n in _INSTEAD if n in body and n in error.message and n not in self._instead), None)
+        if name is None:
+            return False
+        self._instead[name] = _INSTEAD[name]
+        return True
+
+    def _refusal(self, error: APIStatusError) -> Exception:
+        status, said = error.status_code, self._said(error)
+        if status == 401:  # what the server says may hold a part of the key
+            return JudgeDecodingError(
+                f"{self.address} refuses the key (401); set OPENAI_API_KEY to one that is good there."
+            )
+        if status == 403:
+            return JudgeDecodingError(
+                f"{self.address} does not allow the model {self.model} (403{said}); ask for access."
+            )
+        if status == 404:
+            return JudgeDecodingError(
+                f"{self.address} has no model {self.model}, or is no such address (404{said}); check the name and "
+                "OPENAI_BASE_URL, which mostly ends in /v1."
+            )
+        if status == 429:
+            return JudgeDecodingError(
+                f"{self.address} lets no more requests through (429{said}); what is done is kept: run the same command "
+                "later, or with a smaller --concurrency."
+            )
+        return _FailedError(f"the endpoint refused it ({status}{said})", trouble=status >= 500)
+
+    def _said(self, error: APIStatusError) -> str:
+        """What the server says of an error, made fit for a terminal."""
+        message = error.body.get("message") if isinstance(error.body, dict) else None
+        text = " ".join("".join(c if c.isprintable() else " " for c in str(message or "")).split())
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return f": {text[:200].rstrip('.')}" if text else ""
+
+    def _client(self) -> AsyncOpenAI:
+        import openai
+
+        try:
+            client = openai.AsyncOpenAI(timeout=self._timeout)
+        except openai.OpenAIError as error:
+            raise JudgeDecodingError(
+                "There is no key for the endpoint; set OPENAI_API_KEY (to any word for a server without keys) and, for "
+                "another endpoint than OpenAI's, OPENAI_BASE_URL."
+            ) from error
+        parts = urlsplit(str(client.base_url))
+        self.address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}".rstrip(
+            "/"
+        )
+        self._secrets = [secret for secret in (client.api_key, parts.password) if secret]
+        return client

@@ -1,0 +1,79 @@
+"""Long work that can be stopped at any moment and goes on where it was: its results so far, beside the output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import lines, read_bytes
+
+
+class Unfinished:
+    """Rows in ``<output>.part``, one a line, behind a line with the settings; a kill loses at most the last one.
+
+    Args:
+        output: where the results go when all is done.
+        settings: what must not change in between.
+
+    Raises:
+        JudgeDecodingError: a part was begun with other settings, or cannot be read or written.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.output, self.part = output, output.with_name(output.name + ".part")
+        first = {"settings": settings}
+        if self.part.exists() and not _line(first).startswith(read_bytes(self.part, "the unfinished file")):
+            self._load(settings)
+        else:
+            self.part.unlink(missing_ok=True)  # of the settings a piece was written, and nothing else
+            self.append(first)
+
+    def _load(self, settings: dict[str, Any]) -> None:
+        rows = list(lines(self.part, "the unfinished file", lambda _: None))
+        try:
+            begun = json.loads(rows[0][1])["settings"]
+        except (IndexError, ValueError, KeyError, TypeError) as error:
+            raise JudgeDecodingError(f"{self.part} is no unfinished work; remove it to begin anew.") from error
+        if begun != settings:
+            name = next(name for name in {**begun, **settings} if begun.get(name) != settings.get(name))
+            raise JudgeDecodingError(
+                f"{self.part} was begun with {name} {begun.get(name)}, not {settings.get(name)}; go on with that, or "
+                "remove the file to begin anew."
+            )
+        for _, line in rows[1:]:
+            try:
+                self.take(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                continue  # cut off when it was stopped: that one is done again
+        # The next line must not be glued to one that was cut off.
+        if not read_bytes(self.part, "the unfinished file").endswith(b"\n"):
+            with self.part.open("ab") as file:
+                file.write(b"\n")
+
+    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+        """Remember a row of the part.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        raise NotImplementedError
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row to the part.
+
+        Raises:
+            JudgeDecodingError: it cannot be written.
+        """
+        try:
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            with self.part.open("ab") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise JudgeDecodingError(f"Cannot write {self.part}: {error.strerror}; choose another place.") from error
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    # A lone surrogate, which a model's JSON may hold, is no UTF-8.
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")

@@ -1,0 +1,132 @@
+"""Who answers: a local model through the batch engine, or a model behind an endpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from judge_decoding.court.collect import Answer, Answering, Want
+from judge_decoding.court.endpoint import Body, Endpoint, Reply
+from judge_decoding.errors import JudgeDecodingError
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWriter:
+    """A local model that decodes plainly, by itself; each answer is what its question would get alone.
+
+    Attributes:
+        name: in the data.
+        model: Hub name or folder.
+        answering: how answers are made.
+        chat: the model reads the question through its own chat template, if it has one; else it reads the prompt.
+        batch_size: answers that share the forwards.
+        dtype: as ``from_pretrained`` takes it.
+    """
+
+    name: str
+    model: str
+    answering: Answering
+    chat: bool = False
+    batch_size: int = 8
+    dtype: str = "auto"
+
+    def write(
+        self, wants: Sequence[Want], done: Callable[[Want, Answer], None], failed: Callable[[Want, str], None]
+    ) -> None:
+        """Answer ``wants``, the longest prompts first; those that do not fit the context fail."""
+        import torch
+        from torch import Tensor
+
+        from judge_decoding.court.labels.swaps import prompt_ids
+        from judge_decoding.decoding.choices import room
+        from judge_decoding.decoding.decoder import JudgeDecoder
+        from judge_decoding.decoding.loading import usual_device
+        from judge_decoding.decoding.sampling import SamplingParams
+
+        how = self.answering
+        decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=usual_device())
+        chat = self.chat and bool(decoder.tokenizer.chat_template)
+        known: dict[str, Tensor] = {}
+        todo: list[tuple[Want, Tensor]] = []
+        for want in wants:
+            question = want.question
+            try:
+                if question.prompt not in known:
+                    if chat:
+                        ids = decoder.encode(how.messages(question.text))
+                    else:
+                        ids = torch.tensor([prompt_ids(decoder, question.prompt)])
+                    room(ids.shape[1], decoder.target, None)
+                    known[question.prompt] = ids
+            except JudgeDecodingError as error:
+                failed(want, str(error))
+                continue
+            todo.append((want, known[question.prompt]))
+        todo.sort(key=lambda one: -one[1].shape[1])  # prompts of like length together: little padding
+        sampling = SamplingParams(temperature=how.temperature, top_p=how.top_p)
+        for first in range(0, len(todo), self.batch_size):
+            part = todo[first : first + self.batch_size]
+            made = decoder.generate_batch(
+                [ids for _, ids in part], how.max_new_tokens,
+                batch_size=self.batch_size, seeds=[seed_of(want, how.seed or 0) for want, _ in part],
+                sampling=sampling, stop=how.stop,
+            )  # fmt: skip
+            for (want, _), one in zip(part, made, strict=True):
+                ended = bool(one.rounds) and one.rounds[-1].stopped
+                done(want, Answer(without_stop(one.text, how.stop), ended))
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointWriter:
+    """A model behind an endpoint.
+
+    Attributes:
+        name: in the data.
+        endpoint: where it is.
+        answering: how answers are made.
+        raw: the model reads the prompt as it is (completions) instead of the question in a chat.
+    """
+
+    name: str
+    endpoint: Endpoint
+    answering: Answering
+    raw: bool = False
+
+    def write(
+        self, wants: Sequence[Want], done: Callable[[Want, Answer], None], failed: Callable[[Want, str], None]
+    ) -> None:
+        """Answer ``wants``, several at a time."""
+
+        def take(want: Want, reply: Reply) -> None:
+            text = reply.text
+            # A chat's answer begins anew. The target reads it right behind the prompt.
+            if not self.raw and want.question.prompt[-1:].strip() and text[:1].strip():
+                text = f" {text}"
+            done(want, Answer(text, reply.ended))
+
+        self.endpoint.ask_all(((want, self._body(want)) for want in wants), take, failed)
+
+    def _body(self, want: Want) -> Body:
+        how = self.answering
+        body: Body = {"max_tokens": how.max_new_tokens, "temperature": how.temperature}
+        if how.top_p < 1:
+            body["top_p"] = how.top_p
+        if how.stop:
+            body["stop"] = list(how.stop)
+        if how.seed is not None:
+            body["seed"] = seed_of(want, how.seed) % 2**31
+        if self.raw:
+            return body | {"prompt": want.question.prompt}
+        return body | {"messages": how.messages(want.question.text)}
+
+
+def seed_of(want: Want, seed: int) -> int:
+    """The seed of one answer: it depends on its question and sample alone, not on what else is asked."""
+    digest = hashlib.sha256(f"{seed} {want.sample} {want.question.prompt}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def without_stop(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    return text[: min((text.find(string) for string in stop if string in text), default=len(text))]

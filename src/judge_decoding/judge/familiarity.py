@@ -1,0 +1,124 @@
+"""How unlike the questions of its training a prompt looks to a judge, in the target's hidden space.
+
+One state of the target tells it: the one at the prompt's last token, which the target reads together with the first
+draft anyhow. Which state and which distance were chosen on the figures in ``benchmarks/results/familiarity.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.court.cases import Case
+from judge_decoding.judge.labels import IGNORED, Example
+
+LEAST = 40
+"""Different questions it takes; the 95% quantile of fewer is next to nothing but the largest."""
+_MOST = 2000
+_RANK = 64
+_FOLDS = 10
+
+
+class FamiliarityConfig(BaseModel):
+    """What is known of the training questions beside tensors; ``familiarity`` in a head's ``config.json``."""
+
+    questions: int = Field(gt=0)
+    rank: int = Field(gt=0, le=_RANK)
+    quantile: float = Field(default=0.95, gt=0, lt=1)
+    limit: float = Field(gt=0, allow_inf_nan=False)
+    """The Mahalanobis distance below which this quantile of the questions lay when they were held out."""
+
+
+class Familiarity(nn.Module):
+    """A Gaussian of low rank over the target's hidden states at the last tokens of the training questions.
+
+    Covariance ``V diag(variances[:-1] - rest) V' + rest I``, with V the first principal components and
+    ``rest = variances[-1]`` what is left, the same in every other direction (probabilistic PCA, Tipping and Bishop
+    1999). Mahalanobis distances to what a model was trained on: Lee et al. 2018 (arXiv 1807.03888), for language
+    models Ren et al. 2022 (arXiv 2209.15558).
+    """
+
+    mean: Tensor
+    components: Tensor
+    variances: Tensor
+
+    def __init__(self, config: FamiliarityConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(hidden_size))
+        self.register_buffer("components", torch.zeros(config.rank, hidden_size))
+        self.register_buffer("variances", torch.ones(config.rank + 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Distances [...] of prompts with these states at their last tokens [..., H]; 1 is the held-out 95% quantile.
+
+        On the device of the statistics, in float32; nothing waits for it.
+        """
+        apart = states.to(self.mean.device, torch.float32) - self.mean
+        along = apart @ self.components.T
+        rest = apart - along @ self.components
+        squares = (along.square() / self.variances[:-1]).sum(-1) + rest.square().sum(-1) / self.variances[-1]
+        return (squares / len(self.mean)).sqrt() / self.config.limit
+
+    @classmethod
+    def fit(cls, states: Tensor, quantile: float = 0.95) -> Self | None:
+        """The statistics of questions whose states are ``states`` [N, H]; None for fewer than `LEAST`.
+
+        The distance that counts as 1 is measured on questions that are held out in turn, a tenth at a time.
+        """
+        generator = torch.Generator().manual_seed(0)
+        states = states[torch.randperm(len(states), generator=generator)[:_MOST]].float()
+        count, size = states.shape
+        if count < LEAST:
+            return None
+        # Some questions a direction, or the directions would be those of the sample alone.
+        rank = max(min(_RANK, count // 8, size // 2), 1)
+        fold = torch.arange(count) % _FOLDS
+        held_out = torch.empty(count)
+        for out in (fold == number for number in range(_FOLDS)):
+            held_out[out] = cls._fitted(states[~out], rank, 1.0, quantile)(states[out])
+        # As for one more question of the same kind: it is as likely at any place among them (conformal prediction).
+        place = min(math.ceil((count + 1) * quantile), count)
+        limit = float(held_out.kthvalue(place).values)
+        return cls._fitted(states, rank, max(limit, 1e-6), quantile)
+
+    @classmethod
+    def _fitted(cls, states: Tensor, rank: int, limit: float, quantile: float) -> Self:
+        count, size = states.shape
+        fitted = cls(FamiliarityConfig(questions=count, rank=rank, limit=limit, quantile=quantile), size)
+        mean = states.mean(0)
+        _, values, directions = torch.linalg.svd(states - mean, full_matrices=False)
+        variances = values.square() / (count - 1)
+        rest = variances[rank:].sum() / (size - rank)
+        # What never varied in training may still differ by rounding, of 16-bit formats too.
+        floor = states.square().mean() * 1e-6 + 1e-12
+        fitted.mean.copy_(mean)
+        fitted.components.copy_(directions[:rank])
+        fitted.variances.copy_(torch.cat((variances[:rank], rest[None])).clamp(min=float(floor)))
+        return fitted
+
+
+def question_examples(
+    cases: Sequence[Case], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> list[Example]:
+    """The questions of cases, each once, as prompts of which the last token counts.
+
+    ``examples`` are the cases in tokens. A question whose last token runs into the answer is left out: as a prompt it
+    would end in another token.
+    """
+    found: dict[str, Example] = {}
+    for case, example in zip(cases, examples, strict=True):
+        if case.question in found or not case.question.strip():
+            continue
+        begun = bool(tokenizer.bos_token) and case.question.startswith(tokenizer.bos_token)
+        prompt = tuple(tokenizer(case.question, add_special_tokens=not begun)["input_ids"])
+        if prompt and example.ids[: len(prompt)] == prompt:
+            size = len(prompt)
+            found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
+    return list(found.values())

@@ -1,0 +1,43 @@
+"""An answer as a piece of HTML for a notebook: no script, no style sheet, readable on white and on black."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from judge_decoding.decoding.rounds import Cause, Round, Stats
+from judge_decoding.pages import templates
+from judge_decoding.report.verdicts import MEANING
+
+# Lines and backgrounds have the colours; the text keeps the notebook's own.
+_STYLES = {
+    Cause.AGREED: "",
+    Cause.RESCUED: "font-weight: 700; border-bottom: 3px solid #d55e00",
+    Cause.CORRECTION: "color: #fff; background: #0072b2; border-radius: 3px",
+    Cause.BONUS: "font-style: italic; border-bottom: 2px dotted #0072b2",
+}
+
+
+def answer_fragment(pieces: Sequence[str], rounds: Sequence[Round]) -> str:
+    """The tokens with their texts ``pieces``, each by why it was kept, a legend, and the figures."""
+    texts, tokens = iter(pieces), []
+    for event in rounds:
+        for i, cause in enumerate(event.causes):
+            score = f", score {event.scores[i]:.3f}" if cause is Cause.RESCUED and event.scores is not None else ""
+            # A special token, or one that ends inside a character, has no text.
+            text = next(texts) or ("▫" if cause is Cause.RESCUED else "")
+            ink = text.lstrip(" ") or text  # marks stand under words, not under the spaces before them
+            tip = "" if cause is Cause.AGREED else cause.value + score
+            tokens.append((text[: len(text) - len(ink)], ink, cause, tip))
+    stats = Stats.of(rounds)
+    met = [cause for cause in Cause if stats.causes[cause]]
+    return (
+        templates("judge_decoding.report")
+        .get_template("generation.html")
+        .render(
+            tokens=tokens,
+            styles=_STYLES,
+            legend=[(cause, MEANING[cause]) for cause in met],
+            figures=f"{stats.tokens} tokens, {stats.tokens_per_forward:.2f} per target forward, "
+            f"{stats.accepted_per_round:.2f} accepted draft tokens per round",
+        )
+    )

@@ -1,0 +1,153 @@
+"""The threshold by the accuracy on a task: hand-made curves, a real decoder, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from judge_decoding import Case, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead
+from judge_decoding.court.results import result_function
+from judge_decoding.evaluation.thresholds import (
+    Question,
+    Task,
+    calibrate,
+    check_disjoint,
+    lowest_threshold,
+    measure,
+    read_questions,
+)
+from tiny import random_head
+
+CURVE = [{"threshold": t, "accuracy": a} for t, a in ((0.1, 0.90), (0.3, 0.97), (0.5, 0.95), (0.7, 0.98), (0.9, 0.99))]
+
+
+@pytest.mark.parametrize(
+    ("target", "points", "expected"), [(0.98, 1, 0.3), (0.98, 0, 0.7), (0.99, 0, 0.9), (0.98, 3, 0.3), (0.98, 8, 0.1)]
+)
+def test_the_lowest_threshold_within_the_points(target: float, points: float, expected: float) -> None:
+    assert lowest_threshold(CURVE, target, points) == expected
+    assert lowest_threshold(CURVE[::-1], target, points) == expected
+
+
+def test_no_threshold_may_be_good_enough() -> None:
+    with pytest.raises(JudgeDecodingError, match=r"within 0.5 points of the target's 100.0% \(the best has 99.0%\)"):
+        lowest_threshold(CURVE, 1.0, 0.5)
+
+
+def test_a_task_of_references() -> None:
+    questions = [
+        Question(question="a", reference="so 4."),
+        Question(question="b", reference="none"),
+        Question(question="c", reference="2, then 3.50"),
+    ]
+    task = Task.of(questions, result_function("number"))
+    assert task.prompts == ["a", "c"]
+    assert task.right(0, "3 + 1 = 4.0")
+    assert not task.right(0, "44")
+    assert not task.right(0, "nothing")
+    assert task.right(1, "3.5")
+    with pytest.raises(JudgeDecodingError, match="No question of the calibration task has a reference with a result"):
+        Task.of(questions[1:2], result_function("number"))
+
+
+def test_questions_are_read_with_or_without_the_rest_of_a_case(tmp_path: Path) -> None:
+    path = tmp_path / "task.jsonl"
+    path.write_text(
+        '{"question": "a", "reference": "4", "id": 7}\n'
+        + Case(question="b", answer="x", reference="5").model_dump_json()
+        + "\n"
+    )
+    assert [(q.question, q.reference) for q in read_questions(path)] == [("a", "4"), ("b", "5")]
+    path.write_text('{"question": "a", "reference": "4"}\n{"question": "b"}\n')
+    with pytest.raises(JudgeDecodingError, match="line 2 is no question with a reference: reference"):
+        read_questions(path)
+
+
+def test_questions_that_are_trained_on_are_refused() -> None:
+    task = Task(["What is  it?", "Who?", "Where?"], lambda i, text: True)
+    check_disjoint(task, [Case(question="When?", answer="")])
+    with pytest.raises(JudgeDecodingError, match="1 of the 3 calibration questions are trained on, too"):
+        check_disjoint(task, [Case(question="what IS it?", answer=""), Case(question="When?", answer="")])
+
+
+PROMPTS = ("one two", "three", "cat dog", "red", "left right", "good")
+
+
+@pytest.fixture
+def judged(target: LlamaForCausalLM, draft: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> JudgeDecoder:
+    return JudgeDecoder(target, tokenizer, draft, random_head(target, scale=0.05))
+
+
+def own_words(decoder: JudgeDecoder) -> Task:
+    """An answer is right if it is the target's own."""
+    own = [decoder.generate(prompt, 16, rule=Exact()).text for prompt in PROMPTS]
+    return Task(PROMPTS, lambda i, text: text == own[i])
+
+
+def head_of(decoder: JudgeDecoder) -> JudgeHead:
+    assert decoder.judge is not None
+    return decoder.judge
+
+
+def test_a_head_gets_the_threshold_of_its_curve(judged: JudgeDecoder) -> None:
+    head, task, told = head_of(judged), own_words(judged), []
+    calibrate(
+        judged, head, task, 20, thresholds=(0.0, 0.5, 1.0), max_new_tokens=16, num_draft_tokens=4,
+        progress=lambda: told.append(1),
+    )  # fmt: skip
+    assert len(told) == 4 * len(PROMPTS)
+    figures = head.config.calibration
+    assert figures["target_accuracy"] == 1.0
+    assert [row["threshold"] for row in figures["curve"]] == [0.0, 0.5, 1.0]
+    accuracies = [row["accuracy"] for row in figures["curve"]]
+    assert accuracies[0] < 0.8
+    assert accuracies[2] == 1.0
+    assert figures["curve"][0]["accepted_per_round"] > figures["curve"][2]["accepted_per_round"]
+    assert head.config.threshold == figures["threshold"] == lowest_threshold(figures["curve"], 1.0, 20)
+    assert figures["aim"] == "accuracy=20"
+    rule = Judge(head, 0.5)
+    alone = [judged.generate(prompt, 16, rule=rule, num_draft_tokens=4).text for prompt in PROMPTS]
+    assert accuracies[1] == sum(task.right(i, text) for i, text in enumerate(alone)) / len(PROMPTS)
+
+
+def test_a_stopped_calibration_goes_on(judged: JudgeDecoder, tmp_path: Path) -> None:
+    task, part = own_words(judged), tmp_path / "head" / "calibration.part"
+
+    class Killed(BaseException):
+        pass
+
+    told: list[int] = []
+
+    def stop() -> None:
+        told.append(1)
+        if len(told) == 2 * len(PROMPTS) + 1:
+            raise Killed
+
+    settings = {"thresholds": (0.2, 0.5, 1.0), "max_new_tokens": 16, "num_draft_tokens": 4}
+    with pytest.raises(Killed):
+        calibrate(judged, head_of(judged), task, 20, part=part, progress=stop, **settings)  # type: ignore[arg-type]
+    assert list(json.loads(part.read_text())["done"]) == ["target", "0.2"]
+    # What is done is believed, not done again.
+    begun = json.loads(part.read_text())
+    begun["done"]["target"]["accuracy"] = 0.125
+    part.write_text(json.dumps(begun))
+    calibrate(judged, head_of(judged), task, 20, part=part, **settings)  # type: ignore[arg-type]
+    assert head_of(judged).config.calibration["target_accuracy"] == 0.125
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": "others", "done": {"target": {"accuracy": 0}}}'])
+def test_the_part_of_something_else_is_not_believed(judged: JudgeDecoder, tmp_path: Path, content: str) -> None:
+    (tmp_path / "part").write_text(content)
+    calibrate(
+        judged, head_of(judged), own_words(judged), 0, thresholds=(1.0,), max_new_tokens=16, part=tmp_path / "part"
+    )
+    assert head_of(judged).config.calibration["target_accuracy"] == 1.0
+    assert head_of(judged).config.threshold == 1.0
+
+
+def test_one_rule_on_a_task(judged: JudgeDecoder) -> None:
+    assert measure(judged, own_words(judged), Exact(), max_new_tokens=16)["accuracy"] == 1.0
