@@ -104,6 +104,15 @@ def test_every_round_is_the_one_decoding_would_do(
         assert found.stats.causes[Cause.RESCUED]  # else this compares little
 
 
+@pytest.mark.parametrize("place", [("before", -1), ("after", -1), ("before", -2)])
+def test_a_judge_reads_where_its_head_was_trained(
+    target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, place: tuple[str, int]
+) -> None:
+    text, rule = text_by(target, [5, 6], 12, seed=1), Judge(random_head(target, norm=place[0], layer=place[1]), 0)
+    (event,) = scored(target, tokenizer, [text], [rule], 12)[0].rounds[0]
+    assert event.scores == pytest.approx(first_round(target, text, 0, rule, 12).scores, abs=1e-4)
+
+
 def test_a_rule_that_accepts_everything_counts_as_in_decoding(tokenizer: PreTrainedTokenizerFast) -> None:
     counting, rng = successor(), random.Random(0)
     text = Text((2, 3), (*(rng.randrange(4, 9) for _ in range(22)), 0))  # only the text says 0, which ends it
@@ -210,6 +219,7 @@ def test_batches_and_parts_change_nothing(
         for i in range(9)
     ]
     rules = [Exact(), *(Judge(random_head(model, norm=norm), 0.4) for norm in ("before", "after"))]
+    rules.append(Judge(random_head(model, norm="before", layer=-2), 0.4))
     rules += [rule_of(name, model) for name in ("entropy_gate", "running_surprise")]
     alone = [scored(model, tokenizer, [text], rules, 4, 30) for text in texts]
     together = scored(model, tokenizer, texts, rules, 4, 30, batch_tokens=batch_tokens)
@@ -247,7 +257,7 @@ def test_every_token_is_read_once_and_few_distributions_are_there_at_a_time(
     widths: list[tuple[int, int]] = []
     other = target.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: widths.append(tuple(inputs[0].shape)))
     try:
-        pieces = list(read_forced(target, texts, ["after"], batch_tokens=batch_tokens))
+        pieces = list(read_forced(target, texts, [("after", -1)], batch_tokens=batch_tokens))
     finally:
         hook.remove()
         other.remove()
@@ -260,7 +270,7 @@ def test_every_token_is_read_once_and_few_distributions_are_there_at_a_time(
         ids = torch.tensor([[*text.prompt_ids, *text.ids]])
         whole = target(input_ids=ids).logits[0, len(text.prompt_ids) - 1 :]
         torch.testing.assert_close(torch.cat([piece.logits for piece in own]), whole, atol=1e-4, rtol=1e-4)
-        assert sum(len(piece.states["after"]) for piece in own) == len(text.ids)
+        assert sum(len(piece.states["after", -1]) for piece in own) == len(text.ids)
 
 
 def test_a_window_is_the_evidence_of_its_own_tokens() -> None:

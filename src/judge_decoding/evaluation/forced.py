@@ -22,25 +22,25 @@ class Piece:
         number: which of the texts it is.
         logits: float32 [n, V], its distributions of the next n places of the answer, in all of its pieces T + 1: of
             each token, and of what follows the last.
-        states: its last hidden states at the next tokens of the answer, in all of its pieces T.
+        states: its hidden states at the next tokens of the answer, in all of its pieces T; by norm and layer.
     """
 
     number: int
     logits: Tensor
-    states: Mapping[Norm, Tensor]
+    states: Mapping[tuple[Norm, int], Tensor]
 
 
 @torch.inference_mode()
 def read_forced(
-    model: PreTrainedModel, texts: Sequence[Text], norms: Collection[Norm], *, batch_tokens: int
+    model: PreTrainedModel, texts: Sequence[Text], places: Collection[tuple[Norm, int]], *, batch_tokens: int
 ) -> Iterator[Piece]:
-    """Read all ``texts``, short ones first, and yield what the target says along them.
+    """Read all ``texts``, short ones first, and yield what the target says along them; its states are of ``places``.
 
     Texts of like length share a forward of at most ``batch_tokens`` tokens, padding included; a longer one is read in
     parts of so many. So no more than ``batch_tokens`` distributions over the vocabulary are there at a time.
     """
     with ExitStack() as stack:
-        taps = {norm: stack.enter_context(HiddenTap(model, norm)) for norm in norms}
+        taps = {place: stack.enter_context(HiddenTap(model, *place)) for place in places}
         for rows in _batches(texts, batch_tokens, alone=not can_batch(model)):
             lm = CachedLM(model, len(rows))
             ids = [torch.tensor((*texts[i].prompt_ids, *texts[i].ids), device=model.device) for i in rows]
@@ -48,14 +48,12 @@ def read_forced(
             for begin in range(0, max(map(len, ids)), batch_tokens):
                 parts = [row[begin : begin + batch_tokens] for row in ids]
                 # The last token of the prompt says what it expects of the answer's first.
-                places = [
-                    _behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, parts, strict=True)
-                ]
+                heard = [_behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, parts, strict=True)]
                 tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, parts, strict=True)]
-                for row, logits in enumerate(lm.read(parts, places)):
+                for row, logits in enumerate(lm.read(parts, heard)):
                     end = len(parts[row])
-                    states = {norm: tap.states[row, end - tokens[row] : end] for norm, tap in taps.items()}
-                    if places[row]:
+                    states = {place: tap.states[row, end - tokens[row] : end] for place, tap in taps.items()}
+                    if heard[row]:
                         yield Piece(rows[row], logits, states)
 
 

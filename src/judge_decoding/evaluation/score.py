@@ -92,9 +92,9 @@ def score(
     for rule in rules:
         check_rule(rule)
     found = [Acceptance(rule, count) for rule in rules for count in config.num_draft_tokens]
-    norms = {rule.norm for rule in rules if rule.norm}
+    places = {rule.place for rule in rules if rule.place}
     reading: dict[int, _Reading] = {}
-    for piece in read_forced(decoder.target, texts, norms, batch_tokens=config.batch_tokens):
+    for piece in read_forced(decoder.target, texts, places, batch_tokens=config.batch_tokens):
         text = texts[piece.number]
         if piece.number not in reading:
             reading[piece.number] = _Reading(text, found)
@@ -116,11 +116,13 @@ class _Walk:
         self.at = 0
         self.rounds: list[Round] = []
 
-    def advance(self, ids: Sequence[int], whole: Evidence, states: Mapping[Norm, Tensor], first: int) -> None:
+    def advance(
+        self, ids: Sequence[int], whole: Evidence, states: Mapping[tuple[Norm, int], Tensor], first: int
+    ) -> None:
         """Do the rounds for which ``whole``, the evidence of the tokens from ``first`` on, is enough."""
         known = first + whole.draft_ids.shape[1]
         while self.at < len(ids) and (end := min(self.at + self.num_draft_tokens, len(ids))) <= known:
-            hidden = states[self.rule.norm][None] if self.rule.norm else None
+            hidden = states[self.rule.place][None] if self.rule.place else None
             window = whole.window(self.at - first, end - self.at, hidden)
             following = ids[end] if end < len(ids) else None
             self.rounds.append(event := _round(self.rule, window, following))
@@ -134,7 +136,7 @@ class _Reading:
         self._text = text
         self._first = 0
         self._logits: Tensor | None = None
-        self._states: dict[Norm, Tensor] = {}
+        self._states: dict[tuple[Norm, int], Tensor] = {}
         self.walks = [_Walk(each.rule, each.num_draft_tokens) for each in found]
 
     @property
@@ -147,10 +149,10 @@ class _Reading:
         logits, states = piece.logits, dict(piece.states)
         if self._logits is not None:
             logits = torch.cat((self._logits, logits))
-            states = {norm: torch.cat((self._states[norm], new)) for norm, new in states.items()}
+            states = {place: torch.cat((self._states[place], new)) for place, new in states.items()}
         ids = self._text.ids
         known = ids[self._first : self._first + len(logits) - 1]
-        states = {norm: each.to(logits.device) for norm, each in states.items()}
+        states = {place: each.to(logits.device) for place, each in states.items()}
         whole = Evidence(
             draft_ids=torch.tensor([known], dtype=torch.long, device=logits.device), target_logits=logits[None]
         )
@@ -159,7 +161,7 @@ class _Reading:
         # The last row stays: the token there, and so its state, is still to be read.
         passed = min(min(walk.at for walk in self.walks) - self._first, len(logits) - 1)
         self._logits = logits[passed:].clone()  # not a view, which would keep what is passed in memory
-        self._states = {norm: each[passed:] for norm, each in states.items()}
+        self._states = {place: each[passed:] for place, each in states.items()}
         self._first += passed
 
 
