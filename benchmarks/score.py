@@ -101,8 +101,15 @@ def measured(
 
     return {
         "answers": len(texts), "tokens": sum(len(text.ids) for text in texts), "prompt": str(form),
-        "rules": [each.to_dict(spell) for each in found],
+        "rules": [_shortened(each.to_dict(spell)) for each in found],
     }  # fmt: skip
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """A rule's figures without the longest lists, which the table does not need."""
+    if row["num_draft_tokens"] != 16:
+        del row["most_rejected"], row["accepted_share_by_place"]
+    return row
 
 
 def table(told: dict[str, Any]) -> str:
@@ -129,10 +136,7 @@ def table(told: dict[str, Any]) -> str:
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
         strict = next(row for row in part["rules"] if row["rule"] == str(Exact()) and row["num_draft_tokens"] == 16)
-        worst = (
-            f"`{each['token']!r}` {each['rejected']} of {each['decided']}".replace("|", "\\|")
-            for each in strict["most_rejected"]
-        )
+        worst = (f"`{each['token']!r}` {each['rejected']} of {each['decided']}" for each in strict["most_rejected"])
         lines += ["", f"Rejected most often by exact at draft length 16: {', '.join(worst)}.", "",
                   "Rounds of exact at draft length 16 by accepted draft tokens: "
                   + ", ".join(f"{k}: {v}" for k, v in strict["accepted_lengths"].items()) + "."]  # fmt: skip

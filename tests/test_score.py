@@ -126,6 +126,7 @@ def test_where_nothing_is_accepted_it_is_plain_decoding(tokenizer: PreTrainedTok
     assert found.stats.accepted_lengths == real.accepted_lengths == {0: 8}
     assert found.stats.tokens_per_forward == real.tokens_per_forward == 1
     assert found.rejected_share == 1
+    assert (found.histogram, found.by_place) == ([1], [0])
 
 
 def test_the_targets_own_answer_is_accepted_whole(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -157,12 +158,14 @@ def test_hand_counted_figures(tokenizer: PreTrainedTokenizerFast) -> None:
     assert [(each.token, each.times, each.decided, each.instead) for each in three.most_rejected()] == [
         (9, 1, 1, ((6, 1),))
     ]
+    # The longer draft proposes 10 to 1 twice, but behind a rejection nobody decides about them.
+    assert ten.decided == dict.fromkeys((4, 5, 9, 10, 11, 0, 1), 1)
     figures = three.to_dict()
     assert figures["accepted_per_round"] == 2.5
     assert figures["tokens_per_forward"] == 3.5
     assert figures["accepted_per_round_interval"] is None  # one text tells nothing of others
     assert ten.to_dict()["accepted_lengths"] == {"2": 1, "4": 1}
-    assert ten.by_place == [1, 1, 0.5, 0.5, 0, 0, 0]  # the second draft ends with the text, at its fourth place
+    assert ten.by_place == [1, 1, 0.5, 0.5]  # the first draft proposes seven, and no later one that many
 
 
 def test_several_texts_are_added_up(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -214,6 +217,20 @@ def test_batches_and_parts_change_nothing(
         for one, all_of_them in zip(alone[number], together, strict=True):
             assert [plain(event) for event in all_of_them.rounds[number]] == [plain(e) for e in one.rounds[0]]
     assert [each.stats.tokens for each in together] == [sum(len(text.ids) for text in texts)] * len(together)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_round_may_end_where_reading_does(
+    target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, length: int
+) -> None:
+    """Then the next one begins behind a token whose state is still to be read."""
+    text, rules = text_by(target, [5, 6], 20, seed=3), [Judge(random_head(target), 0)]
+    whole = scored(target, tokenizer, [text], rules, length)[0].rounds[0]
+    for batch_tokens in (1, 2, 3, 4, 5):
+        parts = scored(target, tokenizer, [text], rules, length, batch_tokens=batch_tokens)[0].rounds[0]
+        assert [plain(event) for event in parts] == [plain(event) for event in whole]
+        for one, other in zip(parts, whole, strict=True):
+            assert one.scores == pytest.approx(other.scores, abs=1e-4)
 
 
 def plain(event: Round) -> tuple[object, ...]:

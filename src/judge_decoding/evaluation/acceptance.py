@@ -74,8 +74,9 @@ class Acceptance:
 
     @property
     def by_place(self) -> list[float]:
-        """Of the draft tokens at each place, 1 to M, the share that was accepted; up to the last place with one."""
-        return [self.accepted_at[i] / self.proposed_at[i] for i in range(1, max(self.proposed_at, default=0) + 1)]
+        """Of the draft tokens at each place, 1 to M, the share that was accepted; up to the last place with any."""
+        last = max(+self.accepted_at, default=min(1, len(self.proposed_at)))
+        return [self.accepted_at[i] / self.proposed_at[i] for i in range(1, last + 1)]
 
     @property
     def rejected_share(self) -> float:
