@@ -6,7 +6,7 @@ Each source labels answers to the same questions; what it made is kept in ``--wo
 heads are trained alike, each one's threshold is the lowest that loses at most a point on calibration problems, and
 they decode test problems. *Hand-style* labels come from the checker that stands in for a person: one right and one
 wrong answer to a question, the first wrong token located. The likelihood's own threshold is its paper's: the 10%
-quantile of the scores of tokens that equivalence finds wrong, here those that both have labelled in the same place.
+quantile of the scores of tokens that equivalence finds wrong, so it needs those labels too.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from judge_decoding.reference.trial import Method, count
 BATCH = 32
 NUM_DRAFT_TOKENS = 16
 SHARE_REJECTED = 0.1
+MOST_REJECTED = 150
 
 Labelled = tuple[list[Case], int]
 """Cases, and the target forwards they cost."""
@@ -96,11 +97,25 @@ def by_likelihood(pair: JudgeDecoder, problems: list[Problem], equivalent: list[
         some, cost = label_by_likelihood(pair, prompt, answer.token_ids, LikelihoodConfig(0.0, batch_size=BATCH))
         cases += some
         forwards += 1 + answer.stats.rounds + cost
-    rejected = {case.token_ids for case in equivalent if case.errors}
-    scores = sorted(case.score for case in cases if case.token_ids in rejected and case.score is not None)
+    scores = sorted(scores_of_rejected(pair, equivalent))
     threshold = scores[int(len(scores) * SHARE_REJECTED)]
     print(f"likelihood: threshold {threshold:.2f}, from {len(scores)} tokens that equivalence finds wrong", flush=True)
     return rethreshold(cases, threshold), forwards
+
+
+def scores_of_rejected(pair: JudgeDecoder, equivalent: list[Case]) -> list[float]:
+    """The likelihood's scores of tokens that equivalence finds wrong, where it found them."""
+    wrong = [case for case in equivalent if case.errors and case.token_ids][:MOST_REJECTED]
+    # What the target says in the place of the wrong token, which is the last one.
+    starts = [torch.tensor(case.token_ids[:-1]) for case in wrong if case.token_ids]
+    made = pair.generate_batch(starts, MAX_NEW_TOKENS, batch_size=BATCH, rule=Exact())
+    found = []
+    for case, rest in zip(wrong, tqdm(made, desc="threshold of the likelihood"), strict=True):
+        prompt = pair.encode(case.question)[0].tolist()
+        answer = [*(case.token_ids or ())[len(prompt) : -1], *rest.token_ids]
+        scored, _ = label_by_likelihood(pair, case.question, answer, LikelihoodConfig(0.0, batch_size=BATCH))
+        found += [one.score for one in scored if one.token_ids == case.token_ids and one.score is not None]
+    return found
 
 
 def kept(name: str, work: Path, make: Callable[[], Labelled]) -> tuple[list[Case], dict[str, Any]]:

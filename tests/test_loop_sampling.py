@@ -12,8 +12,9 @@ from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
-from judge_decoding.decoding.loop import Request, Row, verify
+from judge_decoding.decoding.loop import Request, Row
 from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.decoding.verification import verify
 from judge_decoding.rules import Exact
 from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, run, tokens
 

@@ -168,7 +168,7 @@ class _Reading:
 def _round(rule: VerificationRule, evidence: Evidence, following: int | None) -> Round:
     """The round of a draft that is a window of a text; ``following`` is the text's token behind it, None at its end.
 
-    See `judge_decoding.decoding.loop.verify`, which does this in decoding.
+    See `judge_decoding.decoding.verification.verify`, which does this in decoding.
     """
     ids: list[int] = evidence.draft_ids[0].tolist()
     verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
