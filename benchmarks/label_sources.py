@@ -6,8 +6,8 @@ Each source labels answers to the same questions; what it made is kept in ``--wo
 heads are trained alike, each one's threshold is the lowest that loses at most a point on calibration problems, and
 they decode test problems. *Hand-style* labels come from the checker that stands in for a person: one right and one
 wrong answer to a question, the first wrong token located. The likelihood's own threshold is its paper's: the 10%
-quantile of the scores of tokens that equivalence finds wrong, so it needs those labels too; as that is generous here, the
-50% and the 90% quantile are tried beside it.
+quantile of the scores of tokens that equivalence finds wrong, so it needs those labels too; as that is generous here,
+the 50% and the 90% quantile are tried beside it.
 """
 
 from __future__ import annotations
