@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,18 @@ def test_what_one_answer_taught_serves_the_next() -> None:
     afresh = simulated(CostOptimal(4), [0.97], rounds=8)[1]
     assert afresh[0] == 4
     assert min(last) > 10
+
+
+def test_what_a_batch_cost_is_forgotten_when_answers_are_alone() -> None:
+    taught = Experience()
+    for _ in range(30):  # a batch, each round of which takes 20 times as long, and drafts of one length
+        for _row in range(16):
+            slow = event(12, 4)
+            taught.add(replace(slow, seconds=Seconds(*(20 * part for part in slow.seconds))))
+    policy = CostOptimal(8)
+    policy.remember(taught)
+    speed = simulated(policy, [0.9], rounds=600)[0]
+    assert speed >= 0.9 * simulated(CostOptimal(8), [0.9], rounds=600)[0]
 
 
 def test_a_decoder_keeps_experience_by_rule(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -94,7 +94,7 @@ class Experience:
         self._kept: list[float] = []
         self._draft: deque[float] = deque(maxlen=16)
         self._rest: deque[float] = deque(maxlen=16)
-        self._verify: dict[int, deque[float]] = {}
+        self._verify: deque[tuple[int, float]] = deque(maxlen=64)  # old ones may be of another batch size
         self.rounds = 0
         """How many rounds with a draft it knows."""
 
@@ -109,7 +109,7 @@ class Experience:
         if count and not self.rounds:  # the first round warms the machine up; its times say nothing
             self.rounds = 1
         else:
-            self._verify.setdefault(count, deque(maxlen=8)).append(event.seconds.verify)
+            self._verify.append((count, event.seconds.verify))
             if count:
                 self.rounds += 1
                 self._draft.append(event.seconds.draft / count)
@@ -133,7 +133,10 @@ class Experience:
         if not self._draft:
             return None
         draft, rest = median(self._draft), median(self._rest)
-        verify, slope = _line({count: median(times) for count, times in self._verify.items()})
+        times: dict[int, list[float]] = {}
+        for count, seconds in self._verify:
+            times.setdefault(count, []).append(seconds)
+        verify, slope = _line({count: median(some) for count, some in times.items()})
         rate = (sum(self._kept) + 0.5) / (sum(self._tried) + 1)
         best, tokens, survival = 0, 1.0, 1.0
         best_speed = 1 / (verify + rest)
