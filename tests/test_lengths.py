@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -87,19 +86,9 @@ def test_what_one_answer_taught_serves_the_next() -> None:
     assert min(last) > 10
 
 
-def test_what_a_batch_cost_is_forgotten_when_answers_are_alone() -> None:
-    taught = Experience()
-    for _ in range(30):  # a batch, each round of which takes 20 times as long, and drafts of one length
-        for _row in range(16):
-            slow = event(12, 4)
-            taught.add(replace(slow, seconds=Seconds(*(20 * part for part in slow.seconds))))
-    policy = CostOptimal(8)
-    policy.remember(taught)
-    speed = simulated(policy, [0.9], rounds=600)[0]
-    assert speed >= 0.9 * simulated(CostOptimal(8), [0.9], rounds=600)[0]
-
-
-def test_a_decoder_keeps_experience_by_rule(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_decoder_keeps_experience_by_rule_and_batch_size(
+    target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
     seen: list[CostOptimal] = []
 
     def policy(count: int) -> CostOptimal:
@@ -109,9 +98,13 @@ def test_a_decoder_keeps_experience_by_rule(target: LlamaForCausalLM, tokenizer:
     decoder = JudgeDecoder(target, tokenizer, perturbed(target, 0.05))
     for rule in (Exact(), TopK(2), Exact()):
         decoder.generate(torch.tensor([5, 6, 7]), 20, rule=rule, draft_length=policy)
-    first, other, again = (each.experience for each in seen)
+    prompts = [torch.tensor([5, 6, 7]), torch.tensor([8, 9])]
+    decoder.generate_batch(prompts, 20, rule=Exact(), draft_length=policy)
+    first, other, again, *batch = (each.experience for each in seen)
     assert first is again
     assert first is not other
+    assert batch[0] is batch[1]
+    assert batch[0] is not first
     assert first.rounds > 0
 
 

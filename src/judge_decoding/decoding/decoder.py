@@ -149,7 +149,8 @@ class JudgeDecoder:
         self.target, self.tokenizer, self.judge = target, tokenizer, judge
         self.draft = draft
         self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
-        self._experience: defaultdict[str, Experience] = defaultdict(Experience)  # by rule
+        # By rule and batch size.
+        self._experience: defaultdict[tuple[str, int], Experience] = defaultdict(Experience)
 
     @classmethod
     def from_pretrained(
@@ -230,7 +231,10 @@ class JudgeDecoder:
                 f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed a prompt."
             )
         ids = [self.encode(prompt) for prompt in prompts]
-        each = [self._request(own, max_new_tokens, options, seeds[i] if seeds else None) for i, own in enumerate(ids)]
+        rows = min(batch_size, len(ids))
+        each = [
+            self._request(own, max_new_tokens, options, seeds[i] if seeds else None, rows) for i, own in enumerate(ids)
+        ]
         answers: dict[int, Generation] = {}
         # Prompts of like length together: little padding.
         order = sorted(range(len(each)), key=lambda i: -ids[i].shape[1])
@@ -268,8 +272,10 @@ class JudgeDecoder:
         vocab_size = self.target.get_input_embeddings().get_parameter("weight").shape[0]
         return prompts.encode(prompt, self.tokenizer, vocab_size).to(self.target.device)
 
-    def _request(self, ids: Tensor, max_new_tokens: int, options: Options, seed: int | None = None) -> Request:
-        """One answer to decode, its options checked."""
+    def _request(
+        self, ids: Tensor, max_new_tokens: int, options: Options, seed: int | None = None, rows: int = 1
+    ) -> Request:
+        """One answer to decode, one of so many ``rows`` at a time, its options checked."""
         known = Options.__optional_keys__
         for name in options:
             if name not in known:
@@ -292,7 +298,7 @@ class JudgeDecoder:
                 )
         strings = options.get("stop", ())
         length = options.get("draft_length", Fixed)(count)
-        length.remember(self._experience[str(rule)])
+        length.remember(self._experience[str(rule), rows])
         return Request(
             ids[0], rule, Sampler(sampling, self.target.device), min(max_new_tokens, self._room(ids)),
             length=length,

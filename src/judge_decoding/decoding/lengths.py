@@ -81,7 +81,7 @@ class Confident(DraftLength):
 class Experience:
     """What rounds have cost and kept: the acceptance of each place of a draft and the times of its parts.
 
-    A decoder keeps one for each rule, so that what one answer has taught serves the next.
+    A decoder keeps one for each rule and batch size, so that what one answer has taught serves the next.
     """
 
     DECAY = 0.97
@@ -94,7 +94,7 @@ class Experience:
         self._kept: list[float] = []
         self._draft: deque[float] = deque(maxlen=16)
         self._rest: deque[float] = deque(maxlen=16)
-        self._verify: deque[tuple[int, float]] = deque(maxlen=64)  # old ones may be of another batch size
+        self._verify: deque[tuple[int, float]] = deque(maxlen=64)
         self.rounds = 0
         """How many rounds with a draft it knows."""
 

@@ -7,6 +7,7 @@ tokens come from this package's own loop.
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -161,7 +162,7 @@ class CustomGenerate:
         self._draft, self._head, self._rule = draft, head, rule
         self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
         self._seed, self._on_round = seed, on_round
-        self._experience = Experience()
+        self._experience: defaultdict[int, Experience] = defaultdict(Experience)  # by batch size
         self.rounds: tuple[tuple[Round, ...], ...] = ()
 
     @property
@@ -245,7 +246,7 @@ class CustomGenerate:
               for each in (processors, constraints)),
         )  # fmt: skip
         length = self._length(self._count)
-        length.remember(self._experience)
+        length.remember(self._experience[len(input_ids)])
         return Request(
             prompt, self._rule, sampler, budget,
             length=length,
