@@ -145,6 +145,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    begun, own = args.work / "arguments.json", [args.questions, args.calibration, args.problems]
+    if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != own:
+        sys.exit(f"{args.work} was begun with other numbers; go on with those, or name another folder.")
+    write_json(begun, own)
     pair, small = load_pair()
     problems = draw_many(3, "head", args.questions)
     sources = {"hand-style (checker)": kept("checker", args.work, lambda: by_checker(pair, small, problems))}

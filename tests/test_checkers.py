@@ -65,6 +65,12 @@ def test_unit_tests(question: str, answer: str, right: bool) -> None:
     assert checker_of("tests", allow_code=True)(question, answer, CHECK) is right
 
 
+def test_tests_that_would_not_run_are_refused() -> None:
+    tests = f"if __name__ == '__main__':\n    {CHECK.splitlines()[0]}"
+    with pytest.raises(JudgeDecodingError, match="never run here"):
+        checker_of("tests", allow_code=True)("Write it.", WHOLE, tests)
+
+
 def test_code_runs_only_where_allowed() -> None:
     with pytest.raises(JudgeDecodingError, match="--allow-code-execution"):
         checker_of("tests")

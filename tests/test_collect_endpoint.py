@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -220,6 +221,30 @@ def test_nobody_is_there(
     assert "set OPENAI_API_KEY" in the_sentence(collect(*args))
     monkeypatch.setattr(endpoint, "find_spec", lambda name: None)
     assert "pip install 'judge-decoding[court]'" in the_sentence(collect(*args))
+
+
+def test_what_is_too_long_is_no_parameter_that_is_not_known(
+    collect: Collect, serve: Serve, questions: Path, tmp_path: Path
+) -> None:
+    long = "'max_tokens' or 'max_completion_tokens' is too large: 9. This model's maximum context length is 8 tokens."
+    server = serve(lambda body, number: refused(400, long) if "3 plus" in asked(body) else completed("4"))
+    args = (questions, "-o", tmp_path / "out.jsonl", "--model", "openai:m", "--raw", "--max-new-tokens", 9)
+    code, _, err = collect(*args, "--concurrency", 1)
+    assert code == 0, err
+    assert "is too large" in err
+    assert all(body["max_tokens"] == 9 for body in server.bodies)
+
+
+def test_it_can_be_asked_where_a_loop_runs_already(serve: Serve) -> None:
+    serve(lambda *_: said("yes"))
+    told: list[str] = []
+
+    async def cell() -> None:
+        body = {"messages": [{"role": "user", "content": "Well?"}]}
+        Endpoint("m").ask_all([(1, body)], lambda _, reply: told.append(reply.text), never)
+
+    asyncio.run(cell())
+    assert told == ["yes"]
 
 
 def test_parameters_a_server_does_not_know(collect: Collect, serve: Serve, questions: Path, tmp_path: Path) -> None:

@@ -41,12 +41,15 @@ def test_from_prompts_to_a_head_that_decodes(
     assert code == 0, err
     assert "2 of " in err
     assert "target forwards" in err
-    figures = json.loads(told[told.index("{") :])
+    figures = json.loads(told)
     labels = read_cases(tmp_path / "head.work" / "labels.jsonl")
     assert figures["cases"] == len(labels)
     # No prompt teaches the head and chooses its threshold.
     assert figures["calibration_prompts"] + len({case.question for case in labels}) <= len(PROBLEMS)
     assert figures["accuracy"] >= figures["target_accuracy"] - 0.01
+    # There are no references, and few prompts.
+    assert any("the target's own answer" in sentence for sentence in figures["warnings"])
+    assert any("accuracy is rough" in sentence for sentence in figures["warnings"])
     assert figures["methods"].keys() == {"target", "exact", "judge"}
     head = JudgeHead.from_pretrained(out)
     assert head.config.threshold == figures["threshold"]

@@ -14,7 +14,20 @@ from torch import Tensor
 
 from judge_decoding import JudgeDecodingError
 from judge_decoding.judge.calibration import auc
-from judge_decoding.judge.fitting import cross_validate, deal, fit_linear, minimise, standardise, token_weights
+from judge_decoding.judge.fitting import cross_validate, deal, fold, minimise, standardise, token_weights
+
+
+def fit_linear(
+    features: Tensor, labels: Tensor, l2: float, classes: str = "balanced", wrong_weight: float = 1.0
+) -> tuple[Tensor, float]:
+    """Weighted logistic regression on ``features`` [N, H] and ``labels`` [N] of 0 and 1: weight [H] and bias.
+
+    Features are standardised inside and the scaling folded into the result; see `token_weights` for the rest.
+    """
+    inside = features.float().clone()
+    mean, scale = standardise(inside)
+    weights = token_weights(labels, classes, wrong_weight)[:, None]
+    return fold(minimise(inside, labels, weights, l2)[0], mean, scale)
 
 
 def objective(parameters: np.ndarray, x: np.ndarray, y: np.ndarray, l2: float) -> float:

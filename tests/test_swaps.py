@@ -177,11 +177,16 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     assert third.done == {"q": [one], "r": []}
     with pytest.raises(JudgeDecodingError, match="begun with target t, not u"):
         Progress(output, {"target": "u"})
-    assert third.finish() == [one]
+    third.add("s", [one])
+    assert third.finish(["q", "r"]) == [one]  # another run's question is left out
     assert read_cases(output) == [one]
     assert not third.part.exists()
     with pytest.raises(JudgeDecodingError, match="nothing to label"):
-        Progress(output, {}).finish()
+        Progress(output, {}).finish(["q"])
+    # Begun and nothing done: other settings may take its place.
+    Progress(output, {"target": "w"})
+    assert Progress(output, {"target": "x"}).done == {}
+    third.part.unlink()
     third.part.write_text("something else")
     with pytest.raises(JudgeDecodingError, match="no unfinished work"):
         Progress(output, {})

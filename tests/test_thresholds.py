@@ -139,6 +139,26 @@ def test_a_stopped_calibration_goes_on(judged: JudgeDecoder, tmp_path: Path) -> 
     assert not part.exists()
 
 
+def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path) -> None:
+    begun = []
+    for reference in ("nonsense", "other"):
+        rows = [Question(question=prompt, reference=reference) for prompt in PROMPTS]
+        told: list[int] = []
+
+        def stop(told: list[int] = told) -> None:
+            told.append(1)
+            if len(told) > len(PROMPTS):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(
+                judged, head_of(judged), Task.of(rows, result_function("text")), 0,
+                thresholds=(1.0,), max_new_tokens=16, part=tmp_path / "part", progress=stop,
+            )  # fmt: skip
+        begun.append(json.loads((tmp_path / "part").read_text())["settings"])
+    assert begun[0] != begun[1]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": "others", "done": {"target": {"accuracy": 0}}}'])
 def test_the_part_of_something_else_is_not_believed(judged: JudgeDecoder, tmp_path: Path, content: str) -> None:
     (tmp_path / "part").write_text(content)

@@ -85,10 +85,11 @@ def likelihood(
                     spent += forwards
                 done(question, found, spent)
 
-    made = run(list(texts), label, progress, yes=yes)
+    made, told = run(list(texts), label, progress, yes=yes)
+    typer.echo(told)
     scores = sorted(case.score for case in made if case.score is not None)
-    told = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
-    typer.echo(f"Scores: {told}.")
+    quantiles = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
+    typer.echo(f"Scores: {quantiles}.")
 
 
 def equivalence(
@@ -117,7 +118,8 @@ def equivalence(
     from judge_decoding.court.results import result_function
 
     settings = {
-        "way": "equivalence", "target": target, "draft": draft, "result": result, "max_new_tokens": max_new_tokens,
+        "way": "equivalence", "target": target, "draft": draft, "endpoint": endpoint, "result": result,
+        "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     function = result_function(result)
     _check(output)
@@ -133,7 +135,8 @@ def equivalence(
         far = Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size)
         decoder = _draft_with_tokenizer_of(target, draft, dtype)
         label = by_equivalence(decoder, function, max_new_tokens, batch_size, endpoint_rollouts(far))
-    run(texts, label, progress, yes=yes)
+    unit = "target forwards" if endpoint is None else "tokens of the endpoint"
+    typer.echo(run(texts, label, progress, yes=yes, unit=unit)[1])
 
 
 def by_equivalence(
@@ -155,11 +158,18 @@ def by_equivalence(
 
 
 def run(
-    questions: list[str], label: Labeller, progress: Progress, *, yes: bool, more: Callable[[], str] = str
-) -> list[Case]:
+    questions: list[str],
+    label: Labeller,
+    progress: Progress,
+    *,
+    yes: bool,
+    unit: str = "target forwards",
+    more: Callable[[], str] = str,
+) -> tuple[list[Case], str]:
     """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest.
 
-    ``more`` gives what is to be told of the cost besides.
+    ``unit`` is what the cost is counted in, ``more`` gives what is to be told of it besides. The cases, and a sentence
+    about them.
     """
     import time
 
@@ -182,7 +192,7 @@ def run(
         scale = len(rest) / PILOT
         cost = (
             f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
-            f"{scale * spent[0]:,.0f} target forwards and at most {duration(scale * (time.perf_counter() - begin))}."
+            f"{scale * spent[0]:,.0f} {unit} and {duration(scale * (time.perf_counter() - begin))}."
         )
         agree(cost + more(), yes=yes)
         with bar("labelling", len(rest)) as advance:
@@ -192,14 +202,13 @@ def run(
                 advance()
 
             label(rest, tell)
-    cases = progress.finish()
+    cases = progress.finish(questions)
     wrong = sum(len(case.errors) for case in cases)
     labels = sum(len(case.judged or ()) for case in cases)
-    typer.echo(
+    return cases, (
         f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}; "
-        f"{spent[0]:,} target forwards in {duration(time.perf_counter() - begin)} now."
+        f"{spent[0]:,} {unit} in {duration(time.perf_counter() - begin)} now."
     )
-    return cases
 
 
 def duration(seconds: float) -> str:

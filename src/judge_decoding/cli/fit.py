@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from judge_decoding.evaluation.thresholds import Task
     from judge_decoding.judge.head import JudgeHead
 
+FEW = 100
+"""Prompts below which the accuracy that chose the threshold is called rough."""
 TIMED = 6
 """Prompts that each draft length is timed on."""
 EXACT_LENGTHS = (2, 4, 6, 8)
@@ -68,8 +70,10 @@ def fit(
         check_writable(path)
     same = result_function(result)
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
-    tuning = [one for one in questions if place_of(one.prompt, seed) < share]
-    teaching = [one.prompt for one in questions if place_of(one.prompt, seed) >= share]
+    # Not as court split does, whose parts may come here.
+    salt = f"fit {seed}"
+    tuning = [one for one in questions if place_of(one.prompt, salt) < share]
+    teaching = [one.prompt for one in questions if place_of(one.prompt, salt) >= share]
     if not tuning or not teaching:
         raise JudgeDecodingError(f"{len(questions)} prompts are too few to divide; give more, or another --share.")
     settings = {
@@ -79,25 +83,31 @@ def fit(
     finished = work / "labels.jsonl"
     progress = None if _is_done(finished, settings, teaching) else Progress(finished, settings)
 
+    from judge_decoding.cli.court_files import bar
     from judge_decoding.cli.court_swaps import by_equivalence, duration, load_decoder, run
     from judge_decoding.court.cases import read_cases
-    from judge_decoding.evaluation.thresholds import THRESHOLDS
+    from judge_decoding.evaluation.thresholds import THRESHOLDS, measure
+    from judge_decoding.rules.judge import Judge
 
     pair = load_decoder(target, draft, dtype)
 
     def more() -> str:
         """What comes after the labels: one forward an answer to train, and answers to calibrate."""
-        once = _seconds(lambda: pair.generate_batch(
-            [one.prompt for one in tuning[:batch_size]], max_new_tokens, batch_size=batch_size
-        ))  # fmt: skip
-        answers = len(tuning) * (len(THRESHOLDS) + 2) / min(len(tuning), batch_size)
+        some = [one.prompt for one in tuning[:batch_size]]
+        together = _seconds(lambda: pair.generate_batch(some, max_new_tokens, batch_size=batch_size))
+        alone = _seconds(lambda: pair.generate(some[0], max_new_tokens))
+        batches = len(tuning) * (len(THRESHOLDS) + 3) / len(some)
+        timed = min(TIMED, len(tuning)) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS) + 2)
+        cost = duration(together * batches + alone * timed)
         return (
             f" Then the head is trained (one forward an answer), and {len(tuning)} prompts are answered at "
-            f"{len(THRESHOLDS)} thresholds and some draft lengths: at most {duration(once * answers)}."
+            f"{len(THRESHOLDS)} thresholds and some draft lengths: about {cost}."
         )
 
     if progress is not None:
-        cases = run(teaching, by_equivalence(pair, same, max_new_tokens, batch_size), progress, yes=yes, more=more)
+        label = by_equivalence(pair, same, max_new_tokens, batch_size)
+        cases, told = run(teaching, label, progress, yes=yes, more=more)
+        typer.echo(told, err=True)
         _mark_done(finished, settings, teaching)
     else:
         cases = read_cases(finished)
@@ -107,9 +117,25 @@ def fit(
     _calibrate(pair, head, task, points, max_new_tokens, batch_size, work)
     rows = _speeds(pair, head, task.prompts[:TIMED], max_new_tokens)
     head.config.num_draft_tokens = rows["judge"]["num_draft_tokens"]
-    head.config.calibration |= {"speeds": rows, "speeds_of": f"{min(TIMED, len(task.prompts))} calibration prompts"}
+    with bar("at its draft length", len(task.prompts)) as advance:
+        outcome = measure(
+            pair, task, Judge(head), max_new_tokens=max_new_tokens, batch_size=batch_size, progress=advance,
+            num_draft_tokens=head.config.num_draft_tokens,
+        )  # fmt: skip
+    figures = head.config.calibration
+    figures |= {"speeds": rows, "speeds_of": f"{min(TIMED, len(task.prompts))} calibration prompts", **outcome}
+    bare = sum(not one.reference for one in tuning)
+    if bare:
+        figures["warnings"].append(
+            f"{bare} of the {len(tuning)} calibration prompts have no reference: there accuracy is having the same "
+            "result as the target's own answer."
+        )
+    if len(task.prompts) < FEW:
+        figures["warnings"].append(
+            f"Only {len(task.prompts)} prompts chose the threshold, so the accuracy is rough; give more prompts."
+        )
     head.save_pretrained(out)
-    _report(head, rows, len(cases), len(task.prompts), out, pair, json=json)
+    _report(head, rows, len(cases), len(task.prompts), out, pair, chat=chat, json=json)
 
 
 def _questions(
@@ -273,17 +299,17 @@ def _report(
     out: Path,
     pair: JudgeDecoder,
     *,
+    chat: bool,
     json: bool,
 ) -> None:
     """What came out, and how to use it."""
     import json as json_module
 
     figures = head.config.calibration
-    chosen = next(row for row in figures["curve"] if row["threshold"] == head.config.threshold)
     told = {
         "head": str(out), "threshold": head.config.threshold, "num_draft_tokens": head.config.num_draft_tokens,
         "cases": cases, "auc": figures["auc"], "calibration_prompts": prompts,
-        "target_accuracy": figures["target_accuracy"], "accuracy": chosen["accuracy"], "methods": rows,
+        "target_accuracy": figures["target_accuracy"], "accuracy": figures["accuracy"], "methods": rows,
         "warnings": figures["warnings"],
     }  # fmt: skip
     if json:
@@ -303,7 +329,7 @@ def _report(
         row = rows[key]
         table.add_row(
             name,
-            f"{chosen['accuracy'] if key == 'judge' else figures['target_accuracy']:.1%}",
+            f"{figures['accuracy'] if key == 'judge' else figures['target_accuracy']:.1%}",
             str(row["num_draft_tokens"]) if key != "target" else "-",
             f"{row['accepted_per_round']:.2f}" if key != "target" else "-",
             f"{row['tokens_per_second']:.0f}", f"{row['tokens_per_second'] / base:.2f}x",
@@ -314,7 +340,12 @@ def _report(
     for sentence in figures["warnings"]:
         typer.secho(f"Warning: {sentence}", err=True, fg=typer.colors.YELLOW)
     target, draft = str(pair.target.config.name_or_path), str(getattr(pair.draft, "name_or_path", "DRAFT"))
-    console.print(_USE.format(out=str(out), target=target, draft=draft), markup=False, highlight=False, soft_wrap=True)
+    use = _USE.format(
+        out=str(out), target=target, draft=draft,
+        prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
+        form="" if chat else "--no-chat ",
+    )  # fmt: skip
+    console.print(use, markup=False, highlight=False, soft_wrap=True)
 
 
 _USE = """
@@ -323,11 +354,11 @@ These prompts chose the threshold; measure others before you rely on it.
 In Python:
   from judge_decoding import JudgeDecoder
   decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge={out!r})
-  print(decoder.generate("Your prompt").text)
+  print(decoder.generate({prompt}).text)
 
 In transformers:
   model.generate(**inputs, custom_generate={out!r}, trust_remote_code=True, draft={draft!r})
 
 On the command line:
-  judge-decoding generate {target} --draft {draft} --judge {out} "Your prompt"
+  judge-decoding generate {target} --draft {draft} --judge {out} {form}"Your prompt"
 """

@@ -183,6 +183,7 @@ def _calibrate(
     tell: Progress,
 ) -> None:
     from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate
 
     done = 0
@@ -192,7 +193,12 @@ def _calibrate(
         done += 1
         tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(task.prompts))
 
-    calibrate(
-        JudgeDecoder(*models, head), head, task, goal.value,
-        max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,
-    )  # fmt: skip
+    try:
+        calibrate(
+            JudgeDecoder(*models, head), head, task, goal.value,
+            max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,
+        )  # fmt: skip
+    except JudgeDecodingError:
+        head.save_pretrained(output / "uncalibrated")
+        typer.echo(f"The head without a calibrated threshold is in {output / 'uncalibrated'}.", err=True)
+        raise

@@ -51,8 +51,17 @@ def unit_tests(question: str, answer: str, reference: str, limits: Limits | None
     """Whether the answer's code passes the tests that the reference holds; see `run_program` for what it may do.
 
     The code is that of the answer's first fenced block, else all of it. It is run behind the question, as in HumanEval
-    where the question begins the program, and where that fails, by itself.
+    where the question begins the program, and where that fails, by itself. Tests that are only defined and not called
+    let every answer pass.
+
+    Raises:
+        JudgeDecodingError: the tests are behind ``if __name__ == "__main__"``, and would not run.
     """
+    if "__main__" in reference:
+        raise JudgeDecodingError(
+            "Unit tests behind a test of __name__ never run here, so that every answer would pass; give statements "
+            "that run by themselves, such as assertions or check(candidate)."
+        )
     fenced = _FENCE.search(answer)
     code = fenced[1] if fenced else answer
     whole = question + code if not fenced else f"{question}\n{code}"

@@ -7,7 +7,8 @@ Address and key are those of the client ``openai``: OPENAI_BASE_URL and OPENAI_A
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +33,7 @@ _MOST_TROUBLE = 5
 _MALFORMED_TRIES = 3
 
 # Parameters that not every server knows: what to give instead when it refuses one, or None to leave it out.
+_NOT_KNOWN = ("support", "unrecognized", "unknown", "unexpected", "not permitted", "not allowed", "extra")
 _INSTEAD = {"max_tokens": "max_completion_tokens", "response_format": None, "seed": None}
 
 
@@ -115,7 +117,7 @@ class Endpoint:
                 through, or fails again and again; requests under way are given up.
         """
         try:
-            asyncio.run(self._ask_all(asks, done, failed))
+            _run(self._ask_all(asks, done, failed))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -199,8 +201,11 @@ class Endpoint:
         """Whether the server refused a parameter that can be put otherwise; from now on it is."""
         if error.status_code not in (400, 422):
             return False
+        # A request that is too long is refused with the names of these parameters, too.
+        if not any(word in error.message.lower() for word in _NOT_KNOWN):
+            return False
         name = next((n for n in _INSTEAD if n in body and n in error.message and n not in self._instead), None)
-        if name is None:
+        if name is None or ("prompt" in body and _INSTEAD[name] is not None):  # completions have the old names
             return False
         self._instead[name] = _INSTEAD[name]
         return True
@@ -251,3 +256,14 @@ class Endpoint:
         )
         self._secrets = [secret for secret in (client.api_key, parts.password) if secret]
         return client
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Do asynchronous work, in a thread of its own where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()

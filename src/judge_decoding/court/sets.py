@@ -44,8 +44,8 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
     return parts
 
 
-def place_of(question: str, seed: int = 0) -> float:
-    """Where a question stands between 0 and 1, by a hash of its text, case and space apart."""
+def place_of(question: str, seed: int | str = 0) -> float:
+    """Where a question stands between 0 and 1, by a hash of its text, case and space apart; others for another seed."""
     digest = hashlib.sha256(f"{seed} {same_question(question)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

@@ -36,6 +36,10 @@ class Unfinished:
             begun = json.loads(rows[0][1])["settings"]
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise JudgeDecodingError(f"{self.part} is no unfinished work; remove it to begin anew.") from error
+        if begun != settings and len(rows) == 1:  # nothing was done yet
+            self.part.unlink()
+            self.append({"settings": settings})
+            return
         if begun != settings:
             name = next(name for name in {**begun, **settings} if begun.get(name) != settings.get(name))
             raise JudgeDecodingError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import PreTrainedModel
 
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import same_question
@@ -17,7 +18,7 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, lines, write_json
-from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.head import JudgeHead, TargetInfo
 from judge_decoding.rules import Exact, Judge, VerificationRule
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
@@ -57,10 +58,12 @@ class Task:
     Attributes:
         prompts: the whole prompts, as the target reads them.
         right: whether the text of the answer to prompt number i is right.
+        key: what tells ``right`` from that of another task with the same prompts.
     """
 
     prompts: Sequence[str]
     right: Callable[[int, str], bool]
+    key: str = ""
 
     @classmethod
     def of(cls, questions: Sequence[Question], result: Callable[[str], str | None]) -> Task:
@@ -78,7 +81,8 @@ class Task:
                 "kind of result."
             )
         results = list(wanted.values())
-        return cls(list(wanted), lambda i, text: result(text) == results[i])
+        # The results of the references tell one kind of result from another, too.
+        return cls(list(wanted), lambda i, text: result(text) == results[i], json.dumps(results))
 
 
 def check_disjoint(task: Task, cases: Sequence[Case]) -> None:
@@ -172,7 +176,9 @@ def calibrate(
     """
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
     weights = head.linear.weight.detach().cpu().numpy().tobytes()
-    about = json.dumps([list(task.prompts), max_new_tokens, num_draft_tokens, head.config.target.model_dump()])
+    models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
+    known = [TargetInfo.of(model).model_dump() | {"dtype": str(model.dtype)} for model in models]
+    about = json.dumps([list(task.prompts), task.key, max_new_tokens, num_draft_tokens, known])
     settings = hashlib.sha256(about.encode() + weights).hexdigest()
     done = _begun(part, settings)
     for name, rule in rules.items():

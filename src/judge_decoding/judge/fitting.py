@@ -95,19 +95,6 @@ def minimise(features: Tensor, labels: Tensor, weights: Tensor, l2: float, start
     return solution.detach()
 
 
-def fit_linear(
-    features: Tensor, labels: Tensor, l2: float, classes: ClassWeights = "balanced", wrong_weight: float = 1.0
-) -> tuple[Tensor, float]:
-    """Weighted logistic regression on ``features`` [N, H] and ``labels`` [N] of 0 and 1: weight [H] and bias.
-
-    Features are standardised inside and the scaling folded into the result; see `token_weights` for the rest.
-    """
-    inside = features.float().clone()
-    mean, scale = standardise(inside)
-    weights = token_weights(labels, classes, wrong_weight)[:, None]
-    return fold(minimise(inside, labels, weights, l2)[0], mean, scale)
-
-
 def fold(solution: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, float]:
     """A solution [H + 1] on standardised features as weight [H] and bias for those that they were made of."""
     weight = solution[:-1].double() / scale.double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ class Progress(Unfinished):
         rows = [case.model_dump(mode="json", exclude_defaults=True) for case in cases]
         self.append({"question": question, "cases": rows})
 
-    def finish(self) -> list[Case]:
-        """Write all cases to the output, in the order they were labelled, and remove the part.
+    def finish(self, questions: Sequence[str]) -> list[Case]:
+        """Write the cases of ``questions`` to the output, in that order, and remove the part.
+
+        An earlier run with the same settings may have had other questions, too; theirs are left out.
 
         Raises:
             JudgeDecodingError: there is no case.
         """
-        cases = [case for done in self.done.values() for case in done]
+        cases = [case for question in questions for case in self.done.get(question, ())]
         if not cases:
             raise JudgeDecodingError(
                 "There is nothing to label: the draft says everywhere what the target says; use another draft or more "
