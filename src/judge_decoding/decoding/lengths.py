@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import median
@@ -78,6 +78,10 @@ class Confident(DraftLength):
         return self._longest
 
 
+LENGTHS = frozenset((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64))
+"""Those worth telling apart; few enough for each to be tried often."""
+
+
 class Experience:
     """What rounds have cost and kept: the acceptance of each place of a draft and the times of its parts.
 
@@ -88,6 +92,8 @@ class Experience:
     """Weight of older rounds, so that the estimates follow a text whose acceptance changes."""
     PRIOR = 2.0
     """How many drafts the guess for a place counts for."""
+    TRUST = 12.0
+    """How many rounds the estimate for a length counts for, beside those that had it."""
 
     def __init__(self) -> None:
         self._tried: list[float] = []
@@ -95,6 +101,9 @@ class Experience:
         self._draft: deque[float] = deque(maxlen=16)
         self._rest: deque[float] = deque(maxlen=16)
         self._verify: deque[tuple[int, float]] = deque(maxlen=64)
+        # Tokens and seconds of the rounds that had a length, late ones weighing more.
+        self._made: defaultdict[int, float] = defaultdict(float)
+        self._spent: defaultdict[int, float] = defaultdict(float)
         self.rounds = 0
         """How many rounds with a draft it knows."""
 
@@ -110,6 +119,11 @@ class Experience:
             self.rounds = 1
         else:
             self._verify.append((count, event.seconds.verify))
+            for known in (self._made, self._spent):
+                for length in known:
+                    known[length] *= self.DECAY
+            self._made[count] += len(event.token_ids)
+            self._spent[count] += sum(event.seconds)
             if count:
                 self.rounds += 1
                 self._draft.append(event.seconds.draft / count)
@@ -118,17 +132,18 @@ class Experience:
             return
         self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
         self._kept = [self.DECAY * n for n in self._kept] + [0.0] * (count - len(self._kept))
-        # A rejected place counts as tried; after an end token nobody knows what would have followed.
-        seen = accepted if len(event.token_ids) == accepted else accepted + 1
-        for place in range(min(seen, count)):
+        # What was rejected counts as tried, and so does what comes behind an end token: drafting it was for nothing.
+        for place in range(min(accepted + 1, count)):
             self._tried[place] += 1
             self._kept[place] += place < accepted
 
     def best(self, longest: int) -> int | None:
-        """The count, at most ``longest``, with most tokens per second by the estimates; None if it knows no times.
+        """The count, at most ``longest``, with most tokens per second; None if it knows no times.
 
-        With S_k the estimated probability that a draft's first k tokens are all accepted, a round of M draft tokens
-        gives ``1 + S_1 + ... + S_M`` tokens and takes ``M * t_draft + t_verify(M) + t_rest``.
+        With S_k the estimated probability that a draft's first k tokens are all kept, a round of M draft tokens
+        gives ``1 + S_1 + ... + S_M`` tokens and takes ``M * t_draft + t_verify(M) + t_rest``. What late rounds of that
+        length have given and taken counts beside the estimate: a text may have a rhythm that places by themselves do
+        not tell.
         """
         if not self._draft:
             return None
@@ -137,18 +152,27 @@ class Experience:
         for count, seconds in self._verify:
             times.setdefault(count, []).append(seconds)
         verify, slope = _line({count: median(some) for count, some in times.items()})
+        # Of a place that was hardly tried the guess is that it is like the one before; of the first, like all.
         rate = (sum(self._kept) + 0.5) / (sum(self._tried) + 1)
         best, tokens, survival = 0, 1.0, 1.0
-        best_speed = 1 / (verify + rest)
+        best_speed = self._speed(0, 1.0, verify + rest)
         for place in range(longest):
             known = place < len(self._tried)
             tried, kept = (self._tried[place], self._kept[place]) if known else (0.0, 0.0)
-            survival *= (kept + self.PRIOR * rate) / (tried + self.PRIOR)
+            rate = (kept + self.PRIOR * rate) / (tried + self.PRIOR)
+            survival *= rate
             tokens += survival
-            speed = tokens / ((place + 1) * (draft + slope) + verify + rest)
+            if place + 1 not in LENGTHS and place + 1 not in self._made:
+                continue
+            speed = self._speed(place + 1, tokens, (place + 1) * (draft + slope) + verify + rest)
             if speed > best_speed:
                 best, best_speed = place + 1, speed
         return best
+
+    def _speed(self, count: int, tokens: float, seconds: float) -> float:
+        """Tokens per second of rounds with ``count`` draft tokens, which are estimated to give and take that."""
+        made, spent = self._made.get(count, 0.0), self._spent.get(count, 0.0)
+        return (made + self.TRUST * tokens) / (spent + self.TRUST * seconds)
 
 
 class CostOptimal(DraftLength):
