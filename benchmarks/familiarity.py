@@ -119,6 +119,14 @@ def points(decoder: JudgeDecoder, writer: JudgeDecoder, prompts: Sequence[Prompt
     return {name: torch.stack(parts) for name, parts in found.items()}
 
 
+def rounded(decoder: JudgeDecoder, prompts: Sequence[Prompt], norm: Norm, train: Tensor) -> float:
+    """Share of prompts above 1, read in bfloat16 (the model stays so), of statistics ``train`` [N, H] in float32."""
+    decoder.target.to(torch.bfloat16)
+    ids = [decoder.encode(prompt)[0].tolist() for prompt in prompts]
+    states = torch.stack([state[-1] for state in hidden_states(decoder.target, ids, norm, batch_size=16)])
+    return float((low_rank(train)(states) > 1).float().mean())
+
+
 def compared(
     train: Mapping[str, Tensor], like: str, sets: Mapping[str, Mapping[str, Tensor]]
 ) -> list[dict[str, object]]:
@@ -208,15 +216,11 @@ def real(model: Path, gsm8k: Path, spec_bench: Path, train: int, held: int, each
         )
         for name, of in bar
     }
-    fitted = Familiarity.fit(sets["train"]["prompt's last token"])
-    assert fitted is not None
-    loaded.to(torch.bfloat16)
-    ids = [decoder.encode(chat(text))[0].tolist() for text in texts["GSM8K (trained)"]]
-    half = torch.stack([state[-1] for state in hidden_states(loaded, ids, "before", batch_size=16)])
+    half = rounded(decoder, [chat(t) for t in texts["GSM8K (trained)"]], "before", sets["train"]["prompt's last token"])
     return {
-        "hidden_size": int(half.shape[1]), "train": train, "prompt_tokens": PROMPT_TOKENS,
+        "hidden_size": loaded.config.hidden_size, "train": train, "prompt_tokens": PROMPT_TOKENS,
         "sizes": {name: len(of["draft's mean"]) for name, of in sets.items()},
-        "in_bfloat16_above_1": float((fitted(half) > 1).float().mean()),
+        "in_bfloat16_above_1": half,
         "rows": compared(sets.pop("train"), "GSM8K (trained)", sets),
     }  # fmt: skip
 
@@ -229,9 +233,12 @@ def embedded(sets: Mapping[str, Sequence[Problem]], train: int) -> dict[str, obj
         name: points(pair, draft, [prompt_of(p) for p in of], "after")
         for name, of in tqdm(every.items(), desc="reading problems")
     }
+    prompts = [prompt_of(problem) for problem in sets["collections (trained)"]]
+    half = rounded(pair, prompts, "after", found["train"]["prompt's last token"])
     return {
         "hidden_size": pair.target.config.hidden_size, "train": train,
         "sizes": {name: len(of) for name, of in every.items()},
+        "in_bfloat16_above_1": half,
         "rows": compared(found.pop("train"), "collections (trained)", found),
     }  # fmt: skip
 
@@ -261,12 +268,11 @@ def table(told: Mapping[str, object]) -> str:
             ]
             lines.append(f"| {row['state']} | {row['distance']} | {' | '.join(cells)} |")
         lines.append("")
-        if "in_bfloat16_above_1" in part:
-            lines += [
-                f"Fitted in float32 and read in bfloat16, {part['in_bfloat16_above_1']:.0%} of the held-out training "
-                "questions are above 1 (prompt's last token, low-rank Mahalanobis).",
-                "",
-            ]
+        lines += [
+            f"Fitted in float32 and read in bfloat16, {part['in_bfloat16_above_1']:.0%} of the held-out training "
+            "questions are above 1 (prompt's last token, low-rank Mahalanobis).",
+            "",
+        ]
     lines += [
         "## What the embedded judge does there",
         "",
