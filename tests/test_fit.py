@@ -14,7 +14,7 @@ from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
 
-PROBLEMS = draw_many(11, "head", 10)
+PROBLEMS = draw_many(11, "head", 20)
 OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 8)
 
 
@@ -57,8 +57,11 @@ def test_from_prompts_to_a_head_that_decodes(
         head.config.num_draft_tokens == figures["num_draft_tokens"] == figures["methods"]["judge"]["num_draft_tokens"]
     )
     decoder = JudgeDecoder.from_pretrained(pair.TARGET, pair.DRAFT, out)
-    exact = decoder.generate(prompt_of(PROBLEMS[0]), 140, threshold=1.0)
-    judged = decoder.generate(prompt_of(PROBLEMS[0]), 140)
+    # Where its threshold is put depends on ten prompts; that it tells tokens apart does not.
+    exact, judged = (
+        decoder.generate(prompt_of(PROBLEMS[0]), 140, threshold=threshold, num_draft_tokens=16)
+        for threshold in (1.0, 0.05)
+    )
     assert judged.stats.accepted_per_round > exact.stats.accepted_per_round
 
     # Run again, it labels nothing.
