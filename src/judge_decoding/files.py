@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from judge_decoding.errors import JudgeDecodingError
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
 @contextmanager
@@ -127,3 +129,29 @@ def lines(path: Path, what: str, on_bad: Callable[[str], None] | None = None) ->
                     f"Cannot read {what} {path}: line {number} is not UTF-8 text; convert it first."
                 ) from error
             on_bad(f"{path}, line {number} is not UTF-8 text; convert or remove it.")
+
+
+def rows(
+    path: Path,
+    what: str,
+    kind: type[Row],
+    complaint: str,
+    on_bad: Callable[[str], None] | None = None,
+) -> Iterator[tuple[int, Row]]:
+    """The lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
+
+    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for ``on_bad``.
+
+    Raises:
+        JudgeDecodingError: the file cannot be read, or a line is no such model.
+    """
+    for number, line in lines(path, what, on_bad):
+        try:
+            row = kind.model_validate_json(line)
+        except ValidationError as error:
+            problem = f"{path}, line {number} {complaint.format(first_problem(error))}"
+            if on_bad is None:
+                raise JudgeDecodingError(problem) from error
+            on_bad(problem)
+        else:
+            yield number, row

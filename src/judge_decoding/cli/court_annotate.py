@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,9 +68,7 @@ def annotate(
 
 def _readings(cases: list[Case], folder: Path, target: str, head: str | None, draft: str | None) -> dict[str, Reading]:
     """Let the target read the answers that it has not read before."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from judge_decoding.cli.court_files import bars
     from judge_decoding.cli.models import embedded
     from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
@@ -81,12 +80,8 @@ def _readings(cases: list[Case], folder: Path, target: str, head: str | None, dr
         None if judge is None else JudgeHead.from_pretrained(judge),
         embedded(draft, "draft"),
     )
-    notes = Console(stderr=True)
-    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        task = bar.add_task("the target reads the answers", total=len(cases))
-        readings = read_answers(
-            cases, reader, folder, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with bars() as tell:
+        readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):
         typer.echo(f"Empty or too long for the target, so shown as words, and last: {missing} answers.", err=True)
     return readings

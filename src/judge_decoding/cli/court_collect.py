@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ import typer
 
 if TYPE_CHECKING:
     from judge_decoding.court.collect import Answering, Sorted, Writer
-    from judge_decoding.court.questions import Fields, Question
 
 
 def collect(
@@ -79,11 +79,11 @@ def collect(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Have models answer questions, and sort the answers right from wrong."""
-    from judge_decoding.cli.court_files import bar
+    from judge_decoding.cli.court_files import bar, read_prompts
     from judge_decoding.cli.models import check_dtype
     from judge_decoding.court.checkers import checker_of, unit_tests
     from judge_decoding.court.collect import Answering
-    from judge_decoding.court.questions import Fields
+    from judge_decoding.court.questions import Fields, dataset_rows, file_rows
     from judge_decoding.errors import JudgeDecodingError
 
     if (prompts is None) == (dataset is None):
@@ -102,7 +102,8 @@ def collect(
         )
         for name in models
     ]
-    questions = _questions(prompts, dataset, config, split, fields, _render(chat, target, models, how), limit)
+    rows = partial(file_rows, prompts) if prompts is not None else lambda _: dataset_rows(str(dataset), config, split)
+    questions = read_prompts(str(prompts or dataset), rows, fields, _render(chat, target, models, how), limit)
 
     from judge_decoding.court import collect as core
     from judge_decoding.court.cases import write_cases
@@ -162,9 +163,9 @@ def _writer(
 
 
 def _local(name: str) -> str:
-    from judge_decoding.reference import pair
+    from judge_decoding.cli.models import embedded
 
-    return {"reference": str(pair.TARGET), "reference-draft": str(pair.DRAFT)}.get(name, name)
+    return embedded("reference", "draft") if name == "reference-draft" else embedded(name, "target")
 
 
 def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
@@ -188,27 +189,6 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
 
     tokenizer = load_tokenizer(_local(local))
     return lambda text: render(how.messages(text), tokenizer)
-
-
-def _questions(
-    prompts: Path | None,
-    dataset: str | None,
-    config: str | None,
-    split: str,
-    fields: Fields,
-    render: Callable[[str], str] | None,
-    limit: int | None,
-) -> list[Question]:
-    from judge_decoding.cli.court_files import Warnings
-    from judge_decoding.court.questions import dataset_rows, file_rows, read_questions
-
-    warnings = Warnings()
-    rows = file_rows(prompts, warnings) if prompts is not None else dataset_rows(str(dataset), config, split)
-    source = str(prompts or dataset)
-    try:
-        return read_questions(rows, fields, warnings, render=render, limit=limit, source=source)
-    finally:
-        warnings.close()
 
 
 def _tell(found: Sorted, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:

@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
+    from judge_decoding.court.questions import Fields, Question, Rows
 
 MOST_WARNINGS = 5
 
@@ -42,6 +43,23 @@ def read(path: Path) -> list[Case]:
     warnings = Warnings()
     try:
         return read_cases(path, on_bad=warnings)
+    finally:
+        warnings.close()
+
+
+def read_prompts(
+    source: str,
+    rows: Callable[[Callable[[str], None]], Rows],
+    fields: Fields,
+    render: Callable[[str], str] | None,
+    limit: int | None,
+) -> list[Question]:
+    """The questions of ``rows``, which are told of bad ones by what they are given; these are named on stderr."""
+    from judge_decoding.court.questions import read_questions
+
+    warnings = Warnings()
+    try:
+        return read_questions(rows(warnings), fields, warnings, render=render, limit=limit, source=source)
     finally:
         warnings.close()
 

@@ -224,30 +224,31 @@ def _check(output: Path) -> None:
 
 def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
     """The pair; 'reference' is the embedded one."""
-    from judge_decoding.cli.models import check_dtype, embedded
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.loading import usual_device
-    from judge_decoding.errors import JudgeDecodingError
 
-    check_dtype(dtype)
-    if draft is None and target != "reference":
-        raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
-    small = embedded(draft or target, "draft")
-    return JudgeDecoder.from_pretrained(embedded(target, "target"), small, dtype=dtype, device=usual_device())
+    large, small = _names(target, draft, dtype)
+    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=usual_device())
 
 
 def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
     """What is needed here of a pair whose target is elsewhere."""
-    from judge_decoding.cli.models import check_dtype, embedded
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
+
+    large, small = _names(target, draft, dtype)
+    tokenizer = load_tokenizer(large)
+    check_same_vocabulary(tokenizer, load_tokenizer(small))
+    model = load_model(small, dtype=dtype, device=usual_device())
+    return JudgeDecoder(model, tokenizer, model)
+
+
+def _names(target: str, draft: str | None, dtype: str) -> tuple[str, str]:
+    """Names or folders of target and draft, all checked that can be without loading them."""
+    from judge_decoding.cli.models import check_dtype, embedded
     from judge_decoding.errors import JudgeDecodingError
 
     check_dtype(dtype)
     if draft is None and target != "reference":
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
-    small = embedded(draft or target, "draft")
-    tokenizer = load_tokenizer(embedded(target, "target"))
-    check_same_vocabulary(tokenizer, load_tokenizer(small))
-    model = load_model(small, dtype=dtype, device=usual_device())
-    return JudgeDecoder(model, tokenizer, model)
+    return embedded(target, "target"), embedded(draft or target, "draft")

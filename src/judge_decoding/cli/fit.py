@@ -141,9 +141,9 @@ def fit(
 def _questions(
     path: Path, fields: tuple[str | None, str | None, str | None], template_of: str | None, limit: int | None
 ) -> list[Question]:
-    from judge_decoding.cli.court_files import Warnings
+    from judge_decoding.cli.court_files import read_prompts
     from judge_decoding.cli.models import embedded
-    from judge_decoding.court.questions import Fields, file_rows, read_questions
+    from judge_decoding.court.questions import Fields, file_rows
 
     render = None
     if template_of is not None:
@@ -155,12 +155,7 @@ def _questions(
         def render(text: str) -> str:
             return prompts.render([{"role": "user", "content": text}], tokenizer)
 
-    warnings = Warnings()
-    try:
-        rows = file_rows(path, warnings)
-        return read_questions(rows, Fields(*fields), warnings, render=render, limit=limit, source=str(path))
-    finally:
-        warnings.close()
+    return read_prompts(str(path), partial(file_rows, path), Fields(*fields), render, limit)
 
 
 def _about(settings: Mapping[str, Any], questions: Sequence[str]) -> dict[str, Any]:
@@ -225,19 +220,15 @@ def _calibrate(
     pair: JudgeDecoder, head: JudgeHead, task: Task, points: float, max_new_tokens: int, batch_size: int, work: Path
 ) -> None:
     from judge_decoding.cli.court_files import bar
-    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.cli.models import kept_if_not_calibrated
     from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate
 
-    with bar("calibrating", (len(THRESHOLDS) + 1) * len(task.prompts)) as advance:
-        try:
-            calibrate(
-                pair, head, task, points,
-                max_new_tokens=max_new_tokens, batch_size=batch_size, part=work / "calibration.part", progress=advance,
-            )  # fmt: skip
-        except JudgeDecodingError:
-            head.save_pretrained(work / "head")
-            typer.echo(f"The head without a calibrated threshold is in {work / 'head'}.", err=True)
-            raise
+    total = (len(THRESHOLDS) + 1) * len(task.prompts)
+    with bar("calibrating", total) as advance, kept_if_not_calibrated(head, work / "head"):
+        calibrate(
+            pair, head, task, points,
+            max_new_tokens=max_new_tokens, batch_size=batch_size, part=work / "calibration.part", progress=advance,
+        )  # fmt: skip
 
 
 def _speeds(

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
 
 from judge_decoding.errors import JudgeDecodingError
+
+if TYPE_CHECKING:
+    from judge_decoding.judge.head import JudgeHead
 
 Name = TypeVar("Name", str, str | None)
 
@@ -27,3 +35,14 @@ def embedded(name: Name, role: str) -> Name:
 
     folders = {"target": pair.TARGET, "draft": pair.DRAFT, "judge": pair.JUDGE}
     return str(folders[role]) if name == "reference" else name
+
+
+@contextmanager
+def kept_if_not_calibrated(head: JudgeHead, folder: Path) -> Iterator[None]:
+    """Save the head to ``folder`` if what is done here finds no threshold for it, and say so."""
+    try:
+        yield
+    except JudgeDecodingError:
+        head.save_pretrained(folder)
+        typer.echo(f"The head without a calibrated threshold is in {folder}.", err=True)
+        raise

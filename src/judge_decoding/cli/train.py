@@ -106,7 +106,7 @@ def train(
     by_task = goal.kind == "accuracy"
     config = TrainingConfig(
         labels=labels, after_error=after_error, norm=norm, layers=_numbers("layers", layers, int),  # type: ignore[arg-type]  # checked there
-        class_weights=class_weights, wrong_weight=wrong_weight, l2=_numbers("l2", l2, float), folds=folds,  # type: ignore[arg-type]
+        class_weights=class_weights, wrong_weight=wrong_weight, l2=_numbers("l2", l2, float), folds=folds,  # type: ignore[arg-type]  # checked there
         baseline=baseline, seed=seed, **({} if by_task else {"aim": aim}),
     )  # fmt: skip
     if plots and not can_draw():
@@ -182,8 +182,8 @@ def _calibrate(
     output: Path,
     tell: Progress,
 ) -> None:
+    from judge_decoding.cli.models import kept_if_not_calibrated
     from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate
 
     done = 0
@@ -193,12 +193,8 @@ def _calibrate(
         done += 1
         tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(task.prompts))
 
-    try:
+    with kept_if_not_calibrated(head, output / "uncalibrated"):
         calibrate(
             JudgeDecoder(*models, head), head, task, goal.value,
             max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,
         )  # fmt: skip
-    except JudgeDecodingError:
-        head.save_pretrained(output / "uncalibrated")
-        typer.echo(f"The head without a calibrated threshold is in {output / 'uncalibrated'}.", err=True)
-        raise

@@ -50,7 +50,7 @@ def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something 
     return table
 
 
-def _reliability(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
+def _reliability(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)
     """A bar for each score: how many of its tokens are correct."""
     from rich.table import Table
     from rich.text import Text

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines, write_text
+from judge_decoding.files import rows, write_text
 
 
 class Case(BaseModel):
@@ -83,15 +83,7 @@ def read_cases(path: str | Path, on_bad: Callable[[str], None] | None = None) ->
 def read_numbered(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[tuple[int, Case]]:
     """The same with the number of each case's line; see `read_cases`."""
     path = Path(path)
-    cases = []
-    for number, line in lines(path, "the data set", on_bad):
-        try:
-            cases.append((number, Case.model_validate_json(line)))
-        except ValidationError as error:
-            problem = f"{path}, line {number} is not a case: {first_problem(error)}; mend or remove the line."
-            if on_bad is None:
-                raise JudgeDecodingError(problem) from error
-            on_bad(problem)
+    cases = list(rows(path, "the data set", Case, "is not a case: {}; mend or remove the line.", on_bad))
     if not cases:
         raise JudgeDecodingError(f"{path} has no cases; a judge needs answers with and without located errors.")
     return cases

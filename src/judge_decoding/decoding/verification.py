@@ -25,9 +25,10 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, i
     """
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
-    evidence = _evidence(row, draft, logits, states)
+    ids = torch.cat((row.ids, draft.ids))[None]
+    evidence = _evidence(row, draft, ids, logits, states)
     verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
-    if (allowed := sampler.allowed(_read(row, draft), logits[None], draft.ids)) is not None:
+    if (allowed := sampler.allowed(ids, logits[None], draft.ids)) is not None:
         verdicts &= allowed
     lossless = [part.lossless for part in rule.parts]
     agreed = torch.stack((evidence.agreed[0], *verdicts[lossless])).any(0)
@@ -47,12 +48,10 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, i
     return _round(row, draft, evidence, verdicts, agreed, accepted, int(own))
 
 
-def _read(row: Row, draft: Draft) -> Tensor:
-    """What the target has read [1, T + M]."""
-    return torch.cat((row.ids, draft.ids))[None]
-
-
-def _evidence(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, int], Tensor]) -> Evidence:
+def _evidence(
+    row: Row, draft: Draft, ids: Tensor, logits: Tensor, states: Mapping[tuple[Norm, int], Tensor]
+) -> Evidence:
+    """What the rule decides by; ``ids`` [1, T + M] is all that the target has read."""
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
     hidden = states[rule.place] if rule.place and count else None
@@ -61,7 +60,7 @@ def _evidence(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm
     seen = draft.distribution if asked else None
     return Evidence(
         draft_ids=draft.ids[None],
-        target_logits=sampler.process(_read(row, draft), logits[None]),
+        target_logits=sampler.process(ids, logits[None]),
         draft_probs=None if draft.probs is None else draft.probs[None],
         draft_distribution=None if seen is None else seen[None],
         # A target over several devices has its last layer on another one than its input and output.

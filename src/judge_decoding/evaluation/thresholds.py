@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
 from judge_decoding.court.cases import Case
@@ -17,7 +17,7 @@ from judge_decoding.court.summary import same_question
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines, write_json
+from judge_decoding.files import rows, write_json
 from judge_decoding.judge.head import JudgeHead, TargetInfo
 from judge_decoding.rules import Exact, Judge, VerificationRule
 
@@ -40,15 +40,8 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         JudgeDecodingError: it cannot be read, or a line has no such fields; the line is named.
     """
-    found = []
-    for number, line in lines(path, "the calibration task"):
-        try:
-            found.append(Question.model_validate_json(line))
-        except ValidationError as error:
-            raise JudgeDecodingError(
-                f"{path}, line {number} is no question with a reference: {first_problem(error)}; mend or remove it."
-            ) from error
-    return found
+    complaint = "is no question with a reference: {}; mend or remove it."
+    return [question for _, question in rows(path, "the calibration task", Question, complaint)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from judge_decoding.decoding.rounds import Cause
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines, write_text
+from judge_decoding.files import rows, write_text
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Id = Annotated[int, Field(ge=0)]
@@ -155,18 +155,8 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
         JudgeDecodingError: it cannot be read, has no sample, or a line is not a sample; the line is named.
     """
     path = Path(path)
-    samples = []
-    for number, line in lines(path, "the answers", on_bad):
-        try:
-            samples.append(Sample.model_validate_json(line))
-        except ValidationError as error:
-            problem = (
-                f"{path}, line {number} is not an answer with its rounds: {first_problem(error)}; "
-                "mend or remove the line."
-            )
-            if on_bad is None:
-                raise JudgeDecodingError(problem) from error
-            on_bad(problem)
+    complaint = "is not an answer with its rounds: {}; mend or remove the line."
+    samples = [sample for _, sample in rows(path, "the answers", Sample, complaint, on_bad)]
     if not samples:
         raise JudgeDecodingError(f"{path} has no answers; `judge-decoding generate --json` writes one.")
     return samples
