@@ -13,7 +13,8 @@ import pytest
 
 from commands import Run, is_one_sentence
 from judge_decoding import JudgeDecodingError
-from judge_decoding.report.plots import SweepRow, pareto_svg, read_rows
+from judge_decoding.evaluation.rows import Row, read_results
+from judge_decoding.report.plots import pareto_svg
 from judge_decoding.report.samples import write_samples
 from judge_decoding.report.terminal import safe
 from samples import HOSTILE, known
@@ -21,15 +22,13 @@ from samples import HOSTILE, known
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def row(
-    rule: str = "judge", setting: str = "0.5", accuracy: float = 0.9, speed: float = 4.0, **more: object
-) -> SweepRow:
+def row(rule: str = "judge", setting: str = "0.5", accuracy: float = 0.9, speed: float = 4.0, **more: object) -> Row:
     fields: dict[str, object] = {
         "name": f"{rule} {setting}", "rule": rule, "setting": setting, "num_draft_tokens": 8, "accuracy": accuracy,
         "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.03, "tokens_per_forward": speed,
         "tokens_per_second": 40 * speed,
     }  # fmt: skip
-    return SweepRow.model_validate(fields | more)
+    return Row.model_validate(fields | more)
 
 
 ROWS = [
@@ -82,7 +81,7 @@ def test_the_page_has_the_picture(run: Run, tmp_path: Path) -> None:
     write_samples(tmp_path / "a.jsonl", [known()])
     rows = [json.loads(own.model_dump_json()) | {"more": 1} for own in ROWS]
     (tmp_path / "sweep.json").write_text(json.dumps({"rows": rows, "made": "today"}))
-    assert read_rows(tmp_path / "sweep.json") == ROWS
+    assert list(read_results(tmp_path / "sweep.json").rows) == ROWS
     args = ("report", tmp_path / "a.jsonl", "-o", tmp_path / "page.html", "--sweep", tmp_path / "sweep.json")
     assert run(*args)[0] == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -104,7 +103,7 @@ def test_a_bad_sweep_is_one_sentence(run: Run, tmp_path: Path, content: str, phr
     (tmp_path / "sweep.json").write_text(content)
     args = ("report", tmp_path / "a.jsonl", "-o", tmp_path / "page.html", "--sweep", tmp_path / "sweep.json")
     result = run(*args)
-    is_one_sentence(result, "is not a sweep")
+    is_one_sentence(result, "has no results of evaluate or sweep")
     assert phrase in result[2]
     assert not (tmp_path / "page.html").exists()
 

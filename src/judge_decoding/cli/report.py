@@ -30,9 +30,10 @@ def report(
 
     figures = []
     if sweep is not None:
-        from judge_decoding.report.plots import CAPTION, pareto_svg, read_rows
+        from judge_decoding.evaluation.rows import read_results
+        from judge_decoding.report.plots import CAPTION, pareto_svg
 
-        figures.append((CAPTION, pareto_svg(read_rows(sweep))))
+        figures.append((CAPTION, pareto_svg(read_results(sweep).rows)))
     warnings = Warnings()
     try:
         samples = [sample for path in files for sample in read_samples(path, on_bad=warnings)]

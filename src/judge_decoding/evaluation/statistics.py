@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from scipy.stats import binomtest, bootstrap
 
@@ -27,18 +29,61 @@ Interval = tuple[float, float]
 """The lower and the upper end."""
 
 
+def difference_interval(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Interval:
+    """Interval of share(a) - share(b) of two methods on the same problems: Newcombe's, from Wilson's intervals.
+
+    Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635: unlike a bootstrap it does not shrink to nothing
+    where both methods do the same on a few problems.
+    """
+    count, right_a, right_b = len(a), sum(a), sum(b)
+    both = sum(x and y for x, y in zip(a, b, strict=True))
+    neither = count - right_a - right_b + both
+    share_a, share_b = right_a / count, right_b / count
+    (low_a, high_a), (low_b, high_b) = wilson(right_a, count, confidence), wilson(right_b, count, confidence)
+    product = float(both * neither - (right_a - both) * (right_b - both))
+    if product > 0:  # a correction for continuity, never across 0
+        product = max(product - count / 2, 0)
+    scale = math.sqrt(right_a * (count - right_a) * right_b * (count - right_b))
+    correlation = product / scale if scale else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+
+    difference = share_a - share_b
+    return difference - reach(share_a - low_a, high_b - share_b), difference + reach(high_a - share_a, share_b - low_b)
+
+
 def ratio_interval(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> Interval | None:
     """Bootstrap interval (percentiles) of sum(a) / sum(b) over ``pairs`` (a, b), such as one a text.
 
     The pairs are drawn anew, not what is in them, since what comes from one text is alike. None for fewer than two
     pairs. The same pairs give the same interval.
     """
-    if len(pairs) < 2:
+    return _bootstrap(pairs, lambda a, b, axis: a.sum(axis) / b.sum(axis), confidence)
+
+
+def rate_ratio_interval(rows: Sequence[tuple[float, float, float, float]], confidence: float = 0.95) -> Interval | None:
+    """Bootstrap interval of (sum(a) / sum(b)) / (sum(c) / sum(d)), as `ratio_interval`.
+
+    For rates of two methods on the same problems: tokens and seconds of the one, tokens and seconds of the other.
+    """
+
+    def ratio(a: Any, b: Any, c: Any, d: Any, axis: int) -> Any:  # noqa: ANN401  (arrays)
+        return a.sum(axis) / b.sum(axis) / (c.sum(axis) / d.sum(axis))
+
+    return _bootstrap(rows, ratio, confidence)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Bootstrap interval of a mean, as `ratio_interval`."""
+    return _bootstrap([(value,) for value in values], lambda a, axis: a.mean(axis), confidence)
+
+
+def _bootstrap(rows: Sequence[tuple[float, ...]], statistic: Callable[..., Any], confidence: float) -> Interval | None:
+    if len(rows) < 2:
         return None
     found = bootstrap(
-        tuple(zip(*pairs, strict=True)),
-        lambda a, b, axis: a.sum(axis) / b.sum(axis),
-        n_resamples=2000, batch=100, vectorized=True, paired=True, confidence_level=confidence, method="percentile",
-        rng=0,
+        tuple(zip(*rows, strict=True)), statistic, n_resamples=2000, batch=100, vectorized=True, paired=True,
+        confidence_level=confidence, method="percentile", rng=0,
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, read_text
+from judge_decoding.evaluation.rows import Row
 from judge_decoding.report.terminal import safe
 
 CAPTION = (
@@ -24,65 +21,19 @@ _SHAPES = "os^DvPXph*"
 _AXES = (("tokens_per_forward", "tokens per target forward"), ("tokens_per_second", "tokens per second"))
 
 
-class SweepRow(BaseModel):
-    """One setting of one rule over a whole data set.
-
-    Attributes:
-        name: what the row is called.
-        rule: the family it belongs to, drawn in one colour and shape.
-        setting: what tells it from others of the family, such as "0.7"; written beside its point.
-        num_draft_tokens: draft length.
-        accuracy, accuracy_low, accuracy_high: share of right answers, and its 95% interval; 0 to 1.
-        tokens_per_forward: tokens per target forward, correction and bonus included.
-        tokens_per_second: of decoding alone.
-        lossless: the target's own distribution is kept.
-    """
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)  # a sweep may tell more about each row
-
-    name: str
-    rule: str
-    setting: str = ""
-    num_draft_tokens: int = Field(ge=0)
-    accuracy: float = Field(ge=0, le=1)
-    accuracy_low: float = Field(ge=0, le=1)
-    accuracy_high: float = Field(ge=0, le=1)
-    tokens_per_forward: float = Field(ge=0)
-    tokens_per_second: float = Field(ge=0)
-    lossless: bool = False
-
-    @model_validator(mode="after")
-    def _interval_holds_it(self) -> SweepRow:
-        if not self.accuracy_low <= self.accuracy <= self.accuracy_high:
-            raise ValueError(f"the accuracy {self.accuracy} is outside its interval")
-        return self
-
-
-class _Sweep(BaseModel):
-    rows: tuple[SweepRow, ...] = Field(min_length=1)
-
-
-def read_rows(path: str | Path) -> list[SweepRow]:
-    """Read the rows of a sweep: JSON, ``{"rows": [...]}``, each as `SweepRow` says.
-
-    Raises:
-        JudgeDecodingError: it cannot be read, or is no such file.
-    """
-    text = read_text(Path(path), "the sweep")
-    try:
-        return list(_Sweep.model_validate_json(text).rows)
-    except ValidationError as error:
-        raise JudgeDecodingError(f"{path} is not a sweep: {first_problem(error)}; make it again.") from error
-
-
-def pareto_svg(rows: Sequence[SweepRow]) -> str:
+def pareto_svg(rows: Sequence[Row]) -> str:
     """Accuracy against tokens per target forward, and against tokens per second: an SVG element for a page.
 
-    It refers to nothing outside itself, and the same rows give the same text.
+    It refers to nothing outside itself, and the same rows give the same text. What was not timed has one panel.
 
     Raises:
-        JudgeDecodingError: matplotlib is not installed.
+        JudgeDecodingError: matplotlib is not installed, or the rows have no accuracy.
     """
+    if any(row.accuracy is None for row in rows):
+        raise JudgeDecodingError(
+            "The rows have no accuracy, so there is nothing to plot; take a task whose answers are right or wrong."
+        )
+    shown = [(field, title) for field, title in _AXES if all(getattr(row, field) is not None for row in rows)]
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -95,18 +46,16 @@ def pareto_svg(rows: Sequence[SweepRow]) -> str:
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "sweep", "font.size": 9, "text.parse_math": False}
     with mpl.rc_context(style):
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, (field, title) in zip(panels, _AXES, strict=True):
+        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, (field, title) in zip(panels, shown, strict=True):
             for number, rule in enumerate(rules):
                 own = [row for row in rows if row.rule == rule]
                 colour = _COLOURS[number % len(_COLOURS)]
+                ends = [(row.accuracy or 0.0, row.accuracy_low or 0.0, row.accuracy_high or 0.0) for row in own]
                 axes.errorbar(
                     [getattr(row, field) for row in own],
-                    [row.accuracy for row in own],
-                    yerr=[
-                        [row.accuracy - row.accuracy_low for row in own],
-                        [row.accuracy_high - row.accuracy for row in own],
-                    ],
+                    [share for share, _, _ in ends],
+                    yerr=[[share - low for share, low, _ in ends], [high - share for share, _, high in ends]],
                     fmt=_SHAPES[number % len(_SHAPES)],
                     color=colour,
                     markerfacecolor="white" if all(row.lossless for row in own) else colour,

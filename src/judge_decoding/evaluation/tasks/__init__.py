@@ -1,0 +1,74 @@
+"""Tasks by name: ``gsm8k``, ``arithmetic(family=comparison)``, and those of installed packages.
+
+A package brings a task under the entry-point group ``judge_decoding.tasks``: a name, and a subclass of `Task` with that
+``name``.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+from judge_decoding.evaluation.tasks.base import Item, Source, Task, read_items
+from judge_decoding.evaluation.tasks.gsm8k import GSM8K
+from judge_decoding.spelling import construct, guess, read
+
+__all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_items"]
+
+GROUP = "judge_decoding.tasks"
+"""The entry-point group of tasks."""
+
+_BUILT_IN: dict[str, type[Task]] = {task.name: task for task in (Arithmetic, GSM8K)}
+
+
+def available_tasks() -> dict[str, type[Task]]:
+    """All tasks by name: this package's, then those of installed packages.
+
+    Raises:
+        JudgeDecodingError: an installed package's task cannot be imported or is none.
+    """
+    foreign = [entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN]
+    return {**_BUILT_IN, **{entry.name: _load(entry) for entry in foreign}}
+
+
+def parse_task(spelling: str, *, allow_code: bool = False) -> Task:
+    """The task that ``spelling`` means, such as ``arithmetic(family=comparison)``.
+
+    Args:
+        spelling: a name, with its settings in parentheses; what has a default can be left out.
+        allow_code: what the models write may be run.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, there is no such task, or it runs code and may not.
+    """
+    (name, given), *more = read(spelling, "task", "arithmetic(family=comparison)")
+    known = available_tasks()
+    if more:
+        raise JudgeDecodingError(f"{spelling[:80]!r} names several tasks; give one at a time.")
+    if name not in known:
+        raise JudgeDecodingError(f"There is no task {name[:40]}{guess(name, known)}; there are {', '.join(known)}.")
+    task = construct(known[name], name, given, "task")
+    if task.runs_code and not allow_code:
+        raise JudgeDecodingError(
+            f"The task {name} runs the code that the models write, and its isolation is no wall; allow it with "
+            "--allow-code-execution, best in a container."
+        )
+    return task
+
+
+def _load(entry: EntryPoint) -> type[Task]:
+    package = entry.dist.name if entry.dist else entry.value
+    try:
+        found = entry.load()
+    except Exception as error:  # the import runs another package's code
+        raise JudgeDecodingError(
+            f"The task {entry.name} of the package {package} cannot be imported ({type(error).__name__}: {error}); "
+            "repair or remove that package."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Task) and getattr(found, "name", None) == entry.name):
+        raise JudgeDecodingError(
+            f"The task {entry.name} of the package {package} is no subclass of Task with that name; repair or remove "
+            "that package."
+        )
+    return found

@@ -1,0 +1,239 @@
+"""Ways of decoding side by side on the same questions: what every table of this project is made of."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from judge_decoding.decoding.choices import room
+from judge_decoding.decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoding.prompts import Prompt
+from judge_decoding.decoding.rounds import Stats
+from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.tasks.base import Item, Task
+from judge_decoding.rules.base import VerificationRule
+
+GREEDY = SamplingParams()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to decode.
+
+    Attributes:
+        decoder: the models.
+        rule: None for the decoder's own.
+        num_draft_tokens: draft length; 0 for the decoder's own, and without a draft.
+        sampling: how tokens are chosen. A seed is mixed with the question's name, so that each has its own.
+    """
+
+    decoder: JudgeDecoder
+    rule: VerificationRule | None = None
+    num_draft_tokens: int = 0
+    sampling: SamplingParams = GREEDY
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the questions of a task are put.
+
+    Attributes:
+        task: whose questions they are.
+        chat: through the model's chat template; without it, in the task's own plain form.
+        system: system message.
+        max_new_tokens: token budget of an answer; None for the task's own.
+        details: keep probabilities and alternatives of every draft token.
+    """
+
+    task: Task
+    chat: bool = False
+    system: str = ""
+    max_new_tokens: int | None = None
+    details: bool = False
+
+    @property
+    def budget(self) -> int:
+        """Token budget of an answer."""
+        return self.max_new_tokens or self.task.max_new_tokens
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end an answer."""
+        return () if self.chat else self.task.stop
+
+    def prompt(self, item: Item, answers: Sequence[str] = ()) -> Prompt:
+        """The prompt of an item's next turn, after ``answers`` to those before it."""
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        for turn, answer in zip(item.turns, [*answers, None], strict=False):
+            messages.append({"role": "user", "content": turn})
+            if answer is not None:
+                messages.append({"role": "assistant", "content": answer})
+        return messages if self.chat else self.task.plain(messages)
+
+    def bare(self, answer: str) -> str:
+        """An answer without the string that ended it."""
+        return answer.removesuffix(next((stop for stop in self.stop if answer.endswith(stop)), ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of one item, all of its turns together.
+
+    Attributes:
+        item: its key.
+        correct: whether the answer is right; None where that cannot be told.
+        rounds: target forwards.
+        tokens: new tokens, end tokens included.
+        accepted: accepted draft tokens.
+        seconds: of decoding, prompts included; None where others were decoded in the same time.
+    """
+
+    item: str
+    correct: bool | None
+    rounds: int
+    tokens: int
+    accepted: int
+    seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one method did on the items so far."""
+
+    answers: list[Answered] = field(default_factory=list)
+    stats: Stats = field(default_factory=Stats)
+    num_draft_tokens: int = 0
+
+    @property
+    def right(self) -> list[bool]:
+        """Which answers are right, of those of which that can be told."""
+        return [one.correct for one in self.answers if one.correct is not None]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return sum(self.right) / len(self.right)
+
+    @property
+    def seconds(self) -> float:
+        """Time of decoding."""
+        return sum(one.seconds or 0.0 for one in self.answers)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens per second of decoding."""
+        return sum(one.tokens for one in self.answers) / self.seconds
+
+    @property
+    def tokens_per_answer(self) -> float:
+        """Mean length of an answer, its end token included."""
+        return sum(one.tokens for one in self.answers) / len(self.answers)
+
+
+Tell = Callable[[str, Item, Answered, Sequence[Generation]], None]
+"""Told of each answer as it is there: the method's name, the item, what became of it, the answers to its turns."""
+
+
+def compare(
+    methods: Mapping[str, Method],
+    asking: Asking,
+    items: Sequence[Item],
+    tell: Tell = lambda *_: None,
+    *,
+    batch_size: int = 1,
+    known: Mapping[tuple[str, str], Answered] | None = None,
+) -> dict[str, Outcome]:
+    """Every method on every item, item by item, so that all meet the same state of the machine.
+
+    The order of the methods changes from item to item.
+
+    Args:
+        methods: by name.
+        asking: how the items are put.
+        items: what is asked.
+        tell: told of each answer.
+        batch_size: items that share the forwards; the answers are the same, but above 1 nothing is timed.
+        known: what is there already, by method and item.
+    """
+    known = known or {}
+    found = {name: dict[str, Answered]() for name in methods}
+    stats = {name: Stats() for name in methods}
+    names = list(methods)
+    for place, first in enumerate(range(0, len(items), batch_size)):
+        turn = place % len(names)
+        for name in names[turn:] + names[:turn]:
+            chosen = items[first : first + batch_size]
+            found[name] |= {item.key: known[name, item.key] for item in chosen if (name, item.key) in known}
+            left = [item for item in chosen if item.key not in found[name]]
+            for item, given in zip(left, answers(methods[name], asking, left), strict=True):
+                one = found[name][item.key] = answered(asking, item, given, timed=batch_size == 1)
+                for generation in given:
+                    stats[name].merge(generation.stats)
+                tell(name, item, one, given)
+    return {
+        name: Outcome([found[name][item.key] for item in items], stats[name], method.num_draft_tokens)
+        for name, method in methods.items()
+    }
+
+
+def best_draft_length(
+    method: Method,
+    lengths: Sequence[int],
+    asking: Asking,
+    items: Sequence[Item],
+    progress: Callable[[], None] = lambda: None,
+) -> Method:
+    """``method`` with the draft length that gives most tokens per second on ``items`` (not those of the table)."""
+    candidates = {str(n): replace(method, num_draft_tokens=n) for n in lengths}
+    outcomes = compare(candidates, asking, items, lambda *_: progress())
+    return candidates[max(candidates, key=lambda name: outcomes[name].tokens_per_second)]
+
+
+def answers(method: Method, asking: Asking, items: Sequence[Item]) -> list[list[Generation]]:
+    """The answers of one method to the turns of each item; the items share the forwards.
+
+    An item whose next turn no longer fits into the context ends before it.
+    """
+    given: list[list[Generation]] = [[] for _ in items]
+    for turn in range(max((len(item.turns) for item in items), default=0)):
+        going = [i for i, item in enumerate(items) if len(given[i]) == turn < len(item.turns)]
+        prompts = [asking.prompt(items[i], [asking.bare(one.text) for one in given[i]]) for i in going]
+        if turn:
+            fits = [has_room(method.decoder, prompt) for prompt in prompts]
+            going = [i for i, good in zip(going, fits, strict=True) if good]
+            prompts = [prompt for prompt, good in zip(prompts, fits, strict=True) if good]
+        if not going:
+            break
+        seed = method.sampling.seed
+        found = method.decoder.generate_batch(
+            prompts, asking.budget, batch_size=len(going), rule=method.rule, sampling=method.sampling,
+            num_draft_tokens=method.num_draft_tokens or None, stop=asking.stop, details=asking.details,
+            # Each item has its own, whichever others there are.
+            seeds=None if seed is None else [zlib.crc32(f"{seed} {items[i].key}".encode()) for i in going],
+        )  # fmt: skip
+        for i, one in zip(going, found, strict=True):
+            given[i].append(one)
+    return given
+
+
+def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
+    """Whether a prompt leaves room for an answer in the context."""
+    length = decoder.encode(prompt).shape[1]
+    try:
+        return room(length, decoder.target, decoder.draft) > 0
+    except JudgeDecodingError:
+        return False
+
+
+def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: bool = True) -> Answered:
+    """What became of an item with these answers to its turns."""
+    return Answered(
+        item.key,
+        asking.task.check(item, asking.bare(given[-1].text)) if len(given) == len(item.turns) else None,
+        rounds=sum(one.stats.rounds for one in given),
+        tokens=sum(one.stats.tokens for one in given),
+        accepted=sum(one.stats.accepted for one in given),
+        seconds=sum(one.seconds for one in given) if timed else None,
+    )
