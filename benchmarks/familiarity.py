@@ -24,10 +24,11 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder
-from judge_decoding.cli.demo import machine
+from judge_decoding.court.checkers import number
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.decoding.models import Norm
 from judge_decoding.decoding.prompts import Prompt
+from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.statistics import mcnemar, wilson
 from judge_decoding.files import write_json, write_text
 from judge_decoding.judge.calibration import auc
@@ -35,7 +36,6 @@ from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Family, Problem, draw_from, draw_many
-from judge_decoding.reference.trial import is_right
 
 Distance = Callable[[Tensor], Tensor]
 """From states [N, H] to distances [N]; above 1 is unlike 95% of the questions it was fitted on."""
@@ -176,8 +176,8 @@ def decoded(sets: Mapping[str, Sequence[Problem]]) -> list[dict[str, object]]:
         prompts = [prompt_of(problem) for problem in chosen]
         judged = pair.generate_batch(prompts, MAX_NEW_TOKENS, batch_size=32)
         plain = target.generate_batch(prompts, MAX_NEW_TOKENS, batch_size=32)
-        right = [is_right(pair, a.rounds, p) for a, p in zip(judged, chosen, strict=True)]
-        own = [is_right(pair, a.rounds, p) for a, p in zip(plain, chosen, strict=True)]
+        right = [number("", a.text, str(p.answer)) is True for a, p in zip(judged, chosen, strict=True)]
+        own = [number("", a.text, str(p.answer)) is True for a, p in zip(plain, chosen, strict=True)]
         warned = [answer.distance > 1 for answer in judged]
         harmed = [w for w, r, o in zip(warned, right, own, strict=True) if o and not r]
         rows.append(

@@ -23,8 +23,8 @@ from typing import Any
 from tqdm import tqdm
 
 from judge_decoding import Case, TrainingConfig, train_head
-from judge_decoding.cli.demo import machine
 from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.evaluation.provenance import machine
 from judge_decoding.files import lines, write_json, write_text
 
 _ANNOTATION = re.compile(r"<<[^>]*>>")

@@ -24,20 +24,22 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
-from judge_decoding.cli.demo import machine
 from judge_decoding.court.labels.equivalence import label_by_equivalence
 from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
 from judge_decoding.court.results import last_number
 from judge_decoding.court.sets import rethreshold
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.statistics import mcnemar, wilson
+from judge_decoding.evaluation.tasks import read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.thresholds import Task, calibrate
+from judge_decoding.evaluation.trial import Asking, Method, count
 from judge_decoding.files import write_json, write_text
 from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
-from judge_decoding.reference.trial import Method, count
 
 BATCH = 32
 NUM_DRAFT_TOKENS = 16
@@ -158,9 +160,10 @@ def main() -> None:
     for share in SHARES_REJECTED:
         threshold = scores[int(len(scores) * share)]
         sources[f"likelihood above {threshold:.1f} ({share:.0%})"] = rethreshold(scored, threshold), cost
-    tuning, test = draw_many(3, "calibration", args.calibration), draw_many(3, "test", args.problems)
+    tuning = draw_many(3, "calibration", args.calibration)
+    asking, test = Asking(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
     task = Task([prompt_of(p) for p in tuning], lambda i, text: last_number(text) == str(tuning[i].answer))
-    alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), test)
+    alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), asking, test)
     rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
     for number, (name, (cases, cost)) in enumerate(sources.items()):
         finished = args.work / f"row-{number}.json"
@@ -180,7 +183,7 @@ def main() -> None:
         except JudgeDecodingError as error:
             row["failed"] = str(error)
         else:
-            judged = count(Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS), test)
+            judged = count(Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS), asking, test)
             row |= {"threshold": head.config.threshold} | outcome(judged, alone)
         write_json(finished, row)
         rows.append(row)

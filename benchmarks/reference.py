@@ -22,16 +22,20 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, VerificationRule
-from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS, machine
+from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS
+from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.statistics import mcnemar, wilson
+from judge_decoding.evaluation.tasks import read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+from judge_decoding.evaluation.trial import Asking, Method, Outcome, best_draft_length, compare
+from judge_decoding.evaluation.trial import count as counted
 from judge_decoding.files import write_json, write_text
 from judge_decoding.reference.pair import load_pair
-from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, Outcome, best_draft_length, compare
-from judge_decoding.reference.trial import count as counted
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_K = (2, 4, 8)
+ASKING = Asking(Arithmetic())
+
 MIN_PROBABILITY = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
@@ -59,7 +63,7 @@ def count(
 ) -> tuple[tuple[str, float | None, int], Outcome]:
     """One setting over all test problems."""
     torch.set_num_threads(1)
-    return setting, counted(method(*setting), draw_many(0, "test", problems, family))
+    return setting, counted(method(*setting), ASKING, read_items(Arithmetic(family, count=problems)))
 
 
 def quality(settings: list[tuple[str, float | None, int]], problems: int, family: str) -> list[dict[str, object]]:
@@ -89,10 +93,10 @@ def quality(settings: list[tuple[str, float | None, int]], problems: int, family
 
 def speed(methods: dict[str, Method], problems: int, repetitions: int) -> dict[str, object]:
     """Tokens per second side by side; ratios are taken within a repetition."""
-    test = draw_many(0, "test", problems)
-    compare(methods, test[:3])  # warm-up
+    test = read_items(Arithmetic(count=problems))
+    compare(methods, ASKING, test[:3])  # warm-up
     runs = [
-        {name: outcome.tokens_per_second for name, outcome in compare(methods, test).items()}
+        {name: outcome.tokens_per_second for name, outcome in compare(methods, ASKING, test).items()}
         for _ in tqdm(range(repetitions), desc="speed")
     ]
 
@@ -191,11 +195,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pair, _ = load_pair()
-    draw_many(0, "test", args.unseen, "comparison")  # too many are refused before anything is counted
+    read_items(Arithmetic("comparison", count=args.unseen))  # too many are refused before anything is counted
     threshold = pair.judge.config.threshold
-    tuning = draw_many(0, "calibration", 30)
-    exact = best_draft_length(method("exact", None, 1), EXACT_LENGTHS, tuning)
-    judge = best_draft_length(method("judge", threshold, 1), JUDGE_LENGTHS, tuning)
+    tuning = read_items(Arithmetic(split="calibration", count=30))
+    exact = best_draft_length(method("exact", None, 1), EXACT_LENGTHS, ASKING, tuning)
+    judge = best_draft_length(method("judge", threshold, 1), JUDGE_LENGTHS, ASKING, tuning)
     m, n = exact.num_draft_tokens, judge.num_draft_tokens
     print(f"best draft length: standard {m}, judge {n}", flush=True)
 

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Case, Exact, JudgeDecoder, Stats, VerificationRule, parse_rule
-from judge_decoding.cli.demo import machine
+from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import Form, Text, as_text
 from judge_decoding.files import write_json, write_text

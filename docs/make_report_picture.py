@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import is_right
+from judge_decoding.evaluation.evaluate import evaluate
+from judge_decoding.evaluation.tasks import read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+from judge_decoding.evaluation.trial import Asking, Method
+from judge_decoding.reference.pair import load_pair
 from judge_decoding.report.answers import answers_page
-from judge_decoding.report.recording import record, told_threshold
 from judge_decoding.report.samples import Sample, write_samples
 from judge_decoding.rules import Judge
 
@@ -31,20 +32,9 @@ def answers(problems: int) -> list[Sample]:
     """Answers of the embedded pair, the first ones the test problems of seed 0 give."""
     pair, _ = load_pair()
     assert pair.judge is not None
-    alone, rule, samples = type(pair)(pair.target, pair.tokenizer), Judge(pair.judge, THRESHOLD), []
-    for problem in draw_many(0, "test", problems):
-        prompt = prompt_of(problem)
-        own = alone.generate(prompt, MAX_NEW_TOKENS)
-        judged = pair.generate(prompt, MAX_NEW_TOKENS, rule=rule, details=True)
-        samples.append(
-            record(
-                problem.question.strip(), judged.rounds, judged.pieces, pair,
-                reference=str(problem.answer), correct=is_right(pair, judged.rounds, problem), seconds=judged.seconds,
-                rule=str(rule), threshold=told_threshold(rule), target=NAME, draft=NAME, judge=NAME,
-                target_text=own.text, target_correct=is_right(alone, own.rounds, problem),
-                target_tokens=len(own.token_ids), target_seconds=own.seconds,
-            )
-        )  # fmt: skip
+    task = Arithmetic(count=problems)
+    method = Method(pair, Judge(pair.judge, THRESHOLD))
+    samples, _ = evaluate(method, Asking(task, details=True), read_items(task), target=NAME, draft=NAME, judge=NAME)
     return samples
 
 

@@ -13,11 +13,15 @@ from judge_decoding import Exact, JudgeDecoder, JudgeHead, TopK
 from judge_decoding.cli.main import app
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.decoding.rounds import Cause
+from judge_decoding.evaluation.tasks import Item, read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, Outcome, answer, compare
 
 PROBLEMS = draw_many(0, "test", 60)
+ASKING = Asking(Arithmetic())
+ITEMS = read_items(Arithmetic(count=60))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +49,8 @@ def outcomes() -> dict[str, Outcome]:
             "judge": Method(both, None, 16),
             "top_2": Method(both, TopK(2), 16),
         },
-        PROBLEMS,
+        ASKING,
+        ITEMS,
     )
 
 
@@ -64,8 +69,8 @@ def test_exact_gives_the_targets_answers():
         ids = both.encode(pair.prompt_of(problem))
         own = both.target.generate(ids, max_new_tokens=pair.MAX_NEW_TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
         for method in (Method(both, Exact(), 16), Method(both, Exact(), 3)):
-            rounds, _ = answer(method, problem)
-            assert [t for event in rounds for t in event.token_ids] == own
+            given = answers(method, ASKING, [Item("", (problem.question.strip(),))])[0][0]
+            assert list(given.token_ids) == own
 
 
 def test_the_target_is_right_far_more_often_than_the_draft():

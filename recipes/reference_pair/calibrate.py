@@ -17,12 +17,14 @@ from tqdm import tqdm
 from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
 from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.evaluation.tasks import read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.thresholds import THRESHOLDS, Task, calibrate
+from judge_decoding.evaluation.trial import Asking, Method, best_draft_length
 from judge_decoding.reference.checker import final_number
 from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, best_draft_length
 
 
 def main() -> None:
@@ -53,7 +55,9 @@ def main() -> None:
         )  # fmt: skip
     threshold = head.config.threshold
     print(f"target {head.config.calibration['target_accuracy']:.3f}", *head.config.calibration["curve"], sep="\n")
-    tuned = best_draft_length(Method(decoder, Judge(head, threshold)), JUDGE_LENGTHS, draw_many(1, "calibration", 30))
+    others = Arithmetic(split="calibration", count=30, seed=1)
+    method = Method(decoder, Judge(head, threshold))
+    tuned = best_draft_length(method, JUDGE_LENGTHS, Asking(others), read_items(others))
     head.config.num_draft_tokens = tuned.num_draft_tokens
     head.config.target.name_or_path = "the embedded reference target"
     head.save_pretrained(args.out)

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder, JudgeHead, TrainingConfig, read_cases, train_head
 from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.evaluation.tasks import read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+from judge_decoding.evaluation.trial import Asking, Method, count
 from judge_decoding.files import write_json
 from judge_decoding.judge.calibration import auc
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.labels import encode
-from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.trial import Method, count
 from judge_decoding.rules import Judge
 
 
@@ -91,15 +92,16 @@ def main() -> None:
     study: dict[str, object] = {"detectors": detectors(target, tokenizer, args.held, heads)}
     print(json.dumps(study, indent=1), flush=True)
 
-    problems = draw_many(0, "calibration", args.problems)
+    task = Arithmetic(split="calibration", count=args.problems)
+    asking, items = Asking(task), read_items(task)
     rows = []
-    alone = count(Method(JudgeDecoder(target, tokenizer)), problems)
+    alone = count(Method(JudgeDecoder(target, tokenizer)), asking, items)
     rows.append({"head": "target alone", "accuracy": alone.accuracy})
     print(rows[-1], flush=True)
     for name, head in tqdm(heads.items(), desc="decoding"):
         decoder = JudgeDecoder(target, tokenizer, draft, head)
         for threshold in args.thresholds:
-            outcome = count(Method(decoder, Judge(head, threshold), args.num_draft_tokens), problems)
+            outcome = count(Method(decoder, Judge(head, threshold), args.num_draft_tokens), asking, items)
             rows.append(
                 {
                     "head": name,

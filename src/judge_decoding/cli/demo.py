@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from judge_decoding.decoding.rounds import Round
-    from judge_decoding.reference.problems import Problem
-    from judge_decoding.reference.trial import Method
+    from judge_decoding.evaluation.tasks import Item
+    from judge_decoding.evaluation.trial import Asking, Method
 
 NAMES = {
     "target": "target alone",
@@ -59,9 +57,12 @@ def demo(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from judge_decoding.evaluation.provenance import machine
+    from judge_decoding.evaluation.rows import row
+    from judge_decoding.evaluation.tasks import read_items
+    from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+    from judge_decoding.evaluation.trial import Asking, Method, best_draft_length, compare
     from judge_decoding.reference.pair import load_pair
-    from judge_decoding.reference.problems import draw_many
-    from judge_decoding.reference.trial import Method, answer, best_draft_length, compare, figures
     from judge_decoding.report.page import comparison_page
     from judge_decoding.report.terminal import comparison_table, legend, worked_example
     from judge_decoding.report.verdicts import shown
@@ -78,8 +79,9 @@ def demo(
         "exact": Method(pair, Exact(), num_draft_tokens or 1),
         "judge": Method(pair, judge, num_draft_tokens or 1),
     }
-    test = draw_many(seed, "test", problems)
-    tuning = [] if num_draft_tokens else draw_many(seed, "calibration", _TUNING_PROBLEMS)
+    asking = Asking(Arithmetic())
+    test = read_items(Arithmetic(count=problems, seed=seed))
+    tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
     work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
 
     console, notes = Console(), Console(stderr=True)
@@ -88,14 +90,21 @@ def demo(
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = partial(bar.advance, task)
         if tuning:
-            methods["exact"] = best_draft_length(methods["exact"], EXACT_LENGTHS, tuning, advance)
-            methods["judge"] = best_draft_length(methods["judge"], JUDGE_LENGTHS, tuning, advance)
+            methods["exact"] = best_draft_length(methods["exact"], EXACT_LENGTHS, asking, tuning, advance)
+            methods["judge"] = best_draft_length(methods["judge"], JUDGE_LENGTHS, asking, tuning, advance)
         bar.update(task, description="decoding side by side")
-        compare(methods, draw_many(seed + 1, "calibration", 1), advance)  # warm-up, not counted
-        outcomes = compare(methods, test, advance)
+        warm_up = read_items(Arithmetic("collection", "calibration", 1, seed + 1))
+        compare(methods, asking, warm_up, lambda *_: advance())  # not counted
+        outcomes = compare(methods, asking, test, lambda *_: advance())
 
-    rows = {name: figures(outcome, outcomes["target"]) for name, outcome in outcomes.items()}
-    problem, rounds = _telling_example(methods["judge"], test, answer)
+    target = outcomes["target"].answers
+    rows = {
+        name: row(
+            outcome.answers, target, name=NAMES[name], rule=name, num_draft_tokens=outcome.num_draft_tokens
+        ).model_dump()
+        for name, outcome in outcomes.items()
+    }
+    problem, rounds = _telling_example(methods["judge"], asking, test)
     example = shown(rounds, pair.tokenizer)
     facts = {
         "problems": f"{problems} held-out ones, seed {seed}",
@@ -115,7 +124,7 @@ def demo(
         highlight=False,
     )
     console.print("[bold]One answer, a line for each round[/]", highlight=False)
-    console.print(problem.question.strip() + "\n", markup=False, highlight=False)
+    console.print(problem.turns[0] + "\n", markup=False, highlight=False)
     console.print(worked_example(example))
     console.print(legend(), end="")
     console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
@@ -127,29 +136,19 @@ def demo(
         )
         console.print(f"Figures: {json}", markup=False)
     if html is not None:
-        files.write_text(html, comparison_page(rows, NAMES, facts, problem.question.strip(), example))
+        files.write_text(html, comparison_page(rows, NAMES, facts, problem.turns[0], example))
         console.print(f"Web page: {html}", markup=False)
 
 
-def _telling_example(
-    judge: Method, problems: list[Problem], answer: Callable[[Method, Problem], tuple[list[Round], float]]
-) -> tuple[Problem, list[Round]]:
+def _telling_example(judge: Method, asking: Asking, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
     """The first problem whose answer shows all four causes, else the first one."""
+    from judge_decoding.evaluation.trial import answers
+
     first = None
-    for problem in problems[:40]:
-        rounds, _ = answer(judge, problem)
-        first = first or (problem, rounds)
+    for item in items[:40]:
+        rounds = answers(judge, asking, [item])[0][0].rounds
+        first = first or (item, rounds)
         if len({cause for event in rounds for cause in event.causes}) == 4:
-            return problem, rounds
+            return item, rounds
     assert first is not None
     return first
-
-
-def machine() -> str:
-    """The machine in a few words."""
-    import os
-    import platform
-
-    import torch
-
-    return f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} used, torch {torch.__version__}"

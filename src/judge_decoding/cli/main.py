@@ -10,12 +10,14 @@ import typer
 
 from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
+from judge_decoding.cli.evaluate import evaluate
 from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
 from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
 from judge_decoding.cli.score import score
+from judge_decoding.cli.sweep import sweep
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
 
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(generate)
 app.command()(fit)
+app.command()(evaluate)
+app.command()(sweep)
 app.command()(report)
 app.command()(score)
 app.command()(train)

@@ -115,6 +115,10 @@ class Sample(BaseModel):
         end_ids: tokens that end an answer.
         special_ids: tokens whose text is "" because they are special, such as the end token.
         stats: `Stats.to_dict` of the rounds.
+        task: whose question it is.
+        item: what the question is called there.
+        turn: which turn of the item this answers, from 1 on.
+        category: what kind of question it is.
     """
 
     model_config = _STRICT
@@ -141,6 +145,10 @@ class Sample(BaseModel):
     end_ids: tuple[Id, ...] = ()
     special_ids: tuple[Id, ...] = ()
     stats: dict[str, Any] = {}
+    task: str = ""
+    item: str = ""
+    turn: Annotated[int, Field(ge=1)] = 1
+    category: str = ""
 
 
 def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[Sample]:

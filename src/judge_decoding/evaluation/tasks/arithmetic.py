@@ -46,7 +46,7 @@ class Arithmetic(Task):
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
         """A problem with its number as the reference."""
-        return problem_item(row, place)
+        return Item(place, (row.question.strip(),), str(row.answer), self.family)
 
     def plain(self, messages: Sequence[Message]) -> str:
         """As the pair was trained."""
@@ -55,8 +55,3 @@ class Arithmetic(Task):
     def check(self, item: Item, answer: str) -> bool | None:
         """By the last number, that of the closing sentence."""
         return number(item.turns[-1], answer, item.reference)
-
-
-def problem_item(problem: problems.Problem, key: str) -> Item:
-    """The item of a problem."""
-    return Item(key, (problem.question.strip(),), str(problem.answer), problem.family)

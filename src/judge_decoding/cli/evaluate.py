@@ -1,0 +1,111 @@
+"""``judge-decoding evaluate``: one way of decoding over a task, beside the target alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    task: Annotated[str, typer.Option(help="Such as gsm8k or 'arithmetic(family=comparison)'; see the docs.")],
+    target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json and samples.jsonl.")],
+    draft: Annotated[
+        str | None, typer.Option(help="Draft model, or 'prompt-lookup'; without one the target decodes alone.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Verification rule instead of the judge's, such as 'top_k(k=4)'; see rules.")
+    ] = None,
+    num_draft_tokens: Annotated[int | None, typer.Option(min=1, help="Draft length; else the head's own.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A local file instead of the Hub's data.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many items at most, drawn at random.")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="Through the chat template; by default if there is one.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="System message.")] = "",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget; else the task's own.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Draws the items of --limit, and sampled answers.")] = 0,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Items that share the forwards; above 1 nothing is timed.")
+    ] = 1,
+    alone: Annotated[
+        bool, typer.Option("--target-alone/--no-target-alone", help="The target answers without a draft, too.")
+    ] = True,
+    margin: Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")] = 2.0,
+    details: Annotated[
+        bool, typer.Option("--details", help="Keep probabilities and alternatives of every draft token, for `report`.")
+    ] = False,
+    trained_on: Annotated[
+        list[Path] | None, typer.Option(help="TokenCourt file the head was trained on: no question may be in it.")
+    ] = None,
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="What the models write may be run; see the docs.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Tell what a way of decoding costs in quality and gives in speed, on a task.
+
+    A stopped run goes on where it was. `report` shows the answers token by token.
+    """
+    from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+
+    results, samples = out / "results.json", out / "samples.jsonl"
+    check_out(samples, results, overwrite=overwrite)
+    ready = prepare(
+        task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
+        seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
+        temperature=temperature, details=details, check=rule_check([rule] if rule else []),
+    )  # fmt: skip
+
+    from judge_decoding.decoding.choices import choose_rule
+    from judge_decoding.decoding.sampling import SamplingParams
+    from judge_decoding.evaluation import evaluate as core
+    from judge_decoding.evaluation.record import Record
+    from judge_decoding.evaluation.rows import TARGET, Results
+    from judge_decoding.evaluation.trial import Method
+    from judge_decoding.files import write_text
+    from judge_decoding.report.samples import write_samples
+    from judge_decoding.rules import parse_rule
+
+    decoder = ready.decoder
+    sampling = SamplingParams(temperature=temperature, seed=seed if temperature else None)
+    drafted = decoder.draft is not None
+    decides = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, None) if drafted else None
+    length = (num_draft_tokens or decoder.num_draft_tokens) if drafted else 0
+    method = Method(decoder, decides, length, sampling)
+    alone = alone and drafted
+    settings = {"rule": str(decides), "num_draft_tokens": length, "seed": seed, "batch_size": batch_size}
+    record = Record(samples, ready.settings | settings | {"details": details})
+    total = len(ready.items) * (2 if alone else 1)
+    there = sum((name, item.key) in record.known for item in ready.items for name in (core.METHOD, TARGET))
+    if batch_size == 1 and there < total:
+        warm_up([method], ready)
+    with running("answering", total, there) as take:
+        found, outcomes = core.evaluate(
+            method, ready.asking, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
+            **ready.names,
+        )  # fmt: skip
+    theirs = outcomes.get(TARGET)
+    share = margin / 100
+    rows = [] if theirs is None else [core.method_row(TARGET, Method(decoder), theirs, None, share)]
+    name = str(decides) if decides is not None else TARGET
+    rows.append(core.method_row(name, method, outcomes[core.METHOD], theirs, share))
+    distances = tuple(sample.distance for sample in found if sample.distance is not None)
+    told = Results(**ready.facts, margin=share, rows=tuple(rows), distances=distances)
+    write_samples(samples, found)
+    write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
+    record.part.unlink()
+    if json:
+        typer.echo(told.model_dump_json(indent=2, exclude_none=True))
+        return
+    tell(told)
+    typer.echo(
+        f"\nFigures: {results}\nAnswers: {samples} (see them with: judge-decoding report {samples} -o page.html)"
+    )

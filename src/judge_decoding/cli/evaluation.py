@@ -1,0 +1,190 @@
+"""What ``evaluate`` and ``sweep`` share: the models, the questions, and what is told meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.evaluation.rows import Results
+    from judge_decoding.evaluation.tasks.base import Item, Task
+    from judge_decoding.evaluation.trial import Answered, Asking, Method
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task that is ready to be put to models.
+
+    Attributes:
+        decoder: the models.
+        asking: how the items are put.
+        items: what is asked.
+        names: of the models, as they were given.
+        facts: what the results tell of all this.
+    """
+
+    decoder: JudgeDecoder
+    asking: Asking
+    items: list[Item]
+    names: dict[str, str]
+    facts: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must not change while answers are collected."""
+        loose = ("machine", "versions", "command")
+        return {name: value for name, value in self.facts.items() if name not in loose} | {"system": self.asking.system}
+
+
+def prepare(
+    spelling: str,
+    data: Path | None,
+    models: tuple[str, str | None, str | None],
+    *,
+    chat: bool | None,
+    system: str,
+    max_new_tokens: int | None,
+    limit: int | None,
+    seed: int,
+    allow_code: bool,
+    trained_on: Sequence[Path],
+    dtype: str,
+    device: str | None,
+    temperature: float,
+    details: bool = False,
+    check: Callable[[str | None], None] = lambda _: None,
+) -> Prepared:
+    """Read the questions and load the models; ``check`` is given the head's folder before they are loaded."""
+    from judge_decoding.cli.court_files import Warnings, read
+    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.evaluation.tasks import parse_task, read_items
+
+    check_dtype(dtype)
+    if temperature < 0:
+        raise JudgeDecodingError(f"temperature is {temperature}; it must be 0 or more.")
+    task = parse_task(spelling, allow_code=allow_code)
+    target, draft, judge = models
+    if target == "reference":
+        draft, judge = draft or target, judge or target
+    names = {"target": target, "draft": draft or "", "judge": judge or ""}
+    target, draft, judge = embedded(target, "target"), embedded(draft, "draft"), embedded(judge, "judge")
+    check(judge)
+    cases = [case for path in trained_on for case in read(path)]
+    warnings = Warnings()
+    try:
+        items = read_items(task, data, limit=limit, seed=seed, on_bad=warnings)
+    finally:
+        warnings.close()
+
+    from rich.console import Console
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.drafting import PromptLookup
+    from judge_decoding.decoding.loading import usual_device
+    from judge_decoding.evaluation.evaluate import check_not_trained_on, fitting, hash_of
+    from judge_decoding.evaluation.provenance import command, machine, versions
+    from judge_decoding.evaluation.trial import Asking
+
+    with Console(stderr=True).status("loading the models"):
+        drafter = PromptLookup() if draft == "prompt-lookup" else draft
+        decoder = JudgeDecoder.from_pretrained(target, drafter, judge, dtype=dtype, device=device or usual_device())
+    template = bool(decoder.tokenizer.chat_template)
+    if chat and not template:
+        raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
+    asking = Asking(task, template if chat is None else chat, system, max_new_tokens, details)
+    warnings = Warnings()
+    try:
+        items = fitting(items, asking, decoder, warnings)
+    finally:
+        warnings.close()
+    check_not_trained_on(items, asking, decoder, cases)
+    facts = {
+        "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
+        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat, "machine": machine(),
+        "versions": versions(), "command": command(),
+    }  # fmt: skip
+    return Prepared(decoder, asking, items, names, facts)
+
+
+def check_out(part_of: Path, results: Path, *, overwrite: bool) -> None:
+    """Find out before the work that the results cannot be written, or would replace others."""
+    from judge_decoding.cli.court_files import check_outputs
+    from judge_decoding.errors import JudgeDecodingError
+
+    check_outputs(part_of, results)
+    if results.exists() and not overwrite:
+        raise JudgeDecodingError(f"{results} is there already; name another folder, or replace it with --overwrite.")
+
+
+def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
+    """A check of rules that shows what is wrong with one before the models are loaded."""
+
+    def check(judge: str | None) -> None:
+        from judge_decoding.judge.head import JudgeHead
+        from judge_decoding.rules import parse_rule
+
+        head = JudgeHead.from_pretrained(judge) if judge is not None else None
+        for spelling in spellings:
+            parse_rule(spelling, head)
+
+    return check
+
+
+def warm_up(methods: Sequence[Method], ready: Prepared) -> None:
+    """Answer one item with each method, uncounted: the first answer of a process is slow."""
+    from rich.console import Console
+
+    from judge_decoding.evaluation.trial import answers
+
+    with Console(stderr=True).status("warming up"):
+        for method in methods:
+            answers(method, ready.asking, ready.items[:1])
+
+
+def _source(task: Task, data: Path | None) -> str:
+    return data.name if data is not None else str(task.source or "made by the task")
+
+
+@contextmanager
+def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, Answered], None]]:
+    """A progress bar that tells accuracy and tokens per forward so far; gives the function that takes an answer."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    notes = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}"),
+    )  # fmt: skip
+    so_far: dict[str, list[Answered]] = {}
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+        bar = shown.add_task(title, total=total, completed=done, told="")
+
+        def take(name: str, one: Answered) -> None:
+            own = so_far.setdefault(name, [])
+            own.append(one)
+            verdicts = [each.correct for each in own if each.correct is not None]
+            right = f"{sum(verdicts) / len(verdicts):.0%} right, " if verdicts else ""
+            speed = sum(each.tokens for each in own) / max(sum(each.rounds for each in own), 1)
+            shown.update(bar, advance=1, told=f"{name}: {right}{speed:.1f} tokens per forward")
+
+        yield take
+
+
+def tell(results: Results) -> None:
+    """Print the table."""
+    from rich.console import Console
+
+    from judge_decoding.report.rows import notes, results_tables
+
+    console = Console()
+    console.print(f"\n[bold]{results.items} items of {results.task}[/], {results.machine}\n", highlight=False)
+    for table in results_tables(results):
+        console.print(table)
+        console.print()
+    console.print(notes(results), style="dim", highlight=False, markup=False)

@@ -1,0 +1,129 @@
+"""``judge-decoding sweep``: rules, settings and draft lengths over a task, with the baselines one would ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from judge_decoding.evaluation.record import Record
+    from judge_decoding.evaluation.rows import Row
+    from judge_decoding.evaluation.sweep import Candidate
+    from judge_decoding.evaluation.tasks.base import Item
+
+
+def sweep(
+    task: Annotated[str, typer.Option(help="Such as gsm8k or 'arithmetic(family=comparison)'; see the docs.")],
+    target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, answers.jsonl and sweep.html.")],
+    draft: Annotated[str | None, typer.Option(help="Draft model, or 'prompt-lookup'.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="A verification rule beside the usual ones, such as 'relaxed(n=10)'; several times."),
+    ] = None,
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="Thresholds of the judge beside its own; several times.")
+    ] = None,
+    num_draft_tokens: Annotated[
+        list[int] | None, typer.Option(min=1, help="Draft lengths to choose from; several times.")
+    ] = None,
+    tune: Annotated[int, typer.Option(min=1, help="Items on which each method's draft length is chosen.")] = 10,
+    every_length: Annotated[
+        bool, typer.Option("--every-length", help="A row for each draft length, in place of a choice among them.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option(help="A local file instead of the Hub's data.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many items at most, drawn at random.")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="Through the chat template; by default if there is one.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="System message.")] = "",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget; else the task's own.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; matched baselines then sample at 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Draws the items of --limit, and sampled answers.")] = 0,
+    margin: Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")] = 2.0,
+    trained_on: Annotated[
+        list[Path] | None, typer.Option(help="TokenCourt file the head was trained on: no question may be in it.")
+    ] = None,
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="What the models write may be run; see the docs.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Compare rules, settings and draft lengths on a task: accuracy against speed, with intervals.
+
+    Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
+    same truncation without loss. A stopped run goes on where it was.
+    """
+    from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.errors import JudgeDecodingError
+
+    results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
+    for path in (page, answers):
+        check_out(path, results, overwrite=overwrite)
+    ready = prepare(
+        task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
+        seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
+        temperature=temperature, check=rule_check(rule or []),
+    )  # fmt: skip
+    decoder = ready.decoder
+    if decoder.draft is None:
+        raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
+
+    from judge_decoding.decoding.sampling import SamplingParams
+    from judge_decoding.evaluation import sweep as core
+    from judge_decoding.evaluation.record import Record
+    from judge_decoding.evaluation.rows import Results
+    from judge_decoding.files import write_text
+    from judge_decoding.report.results_page import results_page
+    from judge_decoding.rules import parse_rule
+
+    rules = core.usual_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
+    rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
+    wanted = core.candidates(decoder, rules, SamplingParams(temperature=temperature, seed=seed))
+    lengths = sorted(set(num_draft_tokens or core.LENGTHS))
+    record = Record(results, ready.settings | {"seed": seed})
+    tuning, items = ([], ready.items) if every_length else core.split(ready.items, tune)
+    warm_up([wanted[0].method, wanted[1].method], ready)
+    rows: list[Row] = []
+    if every_length:
+        wanted, chosen = core.every_length(wanted, lengths)
+    else:
+        names = [f"{one.name}, {length} tokens" for one in wanted[1:] for length in lengths]
+        with running("choosing draft lengths", *_work(names, tuning, record)) as take:
+            chosen, rows = core.tune(wanted, lengths, ready.asking, tuning, record, take)
+    with running("answering", *_work([one.name for one in wanted], items, record)) as take:
+        table = core.measure(wanted, chosen, ready.asking, items, record, take, margin=margin / 100)
+    facts = ready.facts | {"items": len(items)}
+    told = Results(**facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows))
+    write_text(answers, _answers(wanted, items, record))
+    write_text(page, results_page(told))
+    write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
+    record.part.unlink()
+    if json:
+        typer.echo(told.model_dump_json(indent=2, exclude_none=True))
+        return
+    tell(told)
+    typer.echo(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
+
+
+def _work(names: Sequence[str], items: Sequence[Item], record: Record) -> tuple[int, int]:
+    """How many answers are wanted, and how many are there."""
+    return len(names) * len(items), sum((name, item.key) in record.known for name in names for item in items)
+
+
+def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> str:
+    """A line for each answer: by which method, to what, whether it is right, its counts and its text."""
+    from dataclasses import asdict
+    from json import dumps
+
+    keys = [(one.name, item.key) for one in wanted for item in items]
+    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]} for key in keys)
+    return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,186 @@
+"""One way of decoding over a task, beside the target alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from judge_decoding.court.cases import Case
+from judge_decoding.court.summary import same_question
+from judge_decoding.decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.rows import TARGET, Row, row
+from judge_decoding.evaluation.tasks.base import Item
+from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, compare, has_room
+from judge_decoding.report.recording import record as sample_of
+from judge_decoding.report.recording import told_threshold
+from judge_decoding.report.samples import Sample
+from judge_decoding.rules.base import VerificationRule
+
+METHOD = "method"
+"""The name, in the record, of the way of decoding that is looked at."""
+
+
+def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad: Callable[[str], None]) -> list[Item]:
+    """The items whose first prompt leaves room in the context; ``on_bad`` is told of the others.
+
+    Raises:
+        JudgeDecodingError: there are none, or the chat template does not take them.
+    """
+    found = []
+    for item in items:
+        if has_room(decoder, asking.prompt(item)):
+            found.append(item)
+        else:
+            on_bad(f"the question {item.key} fills the whole context.")
+    if not found:
+        raise JudgeDecodingError("No question leaves room for an answer in the context of these models; take others.")
+    return found
+
+
+def check_not_trained_on(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, cases: Sequence[Case]) -> None:
+    """Check that no question that is asked is in ``cases``, case and space apart, as it is or as a whole prompt.
+
+    Raises:
+        JudgeDecodingError: some are.
+    """
+    trained = {same_question(case.question) for case in cases}
+    shared = 0
+    for item in items:
+        prompt = asking.prompt(item)
+        whole = prompt if isinstance(prompt, str) else decoder.tokenizer.decode(decoder.encode(prompt)[0])
+        shared += any(same_question(str(text)) in trained for text in (whole, item.turns[0]))
+    if shared:
+        raise JudgeDecodingError(
+            f"{shared} of the {len(items)} questions are trained on, too, so they would flatter the judge; divide the "
+            "questions first (judge-decoding court split)."
+        )
+
+
+def hash_of(items: Sequence[Item]) -> str:
+    """SHA-256 of what is asked."""
+    return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()
+
+
+def evaluate(
+    method: Method,
+    asking: Asking,
+    items: Sequence[Item],
+    *,
+    record: Record | None = None,
+    alone: bool = True,
+    batch_size: int = 1,
+    progress: Callable[[str, Answered], None] = lambda *_: None,
+    **about: Any,  # noqa: ANN401  (checked by Sample)
+) -> tuple[list[Sample], dict[str, Outcome]]:
+    """Answer a task: samples with their rounds, and what became of each item.
+
+    Args:
+        method: the way of decoding.
+        asking: how the items are put.
+        items: what is asked.
+        record: keeps what is done, and has what was done before.
+        alone: the target answers alone, too, in turns with the method.
+        batch_size: items that share the forwards; above 1 nothing is timed.
+        progress: told of each answer as it is there: the method's name, and what became of it.
+        about: names of the models for the samples.
+
+    Returns:
+        The samples, a sample a turn, in the order of the items; the outcomes under `METHOD` and `TARGET`.
+    """
+    target = Method(JudgeDecoder(method.decoder.target, method.decoder.tokenizer), sampling=method.sampling)
+    methods = {METHOD: method} | ({TARGET: target} if alone else {})
+    told: dict[tuple[str, str], Any] = dict(record.told) if record is not None else {}
+
+    def keep(name: str, item: Item, one: Answered, given: Sequence[Generation]) -> None:
+        if name == METHOD:
+            found = [_sample(method, asking, item, turn, answer) for turn, answer in enumerate(given, start=1)]
+            # Of several turns the verdict is about the last.
+            found[-1] = found[-1].model_copy(update={"correct": one.correct})
+            rows = [sample.model_copy(update=about).model_dump(mode="json", exclude_none=True) for sample in found]
+        else:
+            rows = [
+                {"text": asking.bare(answer.text), "tokens": len(answer.token_ids), "seconds": answer.seconds}
+                for answer in given
+            ]
+        told[name, item.key] = rows
+        if record is not None:
+            record.add(name, one, rows)
+        progress(name, one)
+
+    known = record.known if record is not None else None
+    outcomes = compare(methods, asking, items, keep, batch_size=batch_size, known=known)
+    samples = []
+    for place, item in enumerate(items):
+        theirs = told.get((TARGET, item.key), []) if alone else []
+        verdict = outcomes[TARGET].answers[place].correct if alone else None
+        for turn, fields in enumerate(told[METHOD, item.key]):
+            beside: dict[str, Any] = {} if batch_size == 1 else {"seconds": None}
+            if turn < len(theirs):
+                own = theirs[turn]
+                beside = {"target_text": own["text"], "target_tokens": own["tokens"]}
+                if batch_size == 1:
+                    beside["target_seconds"] = own["seconds"]
+                if turn == len(item.turns) - 1 and verdict is not None:
+                    beside["target_correct"] = verdict
+            samples.append(Sample.model_validate(fields | beside))
+    return samples, outcomes
+
+
+def _sample(method: Method, asking: Asking, item: Item, turn: int, answer: Generation) -> Sample:
+    rule = method.rule
+    return sample_of(
+        item.turns[turn - 1],
+        answer.rounds,
+        answer.pieces,
+        method.decoder,
+        reference=item.reference,
+        seconds=answer.seconds,
+        distance=answer.distance,
+        rule=str(rule) if rule is not None else "",
+        threshold=told_threshold(rule) if rule is not None else None,
+        temperature=method.sampling.temperature,
+        seed=method.sampling.seed,
+        task=str(asking.task),
+        item=item.key,
+        turn=turn,
+        category=item.category,
+    )
+
+
+def method_row(
+    name: str,
+    method: Method,
+    outcome: Outcome,
+    target: Outcome | None,
+    margin: float,
+    grades: Sequence[float] = (),
+) -> Row:
+    """The row of a way of decoding in the table."""
+    rule = method.rule
+    family, setting = label(rule) if rule is not None else (name, "")
+    return row(
+        outcome.answers,
+        None if target is None else target.answers,
+        margin=margin,
+        grades=grades,
+        name=name,
+        rule=family,
+        setting=setting,
+        num_draft_tokens=method.num_draft_tokens,
+        temperature=method.sampling.temperature,
+        lossless=rule is None or rule.is_lossless,
+    )
+
+
+def label(rule: VerificationRule) -> tuple[str, str]:
+    """A rule's family and its setting: the parameters' values, with their names where there are several."""
+    family, _, rest = str(rule).partition("(")
+    if "|" in str(rule) or not rest:
+        return str(rule), ""
+    given = rest.removesuffix(")")
+    return family, given.partition("=")[2] if given.count("=") == 1 else given

@@ -1,0 +1,42 @@
+"""Results as one self-contained web page: the picture, the tables, and how they came about."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from judge_decoding.evaluation.rows import Results
+from judge_decoding.pages import templates
+from judge_decoding.report.plots import CAPTION, pareto_svg
+from judge_decoding.report.rows import notes, quality, speed
+
+
+def results_page(results: Results) -> str:
+    """The page; a task without right and wrong answers has no picture.
+
+    Raises:
+        JudgeDecodingError: matplotlib is not installed.
+    """
+    plotted = all(row.accuracy is not None for row in results.rows)
+    facts = {
+        "items": results.items, "data": results.data, "target": results.target, "draft": results.draft,
+        "judge": results.judge, "temperature": f"{results.temperature:g}", "token budget": results.max_new_tokens,
+        "prompts": "chat template" if results.chat else "plain", "machine": results.machine,
+        "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
+        "command": " ".join(results.command),
+    }  # fmt: skip
+    tables = {"Quality": quality(results), "Speed": speed(results)}
+    if results.tuning:
+        chosen = results.model_copy(update={"rows": results.tuning, "tuning": ()})
+        tables["How the draft lengths were chosen, on other items"] = speed(chosen)
+    return (
+        templates("judge_decoding.report")
+        .get_template("results.html")
+        .render(
+            title=results.task,
+            facts={name: value for name, value in facts.items() if value != ""},
+            figure=Markup(pareto_svg(results.rows)) if plotted else None,
+            caption=CAPTION,
+            tables={name: table for name, table in tables.items() if len(table[0]) > 1},
+            notes=notes(results),
+        )
+    )
