@@ -282,7 +282,7 @@ def test_a_window_is_the_evidence_of_its_own_tokens() -> None:
         fresh = Evidence(ids[:, start : start + count], logits[:, start : start + count + 1])
         for name in (
             "draft_ids", "target_logits", "target_ids", "target_probs", "token_probs", "token_ranks", "gaps", "entropy",
-            "agreed", "drafted",
+            "best_probs", "agreed", "drafted",
         ):  # fmt: skip
             assert torch.equal(getattr(part, name), getattr(fresh, name)), name
         assert part.hidden is not None

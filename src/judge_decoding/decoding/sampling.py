@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -19,13 +20,26 @@ from transformers import (
 
 from judge_decoding.errors import JudgeDecodingError
 
+if TYPE_CHECKING:
+    from judge_decoding.rules.truncation import Truncation
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How tokens are chosen; temperature 0 is greedy.
 
+    Attributes:
+        temperature: divides the logits; the truncations below count above 0 only.
+        top_p: nucleus; 1 is off.
+        top_k: how many of the most probable tokens; 0 is off.
+        min_p: least probability, as a share of the best token's; 0 is off.
+        repetition_penalty: above 1 repeats less; 1 is off.
+        seed: makes what is drawn repeatable.
+        truncation: applied last: only what a verification rule would keep is ever said, whoever proposes it. It is
+            the baseline of that rule; see `judge_decoding.evaluation.matched`.
+
     Raises:
-        JudgeDecodingError: a value is out of its range.
+        JudgeDecodingError: a value is out of its range, or a truncation at temperature 0.
     """
 
     temperature: float = 0.0
@@ -34,6 +48,7 @@ class SamplingParams:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+    truncation: Truncation | None = None
 
     def __post_init__(self) -> None:
         for name, good, allowed in (
@@ -45,6 +60,11 @@ class SamplingParams:
         ):
             if not good:
                 raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
+        if self.truncation is not None and not self.temperature:
+            raise JudgeDecodingError(
+                f"The truncation {self.truncation} leaves tokens to draw from, and at temperature 0 nothing is drawn; "
+                "give a temperature above 0."
+            )
 
 
 Processor = Callable[[Tensor, Tensor], Tensor]
@@ -114,6 +134,17 @@ def _along(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
     return torch.stack(rows, dim=1)
 
 
+class TruncationWarper(LogitsProcessor):
+    """Rules out all tokens outside a truncation, by a logit of minus infinity."""
+
+    def __init__(self, truncation: Truncation) -> None:
+        self._truncation = truncation
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The logits [1, V] of what is left."""
+        return scores.masked_fill(~self._truncation.kept(scores), -torch.inf)
+
+
 def _processor(params: SamplingParams) -> Processor | None:
     """The classes that ``generate`` of transformers would use, in its order; None if nothing is to be done."""
     processors = LogitsProcessorList()
@@ -127,5 +158,7 @@ def _processor(params: SamplingParams) -> Processor | None:
         processors.append(TopPLogitsWarper(params.top_p))
     if params.temperature and params.min_p:
         processors.append(MinPLogitsWarper(params.min_p))
+    if params.truncation is not None:
+        processors.append(TruncationWarper(params.truncation))
     # transformers annotates tensors by the legacy LongTensor and FloatTensor.
     return cast(Processor, processors) if processors else None

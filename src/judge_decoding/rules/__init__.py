@@ -16,6 +16,7 @@ from judge_decoding.rules.likelihood import (
 from judge_decoding.rules.mixture import Cascade, Ensemble
 from judge_decoding.rules.ratio import Lenience, Mentored, MentoredSimple
 from judge_decoding.rules.spelling import available_rules, parse_rule
+from judge_decoding.rules.truncation import Truncation, TruncationRule
 
 __all__ = [
     "AnyOf",
@@ -36,6 +37,8 @@ __all__ = [
     "Relaxed",
     "RunningSurprise",
     "TopK",
+    "Truncation",
+    "TruncationRule",
     "Typical",
     "VerificationRule",
     "available_rules",

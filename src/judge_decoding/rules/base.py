@@ -87,6 +87,11 @@ class Evidence:
         return gaps
 
     @cached_property
+    def best_probs(self) -> Tensor:
+        """The probability of the target's best token in the place of every draft token [B, M]."""
+        return self.target_probs[:, :-1].amax(-1)
+
+    @cached_property
     def entropy(self) -> Tensor:
         """Entropy, in nats, of the target's distribution of every draft token [B, M]."""
         entropy: Tensor = torch.special.entr(self.target_probs[:, :-1]).sum(-1)
@@ -189,7 +194,9 @@ class Evidence:
         return normalized_excess(self.target_at(position), self.draft_at(position))
 
 
-_BY_POSITION = {"target_ids": 1, "target_probs": 1, "token_probs": 0, "token_ranks": 0, "gaps": 0, "entropy": 0}
+_BY_POSITION = {
+    "target_ids": 1, "target_probs": 1, "token_probs": 0, "token_ranks": 0, "gaps": 0, "best_probs": 0, "entropy": 0
+}  # fmt: skip
 """What of `Evidence` concerns each position by itself; 1 where it is there for the place behind the draft, too."""
 
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.truncation import Likelihood, TruncationRule
 
 
-class TopK(VerificationRule):
+class TopK(TruncationRule):
     """Keeps a token among the target's ``k`` most probable ones.
 
     The rank says nothing of the probability: where the target is sure, its second choice is a mistake. Not for
@@ -32,12 +33,12 @@ class TopK(VerificationRule):
         self.k = k
         self.require("k", k >= 1, "1 or more")
 
-    def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or of rank k or better at its own position."""
-        return evidence.agreed | ((evidence.token_ranks < self.k) & (self.k > 1))
+    def keeps(self, seen: Likelihood) -> Tensor:
+        """Of rank k or better at its own position."""
+        return (seen.token_ranks < self.k) & (self.k > 1)
 
 
-class MinProbability(VerificationRule):
+class MinProbability(TruncationRule):
     """Keeps a token to which the target gives a probability above ``p``.
 
     Not for high temperatures, where no token is probable. Strict at p = 1.
@@ -50,12 +51,12 @@ class MinProbability(VerificationRule):
         self.p = p
         self.require("p", 0 <= p <= 1, "between 0 and 1")
 
-    def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or probable enough."""
-        return evidence.agreed | (evidence.token_probs > self.p)
+    def keeps(self, seen: Likelihood) -> Tensor:
+        """Probable enough."""
+        return seen.token_probs > self.p
 
 
-class MarginRatio(VerificationRule):
+class MarginRatio(TruncationRule):
     """Keeps a token among the ``k`` most probable with ``p(x) > ratio * max p``.
 
     Proposed for vLLM (pull request 45229, k = 3, ratio = 0.5). Not for very flat distributions, where the ratio
@@ -70,14 +71,14 @@ class MarginRatio(VerificationRule):
         self.require("k", k >= 1, "1 or more")
         self.require("ratio", 0 <= ratio <= 1, "between 0 and 1")
 
-    def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or of rank k or better and not far below the best."""
+    def keeps(self, seen: Likelihood) -> Tensor:
+        """Of rank k or better and not far below the best."""
         # In logits, since two of them can differ where their probabilities round to the same number.
-        near = evidence.gaps > (math.log(self.ratio) if self.ratio else -math.inf)
-        return evidence.agreed | ((evidence.token_ranks < self.k) & near)
+        near = seen.gaps > (math.log(self.ratio) if self.ratio else -math.inf)
+        return (seen.token_ranks < self.k) & near
 
 
-class Relaxed(VerificationRule):
+class Relaxed(TruncationRule):
     """Keeps a token among the ``n`` most probable with ``p(x) > max p - delta``: TensorRT-LLM's relaxed acceptance.
 
     TensorRT-LLM uses it inside a reasoning model's thinking phase only (n = 10, delta = 0.6), and so should you:
@@ -92,14 +93,12 @@ class Relaxed(VerificationRule):
         self.require("n", n >= 1, "1 or more")
         self.require("delta", 0 <= delta <= 1, "between 0 and 1")
 
-    def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or of rank n or better and not far below the best."""
-        best = evidence.target_probs[:, :-1].amax(-1)
-        near = evidence.token_probs > best - self.delta
-        return evidence.agreed | ((evidence.token_ranks < self.n) & near)
+    def keeps(self, seen: Likelihood) -> Tensor:
+        """Of rank n or better and not far below the best."""
+        return (seen.token_ranks < self.n) & (seen.token_probs > seen.best_probs - self.delta)
 
 
-class Typical(VerificationRule):
+class Typical(TruncationRule):
     """Keeps a token with ``p(x) > min(epsilon, delta * exp(-H(p)))``: Medusa's typical acceptance (arXiv 2401.10774).
 
     The less sure the target is (entropy H, in nats), the less probable a token may be. Medusa recommends delta =
@@ -115,10 +114,10 @@ class Typical(VerificationRule):
         self.require("epsilon", 0 <= epsilon <= 1, "between 0 and 1")
         self.require("delta", 0 <= delta < math.inf, "0 or more")
 
-    def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or typical."""
-        least = (self.delta * torch.exp(-evidence.entropy)).clamp(max=self.epsilon)
-        return evidence.agreed | (evidence.token_probs > least)
+    def keeps(self, seen: Likelihood) -> Tensor:
+        """Probable enough, given the entropy."""
+        least = (self.delta * torch.exp(-seen.entropy)).clamp(max=self.epsilon)
+        return seen.token_probs > least
 
 
 class RunningSurprise(VerificationRule):

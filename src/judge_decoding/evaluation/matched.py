@@ -1,0 +1,46 @@
+"""The baseline that a lossy rule has to beat: the target under the same truncation, verified without loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.truncation import Truncation
+
+
+def matched_sampling(rule: VerificationRule, sampling: SamplingParams) -> SamplingParams | None:
+    """The sampling whose lossless decoding is the distribution-matched baseline of ``rule`` (arXiv 2607.26627).
+
+    Many lossy rules are truncation sampling in disguise: they let the draft choose among the tokens that the target
+    finds good enough. What they gain in quality over plain sampling, the target would gain by itself, drawing from
+    those same tokens; so that is what they are compared with. Decode the baseline with a lossless rule, such as
+    `Exact`, the same draft and the draft length that suits it.
+
+    At temperature 0 a rule reads its probabilities from the plain softmax of the logits, without temperature, top-p,
+    top-k and min-p. That distribution, cut off where the rule cuts it off, is what the baseline samples from: its
+    temperature is 1. (A greedy target is cut off as far as can be: to its first choice.) Where ``sampling`` has a
+    temperature the rule reads the probabilities after all of its settings, and the truncation comes after them.
+
+    Args:
+        rule: the lossy rule.
+        sampling: how the rule's own answers are sampled. Seed and repetition penalty stay.
+
+    Returns:
+        None for a rule that also looks at something else than the target's distribution at the token's own place (the
+        draft's, hidden states, other tokens), and for a lossless one, whose baseline is ``sampling`` itself.
+
+    Raises:
+        JudgeDecodingError: ``sampling`` has a truncation already.
+    """
+    if sampling.truncation is not None:
+        raise JudgeDecodingError(
+            f"The sampling is cut off already, by {sampling.truncation}; give that of the rule's own answers."
+        )
+    truncation = None if rule.is_lossless else Truncation.of(rule)
+    if truncation is None:
+        return None
+    if sampling.temperature:
+        return replace(sampling, truncation=truncation)
+    return replace(sampling, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, truncation=truncation)
