@@ -19,7 +19,7 @@ from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, c
 from judge_decoding.report.recording import record as sample_of
 from judge_decoding.report.recording import told_threshold
 from judge_decoding.report.samples import Sample
-from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.base import AnyOf, VerificationRule
 
 METHOD = "method"
 """The name, in the record, of the way of decoding that is looked at."""
@@ -178,9 +178,8 @@ def method_row(
 
 
 def label(rule: VerificationRule) -> tuple[str, str]:
-    """A rule's family and its setting: the parameters' values, with their names where there are several."""
-    family, _, rest = str(rule).partition("(")
-    if "|" in str(rule) or not rest:
+    """A rule's family and its setting: the values of its parameters."""
+    if isinstance(rule, AnyOf):
         return str(rule), ""
-    given = rest.removesuffix(")")
-    return family, given.partition("=")[2] if given.count("=") == 1 else given
+    given = str(rule).removeprefix(rule.name).strip("()")
+    return rule.name, ", ".join(part.partition("=")[2] for part in given.split(", ") if part)

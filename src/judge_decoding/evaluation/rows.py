@@ -22,6 +22,8 @@ from judge_decoding.files import first_problem, read_text
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
+MATCHED = ", matched"
+"""Behind a rule's name: its distribution-matched baseline."""
 TARGET = "target alone"
 """The name of the row that the others are held against."""
 
@@ -38,7 +40,8 @@ class Row(BaseModel):
         setting: what tells it from others of the family, such as "0.7"; written beside its point.
         num_draft_tokens: draft length; 0 without a draft.
         temperature: 0 is greedy.
-        lossless: the target's own distribution is kept.
+        lossless: verified without loss: the distribution is the target's own, or that of the target cut off where a
+            matched baseline says.
         answers: how many items were answered.
         checked: of how many of them it can be told whether they are right.
         right: how many are.

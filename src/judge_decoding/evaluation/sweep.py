@@ -18,7 +18,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.rows import TARGET, Row, row
+from judge_decoding.evaluation.rows import MATCHED, TARGET, Row, row
 from judge_decoding.evaluation.tasks.base import Item
 from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
@@ -47,9 +47,8 @@ class Candidate:
 
     @property
     def lossless(self) -> bool:
-        """The distribution of the target itself is kept, not that of a truncated one."""
-        rule, sampling = self.method.rule, self.method.sampling
-        return (rule is None or rule.is_lossless) and sampling.truncation is None
+        """Verified without loss; of a matched baseline, the distribution of the truncated target is kept."""
+        return self.method.rule is None or self.method.rule.is_lossless
 
     def row(self, outcome: Outcome, target: Outcome | None, margin: float, num_draft_tokens: int) -> Row:
         """Its row in the table."""
@@ -62,9 +61,9 @@ class Candidate:
 
 def usual_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS) -> list[VerificationRule]:
     """The rules that are always compared: exact, top-k, typical, KL with a draft that has probabilities, the judge."""
-    found: list[VerificationRule] = [Exact(), TopK(2), TopK(4), Typical()]
+    found: list[VerificationRule] = [Exact(), TopK(2), TopK(4), Typical(), Typical(0.3, 0.55)]
     if isinstance(decoder.draft, PreTrainedModel):
-        found += [KLJudge(0.1), KLJudge(0.5)]
+        found += [KLJudge(tau) for tau in (0.3, 1.0, 3.0)]  # what suits depends on the pair
     head = decoder.judge
     if head is not None:
         found += [Judge(head, value) for value in sorted({*thresholds, head.config.threshold})]
@@ -80,8 +79,8 @@ def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], samplin
         found.setdefault(str(rule), Candidate(str(rule), Method(decoder, rule, 0, sampling), family, setting))
         matched = matched_sampling(rule, sampling)
         if matched is not None:
-            name = f"{rule}, matched"
-            found.setdefault(name, Candidate(name, Method(decoder, Exact(), 0, matched), f"{family}, matched", setting))
+            name = f"{rule}{MATCHED}"
+            found.setdefault(name, Candidate(name, Method(decoder, Exact(), 0, matched), f"{family}{MATCHED}", setting))
     return list(found.values())
 
 

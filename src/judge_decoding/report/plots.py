@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.rows import Row
+from judge_decoding.evaluation.rows import MATCHED, Row
 from judge_decoding.report.terminal import safe
 
 CAPTION = (
     "Accuracy with 95% intervals against speed, a point for each setting. Further to the top and right is better; "
-    "hollow points are lossless."
+    "hollow points are verified without loss: by the target itself, or, where they are called matched, by the target "
+    "sampled under the truncation of the rule of the same colour."
 )
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision; the shape says the same again.
@@ -42,14 +43,15 @@ def pareto_svg(rows: Sequence[Row]) -> str:
             "Plots need matplotlib; install it, or judge-decoding with the extra eval (judge-decoding[eval])."
         ) from error
     rules = list(dict.fromkeys(row.rule for row in rows))
+    families = list(dict.fromkeys(rule.removesuffix(MATCHED) for rule in rules))
     # As text and not as shapes: smaller, and it can be searched and read aloud. "$" is a dollar and no formula.
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "sweep", "font.size": 9, "text.parse_math": False}
     with mpl.rc_context(style):
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (field, title) in zip(panels, shown, strict=True):
-            for number, rule in enumerate(rules):
-                own = [row for row in rows if row.rule == rule]
+            for rule in rules:
+                own, number = [row for row in rows if row.rule == rule], families.index(rule.removesuffix(MATCHED))
                 colour = _COLOURS[number % len(_COLOURS)]
                 ends = [(row.accuracy or 0.0, row.accuracy_low or 0.0, row.accuracy_high or 0.0) for row in own]
                 axes.errorbar(
