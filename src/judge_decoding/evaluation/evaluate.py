@@ -11,6 +11,7 @@ from typing import Any
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import same_question
 from judge_decoding.decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoding.prompts import render
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.rows import TARGET, Row, row
@@ -52,8 +53,8 @@ def check_not_trained_on(items: Sequence[Item], asking: Asking, decoder: JudgeDe
     shared = 0
     for item in items:
         prompt = asking.prompt(item)
-        whole = prompt if isinstance(prompt, str) else decoder.tokenizer.decode(decoder.encode(prompt)[0])
-        shared += any(same_question(str(text)) in trained for text in (whole, item.turns[0]))
+        whole = prompt if isinstance(prompt, str) else render(prompt, decoder.tokenizer)
+        shared += any(same_question(text) in trained for text in (whole, item.turns[0]))
     if shared:
         raise JudgeDecodingError(
             f"{shared} of the {len(items)} questions are trained on, too, so they would flatter the judge; divide the "

@@ -63,7 +63,7 @@ class Asking:
         """Strings that end an answer."""
         return () if self.chat else self.task.stop
 
-    def prompt(self, item: Item, answers: Sequence[str] = ()) -> Prompt:
+    def prompt(self, item: Item, answers: Sequence[str] = ()) -> str | list[dict[str, str]]:
         """The prompt of an item's next turn, after ``answers`` to those before it."""
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for turn, answer in zip(item.turns, [*answers, None], strict=False):

@@ -1,0 +1,270 @@
+"""Methods side by side on the items of a task, on tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from judge_decoding import Exact, Judge, JudgeDecoder, JudgeHead, TopK
+from judge_decoding.court.cases import Case
+from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.evaluate import METHOD, check_not_trained_on, evaluate, fitting, label
+from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.rows import TARGET
+from judge_decoding.evaluation.sweep import candidates, every_length, measure, split, tune, usual_rules
+from judge_decoding.evaluation.tasks.base import Item, Message, Task
+from judge_decoding.evaluation.trial import Answered, Asking, Method, answers, compare, count
+
+
+class Words(Task):
+    """An answer is right if it has an even number of letters: about half of them are."""
+
+    name = "words"
+    max_new_tokens = 12
+    stop = (" cat",)
+
+    def item(self, row: Any, place: str) -> Item:
+        return Item(place, (row,))
+
+    def plain(self, messages: Sequence[Message]) -> str:
+        return " ".join(message["content"] for message in messages)
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        return None if item.key == "unknown" else len(answer.replace(" ", "")) % 2 == 0
+
+
+ITEMS = [Item(str(i), (text,)) for i, text in enumerate(("one two", "red blue up", "good bad", "seven", "dog left"))]
+
+
+@pytest.fixture(scope="module")
+def decoder(
+    target: PreTrainedModel, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast
+) -> JudgeDecoder:
+    return JudgeDecoder(target, tokenizer, draft, head, num_draft_tokens=4)
+
+
+@pytest.fixture
+def asking() -> Asking:
+    return Asking(Words())
+
+
+def test_answers_are_those_of_the_decoder(decoder: JudgeDecoder, asking: Asking) -> None:
+    method = Method(decoder, TopK(3), 5)
+    for item, given in zip(ITEMS, answers(method, asking, ITEMS), strict=True):
+        own = decoder.generate(item.turns[0], 12, rule=TopK(3), num_draft_tokens=5, stop=" cat")
+        assert [one.token_ids for one in given] == [own.token_ids]
+
+
+def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecoder, asking: Asking) -> None:
+    item = Item("two turns", ("one two", "red"))
+    first, second = answers(Method(decoder, Exact(), 4), asking, [item])[0]
+    said = asking.bare(first.text)
+    assert not said.endswith(" cat")
+    again = decoder.generate(f"one two {said} red", 12, rule=Exact(), stop=" cat")
+    assert second.token_ids == again.token_ids
+    chat = Asking(Words(), chat=True, system="be good")
+    assert chat.prompt(item, ["x"]) == [
+        {"role": "system", "content": "be good"},
+        {"role": "user", "content": "one two"},
+        {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "red"},
+    ]
+
+
+def test_counts_are_of_all_turns_and_the_verdict_of_the_last(decoder: JudgeDecoder, asking: Asking) -> None:
+    item = Item("two turns", ("one two", "red"))
+    method = Method(decoder, None, 4)
+    given = answers(method, asking, [item])[0]
+    (found,) = compare({"m": method}, asking, [item])["m"].answers
+    assert found.tokens == sum(len(one.token_ids) for one in given)
+    assert found.rounds == sum(len(one.rounds) for one in given)
+    assert found.accepted == sum(event.accepted for one in given for event in one.rounds)
+    assert found.correct is Words().check(item, asking.bare(given[-1].text))
+    assert found.seconds is not None
+
+
+def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, asking: Asking) -> None:
+    context = decoder.target.config.max_position_embeddings
+    long = Item("long", ("one", "two " * context))
+    (given,) = answers(Method(decoder, Exact(), 4), asking, [long])
+    assert len(given) == 1
+    (found,) = compare({"m": Method(decoder, Exact(), 4)}, asking, [long])["m"].answers
+    assert found.correct is None
+    told: list[str] = []
+    whole = Item("whole", ("two " * context,))
+    assert fitting([ITEMS[0], whole], asking, decoder, told.append) == [ITEMS[0]]
+    assert "whole" in told[0]
+    with pytest.raises(JudgeDecodingError, match="No question leaves room"):
+        fitting([whole], asking, decoder, told.append)
+
+
+def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(decoder: JudgeDecoder, asking: Asking) -> None:
+    methods = {"judge": Method(decoder, Judge(decoder.judge, 0.4), 4), "exact": Method(decoder, Exact(), 3)}
+    alone, together = compare(methods, asking, ITEMS), compare(methods, asking, ITEMS, batch_size=3)
+    for name, outcome in alone.items():
+        assert [(a.item, a.correct, a.rounds, a.tokens, a.accepted) for a in outcome.answers] == [
+            (a.item, a.correct, a.rounds, a.tokens, a.accepted) for a in together[name].answers
+        ]
+        assert all(a.seconds is None for a in together[name].answers)
+        assert outcome.stats == together[name].stats
+    assert count(methods["exact"], asking, ITEMS).right == alone["exact"].right
+
+
+def test_methods_take_turns(decoder: JudgeDecoder, asking: Asking) -> None:
+    order: list[str] = []
+    methods = {"a": Method(decoder, Exact(), 2), "b": Method(decoder, Exact(), 3)}
+    compare(methods, asking, ITEMS[:3], lambda name, *_: order.append(name))
+    assert order == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_sampled_answers_depend_on_the_item_and_not_on_its_company(decoder: JudgeDecoder, asking: Asking) -> None:
+    method = Method(decoder, Exact(), 4, SamplingParams(temperature=1.0, seed=3))
+    every = [one[0].token_ids for one in answers(method, asking, ITEMS)]
+    assert every[2:] == [one[0].token_ids for one in answers(method, asking, ITEMS[2:])]
+    assert len({*every}) > 1
+    same = [Item(key, ("one two",)) for key in "ab"]
+    first, second = (one[0].token_ids for one in answers(method, asking, same))
+    assert first != second
+
+
+def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: Asking, tmp_path: Path) -> None:
+    methods = {"m": Method(decoder, Exact(), 4)}
+    record = Record(tmp_path / "out", {"a": 1})
+    whole = compare(methods, asking, ITEMS, lambda name, _, one, __: record.add(name, one))["m"]
+    # A kill in the middle of a line: that answer is lost, those before it are not.
+    lines = record.part.read_bytes().split(b"\n")
+    record.part.write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:20])
+    again = Record(tmp_path / "out", {"a": 1})
+    assert [key for _, key in again.known] == ["0", "1", "2"]
+    asked: list[str] = []
+    resumed = compare(methods, asking, ITEMS, lambda _, item, *__: asked.append(item.key), known=again.known)["m"]
+    assert asked == ["3", "4"]
+    assert [(a.item, a.tokens, a.correct) for a in resumed.answers] == [
+        (a.item, a.tokens, a.correct) for a in whole.answers
+    ]
+    with pytest.raises(JudgeDecodingError, match="begun with a 1, not 2"):
+        Record(tmp_path / "out", {"a": 2})
+
+
+def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, asking: Asking) -> None:
+    method = Method(decoder, Judge(decoder.judge, 0.4), 4)
+    items = [*ITEMS, Item("two turns", ("one two", "red"), "ref", "kind")]
+    samples, outcomes = evaluate(method, asking, items, target="T")
+    assert [(s.item, s.turn) for s in samples] == [*((i.key, 1) for i in items), ("two turns", 2)]
+    alone = JudgeDecoder(decoder.target, decoder.tokenizer)
+    for sample, item in zip(samples, items, strict=False):
+        own = alone.generate(item.turns[0], 12, stop=" cat")
+        assert (sample.target_text, sample.target_tokens) == (asking.bare(own.text), len(own.token_ids))
+        assert sum(len(event.token_ids) for event in sample.rounds) == sample.stats["tokens"]
+    verdicts = {name: [one.correct for one in outcome.answers] for name, outcome in outcomes.items()}
+    assert [s.correct for s in samples] == [*verdicts[METHOD][:5], None, verdicts[METHOD][5]]
+    assert [s.target_correct for s in samples] == [*verdicts[TARGET][:5], None, verdicts[TARGET][5]]
+    assert {s.rule for s in samples} == {"judge(threshold=0.4)"}
+    assert {s.threshold for s in samples} == {0.4}
+    assert (samples[-1].task, samples[-1].category, samples[-1].reference) == ("words", "kind", "ref")
+    assert {s.target for s in samples} == {"T"}
+
+
+def test_an_interrupted_evaluation_comes_to_the_same(decoder: JudgeDecoder, asking: Asking, tmp_path: Path) -> None:
+    method = Method(decoder, TopK(2), 4)
+    whole, _ = evaluate(method, asking, ITEMS)
+
+    class StopError(Exception):
+        pass
+
+    done: list[Answered] = []
+
+    def progress(_: str, one: Answered) -> None:
+        done.append(one)
+        if len(done) == 4:
+            raise StopError
+
+    with pytest.raises(StopError):
+        evaluate(method, asking, ITEMS, record=Record(tmp_path / "out", {}), progress=progress)
+    left: list[str] = []
+    samples, _ = evaluate(
+        method, asking, ITEMS, record=Record(tmp_path / "out", {}), progress=lambda name, one: left.append(one.item)
+    )
+    assert len(left) == 2 * len(ITEMS) - 4
+    timed = {"seconds", "target_seconds", "stats"}
+    assert [s.model_dump(exclude=timed) for s in samples] == [s.model_dump(exclude=timed) for s in whole]
+
+
+def test_questions_that_were_trained_on_are_refused(decoder: JudgeDecoder) -> None:
+    case = Case(question="RED  blue up", answer="x")
+    plain = Asking(Words())
+    with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
+        check_not_trained_on(ITEMS, plain, decoder, [case])
+    whole = Case(question="user red blue up up", answer="x")
+    with pytest.raises(JudgeDecodingError, match="1 of the 5"):
+        check_not_trained_on(ITEMS, Asking(Words(), chat=True), decoder, [whole])
+    check_not_trained_on(ITEMS, plain, decoder, [Case(question="red blue", answer="x")])
+
+
+def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokenizer: PreTrainedTokenizerFast) -> None:
+    sampling = SamplingParams(seed=1)
+    names = [one.name for one in candidates(decoder, usual_rules(decoder, [0.5]), sampling)]
+    assert names[:2] == [TARGET, "exact"]
+    for name in ("top_k(k=2)", "top_k(k=2), matched", "typical(epsilon=0.09, delta=0.3)", "judge(threshold=0.5)"):
+        assert name in names
+    assert any(name.startswith("kl_judge") for name in names)
+    assert f"judge(threshold={decoder.judge.config.threshold:g})" in names  # type: ignore[union-attr]
+    assert len(names) == len({*names})
+    # Prompt lookup has no probabilities, which KL needs.
+    from judge_decoding.decoding.drafting import PromptLookup
+
+    lookup = JudgeDecoder(decoder.target, tokenizer, PromptLookup())
+    assert not any(str(rule).startswith(("kl", "judge")) for rule in usual_rules(lookup))
+
+
+def test_matched_baselines_sample_and_are_verified_without_loss(decoder: JudgeDecoder) -> None:
+    found = {one.name: one for one in candidates(decoder, [TopK(2), Exact()], SamplingParams(seed=7))}
+    matched = found["top_k(k=2), matched"]
+    assert matched.method.rule is not None
+    assert matched.method.rule.is_lossless
+    assert (matched.method.sampling.temperature, matched.method.sampling.seed) == (1.0, 7)
+    assert (matched.family, matched.setting) == ("top_k, matched", "2")
+    assert matched.lossless
+    assert not found["top_k(k=2)"].lossless
+    assert "exact, matched" not in found
+
+
+def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: Asking, tmp_path: Path) -> None:
+    wanted = candidates(decoder, [Exact(), TopK(2)], SamplingParams(seed=1))
+    tuning, items = split(ITEMS, 2)
+    assert {item.key for item in tuning}.isdisjoint(item.key for item in items)
+    assert len(tuning) == 2
+    assert len(items) == 3
+    record = Record(tmp_path / "out", {})
+    lengths, rows = tune(wanted, (2, 5), asking, tuning, record, lambda *_: None)
+    assert lengths.keys() == {one.name for one in wanted[1:]}
+    for name, length in lengths.items():
+        speeds = {row.num_draft_tokens: row.tokens_per_second or 0 for row in rows if row.name == name}
+        assert speeds.keys() == {2, 5}
+        assert max(speeds, key=lambda n: speeds[n]) == length
+    table = measure(wanted, lengths, asking, items, record, lambda *_: None, margin=0.02)
+    assert [row.name for row in table] == [one.name for one in wanted]
+    assert all(row.answers == 3 for row in table)
+    assert table[0].speedup is None
+    assert table[1].difference == 0  # exact says what the target says
+    with pytest.raises(JudgeDecodingError, match="none for the table"):
+        split(ITEMS, 5)
+
+
+def test_every_length_is_a_row_of_its_own(decoder: JudgeDecoder) -> None:
+    wanted = candidates(decoder, [Exact(), TopK(2)], SamplingParams(seed=1))
+    found, lengths = every_length(wanted, (2, 5))
+    assert [one.name for one in found][:3] == [TARGET, "exact, 2 tokens", "exact, 5 tokens"]
+    assert len(found) == 1 + 2 * 3
+    assert lengths["top_k(k=2), 5 tokens"] == 5
+
+
+def test_labels_are_short(head: JudgeHead) -> None:
+    assert label(Exact()) == ("exact", "")
+    assert label(Judge(head, 0.7)) == ("judge", "0.7")
+    assert label(Judge(head, 0.7) | TopK(2)) == ("judge(threshold=0.7) | top_k(k=2)", "")
