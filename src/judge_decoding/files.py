@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from pydantic import BaseModel, ValidationError
 from judge_decoding.errors import JudgeDecodingError
 
 Row = TypeVar("Row", bound=BaseModel)
+
+_GZIP = b"\x1f\x8b"  # no text begins so
 
 
 @contextmanager
@@ -110,12 +114,18 @@ def lines(path: Path, what: str, on_bad: Callable[[str], None] | None = None) ->
     """The lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
 
     Not those of ``splitlines``, which also splits at the line separators that JSON allows inside a string. A line
-    that is not UTF-8 is told to ``on_bad`` and left out; without ``on_bad`` it is an error.
+    that is not UTF-8 is told to ``on_bad`` and left out; without ``on_bad`` it is an error. What is packed with gzip is
+    read as what is in it.
 
     Raises:
         JudgeDecodingError: the file cannot be read, or is not UTF-8.
     """
     content = read_bytes(path, what)
+    if content.startswith(_GZIP):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise JudgeDecodingError(f"Cannot read {what} {path}: it is a damaged gzip file; get it again.") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise JudgeDecodingError(f"Cannot read {what} {path}: it is UTF-16 and not UTF-8 text; convert it first.")
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):

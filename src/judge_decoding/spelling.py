@@ -206,6 +206,7 @@ def spell(thing: object, name: str) -> str:
 def _spell(value: Value) -> str:
     """The shortest spelling of a value that reads back the same."""
     if isinstance(value, str):
-        return value if value.isidentifier() and value not in ("True", "False") else repr(value)
+        quote = '"' if "'" in value else "'"  # no repr: what is in quotes is read as it stands
+        return value if value.isidentifier() and value not in ("True", "False") else f"{quote}{value}{quote}"
     short = f"{value:g}"
     return short if isinstance(value, float) and float(short) == value else repr(value)

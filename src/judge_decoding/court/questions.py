@@ -104,13 +104,13 @@ def _text(row: Mapping[str, Any], field: str) -> str:
 def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
     """The rows of a JSONL file, or of a text file with one question a line.
 
-    Which of them it is the first line tells, unless the name ends in ``.txt``.
+    Which of them it is the first line tells, unless the name ends in ``.txt``. Either can be packed with gzip.
 
     Raises:
         JudgeDecodingError: it cannot be read.
     """
     found = list(lines(path, "the questions", on_bad))
-    if path.suffix == ".txt" or not (found and found[0][1].lstrip().startswith("{")):
+    if path.name.removesuffix(".gz").endswith(".txt") or not (found and found[0][1].lstrip().startswith("{")):
         for place, line in found:
             yield f"line {place}", {_PROMPT_FIELDS[0]: line.strip()}
         return

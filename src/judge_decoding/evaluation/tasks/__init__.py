@@ -1,4 +1,4 @@
-"""Tasks by name: ``gsm8k``, ``arithmetic(family=comparison)``, and those of installed packages.
+"""Tasks by name: ``gsm8k``, ``mmlu(subject=anatomy)``, and those of installed packages.
 
 A package brings a task under the entry-point group ``judge_decoding.tasks``: a name, and a subclass of `Task` with that
 ``name``.
@@ -9,9 +9,15 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.tasks.arc import ARC
 from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.tasks.base import Item, Source, Task, read_items
 from judge_decoding.evaluation.tasks.gsm8k import GSM8K
+from judge_decoding.evaluation.tasks.humaneval import HumanEval
+from judge_decoding.evaluation.tasks.jsonl import JSONL
+from judge_decoding.evaluation.tasks.mmlu import MMLU
+from judge_decoding.evaluation.tasks.mt_bench import MTBench
+from judge_decoding.evaluation.tasks.spec_bench import SpecBench
 from judge_decoding.spelling import construct, guess, read
 
 __all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_items"]
@@ -19,7 +25,9 @@ __all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_item
 GROUP = "judge_decoding.tasks"
 """The entry-point group of tasks."""
 
-_BUILT_IN: dict[str, type[Task]] = {task.name: task for task in (Arithmetic, GSM8K)}
+_BUILT_IN: dict[str, type[Task]] = {
+    task.name: task for task in (Arithmetic, GSM8K, HumanEval, MMLU, ARC, MTBench, SpecBench, JSONL)
+}
 
 
 def available_tasks() -> dict[str, type[Task]]:

@@ -57,9 +57,9 @@ class Task(ABC):
     name: ClassVar[str]
     source: ClassVar[Source | None] = None
     """Data on the Hub; None if it has no such data."""
-    scoring: ClassVar[Literal["check", "grade", "none"]] = "check"
+    scoring: Literal["check", "grade", "none"] = "check"
     """Answers are right or wrong, get a grade from a model that judges, or count for speed only."""
-    runs_code: ClassVar[bool] = False
+    runs_code: bool = False
     """Checking runs what the model wrote."""
     max_new_tokens: ClassVar[int] = 512
     """Token budget of an answer."""

@@ -1,0 +1,75 @@
+"""Answers in the format of Spec-Bench, so that its own scripts read our runs (hemingkx/Spec-Bench)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.tasks.base import Item
+
+
+class Kept(Protocol):
+    """A round: `Round` or `SampleRound`."""
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """The kept tokens."""
+
+
+class Turn(Protocol):
+    """The answer to a turn: `Generation` or `Sample`."""
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+
+    @property
+    def rounds(self) -> Sequence[Kept]:
+        """How it came about."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+
+
+def answer_line(item: Item, turns: Sequence[Turn], model_id: str, when: float | None = None) -> str:
+    """The line of Spec-Bench's answer file for one item, line end included.
+
+    Args:
+        item: the item; its key is the question's number.
+        turns: the answers to its turns.
+        model_id: what the model and its way of decoding are called.
+        when: seconds since 1970; now, if not given.
+
+    Raises:
+        JudgeDecodingError: an answer has no time of its own, by which Spec-Bench divides.
+    """
+    if not all(turn.seconds for turn in turns):
+        raise JudgeDecodingError(
+            f"The answers to question {item.key} have no times of their own, which Spec-Bench needs; decode them one "
+            "at a time."
+        )
+    counts = [[len(event.token_ids) for event in turn.rounds] for turn in turns]
+    texts = [turn.text.strip() for turn in turns]  # as Spec-Bench does
+    choice = {
+        "index": 0,
+        "turns": texts,
+        "decoding_steps": [len(own) for own in counts],
+        "new_tokens": [sum(own) for own in counts],
+        "wall_time": [turn.seconds for turn in turns],
+        "accept_lengths": [count for own in counts for count in own],
+    }
+    name = "\0".join((model_id, item.key, *texts))
+    line = {
+        "question_id": int(item.key) if item.key.isdecimal() else item.key,
+        "category": item.category,
+        "answer_id": hashlib.sha256(name.encode()).hexdigest()[:22],
+        "model_id": model_id,
+        "choices": [choice],
+        "tstamp": time.time() if when is None else when,
+    }
+    return json.dumps(line) + "\n"
