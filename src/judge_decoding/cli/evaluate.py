@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from judge_decoding.cli.evaluation import Prepared
+    from judge_decoding.evaluation.tasks.base import Item
+    from judge_decoding.report.samples import Sample
 
 
 def evaluate(
@@ -39,6 +46,10 @@ def evaluate(
     details: Annotated[
         bool, typer.Option("--details", help="Keep probabilities and alternatives of every draft token, for `report`.")
     ] = False,
+    grader: Annotated[
+        str | None,
+        typer.Option(help="Who grades the answers of mt_bench: a model of the endpoint at OPENAI_BASE_URL."),
+    ] = None,
     trained_on: Annotated[
         list[Path] | None, typer.Option(help="TokenCourt file the head was trained on: no question may be in it.")
     ] = None,
@@ -55,6 +66,7 @@ def evaluate(
     A stopped run goes on where it was. `report` shows the answers token by token.
     """
     from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.grading import check_grader
 
     results, samples = out / "results.json", out / "samples.jsonl"
     check_out(samples, results, overwrite=overwrite)
@@ -63,12 +75,13 @@ def evaluate(
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
+    check_grader(ready.asking.task.scoring, grader)
 
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import evaluate as core
     from judge_decoding.evaluation.record import Record
-    from judge_decoding.evaluation.rows import TARGET, Results
+    from judge_decoding.evaluation.rows import TARGET, Results, with_grades
     from judge_decoding.evaluation.trial import Method
     from judge_decoding.files import write_text
     from judge_decoding.report.samples import write_samples
@@ -92,20 +105,65 @@ def evaluate(
             method, ready.asking, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
             **ready.names,
         )  # fmt: skip
-    theirs = outcomes.get(TARGET)
-    share = margin / 100
-    rows = [] if theirs is None else [core.method_row(TARGET, Method(decoder), theirs, None, share)]
+    grades: dict[str, list[float]] = {}
+    if grader is not None:
+        found, grades = _graded(found, ready, grader, out / "grades.jsonl", record.settings)
+    theirs, share = outcomes.get(TARGET), margin / 100
     name = str(decides) if decides is not None else TARGET
-    rows.append(core.method_row(name, method, outcomes[core.METHOD], theirs, share))
+    rows = {core.METHOD: core.method_row(name, method, outcomes[core.METHOD], theirs, share)}
+    if theirs is not None:
+        rows = {TARGET: core.method_row(TARGET, Method(decoder, sampling=sampling), theirs, None, share), **rows}
+    table = tuple(with_grades(row, grades.get(key, ())) for key, row in rows.items())
     distances = tuple(sample.distance for sample in found if sample.distance is not None)
-    told = Results(**ready.facts, margin=share, rows=tuple(rows), distances=distances)
+    told = Results(**ready.facts, grader=grader or "", margin=share, rows=table, distances=distances)
     write_samples(samples, found)
+    if ready.asking.task.name == "spec_bench" and batch_size == 1:
+        write_text(out / "spec_bench.jsonl", _spec_bench(found, ready, name))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
     record.part.unlink()
     if json:
         typer.echo(told.model_dump_json(indent=2, exclude_none=True))
         return
     tell(told)
-    typer.echo(
-        f"\nFigures: {results}\nAnswers: {samples} (see them with: judge-decoding report {samples} -o page.html)"
-    )
+    typer.echo(f"\nFigures: {results}\nAnswers: {samples}, for `judge-decoding report`")
+
+
+def _by_item(samples: Sequence[Sample], ready: Prepared) -> Iterator[tuple[Item, list[Sample]]]:
+    """Each item with the samples of its turns."""
+    for item in ready.items:
+        yield item, [sample for sample in samples if sample.item == item.key]
+
+
+def _graded(
+    samples: Sequence[Sample], ready: Prepared, grader: str, output: Path, settings: dict[str, Any]
+) -> tuple[list[Sample], dict[str, list[float]]]:
+    """The samples with their grades, and the grades of the items by way of decoding."""
+    from judge_decoding.cli.grading import grade_answers, means
+    from judge_decoding.evaluation.evaluate import METHOD
+    from judge_decoding.evaluation.rows import TARGET
+
+    answered: dict[tuple[str, str], tuple[Item, list[str]]] = {}
+    for item, turns in _by_item(samples, ready):
+        answered[METHOD, item.key] = item, [ready.asking.bare(sample.text) for sample in turns]
+        own = [sample.target_text for sample in turns if sample.target_text is not None]
+        if own:
+            answered[TARGET, item.key] = item, own
+    found = grade_answers(answered, grader, output, settings)
+
+    def of(name: str, sample: Sample) -> int | None:
+        one = found.get((name, sample.item), {}).get(sample.turn - 1)
+        return None if one is None else one.grade
+
+    told = [
+        sample.model_copy(update={"grade": of(METHOD, sample), "target_grade": of(TARGET, sample)})
+        for sample in samples
+    ]
+    return told, means(answered, found)
+
+
+def _spec_bench(samples: Sequence[Sample], ready: Prepared, name: str) -> str:
+    """The answers in Spec-Bench's own format."""
+    from judge_decoding.evaluation.spec_bench import answer_line
+
+    model = f"{ready.names['target']} {name}"
+    return "".join(answer_line(item, turns, model) for item, turns in _by_item(samples, ready))

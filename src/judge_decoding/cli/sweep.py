@@ -46,6 +46,10 @@ def sweep(
     temperature: Annotated[float, typer.Option(help="0 is greedy; matched baselines then sample at 1.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Draws the items of --limit, and sampled answers.")] = 0,
     margin: Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")] = 2.0,
+    grader: Annotated[
+        str | None,
+        typer.Option(help="Who grades the answers of mt_bench: a model of the endpoint at OPENAI_BASE_URL."),
+    ] = None,
     trained_on: Annotated[
         list[Path] | None, typer.Option(help="TokenCourt file the head was trained on: no question may be in it.")
     ] = None,
@@ -63,6 +67,7 @@ def sweep(
     same truncation without loss. A stopped run goes on where it was.
     """
     from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.grading import check_grader, grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
 
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
@@ -73,6 +78,7 @@ def sweep(
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
         temperature=temperature, check=rule_check(rule or []),
     )  # fmt: skip
+    check_grader(ready.asking.task.scoring, grader)
     decoder = ready.decoder
     if decoder.draft is None:
         raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
@@ -80,7 +86,7 @@ def sweep(
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import sweep as core
     from judge_decoding.evaluation.record import Record
-    from judge_decoding.evaluation.rows import Results
+    from judge_decoding.evaluation.rows import Results, with_grades
     from judge_decoding.files import write_text
     from judge_decoding.report.results_page import results_page
     from judge_decoding.rules import parse_rule
@@ -101,7 +107,11 @@ def sweep(
             chosen, rows = core.tune(wanted, lengths, ready.asking, tuning, record, take)
     with running("answering", *_work([one.name for one in wanted], items, record)) as take:
         table = core.measure(wanted, chosen, ready.asking, items, record, take, margin=margin / 100)
-    facts = ready.facts | {"items": len(items)}
+    if grader is not None:
+        answered = {(one.name, item.key): (item, record.told[one.name, item.key]) for one in wanted for item in items}
+        grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
+        table = [with_grades(row, grades.get(row.name, ())) for row in table]
+    facts = ready.facts | {"items": len(items), "grader": grader or ""}
     told = Results(**facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows))
     write_text(answers, _answers(wanted, items, record))
     write_text(page, results_page(told))

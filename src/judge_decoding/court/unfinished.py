@@ -22,7 +22,7 @@ class Unfinished:
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.output, self.part = output, output.with_name(output.name + ".part")
+        self.output, self.part, self.settings = output, output.with_name(output.name + ".part"), settings
         first = {"settings": settings}
         if self.part.exists() and not _line(first).startswith(read_bytes(self.part, "the unfinished file")):
             self._load(settings)

@@ -123,7 +123,7 @@ def evaluate(
             beside: dict[str, Any] = {} if batch_size == 1 else {"seconds": None}
             if turn < len(theirs):
                 own = theirs[turn]
-                beside = {"target_text": own["text"], "target_tokens": own["tokens"]}
+                beside |= {"target_text": own["text"], "target_tokens": own["tokens"]}
                 if batch_size == 1:
                     beside["target_seconds"] = own["seconds"]
                 if turn == len(item.turns) - 1 and verdict is not None:
@@ -159,7 +159,6 @@ def method_row(
     outcome: Outcome,
     target: Outcome | None,
     margin: float,
-    grades: Sequence[float] = (),
 ) -> Row:
     """The row of a way of decoding in the table."""
     rule = method.rule
@@ -168,7 +167,6 @@ def method_row(
         outcome.answers,
         None if target is None else target.answers,
         margin=margin,
-        grades=grades,
         name=name,
         rule=family,
         setting=setting,

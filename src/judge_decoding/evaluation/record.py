@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from judge_decoding.court.unfinished import Unfinished
+from judge_decoding.evaluation.grading import Grade
 from judge_decoding.evaluation.trial import Answered
+from judge_decoding.files import write_text
 
 Key = tuple[str, str]
 """A method's name and an item's key."""
@@ -36,3 +39,34 @@ class Record(Unfinished):
         key = method, answered.item
         self.known[key], self.told[key] = answered, told
         self.append({"method": method, "answered": asdict(answered), "told": told})
+
+
+class Grades(Unfinished):
+    """The grades so far, in ``<output>.part``, and in ``output`` at the end.
+
+    Attributes:
+        known: what each answer got, by method and item, and turn (from 0).
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.known: dict[tuple[Key, int], Grade] = {}
+        super().__init__(output, settings)
+
+    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+        """Remember a grade."""
+        self.known[(row["method"], row["item"]), row["turn"]] = Grade(row["grade"], row["reply"])
+
+    def add(self, key: Key, turn: int, grade: Grade) -> None:
+        """A grade is there."""
+        self.known[key, turn] = grade
+        self.append(_row(key, turn, grade))
+
+    def finish(self) -> None:
+        """Write all of them."""
+        rows = [json.dumps(_row(key, turn, one), ensure_ascii=False) for (key, turn), one in self.known.items()]
+        write_text(self.output, "".join(f"{row}\n" for row in rows))
+        self.part.unlink()
+
+
+def _row(key: Key, turn: int, grade: Grade) -> dict[str, Any]:
+    return {"method": key[0], "item": key[1], "turn": turn, "grade": grade.grade, "reply": grade.reply}

@@ -121,6 +121,7 @@ class Results(BaseModel):
         temperature: of the answers that are compared; baselines that sample tell their own.
         max_new_tokens: token budget of an answer.
         chat: the prompts went through the chat template.
+        grader: the model that graded the answers, where they are graded.
         margin: what ``non_inferior`` allows, as a share.
         rows: the target alone is the first one.
         tuning: how the draft lengths were chosen: rows on other items.
@@ -142,6 +143,7 @@ class Results(BaseModel):
     temperature: float = 0.0
     max_new_tokens: int = 0
     chat: bool = False
+    grader: str = ""
     margin: float = 0.0
     rows: tuple[Row, ...] = Field(min_length=1)
     tuning: tuple[Row, ...] = ()
@@ -171,7 +173,6 @@ def row(
     target: Sequence[Answered] | None = None,
     *,
     margin: float = 0.02,
-    grades: Sequence[float] = (),
     **about: Any,  # noqa: ANN401  (checked by Row)
 ) -> Row:
     """The row of one way of decoding.
@@ -180,7 +181,6 @@ def row(
         answers: its answers.
         target: those of the target alone to the same items; None for the target itself, or where there are none.
         margin: of non-inferiority, as a share.
-        grades: of a graded task.
         about: name, rule, setting, ...
 
     Raises:
@@ -204,8 +204,6 @@ def row(
     if verdicts:
         found |= {"checked": len(verdicts), "right": sum(verdicts), "accuracy": sum(verdicts) / len(verdicts)}
         found |= _ends("accuracy", wilson(sum(verdicts), len(verdicts)))
-    if grades:
-        found |= {"grade": sum(grades) / len(grades), **_ends("grade", mean_interval(grades))}
     if target is not None:
         found |= _against(answers, target, margin)
         if timed and all(one.seconds for one in target):
@@ -216,6 +214,13 @@ def row(
             ]
             found |= _ends("speedup", rate_ratio_interval(rates))
     return Row(**found, **about)
+
+
+def with_grades(row: Row, grades: Sequence[float]) -> Row:
+    """The row with the mean of its items' grades."""
+    if not grades:
+        return row
+    return row.model_copy(update={"grade": sum(grades) / len(grades), **_ends("grade", mean_interval(grades))})
 
 
 def _against(answers: Sequence[Answered], target: Sequence[Answered], margin: float) -> dict[str, Any]:

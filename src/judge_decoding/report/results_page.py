@@ -20,6 +20,7 @@ def results_page(results: Results) -> str:
     facts = {
         "items": results.items, "data": results.data, "target": results.target, "draft": results.draft,
         "judge": results.judge, "temperature": f"{results.temperature:g}", "token budget": results.max_new_tokens,
+        "graded by": results.grader,
         "prompts": "chat template" if results.chat else "plain", "machine": results.machine,
         "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
         "command": " ".join(results.command),

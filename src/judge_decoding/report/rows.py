@@ -83,7 +83,10 @@ def results_tables(results: Results) -> list[Table]:
 
 def notes(results: Results) -> str:
     """What the figures of the table mean, in sentences."""
-    said = ["Tokens per target forward count the correction or bonus token too; accepted draft tokens do not."]
+    said = [
+        "Tokens per target forward count the correction or bonus token too (Spec-Bench's mean accepted tokens); "
+        "accepted draft tokens do not (the paper's m*)."
+    ]
     compared = [row for row in results.rows if row.difference is not None]
     if compared:
         said.append(

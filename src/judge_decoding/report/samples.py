@@ -119,6 +119,8 @@ class Sample(BaseModel):
         item: what the question is called there.
         turn: which turn of the item this answers, from 1 on.
         category: what kind of question it is.
+        grade: of an answer that is graded, 1 to 10.
+        target_grade: that of the target's own answer.
     """
 
     model_config = _STRICT
@@ -149,6 +151,8 @@ class Sample(BaseModel):
     item: str = ""
     turn: Annotated[int, Field(ge=1)] = 1
     category: str = ""
+    grade: Annotated[float, Field(ge=1, le=10)] | None = None
+    target_grade: Annotated[float, Field(ge=1, le=10)] | None = None
 
 
 def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[Sample]:

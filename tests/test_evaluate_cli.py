@@ -1,0 +1,260 @@
+"""``judge-decoding evaluate`` and ``sweep`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import Run, ends_in_one_sentence, is_one_sentence
+from endpoint import Serve, said
+from judge_decoding import Case, write_cases
+from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
+from judge_decoding.report.results_page import results_page
+from judge_decoding.report.samples import read_samples
+from samples import HOSTILE
+
+TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down")
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps({"question": text, "answer": "red"}) + "\n" for text in TEXTS))
+    return path
+
+
+@pytest.fixture
+def options(questions: Path, folders: dict[str, Path]) -> list[object]:
+    return [
+        "--task", "jsonl(checker='regex:(red|blue|up)', reference=answer)", "--data", questions,
+        "--target", folders["target"], "--draft", folders["draft"], "--judge", folders["judge"],
+        "--max-new-tokens", 10, "--no-chat",
+    ]  # fmt: skip
+
+
+def figures(run: Run, *args: object) -> dict[str, Any]:
+    code, out, err = run(*args, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_the_figures_are_those_of_the_answers(run: Run, options: list[object], tmp_path: Path) -> None:
+    told = figures(run, "evaluate", *options, "--rule", "top_k(k=3)", "--num-draft-tokens", 4, "--out", tmp_path / "o")
+    assert (tmp_path / "o" / "results.json").read_text() == json.dumps(told, indent=2) + "\n"
+    target, own = told["rows"]
+    assert (target["name"], own["name"], own["setting"]) == (TARGET, "top_k(k=3)", "3")
+    samples = read_samples(tmp_path / "o" / "samples.jsonl")
+    assert [sample.question for sample in samples] == list(TEXTS)
+    assert own["right"] == sum(bool(sample.correct) for sample in samples)
+    assert target["right"] == sum(bool(sample.target_correct) for sample in samples)
+    assert own["tokens"] == sum(len(event.token_ids) for sample in samples for event in sample.rounds)
+    assert own["rounds"] == sum(len(sample.rounds) for sample in samples)
+    assert own["accepted"] == sum(event.accepted for sample in samples for event in sample.rounds)
+    assert target["tokens_per_forward"] == 1
+    assert own["tokens_per_forward"] > 1
+    assert own["num_draft_tokens"] == 4
+    assert (told["items"], told["data"], told["chat"], told["max_new_tokens"]) == (6, "questions.jsonl", False, 10)
+    assert told["command"][1] == "evaluate"
+    assert not list((tmp_path / "o").glob("*.part"))
+
+
+def test_the_tables_fit_a_terminal(run: Run, options: list[object], tmp_path: Path) -> None:
+    code, out, err = run("evaluate", *options, "--out", tmp_path / "o")
+    assert code == 0, err
+    for phrase in ("accuracy [95%]", "McNemar", "accepted", "speed-up", "6 items", "results.json", "paper's"):
+        assert phrase in out
+    assert max(len(line) for line in out.splitlines()) <= 160
+
+
+def test_in_batches_nothing_is_timed(run: Run, options: list[object], tmp_path: Path) -> None:
+    alone = figures(run, "evaluate", *options, "--out", tmp_path / "a")["rows"]
+    together = figures(run, "evaluate", *options, "--out", tmp_path / "b", "--batch-size", 4)["rows"]
+    counts = ("right", "tokens", "rounds", "accepted")
+    assert [[row[name] for name in counts] for row in alone] == [[row[name] for name in counts] for row in together]
+    assert "tokens_per_second" in alone[1]
+    assert "tokens_per_second" not in together[1]
+    assert all(sample.seconds is None for sample in read_samples(tmp_path / "b" / "samples.jsonl"))
+
+
+def test_a_killed_run_goes_on_where_it_was(run: Run, options: list[object], questions: Path, tmp_path: Path) -> None:
+    whole = figures(run, "evaluate", *options, "--out", tmp_path / "whole")
+    out = tmp_path / "killed"
+    part = out / "samples.jsonl.part"
+    command = [sys.executable, "-m", "judge_decoding.cli.main", "evaluate", *map(str, options), "--out", str(out)]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while (not part.exists() or part.read_bytes().count(b"\n") < 4) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+    if not (out / "results.json").exists():  # else it was faster than the signal
+        there = part.read_bytes().count(b"\n")
+        assert there >= 4
+    told = figures(run, "evaluate", *options, "--out", out, "--overwrite")
+    counts = ("name", "right", "tokens", "rounds", "accepted", "accuracy_low", "difference", "mcnemar_p")
+    assert [[row.get(name) for name in counts] for row in told["rows"]] == [
+        [row.get(name) for name in counts] for row in whole["rows"]
+    ]
+
+
+def test_results_are_not_replaced_by_accident(run: Run, options: list[object], tmp_path: Path) -> None:
+    figures(run, "evaluate", *options, "--out", tmp_path / "o")
+    before = (tmp_path / "o" / "results.json").read_bytes()
+    is_one_sentence(run("evaluate", *options, "--out", tmp_path / "o"), "is there already")
+    assert (tmp_path / "o" / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        ({"--task": "gms8k"}, "did you mean gsm8k"),
+        ({"--task": "gsm8k | arc"}, "several tasks"),
+        ({"--task": "humaneval"}, "allow it with --allow-code-execution"),
+        ({"--task": "arithmetic"}, "leave --data out"),
+        ({"--data": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"--rule": "tpo_k(k=2)"}, "did you mean top_k"),
+        ({"--dtype": "float8"}, "dtype is float8"),
+        ({"--temperature": "-1"}, "temperature is -1"),
+        ({"--grader": "m"}, "are not graded"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    run: Run, options: list[object], tmp_path: Path, change: dict[str, object], phrase: str
+) -> None:
+    given = list(options)
+    for name, value in change.items():
+        if name in given:
+            given[given.index(name) + 1] = value
+        else:
+            given += [name, value]
+    ends_in_one_sentence(run("evaluate", *given, "--out", tmp_path / "o"), phrase)
+    assert not (tmp_path / "o" / "results.json").exists()
+
+
+def test_questions_that_were_trained_on_are_refused(run: Run, options: list[object], tmp_path: Path) -> None:
+    write_cases(tmp_path / "cases.jsonl", [Case(question="Dog  LEFT", answer="x")])
+    more = ("--trained-on", tmp_path / "cases.jsonl", "--out", tmp_path / "o")
+    for command in ("evaluate", "sweep"):
+        ends_in_one_sentence(run(command, *options, *more), "1 of the 6 questions are trained on")
+
+
+def test_a_head_for_another_target_is_refused(
+    run: Run, options: list[object], tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    given = [*options, "--out", tmp_path / "o"]
+    given[given.index("--target") + 1] = "reference"
+    code, _, err = run("evaluate", *given)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_without_a_draft_the_target_is_measured_alone(
+    run: Run, questions: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    told = figures(
+        run, "evaluate", "--task", "jsonl(reference=answer)", "--data", questions, "--target", folders["target"],
+        "--max-new-tokens", 5, "--out", tmp_path / "o",
+    )  # fmt: skip
+    (row,) = told["rows"]
+    assert (row["name"], row["tokens_per_forward"]) == (TARGET, 1)
+    assert "accuracy" not in row
+    assert told["chat"] is True  # there is a template
+
+
+def test_spec_benchs_own_format_comes_with_its_task(run: Run, options: list[object], tmp_path: Path) -> None:
+    data = tmp_path / "spec.jsonl"
+    rows = [{"question_id": i, "category": "qa", "turns": ["one two", "red"]} for i in (3, 4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = list(options)
+    given[1], given[3] = "spec_bench", data
+    told = figures(run, "evaluate", *given, "--out", tmp_path / "o")
+    lines = [json.loads(line) for line in (tmp_path / "o" / "spec_bench.jsonl").read_text().splitlines()]
+    assert [line["question_id"] for line in lines] == [3, 4]
+    lengths = [length for line in lines for length in line["choices"][0]["accept_lengths"]]
+    assert sum(lengths) / len(lengths) == pytest.approx(told["rows"][1]["tokens_per_forward"])
+    assert len(read_samples(tmp_path / "o" / "samples.jsonl")) == 4
+
+
+def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path: Path, serve: Serve) -> None:
+    data = tmp_path / "mt.jsonl"
+    rows = [{"question_id": i, "category": "writing", "turns": ["one two", "red"]} for i in (81, 82)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = serve(lambda body, _: said("Fine.\nGrade: 7"))
+    given = list(options)
+    given[1], given[3] = "mt_bench", data
+    told = figures(run, "evaluate", *given, "--grader", "big", "--out", tmp_path / "o")
+    assert [row["grade"] for row in told["rows"]] == [7, 7]
+    assert told["grader"] == "big"
+    assert len(server.bodies) >= 2
+    samples = read_samples(tmp_path / "o" / "samples.jsonl")
+    assert [(s.grade, s.target_grade) for s in samples] == [(7, 7)] * 4
+    assert len((tmp_path / "o" / "grades.jsonl").read_text().splitlines()) == 8
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "ungraded")
+    assert code == 0
+    assert "without grades" in err
+
+
+def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    told = figures(
+        run, "sweep", *options, "--tune", 2, "--threshold", 0.3, "--num-draft-tokens", 2, "--num-draft-tokens", 5,
+        "--rule", "relaxed", "--out", out,
+    )  # fmt: skip
+    names = [row["name"] for row in told["rows"]]
+    assert names[:2] == [TARGET, "exact"]
+    for name in ("top_k(k=2)", "top_k(k=2), matched", "kl_judge(tau=0.3, confidence=0.9)", "judge(threshold=0.3)"):
+        assert name in names
+    assert "relaxed(n=10, delta=0.6), matched" in names
+    rows = {row["name"]: row for row in told["rows"]}
+    assert rows["exact"]["difference"] == 0
+    assert rows["exact"]["lossless"]
+    assert not rows["top_k(k=2)"]["lossless"]
+    assert rows["top_k(k=2), matched"]["temperature"] == 1
+    assert {row["answers"] for row in told["rows"]} == {4}
+    assert told["items"] == 4
+    assert {row["num_draft_tokens"] for row in told["tuning"]} == {2, 5}
+    assert all(row["num_draft_tokens"] in (2, 5) for row in told["rows"][1:])
+    page = (out / "sweep.html").read_text()
+    assert "<svg" in page
+    assert "matched" in page
+    assert len((out / "answers.jsonl").read_text().splitlines()) == 4 * len(names)
+    assert read_results(out / "results.json").rows[1].name == "exact"
+    code, _, err = run("report", out / "nothing.jsonl", "--sweep", out / "results.json", "-o", tmp_path / "p.html")
+    assert code == 2
+    assert "nothing.jsonl" in err
+
+
+def test_a_sweep_of_every_length(run: Run, options: list[object], tmp_path: Path) -> None:
+    told = figures(
+        run, "sweep", *options, "--every-length", "--threshold", 0.3, "--num-draft-tokens", 2, "--num-draft-tokens", 5,
+        "--out", tmp_path / "o", "--limit", 2,
+    )  # fmt: skip
+    assert {row["num_draft_tokens"] for row in told["rows"] if row["rule"] == "exact"} == {2, 5}
+    assert told["tuning"] == []
+
+
+def test_a_sweep_needs_a_draft(run: Run, questions: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    result = run(
+        "sweep", "--task", "jsonl(checker=exact, reference=answer)", "--data", questions, "--target",
+        folders["target"], "--out", tmp_path / "o",
+    )  # fmt: skip
+    is_one_sentence(result, "--draft")
+
+
+def test_the_page_of_results_is_escaped() -> None:
+    row = Row(name=HOSTILE, rule=HOSTILE, num_draft_tokens=2, tokens_per_forward=2, accuracy=0.5, accuracy_low=0.4,
+              accuracy_high=0.6, tokens_per_second=3)  # fmt: skip
+    page = results_page(Results(task=HOSTILE, target=HOSTILE, rows=(row,), command=(HOSTILE,), versions={"x": HOSTILE}))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
