@@ -36,10 +36,10 @@ def test_from_prompts_to_a_head_that_decodes(
     assert not out.exists()
     part = tmp_path / "head.work" / "labels.jsonl.part"
     begun = part.read_text(encoding="utf-8")
-    assert len(begun.splitlines()) == 3  # the settings and two questions
+    assert len(begun.splitlines()) == 4  # the settings and three questions
     code, told, err = run(*args, "--yes", "--json")
     assert code == 0, err
-    assert "2 of " in err
+    assert "3 of " in err
     assert "target forwards" in err
     figures = json.loads(told)
     labels = read_cases(tmp_path / "head.work" / "labels.jsonl")

@@ -245,12 +245,12 @@ def test_labels_train_a_judge(
     ends_in_one_sentence(court(*args), "add --yes")
     assert not out.exists()
     kept = out.with_name("labels.jsonl.part").read_text().splitlines()
-    assert [json.loads(line)["question"] for line in kept[1:]] == QUESTIONS[:2]
+    assert sorted(json.loads(line)["question"] for line in kept[1:]) == sorted(QUESTIONS[:3])
     ends_in_one_sentence(court(*args, "--max-new-tokens", 17), "was begun with max_new_tokens 16")
     code, told, err = court(*args, "--yes")
     assert code == 0, err
-    assert "2 of 5 questions are done already" in err
-    assert "target forwards" in err
+    assert "3 of 5 questions are done already" in err
+    assert "target forwards" in told
     assert "labels" in told
     found = read_cases(out)
     assert {case.source for case in found} == {way[0]}

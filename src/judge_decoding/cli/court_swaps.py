@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from judge_decoding.court.labels.rollouts import Rollouts
     from judge_decoding.decoding.decoder import JudgeDecoder
 
-PILOT = 2
-"""Questions that are labelled before the cost is told: it is measured, and they are not done again."""
-
 _Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Where the labels go.")]
 _Target = Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")]
@@ -186,13 +183,15 @@ def run(
         spent[1] += sum(len(case.judged or ()) for case in cases)
 
     begin = time.perf_counter()
-    label(todo[:PILOT], count)
-    rest = todo[PILOT:]
+    label(todo[:1], count)  # the first forwards of a process are slow, and tell little of the others
+    warm, pilot = (time.perf_counter(), spent[0]), todo[1 : 1 + pilots(len(todo))]
+    label(pilot, count)
+    rest = todo[1 + len(pilot) :]
     if rest:
-        scale = len(rest) / PILOT
+        scale = len(rest) / len(pilot)
         cost = (
-            f"{PILOT} questions gave {spent[1]} labels. The other {len(rest)} will take about "
-            f"{scale * spent[0]:,.0f} {unit} and {duration(scale * (time.perf_counter() - begin))}."
+            f"{1 + len(pilot)} questions gave {spent[1]} labels. The other {len(rest)} will take about "
+            f"{scale * (spent[0] - warm[1]):,.0f} {unit} and {duration(scale * (time.perf_counter() - warm[0]))}."
         )
         agree(cost + more(), yes=yes)
         with bar("labelling", len(rest)) as advance:
@@ -209,6 +208,11 @@ def run(
         f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}; "
         f"{spent[0]:,} {unit} in {duration(time.perf_counter() - begin)} now."
     )
+
+
+def pilots(questions: int) -> int:
+    """On how many of so many questions the cost is forecast: one of twenty, but not only a few, and not too many."""
+    return min(max(questions // 20, 2), 8)
 
 
 def duration(seconds: float) -> str:
