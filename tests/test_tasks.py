@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from judge_decoding.evaluation.tasks.jsonl import JSONL
 from judge_decoding.evaluation.tasks.mmlu import MMLU
 from judge_decoding.evaluation.trial import Asking
 from test_checkers import BODY, CHECK, STUB, WHOLE
+from test_rule_spelling import install
+
+PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 
 HUMANEVAL = {
     "task_id": "Test/0", "prompt": STUB, "canonical_solution": BODY, "entry_point": "coprime",
@@ -303,3 +308,62 @@ def test_what_is_not_checked_cannot_be_told() -> None:
         task = parse_task(spelling)
         assert task.scoring == scoring
         assert task.check(Item("1", ("a",), "b"), "b") is None
+
+
+def test_an_installed_package_brings_a_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one on the page."""
+    page = PAGE.read_text(encoding="utf-8").partition("As a class")[2]
+    source, project = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "toml"))
+    assert source
+    assert project
+    install(tmp_path, source[1], project[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "acme_tasks", raising=False)
+    task = parse_task("acme_boolq")
+    assert task.source == Source("google/boolq", None, "validation")
+    (item,) = read(task, {"question": "is ice cold", "passage": "Ice.", "answer": True}, folder=tmp_path)
+    assert item == Item("line 1", ("Ice.\n\nis ice cold? End with yes or no.",), "yes")
+    assert [task.check(item, answer) for answer in ("Well: Yes.\n", "No", "")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nonsense_that_is_not_there", "cannot be imported (ModuleNotFoundError"),
+        ("Bad = 5", "is no subclass of Task with that name"),
+        ("from judge_decoding.evaluation.tasks.gsm8k import GSM8K as Bad", "is no subclass of Task with that name"),
+    ],
+)
+def test_a_package_whose_task_is_broken_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, message: str
+) -> None:
+    points = "[project.entry-points.'judge_decoding.tasks']\nbad='bad_tasks:Bad'\n"
+    install(tmp_path, source, f"[project]\nname='bad-tasks'\nversion='1'\n{points}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "bad_tasks", raising=False)
+    with pytest.raises(JudgeDecodingError, match=re.escape(f"The task bad of the package bad-tasks {message}")):
+        parse_task("bad")
+
+
+def test_the_page_names_all_tasks_and_where_their_data_is() -> None:
+    table = PAGE.read_text(encoding="utf-8").partition("|---")[2].partition("\n\n")[0]
+    for name, task in available_tasks().items():
+        assert f"| `{name}" in table
+        assert task.source is None or task.source.dataset in table
+    for spelling in re.findall(r"`(\w+\([^`]*\))`", table):
+        assert str(parse_task(spelling)) == spelling or spelling == "arithmetic(family=comparison)"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "message"),
+    [
+        ("gsm", "There is no task gsm (did you mean gsm8k?); there are arithmetic, gsm8k, humaneval, mmlu, arc"),
+        ("gsm8k | arc", "'gsm8k | arc' names several tasks; give one at a time"),
+        ("gsm8k(subject=x)", "The task gsm8k has no parameter subject; it has none"),
+        ("mmlu(subject=7)", "mmlu's subject is 7; it must be a word"),
+        ("arithmetic(family=x)", "arithmetic's family is x; it must be collection or comparison"),
+    ],
+)
+def test_tasks_that_are_not_there(spelling: str, message: str) -> None:
+    with pytest.raises(JudgeDecodingError, match=re.escape(message)):
+        parse_task(spelling)
