@@ -249,7 +249,16 @@ def test_choices_are_lettered(tmp_path: Path) -> None:
     assert item.reference == "C"
     (item,) = read(MMLU(), {**ANATOMY, "answer": "D"}, folder=tmp_path)
     assert (item.reference, item.category) == ("D", "anatomy")
-    assert [MMLU().check(item, answer) for answer in ("Answer: D", "Answer: A", "")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "row"), [("mmlu", {**ANATOMY, "answer": 3}), ("arc", {**LETTERED, "answerKey": "D"})]
+)
+def test_choices_are_checked_by_the_named_letter(spelling: str, row: Any, tmp_path: Path) -> None:
+    task = parse_task(spelling)
+    (item,) = read(task, row, folder=tmp_path)
+    answers = {"A or D?\nAnswer: D": True, "D is tempting.\nAnswer: A": False, "A D": True, "D A": False, "": False}
+    assert {answer: task.check(item, answer) for answer in answers} == answers
 
 
 @pytest.mark.parametrize(
