@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.tasks.arc import ARC
 from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
-from judge_decoding.evaluation.tasks.base import Item, Source, Task, read_items
+from judge_decoding.evaluation.tasks.base import Item, Source, Task, read_items, text_of
 from judge_decoding.evaluation.tasks.gsm8k import GSM8K
 from judge_decoding.evaluation.tasks.humaneval import HumanEval
 from judge_decoding.evaluation.tasks.jsonl import JSONL
@@ -20,7 +20,7 @@ from judge_decoding.evaluation.tasks.mt_bench import MTBench
 from judge_decoding.evaluation.tasks.spec_bench import SpecBench
 from judge_decoding.spelling import construct, guess, read
 
-__all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_items"]
+__all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
 
 GROUP = "judge_decoding.tasks"
 """The entry-point group of tasks."""
