@@ -76,6 +76,15 @@ def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecod
     ]
 
 
+def test_an_answer_ends_before_its_stop_string() -> None:
+    # The token that completes a stop string may hold more.
+    asking = Asking(Words())
+    assert asking.bare("one two cat") == "one two"
+    assert asking.bare("one two cats") == "one two"
+    assert asking.bare("one two") == "one two"
+    assert Asking(Words(), chat=True).bare("one cat") == "one cat"
+
+
 def test_counts_are_of_all_turns_and_the_verdict_of_the_last(decoder: JudgeDecoder, asking: Asking) -> None:
     item = Item("two turns", ("one two", "red"))
     method = Method(decoder, None, 4)

@@ -80,6 +80,7 @@ def evaluate(
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import evaluate as core
+    from judge_decoding.evaluation.counting import Counting
     from judge_decoding.evaluation.record import Record
     from judge_decoding.evaluation.rows import TARGET, Results, with_grades
     from judge_decoding.evaluation.trial import Method
@@ -124,7 +125,15 @@ def evaluate(
     if json:
         typer.echo(told.model_dump_json(indent=2, exclude_none=True))
         return
-    tell(told)
+    counted = Counting.of(table[-1])
+    tell(
+        told,
+        f"Counted by Spec-Bench: {counted.mean_accepted_tokens:.2f} mean accepted tokens. By the paper: "
+        f"{counted.accepted_per_round:.2f} accepted draft tokens a round. They differ by 1 but for the "
+        f"{counted.ended_in_draft:.1%} of rounds that ended inside their draft."
+        if length
+        else "",
+    )
     typer.echo(f"\nFigures: {results}\nAnswers: {samples}, for `judge-decoding report`")
 
 

@@ -176,8 +176,8 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, An
         yield take
 
 
-def tell(results: Results) -> None:
-    """Print the table."""
+def tell(results: Results, more: str = "") -> None:
+    """Print the tables, what they mean, and ``more``."""
     from rich.console import Console
 
     from judge_decoding.report.rows import notes, results_tables
@@ -187,4 +187,4 @@ def tell(results: Results) -> None:
     for table in results_tables(results):
         console.print(table)
         console.print()
-    console.print(notes(results), style="dim", highlight=False, markup=False)
+    console.print(" ".join(filter(None, (notes(results), more))), style="dim", highlight=False, markup=False)

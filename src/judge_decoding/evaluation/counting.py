@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from judge_decoding.decoding.rounds import Stats
+
+class Counts(Protocol):
+    """`Stats`, or a row of results."""
+
+    @property
+    def rounds(self) -> int:
+        """Target forwards."""
+
+    @property
+    def tokens(self) -> int:
+        """New tokens, end tokens included."""
+
+    @property
+    def accepted(self) -> int:
+        """Accepted draft tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,8 @@ class Counting:
     ended_in_draft: float
 
     @classmethod
-    def of(cls, stats: Stats) -> Counting:
+    def of(cls, counted: Counts) -> Counting:
         """The figures of these rounds; 0 without any."""
-        without_own = stats.rounds - (stats.tokens - stats.accepted)
-        return cls(stats.tokens_per_forward, stats.accepted_per_round, without_own / max(stats.rounds, 1))
+        rounds = max(counted.rounds, 1)
+        without_own = counted.rounds - (counted.tokens - counted.accepted)
+        return cls(counted.tokens / rounds, counted.accepted / rounds, without_own / rounds)

@@ -51,7 +51,8 @@ class Row(BaseModel):
         mcnemar_p: exact two-sided McNemar p against the target alone.
         non_inferior: the lower end of the difference is above ``-margin``: shown not to be worse by more than that.
             False is not shown, which with few items says little.
-        grade, grade_low, grade_high: mean grade of a task that is graded.
+        graded: of how many items the grades are known.
+        grade, grade_low, grade_high: the mean of their grades.
         rounds, tokens, accepted: target forwards, new tokens, accepted draft tokens.
         accepted_per_round, accepted_per_round_low, accepted_per_round_high: accepted draft tokens per round.
         tokens_per_forward, tokens_per_forward_low, tokens_per_forward_high: tokens per target forward, correction and
@@ -80,6 +81,7 @@ class Row(BaseModel):
     difference_high: float | None = None
     mcnemar_p: Share | None = None
     non_inferior: bool | None = None
+    graded: int = Field(default=0, ge=0)
     grade: float | None = None
     grade_low: float | None = None
     grade_high: float | None = None
@@ -220,7 +222,8 @@ def with_grades(row: Row, grades: Sequence[float]) -> Row:
     """The row with the mean of its items' grades."""
     if not grades:
         return row
-    return row.model_copy(update={"grade": sum(grades) / len(grades), **_ends("grade", mean_interval(grades))})
+    mean = sum(grades) / len(grades)
+    return row.model_copy(update={"graded": len(grades), "grade": mean, **_ends("grade", mean_interval(grades))})
 
 
 def _against(answers: Sequence[Answered], target: Sequence[Answered], margin: float) -> dict[str, Any]:

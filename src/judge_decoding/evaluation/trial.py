@@ -73,8 +73,9 @@ class Asking:
         return messages if self.chat else self.task.plain(messages)
 
     def bare(self, answer: str) -> str:
-        """An answer without the string that ended it."""
-        return answer.removesuffix(next((stop for stop in self.stop if answer.endswith(stop)), ""))
+        """An answer without the string that ended it, and without what the token that completed it has behind it."""
+        ends = [place for stop in self.stop if (place := answer.find(stop)) >= 0]
+        return answer[: min(ends)] if ends else answer
 
 
 @dataclass(frozen=True, slots=True)
