@@ -196,8 +196,6 @@ def test_sampling_repeats_by_the_harness_seed(ask: Any, plain: dict[str, Outcome
     first, second = (ask("judge", {**MODELS, "threshold": 1.0}, **options) for _ in range(2))
     assert first == second
     assert first.answers != plain["openings"].answers
-    other = ask("judge", {**MODELS, "threshold": 1.0}, torch_random_seed=5, **options)
-    assert other.answers != first.answers
 
 
 @pytest.fixture
@@ -234,6 +232,7 @@ def test_tasks_that_generate_nothing_run_as_in_hf_and_say_so(
         ({"rule": "top_k(k=2)", "threshold": 0.5}, r"Give either a rule or the judge's threshold, not both"),
         ({"threshold": 1.5}, r"threshold is 1.5"),
         ({"judge": None, "threshold": 0.5}, r"A threshold needs a judge"),
+        ({"treshold": 0.5}, r"There is no model argument treshold \(did you mean threshold\?\)"),
         ({"num_draft_tokens": 0}, r"num_draft_tokens is 0; it must be 1 or more"),
         ({"pretrained": "/nowhere"}, r"Cannot load the model /nowhere"),
     ],

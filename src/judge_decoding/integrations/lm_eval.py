@@ -11,7 +11,9 @@ lm-eval`` does, and runs the harness's own command line. In Python::
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import custom_generate
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import parse_rule
+from judge_decoding.spelling import guess
 
 try:
     from lm_eval.api.registry import register_model
@@ -60,7 +63,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
 
     Raises:
         JudgeDecodingError: no draft, one with another vocabulary, a head or model that cannot be loaded or do not
-            belong together, an unknown rule, a value out of range, several processes.
+            belong together, an unknown rule or argument, a value out of range, several processes.
     """
 
     def __init__(
@@ -87,6 +90,15 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
             super().__init__(pretrained, **arguments)
         except (OSError, SafetensorError) as error:
             raise cannot_load("model", str(pretrained), error) from error
+        except TypeError as error:  # the harness hands on what it does not know, as far as the model's class
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in arguments:
+                raise
+            names = [*inspect.signature(JudgeLM).parameters, *inspect.signature(HFLM).parameters]
+            raise JudgeDecodingError(
+                f"There is no model argument {unknown[1]}{guess(unknown[1], names)}; the model judge takes draft, "
+                "judge, rule, threshold, num_draft_tokens, translate and what hf takes."
+            ) from error
         if self.world_size > 1:
             raise JudgeDecodingError(
                 "The model judge runs in one process, and there are several; start it without accelerate or torchrun, "
