@@ -60,6 +60,7 @@ from tiny import (
     mistral,
     perturbed,
     random_head,
+    tokens,
     word_tokenizer,
 )
 
@@ -372,6 +373,37 @@ def test_criteria_in_a_batch_end_each_row_by_itself(target: LlamaForCausalLM, we
         options = {"stopping_criteria": [After(int(said[row, 2]), width)], "max_new_tokens": 20}
         expected = target.generate(**inputs, do_sample=False, **options)
         assert torch.equal(target.generate(**inputs, custom_generate=custom_generate(weak), **options), expected)
+
+
+class Tracking(StoppingCriteria):
+    """Made for a batch, and remembers which of its rows have said ``token``; done when all have."""
+
+    def __init__(self, token: int, width: int, rows: int) -> None:
+        self.token, self.width, self.done = token, width, [False] * rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> bool:  # type: ignore[override]
+        for row, done in enumerate(self.done):
+            self.done[row] = done or self.token in input_ids[row, self.width :].tolist()
+        return all(self.done)
+
+
+def test_criteria_that_remember_the_rows_of_a_batch_end_each_row_by_itself(
+    target: LlamaForCausalLM, weak: PreTrainedModel
+) -> None:
+    """What generate says of each row alone, though it would run on until all rows are done."""
+    inputs, width = padded(PROMPTS), max(map(len, PROMPTS))
+    said = target.generate(**inputs, max_new_tokens=8, do_sample=False)[:, width:]
+    for row in range(len(PROMPTS)):
+        token = int(said[row, 3])
+        criteria = [Tracking(token, width, len(PROMPTS))]
+        judged = custom_generate(weak, num_draft_tokens=3)
+        target.generate(**inputs, max_new_tokens=20, stopping_criteria=criteria, custom_generate=judged)
+        for prompt, rounds in zip(PROMPTS, judged.rounds, strict=True):
+            alone = [Tracking(token, len(prompt), 1)]
+            expected = target.generate(
+                torch.tensor([prompt]), max_new_tokens=20, do_sample=False, stopping_criteria=alone
+            )
+            assert tokens(rounds) == expected[0, len(prompt) :].tolist()
 
 
 def test_time_and_length_end_an_answer(target: LlamaForCausalLM, weak: PreTrainedModel) -> None:

@@ -14,6 +14,7 @@ from judge_decoding.cli.evaluate import evaluate
 from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
+from judge_decoding.cli.lm_eval import PASS_ON, lm_eval
 from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
 from judge_decoding.cli.score import score
@@ -37,6 +38,7 @@ app.command()(score)
 app.command()(train)
 app.command()(info)
 app.command()(rules)
+app.command("lm-eval", context_settings=PASS_ON, add_help_option=False)(lm_eval)
 app.add_typer(court_app, name="court")
 
 

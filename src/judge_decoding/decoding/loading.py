@@ -39,7 +39,7 @@ def load_model(name_or_path: str, *, device: str | None = None, **kwargs: Any) -
         if device is not None:
             model.to(torch.device(device))  # type: ignore[arg-type]  # the decorated signature loses its self
     except (OSError, ValueError, SafetensorError, RuntimeError, AssertionError) as error:
-        raise _cannot_load("model", name_or_path, error) from error
+        raise cannot_load("model", name_or_path, error) from error
     model.eval().requires_grad_(False)
     return model
 
@@ -53,11 +53,12 @@ def load_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise _cannot_load("tokenizer", name_or_path, error) from error
+        raise cannot_load("tokenizer", name_or_path, error) from error
     return tokenizer
 
 
-def _cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
+def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
+    """The sentence about a model or tokenizer that cannot be loaded, with the first line of what is wrong."""
     lines = str(error).strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(error).__name__
     return JudgeDecodingError(

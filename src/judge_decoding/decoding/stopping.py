@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy, deepcopy
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from judge_decoding.decoding.text import Detokenizer
 from judge_decoding.errors import JudgeDecodingError
@@ -39,16 +40,37 @@ class StopStrings:
 
 
 class Criteria:
-    """Ends an answer where transformers' stopping criteria say so, asked after each token as ``generate`` does."""
+    """Ends an answer where transformers' stopping criteria say so, asked after each token as ``generate`` does.
 
-    def __init__(self, criteria: StoppingCriteriaList, prompt_ids: Tensor) -> None:
-        self._criteria = criteria
-        self._ids = prompt_ids[None]
+    Criteria of others may keep something for each row of the batch they were made for (those of the
+    lm-evaluation-harness keep which rows have ended). The rows of a batch are asked about one by one here, so each has
+    copies of its own, which are shown a batch of equals.
+
+    Args:
+        criteria: what ends an answer.
+        prompt_ids: the prompt [T], with its padding.
+        rows: how many there are in the batch.
+    """
+
+    def __init__(self, criteria: StoppingCriteriaList, prompt_ids: Tensor, rows: int = 1) -> None:
+        foreign = any(not type(c).__module__.startswith("transformers.") for c in criteria)
+        shared = rows == 1 or not foreign
+        self._criteria = criteria if shared else StoppingCriteriaList(map(_copied, criteria))
+        self._ids = prompt_ids.repeat(1 if shared else rows, 1)
 
     def __call__(self, token_ids: Sequence[int]) -> int | None:
         """How many of these tokens the answer keeps, if it ends among them."""
         for place, token in enumerate(token_ids):
-            self._ids = torch.cat((self._ids, self._ids.new_tensor([[token]])), dim=1)
+            self._ids = torch.cat((self._ids, self._ids.new_full((len(self._ids), 1), token)), dim=1)
             if bool(self._criteria(self._ids, None).all()):
                 return place + 1
         return None
+
+
+def _copied(criterion: StoppingCriteria) -> StoppingCriteria:
+    """One that remembers for itself; what it merely uses, such as a tokenizer, stays shared."""
+    own = copy(criterion)
+    for name, value in vars(own).items():
+        if isinstance(value, list | dict | set | Tensor):
+            setattr(own, name, deepcopy(value))
+    return own

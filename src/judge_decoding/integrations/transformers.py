@@ -252,7 +252,7 @@ class CustomGenerate:
             length=length,
             end_ids=frozenset(ends),
             guards=self._guards,
-            stop=Criteria(others, whole) if others else None,
+            stop=Criteria(others, whole, len(input_ids)) if others else None,
         )  # fmt: skip
 
 
