@@ -100,6 +100,10 @@ class Sample(BaseModel):
         rounds: how it came about.
         reference: a right answer, for people.
         correct: whether the answer is right; None if nobody has checked.
+        task: the spelling of the task it belongs to; "" for none.
+        item: what the question is called in the task.
+        turn: which of the question's turns it is, from 1 on.
+        category: what kind of question it is, where the task has several.
         seconds: how long decoding took, the prompt included.
         rule: the verification rule's spelling.
         threshold: the judge's threshold, where the judge alone decides: another one can then be looked at.
@@ -124,6 +128,10 @@ class Sample(BaseModel):
     rounds: tuple[SampleRound, ...]
     reference: str = ""
     correct: bool | None = None
+    task: str = ""
+    item: str = ""
+    turn: Annotated[int, Field(ge=1)] = 1
+    category: str = ""
     seconds: Annotated[float, Field(ge=0)] | None = None
     rule: str = ""
     threshold: Probability | None = None
