@@ -160,6 +160,7 @@ def test_a_narrow_window_scrolls_the_table_by_keyboard(browser: Browser, tmp_pat
     show(browser, tmp_path, *(known(task=long, category=name, correct=True, target_correct=True) for name in "ab"),
          *AWAY)  # fmt: skip
     assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.js("document.querySelector('.scroll').tabIndex") == 0  # not every browser can do without
     browser.press("Tab")
     assert browser.js("document.activeElement.className") == "scroll"
     browser.press("ArrowRight")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.card import card
 from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
 from judge_decoding.cli.fit import fit
@@ -31,6 +32,7 @@ app.command()(fit)
 app.command()(report)
 app.command()(score)
 app.command()(train)
+app.command()(card)
 app.command()(info)
 app.command()(rules)
 app.add_typer(court_app, name="court")

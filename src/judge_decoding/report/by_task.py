@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from judge_decoding.evaluation.statistics import difference_interval, mcnemar, wilson
-from judge_decoding.report.intervals import UNKNOWN, number, p_value, points, share
+from judge_decoding.intervals import UNKNOWN, number, p_value, points, share
 from judge_decoding.report.samples import Sample
 
 _NAMELESS = "no task"
