@@ -65,8 +65,7 @@ def _one(results: Results, plot: str | None, place: int) -> str:
             f"![Accuracy against speed]({plot})\n" if plot else "",
             "".join(f"* {line}\n" for line in said),
             _tuning(results.tuning),
-            # In one line, so that none of it ends the block.
-            f"{block(one_line(shlex.join(results.command)))}" if results.command else "",
+            block(one_line(shlex.join(results.command))) if results.command else "",
             f"All figures: [{file_name(place)}]({file_name(place)})\n",
         )
         if part
