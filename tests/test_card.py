@@ -129,6 +129,12 @@ def test_what_is_not_known_has_no_column(head: JudgeHead, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("*.svg"))  # there is no accuracy
 
 
+def test_what_loses_nothing_by_design_need_not_show_it(head: JudgeHead, tmp_path: Path) -> None:
+    exact = JUDGE.model_copy(update={"name": "exact", "rule": "exact", "lossless": True, "difference": 0.0})
+    head.save_pretrained(tmp_path, results=changed(rows=(TARGET, exact)))
+    assert "| exact | 16 | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | lossless |" in card_of(tmp_path)
+
+
 def test_the_hub_reads_what_was_measured(head: JudgeHead, tmp_path: Path) -> None:
     arithmetic = changed(task="arithmetic(family=comparison)", data="problems.jsonl")
     head.save_pretrained(tmp_path, results=[FULL, arithmetic])

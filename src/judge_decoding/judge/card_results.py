@@ -88,7 +88,7 @@ def measured_table(rows: Sequence[Row], margin: float) -> str:
         "grade": [number(row.grade, row.grade_low, row.grade_high) for row in rows],
         "difference in points": [points(row.difference, row.difference_low, row.difference_high) for row in rows],
         "McNemar p": [p_value(row.mcnemar_p) for row in rows],
-        f"worse by at most {100 * margin:g} points": [_shown(row.non_inferior) for row in rows],
+        f"worse by at most {100 * margin:g} points": [_shown(row) for row in rows],
         "accepted draft tokens per round": [
             number(row.accepted_per_round if row.num_draft_tokens else None) for row in rows
         ],
@@ -176,8 +176,10 @@ def _unlike(results: Results) -> int:
     return sum(distance > 1 for distance in results.distances)
 
 
-def _shown(value: bool | None) -> str:
-    return UNKNOWN if value is None else "shown" if value else "not shown"
+def _shown(row: Row) -> str:
+    if row.non_inferior is None:
+        return UNKNOWN
+    return "lossless" if row.lossless else "shown" if row.non_inferior else "not shown"
 
 
 def _rate(row: Row) -> str:
