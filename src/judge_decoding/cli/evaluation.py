@@ -105,6 +105,7 @@ def prepare(
     check_not_trained_on(items, asking, decoder, cases)
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
+        "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",
         "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat, "machine": machine(),
         "versions": versions(), "command": command(),
     }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.card import card
 from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
 from judge_decoding.cli.evaluate import evaluate
@@ -36,6 +37,7 @@ app.command()(sweep)
 app.command()(report)
 app.command()(score)
 app.command()(train)
+app.command()(card)
 app.command()(info)
 app.command()(rules)
 app.command("lm-eval", context_settings=PASS_ON, add_help_option=False)(lm_eval)

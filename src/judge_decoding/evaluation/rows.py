@@ -120,6 +120,7 @@ class Results(BaseModel):
         data_hash: SHA-256 of the items.
         items: how many were asked.
         target, draft, judge: names of the models, "" for none.
+        judge_hash: `JudgeHead.weights_hash`, which tells a head whatever it is called; "" if it is not known.
         temperature: of the answers that are compared; baselines that sample tell their own.
         max_new_tokens: token budget of an answer.
         chat: the prompts went through the chat template.
@@ -142,6 +143,7 @@ class Results(BaseModel):
     target: str = ""
     draft: str = ""
     judge: str = ""
+    judge_hash: str = ""
     temperature: float = 0.0
     max_new_tokens: int = 0
     chat: bool = False
@@ -161,7 +163,15 @@ def read_results(path: str | Path) -> Results:
     Raises:
         JudgeDecodingError: it cannot be read, or is no such file.
     """
-    text = read_text(Path(path), "the results")
+    return parse_results(read_text(Path(path), "the results"), path)
+
+
+def parse_results(text: str | bytes, path: str | Path) -> Results:
+    """The results in the text of a file that is called ``path``.
+
+    Raises:
+        JudgeDecodingError: there are none.
+    """
     try:
         return Results.model_validate_json(text)
     except ValidationError as error:

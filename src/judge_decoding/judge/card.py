@@ -1,10 +1,20 @@
-"""The model card of a head: what it is, what it was made from, what it can be trusted with."""
+"""The model card of a head: what it is, what it was made from, what it can be trusted with.
+
+All that comes from a head's configuration or from results is escaped: names can be anybody's.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCardData
+
+from judge_decoding.judge.card_results import eval_results, is_repo_id, limits, results_section
+from judge_decoding.markdown import block, code, json_block, one_line, plain, table
+
+if TYPE_CHECKING:
+    from judge_decoding.evaluation.rows import Results
 
 PICTURES = {
     "reliability.svg": "Share of correct tokens at each score",
@@ -14,23 +24,15 @@ PICTURES = {
 
 _CARD = """\
 ---
-library_name: judge-decoding
-base_model: {base_model}
-tags: [judge-decoding, speculative-decoding, custom_generate]
+{metadata}
 ---
-# Judge head for {base_model}
+# {title}
 
-A linear layer of {numbers} numbers on the {place} of `{architecture}`{too}. For a draft
+A linear layer of {numbers} numbers on the {place} of {architecture}{too}. For a draft
 token it gives the probability that the token is *correct*, so that speculative decoding keeps correct
 tokens which the target would have worded otherwise (Judge Decoding, arXiv 2501.19309).
 
-```python
-from judge_decoding import JudgeDecoder
-
-decoder = JudgeDecoder.from_pretrained({base_model!r}, draft={draft!r}, judge="THIS-REPOSITORY")
-print(decoder.generate("Your prompt", max_new_tokens=256).text)
-```
-
+{usage}
 or, with `judge-decoding` installed, in transformers itself, which asks for `trust_remote_code=True` because it runs the
 one import in `custom_generate/generate.py`:
 
@@ -39,63 +41,100 @@ model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=Tr
 ```
 
 * Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
-* Wrong tokens: `{labels}`
+* Wrong tokens: {labels}
 * Distance of a prompt to the training questions: {familiarity}
 
+## Results
+
+{results}
 ## Data
 
-```json
 {data}
-```
-
 ## Calibration
 
 Out of fold: {out_of_fold}.
 
-```json
-{calibration}
-```
-{warnings}{comparison}{curve}{pictures}
-
+{calibration}{warnings}{comparison}{thresholds}{curve}{pictures}
 ## Limits
 
 Judge decoding gives up the guarantee that the target's distribution is kept. The head knows the kind of text it
 was trained on; measure its cost on yours before you rely on it.
-"""
+{limits}"""
+
+_USAGE = """\
+from judge_decoding import JudgeDecoder
+
+decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge="THIS-REPOSITORY")
+print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
 
 
-def model_card(config: dict[str, Any], pictures: Container[str] = ()) -> str:
-    """The card, as Markdown, of a head with this configuration; ``pictures`` are those of `PICTURES` beside it."""
+def model_card(
+    config: dict[str, Any],
+    pictures: Container[str] = (),
+    results: Sequence[Results] = (),
+    plots: Sequence[str | None] = (),
+) -> str:
+    """The card of a head, as Markdown.
+
+    Args:
+        config: its configuration.
+        pictures: those of `PICTURES` that are beside it.
+        results: what was measured with it.
+        plots: the file of each of these results' plot, None for none.
+    """
     target, draft, known = config["target"], config["draft"], config["familiarity"]
     figures = dict(config["calibration"])
-    lists = {name: figures.pop(name) for name in _LISTS if name in figures}
+    lists = {name: _list(figures.pop(name)) for name in _LISTS if name in figures}
     shown = [f"\n![{text}]({name})\n" for name, text in PICTURES.items() if name in pictures]
     place = f"last hidden state ({config['norm']} the final norm)"
+    name = one_line(target["name_or_path"])
+    title = f"Judge head for {name or 'a model without a name'}"
     return _CARD.format(
-        base_model=target["name_or_path"],
-        architecture=target["architecture"],
-        draft=draft["name_or_path"] if draft else "THE-DRAFT-MODEL",
-        too=f" and on that of its draft, `{draft['architecture']}`" if draft else "",
+        metadata=_metadata(name, title, results),
+        title=plain(title),
+        usage=block(
+            _USAGE.format(
+                target=one_line(target["name_or_path"]),
+                draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL",
+            ),
+            "python",
+        ),
+        architecture=code(target["architecture"]),
+        too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
         numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
         place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
         threshold=config["threshold"],
-        labels=config["labels"],
+        labels=code(config["labels"]),
         familiarity=(
             f"told with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
             if known
             else "not known"
         ),
-        data=json.dumps(config["data"], indent=2),
-        out_of_fold=figures.pop("out_of_fold", "not told"),
-        calibration=json.dumps(figures, indent=2),
-        warnings="".join(f"\n**{sentence}**\n" for sentence in lists.get("warnings", ())),
+        results=results_section(results, plots),
+        data=json_block(config["data"]),
+        out_of_fold=plain(str(figures.pop("out_of_fold", "not told"))),
+        calibration=json_block(figures),
+        warnings="".join(f"\n**{plain(str(sentence))}**\n" for sentence in lists.get("warnings", ())),
         comparison=_table("Compared with", lists.get("comparison", ()), _COMPARED),
+        thresholds=_table("Thresholds, on the calibration questions", lists.get("curve", ()), _THRESHOLDS),
         curve=_table("Learning curve", lists.get("learning_curve", ()), {"questions": "questions", "auc": "AUC"}),
         pictures="".join(shown),
+        limits=limits(results),
     )
 
 
-_LISTS = ("warnings", "comparison", "learning_curve", "reliability", "roc")
+def _metadata(name: str, title: str, results: Sequence[Results]) -> str:
+    """What the Hub reads, as YAML."""
+    return ModelCardData(
+        library_name="judge-decoding",
+        base_model=name if is_repo_id(name) else None,  # the Hub takes nothing but its own names
+        tags=["judge-decoding", "speculative-decoding", "custom_generate"],
+        model_name=title if results else None,
+        eval_results=eval_results(results) or None,
+    ).to_yaml()
+
+
+_LISTS = ("warnings", "comparison", "curve", "learning_curve", "reliability", "roc")
 _COMPARED = {
     "detector": "detector",
     "auc": "AUC, all tokens",
@@ -105,16 +144,22 @@ _COMPARED = {
     "kept_correct": "correct tokens kept",
     "caught_wrong": "wrong tokens caught",
 }
+_THRESHOLDS = {
+    "threshold": "threshold",
+    "accuracy": "accuracy",
+    "accepted_per_round": "accepted draft tokens per round",
+}
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
+
+
+def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> str:
     """A Markdown table, nothing without rows."""
-    if not rows:
-        return ""
-    lines = [" | ".join(columns.values()), " | ".join("---" for _ in columns)]
-    lines += [" | ".join(_cell(row.get(name)) for name in columns) for row in rows]
-    return f"\n### {title}\n\n" + "".join(f"| {line} |\n" for line in lines)
+    lines = [[_cell(row.get(name)) for name in columns] for row in rows if isinstance(row, Mapping)]
+    return f"\n### {title}\n\n{table(list(columns.values()), lines)}" if lines else ""
 
 
 def _cell(value: object) -> str:
-    return f"{value + 0.0:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+    return f"{value + 0.0:.3f}" if isinstance(value, float) else "-" if value is None else plain(str(value))

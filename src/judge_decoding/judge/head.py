@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,10 +19,12 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.models import Norm, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
-from judge_decoding.judge.card import PICTURES, model_card
+from judge_decoding.judge import card_files
+from judge_decoding.judge.card import PICTURES
+from judge_decoding.judge.card_files import CARD, AnyResults
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
 CUSTOM_GENERATE = {
     "custom_generate/generate.py": """\
@@ -119,6 +122,13 @@ class JudgeHead(nn.Module):
         if config.familiarity is not None:
             self.familiarity = Familiarity(config.familiarity, config.target.hidden_size)
         self.requires_grad_(False)
+        self._results: tuple[card_files.Kept, ...] = ()
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights and the bias: it tells heads apart, whatever they are called."""
+        numbers = torch.cat((self.linear.weight.flatten(), self.linear.bias)).detach().float().cpu()
+        return hashlib.sha256(numbers.numpy().astype("<f4").tobytes()).hexdigest()
 
     def know(self, familiarity: Familiarity | None) -> None:
         """Take in what the training questions look like; what the head says of tokens stays the same."""
@@ -158,7 +168,12 @@ class JudgeHead(nn.Module):
         if draft is not None and self.config.draft is not None:
             _check_same("draft", self.config.draft, draft)
 
-    def save_pretrained(self, folder: str | Path, pictures: Mapping[str, str] | None = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        pictures: Mapping[str, str] | None = None,
+        results: AnyResults | Sequence[AnyResults] | None = None,
+    ) -> None:
         """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
 
         Beside them come a few lines of Python with which transformers' own ``generate`` decodes with this folder
@@ -168,18 +183,21 @@ class JudgeHead(nn.Module):
             folder: where to.
             pictures: SVGs for the card by file name, as `judge_decoding.report.head_pictures` draws them. Those of
                 another head that were there before are removed.
+            results: what ``evaluate`` or ``sweep`` measured with this head, as files or `Results`: for the card, and
+                kept in the folder (``results.json``, ``results-2.json``, ...). None for those it was loaded with;
+                those of another head that were there before are removed.
 
         Raises:
-            JudgeDecodingError: the folder cannot be written.
+            JudgeDecodingError: the folder cannot be written, or results are none or tell that they are of another head.
         """
-        folder = Path(folder)
+        folder, measured = Path(folder), self._measured(results)
         if folder.exists() and not folder.is_dir():
             raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; name a folder.")
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
         write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
-        write_text(folder / CARD, model_card(self.config.model_dump(), pictures or ()))
+        card_files.write_card(folder, self.config.model_dump(), pictures or (), measured)
         for name in PICTURES:
             if name in (pictures or {}):
                 write_text(folder / name, (pictures or {})[name])
@@ -187,6 +205,23 @@ class JudgeHead(nn.Module):
                 (folder / name).unlink(missing_ok=True)
         for name, text in CUSTOM_GENERATE.items():
             write_text(folder / name, text)
+
+    def write_card(self, folder: str | Path, results: AnyResults | Sequence[AnyResults] | None = None) -> None:
+        """Write the card of this head anew to a folder that it is in, with these results as in `save_pretrained`.
+
+        Weights, configuration and pictures stay as they are.
+
+        Raises:
+            JudgeDecodingError: as for `save_pretrained`.
+        """
+        folder, measured = Path(folder), self._measured(results)
+        pictures: Container[str] = [name for name in PICTURES if (folder / name).is_file()]
+        card_files.write_card(folder, self.config.model_dump(), pictures, measured)
+
+    def _measured(self, results: AnyResults | Sequence[AnyResults] | None) -> list[card_files.Measured]:
+        if results is None:
+            return card_files.still_valid(self._results, self.weights_hash)
+        return card_files.given_results(results, self.weights_hash)
 
     @classmethod
     def from_pretrained(
@@ -227,17 +262,28 @@ class JudgeHead(nn.Module):
             raise JudgeDecodingError(f"{folder / WEIGHTS} holds variances that are not above 0; train the head again.")
         if target is not None:
             head.check_fits(target, draft)
+        head._results = card_files.kept_results(folder)
         return head
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the head and its card to the Hub repository ``repo_id``; its address."""
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        results: AnyResults | Sequence[AnyResults] | None = None,
+    ) -> str:
+        """Upload the head and its card, with these results as in `save_pretrained`; the repository's address.
+
+        Results and plots in the repository that are not among them are removed there.
+        """
         import tempfile
 
         api = HfApi(token=token)
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            api.upload_folder(repo_id=repo_id, folder_path=folder)
+            self.save_pretrained(folder, results=results)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, delete_patterns=list(card_files.PATTERNS))
         return str(url)
 
 
@@ -285,6 +331,6 @@ def _resolve(name_or_path: str | Path) -> Path:
     if isinstance(name_or_path, Path) or str(name_or_path).count("/") != 1:
         raise JudgeDecodingError(missing)
     try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS, CARD, "results*.json"]))
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise JudgeDecodingError(missing) from error

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from judge_decoding.decoding.rounds import Cause
 from judge_decoding.pages import templates
+from judge_decoding.report.by_task import by_task
 from judge_decoding.report.samples import Sample
 from judge_decoding.report.verdicts import MEANING
 
@@ -41,6 +42,8 @@ def answers_page(
         title=title,
         facts=facts,
         figures=[(caption, Markup(svg)) for caption, svg in figures],
+        tasks=by_task(samples),
+        warns=any(sample.distance is not None for sample in samples),
         legend=[*((cause.value, MEANING[cause]) for cause in Cause), rejected],
         samples=shown,
         counts=[_counts(sample) for sample in shown],

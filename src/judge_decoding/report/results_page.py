@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
 from judge_decoding.evaluation.rows import Results
 from judge_decoding.pages import templates
 from judge_decoding.report.plots import CAPTION, pareto_svg
-from judge_decoding.report.rows import notes, quality, speed
+from judge_decoding.report.rows import notes
 
 
 def results_page(results: Results) -> str:
@@ -25,10 +26,9 @@ def results_page(results: Results) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
         "command": " ".join(results.command),
     }  # fmt: skip
-    tables = {"Quality": quality(results), "Speed": speed(results)}
+    tables = {"Quality": cells(results.rows, QUALITY), "Speed": cells(results.rows, SPEED)}
     if results.tuning:
-        chosen = results.model_copy(update={"rows": results.tuning, "tuning": ()})
-        tables["How the draft lengths were chosen, on other items"] = speed(chosen)
+        tables["How the draft lengths were chosen, on other items"] = cells(results.tuning, SPEED)
     return (
         templates("judge_decoding.report")
         .get_template("results.html")

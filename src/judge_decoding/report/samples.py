@@ -100,6 +100,10 @@ class Sample(BaseModel):
         rounds: how it came about.
         reference: a right answer, for people.
         correct: whether the answer is right; None if nobody has checked.
+        task: the spelling of the task it belongs to; "" for none.
+        item: what the question is called in the task.
+        turn: which of the question's turns it is, from 1 on.
+        category: what kind of question it is, where the task has several.
         seconds: how long decoding took, the prompt included.
         rule: the verification rule's spelling.
         threshold: the judge's threshold, where the judge alone decides: another one can then be looked at.
@@ -115,10 +119,6 @@ class Sample(BaseModel):
         end_ids: tokens that end an answer.
         special_ids: tokens whose text is "" because they are special, such as the end token.
         stats: `Stats.to_dict` of the rounds.
-        task: whose question it is.
-        item: what the question is called there.
-        turn: which turn of the item this answers, from 1 on.
-        category: what kind of question it is.
         grade: of an answer that is graded, 1 to 10.
         target_grade: that of the target's own answer.
     """
@@ -130,6 +130,10 @@ class Sample(BaseModel):
     rounds: tuple[SampleRound, ...]
     reference: str = ""
     correct: bool | None = None
+    task: str = ""
+    item: str = ""
+    turn: Annotated[int, Field(ge=1)] = 1
+    category: str = ""
     seconds: Annotated[float, Field(ge=0)] | None = None
     rule: str = ""
     threshold: Probability | None = None
@@ -147,10 +151,6 @@ class Sample(BaseModel):
     end_ids: tuple[Id, ...] = ()
     special_ids: tuple[Id, ...] = ()
     stats: dict[str, Any] = {}
-    task: str = ""
-    item: str = ""
-    turn: Annotated[int, Field(ge=1)] = 1
-    category: str = ""
     grade: Annotated[float, Field(ge=1, le=10)] | None = None
     target_grade: Annotated[float, Field(ge=1, le=10)] | None = None
 

@@ -1,0 +1,52 @@
+"""``judge-decoding card``: what was measured with a head, in its model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def card(
+    head: Annotated[Path, typer.Argument(help="Folder of a judge head.")],
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Results of `evaluate` or `sweep`; may be given several times. Default: those in the folder."
+        ),
+    ] = None,
+) -> None:
+    """Write a head's model card anew, with what was measured; the head itself stays as it is."""
+    from judge_decoding.errors import JudgeDecodingError
+
+    if not head.is_dir():
+        raise JudgeDecodingError(f"{head} is no folder; name the folder of a judge head.")
+
+    from judge_decoding.evaluation.rows import read_results
+    from judge_decoding.judge.card_files import CARD, kept_results
+    from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.report.head_pictures import can_draw
+
+    loaded = JudgeHead.from_pretrained(head)
+    files = results or [kept.path for kept in kept_results(head)]
+    found = [read_results(path) for path in files]
+    loaded.write_card(head, files)
+    for path, one in zip(files, found, strict=True):
+        if not one.judge_hash and not _same_name(one.judge, head):
+            _note(f"{path} names the judge {one.judge!r} and does not tell its weights; check that it is {head}.")
+    if not can_draw() and any(row.accuracy is not None for one in found for row in one.rows):
+        _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
+    told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
+    typer.echo(f"{head / CARD} is written, with {told}.")
+
+
+def _same_name(judge: str, head: Path) -> bool:
+    """Whether a name or path can mean this folder: folders move, but seldom change their own name."""
+    from judge_decoding.cli.models import embedded
+
+    return Path(embedded(judge, "judge")).name == head.resolve().name
+
+
+def _note(sentence: str) -> None:
+    typer.secho(f"Note: {sentence}", err=True, fg=typer.colors.YELLOW)

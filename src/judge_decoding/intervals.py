@@ -1,0 +1,35 @@
+"""Figures with their intervals as people read them; "-" for what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+UNKNOWN = "-"
+
+
+def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A share in percent: ``93.3% [84.1, 97.4]``."""
+    return UNKNOWN if value is None else f"{value:.1%}" + _ends(low, high, lambda end: f"{100 * end:.1f}")
+
+
+def points(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A difference of shares in points of a hundred, with its sign: ``-1.7 [-8.6, +5.1]``."""
+    return UNKNOWN if value is None else _point(value) + _ends(low, high, _point)
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None, unit: str = "") -> str:
+    """Any other figure: ``2.31 [2.20, 2.43]``."""
+    return UNKNOWN if value is None else f"{value:.2f}{unit}" + _ends(low, high, lambda end: f"{end:.2f}")
+
+
+def p_value(value: float | None) -> str:
+    """A p value to two digits."""
+    return UNKNOWN if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _point(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def _ends(low: float | None, high: float | None, tell: Callable[[float], str]) -> str:
+    return "" if low is None or high is None else f" [{tell(low)}, {tell(high)}]"

@@ -1,0 +1,97 @@
+"""Answers to several tasks side by side: what the judge costs on each, and of how many prompts it warned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from judge_decoding.evaluation.statistics import difference_interval, mcnemar, wilson
+from judge_decoding.intervals import UNKNOWN, number, p_value, points, share
+from judge_decoding.report.samples import Sample
+
+_NAMELESS = "no task"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+        cells: what it says, by the column's title; all lines have the same.
+        part: it is a category, and part of the task in the lines above it.
+    """
+
+    cells: dict[str, str]
+    part: bool = False
+
+
+def by_task(samples: Sequence[Sample]) -> list[Line]:
+    """A line for each task, and one for each category of a task that has several; none where there is one kind alone.
+
+    Answers under different rules are never thrown together. Columns of which nothing is known are left out.
+    """
+    kinds = list(dict.fromkeys((sample.task, sample.category) for sample in samples))
+    if len(kinds) < 2:
+        return []
+    tasks = list(dict.fromkeys(task for task, _ in kinds))
+    lines: list[Line] = []
+    for task in tasks:
+        of_task = [sample for sample in samples if sample.task == task]
+        categories = [category for name, category in kinds if name == task]
+        if len(tasks) > 1:  # else the head of the page has the sum
+            lines += _lines(task or _NAMELESS, of_task, part=False)
+        if len(categories) > 1:
+            for category in categories:
+                own = [sample for sample in of_task if sample.category == category]
+                lines += _lines(category or "no category", own, part=len(tasks) > 1)
+    several_rules = len({sample.rule for sample in samples}) > 1
+    empty = {title for title in lines[0].cells if all(line.cells[title] == UNKNOWN for line in lines)}
+    if not several_rules:
+        empty.add("rule")
+    return [
+        Line({title: cell for title, cell in line.cells.items() if title not in empty}, line.part) for line in lines
+    ]
+
+
+def _lines(name: str, samples: Sequence[Sample], *, part: bool) -> list[Line]:
+    """A line for each rule."""
+    rules = dict.fromkeys(sample.rule for sample in samples)
+    return [Line(_cells(name, rule, [one for one in samples if one.rule == rule]), part) for rule in rules]
+
+
+def _cells(name: str, rule: str, samples: Sequence[Sample]) -> dict[str, str]:
+    rounds = [event for sample in samples for event in sample.rounds]
+    pairs = [
+        (s, s.correct, s.target_correct) for s in samples if s.correct is not None and s.target_correct is not None
+    ]
+    ours, theirs = [right for _, right, _ in pairs], [right for _, _, right in pairs]
+    measured = [sample for sample in samples if sample.distance is not None]
+    lost = [sample for sample, right, alone in pairs if alone and not right]
+    return {
+        "task": name,
+        "rule": rule or UNKNOWN,
+        "answers": str(len(samples)),
+        "right": _right([s.correct for s in samples]),
+        "right, the target alone": _right([s.target_correct for s in samples]),
+        "difference in points": points((sum(ours) - sum(theirs)) / len(pairs), *difference_interval(ours, theirs))
+        if pairs
+        else UNKNOWN,
+        "McNemar p": p_value(mcnemar(ours, theirs)) if pairs else UNKNOWN,
+        "accepted draft tokens per round": _mean(sum(event.accepted for event in rounds), len(rounds)),
+        "tokens per target forward": _mean(sum(len(event.token_ids) for event in rounds), len(rounds)),
+        "prompts warned of": f"{_warned(measured)} of {len(measured)}" if measured else UNKNOWN,
+        "made wrong (warned of)": f"{len(lost)} ({_warned(lost)})" if pairs and measured else UNKNOWN,
+    }
+
+
+def _right(verdicts: Sequence[bool | None]) -> str:
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return share(sum(known) / len(known), *wilson(sum(known), len(known))) if known else UNKNOWN
+
+
+def _mean(total: int, count: int) -> str:
+    return number(total / count) if count else UNKNOWN
+
+
+def _warned(samples: Sequence[Sample]) -> int:
+    return sum(sample.distance is not None and sample.distance > 1 for sample in samples)
