@@ -125,11 +125,11 @@ def test_what_is_not_known_has_no_column(head: JudgeHead, tmp_path: Path) -> Non
 
 def test_what_loses_nothing_by_design_need_not_show_it(head: JudgeHead, tmp_path: Path) -> None:
     exact = JUDGE.model_copy(update={"name": "exact", "rule": "exact", "lossless": True, "difference": 0.0})
-    matched = exact.model_copy(update={"name": "top_k, matched", "rule": "top_k, matched"})
+    matched = exact.model_copy(update={"name": "typical, matched", "rule": "typical, matched"})
     head.save_pretrained(tmp_path, results=changed(rows=(TARGET, exact, matched)))
     assert "| exact | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | lossless | 16 |" in card_of(tmp_path)
     # The target's truncated distribution is another one.
-    assert "| top_k, matched | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | not shown | 16 |" in card_of(tmp_path)
+    assert "| typical, matched | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | not shown | 16 |" in card_of(tmp_path)
 
 
 def test_the_hub_reads_what_was_measured(head: JudgeHead, tmp_path: Path) -> None:
