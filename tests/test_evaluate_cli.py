@@ -228,6 +228,7 @@ def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object]
     page = (out / "sweep.html").read_text()
     assert "<svg" in page
     assert "matched" in page
+    assert (out / "sweep.svg").read_text().startswith("<svg")
     assert len((out / "answers.jsonl").read_text().splitlines()) == 4 * len(names)
     assert read_results(out / "results.json").rows[1].name == "exact"
     code, _, err = run("report", out / "nothing.jsonl", "--sweep", out / "results.json", "-o", tmp_path / "p.html")

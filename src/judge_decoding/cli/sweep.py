@@ -69,10 +69,12 @@ def sweep(
     from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader, grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.report.plots import check_plots
 
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
     for path in (page, answers):
         check_out(path, results, overwrite=overwrite)
+    check_plots()
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
@@ -88,6 +90,7 @@ def sweep(
     from judge_decoding.evaluation.record import Record
     from judge_decoding.evaluation.rows import Results, with_grades
     from judge_decoding.files import write_text
+    from judge_decoding.report.plots import pareto_svg
     from judge_decoding.report.results_page import results_page
     from judge_decoding.rules import parse_rule
 
@@ -115,6 +118,8 @@ def sweep(
     told = Results(**facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows))
     write_text(answers, _answers(wanted, items, record))
     write_text(page, results_page(told))
+    if all(row.accuracy is not None for row in table):
+        write_text(out / "sweep.svg", pareto_svg(table))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
     record.part.unlink()
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
@@ -22,6 +23,18 @@ _SHAPES = "os^DvPXph*"
 _AXES = (("tokens_per_forward", "tokens per target forward"), ("tokens_per_second", "tokens per second"))
 
 
+def check_plots() -> None:
+    """Check, before long work, that its plots can be drawn at the end.
+
+    Raises:
+        JudgeDecodingError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise JudgeDecodingError(
+            "Plots need matplotlib; install it, or judge-decoding with the extra eval (judge-decoding[eval])."
+        )
+
+
 def pareto_svg(rows: Sequence[Row]) -> str:
     """Accuracy against tokens per target forward, and against tokens per second: an SVG element for a page.
 
@@ -35,13 +48,10 @@ def pareto_svg(rows: Sequence[Row]) -> str:
             "The rows have no accuracy, so there is nothing to plot; take a task whose answers are right or wrong."
         )
     shown = [(field, title) for field, title in _AXES if all(getattr(row, field) is not None for row in rows)]
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise JudgeDecodingError(
-            "Plots need matplotlib; install it, or judge-decoding with the extra eval (judge-decoding[eval])."
-        ) from error
+    check_plots()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     rules = list(dict.fromkeys(row.rule for row in rows))
     families = list(dict.fromkeys(rule.removesuffix(MATCHED) for rule in rules))
     # As text and not as shapes: smaller, and it can be searched and read aloud. "$" is a dollar and no formula.
