@@ -89,7 +89,7 @@ def test_every_figure_is_in_the_table(head: JudgeHead, tmp_path: Path) -> None:
         "| target alone | 75.0% [68.6, 80.5] | - | - | - | - | - | 1.00 | 40 | - |",
         "| judge 0.9 | 71.0% [64.4, 76.9] | -4.0 [-9.1, +1.0] | 0.13 | not shown | 16 | 5.13 | 6.05 | 162 "
         "| 4.02x [3.80, 4.25] |",
-        "| judge 0.5 | 55.0% [48.0, 62.0] | -20.0 [-26.0, -14.0] | < 0.001 | yes | 16 | 5.13 | 6.05 | 162 "
+        "| judge 0.5 | 55.0% [48.0, 62.0] | -20.0 [-26.0, -14.0] | < 0.001 | worse | 16 | 5.13 | 6.05 | 162 "
         "| 4.02x [3.80, 4.25] |",
         "* Margin of non-inferiority: 2 points",
         "* Questions: 200 of `openai/gsm8k, main, test`, SHA-256 `0123456789ab`…",

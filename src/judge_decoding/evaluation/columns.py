@@ -16,6 +16,8 @@ def _shown(row: Row) -> str:
         return UNKNOWN
     if row.lossless and not row.rule.endswith(MATCHED):
         return "lossless"
+    if row.difference_high is not None and row.difference_high < 0:
+        return "worse"
     return "yes" if row.non_inferior else "not shown"
 
 

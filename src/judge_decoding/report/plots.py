@@ -19,6 +19,8 @@ CAPTION = (
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision; the shape says the same again.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_SMALL = 7
+"""Size of the labels, in points."""
 _SHAPES = "os^DvPXph*"
 _AXES = (("tokens_per_forward", "tokens per target forward"), ("tokens_per_second", "tokens per second"))
 
@@ -57,7 +59,7 @@ def pareto_svg(rows: Sequence[Row]) -> str:
     # As text and not as shapes: smaller, and it can be searched and read aloud. "$" is a dollar and no formula.
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "sweep", "font.size": 9, "text.parse_math": False}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        figure = Figure(figsize=(9.6, 5), layout="constrained", dpi=72)  # so that a pixel is a point
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (field, title) in zip(panels, shown, strict=True):
             for rule in rules:
@@ -77,11 +79,6 @@ def pareto_svg(rows: Sequence[Row]) -> str:
                     capsize=2,
                     label=_label(rule),
                 )
-                for place, row in enumerate(own):  # above and below by turns, as neighbours are often close
-                    at, where = (getattr(row, field), row.accuracy), (5, -10 if place % 2 else 4)
-                    axes.annotate(
-                        _label(row.setting), at, where, textcoords="offset points", fontsize=7, color="#333333"
-                    )
             axes.set_xlabel(title)
             axes.grid(color="#e4e6eb", linewidth=0.7)
             axes.set_axisbelow(True)
@@ -90,10 +87,37 @@ def pareto_svg(rows: Sequence[Row]) -> str:
         panels[0].set_ylabel("accuracy")
         panels[0].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
+        figure.draw_without_rendering()  # the points have their places only now
+        for axes, (field, _) in zip(panels, shown, strict=True):
+            at = [(getattr(row, field), row.accuracy) for row in rows]
+            labels = [_label(row.setting) for row in rows]
+            offsets = _apart(labels, [axes.transData.transform(point) for point in at])
+            for label, point, offset in zip(labels, at, offsets, strict=True):
+                axes.annotate(label, point, offset, textcoords="offset points", fontsize=_SMALL, color="#333333")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :].replace("<svg", '<svg role="img" aria-label="Accuracy against speed"', 1)
+
+
+def _apart(labels: Sequence[str], spots: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Where each label goes, from its point, in points: the first place that is free, else the one least taken."""
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    offsets = []
+    for label, (x, y) in zip(labels, spots, strict=True):
+        width = 0.6 * _SMALL * len(label)
+        places = [(side, step) for step in (4.0, -10.0, 13.0, -19.0, 22.0, -28.0) for side in (5.0, -5.0 - width)]
+        boxes = {(dx, dy): (x + dx, y + dy, x + dx + width, y + dy + _SMALL) for dx, dy in places}
+        best = min(boxes, key=lambda place: sum(_overlap(boxes[place], other) for other in taken))
+        offsets.append(best)
+        if label:
+            taken.append(boxes[best])
+    return offsets
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """The area that two boxes (left, bottom, right, top) share."""
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
 
 
 def _label(text: str) -> str:

@@ -35,7 +35,7 @@ def notes(results: Results) -> str:
     if compared:
         said.append(
             f"Not inferior: the interval of the difference shows a loss of at most {100 * results.margin:g} points; "
-            "not shown is no proof of a loss."
+            "not shown is no proof of a loss. Worse: all of it is below 0."
         )
     if len(compared) > 2:
         said.append(f"{len(compared)} rows are held against {TARGET}: of 20 p below 0.05, one is chance.")
