@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.reference import pair
+from judge_decoding.reference.problems import draw_many
+from judge_decoding.rules.base import VerificationRule
+
+MAX_NEW_TOKENS = 150
+"""No answer is that long: near the end of a budget our loop drafts less than vLLM."""
+NUM_DRAFT_TOKENS = 8
 
 WIDTH = 32  # of an attention head; vLLM's CPU kernels have no 24
 
@@ -43,3 +53,38 @@ def wide_draft(folder: Path) -> Path:
             weights[name] = wide
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def prompts(count: int, seed: int = 3) -> list[str]:
+    """Test problems as the pair is asked them."""
+    return [pair.prompt_of(problem) for problem in draw_many(seed, "test", count)]
+
+
+PROMPTS = prompts(50)
+
+
+def rounds_after(
+    decoder: JudgeDecoder, prompt: Sequence[int], first: int, rule: VerificationRule, num_draft_tokens: int
+) -> list[Round]:
+    """The rounds of our own loop after the answer's ``first`` token, which in vLLM is always the target's own."""
+    ids = torch.tensor([[*prompt, first]])
+    return list(decoder.rounds(ids, MAX_NEW_TOKENS, rule=rule, num_draft_tokens=num_draft_tokens))
+
+
+def ours(
+    decoder: JudgeDecoder, prompt: Sequence[int], first: int, rule: VerificationRule, num_draft_tokens: int
+) -> list[int]:
+    """The answer of our own loop, its first token given."""
+    events = rounds_after(decoder, prompt, first, rule, num_draft_tokens)
+    return [first, *(token for event in events for token in event.token_ids)]
+
+
+def accepted_by_cause(events: Iterable[Round], threshold: float) -> Counter[Cause]:
+    """Accepted draft tokens as vLLM counts them: each draft to its end, even behind an end token."""
+    counts: Counter[Cause] = Counter()
+    for event in events:
+        for token, own, score in zip(event.draft_ids, event.target_ids, event.scores or (), strict=False):
+            if token != own and score <= threshold:
+                break
+            counts[Cause.AGREED if token == own else Cause.RESCUED] += 1
+    return counts

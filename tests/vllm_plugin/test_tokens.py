@@ -1,0 +1,28 @@
+"""The plugin's tokens are those of our own loop, whatever the threshold; at its strict setting they are the target's."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Answers, answers
+from pair import NUM_DRAFT_TOKENS, PROMPTS, ours
+from vllm import LLM
+
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.rules.judge import Judge
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, None, 0.99, 1.0])
+def test_the_tokens_are_those_of_our_own_loop(
+    judged: LLM, decoder: JudgeDecoder, plain: Answers, threshold: float | None
+) -> None:
+    rule = Judge(decoder.judge, threshold)
+    extra = {} if threshold is None else {"judge_threshold": threshold}
+    made = answers(judged, PROMPTS, **extra)
+    assert made == [(prompt, ours(decoder, prompt, ids[0], rule, NUM_DRAFT_TOKENS)) for prompt, ids in made]
+    differing = sum(a != b for a, b in zip(made, plain, strict=True))
+    assert differing == 0 if threshold == 1 else differing > 25
+
+
+def test_turned_off_for_a_request_it_is_the_target_alone(judged: LLM, plain: Answers) -> None:
+    for value in ("off", False, 0):
+        assert answers(judged, PROMPTS[:10], judge=value) == plain[:10]
