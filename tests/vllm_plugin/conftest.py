@@ -22,13 +22,13 @@ from typing import Any
 
 import pytest
 import torch
+from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, PROMPTS, Answers, wide_draft
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.platforms import current_platform
 
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
-from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, PROMPTS, wide_draft
 
 torch.set_num_threads(1)
 
@@ -63,9 +63,6 @@ def engine(draft: Path | None, judge: dict[str, Any] | None = None, **options: A
         cleanup_dist_env_and_memory()
         # It has been done, and a second time in one process fails.
         type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
-
-
-Answers = list[tuple[list[int], list[int]]]
 
 
 def answers(llm: LLM, texts: list[str], **extra: Any) -> Answers:

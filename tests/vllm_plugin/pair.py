@@ -6,18 +6,20 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.decoder import Generation, JudgeDecoder
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.rules.base import VerificationRule
 
+Answers = list[tuple[list[int], list[int]]]
+"""The token ids of prompts and of what was answered."""
 MAX_NEW_TOKENS = 150
 """No answer is that long: near the end of a budget our loop drafts less than vLLM."""
 NUM_DRAFT_TOKENS = 8
@@ -63,20 +65,22 @@ def prompts(count: int, seed: int = 3) -> list[str]:
 PROMPTS = prompts(50)
 
 
-def rounds_after(
-    decoder: JudgeDecoder, prompt: Sequence[int], first: int, rule: VerificationRule, num_draft_tokens: int
-) -> list[Round]:
-    """The rounds of our own loop after the answer's ``first`` token, which in vLLM is always the target's own."""
-    ids = torch.tensor([[*prompt, first]])
-    return list(decoder.rounds(ids, MAX_NEW_TOKENS, rule=rule, num_draft_tokens=num_draft_tokens))
+def ours(decoder: JudgeDecoder, made: Answers, rule: VerificationRule) -> list[Generation]:
+    """What our own loop says after each prompt and the first token of vLLM's answer.
+
+    That one is the target's own in vLLM, which begins to draft behind it.
+    """
+    ids = [torch.tensor([[*prompt, answer[0]]]) for prompt, answer in made]
+    return decoder.generate_batch(ids, MAX_NEW_TOKENS, batch_size=25, rule=rule, num_draft_tokens=NUM_DRAFT_TOKENS)
 
 
-def ours(
-    decoder: JudgeDecoder, prompt: Sequence[int], first: int, rule: VerificationRule, num_draft_tokens: int
-) -> list[int]:
-    """The answer of our own loop, its first token given."""
-    events = rounds_after(decoder, prompt, first, rule, num_draft_tokens)
-    return [first, *(token for event in events for token in event.token_ids)]
+def are_ours(made: Answers, decoder: JudgeDecoder, rule: VerificationRule) -> None:
+    """Answers of vLLM are, token for token, those of our own loop."""
+    wanted = [
+        (prompt, [answer[0], *one.token_ids])
+        for (prompt, answer), one in zip(made, ours(decoder, made, rule), strict=True)
+    ]
+    assert made == wanted
 
 
 def accepted_by_cause(events: Iterable[Round], threshold: float) -> Counter[Cause]:

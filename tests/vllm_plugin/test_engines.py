@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answers, answers, engine
-from pair import NUM_DRAFT_TOKENS, PROMPTS, ours
+from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
+from vllm import SamplingParams
 
+from conftest import answers, engine
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.reference import pair
@@ -34,7 +35,7 @@ def test_other_rules_do_what_they_do_in_our_own_loop(
     rule = parse_rule(spelling)
     with engine(draft, {"rule": spelling}) as llm:
         made = answers(llm, PROMPTS[:20])
-    assert made == [(prompt, ours(decoder, prompt, ids[0], rule, NUM_DRAFT_TOKENS)) for prompt, ids in made]
+    are_ours(made, decoder, rule)
     assert (made == plain[:20]) == rule.is_lossless
 
 
@@ -47,7 +48,7 @@ def test_a_head_can_read_before_the_final_norm_and_lower_layers(
     rule = Judge(JudgeHead.from_pretrained(tmp_path), 0.5)
     with engine(draft, {"head": str(tmp_path), "threshold": 0.5}) as llm:
         made = answers(llm, PROMPTS[:20])
-    assert made == [(prompt, ours(decoder, prompt, ids[0], rule, NUM_DRAFT_TOKENS)) for prompt, ids in made]
+    are_ours(made, decoder, rule)
     assert made != plain[:20]
 
 
@@ -57,3 +58,10 @@ def test_any_drafter_is_judged(plain: Answers) -> None:
         everything = answers(llm, PROMPTS[:10], judge_threshold=0.0)
         assert everything != plain[:10]
         assert answers(llm, PROMPTS[:10], judge_threshold=1.0) == plain[:10]
+
+
+def test_log_probabilities_are_the_targets_own(draft: Path, plain: Answers) -> None:
+    wanted = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, logprobs=0)
+    with engine(draft, {"head": str(pair.JUDGE)}) as llm:
+        made = llm.generate(PROMPTS[:8], wanted, use_tqdm=False)
+    assert [list(one.outputs[0].token_ids) for one in made] == [answer for _, answer in plain[:8]]

@@ -100,11 +100,14 @@ def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: boo
     )
 
 
-def lift(logits: Tensor, token_ids: Tensor, rescued: Tensor) -> None:
-    """Make each rescued token [N] the most probable one of its position in ``logits`` [N, V], in place."""
-    index = token_ids.long().clamp(min=0)[:, None]
-    own = logits.gather(1, index)
-    logits.scatter_(1, index, torch.where(rescued[:, None], torch.full_like(own, LIFTED), own))
+def lift(logits: Tensor, rows: Tensor, token_ids: Tensor, rescued: Tensor) -> None:
+    """Make each rescued token [N] the most probable one of its row in ``logits`` [K, V], in place.
+
+    ``rows`` [N] says which row of the logits each of ``token_ids`` [N] belongs to, ``rescued`` [N] which to lift.
+    """
+    index = token_ids.long().clamp(min=0)
+    lifted = torch.full_like(logits[rows, index], min(LIFTED, torch.finfo(logits.dtype).max))
+    logits[rows, index] = torch.where(rescued, lifted, logits[rows, index])
 
 
 def kept_rescues(rescued: Tensor, counts: Sequence[int], accepted: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 ``vllm serve TARGET --speculative-config {...} --additional-config '{"judge": {"head": "HEAD"}}'``
 
 vLLM has no hook for who decides about draft tokens. This file is all that reaches into it: where a server's
-configuration names a judge, the functions in `_PATCHES` are wrapped, after their names and parameters were compared
+configuration names a judge, the functions in `_PATCHES*` are wrapped, after their names and parameters were compared
 with those this was written for. vLLM drafts, schedules and verifies as ever. Right before its verification the rule
 looks at the draft tokens, and a token that it rescues gets a logit so high that standard verification keeps it; nothing
 is rescued that a grammar or a list of banned tokens forbids. Without a judge in the configuration nothing is touched
@@ -21,6 +21,8 @@ from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.vllm_judge import (
+    Round,
+    RowsRound,
     RunnerJudge,
     check_server,
     current_round,
@@ -49,7 +51,7 @@ def register() -> None:
 def _after_create_engine_config(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     config = original(*args, **kwargs)
     if (given := _given(config)) is not None:
-        _install()
+        _install(config)
         check_server(config, Bench.of(Settings.read(given)))
     return config
 
@@ -57,8 +59,8 @@ def _after_create_engine_config(original: Callable[..., Any], *args: Any, **kwar
 def _before_init(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """Of a worker or a scheduler, which are made with the configuration."""
     bound = inspect.signature(original).bind(self, *args, **kwargs)
-    if _given(bound.arguments["vllm_config"]) is not None:
-        _install()
+    if _given(config := bound.arguments["vllm_config"]) is not None:
+        _install(config)
     return original(self, *args, **kwargs)
 
 
@@ -82,18 +84,18 @@ def _after_logits_processors(
     original: Callable[..., Any], self: Any, logits: Any, sampling_metadata: Any, metadata: Any
 ) -> Any:
     logits = original(self, logits, sampling_metadata, metadata)
-    if this := current_round():
+    if isinstance(this := current_round(), Round):
         this.see_constraints(logits)
     return logits
 
 
 def _around_rejection_sample(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if this := current_round():
-        given = inspect.signature(original).bind(*args, **kwargs).arguments
-        this.lift(given["target_logits"], given["draft_probs"])
+    if not isinstance(this := current_round(), Round):
+        return original(*args, **kwargs)
+    given = inspect.signature(original).bind(*args, **kwargs).arguments
+    this.lift(given["target_logits"], given["draft_probs"])
     output = original(*args, **kwargs)
-    if this := current_round():
-        this.count(output)
+    this.count(output)
     return output
 
 
@@ -110,6 +112,50 @@ def _around_propose(original: Callable[..., Any], self: Any, *args: Any, **kwarg
         return original(*bound.args, **bound.kwargs)
     finally:
         self.use_aux_hidden_state_outputs = True
+
+
+def _after_loading_v2(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    found = original(self, *args, **kwargs)
+    if (given := _given(self.vllm_config)) is not None and self.rejection_sampler is not None:
+        self.judge_decoding = RunnerJudge(self, Settings.read(given))
+    return found
+
+
+def _after_add_requests_v2(original: Callable[..., Any], self: Any, scheduler_output: Any) -> Any:
+    found = original(self, scheduler_output)
+    if judge := getattr(self, "judge_decoding", None):
+        judge.remember(scheduler_output.scheduled_new_reqs, self.req_states.req_id_to_index)
+    return found
+
+
+def _around_sample_v2(
+    original: Callable[..., Any], self: Any, hidden_states: Any, input_batch: Any, grammar_output: Any
+) -> Any:
+    judge: RunnerJudge | None = getattr(self, "judge_decoding", None)
+    this = judge.rows_round(hidden_states, input_batch) if judge and input_batch.num_draft_tokens else None
+    if judge is None or this is None:
+        return original(self, hidden_states, input_batch, grammar_output)
+    judge.latest = this
+    with during(this):
+        return original(self, hidden_states, input_batch, grammar_output)
+
+
+def _around_sample_tokens_v2(original: Callable[..., Any], self: Any, grammar_output: Any) -> Any:
+    if not (judge := getattr(self, "judge_decoding", None)):
+        return original(self, grammar_output)
+    judge.latest = None
+    output = original(self, grammar_output)
+    return output if judge.latest is None else judge.latest.tell(output)
+
+
+def _around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not isinstance(this := current_round(), RowsRound):
+        return original(*args, **kwargs)
+    given = inspect.signature(original).bind(*args, **kwargs).arguments
+    rescued = this.lift(given["target_logits"], given["draft_sampled"], len(given["cu_num_logits"]) - 1)
+    sampled, num_sampled = original(*args, **kwargs)
+    this.count(rescued, num_sampled)
+    return sampled, num_sampled
 
 
 def _before_validation(original: Callable[..., Any], self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
@@ -147,7 +193,7 @@ class _Patch:
 
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _SAMPLER = "vllm.v1.sample.rejection_sampler"
-_PATCHES = (
+_PATCHES_V1 = (
     _Patch(f"{_RUNNER}._setup_eagle3_aux_hidden_state_outputs", ("self",), _after_loading),
     _Patch(f"{_RUNNER}.sample_tokens", ("self", "grammar_output"), _around_sample_tokens),
     _Patch(
@@ -167,6 +213,23 @@ _PATCHES = (
          "bonus_token_ids", "sampling_metadata", "synthetic_mode", "synthetic_conditional_rates", "use_fp64_gumbel"),
         _around_rejection_sample,
     ),
+)  # fmt: skip
+_RUNNER_V2 = "vllm.v1.worker.gpu.model_runner:GPUModelRunner"
+_PATCHES_V2 = (
+    _Patch(f"{_RUNNER_V2}.load_model", ("self", "load_dummy_weights", "args", "model", "kwargs"), _after_loading_v2),
+    _Patch(f"{_RUNNER_V2}.add_requests", ("self", "scheduler_output"), _after_add_requests_v2),
+    _Patch(f"{_RUNNER_V2}.sample", ("self", "hidden_states", "input_batch", "grammar_output"), _around_sample_v2),
+    _Patch(f"{_RUNNER_V2}.sample_tokens", ("self", "grammar_output"), _around_sample_tokens_v2),
+    _Patch(
+        "vllm.v1.worker.gpu.spec_decode.rejection_sampler:rejection_sample",
+        ("target_logits", "draft_logits", "draft_sampled", "cu_num_logits", "pos", "idx_mapping",
+         "expanded_idx_mapping", "expanded_local_pos", "temperature", "seed", "num_speculative_steps",
+         "synthetic_conditional_rates", "use_fp64", "use_block_verification", "contexts", "watermarking",
+         "watermarking_skip_mask", "watermark_key"),
+        _around_rejection_sample_v2,
+    ),
+)  # fmt: skip
+_PATCHES = (
     _Patch(
         "vllm.v1.engine.input_processor:InputProcessor._validate_params",
         ("self", "params", "supported_tasks"),
@@ -177,7 +240,7 @@ _PATCHES = (
         ("self", "scheduler_output", "model_runner_output"),
         _around_update,
     ),
-)  # fmt: skip
+)
 _GATES: dict[str, Callable[..., Any]] = {
     "vllm.engine.arg_utils:EngineArgs.create_engine_config": _after_create_engine_config,
     "vllm.v1.worker.worker_base:WorkerBase.__init__": _before_init,
@@ -185,8 +248,8 @@ _GATES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _install() -> None:
-    """Wrap what `_PATCHES` names, once in a process.
+def _install(config: Any) -> None:
+    """Wrap what `_PATCHES` and, for the model runner that ``config`` has, its own name, once in a process.
 
     Raises:
         JudgeDecodingError: this vLLM is not one that this was written for.
@@ -195,14 +258,15 @@ def _install() -> None:
 
     if ".".join(vllm.__version__.split(".")[:2]) not in VERSIONS:
         raise _unknown_vllm(f"this is {vllm.__version__}")
-    for patch in _PATCHES:
+    patches = (*_PATCHES, *(_PATCHES_V2 if config.use_v2_model_runner else _PATCHES_V1))
+    for patch in patches:
         try:
             _, _, found = _find(patch.place)
         except (ImportError, AttributeError) as error:
             raise _unknown_vllm(f"it has no {patch.place}") from error
         if (names := tuple(inspect.signature(found).parameters)) != patch.parameters:
             raise _unknown_vllm(f"{patch.place} takes {', '.join(names)}")
-    for patch in _PATCHES:
+    for patch in patches:
         _wrap(patch.place, patch.wrap)
     from vllm.v1.metrics.stats import SchedulerStats
 

@@ -6,11 +6,12 @@ Nothing here imports vLLM when it is loaded; `judge_decoding.integrations.vllm` 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,12 +55,28 @@ def check_server(config: Any, bench: Bench) -> None:
             f"The rule {rule} compares the draft's probabilities with the target's, which vLLM keeps only where "
             'drafts are sampled; add "draft_sample_method": "probabilistic" to --speculative-config.'
         )
+    if config.use_v2_model_runner:
+        _check_v2(speculative, parallel, rule)
     if bench.head is not None:
         model = config.model_config
         text = model.hf_text_config
         bench.head.config.target.check_shape(
             str(model.model), text.hidden_size, text.num_hidden_layers, *(model.architectures or ())
         )
+
+
+def _check_v2(speculative: Any, parallel: Any, rule: VerificationRule) -> None:
+    for wrong, what in (
+        (rule.place not in (None, ("after", -1)), "heads on states before the final norm or of a lower layer"),
+        (rule.needs_draft_probs, "rules that compare the draft's probabilities"),
+        (speculative.enable_adaptive_verification, "adaptive verification"),
+        (parallel.enable_batch_sharded_sampling, "batch-sharded sampling"),
+    ):
+        if wrong:
+            raise JudgeDecodingError(
+                f"In vLLM's model runner V2 the judge does not go with {what}; set VLLM_USE_V2_MODEL_RUNNER=0 in the "
+                "environment, or leave that out."
+            )
 
 
 def wants_logprobs(params: Any) -> bool:
@@ -103,6 +120,8 @@ class RunnerJudge:
     def __init__(self, runner: Any, settings: Settings) -> None:
         self.runner, self.bench = runner, Bench.of(settings)
         self.aux: AuxStates | None = None
+        self.latest: RowsRound | None = None
+        self._params: dict[str, Any] = {}
         if self.bench.head is not None:
             self.bench.head.to(runner.device)
             check_weights(self.bench, runner.get_model())
@@ -127,6 +146,26 @@ class RunnerJudge:
         runner.use_aux_hidden_state_outputs = True
         return AuxStates(layers, drafter, own)
 
+    def remember(self, requests: Iterable[Any], running: Container[str]) -> None:
+        """Keep what ``requests`` that begin (of model runner V2) ask for, until they run no more."""
+        self._params = {name: params for name, params in self._params.items() if name in running}
+        self._params |= {one.req_id: one.sampling_params for one in requests if one.sampling_params is not None}
+
+    def rows_round(self, hidden_states: Tensor, batch: Any) -> RowsRound | None:
+        """The round that model runner V2 is about to verify; None in its warm-up, whose requests nobody sent."""
+        names = list(batch.req_ids)
+        if not all(name in self._params for name in names):
+            return None
+        hidden = None if self.bench.head is None else hidden_states[batch.logits_indices]
+        ends = batch.cu_num_logits_np.tolist()
+        counts = [max(end - start - 1, 0) for start, end in pairwise(ends[: len(names) + 1])]
+        return RowsRound(names, *self._choices([self._params[name] for name in names]), counts, hidden)
+
+    def _choices(self, params: Sequence[Any]) -> tuple[list[VerificationRule | None], list[bool]]:
+        """Each request's rule, and whether it is at temperature 0."""
+        rules = [self.bench.rule_for(one.extra_args, logprobs=wants_logprobs(one)) for one in params]
+        return rules, [one.temperature == 0 for one in params]
+
     def round(self, state: Any) -> Round:
         """The round that is about to be verified, from the runner's ``ExecuteModelState``."""
         runner, metadata = self.runner, state.spec_decode_metadata
@@ -140,12 +179,8 @@ class RunnerJudge:
                 hidden = state.sample_hidden_states[rows]
             else:
                 hidden = state.aux_hidden_states[self.aux.of_judge][metadata.logits_indices[rows]]
-        return Round(
-            names,
-            [self.bench.rule_for(one.extra_args, logprobs=wants_logprobs(one)) for one in params],
-            [one.temperature == 0 for one in params],
-            metadata.draft_token_ids, list(metadata.num_draft_tokens), hidden,
-        )  # fmt: skip
+        counts = list(metadata.num_draft_tokens)
+        return Round(names, *self._choices(params), metadata.draft_token_ids, counts, hidden)
 
 
 @dataclass(slots=True, eq=False)
@@ -185,7 +220,7 @@ class Round:
             raise RuntimeError("vLLM verified a draft without its logits processors")
         drafts = FlatDrafts(self.draft_ids, self.counts, logits, self.allowed, self.hidden, probs)
         self.rescued = rescues(drafts, self.rules, self.greedy)
-        lift(logits, self.draft_ids, self.rescued)
+        lift(logits, torch.arange(len(logits), device=logits.device), self.draft_ids, self.rescued)
 
     def count(self, output: Tensor) -> None:
         """Count the rescued tokens that stay: ``output`` [R, M + 1] has -1 behind each request's last token."""
@@ -194,14 +229,76 @@ class Round:
 
     def tell(self, output: Any) -> Any:
         """Give the counts to the runner's output, which may be one that is still to be waited for."""
-        from vllm.v1.outputs import AsyncModelRunnerOutput
+        return output if self.kept is None else _tell(output, self.names, self.kept)
 
-        if self.kept is None:
-            return output
-        if isinstance(output, AsyncModelRunnerOutput):
-            return _later(output, self.names, self.kept)
-        output.judge_rescued = dict(zip(self.names, self.kept.tolist(), strict=True))
-        return output
+
+@dataclass(slots=True, eq=False)
+class RowsRound:
+    """The same for model runner V2, whose verification sees rows: a request's draft tokens and what follows them.
+
+    It may come in several parts, a few requests at a time.
+
+    Attributes:
+        names: the requests [R].
+        rules: each one's rule; None for standard verification.
+        greedy: which are at temperature 0.
+        counts: how many draft tokens each has, one less than its rows.
+        hidden: the hidden states at all rows [N + R, H]; None if no rule reads them.
+        kept: how many rescued tokens stay in each request, part by part.
+    """
+
+    names: list[str]
+    rules: list[VerificationRule | None]
+    greedy: list[bool]
+    counts: list[int]
+    hidden: Tensor | None
+    kept: list[Tensor] = field(default_factory=list)
+    _requests: int = 0
+    _rows: int = 0
+
+    def lift(self, logits: Tensor, read: Tensor, requests: int) -> Tensor:
+        """Lift what the rules of the next ``requests`` rescue in ``logits`` [K, V], in place; which these are [N].
+
+        ``read`` [K] are the tokens that the forward read at these rows: the first of a request's is its last one
+        before the draft, then come its draft tokens.
+        """
+        part = slice(self._requests, self._requests + requests)
+        counts = self.counts[part]
+        predicting: list[int] = []
+        start = 0
+        for count in counts:
+            predicting += range(start, start + count)
+            start += count + 1
+        rows = torch.tensor(predicting, dtype=torch.long, device=logits.device)
+        # The forward reads a draft token one row after the one that predicts it.
+        token_ids = read[rows + 1].long()
+        hidden = None if self.hidden is None else self.hidden[rows + (self._rows + 1)]
+        allowed = logits[rows, token_ids.clamp(min=0)] > torch.finfo(logits.dtype).min
+        rescued = rescues(
+            FlatDrafts(token_ids, counts, logits[rows], allowed, hidden), self.rules[part], self.greedy[part]
+        )
+        lift(logits, rows, token_ids, rescued)
+        return rescued
+
+    def count(self, rescued: Tensor, sampled: Tensor) -> None:
+        """Go on to the next part; ``sampled`` [requests] tokens were given to each request of this one."""
+        counts = self.counts[self._requests : self._requests + len(sampled)]
+        self.kept.append(kept_rescues(rescued, counts, sampled - 1))
+        self._requests += len(counts)
+        self._rows += sum(counts) + len(counts)
+
+    def tell(self, output: Any) -> Any:
+        """Give the counts to the runner's output, which may be one that is still to be waited for."""
+        return _tell(output, self.names[: self._requests], torch.cat(self.kept)) if self.kept else output
+
+
+def _tell(output: Any, names: list[str], kept: Tensor) -> Any:
+    from vllm.v1.outputs import AsyncModelRunnerOutput
+
+    if isinstance(output, AsyncModelRunnerOutput):
+        return _later(output, names, kept)
+    output.judge_rescued = dict(zip(names, kept.tolist(), strict=True))
+    return output
 
 
 def _later(output: Any, names: list[str], kept: Tensor) -> Any:
@@ -224,16 +321,17 @@ def _later(output: Any, names: list[str], kept: Tensor) -> Any:
     return Counted()
 
 
-_ROUND: ContextVar[Round | None] = ContextVar("judge_decoding_round", default=None)
+AnyRound = TypeVar("AnyRound", Round, RowsRound)
+_ROUND: ContextVar[Round | RowsRound | None] = ContextVar("judge_decoding_round", default=None)
 
 
-def current_round() -> Round | None:
+def current_round() -> Round | RowsRound | None:
     """The round under way; None where nothing is judged, as in vLLM's warm-up."""
     return _ROUND.get()
 
 
 @contextmanager
-def during(this: Round) -> Iterator[Round]:
+def during(this: AnyRound) -> Iterator[AnyRound]:
     """While ``this`` round is verified."""
     token = _ROUND.set(this)
     try:
