@@ -30,7 +30,9 @@ VOCABULARY = 7
 
 
 def params(**given: Any) -> SimpleNamespace:
-    return SimpleNamespace(**{"extra_args": None, "logprobs": None, "logprob_token_ids": None, "temperature": 0} | given)
+    return SimpleNamespace(
+        **{"extra_args": None, "logprobs": None, "logprob_token_ids": None, "temperature": 0} | given
+    )
 
 
 def model(target: nn.Module, *, first: int = 0, end: int | None = None) -> SimpleNamespace:
@@ -55,7 +57,9 @@ def after(target: nn.Module, tmp_path: Path) -> Path:
     return tmp_path / "after"
 
 
-def test_the_weights_tell_the_target_from_another(target: nn.Module, draft: nn.Module, folders: dict[str, Path]) -> None:
+def test_the_weights_tell_the_target_from_another(
+    target: nn.Module, draft: nn.Module, folders: dict[str, Path]
+) -> None:
     bench = Bench.of(Settings.read({"head": str(folders["judge"])}))
     size = len(target.get_output_embeddings().weight)  # type: ignore[operator]
     check_weights(bench, model(target))
@@ -82,7 +86,10 @@ def test_a_draft_token_is_judged_by_the_state_at_itself(target: nn.Module, after
         target_logits_indices=torch.tensor([0, 1, 3]), draft_token_ids=torch.tensor([4, 5, 6]),
         num_draft_tokens=[2, 1], logits_indices=torch.arange(5),
     )  # fmt: skip
-    made.runner.requests = {"a": SimpleNamespace(sampling_params=params()), "b": SimpleNamespace(sampling_params=params())}
+    made.runner.requests = {
+        "a": SimpleNamespace(sampling_params=params()),
+        "b": SimpleNamespace(sampling_params=params()),
+    }
     made.runner.input_batch = SimpleNamespace(req_ids=["a", "b"])
     this = made.round(
         SimpleNamespace(spec_decode_metadata=metadata, sample_hidden_states=states, aux_hidden_states=None)

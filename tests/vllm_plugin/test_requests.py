@@ -40,7 +40,8 @@ def ids(llm: LLM, given: SamplingParams | list[SamplingParams], texts: list[str]
 def test_a_batch_of_eight_has_eight_settings(judged: LLM, decoder: JudgeDecoder, plain: Answers) -> None:
     settings: list[dict[str, Any] | None] = [
         None, {"judge": "off"}, {"judge_threshold": 0.0}, {"judge_threshold": 1},
-        {"judge": "on", "judge_threshold": 0.5}, {"judge": False, "judge_threshold": 0.1}, {"another": "thing"}, {"judge_threshold": 0.3},
+        {"judge": "on", "judge_threshold": 0.5}, {"judge": False, "judge_threshold": 0.1},
+        {"another": "thing"}, {"judge_threshold": 0.3},
     ]  # fmt: skip
     thresholds = [None, 1, 0, 1, 0.5, 1, None, 0.3]
     made = ids(judged, [params(one) for one in settings])
@@ -76,20 +77,18 @@ def test_a_grammar_is_kept_where_every_draft_token_is(judged: LLM) -> None:
     assert texts != own
 
 
-def test_json_is_valid_where_every_draft_token_is_kept(judged: LLM) -> None:
-    schema = {"type": "integer"}  # the tokenizer has no braces and no quotes
-    made = judged.generate(
-        EIGHT, params({"judge_threshold": 0.0}, structured_outputs=StructuredOutputsParams(json=schema)), use_tqdm=False
-    )
-    for one in made:
-        assert re.fullmatch(r"\s*-?[0-9]+\s*", one.outputs[0].text), one.outputs[0].text
+def test_a_choice_is_kept_where_every_draft_token_is(judged: LLM) -> None:
+    choices = [f" Now we go through this {end}." for end in ("bit by bit", "slowly", "with care")]
+    grammar = StructuredOutputsParams(choice=choices)
+    made = judged.generate(EIGHT, params({"judge_threshold": 0.0}, structured_outputs=grammar), use_tqdm=False)
+    assert {one.outputs[0].text for one in made} <= set(choices)
 
 
 def test_what_is_banned_is_never_rescued(judged: LLM, decoder: JudgeDecoder) -> None:
     vocabulary = decoder.tokenizer.get_vocab()
     free = ids(judged, params({"judge_threshold": 0.0}))
     banned = {" plus", " minus", " times", " it"}
-    assert all(banned & set(decoder.tokenizer.convert_ids_to_tokens(answer)) for _, answer in free)
+    assert any(banned & set(decoder.tokenizer.convert_ids_to_tokens(answer)) for _, answer in free)
     words = ids(judged, params({"judge_threshold": 0.0}, bad_words=[word.strip() for word in banned]))
     rest = [number for word, number in vocabulary.items() if word not in banned]
     allowed = ids(judged, params({"judge_threshold": 0.0}, allowed_token_ids=rest))
