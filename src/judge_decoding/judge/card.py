@@ -37,7 +37,7 @@ one import in `custom_generate/generate.py`:
 ```python
 model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=True, draft="THE-DRAFT-MODEL")
 ```
-
+{serve}
 * Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
 * Wrong tokens: `{labels}`
 * Distance of a prompt to the training questions: {familiarity}
@@ -63,6 +63,16 @@ Judge decoding gives up the guarantee that the target's distribution is kept. Th
 was trained on; measure its cost on yours before you rely on it.
 """
 
+_SERVE = """
+or in [vLLM](https://github.com/vllm-project/vllm), with `judge-decoding` installed beside it:
+
+```
+vllm serve {base_model} \\
+  --speculative-config '{{"method": "draft_model", "model": "THE-DRAFT-MODEL", "num_speculative_tokens": {length}}}' \\
+  --additional-config '{{"judge": {{"head": "THIS-REPOSITORY"}}}}'
+```
+"""
+
 
 def model_card(config: dict[str, Any], pictures: Container[str] = ()) -> str:
     """The card, as Markdown, of a head with this configuration; ``pictures`` are those of `PICTURES` beside it."""
@@ -75,6 +85,10 @@ def model_card(config: dict[str, Any], pictures: Container[str] = ()) -> str:
         base_model=target["name_or_path"],
         architecture=target["architecture"],
         draft=draft["name_or_path"] if draft else "THE-DRAFT-MODEL",
+        # vLLM does not hand over the draft's states.
+        serve=""
+        if draft
+        else _SERVE.format(base_model=target["name_or_path"], length=config["num_draft_tokens"] or 16),
         too=f" and on that of its draft, `{draft['architecture']}`" if draft else "",
         numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
         place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
