@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
 from vllm import LLM, SamplingParams
+from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 from conftest import engine
@@ -56,12 +57,12 @@ def test_a_batch_of_eight_has_eight_settings(judged: LLM, decoder: JudgeDecoder,
      ({"judge_threshold": "high"}, "a number between"), ({"judge": "off", "judge_threshold": -1}, "between 0")],
 )  # fmt: skip
 def test_a_request_that_means_nothing_is_refused(judged: LLM, extra: dict[str, Any], phrase: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(phrase)):
+    with pytest.raises(VLLMValidationError, match=re.escape(phrase)):
         ids(judged, params(extra))
 
 
 def test_log_probabilities_are_refused_unless_the_judge_is_off(judged: LLM, plain: Answers) -> None:
-    with pytest.raises(ValueError, match="leave logprobs out"):
+    with pytest.raises(VLLMValidationError, match="leave logprobs out"):
         ids(judged, params(logprobs=1))
     assert ids(judged, params({"judge": "off"}, logprobs=1)) == plain[:8]
     assert ids(judged, params({"judge_threshold": 1}, logprobs=1)) == plain[:8]

@@ -172,12 +172,19 @@ def test_the_log_tells_it_too(server: Server) -> None:
         assert int(accepted) == int(agreed) + int(rescued)
 
 
-def test_a_request_that_means_nothing_gets_status_400(server: Server) -> None:
+@pytest.mark.parametrize(("stream", "error"), [(False, openai.BadRequestError), (True, openai.APIError)])
+def test_a_request_that_means_nothing_is_told_so(server: Server, stream: bool, error: type[Exception]) -> None:
     async def wrong() -> None:
         async with server.client() as client:
-            await ask(client, "Q: How many?\nA:", judge_threshold=7)
+            made = await client.chat.completions.create(
+                model="target", messages=[{"role": "user", "content": "Q: How many?"}], max_tokens=5, stream=stream,
+                extra_body={"vllm_xargs": {"judge_threshold": 7}},
+            )  # fmt: skip
+            if stream:
+                async for _ in made:
+                    pass
 
-    with pytest.raises(openai.BadRequestError, match="must be between 0"):
+    with pytest.raises(error, match="must be between 0"):
         asyncio.run(wrong())
 
 

@@ -165,7 +165,9 @@ def _before_validation(original: Callable[..., Any], self: Any, params: Any, *ar
         self.judge_decoding = bench
         told = bench.refusal(params.extra_args, logprobs=wants_logprobs(params), greedy=params.temperature == 0)
         if told is not None:
-            raise JudgeDecodingError(told)
+            from vllm.exceptions import VLLMValidationError
+
+            raise VLLMValidationError(told, parameter="extra_args")
     return original(self, params, *args, **kwargs)
 
 
