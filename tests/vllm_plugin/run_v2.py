@@ -1,7 +1,7 @@
 """Answers of vLLM's model runner V2 on a CPU, as JSON: ``python run_v2.py DRAFT``.
 
-V2 is written in Triton, which has no CPU back end here, but an interpreter. vLLM takes Triton for absent unless there is
-such a back end, so it is told that there is one.
+V2 is written in Triton, which has no CPU back end here, but an interpreter. vLLM takes Triton for absent unless there
+is such a back end, so it is told that there is one.
 """
 
 from __future__ import annotations
