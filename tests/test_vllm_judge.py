@@ -196,7 +196,7 @@ def config(head: JudgeHead, **given: Any) -> SimpleNamespace:
             if name in part:
                 part[name] = value
     made = {name: SimpleNamespace(**part) for name, part in parts.items()}
-    return SimpleNamespace(**made, use_v2_model_runner=given.get("v2", False))
+    return SimpleNamespace(**made, use_v2_model_runner=given.get("v2", False), lora_config=given.get("lora"))
 
 
 def test_a_server_that_can_judge(head: JudgeHead, after: Path) -> None:
@@ -209,6 +209,7 @@ def test_a_server_that_can_judge(head: JudgeHead, after: Path) -> None:
     [
         ({"method": "extract_hidden_states"}, "drafts none"),
         ({"is_diffusion": True}, "diffusion"),
+        ({"lora": "some"}, "LoRA adapters"),
         ({"rejection_sample_method": "block"}, "is block"),
         ({"distributed_executor_backend": "external_launcher", "pipeline_parallel_size": 2}, "tensor parallelism"),
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel"),

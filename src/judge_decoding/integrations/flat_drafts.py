@@ -71,7 +71,8 @@ def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy
             # Above temperature 0 no coin has come up in the evidence, so what is kept there is the rule's own doing.
             if is_greedy:
                 kept &= ~evidence.agreed
-            found[places[inside].to(device)] = kept[inside.to(device)]
+            # By index and not by mask, which would wait for the device.
+            found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
     return found & drafts.allowed & (drafts.token_ids >= 0)
 
 

@@ -52,7 +52,7 @@ def _after_create_engine_config(original: Callable[..., Any], *args: Any, **kwar
     config = original(*args, **kwargs)
     if (given := _given(config)) is not None:
         _install(config)
-        check_server(config, Bench.of(Settings.read(given)))
+        check_server(config, _bench(Settings.read(given)))
     return config
 
 
@@ -160,10 +160,10 @@ def _around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwar
 
 def _before_validation(original: Callable[..., Any], self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
     """Of a request, in the server's front end: a refusal becomes an answer with status 400."""
-    if (given := _given(self.vllm_config)) is not None and hasattr(params, "extra_args"):
-        bench = vars(self).get("judge_decoding") or Bench.of(Settings.read(given))
-        self.judge_decoding = bench
-        told = bench.refusal(params.extra_args, logprobs=wants_logprobs(params), greedy=params.temperature == 0)
+    if (given := _given(self.vllm_config)) is not None and hasattr(params, "temperature"):
+        told = _bench(Settings.read(given)).refusal(
+            params.extra_args, logprobs=wants_logprobs(params), greedy=params.temperature == 0
+        )
         if told is not None:
             from vllm.exceptions import VLLMValidationError
 
@@ -303,6 +303,9 @@ def _wrap(place: str, wrapper: Callable[..., Any]) -> None:
 
     wrapped.judge_decoding = True  # type: ignore[attr-defined]
     setattr(holder, name, wrapped)
+
+
+_bench = functools.cache(Bench.of)  # the front end asks it about each request
 
 
 @functools.cache

@@ -55,6 +55,10 @@ def check_server(config: Any, bench: Bench) -> None:
             f"The rule {rule} compares the draft's probabilities with the target's, which vLLM keeps only where "
             'drafts are sampled; add "draft_sample_method": "probabilistic" to --speculative-config.'
         )
+    if bench.head is not None and config.lora_config is not None:
+        raise JudgeDecodingError(
+            "A judge head knows the target's own hidden states, and LoRA adapters change them; leave one of them out."
+        )
     if config.use_v2_model_runner:
         _check_v2(speculative, parallel, rule)
     if bench.head is not None:
