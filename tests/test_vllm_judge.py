@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from judge_decoding import JudgeDecodingError, JudgeHead, parse_rule
+from judge_decoding.integrations import vllm as plugin
 from judge_decoding.integrations.flat_drafts import LIFTED
 from judge_decoding.integrations.vllm_judge import (
     AuxStates,
@@ -177,6 +178,24 @@ def test_drafters_get_their_own_auxiliary_states() -> None:
     both = AuxStates((2, 8), (2, 8), 8)
     assert both.of_judge == 1
     assert len(both.of_drafter(states[:2]) or ()) == 2
+
+
+@pytest.mark.parametrize(("layers", "drafter"), [((2, 5, 8), (2, 8)), ((8,), ())])
+def test_a_drafter_never_sees_the_judges_states(layers: tuple[int, ...], drafter: tuple[int, ...]) -> None:
+    states = [torch.tensor([float(layer)]) for layer in layers]
+    runner = SimpleNamespace(use_aux_hidden_state_outputs=True)
+    seen: list[Any] = []
+
+    def propose(self: Any, scheduler_output: object, aux_hidden_states: list[Tensor] | None, slots: object) -> str:
+        seen.append((self.use_aux_hidden_state_outputs, aux_hidden_states and [int(one) for one in aux_hidden_states]))
+        return "draft"
+
+    assert plugin._around_propose(propose, runner, None, states, None) == "draft"  # without a judge
+    own = next(layer for layer in layers if layer not in drafter)
+    runner.judge_decoding = SimpleNamespace(aux=AuxStates(layers, drafter, own))
+    assert plugin._around_propose(propose, runner, None, states, slots=None) == "draft"
+    assert seen == [(True, [*layers]), (bool(drafter), [*drafter] or None)]
+    assert runner.use_aux_hidden_state_outputs  # the target still hands them over
 
 
 def config(head: JudgeHead, **given: Any) -> SimpleNamespace:
