@@ -67,22 +67,15 @@ def prompts(count: int, seed: int = 3) -> list[str]:
 PROMPTS = prompts(50)
 
 
-def ours(decoder: JudgeDecoder, made: Answers, rule: VerificationRule) -> list[Generation]:
-    """What our own loop says after each prompt and the first token of vLLM's answer.
+def are_ours(made: Answers, decoder: JudgeDecoder, rule: VerificationRule) -> list[Generation]:
+    """Answers of vLLM are, token for token, those of our own loop after the first token; what our loop says of them.
 
-    That one is the target's own in vLLM, which begins to draft behind it.
+    The first token is the target's own in vLLM, which begins to draft behind it.
     """
     ids = [torch.tensor([[*prompt, answer[0]]]) for prompt, answer in made]
-    return decoder.generate_batch(ids, MAX_NEW_TOKENS, batch_size=25, rule=rule, num_draft_tokens=NUM_DRAFT_TOKENS)
-
-
-def are_ours(made: Answers, decoder: JudgeDecoder, rule: VerificationRule) -> None:
-    """Answers of vLLM are, token for token, those of our own loop."""
-    wanted = [
-        (prompt, [answer[0], *one.token_ids])
-        for (prompt, answer), one in zip(made, ours(decoder, made, rule), strict=True)
-    ]
-    assert made == wanted
+    ours = decoder.generate_batch(ids, MAX_NEW_TOKENS, batch_size=25, rule=rule, num_draft_tokens=NUM_DRAFT_TOKENS)
+    assert made == [(prompt, [answer[0], *one.token_ids]) for (prompt, answer), one in zip(made, ours, strict=True)]
+    return ours
 
 
 def accepted_by_cause(events: Iterable[Round], threshold: float) -> Counter[Cause]:

