@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
-from vllm import SamplingParams
+from pair import PROMPTS, Answers, are_ours
 
 from conftest import answers, engine
 from judge_decoding.decoding.decoder import JudgeDecoder
@@ -63,10 +62,3 @@ def test_any_drafter_is_judged(plain: Answers) -> None:
         everything = answers(llm, PROMPTS[:10], judge_threshold=0.0)
         assert everything != plain[:10]
         assert answers(llm, PROMPTS[:10], judge_threshold=1.0) == plain[:10]
-
-
-def test_log_probabilities_are_the_targets_own(draft: Path, plain: Answers) -> None:
-    wanted = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, logprobs=0)
-    with engine(draft, {"head": str(pair.JUDGE)}) as llm:
-        made = llm.generate(PROMPTS[:8], wanted, use_tqdm=False)
-    assert [list(one.outputs[0].token_ids) for one in made] == [answer for _, answer in plain[:8]]

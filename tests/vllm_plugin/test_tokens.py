@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pair import PROMPTS, Answers, are_ours
-from vllm import LLM
+from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
+from vllm import LLM, SamplingParams
 
 from conftest import answers
 from judge_decoding.decoding.decoder import JudgeDecoder
@@ -26,3 +26,9 @@ def test_the_tokens_are_those_of_our_own_loop(
 def test_turned_off_for_a_request_it_is_the_target_alone(judged: LLM, plain: Answers) -> None:
     for value in ("off", False, 0):
         assert answers(judged, PROMPTS[:10], judge=value) == plain[:10]
+
+
+def test_log_probabilities_are_of_the_targets_own_tokens(judged: LLM, plain: Answers) -> None:
+    wanted = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, logprobs=0)
+    made = judged.generate(PROMPTS[:8], wanted, use_tqdm=False)
+    assert [list(one.outputs[0].token_ids) for one in made] == [answer for _, answer in plain[:8]]
