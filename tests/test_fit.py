@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,14 @@ def test_from_prompts_to_a_head_that_decodes(
         code, told, err = run(*args)
     assert code == 0, err
     assert "The labels are there already" in err
-    for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate "):
+    for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate ", "vllm serve "):
         assert way in told
+    (serve,) = (shlex.split(line) for line in told.splitlines() if "vllm serve " in line)
+    speculative, additional = (
+        json.loads(serve[serve.index(name) + 1]) for name in ("--speculative-config", "--additional-config")
+    )
+    assert speculative["num_speculative_tokens"] == JudgeHead.from_pretrained(out).config.num_draft_tokens
+    assert additional == {"judge": {"head": str(out)}}
     # With other settings the labels are others.
     ends_in_one_sentence(run(*args, "--seed", 1), "add --yes")
 

@@ -95,6 +95,7 @@ def test_the_card_names_target_and_limits(folder: Path) -> None:
     assert "LlamaForCausalLM" in card
     assert "33 numbers" in card
     assert "## Limits" in card
+    assert '"judge": {"head": "THIS-REPOSITORY"}' in card
 
 
 def test_the_same_target_in_bfloat16_fits(folder: Path, folders: dict[str, Path]) -> None:

@@ -295,6 +295,7 @@ def _report(
 ) -> None:
     """What came out, and how to use it."""
     import json as json_module
+    import shlex
 
     figures = head.config.calibration
     told = {
@@ -335,6 +336,10 @@ def _report(
         out=str(out), target=target, draft=draft,
         prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
         form="" if chat else "--no-chat ",
+        speculative=shlex.quote(json_module.dumps(
+            {"method": "draft_model", "model": draft, "num_speculative_tokens": head.config.num_draft_tokens}
+        )),
+        additional=shlex.quote(json_module.dumps({"judge": {"head": str(out)}})),
     )  # fmt: skip
     console.print(use, markup=False, highlight=False, soft_wrap=True)
 
@@ -352,4 +357,7 @@ In transformers:
 
 On the command line:
   judge-decoding generate {target} --draft {draft} --judge {out} {form}"Your prompt"
+
+As a server, with vLLM:
+  vllm serve {target} --speculative-config {speculative} --additional-config {additional}
 """

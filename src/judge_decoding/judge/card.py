@@ -5,6 +5,8 @@ All that comes from a head's configuration or from results is escaped: names can
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +41,7 @@ one import in `custom_generate/generate.py`:
 ```python
 model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=True, draft="THE-DRAFT-MODEL")
 ```
-
+{serve}
 * Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
 * Wrong tokens: {labels}
 * Distance of a prompt to the training questions: {familiarity}
@@ -66,6 +68,12 @@ from judge_decoding import JudgeDecoder
 
 decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge="THIS-REPOSITORY")
 print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
+
+_SERVE = """
+or in vLLM, with `judge-decoding` installed beside it:
+
+{command}
+"""
 
 
 def model_card(
@@ -101,6 +109,8 @@ def model_card(
         ),
         architecture=code(target["architecture"]),
         too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
+        # vLLM does not hand over the draft's states.
+        serve="" if draft else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
         numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
         place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
         threshold=config["threshold"],
@@ -163,3 +173,14 @@ def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> st
 
 def _cell(value: object) -> str:
     return f"{value + 0.0:.3f}" if isinstance(value, float) else "-" if value is None else plain(str(value))
+
+
+def _serve(target: str, num_draft_tokens: int) -> str:
+    """How a server of the target is told of the head."""
+    drafts = {"method": "draft_model", "model": "THE-DRAFT-MODEL", "num_speculative_tokens": num_draft_tokens}
+    parts = (
+        f"vllm serve {shlex.quote(one_line(target) or 'TARGET')}",
+        f"--speculative-config '{json.dumps(drafts)}'",
+        """--additional-config '{"judge": {"head": "THIS-REPOSITORY"}}'""",
+    )
+    return _SERVE.format(command=block(" \\\n  ".join(parts)))

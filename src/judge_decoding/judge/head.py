@@ -62,6 +62,45 @@ class TargetInfo(BaseModel):
             fingerprint=_fingerprint(model),
         )
 
+    def check_shape(
+        self, name: str, hidden_size: int, num_hidden_layers: int, *architectures: str, role: str = "target"
+    ) -> None:
+        """Check that a model called ``name``, of one of these architectures, has this one's shape.
+
+        Raises:
+            JudgeDecodingError: it has another.
+        """
+        for what, mine, its in (
+            ("hidden size", self.hidden_size, hidden_size),
+            ("number of layers", self.num_hidden_layers, num_hidden_layers),
+        ):
+            if mine != its:
+                raise JudgeDecodingError(_misfit(role, self, what, mine, its, name))
+        if self.architecture not in architectures:
+            raise JudgeDecodingError(
+                _misfit(role, self, "architecture", self.architecture, ", ".join(architectures), name)
+            )
+
+    @staticmethod
+    def places(count: int) -> list[int]:
+        """Where in an output embedding of ``count`` weights the fingerprint is taken."""
+        return torch.linspace(0, count - 1, _FINGERPRINT_SIZE, dtype=torch.float64).long().tolist()
+
+    def check_weights(self, weights: Mapping[int, float], name: str = "", role: str = "target") -> None:
+        """Check weights of a model's output embedding, by their number in the fingerprint.
+
+        Raises:
+            JudgeDecodingError: they are another model's.
+        """
+        # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
+        slack = 0.02 * max(abs(value) for value in self.fingerprint)
+        if not all(abs(self.fingerprint[place] - value) <= slack for place, value in weights.items()):
+            raise JudgeDecodingError(
+                f"This judge head was trained for {self.name_or_path or 'a model without a name'}, and the {role} "
+                f"{name or 'a model without a name'} has the "
+                f"same shape but other weights; give the {role} it was trained for, or train a head."
+            )
+
 
 class JudgeHeadConfig(BaseModel):
     """All that must be known to use a head rightly; ``config.json`` in its folder."""
@@ -101,8 +140,8 @@ class JudgeHeadConfig(BaseModel):
 
 def _fingerprint(model: PreTrainedModel) -> list[float]:
     weight = model.get_output_embeddings().weight.detach().flatten()
-    places = torch.linspace(0, weight.numel() - 1, _FINGERPRINT_SIZE, dtype=torch.float64).long()
-    return [float(value) for value in weight[places.to(weight.device)].float().cpu()]
+    places = torch.tensor(TargetInfo.places(weight.numel()), device=weight.device)
+    return [float(value) for value in weight[places].float().cpu()]
 
 
 class JudgeHead(nn.Module):
@@ -299,22 +338,8 @@ def _check_same(role: str, ours: TargetInfo, model: PreTrainedModel) -> None:
     """Check that ``model`` is the one that ``ours`` describes; ``role`` is target or draft."""
     final_norm(model)
     theirs = TargetInfo.of(model)
-    our_name, their_name = (info.name_or_path or "a model without a name" for info in (ours, theirs))
-    for field, name in (
-        ("hidden_size", "hidden size"),
-        ("num_hidden_layers", "number of layers"),
-        ("architecture", "architecture"),
-    ):
-        mine, its = getattr(ours, field), getattr(theirs, field)
-        if mine != its:
-            raise JudgeDecodingError(_misfit(role, ours, name, mine, its, their_name))
-    # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
-    slack = 0.02 * max(abs(value) for value in ours.fingerprint)
-    if not all(abs(a - b) <= slack for a, b in zip(ours.fingerprint, theirs.fingerprint, strict=True)):
-        raise JudgeDecodingError(
-            f"This judge head was trained for {our_name}, and the {role} {their_name} has the "
-            f"same shape but other weights; give the {role} it was trained for, or train a head."
-        )
+    ours.check_shape(theirs.name_or_path, theirs.hidden_size, theirs.num_hidden_layers, theirs.architecture, role=role)
+    ours.check_weights(dict(enumerate(theirs.fingerprint)), theirs.name_or_path, role)
 
 
 def _resolve(name_or_path: str | Path) -> Path:

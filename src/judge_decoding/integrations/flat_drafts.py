@@ -1,0 +1,122 @@
+"""Drafts of many requests in one flat row, as serving engines keep them, and what verification rules say of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from judge_decoding.rules.base import Evidence, VerificationRule
+
+LIFTED = 1e30
+"""The logit of a rescued token: the most probable one by far, and its softmax is 1, not infinite or NaN."""
+
+MAX_BYTES = 2**28
+"""The rules' copy of the logits is made for as many requests at a time as fit into this."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlatDrafts:
+    """The drafts of R requests one after the other, N tokens in all.
+
+    Attributes:
+        token_ids: the draft [N]; a negative id marks a token that must not be kept.
+        counts: how many of them each request has, R numbers that add up to N.
+        logits: the target's logits of each draft token [N, V], float32, logits processors applied.
+        allowed: which tokens nothing forbids, neither a grammar nor a list of banned tokens, bool [N].
+        hidden: the target's hidden states at the draft tokens [N, H]; None if no rule reads them.
+        probs: the distributions that the draft was drawn from [N, V]; None for drafters that tell none.
+    """
+
+    token_ids: Tensor
+    counts: Sequence[int]
+    logits: Tensor
+    allowed: Tensor
+    hidden: Tensor | None = None
+    probs: Tensor | None = None
+
+
+def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy: Sequence[bool]) -> Tensor:
+    """Which draft tokens the requests' rules keep beyond standard verification, bool [N].
+
+    The engine verifies the others by its standard way and tosses its own coins there, so at a temperature above 0 this
+    is right for rules whose own criterion needs no coin.
+
+    Args:
+        drafts: the drafts of R requests.
+        rules: each request's rule [R]; None leaves it to standard verification.
+        greedy: which requests decode at temperature 0 [R].
+    """
+    found = torch.zeros_like(drafts.token_ids, dtype=torch.bool)
+    groups: defaultdict[tuple[VerificationRule, bool], list[int]] = defaultdict(list)
+    for row, (rule, count, is_greedy) in enumerate(zip(rules, drafts.counts, greedy, strict=True)):
+        if rule is not None and count and not rule.is_lossless:
+            groups[rule, is_greedy].append(row)
+    starts = [0]
+    for count in drafts.counts:
+        starts.append(starts[-1] + count)
+    for (rule, is_greedy), members in groups.items():
+        if rule.needs_draft_probs and drafts.probs is None:
+            continue  # a round whose probabilities the engine has lost: verified as usual
+        for rows in _parts(members, max(drafts.counts[row] for row in members), drafts.logits):
+            counts = torch.tensor([drafts.counts[row] for row in rows])
+            inside = torch.arange(int(counts.max())) < counts[:, None]
+            places = torch.tensor([starts[row] for row in rows])[:, None] + inside.cumsum(1) - 1
+            device = drafts.token_ids.device
+            evidence = _evidence(drafts, places.to(device), counts.to(device), greedy=is_greedy)
+            kept = rule.accept(evidence)
+            # Above temperature 0 no coin has come up in the evidence, so what is kept there is the rule's own doing.
+            if is_greedy:
+                kept &= ~evidence.agreed
+            # By index and not by mask, which would wait for the device.
+            found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
+    return found & drafts.allowed & (drafts.token_ids >= 0)
+
+
+def _parts(rows: list[int], width: int, logits: Tensor) -> Iterator[list[int]]:
+    size = max(MAX_BYTES // (4 * (width + 1) * logits.shape[-1]), 1)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: bool) -> Evidence:
+    """The evidence of the requests whose draft tokens are at ``places`` [B, M]; padding repeats a request's last."""
+    token_ids = drafts.token_ids[places].long().clamp(min=0)
+    # No rule looks at the target's distribution behind the draft to accept a token; the last one stands in for it.
+    logits = drafts.logits[torch.cat((places, places[:, -1:]), 1)].float()
+    probs = None if drafts.probs is None else drafts.probs[places]
+    return Evidence(
+        draft_ids=token_ids,
+        target_logits=logits,
+        draft_probs=None if greedy else probs,
+        draft_distribution=probs if greedy else None,
+        hidden=None if drafts.hidden is None else drafts.hidden[places],
+        # A coin that always says no: standard verification's own tosses are the engine's.
+        uniform=torch.full(places.shape, torch.inf, device=places.device),
+        greedy=greedy,
+        lengths=counts,
+    )
+
+
+def lift(logits: Tensor, rows: Tensor, token_ids: Tensor, rescued: Tensor) -> None:
+    """Make each rescued token [N] the most probable one of its row in ``logits`` [K, V], in place.
+
+    ``rows`` [N] says which row of the logits each of ``token_ids`` [N] belongs to, ``rescued`` [N] which to lift.
+    """
+    index = token_ids.long().clamp(min=0)
+    lifted = torch.full_like(logits[rows, index], min(LIFTED, torch.finfo(logits.dtype).max))
+    logits[rows, index] = torch.where(rescued, lifted, logits[rows, index])
+
+
+def kept_rescues(rescued: Tensor, counts: Sequence[int], accepted: Tensor) -> Tensor:
+    """How many of each request's ``accepted`` [R] first draft tokens were rescued ones, of ``rescued`` [N]: [R]."""
+    device = rescued.device
+    numbers = torch.tensor(counts)
+    request = torch.repeat_interleave(torch.arange(len(counts)), numbers)
+    position = torch.arange(len(request)) - (numbers.cumsum(0) - numbers)[request]
+    request, position = request.to(device), position.to(device)
+    kept = rescued & (position < accepted.to(device)[request])
+    return torch.zeros(len(counts), dtype=torch.long, device=device).index_add_(0, request, kept.long())

@@ -1,0 +1,123 @@
+"""What a vLLM server is told of its judge, and what a request says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judge_decoding import Judge, JudgeDecodingError, TopK
+from judge_decoding.integrations.vllm_settings import Bench, Settings
+
+
+def bench(**given: Any) -> Bench:
+    return Bench.of(Settings.read(given))
+
+
+def test_a_head_and_a_threshold(folders: dict[str, Path]) -> None:
+    made = bench(head=str(folders["judge"]), threshold=0.25)
+    assert isinstance(made.rule, Judge)
+    assert made.rule.threshold == 0.25
+    assert bench(head=str(folders["judge"])).rule.threshold == made.rule.head.config.threshold  # type: ignore[attr-defined]
+
+
+def test_any_rule_by_its_spelling(folders: dict[str, Path]) -> None:
+    assert str(bench(rule="top_k(k=2)").rule) == "top_k(k=2)"
+    joined = bench(rule="judge(threshold=0.7) | top_k(k=2)", head=str(folders["judge"]))
+    assert str(joined.rule) == "judge(threshold=0.7) | top_k(k=2)"
+
+
+@pytest.mark.parametrize(
+    ("given", "phrase"),
+    [
+        ({}, "neither a head nor a rule"),
+        ({"head": 3}, "head: Input should be a valid string"),
+        ({"heads": "x"}, "heads: Extra inputs"),
+        ({"rule": "top_k(k=2)", "threshold": 0.5}, "not both"),
+        ({"rule": "judge"}, "needs a judge head"),
+        ({"rule": "block"}, "decides about a draft as a whole"),
+        ({"rule": "top_k(k=0)"}, "must be 1 or more"),
+        ({"rule": "top_k(k=2)", "logprobs": "yes"}, "'strict' or 'refuse'"),
+    ],
+)
+def test_a_wrong_setting_is_refused(given: dict[str, Any], phrase: str) -> None:
+    with pytest.raises(JudgeDecodingError) as caught:
+        bench(**given)
+    assert phrase in str(caught.value)
+
+
+def test_a_head_that_nothing_reads_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(JudgeDecodingError, match="leave one of them out"):
+        bench(head=str(folders["judge"]), rule="top_k(k=2)")
+
+
+@pytest.mark.parametrize("value", ["HEAD", 3, ["x"], True])
+def test_what_is_no_dictionary_is_refused(value: object) -> None:
+    with pytest.raises(JudgeDecodingError, match="give a dictionary"):
+        Settings.read(value)
+
+
+def test_what_a_request_can_say(folders: dict[str, Path]) -> None:
+    made = bench(rule="judge(threshold=0.7) | top_k(k=2)", head=str(folders["judge"]))
+    for nothing in (None, {}, {"else": 1}, {"judge": "on"}, {"judge": True}, {"judge": 1}, {"judge": 1.0}):
+        assert made.rule_for(nothing, logprobs=False) is made.rule
+        assert made.rule_for(nothing, logprobs=True) is None
+    for off in ("off", False, 0, 0.0):
+        assert made.rule_for({"judge": off}, logprobs=False) is None
+        assert made.rule_for({"judge": off, "judge_threshold": 0.5}, logprobs=False) is None
+    lower = made.rule_for({"judge_threshold": 0.25}, logprobs=False)
+    assert str(lower) == "judge(threshold=0.25) | top_k(k=2)"
+    assert made.rule_for({"judge_threshold": 0.25}, logprobs=False) is lower  # one object groups a batch's requests
+    assert isinstance(made.rule_for({"judge_threshold": 0}, logprobs=False).parts[1], TopK)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("extra", "phrase"),
+    [
+        ({"judge": "maybe"}, 'must be "on" or "off"'), ({"judge": 0.5}, 'must be "on" or "off"'),
+        ({"judge": ["off"]}, 'must be "on" or "off"'), ({"judge": None}, 'must be "on" or "off"'),
+        ({"judge_threshold": "0.5"}, "a number"), ({"judge_threshold": True}, "a number"),
+        ({"judge_threshold": -0.1}, "between 0"), ({"judge_threshold": float("nan")}, "between 0"),
+    ],
+)  # fmt: skip
+def test_what_a_request_cannot_say(folders: dict[str, Path], extra: dict[str, Any], phrase: str) -> None:
+    told = bench(head=str(folders["judge"])).refusal(extra, logprobs=False, greedy=True)
+    assert told is not None
+    assert phrase in told
+
+
+def test_a_threshold_without_a_judge_is_refused() -> None:
+    told = bench(rule="top_k(k=2)").refusal({"judge_threshold": 0.5}, logprobs=False, greedy=True)
+    assert told is not None
+    assert "has no judge" in told
+
+
+def test_log_probabilities_by_the_setting(folders: dict[str, Path]) -> None:
+    head = str(folders["judge"])
+    assert bench(head=head).refusal(None, logprobs=True, greedy=True) is None
+    refusing = bench(head=head, logprobs="refuse")
+    assert "leave logprobs out" in str(refusing.refusal(None, logprobs=True, greedy=True))
+    for strict in ({"judge": "off"}, {"judge_threshold": 1}):
+        assert refusing.refusal(strict, logprobs=True, greedy=True) is None
+
+
+def test_rules_that_toss_coins_are_for_temperature_0(folders: dict[str, Path]) -> None:
+    for spelling in ("lenience(factor=0.5)", "entropy_gate(entropy=0.2)", "top_k(k=2) | cascade(alpha=0.2)"):
+        assert "temperature 0" in str(bench(rule=spelling).refusal(None, logprobs=False, greedy=False))
+        assert bench(rule=spelling).refusal(None, logprobs=False, greedy=True) is None
+        assert bench(rule=spelling).refusal({"judge": "off"}, logprobs=False, greedy=False) is None
+    assert bench(head=str(folders["judge"])).refusal(None, logprobs=False, greedy=False) is None
+
+
+def test_rules_on_draft_probabilities_are_for_higher_temperatures() -> None:
+    made = bench(rule="kl_judge(tau=0.3)")
+    assert "none at temperature 0" in str(made.refusal(None, logprobs=False, greedy=True))
+    assert made.refusal(None, logprobs=False, greedy=False) is None
+
+
+def test_many_thresholds_take_no_memory(folders: dict[str, Path]) -> None:
+    made = bench(head=str(folders["judge"]))
+    for number in range(2500):
+        made.rule_for({"judge_threshold": number / 5000}, logprobs=False)
+    assert len(made._by_threshold) <= 1000

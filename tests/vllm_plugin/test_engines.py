@@ -1,0 +1,64 @@
+"""Other rules, heads and drafters than the embedded ones, each in an engine of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pair import PROMPTS, Answers, are_ours
+
+from conftest import answers, engine
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.integrations.vllm_settings import Bench, Settings
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.reference import pair
+from judge_decoding.rules.judge import Judge
+from judge_decoding.rules.spelling import parse_rule
+from tiny import random_head
+
+
+def test_without_a_judge_vllm_is_as_ever(draft: Path, plain: Answers) -> None:
+    with engine(draft) as llm:
+        assert answers(llm, PROMPTS) == plain
+
+
+RULES = (
+    "typical(epsilon=0.09, delta=0.3)", "top_k(k=2)", "margin_ratio(k=3, ratio=0.1)", "relaxed(n=4, delta=0.9)",
+    "running_surprise(epsilon=3)", "entropy_gate(entropy=0.05, window=2)", "lenience(factor=0.05)",
+    "cascade(alpha=0.9)", "exact",
+)  # fmt: skip
+
+
+def test_other_rules_do_what_they_do_in_our_own_loop(draft: Path, decoder: JudgeDecoder, plain: Answers) -> None:
+    with engine(draft, {"rule": RULES[0]}) as llm:
+        core: Any = llm.llm_engine.engine_core
+        runner = core.engine_core.model_executor.driver_worker.worker.model_runner
+        assert str(runner.judge_decoding.bench.rule) == RULES[0]
+        for spelling in RULES:
+            # As if it had been started with this rule: a start takes some seconds.
+            runner.judge_decoding.bench = Bench.of(Settings.read({"rule": spelling}))
+            made = answers(llm, PROMPTS[:20])
+            are_ours(made, decoder, parse_rule(spelling))
+            assert (made == plain[:20]) == (spelling == "exact")
+
+
+@pytest.mark.parametrize("place", [{"norm": "before"}, {"norm": "before", "layer": -3}])
+def test_a_head_can_read_before_the_final_norm_and_lower_layers(
+    draft: Path, decoder: JudgeDecoder, plain: Answers, tmp_path: Path, place: dict[str, Any]
+) -> None:
+    head = random_head(decoder.target, scale=0.1, **place)
+    head.save_pretrained(tmp_path)
+    rule = Judge(JudgeHead.from_pretrained(tmp_path), 0.5)
+    with engine(draft, {"head": str(tmp_path), "threshold": 0.5}) as llm:
+        made = answers(llm, PROMPTS[:20])
+    are_ours(made, decoder, rule)
+    assert made != plain[:20]
+
+
+def test_any_drafter_is_judged(plain: Answers) -> None:
+    lookup = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    with engine(None, {"head": str(pair.JUDGE)}, speculative_config=lookup) as llm:
+        everything = answers(llm, PROMPTS[:10], judge_threshold=0.0)
+        assert everything != plain[:10]
+        assert answers(llm, PROMPTS[:10], judge_threshold=1.0) == plain[:10]
