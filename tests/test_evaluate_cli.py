@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from endpoint import Serve, said
-from judge_decoding import Case, write_cases
+from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
 from judge_decoding.report.results_page import results_page
 from judge_decoding.report.samples import read_samples
 from samples import HOSTILE
+from tiny import llama
 
 TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down")
 
@@ -63,6 +65,7 @@ def test_the_figures_are_those_of_the_answers(run: Run, options: list[object], t
     assert own["num_draft_tokens"] == 4
     assert (told["items"], told["data"], told["chat"], told["max_new_tokens"]) == (6, "questions.jsonl", False, 10)
     assert told["command"][1] == "evaluate"
+    assert told["dtype"] == "float32"
     assert not list((tmp_path / "o").glob("*.part"))
 
 
@@ -106,6 +109,50 @@ def test_a_killed_run_goes_on_where_it_was(run: Run, options: list[object], ques
     assert [[row.get(name) for name in counts] for row in told["rows"]] == [
         [row.get(name) for name in counts] for row in whole["rows"]
     ]
+
+
+def stopped(*_: object) -> None:
+    raise JudgeDecodingError("Stopped.")
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "phrase"),
+    [
+        ("evaluate", ("--dtype", "bfloat16"), "begun with dtype float32, not bfloat16"),
+        ("evaluate", ("--num-draft-tokens", 3), "begun with num_draft_tokens 4, not 3"),
+        ("evaluate", ("--system", "be good"), "begun with system , not be good"),
+        ("evaluate", ("--no-target-alone",), "begun with target_alone True, not False"),
+        ("evaluate", "machine", "begun with machine"),
+        ("evaluate", "target", "begun with weights of the target"),
+        ("evaluate", "draft", "begun with weights of the draft"),
+        ("sweep", ("--tune", 2), "begun with tune 1, not 2"),
+        ("sweep", ("--num-draft-tokens", 3), "begun with num_draft_tokens [4], not [3, 4]"),
+        ("sweep", ("--threshold", 0.6), "begun with threshold [], not [0.6]"),
+        ("sweep", ("--rule", "relaxed"), "begun with rule [], not ['relaxed']"),
+        ("sweep", ("--every-length",), "begun with tune 1, not 0"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_settings_only(
+    run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: str, change: tuple[object, ...] | str, phrase: str,
+) -> None:  # fmt: skip
+    for role in ("target", "draft"):
+        shutil.copytree(folders[role], tmp_path / role)
+        options[options.index(f"--{role}") + 1] = tmp_path / role
+    given = [*options, "--num-draft-tokens", 4, "--out", tmp_path / "o", "--limit", 3]
+    given += ["--tune", 1] if command == "sweep" else []
+    with monkeypatch.context() as patch:
+        patch.setattr("judge_decoding.report.samples.write_samples", stopped)
+        patch.setattr("judge_decoding.report.results_page.results_page", stopped)
+        ends_in_one_sentence(run(command, *given), "Stopped.")
+    if change == "machine":
+        monkeypatch.setattr("judge_decoding.evaluation.provenance.machine", lambda _: "another")
+    elif isinstance(change, str):
+        model = llama(0)
+        model.lm_head.weight[0, 0] += 0.01
+        model.save_pretrained(tmp_path / change)
+    ends_in_one_sentence(run(command, *given, *([] if isinstance(change, str) else change)), phrase)
+    assert not (tmp_path / "o" / "results.json").exists()
 
 
 def test_results_are_not_replaced_by_accident(run: Run, options: list[object], tmp_path: Path) -> None:

@@ -95,8 +95,11 @@ def evaluate(
     length = (num_draft_tokens or decoder.num_draft_tokens) if drafted else 0
     method = Method(decoder, decides, length, sampling)
     alone = alone and drafted
-    settings = {"rule": str(decides), "num_draft_tokens": length, "seed": seed, "batch_size": batch_size}
-    record = Record(samples, ready.settings | settings | {"details": details})
+    settings = {
+        "rule": str(decides), "num_draft_tokens": length, "seed": seed, "batch_size": batch_size, "details": details,
+        "target_alone": alone,
+    }  # fmt: skip
+    record = Record(samples, ready.settings | settings)
     total = len(ready.items) * (2 if alone else 1)
     there = sum((name, item.key) in record.known for item in ready.items for name in (core.METHOD, TARGET))
     if batch_size == 1 and there < total:

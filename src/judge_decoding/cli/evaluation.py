@@ -36,8 +36,16 @@ class Prepared:
     @property
     def settings(self) -> dict[str, Any]:
         """What must not change while answers are collected."""
-        loose = ("machine", "versions", "command")
-        return {name: value for name, value in self.facts.items() if name not in loose} | {"system": self.asking.system}
+        from torch import nn
+
+        from judge_decoding.evaluation.provenance import fingerprint
+
+        models = (("target", self.decoder.target), ("draft", self.decoder.draft))
+        weights = {
+            f"weights of the {role}": fingerprint(model) for role, model in models if isinstance(model, nn.Module)
+        }
+        same = {name: value for name, value in self.facts.items() if name != "command"}
+        return same | {"system": self.asking.system} | weights
 
 
 def prepare(
@@ -106,7 +114,8 @@ def prepare(
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",
-        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat, "machine": machine(),
+        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat,
+        "dtype": str(decoder.target.dtype).removeprefix("torch."), "machine": machine(decoder.target.device),
         "versions": versions(), "command": command(),
     }  # fmt: skip
     return Prepared(decoder, asking, items, names, facts)

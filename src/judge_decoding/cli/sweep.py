@@ -95,7 +95,12 @@ def sweep(
     rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
     wanted = core.candidates(decoder, rules, SamplingParams(temperature=temperature, seed=seed))
     lengths = sorted(set(num_draft_tokens or core.LENGTHS))
-    record = Record(results, ready.settings | {"seed": seed})
+    # All methods answer in turns, and one whose draft length was chosen anew would have answers with two.
+    settings = {
+        "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
+        "tune": 0 if every_length else tune,
+    }  # fmt: skip
+    record = Record(results, ready.settings | settings)
     tuning, items = ([], ready.items) if every_length else core.split(ready.items, tune)
     warm_up([wanted[0].method, wanted[1].method], ready)
     rows: list[Row] = []
