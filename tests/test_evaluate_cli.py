@@ -174,6 +174,8 @@ def test_results_are_not_replaced_by_accident(run: Run, options: list[object], t
         ({"--dtype": "float8"}, "dtype is float8"),
         ({"--temperature": "-1"}, "temperature is -1"),
         ({"--grader": "m"}, "are not graded"),
+        ({"--temperature": "nan"}, "temperature is nan"),
+        ({"--device": "gpu"}, "device"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
@@ -219,6 +221,16 @@ def test_without_a_draft_the_target_is_measured_alone(
     assert told["chat"] is True  # there is a template
 
 
+def test_options_that_would_do_nothing_are_refused(
+    run: Run, questions: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    given = ["--task", "jsonl", "--data", questions, "--target", folders["target"], "--out", tmp_path / "o"]
+    for option, value in (("--judge", folders["judge"]), ("--rule", "exact"), ("--num-draft-tokens", 3)):
+        is_one_sentence(run("evaluate", *given, option, value), f"Without --draft there is no use for {option}")
+    result = run("sweep", *given, "--draft", folders["draft"], "--threshold", 0.5)
+    is_one_sentence(result, "Without --judge there is no use for --threshold")
+
+
 def test_spec_benchs_own_format_comes_with_its_task(run: Run, options: list[object], tmp_path: Path) -> None:
     data = tmp_path / "spec.jsonl"
     rows = [{"question_id": i, "category": "qa", "turns": ["one two", "red"]} for i in (3, 4)]
@@ -231,6 +243,10 @@ def test_spec_benchs_own_format_comes_with_its_task(run: Run, options: list[obje
     lengths = [length for line in lines for length in line["choices"][0]["accept_lengths"]]
     assert sum(lengths) / len(lengths) == pytest.approx(told["rows"][1]["tokens_per_forward"])
     assert len(read_samples(tmp_path / "o" / "samples.jsonl")) == 4
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "o", "--overwrite", "--batch-size", 2)
+    assert code == 0
+    assert "not written with --batch-size" in err
+    assert not (tmp_path / "o" / "spec_bench.jsonl").exists()
 
 
 def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path: Path, serve: Serve) -> None:
@@ -247,9 +263,32 @@ def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path:
     samples = read_samples(tmp_path / "o" / "samples.jsonl")
     assert [(s.grade, s.target_grade) for s in samples] == [(7, 7)] * 4
     assert len((tmp_path / "o" / "grades.jsonl").read_text().splitlines()) == 8
-    code, _, err = run("evaluate", *given, "--out", tmp_path / "ungraded")
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "o", "--overwrite")
     assert code == 0
     assert "without grades" in err
+    assert not (tmp_path / "o" / "grades.jsonl").exists()
+
+
+def test_what_is_lacking_is_told_before_the_work(
+    run: Run, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("judge_decoding.report.head_pictures.can_draw", lambda: False)
+    ends_in_one_sentence(run("sweep", *options, "--out", tmp_path / "o"), "needs matplotlib")
+    data = tmp_path / "mt.jsonl"
+    data.write_text(json.dumps({"question_id": 81, "category": "writing", "turns": ["one two"]}))
+    given = list(options)
+    given[1], given[3] = "mt_bench", data
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    ends_in_one_sentence(run("evaluate", *given, "--grader", "big", "--out", tmp_path / "o"), "OPENAI_API_KEY")
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_tables_show_any_task(run: Run, options: list[object], tmp_path: Path) -> None:
+    given = list(options)
+    given[1] = "jsonl(checker='regex:[/b](red)[i]', reference=answer)"
+    code, out, err = run("evaluate", *given, "--out", tmp_path / "o", "--limit", 1)
+    assert code == 0, err
+    assert "[/b](red)[i]" in out
 
 
 def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object], tmp_path: Path) -> None:

@@ -65,17 +65,23 @@ def evaluate(
 
     A stopped run goes on where it was. `report` shows the answers token by token.
     """
-    from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader
 
     results, samples = out / "results.json", out / "samples.jsonl"
     check_out(samples, results, overwrite=overwrite)
+    if draft is None and target != "reference":
+        check_used("--draft", {"--judge": judge, "--rule": rule, "--num-draft-tokens": num_draft_tokens})
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)
+    in_spec_bench = ready.asking.task.name == "spec_bench" and batch_size == 1
+    if ready.asking.task.name == "spec_bench" and not in_spec_bench:
+        typer.secho("Spec-Bench's own format wants times, so it is not written with --batch-size.", err=True,
+                    fg=typer.colors.YELLOW)  # fmt: skip
 
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.sampling import SamplingParams
@@ -121,7 +127,10 @@ def evaluate(
     distances = tuple(sample.distance for sample in found if sample.distance is not None)
     told = Results(**ready.facts, grader=grader or "", margin=share, rows=table, distances=distances)
     write_samples(samples, found)
-    if ready.asking.task.name == "spec_bench" and batch_size == 1:
+    for path, belongs in ((out / "spec_bench.jsonl", in_spec_bench), (out / "grades.jsonl", grader is not None)):
+        if not belongs:
+            path.unlink(missing_ok=True)  # of the results that are replaced
+    if in_spec_bench:
         write_text(out / "spec_bench.jsonl", _spec_bench(found, ready, name))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
     record.part.unlink()

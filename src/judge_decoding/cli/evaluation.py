@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +131,24 @@ def check_out(part_of: Path, results: Path, *, overwrite: bool) -> None:
         raise JudgeDecodingError(f"{results} is there already; name another folder, or replace it with --overwrite.")
 
 
+def check_used(without: str, options: Mapping[str, object]) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        without: the option that they want, and that was not given.
+        options: by name; None for those that were not given.
+
+    Raises:
+        JudgeDecodingError: there are some.
+    """
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.spelling import listed
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise JudgeDecodingError(f"Without {without} there is no use for {listed(given)}; give it, or leave them out.")
+
+
 def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
     """A check of rules that shows what is wrong with one before the models are loaded."""
 
@@ -169,7 +187,7 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, An
     notes = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[told]}", markup=False),
     )  # fmt: skip
     so_far: dict[str, list[Answered]] = {}
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
@@ -189,11 +207,13 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, An
 def tell(results: Results, more: str = "") -> None:
     """Print the tables, what they mean, and ``more``."""
     from rich.console import Console
+    from rich.markup import escape
 
     from judge_decoding.report.rows import notes, results_tables
 
     console = Console()
-    console.print(f"\n[bold]{results.items} items of {results.task}[/], {results.machine}\n", highlight=False)
+    title = f"[bold]{results.items} items of {escape(results.task)}[/], {escape(results.machine)}"
+    console.print(f"\n{title}\n", highlight=False)
     for table in results_tables(results):
         console.print(table)
         console.print()

@@ -32,7 +32,9 @@ def sweep(
     num_draft_tokens: Annotated[
         list[int] | None, typer.Option(min=1, help="Draft lengths to choose from; several times.")
     ] = None,
-    tune: Annotated[int, typer.Option(min=1, help="Items on which each method's draft length is chosen.")] = 10,
+    tune: Annotated[
+        int, typer.Option(min=1, help="Items on which each method's draft length is chosen; none with --every-length.")
+    ] = 10,
     every_length: Annotated[
         bool, typer.Option("--every-length", help="A row for each draft length, in place of a choice among them.")
     ] = False,
@@ -66,22 +68,30 @@ def sweep(
     Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
     same truncation without loss. A stopped run goes on where it was.
     """
-    from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader, grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.report.head_pictures import can_draw
 
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
     for path in (page, answers):
         check_out(path, results, overwrite=overwrite)
+    if target != "reference":
+        if draft is None:
+            raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
+        if judge is None:
+            check_used("--judge", {"--threshold": threshold})
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
         temperature=temperature, check=rule_check(rule or []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)
+    if ready.asking.task.scoring == "check" and not can_draw():
+        raise JudgeDecodingError(
+            "A sweep's picture needs matplotlib; install it with: pip install 'judge-decoding[eval]'."
+        )
     decoder = ready.decoder
-    if decoder.draft is None:
-        raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
 
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import sweep as core
