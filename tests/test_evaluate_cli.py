@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from endpoint import Serve, said
@@ -21,6 +22,7 @@ from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
 from judge_decoding.report.results_page import results_page
 from judge_decoding.report.samples import read_samples
 from samples import HOSTILE
+from test_familiarity import knowing
 from tiny import llama
 
 TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down")
@@ -328,6 +330,26 @@ def test_a_sweep_of_every_length(run: Run, options: list[object], tmp_path: Path
     )  # fmt: skip
     assert {row["num_draft_tokens"] for row in told["rows"] if row["rule"] == "exact"} == {2, 5}
     assert told["tuning"] == []
+
+
+def test_both_tell_how_unlike_the_training_questions_the_items_are(
+    run: Run, options: list[object], target: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    knowing(target).save_pretrained(tmp_path / "judge")
+    data = tmp_path / "spec.jsonl"
+    rows = [{"question_id": i, "category": "qa", "turns": ["one two", "red"]} for i in (3, 4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [*options, "--num-draft-tokens", 3]
+    given[1], given[3] = "spec_bench", data
+    given[given.index("--judge") + 1] = tmp_path / "judge"
+    one = figures(run, "evaluate", *given, "--out", tmp_path / "e")
+    assert len(one["distances"]) == 2  # of the items, not of their turns
+    many = figures(run, "sweep", *given, "--every-length", "--out", tmp_path / "s")
+    assert many["distances"] == pytest.approx(one["distances"])
+    assert many["data_hash"] == one["data_hash"]
+    few = figures(run, "sweep", *given, "--tune", 1, "--out", tmp_path / "t")
+    assert few["distances"] == many["distances"][1:]
+    assert few["data_hash"] != many["data_hash"]  # it is that of the items in the table
 
 
 def test_a_sweep_needs_a_draft(run: Run, questions: Path, folders: dict[str, Path], tmp_path: Path) -> None:

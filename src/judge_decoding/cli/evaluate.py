@@ -124,7 +124,7 @@ def evaluate(
     if theirs is not None:
         rows = {TARGET: core.method_row(TARGET, Method(decoder, sampling=sampling), theirs, None, share), **rows}
     table = tuple(with_grades(row, grades.get(key, ())) for key, row in rows.items())
-    distances = tuple(sample.distance for sample in found if sample.distance is not None)
+    distances = tuple(sample.distance for sample in found if sample.turn == 1 and sample.distance is not None)
     told = Results(**ready.facts, grader=grader or "", margin=share, rows=table, distances=distances)
     write_samples(samples, found)
     for path, belongs in ((out / "spec_bench.jsonl", in_spec_bench), (out / "grades.jsonl", grader is not None)):

@@ -95,6 +95,7 @@ def sweep(
 
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import sweep as core
+    from judge_decoding.evaluation.evaluate import hash_of
     from judge_decoding.evaluation.record import Record
     from judge_decoding.evaluation.rows import Results, with_grades
     from judge_decoding.files import write_text
@@ -123,11 +124,16 @@ def sweep(
     with running("answering", *_work([one.name for one in wanted], items, record)) as take:
         table = core.measure(wanted, chosen, ready.asking, items, record, take, margin=margin / 100)
     if grader is not None:
-        answered = {(one.name, item.key): (item, record.told[one.name, item.key]) for one in wanted for item in items}
+        answered = {
+            (one.name, item.key): (item, record.told[one.name, item.key]["texts"]) for one in wanted for item in items
+        }
         grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
         table = [with_grades(row, grades.get(row.name, ())) for row in table]
-    facts = ready.facts | {"items": len(items), "grader": grader or ""}
-    told = Results(**facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows))
+    facts = ready.facts | {"items": len(items), "data_hash": hash_of(items), "grader": grader or ""}
+    told = Results(
+        **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows),
+        distances=core.distances(wanted, items, record),
+    )  # fmt: skip
     write_text(answers, _answers(wanted, items, record))
     write_text(page, results_page(told))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
@@ -150,5 +156,5 @@ def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record)
     from json import dumps
 
     keys = [(one.name, item.key) for one in wanted for item in items]
-    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]} for key in keys)
+    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)
     return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)
