@@ -20,6 +20,7 @@ from endpoint import Serve, said
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
 from judge_decoding.report.results_page import results_page
+from judge_decoding.report.rows import notes
 from judge_decoding.report.samples import read_samples
 from samples import HOSTILE
 from test_familiarity import knowing
@@ -366,3 +367,14 @@ def test_the_page_of_results_is_escaped() -> None:
     page = results_page(Results(task=HOSTILE, target=HOSTILE, rows=(row,), command=(HOSTILE,), versions={"x": HOSTILE}))
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_draft_length_at_the_end_of_its_range_is_told() -> None:
+    def taking(*lengths: int) -> str:
+        rows = [Row(name=str(n), rule="x", num_draft_tokens=n, tokens_per_forward=2) for n in (0, *lengths)]
+        tuning = tuple(Row(name="x", rule="x", num_draft_tokens=n, tokens_per_forward=2, answers=3) for n in (2, 4, 8))
+        return notes(Results(rows=tuple(rows), tuning=tuning))
+
+    assert "2 of 3 are fastest with the shortest or the longest of them" in taking(2, 4, 8)
+    assert "fastest of 2, 4, 8 on 3 other items" in taking(4, 4)
+    assert "shortest" not in taking(4, 4)

@@ -47,4 +47,11 @@ def notes(results: Results) -> str:
             f"Draft lengths are each method's fastest of {', '.join(map(str, lengths))} on {results.tuning[0].answers} "
             "other items."
         )
+        ends = (lengths[0], lengths[-1])
+        drafted = [row for row in results.rows if row.num_draft_tokens]
+        if at_the_end := [row for row in drafted if row.num_draft_tokens in ends]:
+            said.append(
+                f"{len(at_the_end)} of {len(drafted)} are fastest with the shortest or the longest of them, and may be "
+                "faster still beyond (--num-draft-tokens)."
+            )
     return " ".join(said)
