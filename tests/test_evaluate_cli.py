@@ -80,6 +80,21 @@ def test_the_tables_fit_a_terminal(run: Run, options: list[object], tmp_path: Pa
     assert max(len(line) for line in out.splitlines()) <= 160
 
 
+def test_the_target_alone_is_warmed_up_as_the_method_is(
+    run: Run, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafted: list[bool] = []
+    monkeypatch.setattr(
+        "judge_decoding.cli.evaluation.warm_up",
+        lambda methods, _: drafted.extend(method.decoder.draft is not None for method in methods),
+    )
+    for command in ("evaluate", "sweep"):
+        drafted.clear()
+        more = ("--tune", 1) if command == "sweep" else ()
+        figures(run, command, *options, "--limit", 2, "--num-draft-tokens", 3, *more, "--out", tmp_path / command)
+        assert sorted(drafted) == [False, True]
+
+
 def test_in_batches_nothing_is_timed(run: Run, options: list[object], tmp_path: Path) -> None:
     alone = figures(run, "evaluate", *options, "--out", tmp_path / "a")["rows"]
     together = figures(run, "evaluate", *options, "--out", tmp_path / "b", "--batch-size", 4)["rows"]

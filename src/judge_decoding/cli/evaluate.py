@@ -84,6 +84,7 @@ def evaluate(
                     fg=typer.colors.YELLOW)  # fmt: skip
 
     from judge_decoding.decoding.choices import choose_rule
+    from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import evaluate as core
     from judge_decoding.evaluation.counting import Counting
@@ -109,7 +110,8 @@ def evaluate(
     total = len(ready.items) * (2 if alone else 1)
     there = sum((name, item.key) in record.known for item in ready.items for name in (core.METHOD, TARGET))
     if batch_size == 1 and there < total:
-        warm_up([method], ready)
+        own = Method(JudgeDecoder(decoder.target, decoder.tokenizer), sampling=sampling)
+        warm_up([method, own] if alone else [method], ready)
     with running("answering", total, there) as take:
         found, outcomes = core.evaluate(
             method, ready.asking, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
