@@ -393,3 +393,5 @@ def test_a_draft_length_at_the_end_of_its_range_is_told() -> None:
     assert "2 of 3 are fastest with the shortest or the longest of them" in taking(2, 4, 8)
     assert "fastest of 2, 4, 8 on 3 other items" in taking(4, 4)
     assert "shortest" not in taking(4, 4)
+    two = Row(name="x", rule="x", num_draft_tokens=2, tokens_per_forward=2, answers=3)
+    assert "shortest" not in notes(Results(rows=(two,), tuning=(two,)))  # there was no choice

@@ -44,7 +44,10 @@ def evaluate(
     ] = True,
     margin: Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")] = 2.0,
     details: Annotated[
-        bool, typer.Option("--details", help="Keep probabilities and alternatives of every draft token, for `report`.")
+        bool,
+        typer.Option(
+            "--details", help="Keep probabilities and alternatives of every draft token, for `report`; takes time."
+        ),
     ] = False,
     grader: Annotated[
         str | None,

@@ -49,7 +49,8 @@ def notes(results: Results) -> str:
         )
         ends = (lengths[0], lengths[-1])
         drafted = [row for row in results.rows if row.num_draft_tokens]
-        if at_the_end := [row for row in drafted if row.num_draft_tokens in ends]:
+        at_the_end = [row for row in drafted if row.num_draft_tokens in ends]
+        if at_the_end and len(lengths) > 2:
             said.append(
                 f"{len(at_the_end)} of {len(drafted)} are fastest with the shortest or the longest of them, and may be "
                 "faster still beyond (--num-draft-tokens)."

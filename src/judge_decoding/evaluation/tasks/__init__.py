@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
+from judge_decoding.court.formats.base import RowError
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.tasks.arc import ARC
 from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
@@ -20,7 +21,7 @@ from judge_decoding.evaluation.tasks.mt_bench import MTBench
 from judge_decoding.evaluation.tasks.spec_bench import SpecBench
 from judge_decoding.spelling import construct, guess, read
 
-__all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
+__all__ = ["Item", "RowError", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
 
 GROUP = "judge_decoding.tasks"
 """The entry-point group of tasks."""
