@@ -16,7 +16,7 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
-from endpoint import Serve, said
+from endpoint import Response, Serve, refused, said
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
 from judge_decoding.report.results_page import results_page
@@ -285,6 +285,38 @@ def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path:
     assert code == 0
     assert "without grades" in err
     assert not (tmp_path / "o" / "grades.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
+def test_grading_that_was_stopped_goes_on(
+    run: Run, options: list[object], tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    data = tmp_path / "mt.jsonl"
+    rows = [{"question_id": i, "category": "writing", "turns": [text]} for i, text in enumerate(TEXTS)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    good = [2]
+
+    def answer(body: dict[str, Any], number: int) -> Response:
+        good[0] -= 1
+        return said("Fine.\nGrade: 7") if good[0] >= 0 else refused(401, "no")
+
+    serve(answer)
+    given = [*options, "--grader", "big", "--out", tmp_path / "o", "--num-draft-tokens", 3]
+    given[1], given[3] = "mt_bench", data
+    given += ["--tune", 1] if command == "sweep" else []
+    ends_in_one_sentence(run(command, *given), "refuses the key")
+    kept = (tmp_path / "o" / "grades.jsonl.part").read_text().count("Fine.")
+    assert kept >= 1
+    assert not (tmp_path / "o" / "results.json").exists()
+    good[0] = 1000
+    monkeypatch.delattr("judge_decoding.decoding.decoder.JudgeDecoder.generate_batch")  # all answers are there
+    monkeypatch.setattr("judge_decoding.cli.evaluation.warm_up", lambda *_: None)
+    told = figures(run, command, *given)
+    assert {row["grade"] for row in told["rows"]} == {7}
+    assert {row["graded"] for row in told["rows"]} == {told["items"]}
+    lines = (tmp_path / "o" / "grades.jsonl").read_text().splitlines()
+    assert len(lines) == len(told["rows"]) * told["items"]
+    assert not list((tmp_path / "o").glob("*.part"))
 
 
 def test_what_is_lacking_is_told_before_the_work(
