@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
@@ -20,7 +22,7 @@ from endpoint import Response, Serve, refused, said
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
 from judge_decoding.report.results_page import results_page
-from judge_decoding.report.rows import notes
+from judge_decoding.report.rows import notes, results_tables
 from judge_decoding.report.samples import read_samples
 from samples import HOSTILE
 from test_familiarity import knowing
@@ -406,6 +408,22 @@ def test_a_sweep_needs_a_draft(run: Run, questions: Path, folders: dict[str, Pat
         folders["target"], "--out", tmp_path / "o",
     )  # fmt: skip
     is_one_sentence(result, "--draft")
+
+
+def test_names_cannot_steer_the_terminal(run: Run, options: list[object], tmp_path: Path) -> None:
+    row = Row(name="[/b] \x1b[2J[red]", rule="x", num_draft_tokens=2, tokens_per_forward=2)
+    console = Console(file=io.StringIO(), width=80)
+    for table in results_tables(Results(rows=(row,))):
+        console.print(table)
+    assert r"[/b] \x1b[2J[red]" in console.file.getvalue()  # type: ignore[attr-defined]
+    data = tmp_path / "spec.jsonl"
+    data.write_text(2 * (json.dumps({"question_id": "a\x1b[2J", "category": "qa", "turns": ["one"]}) + "\n"))
+    given = list(options)
+    given[1], given[3] = "spec_bench", data
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "o")
+    assert code == 0
+    assert r"key a\x1b[2J of another row" in err
+    assert "\x1b[2J" not in err
 
 
 def test_the_page_of_results_is_escaped() -> None:

@@ -364,7 +364,10 @@ def test_a_package_whose_task_is_broken_is_named(
         ("def item(self, row, place): return row", "fails at line 1 (TypeError: item gives dict"),
         ("def rows(self, data, on_bad): return 1 / 0", "fails at its data (ZeroDivisionError"),
         ("def plain(self, messages): return messages[9]", "fails at line 1 (IndexError"),
-        ("def check(self, item, answer): return 1 / 0", "fails at line 1 (ZeroDivisionError"),
+        (
+            "def check(self, item, answer): raise ValueError('a\\n\\x1b[2Jb')",
+            r"fails at line 1 (ValueError: a \x1b[2Jb)",
+        ),
         ("def check(self, item, answer): return 1", "fails at line 1 (TypeError: check gives int, not True, False or"),
     ],
 )

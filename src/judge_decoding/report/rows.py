@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
@@ -20,7 +21,7 @@ def results_tables(results: Results) -> list[Table]:
             name = title == "method"
             table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
         for line in lines:
-            table.add_row(*(safe(cell) for cell in line))
+            table.add_row(*(escape(safe(cell)) for cell in line))
         tables.append(table)
     return tables
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.court.questions import Rows, dataset_rows, file_rows
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.markdown import one_line
 from judge_decoding.spelling import spell
 
 Message = Mapping[str, str]
@@ -175,7 +176,8 @@ def guarded(task: Task, place: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise JudgeDecodingError(
-            f"The task {task.name} fails at {place} ({type(error).__name__}: {error}); repair the task, or the data."
+            f"The task {task.name} fails at {one_line(place)} ({type(error).__name__}: {one_line(str(error))}); repair "
+            "the task, or the data."
         ) from error
 
 
