@@ -368,6 +368,7 @@ def test_a_package_whose_task_is_broken_is_named(
             "def check(self, item, answer): raise ValueError('a\\n\\x1b[2Jb')",
             r"fails at line 1 (ValueError: a \x1b[2Jb)",
         ),
+        ("def check(self, item, answer): text_of({}, 'q')", "fails at line 1 (RowError: has no text in a field q"),
         ("def check(self, item, answer): return 1", "fails at line 1 (TypeError: check gives int, not True, False or"),
     ],
 )
@@ -375,7 +376,7 @@ def test_what_another_packages_task_does_wrong_is_one_sentence(
     body: str, message: str, folders: dict[str, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = (
-        "from judge_decoding.evaluation.tasks import Item, Task\n\n\nclass Bad(Task):\n    name = 'bad'\n\n"
+        "from judge_decoding.evaluation.tasks import Item, Task, text_of\n\n\nclass Bad(Task):\n    name = 'bad'\n\n"
         "    def item(self, row, place):\n        return Item(place, (row['q'],))\n\n"
         f"    {body}\n"
     )

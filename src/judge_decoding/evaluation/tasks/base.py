@@ -142,14 +142,14 @@ def read_items(
     with guarded(task, "its data"):
         rows = list(task.rows(data, on_bad))
     for place, row in rows:
-        try:
-            with guarded(task, place):
+        with guarded(task, place):
+            try:
                 item = task.item(row, place)
-                if not isinstance(item, Item | None):
-                    raise TypeError(f"item gives {type(item).__name__}, not Item or None")
-        except RowError as error:
-            on_bad(f"{source}, {place} {error}.")
-            continue
+            except RowError as error:
+                on_bad(f"{source}, {place} {error}.")
+                continue
+            if not isinstance(item, Item | None):
+                raise TypeError(f"item gives {type(item).__name__}, not Item or None")
         if item is None:
             continue
         if item.key in items:
@@ -172,7 +172,7 @@ def guarded(task: Task, place: str) -> Iterator[None]:
     """
     try:
         yield
-    except (JudgeDecodingError, RowError):
+    except JudgeDecodingError:
         raise
     except Exception as error:
         raise JudgeDecodingError(
