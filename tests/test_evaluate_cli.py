@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
-from endpoint import Serve, said
-from judge_decoding import Case, write_cases
+from endpoint import Response, Serve, refused, said
+from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
 from judge_decoding.report.results_page import results_page
+from judge_decoding.report.rows import notes, results_tables
 from judge_decoding.report.samples import read_samples
 from samples import HOSTILE
+from test_familiarity import knowing
+from tiny import llama
 
 TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down")
 
@@ -63,6 +70,7 @@ def test_the_figures_are_those_of_the_answers(run: Run, options: list[object], t
     assert own["num_draft_tokens"] == 4
     assert (told["items"], told["data"], told["chat"], told["max_new_tokens"]) == (6, "questions.jsonl", False, 10)
     assert told["command"][1] == "evaluate"
+    assert told["dtype"] == "float32"
     assert not list((tmp_path / "o").glob("*.part"))
 
 
@@ -72,6 +80,21 @@ def test_the_tables_fit_a_terminal(run: Run, options: list[object], tmp_path: Pa
     for phrase in ("accuracy [95%]", "McNemar", "accepted", "speed-up", "6 items", "results.json", "paper's"):
         assert phrase in out
     assert max(len(line) for line in out.splitlines()) <= 160
+
+
+def test_the_target_alone_is_warmed_up_as_the_method_is(
+    run: Run, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafted: list[bool] = []
+    monkeypatch.setattr(
+        "judge_decoding.cli.evaluation.warm_up",
+        lambda methods, _: drafted.extend(method.decoder.draft is not None for method in methods),
+    )
+    for command in ("evaluate", "sweep"):
+        drafted.clear()
+        more = ("--tune", 1) if command == "sweep" else ()
+        figures(run, command, *options, "--limit", 2, "--num-draft-tokens", 3, *more, "--out", tmp_path / command)
+        assert sorted(drafted) == [False, True]
 
 
 def test_in_batches_nothing_is_timed(run: Run, options: list[object], tmp_path: Path) -> None:
@@ -108,6 +131,50 @@ def test_a_killed_run_goes_on_where_it_was(run: Run, options: list[object], ques
     ]
 
 
+def stopped(*_: object) -> None:
+    raise JudgeDecodingError("Stopped.")
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "phrase"),
+    [
+        ("evaluate", ("--dtype", "bfloat16"), "begun with dtype float32, not bfloat16"),
+        ("evaluate", ("--num-draft-tokens", 3), "begun with num_draft_tokens 4, not 3"),
+        ("evaluate", ("--system", "be good"), "begun with system , not be good"),
+        ("evaluate", ("--no-target-alone",), "begun with target_alone True, not False"),
+        ("evaluate", "machine", "begun with machine"),
+        ("evaluate", "target", "begun with weights of the target"),
+        ("evaluate", "draft", "begun with weights of the draft"),
+        ("sweep", ("--tune", 2), "begun with tune 1, not 2"),
+        ("sweep", ("--num-draft-tokens", 3), "begun with num_draft_tokens [4], not [3, 4]"),
+        ("sweep", ("--threshold", 0.6), "begun with threshold [], not [0.6]"),
+        ("sweep", ("--rule", "relaxed"), "begun with rule [], not ['relaxed']"),
+        ("sweep", ("--every-length",), "begun with tune 1, not 0"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_settings_only(
+    run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: str, change: tuple[object, ...] | str, phrase: str,
+) -> None:  # fmt: skip
+    for role in ("target", "draft"):
+        shutil.copytree(folders[role], tmp_path / role)
+        options[options.index(f"--{role}") + 1] = tmp_path / role
+    given = [*options, "--num-draft-tokens", 4, "--out", tmp_path / "o", "--limit", 3]
+    given += ["--tune", 1] if command == "sweep" else []
+    with monkeypatch.context() as patch:
+        patch.setattr("judge_decoding.report.samples.write_samples", stopped)
+        patch.setattr("judge_decoding.report.results_page.results_page", stopped)
+        ends_in_one_sentence(run(command, *given), "Stopped.")
+    if change == "machine":
+        monkeypatch.setattr("judge_decoding.evaluation.provenance.machine", lambda _: "another")
+    elif isinstance(change, str):
+        model = llama(0)
+        model.lm_head.weight[0, 0] += 0.01
+        model.save_pretrained(tmp_path / change)
+    ends_in_one_sentence(run(command, *given, *([] if isinstance(change, str) else change)), phrase)
+    assert not (tmp_path / "o" / "results.json").exists()
+
+
 def test_results_are_not_replaced_by_accident(run: Run, options: list[object], tmp_path: Path) -> None:
     figures(run, "evaluate", *options, "--out", tmp_path / "o")
     before = (tmp_path / "o" / "results.json").read_bytes()
@@ -127,6 +194,8 @@ def test_results_are_not_replaced_by_accident(run: Run, options: list[object], t
         ({"--dtype": "float8"}, "dtype is float8"),
         ({"--temperature": "-1"}, "temperature is -1"),
         ({"--grader": "m"}, "are not graded"),
+        ({"--temperature": "nan"}, "temperature is nan"),
+        ({"--device": "gpu"}, "device"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
@@ -172,6 +241,16 @@ def test_without_a_draft_the_target_is_measured_alone(
     assert told["chat"] is True  # there is a template
 
 
+def test_options_that_would_do_nothing_are_refused(
+    run: Run, questions: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    given = ["--task", "jsonl", "--data", questions, "--target", folders["target"], "--out", tmp_path / "o"]
+    for option, value in (("--judge", folders["judge"]), ("--rule", "exact"), ("--num-draft-tokens", 3)):
+        is_one_sentence(run("evaluate", *given, option, value), f"Without --draft there is no use for {option}")
+    result = run("sweep", *given, "--draft", folders["draft"], "--threshold", 0.5)
+    is_one_sentence(result, "Without --judge there is no use for --threshold")
+
+
 def test_spec_benchs_own_format_comes_with_its_task(run: Run, options: list[object], tmp_path: Path) -> None:
     data = tmp_path / "spec.jsonl"
     rows = [{"question_id": i, "category": "qa", "turns": ["one two", "red"]} for i in (3, 4)]
@@ -184,6 +263,10 @@ def test_spec_benchs_own_format_comes_with_its_task(run: Run, options: list[obje
     lengths = [length for line in lines for length in line["choices"][0]["accept_lengths"]]
     assert sum(lengths) / len(lengths) == pytest.approx(told["rows"][1]["tokens_per_forward"])
     assert len(read_samples(tmp_path / "o" / "samples.jsonl")) == 4
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "o", "--overwrite", "--batch-size", 2)
+    assert code == 0
+    assert "not written with --batch-size" in err
+    assert not (tmp_path / "o" / "spec_bench.jsonl").exists()
 
 
 def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path: Path, serve: Serve) -> None:
@@ -200,9 +283,64 @@ def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path:
     samples = read_samples(tmp_path / "o" / "samples.jsonl")
     assert [(s.grade, s.target_grade) for s in samples] == [(7, 7)] * 4
     assert len((tmp_path / "o" / "grades.jsonl").read_text().splitlines()) == 8
-    code, _, err = run("evaluate", *given, "--out", tmp_path / "ungraded")
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "o", "--overwrite")
     assert code == 0
     assert "without grades" in err
+    assert not (tmp_path / "o" / "grades.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
+def test_grading_that_was_stopped_goes_on(
+    run: Run, options: list[object], tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    data = tmp_path / "mt.jsonl"
+    rows = [{"question_id": i, "category": "writing", "turns": [text]} for i, text in enumerate(TEXTS)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    good = [2]
+
+    def answer(body: dict[str, Any], number: int) -> Response:
+        good[0] -= 1
+        return said("Fine.\nGrade: 7") if good[0] >= 0 else refused(401, "no")
+
+    serve(answer)
+    given = [*options, "--grader", "big", "--out", tmp_path / "o", "--num-draft-tokens", 3]
+    given[1], given[3] = "mt_bench", data
+    given += ["--tune", 1] if command == "sweep" else []
+    ends_in_one_sentence(run(command, *given), "refuses the key")
+    kept = (tmp_path / "o" / "grades.jsonl.part").read_text().count("Fine.")
+    assert kept >= 1
+    assert not (tmp_path / "o" / "results.json").exists()
+    good[0] = 1000
+    monkeypatch.delattr("judge_decoding.decoding.decoder.JudgeDecoder.generate_batch")  # all answers are there
+    monkeypatch.setattr("judge_decoding.cli.evaluation.warm_up", lambda *_: None)
+    told = figures(run, command, *given)
+    assert {row["grade"] for row in told["rows"]} == {7}
+    assert {row["graded"] for row in told["rows"]} == {told["items"]}
+    lines = (tmp_path / "o" / "grades.jsonl").read_text().splitlines()
+    assert len(lines) == len(told["rows"]) * told["items"]
+    assert not list((tmp_path / "o").glob("*.part"))
+
+
+def test_what_is_lacking_is_told_before_the_work(
+    run: Run, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("judge_decoding.report.head_pictures.can_draw", lambda: False)
+    ends_in_one_sentence(run("sweep", *options, "--out", tmp_path / "o"), "needs matplotlib")
+    data = tmp_path / "mt.jsonl"
+    data.write_text(json.dumps({"question_id": 81, "category": "writing", "turns": ["one two"]}))
+    given = list(options)
+    given[1], given[3] = "mt_bench", data
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    ends_in_one_sentence(run("evaluate", *given, "--grader", "big", "--out", tmp_path / "o"), "OPENAI_API_KEY")
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_tables_show_any_task(run: Run, options: list[object], tmp_path: Path) -> None:
+    given = list(options)
+    given[1] = "jsonl(checker='regex:[/b](red)[i]', reference=answer)"
+    code, out, err = run("evaluate", *given, "--out", tmp_path / "o", "--limit", 1)
+    assert code == 0, err
+    assert "[/b](red)[i]" in out
 
 
 def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object], tmp_path: Path) -> None:
@@ -245,6 +383,26 @@ def test_a_sweep_of_every_length(run: Run, options: list[object], tmp_path: Path
     assert told["tuning"] == []
 
 
+def test_both_tell_how_unlike_the_training_questions_the_items_are(
+    run: Run, options: list[object], target: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    knowing(target).save_pretrained(tmp_path / "judge")
+    data = tmp_path / "spec.jsonl"
+    rows = [{"question_id": i, "category": "qa", "turns": ["one two", "red"]} for i in (3, 4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [*options, "--num-draft-tokens", 3]
+    given[1], given[3] = "spec_bench", data
+    given[given.index("--judge") + 1] = tmp_path / "judge"
+    one = figures(run, "evaluate", *given, "--out", tmp_path / "e")
+    assert len(one["distances"]) == 2  # of the items, not of their turns
+    many = figures(run, "sweep", *given, "--every-length", "--out", tmp_path / "s")
+    assert many["distances"] == pytest.approx(one["distances"])
+    assert many["data_hash"] == one["data_hash"]
+    few = figures(run, "sweep", *given, "--tune", 1, "--out", tmp_path / "t")
+    assert few["distances"] == many["distances"][1:]
+    assert few["data_hash"] != many["data_hash"]  # it is that of the items in the table
+
+
 def test_a_sweep_needs_a_draft(run: Run, questions: Path, folders: dict[str, Path], tmp_path: Path) -> None:
     result = run(
         "sweep", "--task", "jsonl(checker=exact, reference=answer)", "--data", questions, "--target",
@@ -253,9 +411,38 @@ def test_a_sweep_needs_a_draft(run: Run, questions: Path, folders: dict[str, Pat
     is_one_sentence(result, "--draft")
 
 
+def test_names_cannot_steer_the_terminal(run: Run, options: list[object], tmp_path: Path) -> None:
+    row = Row(name="[/b] \x1b[2J[red]", rule="x", num_draft_tokens=2, tokens_per_forward=2)
+    console = Console(file=io.StringIO(), width=80)
+    for table in results_tables(Results(rows=(row,))):
+        console.print(table)
+    assert r"[/b] \x1b[2J[red]" in console.file.getvalue()  # type: ignore[attr-defined]
+    data = tmp_path / "spec.jsonl"
+    data.write_text(2 * (json.dumps({"question_id": "a\x1b[2J", "category": "qa", "turns": ["one"]}) + "\n"))
+    given = list(options)
+    given[1], given[3] = "spec_bench", data
+    code, _, err = run("evaluate", *given, "--out", tmp_path / "o")
+    assert code == 0
+    assert r"key a\x1b[2J of another row" in err
+    assert "\x1b[2J" not in err
+
+
 def test_the_page_of_results_is_escaped() -> None:
     row = Row(name=HOSTILE, rule=HOSTILE, num_draft_tokens=2, tokens_per_forward=2, accuracy=0.5, accuracy_low=0.4,
               accuracy_high=0.6, tokens_per_second=3)  # fmt: skip
     page = results_page(Results(task=HOSTILE, target=HOSTILE, rows=(row,), command=(HOSTILE,), versions={"x": HOSTILE}))
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_draft_length_at_the_end_of_its_range_is_told() -> None:
+    def taking(*lengths: int) -> str:
+        rows = [Row(name=str(n), rule="x", num_draft_tokens=n, tokens_per_forward=2) for n in (0, *lengths)]
+        tuning = tuple(Row(name="x", rule="x", num_draft_tokens=n, tokens_per_forward=2, answers=3) for n in (2, 4, 8))
+        return notes(Results(rows=tuple(rows), tuning=tuning))
+
+    assert "2 of 3 are fastest with the shortest or the longest of them" in taking(2, 4, 8)
+    assert "fastest of 2, 4, 8 on 3 other items" in taking(4, 4)
+    assert "shortest" not in taking(4, 4)
+    two = Row(name="x", rule="x", num_draft_tokens=2, tokens_per_forward=2, answers=3)
+    assert "shortest" not in notes(Results(rows=(two,), tuning=(two,)))  # there was no choice

@@ -14,7 +14,7 @@ import pytest
 from commands import Run, is_one_sentence
 from judge_decoding import JudgeDecodingError
 from judge_decoding.evaluation.rows import Row, read_results
-from judge_decoding.report.plots import pareto_svg
+from judge_decoding.report.plots import _front, pareto_svg
 from judge_decoding.report.samples import write_samples
 from judge_decoding.report.terminal import safe
 from samples import HOSTILE, known
@@ -108,9 +108,14 @@ def test_a_bad_sweep_is_one_sentence(run: Run, tmp_path: Path, content: str, phr
     assert not (tmp_path / "page.html").exists()
 
 
+def test_the_front_is_what_no_other_setting_beats_in_both() -> None:
+    points = [(1.0, 0.9), (2.0, 0.95), (3.0, 0.8), (3.0, 0.85), (2.5, 0.8), (0.5, 0.95)]
+    assert _front(points) == [(2.0, 0.95), (3.0, 0.85)]
+
+
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(JudgeDecodingError, match="the extra eval"):
+    with pytest.raises(JudgeDecodingError, match="needs matplotlib"):
         pareto_svg(ROWS)
 
 

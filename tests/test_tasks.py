@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands import Run
 from judge_decoding import JudgeDecodingError
 from judge_decoding.evaluation.tasks import Item, Source, Task, available_tasks, parse_task, read_items
 from judge_decoding.evaluation.tasks.choices import LETTERS, choice_item, chosen
@@ -123,6 +124,7 @@ def test_rows_become_items(spelling: str, row: Any, item: Item, tmp_path: Path) 
         ("gsm8k", {"question": " ", "answer": "5"}, "has no text in a field question"),
         ("gsm8k", ["no", "object"], "has no text in a field answer"),
         ("humaneval", {**HUMANEVAL, "test": None}, "has no text in a field test"),
+        ("gsm8k", {"question": "2 + \ud800?", "answer": "5"}, "has half a surrogate pair, which is no text"),
         ("mmlu", {**ANATOMY, "answer": 4}, "has 4 choices, and none of them is number 5, the right one"),
         ("mmlu", {**ANATOMY, "answer": -1}, "has 4 choices, and none of them is number 0, the right one"),
         ("mmlu", {**ANATOMY, "answer": True}, "has no number and no letter in a field answer"),
@@ -352,6 +354,54 @@ def test_a_package_whose_task_is_broken_is_named(
     monkeypatch.delitem(sys.modules, "bad_tasks", raising=False)
     with pytest.raises(JudgeDecodingError, match=re.escape(f"The task bad of the package bad-tasks {message}")):
         parse_task("bad")
+    assert parse_task("gsm8k").name == "gsm8k"  # others are not kept from work by it
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def item(self, row, place): return Item(place, (row['no'],))", "fails at line 1 (KeyError: 'no'); repair"),
+        ("def item(self, row, place): return row", "fails at line 1 (TypeError: item gives dict"),
+        ("def rows(self, data, on_bad): return 1 / 0", "fails at its data (ZeroDivisionError"),
+        ("def plain(self, messages): return messages[9]", "fails at line 1 (IndexError"),
+        (
+            "def check(self, item, answer): raise ValueError('a\\n\\x1b[2Jb')",
+            r"fails at line 1 (ValueError: a \x1b[2Jb)",
+        ),
+        ("def check(self, item, answer): text_of({}, 'q')", "fails at line 1 (RowError: has no text in a field q"),
+        ("def check(self, item, answer): return 1", "fails at line 1 (TypeError: check gives int, not True, False or"),
+    ],
+)
+def test_what_another_packages_task_does_wrong_is_one_sentence(
+    body: str, message: str, folders: dict[str, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from judge_decoding.evaluation.tasks import Item, Task, text_of\n\n\nclass Bad(Task):\n    name = 'bad'\n\n"
+        "    def item(self, row, place):\n        return Item(place, (row['q'],))\n\n"
+        f"    {body}\n"
+    )
+    points = "[project.entry-points.'judge_decoding.tasks']\nbad='bad_tasks:Bad'\n"
+    install(tmp_path, source, f"[project]\nname='bad-tasks'\nversion='1'\n{points}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "bad_tasks", raising=False)
+    (tmp_path / "rows.jsonl").write_text('{"q": "one two"}\n')
+    code, _, err = run("evaluate", "--task", "bad", "--data", tmp_path / "rows.jsonl", "--target", folders["target"],
+                       "--no-chat", "--max-new-tokens", 2, "--out", tmp_path / "o")  # fmt: skip
+    assert code == 2
+    assert err.startswith(f"Error: The task bad {message}")
+    assert err.count("\n") == 1
+
+
+def test_rows_with_one_key_are_named(tmp_path: Path) -> None:
+    told: list[str] = []
+    again = {**IN_ITS_FILE, "turns": ["Another."]}
+    assert len(read(parse_task("spec_bench"), IN_ITS_FILE, again, folder=tmp_path, on_bad=told.append)) == 1
+    assert "line 2 has the key 81 of another row" in told[0]
+
+
+def test_the_pair_is_told_what_the_system_says() -> None:
+    item = Item("1", ("How many?",), "3")
+    assert Asking(parse_task("arithmetic"), system="Be brief.").prompt(item) == "Be brief.\nQ: How many?\nA:"
 
 
 def test_the_page_names_all_tasks_and_where_their_data_is() -> None:

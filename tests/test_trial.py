@@ -212,7 +212,15 @@ def test_questions_that_were_trained_on_are_refused(decoder: JudgeDecoder) -> No
     whole = Case(question="user red blue up up", answer="x")
     with pytest.raises(JudgeDecodingError, match="1 of the 5"):
         check_not_trained_on(ITEMS, Asking(Words(), chat=True), decoder, [whole])
-    check_not_trained_on(ITEMS, plain, decoder, [Case(question="red blue", answer="x")])
+    check_not_trained_on(ITEMS, plain, decoder, [Case(question="red blue", answer="x")])  # short: only as a whole
+    long = "Ann has 6 shells. Tom gives Ann 2 shells. How many shells does Ann have now?"
+    for asked, trained in (
+        (long, f"<system>Be brief.<user>{long}<assistant>"),
+        (f"Complete this.\n{long}\nEnd with a number.", long),
+    ):
+        with pytest.raises(JudgeDecodingError, match="1 of the 6"):
+            check_not_trained_on([*ITEMS, Item("long", (asked,))], plain, decoder, [Case(question=trained, answer="x")])
+    check_not_trained_on([Item("long", (long,))], plain, decoder, [Case(question=long[:-30] + "?" * 30, answer="x")])
 
 
 def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokenizer: PreTrainedTokenizerFast) -> None:

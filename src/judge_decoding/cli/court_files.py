@@ -25,10 +25,12 @@ class Warnings:
         self.count = 0
 
     def __call__(self, sentence: str) -> None:
-        """One more."""
+        """One more; what is in it of a file cannot steer the terminal."""
+        from judge_decoding.markdown import one_line
+
         self.count += 1
         if self.count <= MOST_WARNINGS:
-            typer.secho(f"Left out: {sentence}", err=True, fg=typer.colors.YELLOW)
+            typer.secho(f"Left out: {one_line(sentence)}", err=True, fg=typer.colors.YELLOW)
 
     def close(self) -> None:
         """Say how many were not told."""

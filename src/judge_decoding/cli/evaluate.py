@@ -44,7 +44,10 @@ def evaluate(
     ] = True,
     margin: Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")] = 2.0,
     details: Annotated[
-        bool, typer.Option("--details", help="Keep probabilities and alternatives of every draft token, for `report`.")
+        bool,
+        typer.Option(
+            "--details", help="Keep probabilities and alternatives of every draft token, for `report`; takes time."
+        ),
     ] = False,
     grader: Annotated[
         str | None,
@@ -65,19 +68,26 @@ def evaluate(
 
     A stopped run goes on where it was. `report` shows the answers token by token.
     """
-    from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader
 
     results, samples = out / "results.json", out / "samples.jsonl"
     check_out(samples, results, overwrite=overwrite)
+    if draft is None and target != "reference":
+        check_used("--draft", {"--judge": judge, "--rule": rule, "--num-draft-tokens": num_draft_tokens})
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)
+    in_spec_bench = ready.asking.task.name == "spec_bench" and batch_size == 1
+    if ready.asking.task.name == "spec_bench" and not in_spec_bench:
+        typer.secho("Spec-Bench's own format wants times, so it is not written with --batch-size.", err=True,
+                    fg=typer.colors.YELLOW)  # fmt: skip
 
     from judge_decoding.decoding.choices import choose_rule
+    from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import evaluate as core
     from judge_decoding.evaluation.counting import Counting
@@ -95,12 +105,16 @@ def evaluate(
     length = (num_draft_tokens or decoder.num_draft_tokens) if drafted else 0
     method = Method(decoder, decides, length, sampling)
     alone = alone and drafted
-    settings = {"rule": str(decides), "num_draft_tokens": length, "seed": seed, "batch_size": batch_size}
-    record = Record(samples, ready.settings | settings | {"details": details})
+    settings = {
+        "rule": str(decides), "num_draft_tokens": length, "seed": seed, "batch_size": batch_size, "details": details,
+        "target_alone": alone,
+    }  # fmt: skip
+    record = Record(samples, ready.settings | settings)
     total = len(ready.items) * (2 if alone else 1)
     there = sum((name, item.key) in record.known for item in ready.items for name in (core.METHOD, TARGET))
     if batch_size == 1 and there < total:
-        warm_up([method], ready)
+        own = Method(JudgeDecoder(decoder.target, decoder.tokenizer), sampling=sampling)
+        warm_up([method, own] if alone else [method], ready)
     with running("answering", total, there) as take:
         found, outcomes = core.evaluate(
             method, ready.asking, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
@@ -115,10 +129,13 @@ def evaluate(
     if theirs is not None:
         rows = {TARGET: core.method_row(TARGET, Method(decoder, sampling=sampling), theirs, None, share), **rows}
     table = tuple(with_grades(row, grades.get(key, ())) for key, row in rows.items())
-    distances = tuple(sample.distance for sample in found if sample.distance is not None)
+    distances = tuple(sample.distance for sample in found if sample.turn == 1 and sample.distance is not None)
     told = Results(**ready.facts, grader=grader or "", margin=share, rows=table, distances=distances)
     write_samples(samples, found)
-    if ready.asking.task.name == "spec_bench" and batch_size == 1:
+    for path, belongs in ((out / "spec_bench.jsonl", in_spec_bench), (out / "grades.jsonl", grader is not None)):
+        if not belongs:
+            path.unlink(missing_ok=True)  # of the results that are replaced
+    if in_spec_bench:
         write_text(out / "spec_bench.jsonl", _spec_bench(found, ready, name))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
     record.part.unlink()

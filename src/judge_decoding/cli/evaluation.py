@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,16 @@ class Prepared:
     @property
     def settings(self) -> dict[str, Any]:
         """What must not change while answers are collected."""
-        loose = ("machine", "versions", "command")
-        return {name: value for name, value in self.facts.items() if name not in loose} | {"system": self.asking.system}
+        from torch import nn
+
+        from judge_decoding.evaluation.provenance import fingerprint
+
+        models = (("target", self.decoder.target), ("draft", self.decoder.draft))
+        weights = {
+            f"weights of the {role}": fingerprint(model) for role, model in models if isinstance(model, nn.Module)
+        }
+        same = {name: value for name, value in self.facts.items() if name != "command"}
+        return same | {"system": self.asking.system} | weights
 
 
 def prepare(
@@ -106,7 +114,8 @@ def prepare(
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",
-        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat, "machine": machine(),
+        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat,
+        "dtype": str(decoder.target.dtype).removeprefix("torch."), "machine": machine(decoder.target.device),
         "versions": versions(), "command": command(),
     }  # fmt: skip
     return Prepared(decoder, asking, items, names, facts)
@@ -120,6 +129,24 @@ def check_out(part_of: Path, results: Path, *, overwrite: bool) -> None:
     check_outputs(part_of, results)
     if results.exists() and not overwrite:
         raise JudgeDecodingError(f"{results} is there already; name another folder, or replace it with --overwrite.")
+
+
+def check_used(without: str, options: Mapping[str, object]) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        without: the option that they want, and that was not given.
+        options: by name; None for those that were not given.
+
+    Raises:
+        JudgeDecodingError: there are some.
+    """
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.spelling import listed
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise JudgeDecodingError(f"Without {without} there is no use for {listed(given)}; give it, or leave them out.")
 
 
 def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
@@ -160,7 +187,7 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, An
     notes = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[told]}", markup=False),
     )  # fmt: skip
     so_far: dict[str, list[Answered]] = {}
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
@@ -180,11 +207,13 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, An
 def tell(results: Results, more: str = "") -> None:
     """Print the tables, what they mean, and ``more``."""
     from rich.console import Console
+    from rich.markup import escape
 
     from judge_decoding.report.rows import notes, results_tables
 
     console = Console()
-    console.print(f"\n[bold]{results.items} items of {results.task}[/], {results.machine}\n", highlight=False)
+    title = f"[bold]{results.items} items of {escape(results.task)}[/], {escape(results.machine)}"
+    console.print(f"\n{title}\n", highlight=False)
     for table in results_tables(results):
         console.print(table)
         console.print()

@@ -74,12 +74,16 @@ def check_grader(scoring: str, grader: str | None) -> None:
     """Say that answers stay without grades, or that there is nothing to grade.
 
     Raises:
-        JudgeDecodingError: a grader is named for a task whose answers are not graded.
+        JudgeDecodingError: a grader is named for a task whose answers are not graded, or there is no key for it.
     """
     from judge_decoding.errors import JudgeDecodingError
 
     if grader is not None and scoring != "grade":
         raise JudgeDecodingError("The answers of this task are not graded; leave --grader out.")
+    if grader is not None:
+        from judge_decoding.court.endpoint import PREFIX, Endpoint
+
+        Endpoint(grader.removeprefix(PREFIX))  # what it lacks is told before the work
     if grader is None and scoring == "grade":
         typer.secho("The answers stay without grades; name a model that gives them with --grader.", err=True,
                     fg=typer.colors.YELLOW)  # fmt: skip

@@ -32,7 +32,9 @@ def sweep(
     num_draft_tokens: Annotated[
         list[int] | None, typer.Option(min=1, help="Draft lengths to choose from; several times.")
     ] = None,
-    tune: Annotated[int, typer.Option(min=1, help="Items on which each method's draft length is chosen.")] = 10,
+    tune: Annotated[
+        int, typer.Option(min=1, help="Items on which each method's draft length is chosen; none with --every-length.")
+    ] = 10,
     every_length: Annotated[
         bool, typer.Option("--every-length", help="A row for each draft length, in place of a choice among them.")
     ] = False,
@@ -66,7 +68,7 @@ def sweep(
     Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
     same truncation without loss. A stopped run goes on where it was.
     """
-    from judge_decoding.cli.evaluation import check_out, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader, grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.report.plots import check_plots
@@ -74,19 +76,24 @@ def sweep(
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
     for path in (page, answers):
         check_out(path, results, overwrite=overwrite)
-    check_plots()
+    if target != "reference":
+        if draft is None:
+            raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
+        if judge is None:
+            check_used("--judge", {"--threshold": threshold})
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
         temperature=temperature, check=rule_check(rule or []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)
+    if ready.asking.task.scoring == "check":
+        check_plots()
     decoder = ready.decoder
-    if decoder.draft is None:
-        raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
 
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import sweep as core
+    from judge_decoding.evaluation.evaluate import hash_of
     from judge_decoding.evaluation.record import Record
     from judge_decoding.evaluation.rows import Results, with_grades
     from judge_decoding.files import write_text
@@ -98,7 +105,12 @@ def sweep(
     rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
     wanted = core.candidates(decoder, rules, SamplingParams(temperature=temperature, seed=seed))
     lengths = sorted(set(num_draft_tokens or core.LENGTHS))
-    record = Record(results, ready.settings | {"seed": seed})
+    # All methods answer in turns, and one whose draft length was chosen anew would have answers with two.
+    settings = {
+        "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
+        "tune": 0 if every_length else tune,
+    }  # fmt: skip
+    record = Record(results, ready.settings | settings)
     tuning, items = ([], ready.items) if every_length else core.split(ready.items, tune)
     warm_up([wanted[0].method, wanted[1].method], ready)
     rows: list[Row] = []
@@ -111,11 +123,16 @@ def sweep(
     with running("answering", *_work([one.name for one in wanted], items, record)) as take:
         table = core.measure(wanted, chosen, ready.asking, items, record, take, margin=margin / 100)
     if grader is not None:
-        answered = {(one.name, item.key): (item, record.told[one.name, item.key]) for one in wanted for item in items}
+        answered = {
+            (one.name, item.key): (item, record.told[one.name, item.key]["texts"]) for one in wanted for item in items
+        }
         grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
         table = [with_grades(row, grades.get(row.name, ())) for row in table]
-    facts = ready.facts | {"items": len(items), "grader": grader or ""}
-    told = Results(**facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows))
+    facts = ready.facts | {"items": len(items), "data_hash": hash_of(items), "grader": grader or ""}
+    told = Results(
+        **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows),
+        distances=core.distances(wanted, items, record),
+    )  # fmt: skip
     write_text(answers, _answers(wanted, items, record))
     write_text(page, results_page(told))
     if all(row.accuracy is not None for row in table):
@@ -140,5 +157,5 @@ def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record)
     from json import dumps
 
     keys = [(one.name, item.key) for one in wanted for item in items]
-    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]} for key in keys)
+    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)
     return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

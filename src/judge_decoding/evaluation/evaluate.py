@@ -22,6 +22,8 @@ from judge_decoding.report.recording import told_threshold
 from judge_decoding.report.samples import Sample
 from judge_decoding.rules.base import AnyOf, VerificationRule
 
+LONG = 30
+"""Characters of a question that is no part of another one by chance."""
 METHOD = "method"
 """The name, in the record, of the way of decoding that is looked at."""
 
@@ -44,17 +46,29 @@ def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad
 
 
 def check_not_trained_on(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, cases: Sequence[Case]) -> None:
-    """Check that no question that is asked is in ``cases``, case and space apart, as it is or as a whole prompt.
+    """Check that no question that is asked is in ``cases``, case and space apart, whatever stands around it.
+
+    The same question may have been put through another template, with another system message, or with another request
+    behind it. Only short ones, which may be part of any text, must be the same as a whole.
 
     Raises:
         JudgeDecodingError: some are.
     """
     trained = {same_question(case.question) for case in cases}
-    shared = 0
+    asked = []
     for item in items:
         prompt = asking.prompt(item)
         whole = prompt if isinstance(prompt, str) else render(prompt, decoder.tokenizer)
-        shared += any(same_question(text) in trained for text in (whole, item.turns[0]))
+        asked.append((same_question(item.turns[0]), same_question(whole)))
+    # Each text is looked up in all others at once.
+    all_trained, all_asked = ("\0".join(texts) for texts in (trained, (whole for _, whole in asked)))
+    inside = [text for text in trained if len(text) >= LONG and text in all_asked]
+    shared = sum(
+        not trained.isdisjoint(texts)
+        or (len(texts[0]) >= LONG and texts[0] in all_trained)
+        or any(text in texts[1] for text in inside)
+        for texts in asked
+    )
     if shared:
         raise JudgeDecodingError(
             f"{shared} of the {len(items)} questions are trained on, too, so they would flatter the judge; divide the "

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
-def machine() -> str:
-    """The machine in a few words."""
+def machine(device: torch.device | None = None) -> str:
+    """The machine in a few words; ``device`` is where the models are, by default a GPU if there is one."""
     import torch
 
-    what = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
-    used = "" if torch.cuda.is_available() else f", {torch.get_num_threads()} used"
+    if torch.cuda.is_available() if device is None else device.type == "cuda":
+        what, used = torch.cuda.get_device_name(device), ""
+    else:
+        what, used = f"{os.cpu_count()} {platform.machine()} cores", f", {torch.get_num_threads()} used"
     return f"{what}{used}, torch {torch.__version__}"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tells models apart that were saved under one name: SHA-256 of a few numbers of each of their tensors."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        if not parameter.is_meta:  # not in memory
+            digest.update(parameter.detach().reshape(-1)[:8].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -124,6 +124,7 @@ class Results(BaseModel):
         temperature: of the answers that are compared; baselines that sample tell their own.
         max_new_tokens: token budget of an answer.
         chat: the prompts went through the chat template.
+        dtype: of the target's numbers.
         grader: the model that graded the answers, where they are graded.
         margin: what ``non_inferior`` allows, as a share.
         rows: the target alone is the first one.
@@ -147,6 +148,7 @@ class Results(BaseModel):
     temperature: float = 0.0
     max_new_tokens: int = 0
     chat: bool = False
+    dtype: str = ""
     grader: str = ""
     margin: float = 0.0
     rows: tuple[Row, ...] = Field(min_length=1)

@@ -23,7 +23,7 @@ from judge_decoding.evaluation.tasks.base import Item
 from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
 
-LENGTHS = (2, 4, 8, 16)
+LENGTHS = (2, 4, 8, 16, 24)
 """Draft lengths to choose from."""
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 """Of the judge, beside the head's own."""
@@ -159,6 +159,13 @@ def split(items: Sequence[Item], tuning: int) -> tuple[list[Item], list[Item]]:
     return [items[i] for i in sorted(chosen)], [item for i, item in enumerate(items) if i not in chosen]
 
 
+def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> tuple[float, ...]:
+    """How unlike the judge's training questions the items are, where a method has told."""
+    told = ([record.told[one.name, item.key]["distance"] for one in wanted] for item in items)
+    known = ([distance for distance in each if distance is not None] for each in told)
+    return tuple(each[0] for each in known if each)
+
+
 def _with(one: Candidate, length: int) -> Method:
     return replace(one.method, num_draft_tokens=length)
 
@@ -167,7 +174,7 @@ def _run(
     methods: dict[str, Method], asking: Asking, items: Sequence[Item], record: Record, progress: Progress
 ) -> dict[str, Outcome]:
     def keep(name: str, _item: Item, one: Answered, given: Sequence[Generation]) -> None:
-        record.add(name, one, [asking.bare(answer.text) for answer in given])
+        record.add(name, one, {"texts": [asking.bare(answer.text) for answer in given], "distance": given[0].distance})
         progress(name, one)
 
     return compare(methods, asking, items, keep, known=record.known)

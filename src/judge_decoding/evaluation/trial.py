@@ -12,7 +12,7 @@ from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.tasks.base import Item, Task
+from judge_decoding.evaluation.tasks.base import Item, Task, guarded
 from judge_decoding.rules.base import VerificationRule
 
 GREEDY = SamplingParams()
@@ -70,7 +70,10 @@ class Asking:
             messages.append({"role": "user", "content": turn})
             if answer is not None:
                 messages.append({"role": "assistant", "content": answer})
-        return messages if self.chat else self.task.plain(messages)
+        if self.chat:
+            return messages
+        with guarded(self.task, item.key):
+            return self.task.plain(messages)
 
     def bare(self, answer: str) -> str:
         """An answer without the string that ended it, and without what the token that completed it has behind it."""
@@ -234,10 +237,20 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
 
 
 def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: bool = True) -> Answered:
-    """What became of an item with these answers to its turns."""
+    """What became of an item with these answers to its turns.
+
+    Raises:
+        JudgeDecodingError: the task cannot check the answer.
+    """
+    verdict = None
+    if len(given) == len(item.turns):
+        with guarded(asking.task, item.key):
+            verdict = asking.task.check(item, asking.bare(given[-1].text))
+            if verdict is not None and not isinstance(verdict, bool):
+                raise TypeError(f"check gives {type(verdict).__name__}, not True, False or None")
     return Answered(
         item.key,
-        asking.task.check(item, asking.bare(given[-1].text)) if len(given) == len(item.turns) else None,
+        verdict,
         rounds=sum(one.stats.rounds for one in given),
         tokens=sum(one.stats.tokens for one in given),
         accepted=sum(one.stats.accepted for one in given),

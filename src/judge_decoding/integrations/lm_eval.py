@@ -82,7 +82,15 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 'The model judge needs a draft; give the draft model\'s name or "prompt-lookup" as draft, or use the '
                 "model hf."
             )
-        # What is wrong with these shows before a model is loaded.
+        # What is wrong with these shows before a model is loaded. The harness makes numbers of what looks like some.
+        for name, value, kind, wanted in (
+            ("draft", draft, str | Path, "a name or folder"), ("judge", judge, str | Path, "a name or folder"),
+            ("rule", rule, str, "a text"), ("threshold", threshold, int | float, "a number"),
+            ("num_draft_tokens", num_draft_tokens, int, "a whole number"),
+            ("translate", translate, bool, "True or False"),
+        ):  # fmt: skip
+            if value is not None and not isinstance(value, kind):
+                raise JudgeDecodingError(f"The model argument {name} is {value!r}; it must be {wanted}.")
         head = None if judge is None else JudgeHead.from_pretrained(judge)
         self._rule = choose_rule(head, None if rule is None else parse_rule(rule, head), threshold)
         self._num_draft_tokens = choose_num_draft_tokens(head, num_draft_tokens)

@@ -53,7 +53,7 @@ def _one(results: Results, plot: str | None, place: int) -> str:
     if results.distances:
         said.append(f"Unlike the training questions (distance above 1): {_unlike(results)} of {len(results.distances)}")
     if results.machine:
-        said.append(f"Machine: {plain(results.machine)}")
+        said.append(f"Machine: {plain(results.machine)}{f', {plain(results.dtype)}' if results.dtype else ''}")
     if results.versions:
         said.append("Versions: " + ", ".join(plain(f"{name} {told}") for name, told in results.versions.items()))
     if results.tuning:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.rows import MATCHED, Row
+from judge_decoding.report import head_pictures
 from judge_decoding.report.terminal import safe
 
 CAPTION = (
-    "Accuracy with 95% intervals against speed, a point for each setting. Further to the top and right is better; "
+    "Accuracy with 95% intervals against speed, a point for each setting. Further to the top and right is better; to "
+    "the settings on the grey line no other is better in both, as far as these figures go; "
     "hollow points are verified without loss: by the target itself, or, where they are called matched, by the target "
     "sampled under the truncation of the rule of the same colour."
 )
@@ -31,10 +32,8 @@ def check_plots() -> None:
     Raises:
         JudgeDecodingError: matplotlib is not installed.
     """
-    if find_spec("matplotlib") is None:
-        raise JudgeDecodingError(
-            "Plots need matplotlib; install it, or judge-decoding with the extra eval (judge-decoding[eval])."
-        )
+    if not head_pictures.can_draw():
+        raise JudgeDecodingError("This needs matplotlib; install it with: pip install 'judge-decoding[eval]'.")
 
 
 def pareto_svg(rows: Sequence[Row]) -> str:
@@ -79,6 +78,8 @@ def pareto_svg(rows: Sequence[Row]) -> str:
                     capsize=2,
                     label=_label(rule),
                 )
+            front = _front([(getattr(row, field), row.accuracy or 0.0) for row in rows])
+            axes.plot(*zip(*front, strict=True), color="#9aa0aa", linewidth=1, zorder=0, label="no other is better")
             axes.set_xlabel(title)
             axes.grid(color="#e4e6eb", linewidth=0.7)
             axes.set_axisbelow(True)
@@ -98,6 +99,15 @@ def pareto_svg(rows: Sequence[Row]) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :].replace("<svg", '<svg role="img" aria-label="Accuracy against speed"', 1)
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The Pareto front: the points (speed, accuracy) to which no other is better in one and as good in the other."""
+    front: list[tuple[float, float]] = []
+    for speed, accuracy in sorted(points, reverse=True):
+        if not front or accuracy > front[-1][1]:
+            front.append((speed, accuracy))
+    return front[::-1]
 
 
 def _apart(labels: Sequence[str], spots: Sequence[Sequence[float]]) -> list[tuple[float, float]]:

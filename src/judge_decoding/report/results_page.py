@@ -22,7 +22,7 @@ def results_page(results: Results) -> str:
         "items": results.items, "data": results.data, "target": results.target, "draft": results.draft,
         "judge": results.judge, "temperature": f"{results.temperature:g}", "token budget": results.max_new_tokens,
         "graded by": results.grader,
-        "prompts": "chat template" if results.chat else "plain", "machine": results.machine,
+        "prompts": "chat template" if results.chat else "plain", "dtype": results.dtype, "machine": results.machine,
         "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
         "command": " ".join(results.command),
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
@@ -20,7 +21,7 @@ def results_tables(results: Results) -> list[Table]:
             name = title == "method"
             table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
         for line in lines:
-            table.add_row(*(safe(cell) for cell in line))
+            table.add_row(*(escape(safe(cell)) for cell in line))
         tables.append(table)
     return tables
 
@@ -47,4 +48,12 @@ def notes(results: Results) -> str:
             f"Draft lengths are each method's fastest of {', '.join(map(str, lengths))} on {results.tuning[0].answers} "
             "other items."
         )
+        ends = (lengths[0], lengths[-1])
+        drafted = [row for row in results.rows if row.num_draft_tokens]
+        at_the_end = [row for row in drafted if row.num_draft_tokens in ends]
+        if at_the_end and len(lengths) > 2:
+            said.append(
+                f"{len(at_the_end)} of {len(drafted)} are fastest with the shortest or the longest of them, and may be "
+                "faster still beyond (--num-draft-tokens)."
+            )
     return " ".join(said)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
+from judge_decoding.court.formats.base import RowError
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.tasks.arc import ARC
 from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
@@ -20,7 +21,7 @@ from judge_decoding.evaluation.tasks.mt_bench import MTBench
 from judge_decoding.evaluation.tasks.spec_bench import SpecBench
 from judge_decoding.spelling import construct, guess, read
 
-__all__ = ["Item", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
+__all__ = ["Item", "RowError", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
 
 GROUP = "judge_decoding.tasks"
 """The entry-point group of tasks."""
@@ -36,8 +37,7 @@ def available_tasks() -> dict[str, type[Task]]:
     Raises:
         JudgeDecodingError: an installed package's task cannot be imported or is none.
     """
-    foreign = [entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN]
-    return {**_BUILT_IN, **{entry.name: _load(entry) for entry in foreign}}
+    return {**_BUILT_IN, **{name: _load(entry) for name, entry in _foreign().items()}}
 
 
 def parse_task(spelling: str, *, allow_code: bool = False) -> Task:
@@ -51,18 +51,30 @@ def parse_task(spelling: str, *, allow_code: bool = False) -> Task:
         JudgeDecodingError: it cannot be read, there is no such task, or it runs code and may not.
     """
     (name, given), *more = read(spelling, "task", "arithmetic(family=comparison)")
-    known = available_tasks()
     if more:
         raise JudgeDecodingError(f"{spelling[:80]!r} names several tasks; give one at a time.")
-    if name not in known:
-        raise JudgeDecodingError(f"There is no task {name[:40]}{guess(name, known)}; there are {', '.join(known)}.")
-    task = construct(known[name], name, given, "task")
+    task = construct(_find(name), name, given, "task")
     if task.runs_code and not allow_code:
         raise JudgeDecodingError(
             f"The task {name} runs the code that the models write, and its isolation is no wall; allow it with "
             "--allow-code-execution, best in a container."
         )
     return task
+
+
+def _find(name: str) -> type[Task]:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    foreign = _foreign()
+    if name in foreign:
+        return _load(foreign[name])
+    names = [*_BUILT_IN, *foreign]
+    raise JudgeDecodingError(f"There is no task {name[:40]}{guess(name, names)}; there are {', '.join(names)}.")
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    """The tasks of installed packages; this package's own names are taken."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
 
 
 def _load(entry: EntryPoint) -> type[Task]:

@@ -50,7 +50,8 @@ class Arithmetic(Task):
 
     def plain(self, messages: Sequence[Message]) -> str:
         """As the pair was trained."""
-        return f"Q: {messages[-1]['content']}\nA:"
+        *before, last = messages
+        return "".join(f"{one['content']}\n" for one in before) + f"Q: {last['content']}\nA:"
 
     def check(self, item: Item, answer: str) -> bool | None:
         """By the last number, that of the closing sentence."""

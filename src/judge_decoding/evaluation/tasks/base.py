@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.court.questions import Rows, dataset_rows, file_rows
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.markdown import one_line
 from judge_decoding.spelling import spell
 
 Message = Mapping[str, str]
@@ -27,12 +29,24 @@ class Item:
         turns: what the user says; each turn is answered before the next is put.
         reference: a right answer, or the unit tests of one; empty if there is none.
         category: what kind of question it is, where the task has several.
+
+    Raises:
+        RowError: there is no key or nothing to ask, or something is no text.
     """
 
     key: str
     turns: tuple[str, ...]
     reference: str = ""
     category: str = ""
+
+    def __post_init__(self) -> None:
+        for text in (self.key, *self.turns, self.reference, self.category):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # JSON can spell it, and no tokenizer takes it
+                raise RowError("has half a surrogate pair, which is no text") from error
+        if not (self.key and self.turns and all(turn.strip() for turn in self.turns)):
+            raise RowError("has no key, or nothing to ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +139,46 @@ def read_items(
     """
     source = str(data or task.source or task)
     items: dict[str, Item] = {}
-    for place, row in task.rows(data, on_bad):
-        try:
-            item = task.item(row, place)
-        except RowError as error:
-            on_bad(f"{source}, {place} {error}.")
+    with guarded(task, "its data"):
+        rows = list(task.rows(data, on_bad))
+    for place, row in rows:
+        with guarded(task, place):
+            try:
+                item = task.item(row, place)
+            except RowError as error:
+                on_bad(f"{source}, {place} {error}.")
+                continue
+            if not isinstance(item, Item | None):
+                raise TypeError(f"item gives {type(item).__name__}, not Item or None")
+        if item is None:
             continue
-        if item is not None:
-            items.setdefault(item.key, item)
+        if item.key in items:
+            on_bad(f"{source}, {place} has the key {item.key} of another row.")
+        items.setdefault(item.key, item)
     if not items:
         raise JudgeDecodingError(f"{source} has no questions for the task {task}; check the file, or its settings.")
     found = list(items.values())
     if limit is not None and limit < len(found):
         found = [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), limit))]
     return found
+
+
+@contextmanager
+def guarded(task: Task, place: str) -> Iterator[None]:
+    """Around what a task does, which may be another package's code.
+
+    Raises:
+        JudgeDecodingError: it fails.
+    """
+    try:
+        yield
+    except JudgeDecodingError:
+        raise
+    except Exception as error:
+        raise JudgeDecodingError(
+            f"The task {task.name} fails at {one_line(place)} ({type(error).__name__}: {one_line(str(error))}); repair "
+            "the task, or the data."
+        ) from error
 
 
 def text_of(row: Any, field: str) -> str:  # noqa: ANN401  (any JSON value)
