@@ -31,6 +31,10 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_prompts_to_a_head_that_decodes(
     run: Run, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Fewer draft lengths are timed than a user would want.
+    monkeypatch.setattr("judge_decoding.cli.fit.EXACT_LENGTHS", (4,))
+    monkeypatch.setattr("judge_decoding.cli.fit.JUDGE_LENGTHS", (8, 16))
+    monkeypatch.setattr("judge_decoding.cli.fit.TIMED", 2)
     out, args = tmp_path / "head", ("fit", *OPTIONS, "--prompts", prompts, "--out", tmp_path / "head")
     # The cost is told first, and nobody is there to agree to it; what was measured is kept.
     ends_in_one_sentence(run(*args), "add --yes")

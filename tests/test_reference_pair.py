@@ -51,6 +51,7 @@ def outcomes() -> dict[str, Outcome]:
         },
         ASKING,
         ITEMS,
+        batch_size=20,
     )
 
 
@@ -69,7 +70,7 @@ def test_exact_gives_the_targets_answers():
         ids = both.encode(pair.prompt_of(problem))
         own = both.target.generate(ids, max_new_tokens=pair.MAX_NEW_TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
         for method in (Method(both, Exact(), 16), Method(both, Exact(), 3)):
-            given = answers(method, ASKING, [Item("", (problem.question.strip(),))])[0][0]
+            given = answers(method, ASKING, [Item("x", (problem.question.strip(),))])[0][0]
             assert list(given.token_ids) == own
 
 
