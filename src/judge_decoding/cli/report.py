@@ -10,7 +10,8 @@ import typer
 
 def report(
     files: Annotated[
-        list[Path], typer.Argument(help="Answers with their rounds (JSONL), as `generate --json` writes them.")
+        list[Path],
+        typer.Argument(help="Answers with their rounds (JSONL), as `evaluate` and `generate --json` write them."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")],
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Judge decoding, token by token",

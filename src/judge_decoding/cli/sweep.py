@@ -7,6 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.task_options import (
+    AllowCode,
+    Budget,
+    Chat,
+    Data,
+    Device,
+    Dtype,
+    Grader,
+    Json,
+    Judge,
+    Limit,
+    Margin,
+    Overwrite,
+    Seed,
+    System,
+    Target,
+    TaskName,
+    TrainedOn,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,11 +37,11 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    task: Annotated[str, typer.Option(help="Such as gsm8k or 'arithmetic(family=comparison)'; see the docs.")],
-    target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
+    task: TaskName,
+    target: Target,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, answers.jsonl and sweep.html.")],
     draft: Annotated[str | None, typer.Option(help="Draft model, or 'prompt-lookup'.")] = None,
-    judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
+    judge: Judge = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(help="A verification rule beside the usual ones, such as 'relaxed(n=10)'; several times."),
@@ -38,30 +58,21 @@ def sweep(
     every_length: Annotated[
         bool, typer.Option("--every-length", help="A row for each draft length, in place of a choice among them.")
     ] = False,
-    data: Annotated[Path | None, typer.Option(help="A local file instead of the Hub's data.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many items at most, drawn at random.")] = None,
-    chat: Annotated[
-        bool | None, typer.Option("--chat/--no-chat", help="Through the chat template; by default if there is one.")
-    ] = None,
-    system: Annotated[str, typer.Option(help="System message.")] = "",
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget; else the task's own.")] = None,
+    data: Data = None,
+    limit: Limit = None,
+    chat: Chat = None,
+    system: System = "",
+    max_new_tokens: Budget = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy; matched baselines then sample at 1.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Draws the items of --limit, and sampled answers.")] = 0,
-    margin: Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")] = 2.0,
-    grader: Annotated[
-        str | None,
-        typer.Option(help="Who grades the answers of mt_bench: a model of the endpoint at OPENAI_BASE_URL."),
-    ] = None,
-    trained_on: Annotated[
-        list[Path] | None, typer.Option(help="TokenCourt file the head was trained on: no question may be in it.")
-    ] = None,
-    allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="What the models write may be run; see the docs.")
-    ] = False,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    seed: Seed = 0,
+    margin: Margin = 2.0,
+    grader: Grader = None,
+    trained_on: TrainedOn = None,
+    allow_code_execution: AllowCode = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Compare rules, settings and draft lengths on a task: accuracy against speed, with intervals.
 

@@ -170,7 +170,7 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
     complaint = "is not an answer with its rounds: {}; mend or remove the line."
     samples = [sample for _, sample in rows(path, "the answers", Sample, complaint, on_bad)]
     if not samples:
-        raise JudgeDecodingError(f"{path} has no answers; `judge-decoding generate --json` writes one.")
+        raise JudgeDecodingError(f"{path} has no answers; `judge-decoding evaluate` and `generate --json` write them.")
     return samples
 
 
