@@ -64,13 +64,17 @@ def test_a_toy_forward_on_two() -> None:
     assert one.all_reduce == pytest.approx(4 * (0.5 + 0.6))
 
 
-def test_a_round_is_its_drafts_and_one_verification() -> None:
+@pytest.mark.parametrize("share", [1.0, 0.7])
+@pytest.mark.parametrize("draft_gpus", [8, 1])
+def test_a_round_is_its_drafts_and_one_verification(share: float, draft_gpus: int) -> None:
     recipe = load(BIG)
-    one = Round.of(recipe, 1.0)
-    context = recipe.context // 2
-    draft = Forward.of(recipe.draft, 1, context, recipe.gpus, 1.0).seconds
-    verify = Forward.of(recipe.target, 21, context, recipe.gpus, 1.0).seconds
+    one = Round.of(recipe, share, draft_gpus=draft_gpus)
+    context, gpus = recipe.context // 2, recipe.gpus
+    drafting = gpus.model_copy(update={"count": draft_gpus})
+    draft = Forward.of(recipe.draft, 1, context, drafting, share).seconds
+    verify = Forward.of(recipe.target, 21, context, gpus, share).seconds
     assert one.seconds == pytest.approx(20 * draft + verify)
+    assert one.plain == Forward.of(recipe.target, 1, context, gpus, share)
     assert sum(one.parts().values()) == pytest.approx(one.seconds)
     assert one.tokens_per_second(19.7) == pytest.approx(20.7 / one.seconds)
     assert one.tokens_per_second(one.break_even) == pytest.approx(1 / one.plain.seconds)
@@ -131,6 +135,7 @@ def test_against_the_paper_with_nothing_fitted(run: Run) -> None:
         speeds = [each["tokens_per_second"] for each in told["rounds"]]
         for each in speeds:
             assert each["judge"] > each["standard"] > each["plain"]
+        assert speeds[0]["judge"] > speeds[1]["judge"]
         assert speeds[0]["judge"] > published  # at all of the peak it is an upper bound
         for each in told["published"]:
             assert each["deviation"] == pytest.approx(each["tokens_per_second"] / published - 1)

@@ -169,7 +169,8 @@ def _print(
         _published(console, recipe, compared)
         gap()
     shared = (
-        f"both models divided over {gpus.count} GPUs, two all-reduces a layer of {gpus.all_reduce_latency * 1e6:.0f} us; "
+        f"both models divided over {gpus.count} GPUs; two all-reduces a layer, "
+        f"{gpus.all_reduce_latency * 1e6:.0f} us each; "
         if gpus.count > 1
         else ""
     )
@@ -198,7 +199,7 @@ def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None
             else "-"
             for c in shares
         ]
-        rows.append([f"{weights}, the draft on {on}", *figures, *alone])
+        rows.append([f"{weights}, draft on {on}", *figures, *alone])
     heads = [f"{what}, {share:.0%}" for what in ("judge", "plain") for share in SHARES]
     plain = f", plain {known.plain:g}" if known.plain else ""
     console.print(f"Published: judge {known.judge:g}{plain} tokens per second ({known.source}).", markup=False)
