@@ -16,9 +16,12 @@ from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
 from judge_decoding.cli.lm_eval import PASS_ON, lm_eval
+from judge_decoding.cli.plan import plan
 from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
 from judge_decoding.cli.score import score
+from judge_decoding.cli.serve import PASS_ON as TO_VLLM
+from judge_decoding.cli.serve import serve
 from judge_decoding.cli.sweep import sweep
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
@@ -40,6 +43,8 @@ app.command()(train)
 app.command()(card)
 app.command()(info)
 app.command()(rules)
+app.command()(plan)
+app.command(context_settings=TO_VLLM)(serve)
 app.command("lm-eval", context_settings=PASS_ON, add_help_option=False)(lm_eval)
 app.add_typer(court_app, name="court")
 

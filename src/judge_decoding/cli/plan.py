@@ -1,0 +1,231 @@
+"""``judge-decoding plan``: whether a recipe fits its GPUs, and how fast it could be."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from judge_decoding.serving.plan import Comparison, Memory, Round
+    from judge_decoding.serving.recipe import Recipe
+
+BAR = 60
+"""Characters of the bar of a round."""
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Recipe: a name such as llama-3.1-8b-405b, or a YAML file.")],
+    accepted: Annotated[
+        float | None, typer.Option(min=0, help="Accepted draft tokens a round that you expect, or have measured.")
+    ] = None,
+    num_draft_tokens: Annotated[int | None, typer.Option(min=1, help="Another draft length than the recipe's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Weights, cache and draft against each GPU's memory, and tokens per second by a roofline. Exit code 1: no fit."""
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.serving.plan import Memory, against_published, remedies
+    from judge_decoding.serving.recipe import load
+
+    one = load(recipe)
+    if num_draft_tokens is not None:
+        one = one.model_copy(update={"num_draft_tokens": num_draft_tokens})
+    judged = accepted if accepted is not None else one.accepted.judge if one.accepted else None
+    if judged is not None and judged > one.num_draft_tokens:
+        raise JudgeDecodingError(
+            f"{judged:g} accepted tokens a round cannot come from {one.num_draft_tokens} drafted; give "
+            "fewer with --accepted, or more with --num-draft-tokens."
+        )
+    memory, helps = Memory.of(one), []
+    if not memory.fits:
+        helps = remedies(one)
+    speeds, compared = _speeds(one, judged), against_published(one) if accepted is None else []
+    if json:
+        _print_json(one, memory, helps, speeds, compared)
+    else:
+        _print(one, memory, helps, speeds, compared, own=accepted is not None)
+    if not memory.fits:
+        raise typer.Exit(1)
+
+
+def _speeds(recipe: Recipe, judged: float | None) -> list[tuple[float, Round, dict[str, float | None]]]:
+    """For each share of the peak the round, and tokens per second by method.
+
+    Standard verification is given the shortest draft with which it can accept what it is said to: its best case.
+    """
+    from judge_decoding.serving.plan import SHARES, Round
+
+    standard = recipe.accepted.standard if recipe.accepted else None
+    found = []
+    for share in SHARES:
+        one = Round.of(recipe, share)
+        short = Round.of(recipe, share, math.ceil(standard)) if standard else None
+        speeds = {
+            "judge": one.tokens_per_second(judged) if judged is not None else None,
+            "standard": short.tokens_per_second(standard) if short and standard else None,
+            "plain": 1 / one.plain.seconds,
+        }
+        found.append((share, one, speeds))
+    return found
+
+
+def _print_json(
+    recipe: Recipe,
+    memory: Memory,
+    helps: list[str],
+    speeds: list[tuple[float, Round, dict[str, float | None]]],
+    compared: list[Comparison],
+) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    from judge_decoding.serving.plan import ALLOWANCE, LAUNCH
+
+    told: dict[str, Any] = {
+        "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
+        "rounds": [
+            {
+                "share": share,
+                "seconds": one.seconds,
+                "parts": one.parts(),
+                "break_even": one.break_even,
+                "tokens_per_second": by_method,
+            }
+            for share, one, by_method in speeds
+        ],
+        "published": [asdict(each) for each in compared],
+        "assumed": {"allowance": ALLOWANCE, "launch": LAUNCH, "all_reduce": recipe.gpus.all_reduce_latency},
+    }
+    typer.echo(dumps(told, indent=2))
+
+
+def _print(
+    recipe: Recipe,
+    memory: Memory,
+    helps: list[str],
+    speeds: list[tuple[float, Round, dict[str, float | None]]],
+    compared: list[Comparison],
+    *,
+    own: bool,
+) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from judge_decoding.serving.plan import LAUNCH
+
+    console = Console(highlight=False)
+    gpus, standard = recipe.gpus, recipe.accepted.standard if recipe.accepted else None
+
+    def say(text: str) -> None:
+        console.print(Text(text))
+
+    def gap() -> None:
+        console.print()
+
+    say(recipe.about)
+    gap()
+    rows = [
+        (f"target, {recipe.target.parameters / 1e9:.2f}B, {recipe.target.weights}", memory.target),
+        (f"draft, {recipe.draft.parameters / 1e9:.2f}B, {recipe.draft.weights}", memory.draft),
+        (f"cache in {recipe.kv_cache}, {recipe.sequences} x {recipe.context} tokens", memory.cache),
+        ("activations and graphs (assumed)", memory.allowance),
+        (f"usable, {recipe.memory_share:.0%} of the memory", memory.usable),
+    ]
+    console.print(_table([f"on each {gpus.name}, {gpus.count} in all", "GB"], [[n, f"{b / 1e9:.1f}"] for n, b in rows]))
+    if memory.fits:
+        say(f"It fits; {memory.spare / 1e9:.1f} GB are left on each.")
+    else:
+        remedy = (
+            f"What would help: {', or '.join(helps)}." if helps else "Nothing simple would help; take a smaller pair."
+        )
+        say(f"It does not fit: {-memory.spare / 1e9:.1f} GB are missing on each. {remedy}")
+    gap()
+    header = ["tokens per second, one sequence", *(f"at {share:.0%} of peak" for share, _, _ in speeds)]
+    names = {
+        "judge": f"judge, draft length {recipe.num_draft_tokens}",
+        "standard": "standard" + (f", draft length {math.ceil(standard)}" if standard else ""),
+        "plain": "plain, without a draft",
+    }
+    methods = [[told, *(_figure(by[name]) for _, _, by in speeds)] for name, told in names.items()]
+    methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in speeds)])
+    console.print(_table(header, methods))
+    if own:
+        say("Accepted draft tokens: as given.")
+    elif recipe.accepted:
+        say(f"Accepted draft tokens: judge {recipe.accepted.judge:g}, standard {_figure(standard)}.")
+        say(f"Source: {recipe.accepted.source}.")
+    else:
+        say("Nobody has said how many draft tokens are accepted here; measure it, then give --accepted.")
+    gap()
+    for share, one, _ in speeds:
+        say(f"A round at {share:.0%}, {one.seconds * 1e3:.1f} ms")
+        console.print(Text("  " + _bar(one.parts())), soft_wrap=True)
+    gap()
+    if compared and recipe.published:
+        _published(console, recipe, compared)
+        gap()
+    shared = (
+        f"both models divided over {gpus.count} GPUs; two all-reduces a layer, "
+        f"{gpus.all_reduce_latency * 1e6:.0f} us each; "
+        if gpus.count > 1
+        else ""
+    )
+    say(
+        f"Assumed: {shared}{LAUNCH * 1e6:.0f} us to start a forward; the context half full. "
+        "These are estimates, at 100% upper bounds."
+    )
+    say(f"Head: {recipe.head}, from {recipe.data}:")
+    console.print(Text(f"  {shlex.join(recipe.fit_command())}"), soft_wrap=True)
+
+
+def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None:  # noqa: ANN401  (rich is lazy)
+    from judge_decoding.serving.plan import SHARES
+
+    known = recipe.published
+    assert known is not None
+    by_way: dict[tuple[str, int], list[Comparison]] = {}
+    for each in compared:
+        by_way.setdefault((each.weights, each.draft_gpus), []).append(each)
+    rows = []
+    for (weights, on), shares in by_way.items():
+        figures = [f"{c.tokens_per_second:.0f} ({c.deviation:+.0%})" if c.possible else "does not fit" for c in shares]
+        alone = [
+            f"{c.plain:.0f}" + (f" ({c.plain_deviation:+.0%})" if c.plain_deviation is not None else "")
+            if c.possible
+            else "-"
+            for c in shares
+        ]
+        rows.append([f"{weights}, draft on {on}", *figures, *alone])
+    heads = [f"{what}, {share:.0%}" for what in ("judge", "plain") for share in SHARES]
+    plain = f", plain {known.plain:g}" if known.plain else ""
+    console.print(f"Published: judge {known.judge:g}{plain} tokens per second ({known.source}).", markup=False)
+    console.print(_table(["if the target was in", *heads], rows))
+    console.print(f"Draft length {recipe.num_draft_tokens} in all. Which it was is not known; nothing is fitted to it.")
+
+
+def _table(header: list[str], rows: list[list[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(Text(name), justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _bar(parts: dict[str, float]) -> str:
+    """A stacked bar of a round and what its pieces mean."""
+    whole, marks = sum(parts.values()), dict(zip(parts, "█▒░·", strict=True))
+    bar = "".join(marks[name] * round(BAR * seconds / whole) for name, seconds in parts.items())
+    return f"{bar}  " + ", ".join(f"{marks[name]} {name} {s * 1e3:.1f}" for name, s in parts.items() if s)
+
+
+def _figure(number: float | None) -> str:
+    return "not known" if number is None else f"{number:.1f}" if number < 10 else f"{number:.3g}"

@@ -1,0 +1,53 @@
+"""``judge-decoding serve``: vLLM's command for a recipe, printed and started."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from typing import Annotated
+
+import typer
+
+PASS_ON = {"allow_extra_args": True}
+"""What comes after ``--`` goes to vLLM."""
+
+
+def serve(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="Recipe: a name such as llama-3.1-8b-405b, or a YAML file.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start it even if plan says that it does not fit.")] = False,
+) -> None:
+    """Print vLLM's command for a recipe and become it; more arguments for vLLM after '--'."""
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.serving.plan import Memory
+    from judge_decoding.serving.recipe import load
+
+    one = load(recipe)
+    command = [*one.command(), *context.args]
+    if dry_run:
+        typer.echo(shlex.join(command))
+        return
+    memory = Memory.of(one)
+    if not memory.fits and not force:
+        raise JudgeDecodingError(
+            f"The recipe {recipe} does not fit: {-memory.spare / 1e9:.1f} GB are missing on each GPU; see "
+            f"judge-decoding plan {shlex.quote(recipe)}, or give --force."
+        )
+    if shutil.which(command[0]) is None:
+        raise JudgeDecodingError(
+            "There is no command vllm here; install it with pip install 'judge-decoding[vllm]', or see the command "
+            "with --dry-run."
+        )
+    from judge_decoding.judge.head import JudgeHead
+
+    try:
+        JudgeHead.from_pretrained(one.head)
+    except JudgeDecodingError as error:
+        make = shlex.join(one.fit_command())
+        raise JudgeDecodingError(f"{str(error).removesuffix('.')}, or make the head with: {make}.") from error
+    typer.echo(shlex.join(command))
+    sys.stdout.flush()
+    os.execvp(command[0], command)

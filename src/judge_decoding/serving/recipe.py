@@ -1,0 +1,245 @@
+"""What a recipe says: models, judge, GPUs. Read from YAML, checked, and made into vLLM's command."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import first_problem, read_text
+from judge_decoding.spelling import guess, listed
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Quantity = Annotated[float, Field(ge=1e-3, le=1e18)]
+# No control characters, which a terminal would obey.
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)]
+# Names become arguments of a command: none may read as an option of it.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][^\s\x00-\x1f\x7f-\x9f]*$", max_length=500)]
+
+WEIGHT_BYTES = {"bf16": (2, 2), "fp8": (1, 1), "fp8-mlp": (2, 1)}
+"""Bytes a weight, of attention and of the MLP. Embeddings, norms and the output layer stay in 16 bits with all of them.
+
+``fp8-mlp`` is how Meta's own FP8 checkpoint of Llama 3.1 405B is made ("The Llama 3 Herd of Models", section 6.2; its
+first and last layers, in 16 bits there, are counted as the others).
+"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(_Part):
+    """A dense decoder of the Llama or Qwen3 family: its name, its weights' type and the numbers of its config.json.
+
+    ``quantize``: vLLM makes FP8 of a 16-bit checkpoint while it loads it; else the checkpoint is as ``weights`` says.
+    """
+
+    name: Name
+    weights: Literal["bf16", "fp8", "fp8-mlp"] = "bf16"
+    quantize: bool = False
+    layers: Count
+    hidden_size: Count
+    intermediate_size: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    vocab_size: Count
+    tied_embeddings: bool = False
+    qk_norm: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
+        if self.quantize and self.weights != "fp8":
+            raise ValueError('quantize makes weights of type "fp8" and of no other')
+        return self
+
+    @property
+    def attention(self) -> int:
+        """Parameters of all attention projections."""
+        return self.layers * self.hidden_size * self.head_dim * 2 * (self.heads + self.kv_heads)
+
+    @property
+    def mlp(self) -> int:
+        """Parameters of all gated MLPs."""
+        return self.layers * 3 * self.hidden_size * self.intermediate_size
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the table of input embeddings; the output layer has as many, or shares them."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        norms = self.layers * 2 * (self.hidden_size + self.head_dim * self.qk_norm) + self.hidden_size
+        return self.attention + self.mlp + self.embedding * (1 if self.tied_embeddings else 2) + norms
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights take."""
+        attention, mlp = WEIGHT_BYTES[self.weights]
+        rest = self.parameters - self.attention - self.mlp
+        return self.attention * attention + self.mlp * mlp + rest * 2
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that a forward reads: of the input embeddings, where they are a table of their own, only a few rows."""
+        return self.weight_bytes - (0 if self.tied_embeddings else self.embedding * 2)
+
+    def divides_over(self, gpus: int) -> bool:
+        """Every GPU gets as many heads; where there are more GPUs than kv_heads, some hold the same ones."""
+        few, many = sorted((self.kv_heads, gpus))
+        return self.heads % gpus == 0 and many % few == 0
+
+    def kv_bytes(self, gpus: int, number: int) -> int:
+        """Bytes of a token's keys and values on one of ``gpus``, at ``number`` bytes each; heads are not divided."""
+        return 2 * self.layers * max(1, self.kv_heads // gpus) * self.head_dim * number
+
+
+class Gpus(_Part):
+    """The GPUs, over all of which both models are divided (tensor parallel). Bytes and seconds, dense FLOPs, no shares.
+
+    ``link_bandwidth``: to the others, one direction. ``all_reduce_latency``: of one all-reduce of a few kilobytes.
+    """
+
+    name: Text
+    count: Count
+    memory: Quantity
+    bandwidth: Quantity
+    bf16_flops: Quantity
+    fp8_flops: Quantity
+    link_bandwidth: Quantity
+    all_reduce_latency: Annotated[float, Field(ge=0, le=1)]
+
+
+class Accepted(_Part):
+    """Accepted draft tokens a round, the target's own token not counted, and where the figures are from."""
+
+    judge: Quantity
+    standard: Quantity | None = None
+    source: Text
+
+
+class Published(_Part):
+    """Tokens per second that somebody measured; ``plain``: without a draft, in a loop as fast as theirs."""
+
+    judge: Quantity
+    plain: Quantity | None = None
+    source: Text
+
+
+class Recipe(_Part):
+    """A pair, a judge and the machine that serves them."""
+
+    about: Text
+    target: Model
+    draft: Model
+    head: Name
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    data: Text
+    num_draft_tokens: Count
+    accepted: Accepted | None = None
+    gpus: Gpus
+    context: Count
+    sequences: Count
+    kv_cache: Literal["bf16", "fp8"] = "bf16"
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.92  # vLLM's own default
+    published: Published | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.target.vocab_size != self.draft.vocab_size:
+            raise ValueError(
+                f"target and draft have vocabularies of {self.target.vocab_size} and {self.draft.vocab_size}; "
+                "vLLM's draft models need the target's"
+            )
+        for role, model in (("target", self.target), ("draft", self.draft)):
+            if not model.divides_over(self.gpus.count):
+                raise ValueError(
+                    f"the {role}'s {model.heads} heads and {model.kv_heads} kv_heads cannot be divided over "
+                    f"{self.gpus.count} GPUs"
+                )
+        if self.accepted and max(self.accepted.judge, self.accepted.standard or 0) > self.num_draft_tokens:
+            raise ValueError("accepted has more tokens a round than num_draft_tokens drafts")
+        return self
+
+    def command(self) -> list[str]:
+        """The arguments of ``vllm``, that word included."""
+        speculative: dict[str, object] = {
+            "method": "draft_model",
+            "model": self.draft.name,
+            "num_speculative_tokens": self.num_draft_tokens,
+        }
+        if self.draft.quantize:
+            speculative["quantization"] = "fp8"
+        judge: dict[str, object] = {"head": self.head}
+        if self.threshold is not None:
+            judge["threshold"] = self.threshold
+        return [
+            "vllm", "serve", self.target.name,
+            "--tensor-parallel-size", str(self.gpus.count),
+            "--max-model-len", str(self.context),
+            "--max-num-seqs", str(self.sequences),
+            "--gpu-memory-utilization", f"{self.memory_share:g}",
+            *(["--quantization", "fp8"] if self.target.quantize else []),
+            *(["--kv-cache-dtype", "fp8"] if self.kv_cache == "fp8" else []),
+            "--speculative-config", json.dumps(speculative),
+            "--additional-config", json.dumps({"judge": judge}),
+        ]  # fmt: skip
+
+    def fit_command(self) -> list[str]:
+        """The command that makes the head."""
+        return [
+            "judge-decoding", "fit", "--target", self.target.name, "--draft", self.draft.name,
+            "--prompts", "prompts.jsonl", "--out", self.head,
+        ]  # fmt: skip
+
+
+def packaged() -> dict[str, Traversable]:
+    """The recipes that come with the package, by name."""
+    files = (resources.files("judge_decoding") / "recipes").iterdir()
+    return {name.removesuffix(".yaml"): file for name, file in sorted((f.name, f) for f in files)}
+
+
+def load(name_or_path: str) -> Recipe:
+    """A recipe by the name of one that comes with the package, or from a file.
+
+    Raises:
+        JudgeDecodingError: there is none, or it is not right.
+    """
+    known = packaged()
+    if name_or_path in known:
+        text = known[name_or_path].read_text(encoding="utf-8")
+    elif "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not Path(name_or_path).exists():
+        raise JudgeDecodingError(
+            f"There is no recipe {name_or_path[:80]}{guess(name_or_path, known)}; there are {listed(known)}, "
+            "or give a file."
+        )
+    else:
+        text = read_text(Path(name_or_path), "the recipe")
+    return parse(text, name_or_path)
+
+
+def parse(text: str, where: str) -> Recipe:
+    """A recipe from YAML; ``where`` it is from, for messages.
+
+    Raises:
+        JudgeDecodingError: it is no YAML, or no recipe.
+    """
+    try:
+        return Recipe.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise JudgeDecodingError(f"The recipe {where} is not right: {first_problem(error)}; correct it.") from error
+    # Numbers and dates that Python refuses, and nesting without end, come through yaml as they are.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise JudgeDecodingError(f"The recipe {where} cannot be read as YAML{line}; correct it.") from error

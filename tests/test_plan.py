@@ -1,0 +1,173 @@
+"""The plan: bytes added up by hand, a roofline worked out by hand, and what may never happen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commands import Run, is_one_sentence
+from judge_decoding.serving.plan import ALLOWANCE, LAUNCH, Forward, Memory, Round, against_published, remedies
+from judge_decoding.serving.recipe import Gpus, Model, Recipe, load, packaged
+
+BIG, SMALL = "llama-3.1-8b-405b", "smollm2-135m-1.7b"
+
+# 2 layers: attention 2*10*5*2*(2+2) = 800, mlp 2*3*10*20 = 1,200, table 100*10 = 1,000, norms 2*2*10+10 = 50.
+TOY = Model(
+    name="toy", layers=2, hidden_size=10, intermediate_size=20, heads=2, kv_heads=2, head_dim=5, vocab_size=100
+)  # fmt: skip
+ONE = Gpus(
+    name="toy", count=1, memory=1e6, bandwidth=1000, bf16_flops=1e5, fp8_flops=2e5, link_bandwidth=100,
+    all_reduce_latency=0.5,
+)  # fmt: skip
+TWO = ONE.model_copy(update={"count": 2})
+
+
+def with_gpus(recipe: Recipe, **changes: object) -> Recipe:
+    return recipe.model_copy(update={"gpus": recipe.gpus.model_copy(update=changes)})
+
+
+def test_a_toy_models_parameters_and_bytes() -> None:
+    assert (TOY.attention, TOY.mlp, TOY.embedding, TOY.parameters) == (800, 1200, 1000, 4050)
+    assert TOY.weight_bytes == 8100
+    assert TOY.read_bytes == 6100  # not the table of input embeddings
+    assert TOY.model_copy(update={"weights": "fp8"}).weight_bytes == 2000 + 2050 * 2
+    assert TOY.model_copy(update={"weights": "fp8-mlp"}).weight_bytes == 1600 + 1200 + 2050 * 2
+    tied = TOY.model_copy(update={"tied_embeddings": True})
+    assert (tied.parameters, tied.weight_bytes, tied.read_bytes) == (3050, 6100, 6100)
+    assert TOY.model_copy(update={"qk_norm": True}).parameters == 4050 + 2 * 2 * 5
+
+
+def test_a_toy_forward_that_waits_for_memory() -> None:
+    # 6,100 bytes of weights, and 10 tokens of 2 * 2 layers * 2 heads * 5 numbers * 2 bytes, at 1,000 bytes a second.
+    one = Forward.of(TOY, 1, 10, ONE, share=1.0)
+    assert one.work == pytest.approx((6100 + 10 * 80) / 1000)
+    assert one.all_reduce == 0
+    assert one.seconds == pytest.approx(6.9 + LAUNCH)
+    assert Forward.of(TOY, 1, 10, ONE, share=0.5).work == pytest.approx(13.8)
+
+
+def test_a_toy_forward_that_waits_for_the_multiplications() -> None:
+    # 2 * 3,000 a token, and attention 4 * 10 tokens * 2 layers * 2 heads * 5: 6,800 a token, 200 tokens.
+    assert Forward.of(TOY, 200, 10, ONE, share=1.0).work == pytest.approx(6800 * 200 / 1e5)
+    eight = TOY.model_copy(update={"weights": "fp8"})
+    assert Forward.of(eight, 200, 10, ONE, share=1.0).work == pytest.approx(6800 * 200 / 2e5)
+
+
+def test_a_toy_forward_on_two() -> None:
+    # Each reads half. 4 all-reduces: half a second each, and 2 * 1/2 * 3 tokens * 10 numbers * 2 bytes at 100 a second.
+    one = Forward.of(TOY, 3, 10, TWO, share=1.0)
+    assert one.work == pytest.approx((3050 + 10 * 40) / 1000)
+    assert one.all_reduce == pytest.approx(4 * (0.5 + 0.6))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.7])
+@pytest.mark.parametrize("draft_gpus", [8, 1])
+def test_a_round_is_its_drafts_and_one_verification(share: float, draft_gpus: int) -> None:
+    recipe = load(BIG)
+    one = Round.of(recipe, share, draft_gpus=draft_gpus)
+    context, gpus = recipe.context // 2, recipe.gpus
+    drafting = gpus.model_copy(update={"count": draft_gpus})
+    draft = Forward.of(recipe.draft, 1, context, drafting, share).seconds
+    verify = Forward.of(recipe.target, 21, context, gpus, share).seconds
+    assert one.seconds == pytest.approx(20 * draft + verify)
+    assert one.plain == Forward.of(recipe.target, 1, context, gpus, share)
+    assert sum(one.parts().values()) == pytest.approx(one.seconds)
+    assert one.tokens_per_second(19.7) == pytest.approx(20.7 / one.seconds)
+    assert one.tokens_per_second(one.break_even) == pytest.approx(1 / one.plain.seconds)
+
+
+def test_the_memory_of_one_recipe_by_hand() -> None:
+    memory = Memory.of(load(BIG))
+    # Of 405,853,388,800 parameters the 126 layers' MLPs, 3 * 16,384 * 53,248 each, take a byte and the others two.
+    assert memory.target == (2 * 405_853_388_800 - 126 * 3 * 16_384 * 53_248) / 8
+    assert memory.draft == 2 * 8_030_261_248 / 8
+    # One of 8 kv heads on each GPU: keys and values of 128 numbers in 126 and 32 layers, 16 * 8,192 tokens.
+    assert memory.cache == 2 * 128 * 2 * (126 + 32) * 16 * 8192
+    assert memory.allowance == ALLOWANCE
+    assert memory.usable == pytest.approx(0.92 * 85.5e9)
+    assert memory.spare == pytest.approx(memory.usable - memory.target - memory.draft - memory.cache - memory.allowance)
+
+
+def test_405b_in_16_bits_does_not_go_on_8_times_80_gb() -> None:
+    recipe = load(BIG)
+    half = recipe.model_copy(update={"target": recipe.target.model_copy(update={"weights": "bf16"})})
+    assert half.target.weight_bytes == pytest.approx(812e9, rel=0.01)
+    assert not Memory.of(half).fits
+    assert "the target's weights in fp8" in remedies(half)
+    assert "16 GPUs" in remedies(half)
+    assert not any("sequence" in each for each in remedies(half))
+    assert {each.weights for each in against_published(recipe) if not each.possible} == {"bf16"}
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_what_is_said_to_help_helps(name: str) -> None:
+    recipe = load(name).model_copy(update={"sequences": 200})
+    assert not Memory.of(recipe).fits
+    (told,) = [each for each in remedies(recipe) if each.endswith("sequences")]
+    fewer = int(told.split()[0])
+    assert Memory.of(recipe.model_copy(update={"sequences": fewer})).fits
+    assert not Memory.of(recipe.model_copy(update={"sequences": fewer + 1})).fits
+
+
+@given(st.sampled_from([*packaged()]), st.floats(1.01, 100), st.integers(1, 64), st.floats(0.05, 1))
+def test_better_machines_are_never_slower_and_longer_drafts_never_cheaper(
+    name: str, factor: float, length: int, share: float
+) -> None:
+    recipe = load(name)
+    gpus = recipe.gpus
+    before = Round.of(recipe, share, length)
+    for better in ("bandwidth", "bf16_flops", "fp8_flops", "link_bandwidth"):
+        after = Round.of(with_gpus(recipe, **{better: getattr(gpus, better) * factor}), share, length)
+        assert after.seconds <= before.seconds
+    slower = with_gpus(recipe, all_reduce_latency=gpus.all_reduce_latency * factor)
+    assert Round.of(slower, share, length).seconds >= before.seconds
+    assert Round.of(recipe, share, length + 1).seconds > before.seconds
+    assert Round.of(with_gpus(recipe, bandwidth=gpus.bandwidth * factor), share, length).seconds < before.seconds
+
+
+def test_against_the_paper_with_nothing_fitted(run: Run) -> None:
+    for name, published in ((BIG, 129), ("llama-3.1-8b-70b", 141)):
+        told = json.loads(run("plan", name, "--json")[1])
+        speeds = [each["tokens_per_second"] for each in told["rounds"]]
+        for each in speeds:
+            assert each["judge"] > each["standard"] > each["plain"]
+        assert speeds[0]["judge"] > speeds[1]["judge"]
+        assert speeds[0]["judge"] > published  # at all of the peak it is an upper bound
+        for each in told["published"]:
+            assert each["deviation"] == pytest.approx(each["tokens_per_second"] / published - 1)
+        ours = [e["tokens_per_second"] for e in told["published"] if e["weights"] == load(name).target.weights]
+        assert speeds[0]["judge"] in ours
+        assert speeds[1]["judge"] in ours
+
+
+def test_the_plan_in_words(run: Run) -> None:
+    code, out, err = run("plan", BIG)
+    assert (code, err) == (0, "")
+    assert "It fits" in out
+    assert "Published: judge 129, plain 33.2 tokens per second" in out
+    assert "does not fit" in out  # the target in 16 bits
+    assert "all-reduces a layer" in out
+
+
+def test_a_plan_that_does_not_fit_says_what_would_and_ends_with_1(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(packaged()[SMALL].read_text().replace("sequences: 8", "sequences: 100"))
+    code, out, _ = run("plan", file)
+    assert code == 1
+    assert "It does not fit" in out
+    assert "17 sequences" in out
+    assert json.loads(run("plan", file, "--json")[1])["memory"]["fits"] is False
+
+
+def test_what_nobody_measured_is_not_made_up(run: Run) -> None:
+    told = json.loads(run("plan", SMALL, "--json")[1])
+    assert told["rounds"][0]["tokens_per_second"]["judge"] is None
+    assert told["published"] == []
+    assert "not known" in run("plan", SMALL)[1]
+    given_one = json.loads(run("plan", SMALL, "--accepted", 5, "--json")[1])
+    assert given_one["rounds"][0]["tokens_per_second"]["judge"] == pytest.approx(6 / given_one["rounds"][0]["seconds"])
+    is_one_sentence(run("plan", SMALL, "--accepted", 9), "9 accepted tokens a round cannot come from 8")
