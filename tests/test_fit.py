@@ -16,7 +16,7 @@ from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
 
 PROBLEMS = draw_many(11, "head", 20)
-OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 8)
+OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 20)
 
 
 @pytest.fixture(scope="module")
