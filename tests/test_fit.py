@@ -15,7 +15,7 @@ from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
 
-PROBLEMS = draw_many(11, "head", 20)
+PROBLEMS = draw_many(11, "head", 16)
 OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 20)
 
 
