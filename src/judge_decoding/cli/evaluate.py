@@ -92,13 +92,13 @@ def evaluate(
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)
-    in_spec_bench = ready.asking.task.name == "spec_bench" and batch_size == 1
-    if ready.asking.task.name == "spec_bench" and not in_spec_bench:
+    spec_bench = ready.asking.task.name == "spec_bench"
+    in_spec_bench = spec_bench and batch_size == 1
+    if spec_bench and not in_spec_bench:
         typer.secho("Spec-Bench's own format wants times, so it is not written with --batch-size.", err=True,
                     fg=typer.colors.YELLOW)  # fmt: skip
 
     from judge_decoding.decoding.choices import choose_rule
-    from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import evaluate as core
     from judge_decoding.evaluation.counting import Counting
@@ -124,8 +124,7 @@ def evaluate(
     total = len(ready.items) * (2 if alone else 1)
     there = sum((name, item.key) in record.known for item in ready.items for name in (core.METHOD, TARGET))
     if batch_size == 1 and there < total:
-        own = Method(JudgeDecoder(decoder.target, decoder.tokenizer), sampling=sampling)
-        warm_up([method, own] if alone else [method], ready)
+        warm_up([method, method.alone()] if alone else [method], ready)
     with running("answering", total, there) as take:
         found, outcomes = core.evaluate(
             method, ready.asking, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
@@ -138,7 +137,7 @@ def evaluate(
     name = str(decides) if decides is not None else TARGET
     rows = {core.METHOD: core.method_row(name, method, outcomes[core.METHOD], theirs, share)}
     if theirs is not None:
-        rows = {TARGET: core.method_row(TARGET, Method(decoder, sampling=sampling), theirs, None, share), **rows}
+        rows = {TARGET: core.method_row(TARGET, method.alone(), theirs, None, share), **rows}
     table = tuple(with_grades(row, grades.get(key, ())) for key, row in rows.items())
     distances = tuple(sample.distance for sample in found if sample.turn == 1 and sample.distance is not None)
     told = Results(**ready.facts, grader=grader or "", margin=share, rows=table, distances=distances)

@@ -128,7 +128,7 @@ def sweep(
     if every_length:
         wanted, chosen = core.every_length(wanted, lengths)
     else:
-        names = [f"{one.name}, {length} tokens" for one in wanted[1:] for length in lengths]
+        names = [core.at_length(one, length) for one in wanted[1:] for length in lengths]
         with running("choosing draft lengths", *_work(names, tuning, record)) as take:
             chosen, rows = core.tune(wanted, lengths, ready.asking, tuning, record, take)
     with running("answering", *_work([one.name for one in wanted], items, record)) as take:

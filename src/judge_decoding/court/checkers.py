@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from judge_decoding.court.results import last_choice, last_number, result_function, whole_text
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.sandbox import Limits, run_program
+from judge_decoding.plugins import imported, installed, told
 from judge_decoding.spelling import guess
 
 GROUP = "judge_decoding.checkers"
@@ -93,7 +94,7 @@ def checker_of(spelling: str, *, allow_code: bool = False) -> Checker:
         return _BUILT_IN[spelling]
     if spelling.startswith("regex:"):
         return _same_result(result_function(spelling))
-    foreign = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+    foreign = installed(GROUP, _BUILT_IN)
     if spelling in foreign:
         return _load(foreign[spelling])
     names = [*_BUILT_IN, "regex:PATTERN", *foreign]
@@ -112,14 +113,7 @@ def _same_result(result: Callable[[str], str | None]) -> Checker:
 
 
 def _load(entry: EntryPoint) -> Checker:
-    package = entry.dist.name if entry.dist else entry.value
-    who = f"The checker {entry.name} of the package {package}"
-    try:
-        function = entry.load()
-    except Exception as error:  # the import runs another package's code
-        raise JudgeDecodingError(
-            f"{who} cannot be imported ({type(error).__name__}: {error}); repair or remove that package."
-        ) from error
+    who, function = told(entry, "checker"), imported(entry, "checker")
     if not callable(function):
         raise JudgeDecodingError(f"{who} is no function; repair or remove that package.")
 

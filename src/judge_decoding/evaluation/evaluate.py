@@ -107,8 +107,7 @@ def evaluate(
     Returns:
         The samples, a sample a turn, in the order of the items; the outcomes under `METHOD` and `TARGET`.
     """
-    target = Method(JudgeDecoder(method.decoder.target, method.decoder.tokenizer), sampling=method.sampling)
-    methods = {METHOD: method} | ({TARGET: target} if alone else {})
+    methods = {METHOD: method} | ({TARGET: method.alone()} if alone else {})
     told: dict[tuple[str, str], Any] = dict(record.told) if record is not None else {}
 
     def keep(name: str, item: Item, one: Answered, given: Sequence[Generation]) -> None:

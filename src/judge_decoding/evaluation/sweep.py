@@ -72,8 +72,7 @@ def usual_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS)
 
 def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], sampling: SamplingParams) -> list[Candidate]:
     """The rules, each once, the target alone before them, and behind each truncating rule its matched baseline."""
-    alone = Method(JudgeDecoder(decoder.target, decoder.tokenizer), sampling=sampling)
-    found = {TARGET: Candidate(TARGET, alone, TARGET)}
+    found = {TARGET: Candidate(TARGET, Method(decoder, sampling=sampling).alone(), TARGET)}
     for rule in rules:
         family, setting = label(rule)
         found.setdefault(str(rule), Candidate(str(rule), Method(decoder, rule, 0, sampling), family, setting))
@@ -82,6 +81,11 @@ def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], samplin
             name = f"{rule}{MATCHED}"
             found.setdefault(name, Candidate(name, Method(decoder, Exact(), 0, matched), f"{family}{MATCHED}", setting))
     return list(found.values())
+
+
+def at_length(one: Candidate, length: int) -> str:
+    """What a candidate with this draft length is called."""
+    return f"{one.name}, {length} tokens"
 
 
 Progress = Callable[[str, Answered], None]
@@ -97,7 +101,7 @@ def tune(
     progress: Progress,
 ) -> tuple[dict[str, int], list[Row]]:
     """The draft length of each candidate that gives most tokens per second on ``items``, and the rows it is from."""
-    ways = {f"{one.name}, {length} tokens": (one, length) for one in wanted for length in lengths if one.name != TARGET}
+    ways = {at_length(one, length): (one, length) for one in wanted for length in lengths if one.name != TARGET}
     outcomes = _run({name: _with(one, length) for name, (one, length) in ways.items()}, asking, items, record, progress)
     best: dict[str, int] = {}
     fastest: dict[str, float] = {}
@@ -138,7 +142,7 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
             continue
         for length in lengths:
             setting = f"{one.setting}, {length}" if one.setting else str(length)
-            name = f"{one.name}, {length} tokens"
+            name = at_length(one, length)
             found.append(replace(one, name=name, setting=setting))
             chosen[name] = length
     return found, chosen

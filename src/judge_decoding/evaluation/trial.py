@@ -34,6 +34,10 @@ class Method:
     num_draft_tokens: int = 0
     sampling: SamplingParams = GREEDY
 
+    def alone(self) -> Method:
+        """The target without a draft, its tokens chosen in the same way."""
+        return Method(JudgeDecoder(self.decoder.target, self.decoder.tokenizer), sampling=self.sampling)
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:

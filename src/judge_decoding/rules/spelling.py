@@ -8,11 +8,12 @@ as int, float, bool or str; a constructor parameter called ``head`` receives the
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from judge_decoding import spelling as spellings
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.plugins import imported, installed, told
 from judge_decoding.rules.base import AnyOf, VerificationRule
 from judge_decoding.rules.divergence import Fuzzy, KLJudge
 from judge_decoding.rules.exact import Block, Exact
@@ -106,22 +107,13 @@ def _names() -> list[str]:
 
 
 def _foreign() -> dict[str, EntryPoint]:
-    """The rules of installed packages; this package's own names are taken."""
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+    return installed(GROUP, _BUILT_IN)
 
 
 def _load(entry: EntryPoint) -> type[VerificationRule]:
-    package = entry.dist.name if entry.dist else entry.value
-    try:
-        rule = entry.load()
-    except Exception as error:  # the import runs another package's code
-        raise JudgeDecodingError(
-            f"The rule {entry.name} of the package {package} cannot be imported ({type(error).__name__}: {error}); "
-            "repair or remove that package."
-        ) from error
+    rule = imported(entry, "rule")
     if not (isinstance(rule, type) and issubclass(rule, VerificationRule) and rule.name == entry.name):
         raise JudgeDecodingError(
-            f"The rule {entry.name} of the package {package} is no VerificationRule of that name; "
-            "repair or remove that package."
+            f"{told(entry, 'rule')} is no VerificationRule of that name; repair or remove that package."
         )
     return rule

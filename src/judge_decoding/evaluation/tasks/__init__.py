@@ -6,7 +6,7 @@ A package brings a task under the entry-point group ``judge_decoding.tasks``: a 
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.errors import JudgeDecodingError
@@ -19,6 +19,7 @@ from judge_decoding.evaluation.tasks.jsonl import JSONL
 from judge_decoding.evaluation.tasks.mmlu import MMLU
 from judge_decoding.evaluation.tasks.mt_bench import MTBench
 from judge_decoding.evaluation.tasks.spec_bench import SpecBench
+from judge_decoding.plugins import imported, installed, told
 from judge_decoding.spelling import construct, guess, read
 
 __all__ = ["Item", "RowError", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
@@ -73,22 +74,13 @@ def _find(name: str) -> type[Task]:
 
 
 def _foreign() -> dict[str, EntryPoint]:
-    """The tasks of installed packages; this package's own names are taken."""
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+    return installed(GROUP, _BUILT_IN)
 
 
 def _load(entry: EntryPoint) -> type[Task]:
-    package = entry.dist.name if entry.dist else entry.value
-    try:
-        found = entry.load()
-    except Exception as error:  # the import runs another package's code
-        raise JudgeDecodingError(
-            f"The task {entry.name} of the package {package} cannot be imported ({type(error).__name__}: {error}); "
-            "repair or remove that package."
-        ) from error
+    found = imported(entry, "task")
     if not (isinstance(found, type) and issubclass(found, Task) and getattr(found, "name", None) == entry.name):
         raise JudgeDecodingError(
-            f"The task {entry.name} of the package {package} is no subclass of Task with that name; repair or remove "
-            "that package."
+            f"{told(entry, 'task')} is no subclass of Task with that name; repair or remove that package."
         )
     return found
