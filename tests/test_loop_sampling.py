@@ -11,6 +11,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
+from judge_decoding.decoding.backends import Reading
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
 from judge_decoding.decoding.loop import Request, Row
 from judge_decoding.decoding.sampling import Sampler
@@ -143,7 +144,7 @@ def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Ten
         token = sampler.draw(q)
         logits = torch.stack((target[0], target[int(token)]))
         row = Row(0, Request(torch.tensor([0]), Exact(), sampler, 5))
-        counts[verify(row, Draft(token, q), logits, {}).token_ids[0]] += 1
+        counts[verify(row, Draft(token, q), Reading(logits, {})).token_ids[0]] += 1
     expected = counts.sum() * target[0].softmax(-1).numpy()
     assert chi2.sf(((counts - expected) ** 2 / expected).sum(), SIZE - 1) > 1e-3
 

@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.decoding import prompts
 from judge_decoding.decoding.choices import (
     AnyDraft,
-    as_drafter,
     check_positive,
     choose_num_draft_tokens,
     choose_rule,
     room,
 )
 from judge_decoding.decoding.drafting import Drafter
+from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
@@ -29,6 +29,7 @@ from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.stopping import StopStrings
 from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
@@ -129,6 +130,8 @@ class JudgeDecoder:
             the ids it proposes, or None for plain decoding.
         judge: a head trained for ``target``; without one verification is exact.
         num_draft_tokens: draft length M; by default the head's own best one, or 16.
+        backend: "eager" runs the models as they are; "static" compiles them at the first answer (or by `compile`), once
+            for a machine, and gives the same tokens faster. What cannot be compiled runs eager; see `fallbacks`.
 
     Raises:
         JudgeDecodingError: the judge is for another target, or a value is out of range.
@@ -142,13 +145,17 @@ class JudgeDecoder:
         judge: JudgeHead | None = None,
         *,
         num_draft_tokens: int | None = None,
+        backend: Backend = "eager",
     ) -> None:
+        check_backend(backend)
         if judge is not None:
             judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
             judge.to(target.device)
         self.target, self.tokenizer, self.judge = target, tokenizer, judge
         self.draft = draft
         self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
+        self.backend = backend
+        self._engine: Engine | None = None
         # By rule and batch size.
         self._experience: defaultdict[tuple[str, int], Experience] = defaultdict(Experience)
 
@@ -161,6 +168,7 @@ class JudgeDecoder:
         *,
         num_draft_tokens: int | None = None,
         translate: bool = False,
+        backend: Backend = "eager",
         **model_kwargs: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
         """Load everything by name or folder.
@@ -171,6 +179,7 @@ class JudgeDecoder:
             judge: folder or Hub repository of a judge head.
             num_draft_tokens: draft length M.
             translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
+            backend: "eager" or "static".
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
                 ``device_map``, ...), and ``device`` for one device.
 
@@ -185,7 +194,25 @@ class JudgeDecoder:
             drafter = draft
         model = load_model(str(target), **model_kwargs)
         head = JudgeHead.from_pretrained(judge, model) if judge is not None else None
-        return cls(model, tokenizer, drafter, head, num_draft_tokens=num_draft_tokens)
+        return cls(model, tokenizer, drafter, head, num_draft_tokens=num_draft_tokens, backend=backend)
+
+    def compile(self, progress: Progress = lambda _: None) -> tuple[str, ...]:
+        """Make the models ready for the back end, and say why some of them stay eager (`fallbacks`).
+
+        Without it that happens at the first answer. ``progress`` is told, in a few words, before anything is compiled.
+        """
+        self._ready(progress)
+        return self.fallbacks
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Why models run eager although the static back end was asked for; empty before the first answer."""
+        return self._engine.fallbacks if self._engine else ()
+
+    def _ready(self, progress: Progress = lambda _: None) -> Engine:
+        if self._engine is None or self._engine.draft is not self.draft:
+            self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)
+        return self._engine
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Generation:
         """Answer ``prompt``.
@@ -236,13 +263,14 @@ class JudgeDecoder:
             self._request(own, max_new_tokens, options, seeds[i] if seeds else None, rows) for i, own in enumerate(ids)
         ]
         answers: dict[int, Generation] = {}
+        engine = self._ready()
         # Prompts of like length together: little padding.
         order = sorted(range(len(each)), key=lambda i: -ids[i].shape[1])
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             rounds: list[list[Round]] = [[] for _ in chosen]
             begin = time.perf_counter()
-            for row, event in decode(self.target, self._drafter(), [each[i] for i in chosen]):
+            for row, event in decode(engine.target, engine.drafter(), [each[i] for i in chosen]):
                 rounds[row].append(event)
             seconds = time.perf_counter() - begin
             for i, events in zip(chosen, rounds, strict=True):
@@ -264,8 +292,8 @@ class JudgeDecoder:
 
     def rounds(self, ids: Tensor, max_new_tokens: int, **options: Unpack[Options]) -> Iterator[Round]:
         """The rounds that follow token ids [1, T]; the layer without text below `stream`."""
-        request = self._request(ids, max_new_tokens, options)
-        return (event for _, event in decode(self.target, self._drafter(), [request]))
+        request, engine = self._request(ids, max_new_tokens, options), self._ready()
+        return (event for _, event in decode(engine.target, engine.drafter(), [request]))
 
     def encode(self, prompt: Prompt) -> Tensor:
         """Token ids [1, T] of a prompt, on the target's device; see `prompts.encode`."""
@@ -325,9 +353,6 @@ class JudgeDecoder:
         if end is None:
             end = self.tokenizer.eos_token_id
         return frozenset(end if isinstance(end, list) else [] if end is None else [end])
-
-    def _drafter(self) -> Drafter | None:
-        return as_drafter(self.draft, self.target)
 
     def _room(self, ids: Tensor) -> int:
         return room(ids.shape[1], self.target, self.draft)

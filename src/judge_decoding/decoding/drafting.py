@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.errors import JudgeDecodingError
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.static.lm import StaticLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class DraftModel:
     def _known(self, ids: Tensor) -> Tensor:
         return ids.clamp(max=self._last_id).to(self._model.device)
 
-    def _narrowed(self, rows: tuple[int, ...]) -> CachedLM:
+    def _narrowed(self, rows: tuple[int, ...]) -> CachedLM | StaticLM:
         """The cache of these rows: that of the last call without the rows that have left, or a new one."""
         if self._lm is None or not set(rows) <= set(self._rows):
             self._lm = CachedLM(self._model, len(rows))

@@ -9,17 +9,18 @@ A batch shares these forwards and nothing else: each request has its own rule, s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
+from judge_decoding.decoding.models import Norm
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
@@ -95,31 +96,29 @@ class Row:
 
 @torch.inference_mode()
 def decode(
-    target: PreTrainedModel, drafter: Drafter | None, requests: Sequence[Request]
+    target: PreTrainedModel | Target, drafter: Drafter | None, requests: Sequence[Request]
 ) -> Iterator[tuple[int, Round]]:
     """Decode all ``requests`` together, and yield each round with its request's number as it ends.
 
     Without a drafter this is plain decoding: rounds of an empty draft and one bonus token. Finished requests leave
-    the batch. Memory is freed when the generator is exhausted or closed. Source: Leviathan et al. 2023, algorithm 1;
-    Judge Decoding (arXiv 2501.19309), section 4, for the judge's place in it.
+    the batch. Memory is freed when the generator is exhausted or closed. A model is run by the eager back end. Source:
+    Leviathan et al. 2023, algorithm 1; Judge Decoding (arXiv 2501.19309), section 4, for the judge's place in it.
 
     Raises:
         JudgeDecodingError: the target's or the draft's cache cannot take tokens back.
     """
+    target = EagerTarget(target) if isinstance(target, PreTrainedModel) else target
     rows = [Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
-    for batch in [rows] if can_batch(target) else [[row] for row in rows]:
+    for batch in [rows] if target.can_batch else [[row] for row in rows]:
         yield from _decode(target, drafter, batch)
 
 
-def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
-    lm, watch = CachedLM(target, len(rows)), Stopwatch(target.device)
-    places = {place for row in rows if (place := row.request.rule.place)} if drafter else set()
-    with ExitStack() as stack:
-        taps = {place: stack.enter_context(HiddenTap(target, *place)) for place in places}
-        if any(len(row.ids) > 1 for row in rows):
-            lm.read([row.ids[:-1] for row in rows], [0] * len(rows))
-            if drafter is not None:
-                lm.check_rewinds()
+def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
+    watch = Stopwatch(target.model.device)
+    with closing(target.open(rows, speculating=drafter is not None)) as lm:
+        lm.prefill([row.ids[:-1] for row in rows])
+        if drafter is not None:
+            lm.check_rewinds()
         watch.start()
         while rows:
             asks = [row.ask() for row in rows]
@@ -130,17 +129,15 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
                 drafts = [Draft(row.ids[:0]) for row in rows]
             watch.lap("draft")
             read = [torch.cat((row.ids, draft.ids)) for row, draft in zip(rows, drafts, strict=True)]
-            counts = [len(draft.ids) + 1 for draft in drafts]
-            logits = lm.read([ids[n:] for ids, n in zip(read, lm.lengths, strict=True)], counts)
+            readings = lm.read(read, [len(draft.ids) + 1 for draft in drafts])
             if drafter is not None:
                 lm.check_rewinds()
             watch.lap("verify")
             events = []
-            for i, row in enumerate(rows):
-                # Position 0 of the forward read the last kept token; draft token i was read at position i + 1.
-                states = {place: tap.states[i, 1 : counts[i]] for place, tap in taps.items()}
-                distance = row.distance({place: tap.states[i, 0] for place, tap in taps.items()})
-                event = verify(row, drafts[i], logits[i], states)
+            for row, draft, reading in zip(rows, drafts, readings, strict=True):
+                # Position 0 of the forward read the last kept token.
+                distance = row.distance({place: states[0] for place, states in reading.states.items()})
+                event = verify(row, draft, reading)
                 # Read behind the one synchronisation of the round, so that nothing more waits for the device.
                 events.append(event if distance is None else replace(event, distance=float(distance)))
             watch.lap("rule")
@@ -151,5 +148,4 @@ def _decode(target: PreTrainedModel, drafter: Drafter | None, rows: list[Row]) -
             staying = [i for i, row in enumerate(rows) if row.left > 0]
             rows = [rows[i] for i in staying]
             if rows:
-                lm.select(staying)
-                lm.rewind_to([len(row.ids) - 1 for row in rows])
+                lm.keep(staying, [len(row.ids) - 1 for row in rows])

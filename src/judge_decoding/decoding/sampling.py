@@ -100,6 +100,11 @@ class Sampler:
         self._processor = _processor(params) if processor is None else processor
         self._constraint = constraint
 
+    @property
+    def plain(self) -> bool:
+        """Whether the most probable token is chosen, of logits as they are."""
+        return self.greedy and self._processor is None and self._constraint is None
+
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""
         return logits if self._processor is None else _along(self._processor, ids, logits)

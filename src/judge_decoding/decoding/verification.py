@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from judge_decoding.decoding.backends import Reading, Told
 from judge_decoding.decoding.details import details_of
 from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.models import Norm
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.rules.base import Evidence
+from judge_decoding.rules.judge import Judge
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Row
 
 
-def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, int], Tensor]) -> Round:
-    """Keep the longest accepted prefix of the draft and one token of the target after it.
-
-    ``logits`` are the target's [M+1, V], ``states`` its hidden states at the draft tokens [M, H], by norm and layer.
-    """
+def verify(row: Row, draft: Draft, reading: Reading) -> Round:
+    """Keep the longest accepted prefix of the draft and one token of the target after it."""
+    if reading.told is not None:
+        return _usual(row, reading.told)
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
+    logits = reading.logits.float()
+    states = {place: found[1:] for place, found in reading.states.items()}  # position i + 1 read draft token i
     ids = torch.cat((row.ids, draft.ids))[None]
     evidence = _evidence(row, draft, ids, logits, states)
     verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
@@ -45,7 +49,34 @@ def verify(row: Row, draft: Draft, logits: Tensor, states: Mapping[tuple[Norm, i
         own = sampler.draw(evidence.residual(accepted))[0]
     else:
         own = sampler.draw(rule.replacement(evidence, accepted))[0]
-    return _round(row, draft, evidence, verdicts, agreed, accepted, int(own))
+    scores = rule.scores(evidence)
+    names, first = [part.name for part in rule.parts], verdicts.long().argmax(0).tolist()
+    event = _round(
+        row, draft.ids.tolist(), evidence.target_ids[0].tolist(), agreed.tolist(), [names[i] for i in first],
+        accepted, int(own),
+    )  # fmt: skip
+    return replace(
+        event,
+        scores=None if scores is None else tuple(scores[0].tolist()),
+        logprobs=_logprobs(event.token_ids, evidence) if request.logprobs else None,
+        details=details_of(evidence, agreed, draft) if request.details else None,
+    )
+
+
+def _usual(row: Row, told: Told) -> Round:
+    """The round of a greedy draft and a rule that was asked in the forward: exact, or a judge."""
+    rule = row.request.rule
+    agreed = [draft == own for draft, own in zip(told.draft_ids, told.target_ids, strict=False)]
+    kept, scores = agreed, None
+    if isinstance(rule, Judge) and told.draft_ids:
+        scores = told.scores
+        assert scores is not None
+        kept = [a or rule.rescues(score) for a, score in zip(agreed, scores, strict=True)]
+    accepted = kept.index(False) if False in kept else len(kept)
+    event = _round(
+        row, told.draft_ids, told.target_ids, agreed, [rule.name] * len(kept), accepted, told.target_ids[accepted]
+    )
+    return event if scores is None else replace(event, scores=tuple(scores))
 
 
 def _evidence(
@@ -72,34 +103,35 @@ def _evidence(
 
 
 def _round(
-    row: Row, draft: Draft, evidence: Evidence, verdicts: Tensor, agreed: Tensor, accepted: int, own: int
+    row: Row,
+    draft_ids: Sequence[int],
+    target_ids: Sequence[int],
+    agreed: Sequence[bool],
+    rescuers: Sequence[str],
+    accepted: int,
+    own: int,
 ) -> Round:
     """What became of the draft: ``accepted`` of its tokens and the target's ``own`` one, cut at an end token.
 
-    ``verdicts`` are those of the rule's parts [P, M], ``agreed`` standard verification's [M].
+    ``agreed`` tells what standard verification keeps of the M draft tokens, ``rescuers`` which rule keeps the others.
     """
-    request = row.request
-    draft_ids, agreed_list = draft.ids.tolist(), agreed.tolist()
     tokens = [*draft_ids[:accepted], own]
-    causes = [Cause.AGREED if agreed_list[i] else Cause.RESCUED for i in range(accepted)]
+    causes = [Cause.AGREED if agreed[i] else Cause.RESCUED for i in range(accepted)]
     causes.append(Cause.BONUS if accepted == len(draft_ids) else Cause.CORRECTION)
-    names, first = [part.name for part in request.rule.parts], verdicts.long().argmax(0).tolist()
-    rescuers = [names[first[i]] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes)]
-    end = next((i + 1 for i, token in enumerate(tokens) if token in request.end_ids), None)
+    end = next((i + 1 for i, token in enumerate(tokens) if token in row.request.end_ids), None)
     cut = min(len(tokens) if end is None else end, row.left)
-    scores = request.rule.scores(evidence)
-    logprobs = None
-    if request.logprobs:
-        chosen = draft.ids.new_tensor(tokens[:cut])[:, None]
-        logprobs = tuple(evidence.target_logits[0, :cut].log_softmax(-1).gather(-1, chosen)[:, 0].tolist())
     return Round(
         draft_ids=tuple(draft_ids),
         token_ids=tuple(tokens[:cut]),
         causes=tuple(causes[:cut]),
-        target_ids=tuple(evidence.target_ids[0].tolist()),
-        scores=None if scores is None else tuple(scores[0].tolist()),
+        target_ids=tuple(target_ids),
         stopped=end is not None and end <= cut,
-        rescuers=tuple(rescuers[:cut]),
-        logprobs=logprobs,
-        details=details_of(evidence, agreed, draft) if request.details else None,
+        rescuers=tuple(rescuers[i] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes[:cut])),
     )
+
+
+def _logprobs(token_ids: Sequence[int], evidence: Evidence) -> tuple[float, ...]:
+    """The target's log-probability of each kept token."""
+    chosen = evidence.draft_ids.new_tensor(token_ids)[:, None]
+    found = evidence.target_logits[0, : len(token_ids)].log_softmax(-1).gather(-1, chosen)[:, 0]
+    return tuple(found.tolist())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, overload
 
+import torch
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
@@ -44,6 +45,7 @@ class Judge(VerificationRule):
         self.head = head
         self.threshold = head.config.threshold if threshold is None else threshold
         check_threshold(self.threshold)
+        self._threshold = float(torch.tensor(self.threshold))
         self.norm, self.layer = head.config.norm, head.config.layer
         self.needs_draft_hidden = head.config.draft is not None
 
@@ -52,9 +54,19 @@ class Judge(VerificationRule):
         scores = self.scores(evidence)
         if scores is None:
             return evidence.agreed
+        return evidence.agreed | self.rescues(scores)
+
+    @overload
+    def rescues(self, scores: Tensor) -> Tensor: ...
+    @overload
+    def rescues(self, scores: float) -> bool: ...
+    def rescues(self, scores: Tensor | float) -> Tensor | bool:
+        """Which tokens with these scores stay even where standard verification rejects them.
+
+        A single score is a float32 number; so is the threshold, as in a comparison with a tensor.
+        """
         # At 0 nothing may be rejected, not even a score that float32 rounds to 0.
-        rescued = scores >= 0 if self.threshold == 0 else scores > self.threshold
-        return evidence.agreed | rescued
+        return scores >= 0 if self.threshold == 0 else scores > self._threshold
 
     def scores(self, evidence: Evidence) -> Tensor | None:
         """The head's probability that each draft token is correct [B, M]; None for an empty draft.

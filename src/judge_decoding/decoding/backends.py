@@ -1,0 +1,135 @@
+"""Two back ends for the target, one interface: what the loop asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.loop import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a forward with the rule inside says of one row's draft, on the host already.
+
+    Attributes:
+        draft_ids: the M draft tokens.
+        target_ids: what the target would have said at each of the M+1 positions.
+        scores: the judge's probability that each draft token is correct; None without a judge.
+    """
+
+    draft_ids: list[int]
+    target_ids: list[int]
+    scores: list[float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the target says of one row's draft of M tokens.
+
+    Attributes:
+        logits: [M+1, V] in float32; position i is its distribution in the place of draft token i.
+        states: hidden states [M+1, H] by place; position 0 is the last kept token's, position i + 1 draft token i's.
+        told: the usual round's verdict, where the forward has it.
+    """
+
+    logits: Tensor
+    states: Mapping[tuple[Norm, int], Tensor]
+    told: Told | None = None
+
+
+class Reader(Protocol):
+    """The target in one decoding of some rows."""
+
+    def prefill(self, rows: Sequence[Tensor]) -> None:
+        """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty."""
+        ...
+
+    def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
+        """Read the last token and the draft of each row, the last ``counts[i]`` of all of its tokens ``rows[i]``."""
+        ...
+
+    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Go on with some of the rows, of which the first so many tokens stay."""
+        ...
+
+    def check_rewinds(self) -> None:
+        """Check that this model can take tokens back.
+
+        Raises:
+            JudgeDecodingError: it cannot.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Target(Protocol):
+    """A target in one of the back ends."""
+
+    model: PreTrainedModel
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether rows of different lengths can share its forwards."""
+        ...
+
+    def open(self, rows: Sequence[Row], *, speculating: bool) -> Reader:
+        """Begin to decode ``rows``; without ``speculating`` there are no drafts."""
+        ...
+
+
+class EagerTarget:
+    """Any causal LM of transformers, run as it is."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def can_batch(self) -> bool:
+        """See `judge_decoding.decoding.models.can_batch`."""
+        return can_batch(self.model)
+
+    def open(self, rows: Sequence[Row], *, speculating: bool) -> Reader:
+        """An eager reader."""
+        places = {place for row in rows if (place := row.request.rule.place)} if speculating else set()
+        return _EagerReader(self.model, len(rows), places)
+
+
+class _EagerReader:
+    def __init__(self, model: PreTrainedModel, rows: int, places: set[tuple[Norm, int]]) -> None:
+        self._lm = CachedLM(model, rows)
+        self._stack = ExitStack()
+        self._taps = {place: self._stack.enter_context(HiddenTap(model, *place)) for place in places}
+
+    def prefill(self, rows: Sequence[Tensor]) -> None:
+        if any(map(len, rows)):
+            self._lm.read(rows, [0] * len(rows))
+
+    def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
+        new = [ids[length:] for ids, length in zip(rows, self._lm.lengths, strict=True)]
+        logits = self._lm.read(new, counts)
+        return [
+            Reading(own, {place: tap.states[i, :count] for place, tap in self._taps.items()})
+            for i, (own, count) in enumerate(zip(logits, counts, strict=True))
+        ]
+
+    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        self._lm.select(rows)
+        self._lm.rewind_to(lengths)
+
+    def check_rewinds(self) -> None:
+        self._lm.check_rewinds()
+
+    def close(self) -> None:
+        self._stack.close()

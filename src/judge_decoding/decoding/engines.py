@@ -1,0 +1,85 @@
+"""Which back end runs the models of a decoder: eager as they are, or static, compiled ahead of time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal, TypeVar, get_args
+
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.backends import EagerTarget, Target
+from judge_decoding.decoding.choices import AnyDraft, as_drafter
+from judge_decoding.decoding.drafting import Drafter
+from judge_decoding.decoding.static.compiling import CannotCompileError, Progress
+from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
+from judge_decoding.decoding.static.target import StaticTarget
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["eager", "static"]
+"""eager: any causal LM of transformers, as it is. static: compiled ahead of time, once, with memory from the start."""
+
+T = TypeVar("T")
+
+
+class Engine:
+    """A target and a draft in a back end.
+
+    Args:
+        target: the target.
+        draft: its draft.
+        judge: whose hidden states are wanted.
+        backend: for both. A model that cannot be compiled runs eager, and ``fallbacks`` says why.
+        progress: told before something is compiled.
+
+    Attributes:
+        fallbacks: why models run eager although the static back end was asked for.
+
+    Raises:
+        JudgeDecodingError: there is no such back end.
+    """
+
+    def __init__(
+        self,
+        target: PreTrainedModel,
+        draft: AnyDraft | None,
+        judge: JudgeHead | None,
+        backend: Backend,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        check_backend(backend)
+        self.fallbacks: tuple[str, ...] = ()
+        self.target: Target = EagerTarget(target)
+        self.draft = draft
+        self._compiled: CompiledDraft | None = None
+        if backend == "static":
+            places = {(judge.config.norm, judge.config.layer)} if judge else set()
+            self.target = self._or_eager(lambda: StaticTarget(target, places, progress=progress)) or self.target
+            if isinstance(draft, PreTrainedModel):
+                size = target.get_output_embeddings().weight.shape[0]
+                self._compiled = self._or_eager(lambda: CompiledDraft(draft, size, progress=progress))
+
+    def drafter(self) -> Drafter | None:
+        """The drafter of one decoding."""
+        return StaticDraft(self._compiled) if self._compiled else as_drafter(self.draft, self.target.model)
+
+    def _or_eager(self, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except CannotCompileError as error:
+            self.fallbacks += (str(error),)
+            logger.warning("Running eager: %s.", error)
+            return None
+
+
+def check_backend(backend: str) -> None:
+    """Check that there is such a back end.
+
+    Raises:
+        JudgeDecodingError: there is none.
+    """
+    if backend not in get_args(Backend):
+        raise JudgeDecodingError(f"The back end is {backend!r}; it must be {' or '.join(get_args(Backend))}.")

@@ -1,0 +1,202 @@
+"""Compiling a model ahead of time, once: the result is kept on disk and loads in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.export import Dim
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.models import can_batch
+from judge_decoding.decoding.static import graphs
+from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, Place, TargetGraph
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import replacing
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+"""Told before something that takes a while, in a few words."""
+
+
+class CannotCompileError(JudgeDecodingError):
+    """A model that the static back end cannot run, and why; the eager one can."""
+
+
+def default_folder() -> Path:
+    """Where compiled models are kept: in the user's cache directory. It may be removed at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / "compiled"
+
+
+def check_compiles(model: PreTrainedModel) -> None:
+    """Check what can be known of a model before it is compiled.
+
+    Raises:
+        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is no
+            compiler for a CPU's code.
+    """
+    name = type(model).__name__
+    devices = {parameter.device for parameter in model.parameters()}
+    if not can_batch(model):
+        raise CannotCompileError(f"{name} has layers with a sliding window or a recurrent state")
+    if model.config.get_text_config()._attn_implementation != "sdpa":
+        raise CannotCompileError(f'{name} was not loaded with attn_implementation="sdpa"')
+    if len(devices) > 1 or getattr(model, "hf_device_map", None):
+        raise CannotCompileError(f"{name} is spread over several devices")
+    compilers = [os.environ.get("CXX", "g++"), "c++", "g++", "clang++"]
+    if devices == {torch.device("cpu")} and not any(shutil.which(compiler) for compiler in compilers):
+        raise CannotCompileError("there is no C++ compiler (g++ or clang)")
+
+
+def compile_target(model: PreTrainedModel, places: tuple[Place, ...], progress: Progress, folder: Path) -> Compiled:
+    """A target's forward; see `TargetGraph`.
+
+    Raises:
+        CannotCompileError: it cannot be compiled.
+    """
+    check_compiles(model)
+    ids, start, columns, cache = _example(model)
+    hidden = model.config.get_text_config().hidden_size
+    weight, bias = torch.zeros(1, hidden, device=model.device), torch.zeros(1, device=model.device)
+    keep = torch.arange(4, device=model.device)
+    auto = Dim.AUTO
+    shapes = ({0: auto, 1: auto}, {0: auto}, {0: auto}, {0: auto}, None, None, _any_size(cache))
+    example = (ids, start, columns, keep, weight, bias, cache)
+    return _compiled(TargetGraph(model, places), model, f"target {places}", example, shapes, progress, folder)
+
+
+def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path) -> Compiled:
+    """So many greedy steps of a draft; see `DraftGraph`.
+
+    Raises:
+        CannotCompileError: it cannot be compiled.
+    """
+    check_compiles(model)
+    ids, start, columns, cache = _example(model)
+    shapes = ({0: Dim.AUTO, 1: Dim.AUTO}, {0: Dim.AUTO}, {0: Dim.AUTO}, _any_size(cache))
+    graph = DraftGraph(model, steps, vocab_size)
+    example = (ids, start, columns, cache)
+    return _compiled(graph, model, f"draft {steps} {vocab_size}", example, shapes, progress, folder)
+
+
+class Compiled:
+    """A compiled graph, bound to the weights of its model, which it shares.
+
+    Attributes:
+        seconds: what compiling it took; 0 if it was there already.
+    """
+
+    def __init__(self, path: Path, graph: nn.Module, device: torch.device, seconds: float) -> None:
+        self.seconds = seconds
+        # Nobody else calls it at the same time.
+        index = device.index if device.type == "cuda" else -1
+        self._package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
+        # The names that are compiled in, whichever of two tied weights it is.
+        known: dict[str, Tensor] = dict(graph.named_parameters(remove_duplicate=False))
+        known.update(graph.named_buffers(remove_duplicate=False))
+        names = self._package.get_constant_fqns()
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
+        self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
+        self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
+
+    def __call__(self, *inputs: Tensor | KeysValues) -> Any:  # noqa: ANN401  (what the graph's forward gives)
+        """Run it; the arguments are those of the graph's forward."""
+        return self._package(*inputs)
+
+
+def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
+    """Memory for so many tokens in so many rows. Zeros, as what lies behind a row's end must be finite."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shape = (rows, heads, columns, size)
+
+    def zeros() -> Tensor:
+        return torch.zeros(shape, dtype=model.dtype, device=model.device)
+
+    return [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
+
+
+def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor, KeysValues]:
+    """Inputs whose sizes all differ, so that none is taken for another, and none is 1, which would be built in."""
+    device = model.device
+    ids, start = torch.zeros(2, 5, dtype=torch.long, device=device), torch.zeros(2, dtype=torch.long, device=device)
+    return ids, start, torch.arange(48, device=device), new_cache(model, 2, 96)
+
+
+def _any_size(cache: KeysValues) -> list[tuple[dict[int, Any], dict[int, Any]]]:
+    return [({0: Dim.AUTO, 2: Dim.AUTO}, {0: Dim.AUTO, 2: Dim.AUTO}) for _ in cache]
+
+
+def _compiled(
+    graph: nn.Module,
+    model: PreTrainedModel,
+    what: str,
+    example: tuple[Any, ...],
+    shapes: tuple[Any, ...],
+    progress: Progress,
+    folder: Path,
+) -> Compiled:
+    path = folder / f"{_key(model, what)}.pt2"
+    begin, found = time.perf_counter(), path.exists()
+    if not found:
+        message = f"Compiling {type(model).__name__} ({what.split()[0]}), once; it is kept in {folder}"
+        logger.info(message)
+        progress(message)
+        try:
+            _compile(graph, example, shapes, path)
+        except JudgeDecodingError:
+            raise
+        except Exception as error:  # dynamo, export, inductor and compilers have hundreds of their own
+            logger.debug("cannot compile", exc_info=True)
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
+    seconds = 0.0 if found else time.perf_counter() - begin
+    try:
+        return Compiled(path, graph, model.device, seconds)
+    except RuntimeError as error:  # a damaged file
+        path.unlink(missing_ok=True)
+        raise CannotCompileError(f"{path} could not be loaded and was removed; it is made anew next time") from error
+
+
+def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:
+    with warnings.catch_warnings(), torch.no_grad(), replacing(path) as temporary:
+        warnings.simplefilter("ignore")  # torch's own, on its own code
+        program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        # The weights are the model's own: neither written to disk nor in memory twice.
+        options = {"aot_inductor.package_constants_in_so": False}
+        made = temporary.with_name(temporary.name + ".pt2")  # the compiler insists on the ending
+        torch._inductor.aoti_compile_and_package(program, package_path=str(made), inductor_configs=options)
+        made.replace(temporary)
+
+
+def _key(model: PreTrainedModel, what: str) -> str:
+    """What the compiled code depends on; weights are not among it."""
+    device, config = model.device, model.config.to_dict()
+    config.pop("_name_or_path", None)
+    parts = [
+        what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)), _source(graphs),
+        torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),
+        torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+    ]  # fmt: skip
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _source(what: object) -> str:
+    """The source file of a class or module: models can bring code of their own."""
+    return Path(inspect.getsourcefile(what)).read_text(encoding="utf-8")  # type: ignore[arg-type]

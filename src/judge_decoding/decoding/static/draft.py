@@ -1,0 +1,135 @@
+"""The static draft: several tokens a call, and nothing waits for the device before the target has read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
+from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_draft, default_folder
+from judge_decoding.decoding.static.lm import PREFILL, Forwards, StaticLM
+from judge_decoding.decoding.static.memory import Memory
+
+LAYERS = 16
+"""A call goes through about so many layers: long enough that its start costs little, short enough to compile soon."""
+MOST_STEPS = 8
+COLUMNS = 512
+"""Tokens a row has memory for at first; it doubles when they are full."""
+
+
+class CompiledDraft:
+    """A draft model compiled ahead of time, for any number of decodings one after the other.
+
+    Args:
+        model: the draft.
+        vocab_size: that of the target's logits.
+        progress: told before something is compiled.
+        folder: where the compiled code is kept.
+
+    Raises:
+        CannotCompileError: this model cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocab_size: int,
+        *,
+        progress: Progress = lambda _: None,
+        folder: Path | None = None,
+    ) -> None:
+        self.model, self.vocab_size = model, vocab_size
+        self._progress, self._folder = progress, folder
+        self.steps = max(min(LAYERS // model.config.get_text_config().num_hidden_layers, MOST_STEPS), 1)
+        folder = folder or default_folder()
+        self._greedy: dict[int, Compiled] = {
+            steps: compile_draft(model, steps, vocab_size, progress, folder) for steps in {1, self.steps}
+        }
+
+    @cached_property
+    def forwards(self) -> Forwards:
+        """For drafts that are not greedy; compiled when the first one is wanted."""
+        return Forwards(self.model, self._progress, self._folder)
+
+    def go_on(self, ids: Tensor, start: Tensor, memory: Memory, end: int, count: int) -> Tensor:
+        """Read ``ids`` [B, T] from ``start`` [B] on and choose ``count`` tokens or a few more, greedily: [B, >= count].
+
+        ``end`` is the longest row's number of tokens then. No call waits for the one before.
+        """
+        columns = memory.columns(end + count + self.steps)
+        chosen: list[Tensor] = []
+        while count > 0:
+            steps = self.steps if 2 * count > self.steps else 1
+            tokens, ids, start = self._greedy[steps](ids, start, columns, memory.cache)
+            chosen.append(tokens)
+            count -= steps
+        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
+
+    def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
+        """Read the first tokens of empty rows."""
+        ids = pad_sequence(list(rows), batch_first=True)
+        for begin in range(0, ids.shape[1], PREFILL):
+            part = ids[:, begin : begin + PREFILL].contiguous()
+            start = torch.full((len(rows),), begin, device=ids.device)
+            self._greedy[1](part, start, memory.columns(begin + part.shape[1]), memory.cache)
+        memory.lengths = [len(row) for row in rows]
+
+
+class StaticDraft(DraftModel):
+    """A compiled draft in one decoding. A draft that is not plainly greedy is made step by step, as `DraftModel` does.
+
+    Args:
+        compiled: the draft.
+    """
+
+    def __init__(self, compiled: CompiledDraft) -> None:
+        super().__init__(compiled.model, compiled.vocab_size)
+        self._compiled = compiled
+        self._can_batch = True
+        self._memory: Memory | None = None
+        self._eager: DraftModel | None = None
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """As `DraftModel.propose`."""
+        if any(ask.norm for ask in asks):  # the draft's hidden states are not among what was compiled
+            self._eager = self._eager or DraftModel(self._model, self._vocab_size)
+            return self._eager.propose(asks)
+        if any(ask.stop_below or ask.distribution or not ask.sampler.plain for ask in asks):
+            return super().propose(asks)
+        memory = self._narrow(tuple(ask.row for ask in asks))
+        # The last token is read again; after a draft that was accepted whole its last token is new, too.
+        memory.lengths = [min(len(ask.ids) - 1, length) for ask, length in zip(asks, memory.lengths, strict=True)]
+        if not any(memory.lengths) and max(len(ask.ids) for ask in asks) > 1:
+            self._compiled.prefill([self._known(ask.ids[:-1]) for ask in asks], memory)
+        missing = max(len(ask.ids) - length for ask, length in zip(asks, memory.lengths, strict=True))
+        # Rows that lack fewer tokens read known ones again, at negative positions the first one.
+        ids = torch.stack([_last(self._known(ask.ids), missing) for ask in asks])
+        start = torch.tensor([len(ask.ids) - missing for ask in asks], device=ids.device)
+        count = max(ask.count for ask in asks)
+        chosen = self._compiled.go_on(ids, start, memory, max(len(ask.ids) for ask in asks), count)
+        memory.lengths = [len(ask.ids) + chosen.shape[1] - 1 for ask in asks]
+        return [Draft(tokens[: ask.count].to(ask.ids.device)) for tokens, ask in zip(chosen, asks, strict=True)]
+
+    def _narrowed(self, rows: tuple[int, ...]) -> StaticLM:
+        memory = self._narrow(rows)
+        return StaticLM(self._model, self._compiled.forwards.telling(set())[1], memory)
+
+    def _narrow(self, rows: tuple[int, ...]) -> Memory:
+        """The cache of these rows: that of the last call without the rows that have left, or a new one."""
+        if self._memory is None or not set(rows) <= set(self._rows):
+            self._memory = Memory(self._model, len(rows), COLUMNS)
+        else:
+            self._memory.select([self._rows.index(row) for row in rows])
+        self._rows = rows
+        return self._memory
+
+
+def _last(ids: Tensor, count: int) -> Tensor:
+    """The last ``count`` of ``ids`` [T], the first repeated if there are fewer."""
+    return torch.cat((ids[:1].expand(count - len(ids)), ids)) if len(ids) < count else ids[len(ids) - count :]

@@ -1,0 +1,166 @@
+"""What is compiled: one forward of a target, and a few greedy steps of a draft, over caches that are handed in.
+
+Token i of a row is always at column i of the cache. So a row is its length and nothing else: tokens are taken back by
+going on from an earlier position, whose columns the next forward overwrites, rows of a batch advance by different
+amounts without padding between them, and what lies behind a row's end is never looked at.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
+
+from judge_decoding.decoding.models import HiddenTap, Norm
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, each [B, heads, L, D]."""
+
+Place = tuple[Norm, int]
+"""Where hidden states are taken: before or after the final norm, and the layer, counted from the end."""
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer of a cache whose tokens are written where their positions say.
+
+    Args:
+        keys: [B, heads, L, D], written in place.
+        values: the same.
+        positions: of the tokens that are read now [B, T].
+        width: how many columns are attended to; all positions are below it.
+    """
+
+    is_compileable = True
+    is_sliding = False
+
+    def __init__(self, keys: Tensor, values: Tensor, positions: Tensor, width: int) -> None:
+        self.keys, self.values = self._slots = keys, values
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._positions, self._width = positions, width
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing: the memory is there."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Write the new tokens; keys and values of all columns that count."""
+        rows = torch.arange(key_states.shape[0], device=self.device)[:, None, None]
+        heads = torch.arange(key_states.shape[1], device=self.device)[None, :, None]
+        place = (rows, heads, self._positions[:, None, :])
+        keys, values = self._slots
+        keys.index_put_(place, key_states)
+        values.index_put_(place, value_states)
+        return keys[:, :, : self._width], values[:, :, : self._width]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many columns a mask has, and from which on."""
+        return self._width, 0
+
+    def get_seq_length(self) -> int:
+        """Of no use here: positions are given."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """How many tokens there is memory for."""
+        return self._slots[0].shape[2]
+
+
+def _forward(
+    model: PreTrainedModel, ids: Tensor, start: Tensor, columns: Tensor, cache: KeysValues, keep: Tensor | int
+) -> Tensor:
+    """Read ``ids`` [B, T] from each row's position ``start`` [B] on; the logits of those to ``keep`` [B, K, V]."""
+    positions = (start[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
+    layers: list[Any] = [SlotLayer(keys, values, positions, columns.shape[0]) for keys, values in cache]
+    output = model(
+        input_ids=ids,
+        attention_mask=(columns <= positions[:, :, None])[:, None],
+        position_ids=positions,
+        past_key_values=Cache(layers=layers),
+        use_cache=True,
+        logits_to_keep=keep,
+    )
+    logits: Tensor = output.logits
+    return logits
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOutput:
+    """What one forward of the target tells.
+
+    Attributes:
+        told: [3, B, K] in float32, which holds every id below 2 ** 24: the ids that were read, the target's own choice
+            behind each, and the judge's probability that it is correct. A usual round needs no more.
+        logits: [B, K, V], in the model's dtype.
+        states: hidden states at what was read [B, K, H], one tensor a place.
+    """
+
+    told: Tensor
+    logits: Tensor
+    states: tuple[Tensor, ...]
+
+
+class TargetGraph(nn.Module):
+    """One forward of the target, with the judge in it.
+
+    Args:
+        model: the target.
+        places: where hidden states are wanted; the judge reads those of the first.
+    """
+
+    def __init__(self, model: PreTrainedModel, places: tuple[Place, ...]) -> None:
+        super().__init__()
+        self.model, self._places = model, places
+
+    def forward(
+        self, ids: Tensor, start: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
+    ) -> tuple[Tensor, ...]:
+        """The parts of `TargetOutput`.
+
+        Args:
+            ids: what to read [B, T].
+            start: the position of each row's first one [B].
+            columns: 0, 1, ... up to the number of columns that are attended to [W].
+            keep: which of the T positions are asked about [K].
+            weight: the judge's [1, H].
+            bias: the judge's [1].
+            cache: keys and values, written in place.
+        """
+        with ExitStack() as stack:
+            taps = [stack.enter_context(HiddenTap(self.model, *place)) for place in self._places]
+            logits = _forward(self.model, ids, start, columns, cache, keep)
+            states = [tap.states[:, keep] for tap in taps]
+        scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
+        told = torch.stack((ids[:, keep].float(), logits.argmax(-1).float(), scores))
+        return told, logits, *states
+
+
+class DraftGraph(nn.Module):
+    """Read some tokens, then go on greedily for a few.
+
+    Args:
+        model: the draft.
+        steps: how many tokens are chosen.
+        vocab_size: the target's; the draft chooses from its own tokens below that.
+    """
+
+    def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int) -> None:
+        super().__init__()
+        self.model, self._steps, self._vocab_size = model, steps, vocab_size
+        self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+
+    def forward(self, ids: Tensor, start: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
+        """The chosen tokens [B, steps]; the last of them [B, 1] and its position [B], to go on from.
+
+        The arguments are those of `TargetGraph.forward`.
+        """
+        chosen = []
+        for _ in range(self._steps):
+            logits = _forward(self.model, ids.clamp(max=self._last_id), start, columns, cache, 1)
+            start = start + ids.shape[1]
+            ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)
+            chosen.append(ids)
+        return torch.cat(chosen, 1), ids.clone(), start

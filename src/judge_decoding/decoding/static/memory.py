@@ -1,0 +1,69 @@
+"""The cache of a static model: one length a row, and memory that was there before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.static.compiling import new_cache
+from judge_decoding.decoding.static.graphs import KeysValues
+
+WIDTH_STEP = 64
+"""Columns that are attended to come in steps: what is behind a row's end costs little, and shapes repeat."""
+
+
+class Memory:
+    """Keys and values of the rows of one decoding.
+
+    Args:
+        model: whose they are.
+        rows: how many.
+        columns: how many tokens a row may have; it grows if there are more.
+
+    Attributes:
+        lengths: how many tokens of each row it holds. Whoever takes tokens back makes them smaller.
+        allocations: how often memory was asked for.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: int, columns: int) -> None:
+        self.lengths = [0] * rows
+        self.allocations = 1
+        self.cache: KeysValues = new_cache(model, rows, _rounded(columns))
+        self._columns = torch.arange(_rounded(columns), device=model.device)
+
+    def columns(self, end: int) -> Tensor:
+        """0, 1, ... [W] with W at least ``end``: make sure that there are so many columns."""
+        if end > len(self._columns):
+            self._grow(max(end, 2 * len(self._columns)))
+        return self._columns[: min(_rounded(end), len(self._columns))]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows; the others' memory is not given back."""
+        if len(rows) == len(self.lengths):
+            return
+        for number, layer in enumerate(self.cache):
+            for values in layer:  # ascending, so that no row is overwritten before it has moved
+                for to, row in enumerate(rows):
+                    if to != row:
+                        values[to] = values[row]
+            self.cache[number] = (layer[0][: len(rows)], layer[1][: len(rows)])
+        self.lengths = [self.lengths[row] for row in rows]
+
+    def _grow(self, columns: int) -> None:
+        columns = _rounded(columns)
+        for number, layer in enumerate(self.cache):  # one after the other: little is there twice
+            keys, values = (_longer(tensor, columns) for tensor in layer)
+            self.cache[number] = (keys, values)
+        self._columns = torch.arange(columns, device=self._columns.device)
+        self.allocations += 1
+
+
+def _longer(values: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, 0, 0, columns - values.shape[2]))
+
+
+def _rounded(columns: int) -> int:
+    return -(-columns // WIDTH_STEP) * WIDTH_STEP

@@ -1,0 +1,124 @@
+"""The static target: one compiled forward a round, with the judge in it, and one transfer to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.backends import Reading, Told
+from judge_decoding.decoding.static.compiling import Progress
+from judge_decoding.decoding.static.graphs import Place
+from judge_decoding.decoding.static.lm import Forwards, StaticLM
+from judge_decoding.decoding.static.memory import Memory
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules.exact import Exact
+from judge_decoding.rules.judge import Judge
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.loop import Request, Row
+
+
+class StaticTarget:
+    """A target compiled ahead of time.
+
+    Args:
+        model: the target.
+        places: where judges will read hidden states, to compile it once for all of them.
+        progress: told before it is compiled, which takes from half a minute to some minutes, once.
+        folder: where the compiled code is kept.
+
+    Raises:
+        CannotCompileError: this model cannot be compiled; decode with the eager back end.
+    """
+
+    can_batch = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        places: Iterable[Place] = (),
+        *,
+        progress: Progress = lambda _: None,
+        folder: Path | None = None,
+    ) -> None:
+        self.model = model
+        self._forwards = Forwards(model, progress, folder)
+        self._forwards.telling(set(places))
+
+    def open(self, rows: Sequence[Row], *, speculating: bool) -> StaticReader:
+        """Begin to decode ``rows``."""
+        wanted = {place for row in rows if (place := row.request.rule.place)} if speculating else set()
+        places, run = self._forwards.telling(wanted)
+        head = next((own for row in rows if (own := _head(row.request)) and _place(own) == places[0]), None)
+        columns = max(len(row.ids) + row.request.max_new_tokens for row in rows)
+        weights = (head.linear.weight, head.linear.bias) if head else (None, None)
+        lm = StaticLM(self.model, run, Memory(self.model, len(rows), columns), *weights)
+        return StaticReader(lm, places, head, [_is_usual(row.request, head) for row in rows])
+
+
+def _head(request: Request) -> JudgeHead | None:
+    """The head that a request's rule is made of, if it is a judge on the target's states and nothing else."""
+    rule = request.rule
+    return rule.head if type(rule) is Judge and not rule.needs_draft_hidden else None
+
+
+def _place(head: JudgeHead) -> Place:
+    return head.config.norm, head.config.layer
+
+
+def _is_usual(request: Request, head: JudgeHead | None) -> bool:
+    """Whether the forward, with ``head`` in it, tells all that a round of this request needs."""
+    known = type(request.rule) is Exact or (head is not None and _head(request) is head)
+    return known and request.sampler.plain and not (request.guards or request.logprobs or request.details)
+
+
+class StaticReader:
+    """A static target in one decoding.
+
+    Args:
+        lm: the target; ``head`` is asked in its forward.
+        places: whose hidden states it tells.
+        head: the judge; None for none.
+        usual: for which rows what the forward tells is enough.
+    """
+
+    def __init__(self, lm: StaticLM, places: tuple[Place, ...], head: JudgeHead | None, usual: Sequence[bool]) -> None:
+        self._lm, self._places, self._head, self._usual = lm, places, head, list(usual)
+
+    def prefill(self, rows: Sequence[Tensor]) -> None:
+        """See `Reader.prefill`."""
+        self._lm.prefill(rows)
+
+    def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
+        """See `Reader.read`."""
+        output = self._lm.append([ids[len(ids) - count :] for ids, count in zip(rows, counts, strict=True)])
+        # The one synchronisation of a usual round.
+        told = output.told.tolist() if any(self._usual) else None
+        return [
+            Reading(
+                output.logits[i, :count],
+                {place: states[i, :count] for place, states in zip(self._places, output.states, strict=True)},
+                self._told([part[i][:count] for part in told]) if told and self._usual[i] else None,
+            )
+            for i, count in enumerate(counts)
+        ]
+
+    def _told(self, told: list[list[float]]) -> Told:
+        read, own, scores = told
+        return Told([int(i) for i in read[1:]], [int(i) for i in own], scores[1:] if self._head else None)
+
+    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """See `Reader.keep`."""
+        self._lm.select(rows)
+        self._lm.rewind_to(lengths)
+        self._usual = [self._usual[row] for row in rows]
+
+    def check_rewinds(self) -> None:
+        """See `Reader.check_rewinds`: it can."""
+
+    def close(self) -> None:
+        """See `Reader.close`: nothing but memory is held."""
