@@ -204,6 +204,12 @@ class JudgeDecoder:
         self._ready(progress)
         return self.fallbacks
 
+    def alone(self) -> JudgeDecoder:
+        """The target without draft and judge, in the same back end."""
+        decoder = JudgeDecoder(self.target, self.tokenizer, backend=self.backend)
+        decoder._engine = self._ready().alone()
+        return decoder
+
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """Why models run eager although the static back end was asked for; empty before the first answer."""
