@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.models import Device
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
     Chat,
     Data,
-    Device,
     Dtype,
     Grader,
     Json,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.models import Device
+
 
 def generate(
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
@@ -42,7 +44,7 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less; 1 is off.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    device: Device = None,
     plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
     json: Annotated[
         Path | None, typer.Option(help="Write text, rounds, probabilities and figures here, for `report`.")

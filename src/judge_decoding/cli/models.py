@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from judge_decoding.judge.head import JudgeHead
 
 Name = TypeVar("Name", str, str | None)
+
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, ... ; auto divides the target over all GPUs; else a GPU is used if there is one."),
+]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
