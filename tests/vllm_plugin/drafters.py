@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pair import PROMPTS
 from safetensors.torch import save_file
 from transformers import LlamaConfig, PreTrainedModel
 from vllm import LLM
 
 from tiny import Scripted
+
+PIPELINE, PIPELINE_TOKENS = PROMPTS[:2], 16
+PIPELINE_SETTINGS: dict[str, dict[str, Any]] = {"own": {}, "all": {"judge_threshold": 0.0}, "off": {"judge": "off"}}
+"""What is asked of a pipeline, and of one process to compare with."""
+
+
+def eagle3(folder: str) -> dict[str, Any]:
+    """Of an engine: the drafter that vLLM can run on the last rank of a pipeline."""
+    return {"method": "eagle3", "model": folder, "num_speculative_tokens": 4}
 
 
 def eagle(folder: Path, target: PreTrainedModel, states: int) -> Path:
@@ -47,7 +58,7 @@ def recording(llm: LLM) -> Scripted:
     drafts: dict[tuple[int, ...], list[int]] = {}
     make = judge.round
 
-    def watched(state: object) -> object:
+    def watched(state: Any) -> Any:
         this = make(state)
         rest = this.draft_ids.tolist()
         for name, count in zip(this.names, this.counts, strict=True):
