@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from judge_decoding.cli.task_options import Backend
+from judge_decoding.cli.models import Backend, Device
 
 
 def generate(
@@ -44,7 +44,7 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less; 1 is off.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    device: Device = None,
     backend: Backend = "eager",
     plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
     json: Annotated[

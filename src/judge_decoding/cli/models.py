@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name", str, str | None)
 
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, ... ; auto divides the target over all GPUs; else a GPU is used if there is one."),
+]
+
+Backend = Annotated[
+    str, typer.Option(help="eager, or static: compiled once for this machine, then the same tokens faster.")
+]
 COMPILING = 5.0
 """Seconds above which something has been compiled, and not only loaded."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")

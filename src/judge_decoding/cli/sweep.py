@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.models import Backend, Device
 from judge_decoding.cli.task_options import (
     AllowCode,
-    Backend,
     Budget,
     Chat,
     Data,
-    Device,
     Dtype,
     Grader,
     Json,
