@@ -109,7 +109,8 @@ def minimise(
 
     def weight_at(point: Tensor) -> Tensor:
         # A row a fit and products in this order: many times as fast as with a column a fit.
-        return torch.linalg.solve_triangular(factor, point[:, :width], upper=False, left=False).contiguous()
+        weight: Tensor = torch.linalg.solve_triangular(factor, point[:, :width], upper=False, left=False)
+        return weight.contiguous()
 
     def loss() -> Tensor:
         with torch.no_grad():
