@@ -83,8 +83,6 @@ def generate(
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.report.recording import record, told_threshold
-    from judge_decoding.report.samples import write_samples
     from judge_decoding.report.terminal import legend, token_text
     from judge_decoding.rules import parse_rule
 
@@ -157,6 +155,9 @@ def generate(
             soft_wrap=True,
         )
     if json is not None:
+        from judge_decoding.report.recording import record, told_threshold
+        from judge_decoding.report.samples import write_samples
+
         about: dict[str, object] = {
             **names,
             "temperature": temperature,
