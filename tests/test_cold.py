@@ -42,4 +42,5 @@ def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
     assert {name for name in own if name.startswith("judge.")} == {
         "judge.head", "judge.familiarity", "judge.card_files"
     }  # fmt: skip
+    assert not any(name.startswith("decoding.static") for name in own)
     assert {name for name in own if name.startswith("report.")} == {"report.terminal", "report.verdicts"}

@@ -29,12 +29,12 @@ from judge_decoding import (
 )
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import Request
-from judge_decoding.decoding.static.compiling import CannotCompileError, Compiled, check_compiles, default_folder
+from judge_decoding.decoding.static.compiling import Compiled, check_compiles, default_folder
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import Place
 from judge_decoding.decoding.static.memory import WIDTH_STEP, Memory
 from judge_decoding.decoding.static.target import StaticTarget
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from tiny import (
     EOS,
     VOCAB_SIZE,

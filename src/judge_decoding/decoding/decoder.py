@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,12 +29,14 @@ from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.stopping import StopStrings
 from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import VerificationRule
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.static.compiling import Progress
 
 
 class Options(TypedDict, total=False):

@@ -11,6 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,13 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.models import can_batch
 from judge_decoding.decoding.static import graphs
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, Place, TargetGraph
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.files import replacing
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 """Told before something that takes a while, in a few words."""
-
-
-class CannotCompileError(JudgeDecodingError):
-    """A model that the static back end cannot run, and why; the eager one can."""
 
 
 def default_folder() -> Path:
@@ -130,9 +127,12 @@ class Compiled:
                 f"{path} could not be loaded and was removed; next time it is made anew"
             ) from error
 
-    def __call__(self, *inputs: Tensor | KeysValues) -> Any:  # noqa: ANN401  (what the graph's forward gives)
-        """Run it; the arguments are those of the graph's forward."""
-        return self._package(*inputs)
+    def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
+        """Run it: the arguments and the results are those of the graph's forward."""
+        # Not through the package's own call, which reads the form of its arguments from JSON every time.
+        flat = [t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))]
+        found: list[Tensor] = self._package.loader.run(flat)
+        return found
 
 
 def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
