@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import can_batch
 from judge_decoding.decoding.static import graphs
+from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, Place, TargetGraph
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import replacing
@@ -113,10 +114,11 @@ class Compiled:
             raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
         self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
         self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
+        self._run = GraphedCall(self._package, CudaRecorder(device)) if device.type == "cuda" else self._package
 
     def __call__(self, *inputs: Tensor | KeysValues) -> Any:  # noqa: ANN401  (what the graph's forward gives)
         """Run it; the arguments are those of the graph's forward."""
-        return self._package(*inputs)
+        return self._run(*inputs)
 
 
 def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
