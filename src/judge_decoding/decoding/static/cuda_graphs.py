@@ -79,7 +79,7 @@ class GraphedCall:
         if self._record is None or _small(inputs)[0].shape[1] > LONGEST:
             return self._call(*inputs)
         key = _key(inputs)
-        known = self._known.pop(key, 0)
+        known: _Graph | int | None = self._known.pop(key, 0)
         if isinstance(known, int):
             known = self._capture(self._record, inputs) if known == PLAIN_CALLS else known + 1
         if known is None:
