@@ -170,9 +170,15 @@ def table(told: dict[str, Any]) -> str:
             )
         if len(found["points"]) > 1:
             slopes = [found["slopes"][way] for way in ("round", "bare", "model")]
-            cells = " | ".join(f"{1e6 * value:.3g} µs" for value in slopes)
+            cells = " | ".join(map(_micro, slopes))
             lines.append(f"| one more | {cells} | {slopes[1] / slopes[0]:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+def _micro(seconds: float) -> str:
+    """Microseconds, to three digits."""
+    value = 1e6 * seconds
+    return f"{value:.0f} µs" if abs(value) >= 100 else f"{value:.3g} µs"
 
 
 def draw(told: dict[str, Any], folder: Path) -> None:
