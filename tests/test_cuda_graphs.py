@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -17,7 +17,7 @@ from judge_decoding.decoding.static.graphs import KeysValues
 class Graph:
     """Runs the function again on what it was captured with, into the tensors that came out then."""
 
-    def __init__(self, function: Callable[[], Sequence[Tensor]]) -> None:
+    def __init__(self, function: Callable[[], list[Tensor]]) -> None:
         self._function, self.outputs, self.replays = function, function(), 0
 
     @torch.inference_mode()  # kernels know nothing of torch's modes
@@ -33,7 +33,7 @@ class Recorder:
     def __init__(self) -> None:
         self.graphs: list[Graph] = []
 
-    def __call__(self, function: Callable[[], Sequence[Tensor]]) -> tuple[Graph, Sequence[Tensor]]:
+    def __call__(self, function: Callable[[], list[Tensor]]) -> tuple[Graph, list[Tensor]]:
         self.graphs.append(Graph(function))
         return self.graphs[-1], self.graphs[-1].outputs
 
@@ -48,21 +48,21 @@ class Forward:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def __call__(self, ids: Tensor, start: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, ids: Tensor, start: Tensor, cache: KeysValues) -> list[Tensor]:
         self.seen.append(ids.data_ptr())
         columns = start[:, None] + torch.arange(ids.shape[1])
         for keys, values in cache:
             for row in range(len(ids)):
                 keys[row, 0, columns[row], 0] = ids[row].float()
                 values[row, 0, columns[row], 0] = -ids[row].float()
-        return 2 * ids + 1, start + ids.shape[1], cache[0][0].sum((1, 2, 3))
+        return [2 * ids + 1, start + ids.shape[1], cache[0][0].sum((1, 2, 3))]
 
 
 def cache_of(rows: int = 1, columns: int = 256, layers: int = 2) -> KeysValues:
     return [(torch.zeros(rows, 1, columns, 1), torch.zeros(rows, 1, columns, 1)) for _ in range(layers)]
 
 
-def chain(call: Callable[..., Sequence[Tensor]], ids: Tensor, cache: KeysValues, calls: int) -> list[list[Tensor]]:
+def chain(call: Callable[..., list[Tensor]], ids: Tensor, cache: KeysValues, calls: int) -> list[list[Tensor]]:
     """Calls of which each reads what the one before gave; all they gave, looked at after the last."""
     start, given = torch.zeros(len(ids), dtype=torch.long), []
     for _ in range(calls):
@@ -169,7 +169,7 @@ def test_the_least_recently_used_goes(recorder: Recorder) -> None:
 def test_where_capturing_fails_it_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     tries = []
 
-    def failing(function: Callable[[], Sequence[Tensor]]) -> tuple[Graph, Sequence[Tensor]]:
+    def failing(function: Callable[[], list[Tensor]]) -> tuple[Graph, list[Tensor]]:
         tries.append(function())
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
@@ -185,7 +185,7 @@ def test_where_capturing_fails_it_runs_as_it_is(caplog: pytest.LogCaptureFixture
 
 
 def test_graphs_made_in_inference_mode_serve_outside_of_it(recorder: Recorder) -> None:
-    graphed = GraphedCall(lambda ids, start, cache: (ids + start[:, None], cache[0][0]), recorder)
+    graphed = GraphedCall(lambda ids, start, cache: [ids + start[:, None], cache[0][0]], recorder)
     cache, start = cache_of(), torch.ones(1, dtype=torch.long)
     with torch.inference_mode():
         for _ in range(PLAIN_CALLS + 1):

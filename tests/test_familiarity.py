@@ -18,9 +18,9 @@ from judge_decoding import (
     JudgeHead,
     train_head,
 )
-from judge_decoding.judge.familiarity import LEAST, Familiarity, question_examples
+from judge_decoding.judge.familiarity import LEAST, Familiarity
 from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.labels import encode
+from judge_decoding.judge.labels import encode, question_examples
 from test_training import word_cases
 from tiny import WORDS, llama, random_head, word_tokenizer
 

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.judge.cache import FeatureCache, default_folder
-from judge_decoding.judge.features import BASELINES, Column, Place, hidden_states, read
+from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, Place, hidden_states, read
 from judge_decoding.judge.labels import Example, encode
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
@@ -87,6 +87,21 @@ def test_a_batch_holds_no_more_tokens_than_it_may(model: LlamaForCausalLM) -> No
     hook.remove()
     assert sizes == [(3, 3), (1, 7), (1, 9), (1, 9), (1, 12)]
     assert sorted(i for row in rows for i in row) == list(range(7))
+
+
+def test_forwards_are_full_and_hold_little_padding() -> None:
+    model = llama(0, context=512)
+    lengths = torch.randint(60, 300, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    sizes: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for _ in read(model, [[5] * n for n in lengths], [[n - 1] for n in lengths], [Place()]):
+        pass
+    hook.remove()
+    tokens = sum(lengths)
+    assert 1 - tokens / sum(sizes) < 0.05
+    assert len(sizes) < 1.15 * tokens / BATCH_TOKENS
 
 
 def test_no_logits_are_computed_unless_asked_for(model: LlamaForCausalLM) -> None:

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from judge_decoding import JudgeDecodingError
+from judge_decoding.judge import fitting
 from judge_decoding.judge.calibration import auc
 from judge_decoding.judge.fitting import cross_validate, deal, fold, minimise, standardise, token_weights
 
@@ -95,6 +96,54 @@ def test_fits_side_by_side_are_those_alone() -> None:
         kept = part >= 0
         alone = minimise(x[kept], y[kept], token_weights(y[kept])[:, None], 1e-2)[0]
         torch.testing.assert_close(together[row], alone, rtol=1e-2, atol=2e-3)
+
+
+def test_correlated_features_take_few_looks_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They vary along few directions much and along the others little, as hidden states do."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.randn(2000, 64, generator=generator)
+    y = (kinds @ torch.randn(64, generator=generator) / 5 + torch.randn(2000, generator=generator) > -1).long()
+    x = kinds * torch.logspace(0, -2, 64) @ torch.randn(64, 64, generator=generator)
+    standardise(x)
+    looks = 0
+
+    def counted(*args: Tensor) -> Tensor:
+        nonlocal looks
+        looks += 1
+        return torch.nn.functional.linear(*args)
+
+    monkeypatch.setattr(fitting, "linear", counted)
+    weights = token_weights(y)[:, None]
+    solution = minimise(x, y, weights, 1e-4)[0]
+    assert 3 < looks < 20
+    looks = 0
+    plain = minimise(x, y, weights, 1e-4, spread=torch.eye(64))[0]  # coordinates as they are
+    assert looks > 80  # the steps run out
+    losses = [
+        float((weights[:, 0] * torch.nn.functional.softplus(-(2 * y - 1) * (x @ w[:-1] + w[-1]))).sum())
+        + 5e-5 * float(w[:-1].square().sum())
+        for w in (solution, plain)
+    ]
+    assert losses[0] < losses[1] + 1e-5
+
+
+@pytest.mark.parametrize("l2", [0, 1e-4])
+def test_features_that_are_the_same_have_a_fit(l2: float) -> None:
+    x = planted(200, 1)[0].expand(200, 700).contiguous()
+    standardise(x)
+    y = planted(200, 1)[1]
+    solution = minimise(x, y, token_weights(y)[:, None], l2)[0]
+    assert solution.isfinite().all()
+    assert auc(x @ solution[:-1], y) > 0.7
+
+
+def test_features_in_blocks_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = planted(300, 5)
+    standardise(x)
+    weights = token_weights(y)[:, None]
+    whole = minimise(x, y, weights, 1e-2)
+    monkeypatch.setattr(fitting, "_BLOCK", 5 * 7)
+    torch.testing.assert_close(minimise(x, y, weights, 1e-2), whole, rtol=1e-3, atol=1e-4)
 
 
 def test_a_heavier_wrong_class_is_caught_more_often() -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,12 +29,14 @@ from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.stopping import StopStrings
 from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import VerificationRule
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.static.compiling import Progress
 
 
 class Options(TypedDict, total=False):
@@ -181,7 +183,7 @@ class JudgeDecoder:
             translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
             backend: "eager" or "static".
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
-                ``device_map``, ...), and ``device`` for one device.
+                ``device_map``, ...), and ``device``: one device, or "auto" to divide the target over all GPUs.
 
         Raises:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
@@ -203,6 +205,12 @@ class JudgeDecoder:
         """
         self._ready(progress)
         return self.fallbacks
+
+    def alone(self) -> JudgeDecoder:
+        """The target without draft and judge, in the same back end."""
+        decoder = JudgeDecoder(self.target, self.tokenizer, backend=self.backend)
+        decoder._engine = self._ready().alone()
+        return decoder
 
     @property
     def fallbacks(self) -> tuple[str, ...]:

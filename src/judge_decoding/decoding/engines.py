@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.choices import AnyDraft, as_drafter
 from judge_decoding.decoding.drafting import Drafter
-from judge_decoding.decoding.static.compiling import CannotCompileError, Progress
-from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
-from judge_decoding.decoding.static.target import StaticTarget
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.static.compiling import Progress
+    from judge_decoding.decoding.static.draft import CompiledDraft
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +58,25 @@ class Engine:
         self.draft = draft
         self._compiled: CompiledDraft | None = None
         if backend == "static":
+            # What nobody asks for is not loaded.
+            from judge_decoding.decoding.static.draft import CompiledDraft
+            from judge_decoding.decoding.static.target import StaticTarget
+
             places = {(judge.config.norm, judge.config.layer)} if judge else set()
             self.target = self._or_eager(lambda: StaticTarget(target, places, progress=progress)) or self.target
             if isinstance(draft, PreTrainedModel):
                 size = target.get_output_embeddings().weight.shape[0]
                 self._compiled = self._or_eager(lambda: CompiledDraft(draft, size, progress=progress))
 
+    def alone(self) -> Engine:
+        """The target without a draft, compiled if it is."""
+        engine = copy.copy(self)
+        engine.draft = engine._compiled = None
+        return engine
+
     def drafter(self) -> Drafter | None:
         """The drafter of one decoding."""
-        return StaticDraft(self._compiled) if self._compiled else as_drafter(self.draft, self.target.model)
+        return self._compiled.drafter() if self._compiled else as_drafter(self.draft, self.target.model)
 
     def _or_eager(self, make: Callable[[], T]) -> T | None:
         try:

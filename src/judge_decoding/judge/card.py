@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
 
+from judge_decoding.judge.card_files import PICTURES
 from judge_decoding.judge.card_results import eval_results, is_repo_id, limits, results_section
 from judge_decoding.markdown import block, code, json_block, one_line, plain, table
 
 if TYPE_CHECKING:
     from judge_decoding.evaluation.rows import Results
-
-PICTURES = {
-    "reliability.svg": "Share of correct tokens at each score",
-    "roc.svg": "Correct tokens kept against wrong tokens kept, over all thresholds",
-}
-"""The pictures a card can show, by file name."""
 
 _CARD = """\
 ---

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import read_bytes, write_text
-from judge_decoding.judge.card import model_card
-from judge_decoding.judge.card_results import file_name
 
 if TYPE_CHECKING:
     from judge_decoding.evaluation.rows import Results
 
 CARD = "README.md"
+PICTURES = {
+    "reliability.svg": "Share of correct tokens at each score",
+    "roc.svg": "Correct tokens kept against wrong tokens kept, over all thresholds",
+}
+"""The pictures a card can show, by file name."""
 PATTERNS = ("results.json", "results-*.json", "pareto.svg", "pareto-*.svg")
 """The files beside the card."""
 _NAMES = re.compile(r"(results(-([2-9]|[1-9]\d+))?\.json)|(pareto(-([2-9]|[1-9]\d+))?\.svg)")
@@ -98,6 +101,10 @@ def write_card(folder: Path, config: dict[str, Any], pictures: Container[str], m
     Raises:
         JudgeDecodingError: the folder cannot be written.
     """
+    # What a card says is of no use to those who only load a head.
+    from judge_decoding.judge.card import model_card
+    from judge_decoding.judge.card_results import file_name
+
     texts, plots = {}, []
     for place, one in enumerate(measured, start=1):
         texts[file_name(place)] = one.text

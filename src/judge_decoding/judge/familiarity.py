@@ -7,16 +7,11 @@ draft anyhow. Which state and which distance were chosen on the figures in ``ben
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Self
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
-
-from judge_decoding.court.cases import Case
-from judge_decoding.judge.labels import IGNORED, Example
 
 LEAST = 40
 """Different questions it takes; the 95% quantile of fewer is next to nothing but the largest."""
@@ -102,23 +97,3 @@ class Familiarity(nn.Module):
         fitted.components.copy_(directions[:rank])
         fitted.variances.copy_(torch.cat((variances[:rank], rest[None])).clamp(min=float(floor)))
         return fitted
-
-
-def question_examples(
-    cases: Sequence[Case], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
-) -> list[Example]:
-    """The questions of cases, each once, as prompts of which the last token counts.
-
-    ``examples`` are the cases in tokens. A question whose last token runs into the answer is left out: as a prompt it
-    would end in another token.
-    """
-    found: dict[str, Example] = {}
-    for case, example in zip(cases, examples, strict=True):
-        if case.question in found or not case.question.strip():
-            continue
-        begun = bool(tokenizer.bos_token) and case.question.startswith(tokenizer.bos_token)
-        prompt = tuple(tokenizer(case.question, add_special_tokens=not begun)["input_ids"])
-        if prompt and example.ids[: len(prompt)] == prompt:
-            size = len(prompt)
-            found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
-    return list(found.values())

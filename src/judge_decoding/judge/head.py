@@ -20,8 +20,7 @@ from judge_decoding.decoding.models import Norm, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge import card_files
-from judge_decoding.judge.card import PICTURES
-from judge_decoding.judge.card_files import CARD, AnyResults
+from judge_decoding.judge.card_files import CARD, PICTURES, AnyResults
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -73,6 +73,26 @@ def encode(
     return Example(tuple(ids), tuple(verdicts), judged, numbers)
 
 
+def question_examples(
+    cases: Sequence[Case], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> list[Example]:
+    """The questions of cases, each once, as prompts of which the last token counts.
+
+    ``examples`` are the cases in tokens. A question whose last token runs into the answer is left out: as a prompt it
+    would end in another token.
+    """
+    found: dict[str, Example] = {}
+    for case, example in zip(cases, examples, strict=True):
+        if case.question in found or not case.question.strip():
+            continue
+        begun = bool(tokenizer.bos_token) and case.question.startswith(tokenizer.bos_token)
+        prompt = tuple(tokenizer(case.question, add_special_tokens=not begun)["input_ids"])
+        if prompt and example.ids[: len(prompt)] == prompt:
+            size = len(prompt)
+            found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
+    return list(found.values())
+
+
 def _tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span | None]]:
     """Token ids of question and answer and where in the answer each is; None for the question's."""
     text = case.question + case.answer

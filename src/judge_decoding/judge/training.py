@@ -34,11 +34,11 @@ from judge_decoding.judge.comparison import (
     measures,
 )
 from judge_decoding.judge.config import TrainingConfig
-from judge_decoding.judge.familiarity import Familiarity, question_examples
+from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.features import BASELINES, Column, Place
 from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
-from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode
+from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode, question_examples
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of how much is."""

@@ -11,6 +11,8 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,13 @@ from judge_decoding.decoding.models import can_batch
 from judge_decoding.decoding.static import graphs
 from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, Place, TargetGraph
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.files import replacing
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 """Told before something that takes a while, in a few words."""
-
-
-class CannotCompileError(JudgeDecodingError):
-    """A model that the static back end cannot run, and why; the eager one can."""
 
 
 def default_folder() -> Path:
@@ -46,8 +44,8 @@ def check_compiles(model: PreTrainedModel) -> None:
     """Check what can be known of a model before it is compiled.
 
     Raises:
-        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is no
-            compiler for a CPU's code.
+        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is
+            no compiler for a CPU's code.
     """
     name = type(model).__name__
     devices = {parameter.device for parameter in model.parameters()}
@@ -100,8 +98,9 @@ class Compiled:
         seconds: what compiling it took; 0 if it was there already.
     """
 
-    def __init__(self, path: Path, graph: nn.Module, device: torch.device, seconds: float) -> None:
-        self.seconds = seconds
+    seconds: float = 0.0
+
+    def __init__(self, path: Path, graph: nn.Module, device: torch.device) -> None:
         # Nobody else calls it at the same time.
         index = device.index if device.type == "cuda" else -1
         self._package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
@@ -114,11 +113,32 @@ class Compiled:
             raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
         self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
         self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
-        self._run = GraphedCall(self._package, CudaRecorder(device)) if device.type == "cuda" else self._package
+        run = partial(_launch, self._package.loader.run)
+        self._run = GraphedCall(run, CudaRecorder(device)) if device.type == "cuda" else run
 
-    def __call__(self, *inputs: Tensor | KeysValues) -> Any:  # noqa: ANN401  (what the graph's forward gives)
-        """Run it; the arguments are those of the graph's forward."""
+    @classmethod
+    def load(cls, path: Path, graph: nn.Module, device: torch.device) -> Compiled:
+        """Load it for a graph and its weights.
+
+        Raises:
+            CannotCompileError: the file is damaged, and is removed; or the graph has constants beside its weights.
+        """
+        try:
+            return cls(path, graph, device)
+        except RuntimeError as error:
+            path.unlink(missing_ok=True)
+            raise CannotCompileError(
+                f"{path} could not be loaded and was removed; next time it is made anew"
+            ) from error
+
+    def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
+        """Run it: the arguments and the results are those of the graph's forward."""
         return self._run(*inputs)
+
+
+def _launch(run: Callable[[list[Tensor]], list[Tensor]], *inputs: Tensor | KeysValues) -> list[Tensor]:
+    """Not through the package's own call, which reads the form of its arguments from JSON every time."""
+    return run([t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))])
 
 
 def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
@@ -168,12 +188,9 @@ def _compiled(
             logger.debug("cannot compile", exc_info=True)
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
-    seconds = 0.0 if found else time.perf_counter() - begin
-    try:
-        return Compiled(path, graph, model.device, seconds)
-    except RuntimeError as error:  # a damaged file
-        path.unlink(missing_ok=True)
-        raise CannotCompileError(f"{path} could not be loaded and was removed; it is made anew next time") from error
+    compiled = Compiled.load(path, graph, model.device)
+    compiled.seconds = 0.0 if found else time.perf_counter() - begin
+    return compiled
 
 
 def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:
@@ -190,7 +207,8 @@ def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...]
 def _key(model: PreTrainedModel, what: str) -> str:
     """What the compiled code depends on; weights are not among it."""
     device, config = model.device, model.config.to_dict()
-    config.pop("_name_or_path", None)
+    for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
+        config.pop(name, None)
     parts = [
         what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)), _source(graphs),
         torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),

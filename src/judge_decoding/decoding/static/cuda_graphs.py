@@ -40,7 +40,7 @@ class Replayable(Protocol):
         ...
 
 
-Recorder = Callable[[Callable[[], Sequence[Tensor]]], tuple[Replayable, Sequence[Tensor]]]
+Recorder = Callable[[Callable[[], list[Tensor]]], tuple[Replayable, list[Tensor]]]
 """Captures a function: a graph, and the tensors that each of its replays overwrites with the function's results."""
 
 
@@ -50,13 +50,13 @@ class _Graph:
 
     graph: Replayable
     buffers: list[Tensor]
-    outputs: Sequence[Tensor]
+    outputs: list[Tensor]
 
-    def run(self, inputs: Sequence[Tensor | KeysValues]) -> tuple[Tensor, ...]:
+    def run(self, inputs: Sequence[Tensor | KeysValues]) -> list[Tensor]:
         for buffer, given in zip(self.buffers, _small(inputs), strict=True):
             buffer.copy_(given)
         self.graph.replay()
-        return tuple(output.clone() for output in self.outputs)
+        return [output.clone() for output in self.outputs]
 
 
 class GraphedCall:
@@ -68,13 +68,13 @@ class GraphedCall:
         most: how many shapes are remembered, captured or not.
     """
 
-    def __init__(self, call: Callable[..., Sequence[Tensor]], record: Recorder, most: int = MOST_GRAPHS) -> None:
+    def __init__(self, call: Callable[..., list[Tensor]], record: Recorder, most: int = MOST_GRAPHS) -> None:
         self._call, self._most = call, most
         self._record: Recorder | None = record
         # The graph of each key, or how often it has come without one; the least recently used first.
         self._known: OrderedDict[Hashable, _Graph | int] = OrderedDict()
 
-    def __call__(self, *inputs: Tensor | KeysValues) -> Sequence[Tensor]:
+    def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
         """What the forward gives; nothing overwrites it later."""
         if self._record is None or _small(inputs)[0].shape[1] > LONGEST:
             return self._call(*inputs)
@@ -119,7 +119,7 @@ class CudaRecorder:
         self._pool: Any = None
         self._stream: torch.cuda.Stream | None = None
 
-    def __call__(self, function: Callable[[], Sequence[Tensor]]) -> tuple[Replayable, Sequence[Tensor]]:
+    def __call__(self, function: Callable[[], list[Tensor]]) -> tuple[Replayable, list[Tensor]]:
         """Run ``function`` once on a stream aside, as libraries set themselves up at the first call; then capture it.
 
         Raises:

@@ -57,6 +57,10 @@ class CompiledDraft:
         """For drafts that are not greedy; compiled when the first one is wanted."""
         return Forwards(self.model, self._progress, self._folder)
 
+    def drafter(self) -> StaticDraft:
+        """The drafter of one decoding: its cache belongs to its rows."""
+        return StaticDraft(self)
+
     def go_on(self, ids: Tensor, start: Tensor, memory: Memory, end: int, count: int) -> Tensor:
         """Read ``ids`` [B, T] from ``start`` [B] on and choose ``count`` tokens or a few more, greedily: [B, >= count].
 
