@@ -141,7 +141,8 @@ def notes(results: BenchResults) -> list[str]:
         said.append(
             f"Decoding, static, took {_megabytes(memory.decoding - memory.libraries)} beside the libraries' own "
             f"{_megabytes(memory.libraries)}, {memory.ratio:.2f} times weights ({_megabytes(memory.weights)}) and "
-            f"caches ({_megabytes(memory.caches)}); at most {_megabytes(memory.loading - memory.libraries)} while loading."
+            f"caches ({_megabytes(memory.caches)}); loading them at most "
+            f"{_megabytes(memory.loading - memory.libraries)}."
         )
     said += [f"Left out: {what}: {why}." for what, why in results.left_out.items()]
     return said
@@ -157,7 +158,8 @@ def bench_markdown(results: BenchResults) -> str:
     told = ", ".join(f"{role} {markdown.plain(name)}" for role, name in models if name)
     text = (
         f"Made by {markdown.code(' '.join(results.command))} on {markdown.plain(results.machine)}: {told}; "
-        f"{results.dtype}, {results.prompts} prompts of {markdown.plain(results.task)}, at most {results.max_new_tokens} new tokens.\n"
+        f"{results.dtype}, {results.prompts} prompts of {markdown.plain(results.task)}, at most "
+        f"{results.max_new_tokens} new tokens.\n"
     )
     for title, heads, lines in tables(results):
         cells = [[markdown.plain(cell) for cell in line] for line in lines]
