@@ -43,7 +43,7 @@ def test_every_way_has_a_row(run: Run, options: list[object], folders: dict[str,
         run, *options, "--judge", folders["judge"], "--num-draft-tokens", 3, "--batch-size", 1, "--batch-size", 2,
         "--out", tmp_path / "o",
     )  # fmt: skip
-    assert (tmp_path / "o" / "results.json").read_text() == json.dumps(told, indent=2) + "\n"
+    assert json.loads((tmp_path / "o" / "results.json").read_text()) == told
     assert "| way |" in (tmp_path / "o" / "bench.md").read_text()
     assert (told["prompts"], told["tuned_on"], told["repetitions"], told["max_new_tokens"]) == (3, 2, 2, 10)
     families = {size: [row["family"] for row in told["rows"] if row["batch_size"] == size] for size in (1, 2)}
@@ -197,7 +197,7 @@ def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_process_that_fails_is_one_sentence(folders: dict[str, Path]) -> None:
     job = memory.Job("/no/model", None, None, None, "float32", 3, 8, [[4]], 1)
-    with pytest.raises(memory.JudgeDecodingError, match="Cannot load the model"):
+    with pytest.raises(memory.JudgeDecodingError, match="failed: .*Cannot load the tokenizer /no/model"):
         memory.measure_memory(job)
 
 

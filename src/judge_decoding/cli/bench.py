@@ -165,6 +165,7 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
 
     from judge_decoding.cli.court_files import bar
     from judge_decoding.decoding.choices import room
+    from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.bench import plan
     from judge_decoding.evaluation.bench.limits import BareCalls, measure_machine
     from judge_decoding.evaluation.bench.results import BenchResults
@@ -213,7 +214,10 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
                 left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
     memory = None
     if chosen.memory and models.compiled is not None:
-        memory = _memory(ready, chosen, best["exact"].label.num_draft_tokens if best else 1, budget, measured)
+        try:
+            memory = _memory(ready, chosen, best["exact"].label.num_draft_tokens if best else 1, budget, measured)
+        except JudgeDecodingError as error:  # all else is measured
+            left_out["memory"] = str(error).rstrip(".")
     facts = {name: value for name, value in ready.facts.items() if name in BenchResults.model_fields}
     facts |= {"data_hash": hash_of(items), "max_new_tokens": budget}
     return BenchResults(

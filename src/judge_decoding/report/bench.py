@@ -100,7 +100,7 @@ def terminal_tables(results: BenchResults) -> list[Table]:
         words = 2 if heads[0] == "one" else 1
         for place, head in enumerate(heads):
             name = place < words
-            table.add_column(head, justify="left" if name else "right", no_wrap=not name, overflow="fold")
+            table.add_column(escape(head), justify="left" if name else "right", no_wrap=not name, overflow="fold")
         for line in lines:
             table.add_row(*(escape(safe(cell)) for cell in line))
         shown.append(table)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench.results import Memory
+from judge_decoding.markdown import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,8 +64,8 @@ def measure_memory(job: Job) -> Memory:
     command = [sys.executable, "-m", "judge_decoding.evaluation.bench.memory"]
     done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise JudgeDecodingError(f"The process whose memory was to be measured failed ({reason}); leave --memory out.")
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise JudgeDecodingError(f"The process whose memory was to be measured failed: {one_line(reason)}")
     return Memory.model_validate_json(done.stdout.splitlines()[-1])
 
 
