@@ -201,7 +201,7 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
             with bar(f"choosing draft lengths, batch size {size}", tuning_steps(kinds)) as on:
                 best = choose(kinds, tuned, size, advance=on)
             if engines is None:
-                engines = _engines(ready, models, best, chosen, max(map(len, measured)), left_out, stack)
+                engines = _engines(ready, models, best, chosen, measured, left_out, stack)
             wanted = [*plan.ways(models, best, chosen.equal), *engines]
             with bar(f"measuring, batch size {size}", len(wanted) * (chosen.repetitions + 1)) as on:
                 some, more = run(
@@ -232,7 +232,7 @@ def _engines(
     models: Models,
     best: Mapping[str, Way],
     chosen: Chosen,
-    longest: int,
+    prompts: Sequence[Tensor],
     left_out: dict[str, str],
     stack: ExitStack,
 ) -> list[Way]:
@@ -255,7 +255,7 @@ def _engines(
     found: list[Way] = []
     settings = Settings(
         python, embedded(ready.names["target"], "target"), ready.facts["dtype"],
-        context=longest + models.max_new_tokens + 64, rows=max(chosen.batch_sizes),
+        context=len(prompts[-1]) + models.max_new_tokens + 64, rows=max(chosen.batch_sizes),
         max_new_tokens=models.max_new_tokens, end_ids=models.decoder.end_ids, threads=torch.get_num_threads(),
     )  # fmt: skip
     draft = embedded(ready.names["draft"] or None, "draft") if models.draft is not None else None
@@ -271,9 +271,13 @@ def _engines(
         label = Label("vllm", num_draft_tokens=own.num_draft_tokens, note=note)
         _progress(f"Starting {label.name}")
         try:
-            found.append(stack.enter_context(VLLM(label, own)))
+            engine = VLLM(label, own)
+            stack.callback(engine.close)
+            engine.answer(prompts[-1:])  # some models start and then cannot decode
         except JudgeDecodingError as error:
             left_out[label.name] = str(error).rstrip(".")
+        else:
+            found.append(engine)
     return found
 
 
