@@ -64,6 +64,28 @@ def test_a_toy_forward_on_two() -> None:
     assert one.all_reduce == pytest.approx(4 * (0.5 + 0.6))
 
 
+def test_a_toy_forward_of_several_sequences() -> None:
+    # The weights once and the 10 tokens of each; all-reduces of 4 * 3 tokens; 4 * 50 tokens to multiply.
+    assert Forward.of(TOY, 1, 10, ONE, share=1.0, sequences=4).work == pytest.approx((6100 + 4 * 10 * 80) / 1000)
+    assert Forward.of(TOY, 3, 10, TWO, share=1.0, sequences=4).all_reduce == pytest.approx(4 * (0.5 + 4 * 0.6))
+    assert Forward.of(TOY, 50, 10, ONE, share=1.0, sequences=4).work == pytest.approx(6800 * 200 / 1e5)
+
+
+@given(st.sampled_from([*packaged()]), st.integers(1, 64), st.floats(0.05, 1), st.floats(0, 20))
+def test_more_sequences_are_more_tokens_and_fewer_for_each(
+    name: str, sequences: int, share: float, accepted: float
+) -> None:
+    recipe = load(name)
+    some, more = (Round.of(recipe, share, 20, sequences=count) for count in (sequences, sequences + 1))
+    for one, other in (
+        (some.tokens_per_second(accepted), more.tokens_per_second(accepted)),
+        (some.plain_tokens_per_second, more.plain_tokens_per_second),
+    ):
+        assert one <= other * (1 + 1e-9)
+        assert one / sequences > other / (sequences + 1)
+    assert some.tokens_per_second(some.break_even) == pytest.approx(some.plain_tokens_per_second)
+
+
 @pytest.mark.parametrize("share", [1.0, 0.7])
 @pytest.mark.parametrize("draft_gpus", [8, 1])
 def test_a_round_is_its_drafts_and_one_verification(share: float, draft_gpus: int) -> None:
@@ -144,9 +166,24 @@ def test_against_the_paper_with_nothing_fitted(run: Run) -> None:
         assert speeds[1]["judge"] in ours
 
 
+def test_the_plan_is_for_one_sequence_and_for_the_recipes(run: Run) -> None:
+    recipe = load(BIG)
+    assert recipe.accepted is not None
+    told = json.loads(run("plan", BIG, "--json")[1])["rounds"]
+    assert [(each["sequences"], each["share"]) for each in told] == [(1, 1.0), (1, 0.7), (16, 1.0), (16, 0.7)]
+    for each in told:
+        one = Round.of(recipe, each["share"], sequences=each["sequences"])
+        speeds = each["tokens_per_second"]
+        assert speeds["judge"] == pytest.approx(each["sequences"] * (recipe.accepted.judge + 1) / one.seconds)
+        assert speeds["plain"] == pytest.approx(each["sequences"] / one.plain.seconds)
+        assert each["break_even"] == one.break_even
+
+
 def test_the_plan_in_words(run: Run) -> None:
     code, out, err = run("plan", BIG)
     assert (code, err) == (0, "")
+    assert "tokens per second, one sequence" in out
+    assert "tokens per second, 16 sequences in all" in out
     assert "It fits" in out
     assert "Published: judge 129, plain 33.2 tokens per second" in out
     assert "does not fit" in out  # the target in 16 bits

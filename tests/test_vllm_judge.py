@@ -105,6 +105,29 @@ def test_a_draft_token_is_judged_by_the_state_at_itself(target: nn.Module, after
     assert this.kept.tolist() == [int((scores[[1, 2]] > 0.5).sum()), 0]
 
 
+def test_only_the_last_rank_of_a_pipeline_has_a_judge(target: nn.Module, after: Path) -> None:
+    """The others hand on intermediate states and verify nothing; they need not even be able to read the head."""
+
+    def rank(head: Path, **has: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            vllm_config=SimpleNamespace(additional_config={"judge": {"head": str(head)}}), device=torch.device("cpu"),
+            get_model=lambda: model(target), execute_model_state=None, **has,
+        )  # fmt: skip
+
+    for load, sample, without in (
+        (plugin._after_loading, plugin._around_sample_tokens, {}),
+        (plugin._after_loading_v2, plugin._around_sample_tokens_v2, {"rejection_sampler": None}),
+    ):
+        first, last = rank(Path("nowhere"), **without), rank(after, rejection_sampler=object())
+        for runner in (first, last):
+            assert load(lambda self: "loaded", runner) == "loaded"
+        assert not hasattr(first, "judge_decoding")
+        assert last.judge_decoding.bench.head is not None
+        assert sample(lambda self, grammar: "sampled", first, None) == "sampled"
+        with pytest.raises(JudgeDecodingError, match="nowhere"):
+            load(lambda self: "loaded", rank(Path("nowhere"), rejection_sampler=object()))
+
+
 def test_a_round_is_there_only_while_it_is_verified() -> None:
     this = RowsRound(["a"], [None], [True], [1], None)
     assert current_round() is None

@@ -44,15 +44,17 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def engine(draft: Path | None, judge: dict[str, Any] | None = None, **options: Any) -> Iterator[LLM]:
-    """vLLM with the embedded target and, perhaps, a draft and a judge."""
+def engine(
+    draft: Path | None, judge: dict[str, Any] | None = None, *, model: Path = pair.TARGET, **options: Any
+) -> Iterator[LLM]:
+    """vLLM with the embedded target or another and, perhaps, a draft and a judge."""
     if draft is not None:
         options.setdefault(
             "speculative_config",
             {"method": "draft_model", "model": str(draft), "num_speculative_tokens": NUM_DRAFT_TOKENS},
         )
     llm = LLM(
-        model=str(pair.TARGET), dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=8,
+        model=str(model), dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=8,
         additional_config={} if judge is None else {"judge": judge}, **options,
     )  # fmt: skip
     try:
@@ -65,9 +67,9 @@ def engine(draft: Path | None, judge: dict[str, Any] | None = None, **options: A
         type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
 
 
-def answers(llm: LLM, texts: list[str], **extra: Any) -> Answers:
+def answers(llm: LLM, texts: list[str], max_tokens: int = MAX_NEW_TOKENS, **extra: Any) -> Answers:
     """Prompt and answer of each, as token ids."""
-    params = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, extra_args=extra or None)
+    params = SamplingParams(temperature=0, max_tokens=max_tokens, extra_args=extra or None)
     made = llm.generate(texts, params, use_tqdm=False)
     return [(list(one.prompt_token_ids or ()), list(one.outputs[0].token_ids)) for one in made]
 

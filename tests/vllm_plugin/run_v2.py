@@ -20,10 +20,12 @@ from triton.backends import backends
 
 backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True))
 
+from json_pair import COMPACT, JSON_PROMPTS, MAX_TOKENS, SCHEMAS, make_json_pair
 from pair import GRAMMAR, MAX_NEW_TOKENS, PROMPTS
 from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.structured_output import StructuredOutputManager
 
 from conftest import engine
 from judge_decoding.reference import pair
@@ -63,7 +65,23 @@ def main(draft: Path) -> dict[str, Any]:
             for temperature in (0, 0, 1, 1)
         ]  # fmt: skip
         texts = llm.generate(PROMPTS[: len(guided)], guided, use_tqdm=False)
+    rescued.clear()
+    folder = make_json_pair(draft.parent / "json")
+    judge = {"head": str(folder / "head")}
+    with engine(folder / "draft", judge, model=folder / "target", structured_outputs_config=COMPACT) as llm:
+        # The drafts whole, as where vLLM schedules asynchronously.
+        StructuredOutputManager.validate_tokens = lambda self, request, tokens: tokens
+        asked = [
+            SamplingParams(
+                temperature=temperature, seed=seed, max_tokens=MAX_TOKENS,
+                structured_outputs=StructuredOutputsParams(json=SCHEMAS[0]),
+            )
+            for seed, temperature in enumerate((0, 0, 1, 1))
+        ]  # fmt: skip
+        written = llm.generate(JSON_PROMPTS[: len(asked)], asked, use_tqdm=False)
     return {
+        "json": [one.outputs[0].text for one in written],
+        "json_rescued": sum(rescued.values()),
         "runner": type(runner).__mro__[1].__module__,
         "answers": [(list(one.prompt_token_ids or ()), list(one.outputs[0].token_ids)) for one in made],
         "rescued": told,

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from drafters import eagle, recording
 from pair import PROMPTS, Answers, are_ours
 
 from conftest import answers, engine
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.integrations.vllm_settings import Bench, Settings
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.reference import pair
 from judge_decoding.rules.judge import Judge
 from judge_decoding.rules.spelling import parse_rule
 from tiny import random_head
@@ -56,9 +57,36 @@ def test_a_head_can_read_before_the_final_norm_and_lower_layers(
     assert made != plain[:20]
 
 
-def test_any_drafter_is_judged(plain: Answers) -> None:
-    lookup = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
-    with engine(None, {"head": str(pair.JUDGE)}, speculative_config=lookup) as llm:
-        everything = answers(llm, PROMPTS[:10], judge_threshold=0.0)
-        assert everything != plain[:10]
-        assert answers(llm, PROMPTS[:10], judge_threshold=1.0) == plain[:10]
+SHORT = 30
+
+
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [("ngram", {"norm": "after"}), ("eagle", {"norm": "after"}), ("eagle3", {"norm": "before", "layer": -3})],
+)
+def test_any_drafter_is_judged(
+    decoder: JudgeDecoder, plain: Answers, tmp_path: Path, method: str, place: dict[str, Any]
+) -> None:
+    """Also one that reads the target's lower layers itself, as EAGLE-3 does, beside a judge that reads another."""
+    speculative: dict[str, Any] = {"method": method, "num_speculative_tokens": 4}
+    if method == "ngram":
+        speculative |= {"prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    else:
+        folder = eagle(tmp_path / method, decoder.target, states=3 if method == "eagle3" else 1)
+        speculative["model"] = str(folder)
+    head = random_head(decoder.target, scale=0.1, **place)
+    head.save_pretrained(tmp_path / "head")
+    with engine(None, {"head": str(tmp_path / "head")}, speculative_config=speculative) as llm:
+        drafter = recording(llm)
+        found = {t: answers(llm, PROMPTS[:5], SHORT, judge_threshold=t) for t in (0.0, 0.5, 1.0)}
+    assert found[1.0] == [(prompt, answer[:SHORT]) for prompt, answer in plain[:5]]
+    ours = JudgeDecoder(decoder.target, decoder.tokenizer, drafter)
+    for threshold in (0.0, 0.5):
+        rule = Judge(JudgeHead.from_pretrained(tmp_path / "head"), threshold)
+        ids = [torch.tensor([[*prompt, answer[0]]]) for prompt, answer in found[threshold]]
+        # More budget than there: near its end our loop drafts less.
+        made = ours.generate_batch(ids, SHORT + 8, rule=rule, num_draft_tokens=4)
+        for (_, answer), one in zip(found[threshold], made, strict=True):
+            assert answer == [answer[0], *one.token_ids][:SHORT]
+        assert sum(one.stats.causes["rescued"] for one in made) > 10
+    assert found[0.0] != found[0.5] != found[1.0]

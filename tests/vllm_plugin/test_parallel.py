@@ -1,4 +1,4 @@
-"""Tensor parallelism: two ranks of a CPU, each with the whole head, give the tokens of our own loop."""
+"""A target divided over two processes of a CPU gives the same tokens: across its layers, and by them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from pair import are_ours
+from drafters import PIPELINE, PIPELINE_SETTINGS, PIPELINE_TOKENS, eagle, eagle3
+from pair import Answers, are_ours
 
+from conftest import answers, engine
 from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.reference import pair
 from judge_decoding.rules.judge import Judge
 
 HERE = Path(__file__).parent
 
 
-def test_two_ranks_say_the_same(draft: Path, decoder: JudgeDecoder, tmp_path: Path) -> None:
+def run(script: str, drafter: Path, file: Path) -> Any:
+    """What a script of this folder tells."""
     done = subprocess.run(
-        [sys.executable, HERE / "run_parallel.py", draft, tmp_path / "answers"],
+        [sys.executable, HERE / script, drafter, file],
         env={
             **os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
-            "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # for the question about the weights' shapes alone
+            "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # for questions to the ranks alone
         },
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads((tmp_path / "answers").read_text())
+    return json.loads(file.read_text())
+
+
+def test_two_ranks_say_the_same(draft: Path, decoder: JudgeDecoder, tmp_path: Path) -> None:
+    """Tensor parallelism: each rank has the whole head."""
+    told = run("run_parallel.py", draft, tmp_path / "answers")
     assert told["ranks"] == 2
     vocabulary = decoder.target.get_output_embeddings().weight.shape[0]
     assert len(told["shapes"]) == 2
@@ -36,3 +46,16 @@ def test_two_ranks_say_the_same(draft: Path, decoder: JudgeDecoder, tmp_path: Pa
         ours = are_ours(made, decoder, Judge(decoder.judge, threshold))
         assert len(ours) == 12
         assert sum(one.stats.causes["rescued"] for one in ours) > 0
+
+
+def test_a_pipeline_says_the_same(plain: Answers, decoder: JudgeDecoder, tmp_path: Path) -> None:
+    """Pipeline parallelism: the last rank has the head. The drafter is the one whose tokens `test_engines` checks."""
+    folder = eagle(tmp_path / "eagle3", decoder.target, states=3)
+    told = run("run_pipeline.py", folder, tmp_path / "answers")
+    assert told["judges"] == [False, True]
+    made = {name: [(prompt, answer) for prompt, answer in some] for name, some in told["answers"].items()}
+    with engine(None, {"head": str(pair.JUDGE)}, speculative_config=eagle3(str(folder))) as llm:
+        for name, extra in PIPELINE_SETTINGS.items():
+            assert made[name] == answers(llm, PIPELINE, PIPELINE_TOKENS, **extra)
+    assert made["off"] == [(prompt, answer[:PIPELINE_TOKENS]) for prompt, answer in plain[: len(PIPELINE)]]
+    assert made["all"] != made["own"] != made["off"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from json_pair import SCHEMAS, check_json
 from pair import GRAMMAR, Answers, accepted_by_cause, are_ours
 
 from judge_decoding.decoding.decoder import JudgeDecoder
@@ -38,3 +39,5 @@ def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain
     assert told["rescued"] == rescued > 20
     for text in told["guided"]:
         assert re.fullmatch(GRAMMAR, text), text
+    check_json(told["json"], SCHEMAS[0])
+    assert told["json_rescued"] > 0

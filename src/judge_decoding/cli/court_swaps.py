@@ -226,13 +226,13 @@ def _check(output: Path) -> None:
     check_outputs(output, output.with_name(output.name + ".part"))
 
 
-def load_decoder(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:
     """The pair; 'reference' is the embedded one."""
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.loading import usual_device
 
     large, small = _names(target, draft, dtype)
-    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=usual_device())
+    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or usual_device())
 
 
 def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:

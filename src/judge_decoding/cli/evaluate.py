@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.models import Backend, Device
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
     Chat,
     Data,
-    Device,
     Dtype,
     Grader,
     Json,
@@ -72,6 +72,7 @@ def evaluate(
     allow_code_execution: AllowCode = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    backend: Backend = "eager",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -89,6 +90,7 @@ def evaluate(
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
+        backend=backend,
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.decoder import JudgeDecoder
@@ -62,13 +62,14 @@ def prepare(
     trained_on: Sequence[Path],
     dtype: str,
     device: str | None,
+    backend: str,
     temperature: float,
     details: bool = False,
     check: Callable[[str | None], None] = lambda _: None,
 ) -> Prepared:
     """Read the questions and load the models; ``check`` is given the head's folder before they are loaded."""
     from judge_decoding.cli.court_files import Warnings, read
-    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.cli.models import check_dtype, compiled, embedded
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.tasks import parse_task, read_items
 
@@ -100,7 +101,10 @@ def prepare(
 
     with Console(stderr=True).status("loading the models"):
         drafter = PromptLookup() if draft == "prompt-lookup" else draft
-        decoder = JudgeDecoder.from_pretrained(target, drafter, judge, dtype=dtype, device=device or usual_device())
+        decoder = JudgeDecoder.from_pretrained(
+            target, drafter, judge, backend=cast(Any, backend), dtype=dtype, device=device or usual_device()
+        )
+    compiled(decoder, Console(stderr=True))
     template = bool(decoder.tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
@@ -116,6 +120,7 @@ def prepare(
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",
         "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat,
         "dtype": str(decoder.target.dtype).removeprefix("torch."), "machine": machine(decoder.target.device),
+        "backend": "eager" if decoder.fallbacks else backend,
         "versions": versions(), "command": command(),
     }  # fmt: skip
     return Prepared(decoder, asking, items, names, facts)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.models import Device
+
 if TYPE_CHECKING:
     from judge_decoding.court.questions import Question
     from judge_decoding.decoding.decoder import Generation, JudgeDecoder
@@ -46,6 +48,7 @@ def fit(
     batch_size: Annotated[int, typer.Option(min=1, help="Answers that share a forward.")] = 16,
     seed: Annotated[int, typer.Option(help="Divides the prompts.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -89,7 +92,7 @@ def fit(
     from judge_decoding.evaluation.thresholds import THRESHOLDS, measure
     from judge_decoding.rules.judge import Judge
 
-    pair = load_decoder(target, draft, dtype)
+    pair = load_decoder(target, draft, dtype, device)
 
     def more() -> str:
         """What comes after the labels: one forward an answer to train, and answers to calibrate."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+
+from judge_decoding.cli.models import Backend, Device
 
 
 def generate(
@@ -42,7 +44,8 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less; 1 is off.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    device: Device = None,
+    backend: Backend = "eager",
     plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
     json: Annotated[
         Path | None, typer.Option(help="Write text, rounds, probabilities and figures here, for `report`.")
@@ -53,7 +56,7 @@ def generate(
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding import files
-    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.cli.models import check_dtype, compiled, embedded
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
@@ -106,9 +109,11 @@ def generate(
             judge,
             num_draft_tokens=num_draft_tokens,
             translate=translate,
+            backend=cast(Any, backend),
             dtype=dtype,
             device=device or usual_device(),
         )
+    compiled(decoder, notes)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
@@ -160,7 +165,7 @@ def generate(
             "distance": distance,
         }
         if with_target:
-            alone = JudgeDecoder(decoder.target, decoder.tokenizer)
+            alone = decoder.alone()
             with notes.status("the target's own answer"):
                 own = alone.generate(asked, max_new_tokens, sampling=sampling, stop=stop or ())
             about |= {

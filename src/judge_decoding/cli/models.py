@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.judge.head import JudgeHead
 
 Name = TypeVar("Name", str, str | None)
 
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, ... ; auto divides the target over all GPUs; else a GPU is used if there is one."),
+]
+
+Backend = Annotated[
+    str, typer.Option(help="eager, or static: compiled once for this machine, then the same tokens faster.")
+]
+COMPILING = 5.0
+"""Seconds above which something has been compiled, and not only loaded."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -35,6 +49,16 @@ def embedded(name: Name, role: str) -> Name:
 
     folders = {"target": pair.TARGET, "draft": pair.DRAFT, "judge": pair.JUDGE}
     return str(folders[role]) if name == "reference" else name
+
+
+def compiled(decoder: JudgeDecoder, notes: Console) -> None:
+    """Make the models ready for their back end; ``notes`` shows what is compiled and tells why something is not."""
+    with notes.status("loading what was compiled" if decoder.backend == "static" else "") as status:
+        begin = time.perf_counter()
+        for reason in decoder.compile(status.update):
+            notes.print(f"Not compiled: {reason}.", highlight=False, soft_wrap=True)
+    if (seconds := time.perf_counter() - begin) > COMPILING:
+        notes.print(f"Compiled in {seconds:.0f} s; the next time it is there.", style="dim", highlight=False)
 
 
 @contextmanager

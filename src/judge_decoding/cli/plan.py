@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from judge_decoding.serving.plan import Comparison, Memory, Round
     from judge_decoding.serving.recipe import Recipe
+
+Speeds: TypeAlias = "list[tuple[float, Round, dict[str, float | None]]]"
 
 BAR = 60
 """Characters of the bar of a round."""
@@ -43,7 +45,8 @@ def plan(
     memory, helps = Memory.of(one), []
     if not memory.fits:
         helps = remedies(one)
-    speeds, compared = _speeds(one, judged), against_published(one) if accepted is None else []
+    speeds = {count: _speeds(one, judged, count) for count in sorted({1, one.sequences})}
+    compared = against_published(one) if accepted is None else []
     if json:
         _print_json(one, memory, helps, speeds, compared)
     else:
@@ -52,8 +55,8 @@ def plan(
         raise typer.Exit(1)
 
 
-def _speeds(recipe: Recipe, judged: float | None) -> list[tuple[float, Round, dict[str, float | None]]]:
-    """For each share of the peak the round, and tokens per second by method.
+def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
+    """For each share of the peak the round of so many sequences, and their tokens per second by method.
 
     Standard verification is given the shortest draft with which it can accept what it is said to: its best case.
     """
@@ -62,12 +65,12 @@ def _speeds(recipe: Recipe, judged: float | None) -> list[tuple[float, Round, di
     standard = recipe.accepted.standard if recipe.accepted else None
     found = []
     for share in SHARES:
-        one = Round.of(recipe, share)
-        short = Round.of(recipe, share, math.ceil(standard)) if standard else None
+        one = Round.of(recipe, share, sequences=sequences)
+        short = Round.of(recipe, share, math.ceil(standard), sequences=sequences) if standard else None
         speeds = {
             "judge": one.tokens_per_second(judged) if judged is not None else None,
             "standard": short.tokens_per_second(standard) if short and standard else None,
-            "plain": 1 / one.plain.seconds,
+            "plain": one.plain_tokens_per_second,
         }
         found.append((share, one, speeds))
     return found
@@ -77,7 +80,7 @@ def _print_json(
     recipe: Recipe,
     memory: Memory,
     helps: list[str],
-    speeds: list[tuple[float, Round, dict[str, float | None]]],
+    speeds: dict[int, Speeds],
     compared: list[Comparison],
 ) -> None:
     from dataclasses import asdict
@@ -89,13 +92,15 @@ def _print_json(
         "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
         "rounds": [
             {
+                "sequences": sequences,
                 "share": share,
                 "seconds": one.seconds,
                 "parts": one.parts(),
                 "break_even": one.break_even,
                 "tokens_per_second": by_method,
             }
-            for share, one, by_method in speeds
+            for sequences, by_share in speeds.items()
+            for share, one, by_method in by_share
         ],
         "published": [asdict(each) for each in compared],
         "assumed": {"allowance": ALLOWANCE, "launch": LAUNCH, "all_reduce": recipe.gpus.all_reduce_latency},
@@ -107,7 +112,7 @@ def _print(
     recipe: Recipe,
     memory: Memory,
     helps: list[str],
-    speeds: list[tuple[float, Round, dict[str, float | None]]],
+    speeds: dict[int, Speeds],
     compared: list[Comparison],
     *,
     own: bool,
@@ -144,15 +149,17 @@ def _print(
         )
         say(f"It does not fit: {-memory.spare / 1e9:.1f} GB are missing on each. {remedy}")
     gap()
-    header = ["tokens per second, one sequence", *(f"at {share:.0%} of peak" for share, _, _ in speeds)]
     names = {
         "judge": f"judge, draft length {recipe.num_draft_tokens}",
         "standard": "standard" + (f", draft length {math.ceil(standard)}" if standard else ""),
         "plain": "plain, without a draft",
     }
-    methods = [[told, *(_figure(by[name]) for _, _, by in speeds)] for name, told in names.items()]
-    methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in speeds)])
-    console.print(_table(header, methods))
+    for sequences, by_share in speeds.items():
+        which = "one sequence" if sequences == 1 else f"{sequences} sequences in all"
+        header = [f"tokens per second, {which}", *(f"at {share:.0%} of peak" for share, _, _ in by_share)]
+        methods = [[told, *(_figure(by[name]) for _, _, by in by_share)] for name, told in names.items()]
+        methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in by_share)])
+        console.print(_table(header, methods))
     if own:
         say("Accepted draft tokens: as given.")
     elif recipe.accepted:
@@ -161,8 +168,8 @@ def _print(
     else:
         say("Nobody has said how many draft tokens are accepted here; measure it, then give --accepted.")
     gap()
-    for share, one, _ in speeds:
-        say(f"A round at {share:.0%}, {one.seconds * 1e3:.1f} ms")
+    for share, one, _ in speeds[1]:
+        say(f"A round of one sequence at {share:.0%}, {one.seconds * 1e3:.1f} ms")
         console.print(Text("  " + _bar(one.parts())), soft_wrap=True)
     gap()
     if compared and recipe.published:
@@ -175,7 +182,8 @@ def _print(
         else ""
     )
     say(
-        f"Assumed: {shared}{LAUNCH * 1e6:.0f} us to start a forward; the context half full. "
+        f"Assumed: {shared}{LAUNCH * 1e6:.0f} us to start a forward; contexts half full; "
+        "sequences that run together draft and verify together, and each accepts as many. "
         "These are estimates, at 100% upper bounds."
     )
     say(f"Head: {recipe.head}, from {recipe.data}:")
@@ -228,4 +236,6 @@ def _bar(parts: dict[str, float]) -> str:
 
 
 def _figure(number: float | None) -> str:
-    return "not known" if number is None else f"{number:.1f}" if number < 10 else f"{number:.3g}"
+    if number is None:
+        return "not known"
+    return f"{number:.1f}" if number < 10 else f"{number:.3g}" if number < 1000 else f"{number:,.0f}"

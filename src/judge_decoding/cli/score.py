@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.models import Device
+
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
     from judge_decoding.decoding.decoder import JudgeDecoder
@@ -38,7 +40,7 @@ def score(
     shown: Annotated[int, typer.Option(min=0, help="So many answers are shown on the page, the first ones.")] = 5,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a forward; less takes less memory.")] = 1024,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")] = None,
+    device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,
 ) -> None:

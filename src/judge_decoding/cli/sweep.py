@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.models import Backend, Device
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
     Chat,
     Data,
-    Device,
     Dtype,
     Grader,
     Json,
@@ -71,6 +71,7 @@ def sweep(
     allow_code_execution: AllowCode = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    backend: Backend = "eager",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -95,6 +96,7 @@ def sweep(
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
+        backend=backend,
         temperature=temperature, check=rule_check(rule or []),
     )  # fmt: skip
     check_grader(ready.asking.task.scoring, grader)

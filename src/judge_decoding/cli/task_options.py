@@ -30,6 +30,5 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code-execution", help="What the models write may be run; see the docs.")
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... ; a GPU is used if there is one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.models import Device
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -71,6 +73,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
@@ -95,7 +98,13 @@ def train(
     from rich.console import Console
 
     from judge_decoding.cli.train_report import report
-    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
+    from judge_decoding.decoding.loading import (
+        check_same_vocabulary,
+        draft_device,
+        load_model,
+        load_tokenizer,
+        usual_device,
+    )
     from judge_decoding.judge.cache import default_folder
     from judge_decoding.judge.calibration import Aim
     from judge_decoding.judge.config import TrainingConfig
@@ -126,9 +135,9 @@ def train(
         tokenizer = load_tokenizer(target)
         if draft is not None:
             check_same_vocabulary(tokenizer, load_tokenizer(draft))
-        place = usual_device()
+        place = device or usual_device()
         model = load_model(target, dtype=dtype, device=place)
-        small = None if draft is None else load_model(draft, dtype=dtype, device=place)
+        small = None if draft is None else load_model(draft, dtype=dtype, device=draft_device(place))
     with bars() as tell:
         head = train_head(
             model, tokenizer, data, config,

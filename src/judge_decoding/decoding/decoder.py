@@ -181,7 +181,7 @@ class JudgeDecoder:
             translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
             backend: "eager" or "static".
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
-                ``device_map``, ...), and ``device`` for one device.
+                ``device_map``, ...), and ``device``: one device, or "auto" to divide the target over all GPUs.
 
         Raises:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
@@ -203,6 +203,12 @@ class JudgeDecoder:
         """
         self._ready(progress)
         return self.fallbacks
+
+    def alone(self) -> JudgeDecoder:
+        """The target without draft and judge, in the same back end."""
+        decoder = JudgeDecoder(self.target, self.tokenizer, backend=self.backend)
+        decoder._engine = self._ready().alone()
+        return decoder
 
     @property
     def fallbacks(self) -> tuple[str, ...]:

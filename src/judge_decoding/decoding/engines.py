@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar, get_args
@@ -61,6 +62,12 @@ class Engine:
             if isinstance(draft, PreTrainedModel):
                 size = target.get_output_embeddings().weight.shape[0]
                 self._compiled = self._or_eager(lambda: CompiledDraft(draft, size, progress=progress))
+
+    def alone(self) -> Engine:
+        """The target without a draft, compiled if it is."""
+        engine = copy.copy(self)
+        engine.draft = engine._compiled = None
+        return engine
 
     def drafter(self) -> Drafter | None:
         """The drafter of one decoding."""

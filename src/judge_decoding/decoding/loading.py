@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,10 +17,18 @@ from transformers import (
 from judge_decoding.decoding.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError
 
+AUTO = "auto"
+"""For a device: divide the model over all GPUs, and the memory of the machine where they are too small."""
+
 
 def usual_device() -> str:
     """Where a model goes if nobody says: a GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def draft_device(device: str | None) -> str | None:
+    """Where the draft goes if its target goes to ``device``: one that is divided leaves the draft on one GPU, whole."""
+    return usual_device() if device == AUTO else device
 
 
 def load_model(name_or_path: str, *, device: str | None = None, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
@@ -27,12 +36,20 @@ def load_model(name_or_path: str, *, device: str | None = None, **kwargs: Any) -
 
     Args:
         name_or_path: Hub name or folder.
-        device: where to put it; for a model over several devices give ``device_map`` instead (needs accelerate).
+        device: where to put it; "auto" divides it over all GPUs, and needs accelerate, as ``device_map`` does.
         kwargs: given to ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
-        JudgeDecodingError: there is no such model, its files are damaged, it is no causal LM, or the device is unknown.
+        JudgeDecodingError: there is no such model, its files are damaged, it is no causal LM, the device is unknown,
+            or accelerate is not there to divide the model.
     """
+    if device == AUTO:
+        if find_spec("accelerate") is None:
+            raise JudgeDecodingError(
+                "Dividing a model over several devices needs accelerate; install it with: pip install accelerate, or "
+                "name one device."
+            )
+        device, kwargs["device_map"] = None, "auto"
     kwargs.setdefault("use_safetensors", True)  # other weight files are pickles, which can run code
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
@@ -95,11 +112,13 @@ def load_draft(
         name_or_path: Hub name or folder.
         tokenizer: the target's.
         translate: go through the text if the draft has another vocabulary.
-        kwargs: see `load_model`.
+        kwargs: see `load_model`; ``device`` is the target's, see `draft_device`.
 
     Raises:
         JudgeDecodingError: it cannot be loaded, or has another vocabulary and is not to be translated.
     """
+    if "device" in kwargs:
+        kwargs["device"] = draft_device(kwargs["device"])
     own = load_tokenizer(name_or_path)
     if translate and own.get_vocab() != tokenizer.get_vocab():
         return TranslatingDraft(load_model(name_or_path, **kwargs), own, tokenizer)

@@ -36,7 +36,7 @@ class Method:
 
     def alone(self) -> Method:
         """The target without a draft, its tokens chosen in the same way."""
-        return Method(JudgeDecoder(self.decoder.target, self.decoder.tokenizer), sampling=self.sampling)
+        return Method(self.decoder.alone(), sampling=self.sampling)
 
 
 @dataclass(frozen=True, slots=True)

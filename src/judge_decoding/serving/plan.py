@@ -68,13 +68,23 @@ class Forward:
 
     @classmethod
     def of(
-        cls, model: Model, tokens: int, context: int, gpus: Gpus, share: float, number: int = 2, launch: float = LAUNCH
+        cls,
+        model: Model,
+        tokens: int,
+        context: int,
+        gpus: Gpus,
+        share: float,
+        number: int = 2,
+        launch: float = LAUNCH,
+        sequences: int = 1,
     ) -> Self:
-        """The time of ``tokens`` of one sequence behind ``context`` others, at a share of bandwidth and of FLOPs.
+        """The time of ``tokens`` of each sequence behind ``context`` others, at a share of bandwidth and of FLOPs.
 
-        ``number``: bytes of each number in the cache. Weights in FP8 are multiplied in FP8 only if all are.
+        ``number``: bytes of each number in the cache. Weights in FP8 are multiplied in FP8 only if all are. They are
+        read once for all ``sequences``, the cache for each.
         """
-        read = model.read_bytes / gpus.count + context * model.kv_bytes(gpus.count, number)
+        read = model.read_bytes / gpus.count + sequences * context * model.kv_bytes(gpus.count, number)
+        tokens *= sequences
         flops = 2 * tokens * (model.attention + model.mlp + model.embedding)
         flops += 4 * tokens * context * model.layers * model.heads * model.head_dim
         peak = gpus.fp8_flops if WEIGHT_BYTES[model.weights] == (1, 1) else gpus.bf16_flops
@@ -93,27 +103,37 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A draft forward, of which a round has ``num_draft_tokens``; its verification; a step of the target alone."""
+    """A draft forward, of which a round has ``num_draft_tokens``; its verification; a step of the target alone.
+
+    Each is of all ``sequences`` together.
+    """
 
     num_draft_tokens: int
     draft: Forward
     verify: Forward
     plain: Forward
+    sequences: int = 1
 
     @classmethod
     def of(
-        cls, recipe: Recipe, share: float, num_draft_tokens: int | None = None, draft_gpus: int | None = None
+        cls,
+        recipe: Recipe,
+        share: float,
+        num_draft_tokens: int | None = None,
+        draft_gpus: int | None = None,
+        sequences: int = 1,
     ) -> Self:
-        """Of one sequence whose context is half full; the draft on all GPUs, or on each of fewer by itself."""
+        """Of sequences whose contexts are half full; the draft on all GPUs, or on each of fewer by itself."""
         length = num_draft_tokens or recipe.num_draft_tokens
         context, gpus = recipe.context // 2, recipe.gpus
         drafting = gpus.model_copy(update={"count": draft_gpus or gpus.count})
         number = 1 if recipe.kv_cache == "fp8" else 2
         return cls(
             length,
-            draft=Forward.of(recipe.draft, 1, context, drafting, share, number),
-            verify=Forward.of(recipe.target, length + 1, context, gpus, share, number),
-            plain=Forward.of(recipe.target, 1, context, gpus, share, number),
+            draft=Forward.of(recipe.draft, 1, context, drafting, share, number, sequences=sequences),
+            verify=Forward.of(recipe.target, length + 1, context, gpus, share, number, sequences=sequences),
+            plain=Forward.of(recipe.target, 1, context, gpus, share, number, sequences=sequences),
+            sequences=sequences,
         )
 
     @property
@@ -127,8 +147,13 @@ class Round:
         return self.seconds / self.plain.seconds - 1
 
     def tokens_per_second(self, accepted: float) -> float:
-        """With so many accepted draft tokens a round; the target adds one of its own."""
-        return (accepted + 1) / self.seconds
+        """Of all sequences, with so many accepted draft tokens a round in each; the target adds one of its own."""
+        return self.sequences * (accepted + 1) / self.seconds
+
+    @property
+    def plain_tokens_per_second(self) -> float:
+        """Of all sequences, by the target alone."""
+        return self.sequences / self.plain.seconds
 
     def parts(self) -> dict[str, float]:
         """The round's seconds by what they go to."""
@@ -174,7 +199,7 @@ def against_published(recipe: Recipe) -> list[Comparison]:
             held = target.weight_bytes / gpus.count + recipe.draft.weight_bytes / draft_gpus
             for share in SHARES:
                 one = Round.of(tried, share, draft_gpus=draft_gpus)
-                speed, plain = one.tokens_per_second(recipe.accepted.judge), 1 / one.plain.seconds
+                speed, plain = one.tokens_per_second(recipe.accepted.judge), one.plain_tokens_per_second
                 known = recipe.published
                 found.append(
                     Comparison(

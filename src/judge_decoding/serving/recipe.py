@@ -199,7 +199,7 @@ class Recipe(_Part):
         """The command that makes the head."""
         return [
             "judge-decoding", "fit", "--target", self.target.name, "--draft", self.draft.name,
-            "--prompts", "prompts.jsonl", "--out", self.head,
+            "--prompts", "prompts.jsonl", "--out", self.head, *(["--device", "auto"] if self.gpus.count > 1 else []),
         ]  # fmt: skip
 
 

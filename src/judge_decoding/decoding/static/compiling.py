@@ -45,8 +45,8 @@ def check_compiles(model: PreTrainedModel) -> None:
     """Check what can be known of a model before it is compiled.
 
     Raises:
-        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is no
-            compiler for a CPU's code.
+        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is
+            no compiler for a CPU's code.
     """
     name = type(model).__name__
     devices = {parameter.device for parameter in model.parameters()}
@@ -99,8 +99,9 @@ class Compiled:
         seconds: what compiling it took; 0 if it was there already.
     """
 
-    def __init__(self, path: Path, graph: nn.Module, device: torch.device, seconds: float) -> None:
-        self.seconds = seconds
+    seconds: float = 0.0
+
+    def __init__(self, path: Path, graph: nn.Module, device: torch.device) -> None:
         # Nobody else calls it at the same time.
         index = device.index if device.type == "cuda" else -1
         self._package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
@@ -113,6 +114,21 @@ class Compiled:
             raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
         self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
         self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
+
+    @classmethod
+    def load(cls, path: Path, graph: nn.Module, device: torch.device) -> Compiled:
+        """Load it for a graph and its weights.
+
+        Raises:
+            CannotCompileError: the file is damaged, and is removed; or the graph has constants beside its weights.
+        """
+        try:
+            return cls(path, graph, device)
+        except RuntimeError as error:
+            path.unlink(missing_ok=True)
+            raise CannotCompileError(
+                f"{path} could not be loaded and was removed; next time it is made anew"
+            ) from error
 
     def __call__(self, *inputs: Tensor | KeysValues) -> Any:  # noqa: ANN401  (what the graph's forward gives)
         """Run it; the arguments are those of the graph's forward."""
@@ -166,12 +182,9 @@ def _compiled(
             logger.debug("cannot compile", exc_info=True)
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
-    seconds = 0.0 if found else time.perf_counter() - begin
-    try:
-        return Compiled(path, graph, model.device, seconds)
-    except RuntimeError as error:  # a damaged file
-        path.unlink(missing_ok=True)
-        raise CannotCompileError(f"{path} could not be loaded and was removed; it is made anew next time") from error
+    compiled = Compiled.load(path, graph, model.device)
+    compiled.seconds = 0.0 if found else time.perf_counter() - begin
+    return compiled
 
 
 def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:
@@ -188,7 +201,8 @@ def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...]
 def _key(model: PreTrainedModel, what: str) -> str:
     """What the compiled code depends on; weights are not among it."""
     device, config = model.device, model.config.to_dict()
-    config.pop("_name_or_path", None)
+    for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
+        config.pop(name, None)
     parts = [
         what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)), _source(graphs),
         torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),

@@ -53,6 +53,7 @@ class StaticTarget:
         """Begin to decode ``rows``."""
         wanted = {place for row in rows if (place := row.request.rule.place)} if speculating else set()
         places, run = self._forwards.telling(wanted)
+        # The forward asks one judge, at the first place; what others say is computed behind it.
         head = next((own for row in rows if (own := _head(row.request)) and _place(own) == places[0]), None)
         columns = max(len(row.ids) + row.request.max_new_tokens for row in rows)
         weights = (head.linear.weight, head.linear.bias) if head else (None, None)

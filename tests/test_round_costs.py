@@ -1,0 +1,149 @@
+"""What a round may cost, in counts that do not depend on the machine: forwards, waits for the device, launches, memory.
+
+Whoever makes a round dearer sees it here, and whoever makes it cheaper lowers the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import pytest
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaForCausalLM
+
+from judge_decoding import Exact, Judge, VerificationRule, decode
+from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding.static.compiling import Compiled, new_cache
+from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
+from judge_decoding.decoding.static.target import StaticTarget
+from tiny import VOCAB_SIZE, llama, perturbed, random_head, request
+
+WAITS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "nonzero", "cpu", "numpy")
+"""What makes the host wait for the device, if the tensor is there."""
+
+STATIC_LAUNCHES = 9
+EAGER_WAITS = 17
+EAGER_LAUNCHES = 95
+
+
+class Waits(TorchFunctionMode):
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts.waits += getattr(function, "__name__", "") in WAITS
+        return function(*args, **(kwargs or {}))
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that would launch a kernel: views launch none."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts.launches += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+@dataclass
+class Counts:
+    """Of one decoding, so far."""
+
+    forwards: int = 0
+    """Calls of a model, or of what was compiled of it: each is one launch from Python."""
+    waits: int = 0
+    launches: int = 0
+    """Outside the models."""
+    allocations: int = 0
+    """Of memory for keys and values."""
+
+    def minus(self, other: Counts) -> tuple[int, ...]:
+        return tuple(a - b for a, b in zip(astuple(self), astuple(other), strict=True))
+
+
+@contextmanager
+def counting(patch: pytest.MonkeyPatch, *models: type) -> Iterator[Counts]:
+    """Counts while it is open; ``models`` are the classes whose calls are forwards."""
+    counts = Counts()
+    waits, launches = Waits(counts), Launches(counts)
+
+    def forward(original: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            counts.forwards += 1
+            before = counts.launches
+            output = original(*args, **kwargs)
+            counts.launches = before
+            return output
+
+        return counted
+
+    def zeros(*args: Any) -> Any:
+        counts.allocations += 1
+        return new_cache(*args)
+
+    with patch.context() as context, waits, launches:
+        for model in models:
+            name = "__call__" if model is Compiled else "forward"
+            context.setattr(model, name, forward(getattr(model, name)))
+        context.setattr("judge_decoding.decoding.static.memory.new_cache", zeros)
+        yield counts
+
+
+def round_costs(
+    target: StaticTarget | LlamaForCausalLM, drafter: Drafter, rule: VerificationRule, length: int, counts: Counts
+) -> list[tuple[int, tuple[int, ...]]]:
+    """What each whole round but the first kept and cost."""
+    model = target.model if isinstance(target, StaticTarget) else target
+    asked = request(model, [1, 5, 6], rule, num_draft_tokens=length, max_new_tokens=60)
+    found, before = [], replace(counts)
+    for number, (_, event) in enumerate(decode(target, drafter, [asked])):
+        after = replace(counts)
+        if number and len(event.draft_ids) == length:
+            found.append((len(event.token_ids), after.minus(before)))
+        before = after
+    return found
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    return llama(0)
+
+
+def rules(model: LlamaForCausalLM) -> list[VerificationRule]:
+    return [Exact(), Judge(random_head(model, norm="after"), 0.5)]
+
+
+@pytest.mark.parametrize(("length", "forwards"), [(16, 3), (4, 5), (5, 2), (1, 2)])
+@pytest.mark.parametrize("number", [0, 1], ids=["exact", "judge"])
+def test_a_static_round(
+    model: LlamaForCausalLM, number: int, length: int, forwards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One forward of the target, few calls of the draft, one wait, no memory; whatever was kept."""
+    target = StaticTarget(model, [("before", -1), ("after", -1)])
+    draft = CompiledDraft(perturbed(model, 0.05), VOCAB_SIZE)
+    with counting(monkeypatch, Compiled) as counts:
+        rounds = round_costs(target, StaticDraft(draft), rules(model)[number], length, counts)
+    assert len({kept for kept, _ in rounds}) > 1  # rejections, and acceptances
+    assert {cost[:2] for _, cost in rounds} == {(forwards, 1)}
+    assert max(cost[2] for _, cost in rounds) <= STATIC_LAUNCHES
+    assert {cost[3] for _, cost in rounds} == {0}
+    assert counts.allocations == 2  # one for each model
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["exact", "judge"])
+def test_an_eager_round(model: LlamaForCausalLM, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward of the target and one for each draft token."""
+    draft = perturbed(model, 0.05)
+    with counting(monkeypatch, LlamaForCausalLM) as counts:
+        rounds = round_costs(model, DraftModel(draft, VOCAB_SIZE), rules(model)[number], 5, counts)
+    assert len({kept for kept, _ in rounds}) > 1
+    assert {cost[0] for _, cost in rounds} == {6}
+    assert max(cost[1] for _, cost in rounds) <= EAGER_WAITS
+    assert max(cost[2] for _, cost in rounds) <= EAGER_LAUNCHES

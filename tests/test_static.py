@@ -1,0 +1,313 @@
+"""The static back end gives what the eager one gives: tokens, causes, verdicts. Compiled once for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from judge_decoding import (
+    Budget,
+    Confident,
+    CostOptimal,
+    Exact,
+    Heuristic,
+    Judge,
+    JudgeDecoder,
+    JudgeHead,
+    PromptLookup,
+    Round,
+    Stats,
+    TopK,
+    Typical,
+    VerificationRule,
+    decode,
+)
+from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding.loop import Request
+from judge_decoding.decoding.static.compiling import CannotCompileError, Compiled, check_compiles, default_folder
+from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
+from judge_decoding.decoding.static.graphs import Place
+from judge_decoding.decoding.static.memory import WIDTH_STEP, Memory
+from judge_decoding.decoding.static.target import StaticTarget
+from judge_decoding.errors import JudgeDecodingError
+from tiny import (
+    EOS,
+    VOCAB_SIZE,
+    AcceptAll,
+    greedy,
+    llama,
+    mistral,
+    perturbed,
+    random_head,
+    request,
+    tokens,
+    word_tokenizer,
+)
+
+PROMPTS = [[5], [1, 5, 6, 7, 8], [4 + i % 30 for i in range(70)], [9, 9, 9], [1, 30, 31], [7, 8], [3, 4, 5], [20] * 12]
+PLACES: list[Place] = [("before", -1), ("after", -1)]
+BUDGETS = [24, 3, 90, 1, 17, 24, 31, 9]
+
+
+@dataclass
+class Pair:
+    """A target and a draft, in both back ends."""
+
+    model: LlamaForCausalLM
+    draft: PreTrainedModel
+    head: JudgeHead
+    target: StaticTarget
+    compiled: CompiledDraft
+    said: list[str]
+    folder: Path
+
+    def drafter(self, name: str, *, static: bool) -> Drafter | None:
+        if name == "draft model":
+            return StaticDraft(self.compiled) if static else DraftModel(self.draft, VOCAB_SIZE)
+        return PromptLookup() if name == "prompt lookup" else None
+
+    def both(self, name: str, requests: Callable[[], list[Request]]) -> tuple[list[list[Round]], list[list[Round]]]:
+        """The rounds of each request, eager and static."""
+        eager, static = requests(), requests()
+        return (
+            collect(decode(self.model, self.drafter(name, static=False), eager), len(eager)),
+            collect(decode(self.target, self.drafter(name, static=True), static), len(static)),
+        )
+
+
+def collect(events: object, count: int) -> list[list[Round]]:
+    rounds: list[list[Round]] = [[] for _ in range(count)]
+    for row, event in events:  # type: ignore[attr-defined]
+        rounds[row].append(event)
+    return rounds
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    said: list[str] = []
+    model = llama(0)
+    draft, head = perturbed(model, 0.05), random_head(model, norm="after")
+    target = StaticTarget(model, PLACES, progress=said.append)
+    compiled = CompiledDraft(draft, VOCAB_SIZE, progress=said.append)
+    return Pair(model, draft, head, target, compiled, said, default_folder())
+
+
+def same(eager: Sequence[Round], static: Sequence[Round]) -> None:
+    """All but times is the same, and figures up to rounding."""
+    assert len(eager) == len(static)
+    for a, b in zip(eager, static, strict=True):
+        bare = {"scores": None, "distance": None, "logprobs": None, "details": None}
+        assert replace(a, **bare) == replace(b, **bare)
+        assert b.scores == (None if a.scores is None else pytest.approx(a.scores, abs=1e-4))
+        assert b.logprobs == (None if a.logprobs is None else pytest.approx(a.logprobs, abs=1e-4))
+        assert (a.details is None) == (b.details is None)
+
+
+def rules(head: JudgeHead) -> list[VerificationRule]:
+    return [
+        Exact(), Judge(head, 0.5), AcceptAll(), TopK(3), Judge(head, 0.3) | TopK(2), Judge(head, 0.0), Judge(head, 1.0),
+        Typical(0.3, 0.3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("drafting", ["draft model", "prompt lookup", "none"])
+@pytest.mark.parametrize("number", range(8))
+def test_each_rule_does_what_it_does_in_the_eager_back_end(pair: Pair, number: int, drafting: str) -> None:
+    for prompt in PROMPTS[:3]:
+
+        def requests(prompt: list[int] = prompt) -> list[Request]:
+            rule = rules(pair.head)[number]
+            return [request(pair.model, prompt, rule, num_draft_tokens=7, max_new_tokens=40)]
+
+        eager, static = pair.both(drafting, requests)
+        same(eager[0], static[0])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 16, 33])
+@pytest.mark.parametrize("prompt", PROMPTS[:3], ids=["one token", "several", "long"])
+def test_exact_says_what_generate_says(pair: Pair, prompt: list[int], length: int) -> None:
+    asked = request(pair.model, prompt, num_draft_tokens=length, max_new_tokens=40)
+    rounds = [event for _, event in decode(pair.target, StaticDraft(pair.compiled), [asked])]
+    assert tokens(rounds) == greedy(pair.model, prompt, 40)
+
+
+def test_these_drafts_are_partly_accepted_and_these_judgements_partly_rescues(pair: Pair) -> None:
+    """Parity proves little otherwise."""
+    asked = [request(pair.model, prompt, Judge(pair.head, 0.5), max_new_tokens=40) for prompt in PROMPTS]
+    causes = Stats.of(event for _, event in decode(pair.target, StaticDraft(pair.compiled), asked)).causes
+    assert min(causes.values()) > 3
+    assert len(causes) == 4
+
+
+@pytest.mark.parametrize("drafting", ["draft model", "prompt lookup", "none"])
+def test_rows_of_a_batch_get_what_they_get_alone(pair: Pair, drafting: str) -> None:
+    """Rows with other rules, lengths, budgets and end tokens beside them; rows that finish leave."""
+
+    def requests() -> list[Request]:
+        return [
+            request(
+                pair.model, PROMPTS[i], rules(pair.head)[i], num_draft_tokens=2 + i, max_new_tokens=BUDGETS[i],
+                end_ids=[EOS] if i % 2 else [],
+            )
+            for i in range(8)
+        ]  # fmt: skip
+
+    eager, static = pair.both(drafting, requests)
+    assert len({len(rounds) for rounds in static}) > 1
+    for a, b in zip(eager, static, strict=True):
+        same(a, b)
+
+
+def test_several_judges_in_one_batch(pair: Pair) -> None:
+    """One is asked in the forward, the others afterwards; one of them reads another place."""
+    other, before = random_head(pair.model, 5, norm="after"), random_head(pair.model, 6, norm="before")
+
+    def requests() -> list[Request]:
+        heads = (pair.head, other, before)
+        return [request(pair.model, [1, 5 + i, 9], Judge(head, 0.4), max_new_tokens=30) for i, head in enumerate(heads)]
+
+    eager, static = pair.both("draft model", requests)
+    assert all(any(event.scores for event in rounds) for rounds in static)
+    for a, b in zip(eager, static, strict=True):
+        same(a, b)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 2.5])
+def test_sampled_answers_repeat_the_eager_ones(pair: Pair, temperature: float) -> None:
+    def requests() -> list[Request]:
+        return [
+            request(pair.model, prompt, rule, temperature=temperature, seed=3, max_new_tokens=30)
+            for prompt, rule in ((PROMPTS[1], Exact()), (PROMPTS[4], Judge(pair.head, 0.5)), (PROMPTS[0], TopK(2)))
+        ]
+
+    for a, b in zip(*pair.both("draft model", requests), strict=True):
+        same(a, b)
+
+
+@pytest.mark.parametrize("policy", [Heuristic, Confident])
+def test_draft_length_policies(pair: Pair, policy: type[Heuristic] | type[Confident]) -> None:
+    def requests() -> list[Request]:
+        return [request(pair.model, PROMPTS[1], length=policy(5), max_new_tokens=60)]
+
+    eager, static = pair.both("draft model", requests)
+    assert len({len(event.draft_ids) for event in static[0]}) > 1
+    same(eager[0], static[0])
+
+
+def test_the_cost_optimal_length_changes_no_token_of_exact_verification(pair: Pair) -> None:
+    asked = request(pair.model, PROMPTS[1], length=CostOptimal(4), max_new_tokens=100)
+    rounds = [event for _, event in decode(pair.target, StaticDraft(pair.compiled), [asked])]
+    assert tokens(rounds) == greedy(pair.model, PROMPTS[1], 100)
+
+
+def test_guards_details_and_logprobs(pair: Pair) -> None:
+    def requests() -> list[Request]:
+        return [
+            request(pair.model, PROMPTS[1], Judge(pair.head, 0.3), guards=[Budget(5)], max_new_tokens=40),
+            replace(request(pair.model, PROMPTS[1], Judge(pair.head, 0.3), max_new_tokens=40), details=True),
+            replace(request(pair.model, PROMPTS[1], max_new_tokens=40), logprobs=True),
+        ]
+
+    eager, static = pair.both("draft model", requests)
+    assert static[1][0].details
+    assert static[2][0].logprobs
+    for a, b in zip(eager, static, strict=True):
+        same(a, b)
+
+
+def test_memory_grows(pair: Pair) -> None:
+    """A draft does not know how long an answer will be."""
+    asked = request(llama(0, context=2048), [5, 6], num_draft_tokens=8, max_new_tokens=700)
+    drafter = StaticDraft(pair.compiled)
+    rounds = [event for _, event in decode(pair.target, drafter, [asked])]
+    assert drafter._memory is not None
+    assert drafter._memory.allocations == 2
+    eager = decode(pair.model, DraftModel(pair.draft, VOCAB_SIZE), [replace(asked)])
+    assert tokens(rounds) == tokens(event for _, event in eager)
+
+
+def test_a_draft_with_a_smaller_vocabulary(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it cannot read it reads as its last token, as the eager one does."""
+    monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 1)  # one graph less to compile
+    small = llama(3, vocab_size=VOCAB_SIZE - 7, layers=1)
+    compiled = CompiledDraft(small, VOCAB_SIZE)
+    for prompt in ([1, VOCAB_SIZE - 1, 5], [5, 6]):
+        asked = [request(pair.model, prompt, AcceptAll(), num_draft_tokens=5, max_new_tokens=20) for _ in range(2)]
+        eager = [event for _, event in decode(pair.model, DraftModel(small, VOCAB_SIZE), asked[:1])]
+        same(eager, [event for _, event in decode(pair.target, StaticDraft(compiled), asked[1:])])
+
+
+def test_select_moves_rows_and_lengths() -> None:
+    memory = Memory(llama(0), 3, 10)
+    for keys, values in memory.cache:
+        keys.add_(torch.arange(3.0)[:, None, None, None])
+        values.sub_(torch.arange(3.0)[:, None, None, None])
+    memory.lengths = [4, 5, 6]
+    memory.select([1, 2])
+    assert memory.lengths == [5, 6]
+    for keys, values in memory.cache:
+        assert keys[:, 0, 0, 0].tolist() == [1, 2]
+        assert values[:, 0, 0, 0].tolist() == [-1, -2]
+    assert memory.columns(3).tolist() == list(range(WIDTH_STEP))
+
+
+def test_it_is_compiled_once(pair: Pair) -> None:
+    assert [line.split("(")[1].split(")")[0] for line in pair.said[:3]] == ["target", "draft", "draft"]
+    before, said = sorted(pair.folder.iterdir()), []
+    StaticTarget(pair.model, PLACES, progress=said.append)
+    CompiledDraft(perturbed(pair.model, 0.2, seed=9), VOCAB_SIZE, progress=said.append)
+    assert said == []
+    assert sorted(pair.folder.iterdir()) == before
+
+
+def test_weights_are_shared_and_never_written(pair: Pair) -> None:
+    """Another model of the same shape runs with its own weights; the files have room for none."""
+    other = llama(7)
+    target = StaticTarget(other, PLACES)
+    rounds = [event for _, event in decode(target, None, [request(other, [5, 6])])]
+    assert tokens(rounds) == greedy(other, [5, 6])
+    other.model.embed_tokens.weight.mul_(-1)
+    rounds = [event for _, event in decode(target, None, [request(other, [5, 6])])]
+    assert tokens(rounds) == greedy(other, [5, 6])
+
+
+def test_a_damaged_file_is_removed(pair: Pair, tmp_path: Path) -> None:
+    made = next(path for path in pair.folder.iterdir() if path.suffix == ".pt2")
+    broken = tmp_path / made.name
+    broken.write_bytes(made.read_bytes()[:1000])
+    with pytest.raises(CannotCompileError, match="could not be loaded and was removed"):
+        Compiled.load(broken, torch.nn.Linear(1, 1), torch.device("cpu"))
+    assert not broken.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (mistral(), "sliding window"),
+        (LlamaForCausalLM._from_config(llama(0).config, attn_implementation="eager"), 'attn_implementation="sdpa"'),
+    ],
+)
+def test_what_cannot_be_compiled_runs_eager_with_a_reason(model: PreTrainedModel, reason: str) -> None:
+    decoder = JudgeDecoder(model.eval(), word_tokenizer(), model, backend="static")
+    assert decoder.fallbacks == ()
+    answer = decoder.generate([5, 6, 7], max_new_tokens=8)
+    assert len(decoder.fallbacks) == 2
+    assert reason in decoder.fallbacks[0]
+    assert answer.token_ids == JudgeDecoder(model, word_tokenizer()).generate([5, 6, 7], max_new_tokens=8).token_ids
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(CannotCompileError, match="no C\\+\\+ compiler"):
+        check_compiles(llama(0))
+
+
+def test_there_are_two_back_ends() -> None:
+    with pytest.raises(JudgeDecodingError, match="back end is 'fast'; it must be eager or static"):
+        JudgeDecoder(llama(0), word_tokenizer(), backend="fast")  # type: ignore[arg-type]
