@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judge_decoding.cli.task_options import Budget, Chat, Data, Device, Dtype, Json, Judge, Overwrite, Seed, System
+from judge_decoding.cli.models import Device
+from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Overwrite, Seed, System
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,7 +142,7 @@ def _ready(
     """The questions and models; the draft is made of the target where that is wanted."""
     from judge_decoding.cli.evaluation import prepare
 
-    ready = prepare(task, data, models, allow_code=False, trained_on=(), temperature=0.0, **options)
+    ready = prepare(task, data, models, allow_code=False, trained_on=(), backend="eager", temperature=0.0, **options)
     if draft_layers is None:
         return ready
 

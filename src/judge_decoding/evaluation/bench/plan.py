@@ -77,7 +77,7 @@ class Models:
 
     def plain(self) -> Ours:
         """Our loop without a draft."""
-        alone = JudgeDecoder(self.decoder.target, self.decoder.tokenizer, backend=self.backend)
+        alone = self._in(self.backend).alone()
         return Ours(Label("plain", self.backend), alone, self.max_new_tokens, Exact())
 
     def exact(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
