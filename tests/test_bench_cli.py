@@ -181,7 +181,7 @@ def test_the_page_is_markdown_with_nothing_foreign_in_it() -> None:
     assert "| way | round | draft | verify | rule | overhead | bare draft | bare verify | efficiency |" in page
 
 
-def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
+def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Path]) -> None:
     job = memory.Job(str(folders["target"]), None, 1, None, "float32", 3, 8, [[4, 5, 6], [7, 8]], 1)
     from judge_decoding import JudgeDecoder
     from judge_decoding.decoding.first_layers import first_layers
@@ -197,7 +197,7 @@ def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_process_that_fails_is_one_sentence(folders: dict[str, Path]) -> None:
     job = memory.Job("/no/model", None, None, None, "float32", 3, 8, [[4]], 1)
-    with pytest.raises(memory.JudgeDecodingError, match="failed: .*Cannot load the tokenizer /no/model"):
+    with pytest.raises(memory.JudgeDecodingError, match=r"failed: .*Cannot load the tokenizer /no/model"):
         memory.measure_memory(job)
 
 

@@ -30,6 +30,7 @@ from judge_decoding.evaluation.bench.limits import (
     work,
 )
 from judge_decoding.evaluation.bench.measure import Measured, Steady, measure, steady
+from judge_decoding.evaluation.bench.memory import Job, measure_memory
 from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, ways
 from judge_decoding.evaluation.bench.results import limits, ratio, row
 from judge_decoding.evaluation.bench.run import Probes, alone, choose, compared, tuning_steps
@@ -325,12 +326,11 @@ def test_rows_are_held_against_generate_assisted_and_each_other() -> None:
 def test_bare_calls_are_compiled_and_of_the_asked_shapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
 ) -> None:
+    """The memory, too, in one test: what the process of its own needs is compiled here."""
     monkeypatch.setattr(limits_module, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 2)  # less to compile
     target, draft = llama(0, layers=1), llama(1, layers=1)
-    told: list[str] = []
-    calls = BareCalls(target, draft, set(), told.append, tmp_path)
-    assert len(told) == 3
+    calls = BareCalls(target, draft, set())
     asked: list[tuple[tuple[int, ...], ...]] = []
     run = calls._verify
 
@@ -345,3 +345,13 @@ def test_bare_calls_are_compiled_and_of_the_asked_shapes(
     (plain,), (drafted,) = probes.found[0], probes.found[5]
     assert plain.draft == plain.draft_alone == 0
     assert min(drafted.verify, drafted.draft, drafted.draft_alone, plain.verify) > 0
+
+    target.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    job = Job(str(tmp_path), None, None, None, "float32", 3, 8, [[4, 5, 6], [7, 8]], 1)
+    found = measure_memory(job)
+    assert found.weights == sum(weight.nbytes for weight in target.parameters())
+    assert found.caches == 2 * 2 * 64 * 8 * 4 * 2  # keys and values, heads, columns, width, bytes, rows
+    assert found.ratio == (found.decoding - found.libraries) / (found.weights + found.caches)
+    assert found.libraries > 0
+    assert found.decoding > 0
