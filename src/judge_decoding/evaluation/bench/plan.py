@@ -17,7 +17,7 @@ from judge_decoding.rules import Exact, Judge
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Draft lengths to choose from."""
 CONFIDENCE = 0.4
-"""Of assisted generation: its default, below which a draft ends. Where it does, the draft length is only the longest."""
+"""Of assisted generation: its default, below which a draft ends, so that its length is only the longest."""
 CONFIDENT_LENGTHS = (8, 16, 32)
 BEST = "best"
 DEFAULTS = "defaults"
@@ -77,7 +77,7 @@ class Models:
 
     def plain(self) -> Ours:
         """Our loop without a draft."""
-        alone = JudgeDecoder(self.decoder.target, self.decoder.tokenizer, backend=self.backend)
+        alone = self._in(self.backend).alone()
         return Ours(Label("plain", self.backend), alone, self.max_new_tokens, Exact())
 
     def exact(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:

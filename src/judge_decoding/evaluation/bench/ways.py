@@ -68,7 +68,10 @@ class Answers:
 class Way(Protocol):
     """One way of decoding."""
 
-    label: Label
+    @property
+    def label(self) -> Label:
+        """What its row is."""
+        ...
 
     @property
     def same_tokens(self) -> bool:
@@ -137,7 +140,9 @@ class Generate:
         with torch.inference_mode(), self._assisted(), counted(self.target) as forwards:
             synchronize(ids.device)
             begin = time.perf_counter()
-            output = self.target.generate(ids, attention_mask=mask, generation_config=config, **more)
+            output: Tensor = self.target.generate(  # type: ignore[operator]  # its mixin is not typed
+                ids, attention_mask=mask, generation_config=config, **more
+            )
             found = output[:, width:].tolist()
             seconds = time.perf_counter() - begin
         return Answers(tuple(up_to_end(row, self.end_ids) for row in found), seconds, forwards[0])
