@@ -171,7 +171,7 @@ def test_notes_tell_what_must_not_be_missed() -> None:
     )  # fmt: skip
     assert "600.0 MB beside the libraries' own 400.0 MB, 1.09 times weights (500.0 MB) and caches (50.0 MB)" in told
     assert "Left out: vllm: it is not there." in told
-    assert "caches: the floors are far below" in told
+    assert "the floor by bytes does not bind" in told
 
 
 def test_the_page_is_markdown_with_nothing_foreign_in_it() -> None:

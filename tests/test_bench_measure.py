@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,6 @@ from judge_decoding.evaluation.bench.ways import (
     Assistance,
     Clock,
     Label,
-    Ours,
     counted,
     up_to_end,
 )
@@ -101,10 +100,11 @@ def test_the_warm_up_is_not_counted_and_batches_are_of_their_size() -> None:
     assert len(short.batches) == 1 + len(PROMPTS)
 
 
-def test_probes_are_measured_once_a_repetition() -> None:
-    told: list[int] = []
-    measure([said("generate")], PROMPTS, (), repetitions=3, probe=told.append)
-    assert told == [1, 2, 3]
+def test_probes_are_measured_behind_each_way() -> None:
+    told: list[str] = []
+    two = [said("generate"), said("plain")]
+    measure(two, PROMPTS, (), repetitions=2, probe=lambda way: told.append(way.label.name))
+    assert told == ["plain", "generate", "generate", "plain"]  # behind each way, the warm-up aside
 
 
 def test_other_tokens_are_found_in_any_repetition() -> None:
@@ -339,10 +339,14 @@ def test_bare_calls_are_compiled_and_of_the_asked_shapes(
         return run(*inputs)
 
     monkeypatch.setattr(calls, "_verify", watched)
-    probes = Probes(calls, [Ours(Label("exact", "static", n), None, 1, Exact(), n) for n in (5, 0)], 2, 70)  # type: ignore[arg-type]
-    probes(1)
+    some = [said("generate"), *(said("exact", length=n) for n in (5, 0))]
+    for way in some[1:]:
+        way.label = replace(way.label, backend="static")
+    probes = Probes(calls, some, 2, 70)
+    for way in some:
+        probes(way)
     assert set(asked) == {((2, 6), (70, 70), (128,)), ((2, 1), (70, 70), (128,))}
-    (plain,), (drafted,) = probes.found[0], probes.found[5]
+    (drafted,), (plain,) = probes.found.values()
     assert plain.draft == plain.draft_alone == 0
     assert min(drafted.verify, drafted.draft, drafted.draft_alone, plain.verify) > 0
 

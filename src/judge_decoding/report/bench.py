@@ -115,7 +115,7 @@ def notes(results: BenchResults) -> list[str]:
         "compiled calls beside it are medians, too."
     ]
     if results.tuned_on and any("best" in row.note for row in results.rows):
-        said.append(f"Best draft lengths were chosen on {results.tuned_on} other prompts.")
+        said.append(f"Best draft lengths were chosen on other prompts ({results.tuned_on}).")
     wrong = [row for row in results.rows if row.same_tokens and row.unlike]
     said += [
         f"NOT the tokens of plain greedy decoding: {row.name} at batch size {row.batch_size}, {row.unlike} of "
@@ -136,7 +136,10 @@ def notes(results: BenchResults) -> list[str]:
     )
     known = [row.limits.bytes for row in results.rows if row.limits is not None]
     if known and min(known) < CACHES:
-        said.append("Models this small stay in the processor's caches: the floors are far below what can be had.")
+        said.append(
+            "Models this small stay in the processor's caches, which are faster than the memory: the floor by bytes does "
+            "not bind."
+        )
     if (memory := results.memory) is not None:
         said.append(
             f"Decoding, static, took {_megabytes(memory.decoding - memory.libraries)} beside the libraries' own "

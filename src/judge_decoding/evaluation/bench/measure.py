@@ -74,7 +74,7 @@ def measure(
     batch_size: int = 1,
     repetitions: int = 5,
     warm_up: int | None = None,
-    probe: Callable[[int], None] = lambda _: None,
+    probe: Callable[[Way], None] = lambda _: None,
     tell: Tell = lambda *_: None,
 ) -> dict[str, Measured]:
     """Every way on all prompts, once as a warm-up and then so many times; who begins changes each time.
@@ -86,7 +86,7 @@ def measure(
         batch_size: prompts that are decoded together.
         repetitions: how often, beside the warm-up.
         warm_up: how many prompts the warm-up has; None for all.
-        probe: called in each repetition among the ways: what else is to be measured in the same state of the machine.
+        probe: called in each repetition behind each way: what else is to be measured in the same state of the machine.
         tell: told of each way that is through.
     """
     found = {way.label.name: Measured() for way in ways}
@@ -104,9 +104,8 @@ def measure(
             }
             if repetition:
                 _count(own, way, batches)
+                probe(way)
             tell(repetition, name)
-        if repetition:
-            probe(repetition)
     return found
 
 

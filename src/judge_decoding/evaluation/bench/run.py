@@ -7,7 +7,7 @@ from statistics import median
 
 from torch import Tensor
 
-from judge_decoding.evaluation.bench.limits import Bare, BareCalls, Machine, Shape, Work, round_work
+from judge_decoding.evaluation.bench.limits import Bare, BareCalls, Machine, Shape, round_work
 from judge_decoding.evaluation.bench.measure import Measured, measure
 from judge_decoding.evaluation.bench.plan import BEST, DEFAULTS, EQUAL, POLICY, Models
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio, limits, ratio, row
@@ -56,7 +56,7 @@ def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:
 
 
 class Probes:
-    """Bare calls in the shapes of the ways' rounds, measured in every repetition.
+    """Bare calls in the shape of each way's rounds, measured right behind it in every repetition.
 
     Args:
         calls: the compiled calls; None if a model cannot be compiled.
@@ -67,15 +67,15 @@ class Probes:
 
     def __init__(self, calls: BareCalls | None, ways: Sequence[Way], batch_size: int, context: int) -> None:
         self._calls = calls
-        counts = {way.label.num_draft_tokens for way in ways if way.label.backend and way.label.note != POLICY}
-        self.shapes = {count: Shape(batch_size, count, context) for count in sorted(counts)}
-        self.found: dict[int, list[Bare]] = {count: [] for count in self.shapes}
+        labels = [way.label for way in ways if way.label.backend and way.label.note != POLICY]
+        self.shapes = {label.name: Shape(batch_size, label.num_draft_tokens, context) for label in labels}
+        self.found: dict[str, list[Bare]] = {name: [] for name in self.shapes}
 
-    def __call__(self, _repetition: int) -> None:
-        """Measure all shapes once."""
-        if self._calls is not None:
-            for count, shape in self.shapes.items():
-                self.found[count].append(self._calls.measure(shape))
+    def __call__(self, way: Way) -> None:
+        """Measure the shape of a way once."""
+        shape = self.shapes.get(way.label.name)
+        if self._calls is not None and shape is not None:
+            self.found[way.label.name].append(self._calls.measure(shape))
 
 
 def run(
@@ -100,10 +100,11 @@ def run(
     rows = []
     for way in ways:
         label, own = way.label, found[way.label.name]
-        shape = probes.shapes.get(label.num_draft_tokens) if label.backend and label.note != POLICY else None
         known = None
-        if shape is not None:
-            known = limits(own, label, probes.found[label.num_draft_tokens], _work(models, shape), machine)
+        if (shape := probes.shapes.get(label.name)) is not None:
+            known = limits(
+                own, label, probes.found[label.name], round_work(models.decoder.target, models.draft, shape), machine
+            )
         rows.append(row(label, own, batch_size, same_tokens=way.same_tokens, found=known))
     return compared(rows, found)
 
@@ -136,7 +137,3 @@ def compared(rows: Sequence[BenchRow], found: dict[str, Measured]) -> tuple[list
     pairs += [(first(family, BEST), one) for one in rows if one.family == "vllm" for family in ("exact", "judge")]
     ratios = [against(own, other) for own, other in pairs if own is not None]
     return told, [one for one in ratios if one is not None]
-
-
-def _work(models: Models, shape: Shape) -> Work:
-    return round_work(models.decoder.target, models.draft, shape)
