@@ -174,10 +174,8 @@ def random_rows(args: argparse.Namespace, device: torch.device, able: Machine) -
     rows = []
     for way in ways:
         label, own, known = way.label, found[way.label.name], None
-        if label.backend:
-            shape = probes.shapes[label.num_draft_tokens]
-            work = round_work(target, draft if label.num_draft_tokens else None, shape)
-            known = limits(own, label, probes.found[label.num_draft_tokens], work, able)
+        if (shape := probes.shapes.get(label.name)) is not None:
+            known = limits(own, label, probes.found[label.name], round_work(target, draft, shape), able)
         rows.append(told(row(label, own, 1, same_tokens=False, found=known)) | aims.get(label.name, {}))
     return rows
 
