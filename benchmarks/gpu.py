@@ -187,7 +187,7 @@ def embedded_rows(args: argparse.Namespace, device: torch.device, able: Machine)
     if reasons:
         raise SystemExit(f"There is nothing to measure: {reasons}.")
     problems = draw_many(0, "test", args.problems)
-    asked = [pair.encode(embedded.prompt_of(problem)) for problem in problems]
+    asked = [pair.encode(embedded.prompt_of(problem))[0] for problem in problems]
     expected = alone(models, asked)
     assert pair.judge is not None
     ways = [models.generate(), models.plain(), models.assisted(Assistance(4, 0.0), ""), models.exact(4)]
