@@ -1,6 +1,6 @@
 """Llama-3.2-1B drafting for Llama-3.1-8B on a GPU: tokens per second beside what the memory's bandwidth allows.
 
-    python benchmarks/gpu.py --out benchmarks/results      # one GPU with 24 GB or more, no download; some 20 minutes
+    python benchmarks/gpu.py --out benchmarks/results      # one GPU with 40 GB, no download
     python benchmarks/gpu.py --tiny --out /tmp/gpu         # toy shapes on a CPU, to see it run
 
 Not yet run on a GPU. Shapes are those of the published models, weights random, made on the device in bfloat16. The

@@ -1,7 +1,7 @@
 """How the cost of a round grows: with draft length, context, batch and vocabulary, beside what a cost model expects.
 
     python benchmarks/growth.py --out benchmarks/results/growth                        # a small Llama on a CPU
-    python benchmarks/growth.py --shapes llama-3 --out benchmarks/results/growth_gpu   # 1B drafts for 8B; needs a GPU
+    python benchmarks/growth.py --shapes llama-3 --out benchmarks/results/growth_gpu   # 1B drafts for 8B: 80 GB
 
 Random weights, so that next to nothing is accepted and the context stays what it is; a round's time does not depend on
 what its tokens are. One of the four varies at a time. Compiled code has no sizes built in but the vocabulary, so that
