@@ -195,9 +195,8 @@ def draw(told: dict[str, Any], folder: Path) -> None:
         )
         axes.plot(sizes, [1e3 * p["bare"] for p in points], color=BARE, marker="s", markersize=3, label="bare calls")
         axes.plot(sizes, [1e3 * p["model"] for p in points], color=MODEL, linestyle="--", label="cost model")
-        axes.set(
-            title=name, xlabel=f"{name}: {1e6 * found['slopes']['round']:.3g} µs for one more", ylabel="ms a round"
-        )
+        more = "" if len(points) < 2 else f": {_micro(found['slopes']['round'])} for one more"
+        axes.set(title=name, xlabel=name + more, ylabel="ms a round")
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
