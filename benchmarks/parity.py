@@ -10,31 +10,17 @@ bits two orders of summation may pick another token where two are equally likely
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from judge_decoding import Exact, JudgeDecoder, JudgeHead, JudgeHeadConfig, PromptLookup, Stats
+from judge_decoding.decoding.first_layers import first_layers
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.judge.head import TargetInfo
-
-
-def truncated(model: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """A copy of ``model`` with only its first ``layers`` layers; weights are shared."""
-    short = copy.copy(model)
-    short._modules = dict(model._modules)
-    inner = copy.copy(model.model)
-    inner._modules = dict(model.model._modules)
-    inner.layers = model.model.layers[:layers]
-    inner.config = short.config = copy.deepcopy(model.config)
-    inner.config.num_hidden_layers = layers
-    short.model = inner
-    return short
 
 
 def main() -> None:
@@ -56,7 +42,7 @@ def main() -> None:
     drafts = {
         "itself": model,
         "prompt lookup": PromptLookup(),
-        f"its first {args.layers} layers": truncated(model, args.layers),
+        f"its first {args.layers} layers": first_layers(model, args.layers),
     }
     decoders = {
         name: JudgeDecoder(model, tokenizer, draft, head, num_draft_tokens=args.num_draft_tokens)

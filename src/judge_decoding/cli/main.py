@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.bench import bench
 from judge_decoding.cli.card import card
 from judge_decoding.cli.court import court_app
 from judge_decoding.cli.demo import demo
@@ -38,6 +39,7 @@ app.command()(generate)
 app.command()(fit)
 app.command()(evaluate)
 app.command()(sweep)
+app.command()(bench)
 app.command()(report)
 app.command()(score)
 app.command()(train)

@@ -11,6 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import can_batch
 from judge_decoding.decoding.static import graphs
+from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, Place, TargetGraph
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.files import replacing
@@ -111,6 +113,8 @@ class Compiled:
             raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
         self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
         self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
+        run = partial(_launch, self._package.loader.run)
+        self._run = GraphedCall(run, CudaRecorder(device)) if device.type == "cuda" else run
 
     @classmethod
     def load(cls, path: Path, graph: nn.Module, device: torch.device) -> Compiled:
@@ -129,10 +133,12 @@ class Compiled:
 
     def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
         """Run it: the arguments and the results are those of the graph's forward."""
-        # Not through the package's own call, which reads the form of its arguments from JSON every time.
-        flat = [t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))]
-        found: list[Tensor] = self._package.loader.run(flat)
-        return found
+        return self._run(*inputs)
+
+
+def _launch(run: Callable[[list[Tensor]], list[Tensor]], *inputs: Tensor | KeysValues) -> list[Tensor]:
+    """Not through the package's own call, which reads the form of its arguments from JSON every time."""
+    return run([t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))])
 
 
 def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:

@@ -1,0 +1,305 @@
+"""``judge-decoding bench``: how fast every way of decoding is on this machine, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from judge_decoding.cli.models import Device
+from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Overwrite, Seed, System
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import ExitStack
+
+    from torch import Tensor
+
+    from judge_decoding.cli.evaluation import Prepared
+    from judge_decoding.evaluation.bench.plan import Models
+    from judge_decoding.evaluation.bench.results import BenchResults, Memory
+    from judge_decoding.evaluation.bench.ways import Way
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is to be measured, beside models and questions.
+
+    Attributes:
+        tune: on how many of the questions the best draft lengths are chosen.
+        batch_sizes: prompts that are decoded together.
+        equal: draft lengths at which ours and transformers' are compared, too.
+        repetitions: how often, beside a warm-up.
+        compiled: the static back end, too.
+        memory: in a process of its own.
+        vllm_python: the interpreter that has vLLM, if it is not this one.
+        draft_layers: the draft is so many of the target's first layers.
+    """
+
+    tune: int
+    batch_sizes: tuple[int, ...]
+    equal: tuple[int, ...]
+    repetitions: int
+    compiled: bool
+    memory: bool
+    vllm_python: str | None
+    draft_layers: int | None
+
+
+def bench(
+    task: Annotated[str, typer.Option(help="What is asked, such as gsm8k; see the docs.")] = "arithmetic",
+    target: Annotated[
+        str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")
+    ] = "reference",
+    draft: Annotated[str | None, typer.Option(help="Draft model, or 'prompt-lookup'.")] = None,
+    draft_layers: Annotated[
+        int | None, typer.Option(min=1, help="In place of a draft model: the target's own first layers.")
+    ] = None,
+    judge: Judge = None,
+    num_draft_tokens: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Draft length at which ours and transformers' are compared, too; several times."),
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Prompts decoded together; several times.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often everything is measured, beside a warm-up.")] = 5,
+    prompts: Annotated[int, typer.Option(min=1, help="How many questions.")] = 16,
+    tune: Annotated[int, typer.Option(min=1, help="How many others to choose the best draft lengths on.")] = 6,
+    data: Data = None,
+    chat: Chat = None,
+    system: System = "",
+    max_new_tokens: Budget = None,
+    seed: Seed = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; else its own choice.")] = None,
+    backend: Annotated[str, typer.Option(help="static measures both of ours; eager compiles nothing.")] = "static",
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure memory, in a process of its own.")
+    ] = True,
+    vllm_python: Annotated[
+        str | None, typer.Option(help="A Python with vLLM, to be measured beside; else this one, if it has it.")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for results.json and bench.md.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Measure ways of decoding side by side: tokens per second, where the time goes, how near that is to the limit.
+
+    In turns, in one process, on the same prompts: plain and assisted generation of transformers, and ours without a
+    draft, by standard verification and with the judge. docs/performance.md explains every column.
+    """
+    from judge_decoding.cli.evaluation import check_out
+    from judge_decoding.decoding.engines import check_backend
+    from judge_decoding.errors import JudgeDecodingError
+
+    check_backend(backend)
+    if out is not None:
+        check_out(out / "bench.md", out / "results.json", overwrite=overwrite)
+    if draft is not None and draft_layers is not None:
+        raise JudgeDecodingError("A draft is given by --draft and by --draft-layers; give one of them.")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    ready = _ready(
+        task, data, (target, draft, judge), draft_layers, chat=chat, system=system, max_new_tokens=max_new_tokens,
+        limit=prompts + tune, seed=seed, dtype=dtype, device=device,
+    )  # fmt: skip
+    chosen = Chosen(
+        tune, tuple(sorted(set(batch_size or [1]))), tuple(num_draft_tokens or ()), repetitions,
+        compiled=backend == "static", memory=memory, vllm_python=vllm_python, draft_layers=draft_layers,
+    )  # fmt: skip
+    results = _measure(ready, chosen)
+    if out is not None:
+        from judge_decoding.files import write_text
+        from judge_decoding.report.bench import bench_markdown
+
+        write_text(out / "bench.md", bench_markdown(results))
+        write_text(out / "results.json", results.model_dump_json(indent=2, exclude_none=True) + "\n")
+    if json:
+        typer.echo(results.model_dump_json(indent=2, exclude_none=True))
+        return
+    from rich.console import Console
+
+    from judge_decoding.report.bench import show
+
+    show(results, Console())
+    if out is not None:
+        typer.echo(f"\nFigures: {out / 'results.json'}\nTables: {out / 'bench.md'}")
+
+
+def _ready(
+    task: str,
+    data: Path | None,
+    models: tuple[str, str | None, str | None],
+    draft_layers: int | None,
+    **options: Any,  # noqa: ANN401  (those of prepare)
+) -> Prepared:
+    """The questions and models; the draft is made of the target where that is wanted."""
+    from judge_decoding.cli.evaluation import prepare
+
+    ready = prepare(task, data, models, allow_code=False, trained_on=(), backend="eager", temperature=0.0, **options)
+    if draft_layers is None:
+        return ready
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.first_layers import first_layers
+
+    decoder = ready.decoder
+    short = first_layers(decoder.target, draft_layers)
+    name = f"its first {draft_layers} layers"
+    return replace(
+        ready, decoder=JudgeDecoder(decoder.target, decoder.tokenizer, short, decoder.judge),
+        names=ready.names | {"draft": name}, facts=ready.facts | {"draft": name},
+    )  # fmt: skip
+
+
+def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
+    """All batch sizes."""
+    from contextlib import ExitStack
+
+    import torch
+
+    from judge_decoding.cli.court_files import bar
+    from judge_decoding.decoding.choices import room
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.evaluation.bench import plan
+    from judge_decoding.evaluation.bench.limits import BareCalls, measure_machine
+    from judge_decoding.evaluation.bench.results import BenchResults
+    from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
+    from judge_decoding.evaluation.evaluate import hash_of
+    from judge_decoding.evaluation.sweep import split
+
+    decoder = ready.decoder
+    tuning, items = split(ready.items, chosen.tune)
+    ids = {item.key: decoder.encode(ready.asking.prompt(item))[0] for item in ready.items}
+    budget = min([ready.asking.budget, *(room(len(own), decoder.target, decoder.draft) for own in ids.values())])
+    # Prompts of like length together: little padding.
+    measured = sorted((ids[item.key] for item in items), key=len)
+    tuned = sorted((ids[item.key] for item in tuning), key=len)
+    left_out: dict[str, str] = {}
+    models, calls = plan.Models(decoder, budget), None
+    if chosen.compiled:
+        models, reason = plan.Models.of(decoder, budget, _progress)
+        if reason:
+            left_out["static"] = reason
+        else:
+            head = decoder.judge
+            places = {(head.config.norm, head.config.layer)} if head is not None else set()
+            calls = BareCalls(decoder.target, models.draft, places, _progress)
+    _progress("Measuring what the machine can do")
+    machine = measure_machine(decoder.target.device, decoder.target.dtype)
+    expected = alone(models, measured)
+    rows, ratios = [], []
+    with ExitStack() as stack:
+        engines: list[Way] | None = None
+        for size in chosen.batch_sizes:
+            kinds = plan.candidates(models, size)
+            with bar(f"choosing draft lengths, batch size {size}", tuning_steps(kinds)) as on:
+                best = choose(kinds, tuned, size, advance=on)
+            if engines is None:
+                engines = _engines(ready, models, best, chosen, measured, left_out, stack)
+            wanted = [*plan.ways(models, best, chosen.equal), *engines]
+            with bar(f"measuring, batch size {size}", len(wanted) * (chosen.repetitions + 1)) as on:
+                some, more = run(
+                    models, wanted, measured, expected, calls, machine, batch_size=size,
+                    repetitions=chosen.repetitions, advance=on,
+                )  # fmt: skip
+            rows += some
+            ratios += more
+            if size > 1 and models.draft is not None:
+                left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
+    memory = None
+    if chosen.memory and models.compiled is not None:
+        try:
+            memory = _memory(ready, chosen, best["exact"].label.num_draft_tokens if best else 1, budget, measured)
+        except JudgeDecodingError as error:  # all else is measured
+            left_out["memory"] = str(error).rstrip(".")
+    facts = {name: value for name, value in ready.facts.items() if name in BenchResults.model_fields}
+    facts |= {"data_hash": hash_of(items), "max_new_tokens": budget}
+    return BenchResults(
+        **facts, prompts=len(items), tuned_on=len(tuning), repetitions=chosen.repetitions,
+        threads=torch.get_num_threads(), bandwidth=machine.bandwidth, peak_flops=machine.flops, rows=tuple(rows),
+        comparisons=tuple(ratios), left_out=left_out, memory=memory,
+    )  # fmt: skip
+
+
+def _engines(
+    ready: Prepared,
+    models: Models,
+    best: Mapping[str, Way],
+    chosen: Chosen,
+    prompts: Sequence[Tensor],
+    left_out: dict[str, str],
+    stack: ExitStack,
+) -> list[Way]:
+    """Engines of vLLM without a draft, with it, and with the judge; ``left_out`` is told of what does not start."""
+    import torch
+
+    from judge_decoding.cli.models import embedded
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.evaluation.bench.vllm import VLLM, Settings, interpreter
+    from judge_decoding.evaluation.bench.ways import Label
+
+    if chosen.vllm_python is None:
+        try:
+            python = interpreter(None)
+        except JudgeDecodingError as error:
+            left_out["vllm"] = str(error).rstrip(".")
+            return []
+    else:
+        python = interpreter(chosen.vllm_python)
+    found: list[Way] = []
+    settings = Settings(
+        python, embedded(ready.names["target"], "target"), ready.facts["dtype"],
+        context=len(prompts[-1]) + models.max_new_tokens + 64, rows=max(chosen.batch_sizes),
+        max_new_tokens=models.max_new_tokens, end_ids=models.decoder.end_ids, threads=torch.get_num_threads(),
+    )  # fmt: skip
+    draft = embedded(ready.names["draft"] or None, "draft") if models.draft is not None else None
+    if chosen.draft_layers is not None:
+        draft, left_out["vllm with a draft"] = None, "it has no drafts made of the target's first layers"
+    wanted = [("", settings)]
+    for kind in ("exact", "judge"):
+        if draft is not None and kind in best:
+            judge = embedded(ready.names["judge"], "judge") if kind == "judge" else None
+            length = best[kind].label.num_draft_tokens
+            wanted.append((kind, replace(settings, draft=draft, num_draft_tokens=length, judge=judge)))
+    for note, own in wanted:
+        label = Label("vllm", num_draft_tokens=own.num_draft_tokens, note=note)
+        _progress(f"Starting {label.name}")
+        try:
+            engine = VLLM(label, own)
+            stack.callback(engine.close)
+            engine.answer(prompts[-1:])  # some models start and then cannot decode
+        except JudgeDecodingError as error:
+            left_out[label.name] = str(error).rstrip(".")
+        else:
+            found.append(engine)
+    return found
+
+
+def _memory(ready: Prepared, chosen: Chosen, length: int, budget: int, prompts: Sequence[Tensor]) -> Memory | None:
+    """The memory of a process that decodes a batch."""
+    import torch
+
+    from judge_decoding.cli.models import embedded
+    from judge_decoding.evaluation.bench.memory import Job, measure_memory
+
+    _progress("Measuring memory in a process of its own")
+    names = ready.names
+    draft = None if chosen.draft_layers else embedded(names["draft"] or None, "draft")
+    batch = prompts[-max(chosen.batch_sizes) :]
+    return measure_memory(
+        Job(
+            embedded(names["target"], "target"), draft, chosen.draft_layers, embedded(names["judge"] or None, "judge"),
+            ready.facts["dtype"], length, budget, [ids.tolist() for ids in batch], torch.get_num_threads(),
+        )
+    )  # fmt: skip
+
+
+def _progress(text: str) -> None:
+    typer.echo(f"{text} ...", err=True)

@@ -1,0 +1,206 @@
+"""How fast a round could be: compiled calls with nothing around them, and what the machine's memory and cores allow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.static.compiling import Progress
+from judge_decoding.decoding.static.draft import CompiledDraft
+from judge_decoding.decoding.static.graphs import Place
+from judge_decoding.decoding.static.lm import Forwards
+from judge_decoding.decoding.static.memory import Memory
+from judge_decoding.evaluation.bench.ways import synchronize
+
+LEAST_SECONDS = 0.1
+"""A bare call is repeated for so long, and at least `LEAST_CALLS` times."""
+LEAST_CALLS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a round looks like.
+
+    Attributes:
+        rows: prompts that are decoded together.
+        num_draft_tokens: draft length M; 0 for none.
+        context: tokens a row has before it.
+    """
+
+    rows: int
+    num_draft_tokens: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Seconds of compiled calls of one shape, with nothing around them.
+
+    Attributes:
+        verify: the target reads M+1 tokens a row.
+        draft: the draft model chooses M tokens a row in the calls the engine makes for that, divided by M.
+        draft_alone: it chooses one token a row in a call of its own.
+    """
+
+    verify: float
+    draft: float = 0.0
+    draft_alone: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a machine can do, as measured.
+
+    Attributes:
+        bandwidth: bytes per second that are read from memory.
+        flops: floating-point operations per second of a matrix product.
+    """
+
+    bandwidth: float
+    flops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a round has to do.
+
+    Attributes:
+        bytes: weights, once a forward, and keys and values that are attended to.
+        flops: floating-point operations, two for each multiply-add.
+    """
+
+    bytes: float
+    flops: float
+
+    def plus(self, other: Work, times: int = 1) -> Work:
+        """This, and the other so many times."""
+        return Work(self.bytes + times * other.bytes, self.flops + times * other.flops)
+
+
+def efficiency(num_draft_tokens: int, bare: Bare, lap: float) -> float:
+    """(M * t_draft + t_verify) / measured round: 1 for a loop that costs nothing beside its compiled calls."""
+    return (num_draft_tokens * bare.draft + bare.verify) / lap
+
+
+class BareCalls:
+    """The compiled forwards of a pair, as the static back end runs them.
+
+    Args:
+        target: the target.
+        draft: the draft model, if there is one.
+        places: where the judge reads hidden states; the compiled forward is the engine's own then.
+        progress: told before something is compiled.
+        folder: where the compiled code is kept.
+
+    Raises:
+        CannotCompileError: a model cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        target: PreTrainedModel,
+        draft: PreTrainedModel | None,
+        places: set[Place],
+        progress: Progress = lambda _: None,
+        folder: Path | None = None,
+    ) -> None:
+        self._target = target
+        _, self._verify = Forwards(target, progress, folder).telling(places)
+        vocab_size = target.get_output_embeddings().weight.shape[0]
+        self._draft = CompiledDraft(draft, vocab_size, progress=progress, folder=folder) if draft is not None else None
+
+    @torch.inference_mode()
+    def measure(self, shape: Shape) -> Bare:
+        """Medians for rounds of this shape."""
+        device, rows, count = self._target.device, shape.rows, shape.num_draft_tokens
+        start = torch.full((rows,), shape.context, device=device)
+        memory = Memory(self._target, rows, shape.context + count + 1)
+        ids = torch.ones(rows, count + 1, dtype=torch.long, device=device)
+        keep = torch.arange(count + 1, device=device)
+        weight = torch.zeros(1, self._target.config.get_text_config().hidden_size, device=device)
+        bias = torch.zeros(1, device=device)
+        columns = memory.columns(shape.context + count + 1)
+        verify = timed(lambda: self._verify(ids, start, columns, keep, weight, bias, memory.cache), device)
+        if self._draft is None or not count:
+            return Bare(verify)
+        draft, last = self._draft, ids[:, :1].contiguous()
+        own = Memory(draft.model, rows, shape.context + count + draft.steps)
+
+        def several() -> Tensor:
+            return draft.go_on(last, start, own, shape.context, count)
+
+        return Bare(
+            verify,
+            timed(several, device) / count,
+            timed(lambda: draft.go_on(last, start, own, shape.context, 1), device),
+        )
+
+
+def work(model: PreTrainedModel, tokens: int, context: float, rows: int) -> Work:
+    """What one forward of ``tokens`` a row has to do, behind ``context`` tokens.
+
+    The table of embeddings is read in a few rows only, and not counted; as the language-model head it is read whole.
+    """
+    config = model.config.get_text_config()
+    table = model.get_input_embeddings().get_parameter("weight")
+    head = model.get_output_embeddings().weight
+    counted: dict[int, nn.Parameter] = {id(weight): weight for weight in model.parameters()}
+    counted.pop(id(table), None)
+    counted[id(head)] = head
+    heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    end, layers = context + tokens, config.num_hidden_layers
+    cache = 2 * layers * (kv_heads or heads) * size * end * rows * head.element_size()
+    products = 2 * sum(weight.numel() for weight in counted.values() if weight.ndim > 1) * tokens * rows
+    attention = 4 * layers * heads * size * end * tokens * rows
+    return Work(sum(weight.nbytes for weight in counted.values()) + cache, products + attention)
+
+
+def round_work(target: PreTrainedModel, draft: PreTrainedModel | None, shape: Shape) -> Work:
+    """What a round has to do: one forward of the target, and M of the draft."""
+    count = shape.num_draft_tokens
+    own = work(target, count + 1, shape.context, shape.rows)
+    return own.plus(work(draft, 1, shape.context, shape.rows), count) if draft is not None else own
+
+
+def measure_machine(device: torch.device, dtype: torch.dtype, megabytes: int = 512, size: int = 1536) -> Machine:
+    """Bandwidth and speed of this machine, with as many threads as decoding has.
+
+    Args:
+        device: where the models are.
+        dtype: of their numbers.
+        megabytes: how much is read; far more than the caches hold.
+        size: of the square matrices that are multiplied.
+    """
+    count = megabytes * 2**20 // dtype.itemsize
+    data = torch.ones(count // 4096, 4096, dtype=dtype, device=device)
+    half, vector = len(data) // 2, torch.ones(4096, dtype=dtype, device=device)
+    ways: list[tuple[Callable[[], Any], int]] = [
+        (lambda: data[:half].copy_(data[half : 2 * half]), 2 * half * 4096 * dtype.itemsize),
+        (lambda: torch.mv(data, vector), data.nbytes),
+        (data.sum, data.nbytes),
+    ]
+    bandwidth = max(amount / timed(way, device, best=True) for way, amount in ways)
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    return Machine(bandwidth, 2 * size**3 / timed(lambda: a @ b, device, best=True))
+
+
+def timed(call: Callable[[], Any], device: torch.device, *, best: bool = False) -> float:
+    """Median seconds of a call, or the fewest; the first is not counted."""
+    call()
+    synchronize(device)
+    found: list[float] = []
+    while len(found) < LEAST_CALLS or sum(found) < LEAST_SECONDS:
+        begin = time.perf_counter()
+        call()
+        synchronize(device)
+        found.append(time.perf_counter() - begin)
+    return min(found) if best else median(found)

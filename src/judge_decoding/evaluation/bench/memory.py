@@ -1,0 +1,157 @@
+"""The memory of a process that decodes with the static back end, measured in one that does nothing else.
+
+Weights are mapped from their file: they count as resident once they have been read, and so are in every figure here.
+What a process has before it loads the models (interpreter, torch, thread pools) is measured first and taken off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.bench.results import Memory
+from judge_decoding.markdown import one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
+
+_PROC = Path("/proc/self")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the process does.
+
+    Attributes:
+        target: name or folder.
+        draft: name or folder; None for none.
+        draft_layers: in place of a draft, so many of the target's first layers.
+        judge: name or folder; None for none.
+        dtype: of the weights.
+        num_draft_tokens: draft length.
+        max_new_tokens: token budget.
+        prompts: token ids, decoded together.
+        threads: of torch.
+    """
+
+    target: str
+    draft: str | None
+    draft_layers: int | None
+    judge: str | None
+    dtype: str
+    num_draft_tokens: int
+    max_new_tokens: int
+    prompts: Sequence[Sequence[int]]
+    threads: int
+
+
+def measure_memory(job: Job) -> Memory:
+    """Run ``job`` in a process of its own.
+
+    Raises:
+        JudgeDecodingError: it fails.
+    """
+    command = [sys.executable, "-m", "judge_decoding.evaluation.bench.memory"]
+    done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise JudgeDecodingError(f"The process whose memory was to be measured failed: {one_line(reason)}")
+    return Memory.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def run(job: Job) -> Memory:
+    """Do it in this process, which should have done nothing before."""
+    import torch
+
+    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.first_layers import first_layers
+
+    torch.set_num_threads(job.threads)
+    a = torch.ones(512, 512)
+    torch.nn.functional.scaled_dot_product_attention(a[None, None], a[None, None], a[None, None])
+    (a @ a).sum().item()  # thread pools and the libraries' own buffers
+    libraries = _resident()
+    draft = None if job.draft_layers else job.draft
+    decoder = JudgeDecoder.from_pretrained(job.target, draft, job.judge, dtype=job.dtype, backend="static")
+    if job.draft_layers:
+        decoder.draft = first_layers(decoder.target, job.draft_layers)
+    loading = _peak()
+    reasons = decoder.compile()
+    if reasons:
+        raise JudgeDecodingError("; ".join(reasons))
+    _forget_peak()
+    prompts = [torch.tensor(ids) for ids in job.prompts]
+    decoder.generate_batch(prompts, job.max_new_tokens, batch_size=len(prompts), num_draft_tokens=job.num_draft_tokens)
+    decoding = _peak()
+    weights, caches = weight_bytes(decoder), cache_bytes(decoder, job)
+    return Memory(
+        libraries=libraries, loading=loading, decoding=decoding, weights=weights, caches=caches,
+        ratio=(decoding - libraries) / (weights + caches),
+    )  # fmt: skip
+
+
+def weight_bytes(decoder: JudgeDecoder) -> int:
+    """Bytes of the weights of target and draft, shared ones once."""
+    models = [decoder.target, *_draft(decoder)]
+    weights = {weight.data_ptr(): weight.nbytes for model in models for weight in model.parameters()}
+    return sum(weights.values())
+
+
+def cache_bytes(decoder: JudgeDecoder, job: Job) -> int:
+    """Bytes of the keys and values that decoding ``job`` asks for."""
+    from judge_decoding.decoding.static.draft import COLUMNS
+    from judge_decoding.decoding.static.memory import Memory as Columns
+
+    longest, rows = max(map(len, job.prompts)) + job.max_new_tokens, len(job.prompts)
+    caches = [Columns(decoder.target, rows, longest)]
+    for model in _draft(decoder):
+        caches.append(Columns(model, rows, COLUMNS))
+        caches[-1].columns(longest)
+    return sum(values.nbytes for one in caches for layer in one.cache for values in layer)
+
+
+def _draft(decoder: JudgeDecoder) -> list[PreTrainedModel]:
+    from transformers import PreTrainedModel
+
+    return [decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else []
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    try:
+        pages = int((_PROC / "statm").read_text().split()[1])
+    except OSError:  # no Linux: the peak so far
+        return _peak()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak() -> int:
+    """The most it had, in bytes, since `_forget_peak`."""
+    try:
+        lines = (_PROC / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _forget_peak() -> None:
+    """So that what loading needed for a moment is not taken for what decoding needs; where that can be done."""
+    try:
+        (_PROC / "clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    sys.stdout.write(run(Job(**json.loads(sys.stdin.read()))).model_dump_json() + "\n")

@@ -1,0 +1,144 @@
+"""Which ways of decoding are measured, and with which draft lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.engines import Backend
+from judge_decoding.decoding.lengths import CostOptimal
+from judge_decoding.decoding.static.compiling import Progress
+from judge_decoding.evaluation.bench.ways import Assistance, Generate, Label, Ours, Way
+from judge_decoding.rules import Exact, Judge
+
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Draft lengths to choose from."""
+CONFIDENCE = 0.4
+"""Of assisted generation: its default, below which a draft ends, so that its length is only the longest."""
+CONFIDENT_LENGTHS = (8, 16, 32)
+BEST = "best"
+DEFAULTS = "defaults"
+POLICY = "cost-optimal"
+EQUAL = "equal"
+OWN = "its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What is measured.
+
+    Attributes:
+        decoder: target, draft and judge as they are.
+        max_new_tokens: token budget of an answer.
+        compiled: the same, compiled; None to measure the eager back end alone.
+    """
+
+    decoder: JudgeDecoder
+    max_new_tokens: int
+    compiled: JudgeDecoder | None = None
+
+    @classmethod
+    def of(cls, decoder: JudgeDecoder, max_new_tokens: int, progress: Progress) -> tuple[Models, str]:
+        """Those of ``decoder``, compiled; and why they are not, if they cannot be."""
+        compiled = JudgeDecoder(
+            decoder.target, decoder.tokenizer, decoder.draft, decoder.judge, num_draft_tokens=decoder.num_draft_tokens,
+            backend="static",
+        )  # fmt: skip
+        reasons = "; ".join(compiled.compile(progress))
+        return cls(decoder, max_new_tokens, None if reasons else compiled), reasons
+
+    @property
+    def draft(self) -> PreTrainedModel | None:
+        """The draft, where it is a model."""
+        return self.decoder.draft if isinstance(self.decoder.draft, PreTrainedModel) else None
+
+    @property
+    def backend(self) -> Backend:
+        """The faster one there is."""
+        return "eager" if self.compiled is None else "static"
+
+    def _in(self, backend: Backend) -> JudgeDecoder:
+        return self.compiled if backend == "static" and self.compiled is not None else self.decoder
+
+    def generate(self) -> Generate:
+        """Plain ``generate``."""
+        return Generate(Label("generate"), self.decoder.target, self.decoder.end_ids, self.max_new_tokens)
+
+    def assisted(self, assistance: Assistance, note: str) -> Generate:
+        """Assisted generation."""
+        length = assistance.num_draft_tokens or 0
+        confident = f"confidence {assistance.confidence:g}" if assistance.confidence else ""
+        label = Label("assisted", num_draft_tokens=length, note=", ".join(filter(None, (note, confident))))
+        target, end_ids = self.decoder.target, self.decoder.end_ids
+        return Generate(label, target, end_ids, self.max_new_tokens, self.draft, assistance)
+
+    def plain(self) -> Ours:
+        """Our loop without a draft."""
+        alone = self._in(self.backend).alone()
+        return Ours(Label("plain", self.backend), alone, self.max_new_tokens, Exact())
+
+    def exact(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
+        """Standard verification."""
+        backend = backend or self.backend
+        return Ours(Label("exact", backend, length, note), self._in(backend), self.max_new_tokens, Exact(), length)
+
+    def judge(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
+        """The judge, at its own threshold."""
+        backend = backend or self.backend
+        assert self.decoder.judge is not None
+        rule = Judge(self.decoder.judge)
+        return Ours(Label("judge", backend, length, note), self._in(backend), self.max_new_tokens, rule, length)
+
+    def policy(self, start: int) -> Ours:
+        """Standard verification with the draft length that pays."""
+        label = Label("exact", self.backend, 0, POLICY)
+        return Ours(label, self._in(self.backend), self.max_new_tokens, Exact(), start, CostOptimal)
+
+
+def candidates(models: Models, batch_size: int, lengths: Sequence[int] = LENGTHS) -> dict[str, list[Way]]:
+    """What the best draft length is chosen from, for each kind of way that has one."""
+    if models.decoder.draft is None:
+        return {}
+    found: dict[str, list[Way]] = {}
+    if models.draft is not None and batch_size == 1:
+        chosen = [Assistance(n, 0.0) for n in lengths] + [Assistance(n, CONFIDENCE) for n in CONFIDENT_LENGTHS]
+        found["assisted"] = [models.assisted(one, BEST) for one in chosen]
+    found["exact"] = [models.exact(n, BEST) for n in lengths]
+    if models.decoder.judge is not None:
+        found["judge"] = [models.judge(n, BEST) for n in lengths]
+    return found
+
+
+def ways(models: Models, best: Mapping[str, Way], equal: Sequence[int]) -> list[Way]:
+    """What is measured.
+
+    Args:
+        models: the models.
+        best: those of `candidates` that were fastest.
+        equal: draft lengths at which assisted generation and our standard verification are compared beside their best
+            ones; our own best one is always among them.
+    """
+    found: list[Way] = [models.generate(), models.plain()]
+    if not best:
+        return found
+    eager = models.compiled is not None
+    exact = best["exact"].label.num_draft_tokens
+    if "assisted" in best:
+        found += [models.assisted(Assistance(), DEFAULTS), best["assisted"]]
+        found += [models.assisted(Assistance(n, 0.0), EQUAL) for n in sorted({exact, *equal})]
+    found.append(best["exact"])
+    found += [models.exact(n, EQUAL) for n in sorted({*equal} - {exact})]
+    found.append(models.policy(exact))
+    if eager:
+        found.append(models.exact(exact, backend="eager"))
+    if "judge" in best:
+        length, own = best["judge"].label.num_draft_tokens, models.decoder.num_draft_tokens
+        found.append(best["judge"])
+        if own != length:
+            found.append(models.judge(own, OWN))
+        if eager:
+            found.append(models.judge(length, backend="eager"))
+    return found

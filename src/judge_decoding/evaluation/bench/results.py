@@ -1,0 +1,261 @@
+"""What ``bench`` writes: a row for each way of decoding and batch size, and what is needed to have them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from judge_decoding.evaluation.bench.limits import Bare, Machine, Work, efficiency
+from judge_decoding.evaluation.bench.measure import Measured
+from judge_decoding.evaluation.bench.ways import Family, Label
+
+
+class Ratio(BaseModel):
+    """How much faster one way is than another.
+
+    Attributes:
+        of: the name of the one.
+        over: the name of the other.
+        batch_size: of both.
+        medians: ratio of their median tokens per second.
+        paired: median of the ratios of the single repetitions.
+        low, high: the least and the largest of those.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    of: str
+    over: str
+    batch_size: int
+    medians: float
+    paired: float
+    low: float
+    high: float
+
+
+class Parts(BaseModel):
+    """Median seconds of the parts of a full round."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    draft: float
+    verify: float
+    rule: float
+    overhead: float
+
+
+class Limits(BaseModel):
+    """A full round beside what it could be.
+
+    All times are in seconds, medians over the repetitions.
+
+    Attributes:
+        round: a full round by the clock; `Steady.lap`.
+        parts: of that, what the loop counts for each.
+        context: tokens a row has before such a round.
+        rounds: how many there were in a repetition.
+        t_draft, t_draft_alone, t_verify: bare compiled calls of the same shapes; see `Bare`.
+        efficiency: (M * t_draft + t_verify) / round.
+        bytes, flops: what a round has to read and to compute.
+        bytes_seconds, flops_seconds: how long that takes at the machine's bandwidth, and at its speed.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    round: float
+    parts: Parts
+    context: float
+    rounds: int
+    t_draft: float | None = None
+    t_draft_alone: float | None = None
+    t_verify: float | None = None
+    efficiency: float | None = None
+    bytes: float
+    flops: float
+    bytes_seconds: float
+    flops_seconds: float
+
+
+class BenchRow(BaseModel):
+    """One way of decoding.
+
+    Attributes:
+        name: of the row.
+        family: what decodes.
+        backend: of our own loop.
+        batch_size: prompts that are decoded together.
+        num_draft_tokens: draft length; 0 without a draft, or where a policy or a default chooses.
+        note: how the draft length came about.
+        same_tokens: its tokens have to be those of plain greedy decoding.
+        unlike: how many prompts got other tokens than that.
+        tokens: new tokens in one repetition, end tokens included.
+        tokens_per_second: the median over the repetitions; from prompt ids to token ids, reading the prompts included.
+        low, high: the least and the most.
+        speeds: of each repetition.
+        over_generate: against plain ``generate``; None for itself.
+        over_assisted: against assisted generation at its best; None where there is none.
+        accepted_per_round: accepted draft tokens per round; None where it is not known.
+        tokens_per_forward: tokens per target forward and prompt.
+        limits: a full round beside what it could be.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    name: str
+    family: Family
+    backend: str = ""
+    batch_size: int = Field(ge=1)
+    num_draft_tokens: int = Field(default=0, ge=0)
+    note: str = ""
+    same_tokens: bool
+    unlike: int = Field(ge=0)
+    tokens: int = Field(ge=0)
+    tokens_per_second: float
+    low: float
+    high: float
+    speeds: tuple[float, ...] = Field(min_length=1)
+    over_generate: Ratio | None = None
+    over_assisted: Ratio | None = None
+    accepted_per_round: float | None = None
+    tokens_per_forward: float | None = None
+    limits: Limits | None = None
+
+
+class Memory(BaseModel):
+    """Memory of a process that decodes with the static back end, in bytes.
+
+    Attributes:
+        libraries: what the process has before it loads the models.
+        loading: its peak while it loads them.
+        decoding: its peak while it decodes.
+        weights: of both models, shared ones once.
+        caches: keys and values of both.
+        ratio: (decoding - libraries) / (weights + caches).
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    libraries: int
+    loading: int
+    decoding: int
+    weights: int
+    caches: int
+    ratio: float
+
+
+class BenchResults(BaseModel):
+    """All of it.
+
+    Attributes:
+        task: the task's spelling.
+        data_hash: SHA-256 of the items.
+        prompts: how many were decoded.
+        tuned_on: on how many others the best draft lengths were chosen.
+        repetitions: how often, beside a warm-up.
+        target, draft, judge: names of the models, "" for none.
+        dtype: of the target's numbers.
+        max_new_tokens: token budget.
+        threads: of torch.
+        bandwidth: bytes per second of this machine's memory, as measured.
+        peak_flops: floating-point operations per second of a matrix product, as measured.
+        rows: a row a way, batch size by batch size; plain ``generate`` is the first of each.
+        comparisons: the ratios one would ask for.
+        left_out: what was not measured, and why.
+        memory: of the static back end.
+        machine: the machine in words.
+        versions: of what was used.
+        command: the command line.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    task: str = ""
+    data_hash: str = ""
+    prompts: int = 0
+    tuned_on: int = 0
+    repetitions: int = 0
+    target: str = ""
+    draft: str = ""
+    judge: str = ""
+    dtype: str = ""
+    max_new_tokens: int = 0
+    threads: int = 0
+    bandwidth: float
+    peak_flops: float
+    rows: tuple[BenchRow, ...] = Field(min_length=1)
+    comparisons: tuple[Ratio, ...] = ()
+    left_out: dict[str, str] = {}
+    memory: Memory | None = None
+    machine: str = ""
+    versions: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+
+
+def ratio(of: str, over: str, batch_size: int, own: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """The ratio of two ways' tokens per second, each a number a repetition."""
+    pairs = [a / b for a, b in zip(own, theirs, strict=True)]
+    return Ratio(
+        of=of, over=over, batch_size=batch_size, medians=median(own) / median(theirs), paired=median(pairs),
+        low=min(pairs), high=max(pairs),
+    )  # fmt: skip
+
+
+def limits(own: Measured, label: Label, bare: Sequence[Bare], work: Work, machine: Machine) -> Limits | None:
+    """A full round of a way beside what it could be; None if it had no full rounds.
+
+    Args:
+        own: what the way did.
+        label: what it is.
+        bare: bare calls of the shape of its rounds, measured in the same repetitions; empty if there are none.
+        work: what such a round has to do.
+        machine: what the machine can do.
+    """
+    known = [one for one in own.steady if one is not None]
+    if not known:
+        return None
+    told = {}
+    if bare:
+        # In the same repetition the machine is in the same state.
+        shares = [
+            efficiency(label.num_draft_tokens, calls, one.lap)
+            for calls, one in zip(bare, own.steady, strict=True)
+            if one is not None
+        ]
+        told = {
+            "t_verify": median(calls.verify for calls in bare),
+            "t_draft": median(calls.draft for calls in bare),
+            "t_draft_alone": median(calls.draft_alone for calls in bare),
+            "efficiency": median(shares),
+        }
+    parts = zip(*(one.parts for one in known), strict=True)
+    return Limits(
+        round=median(one.lap for one in known),
+        parts=Parts(**dict(zip(known[0].parts._fields, map(median, parts), strict=True))),
+        context=median(one.context for one in known),
+        rounds=round(median(one.rounds for one in known)),
+        bytes=work.bytes,
+        flops=work.flops,
+        bytes_seconds=work.bytes / machine.bandwidth,
+        flops_seconds=work.flops / machine.flops,
+        **told,
+    )
+
+
+def row(label: Label, own: Measured, batch_size: int, *, same_tokens: bool, found: Limits | None) -> BenchRow:
+    """The row of a way, without what compares it."""
+    per_forward = accepted = None
+    if own.stats.rounds:
+        per_forward = own.stats.tokens_per_forward
+        accepted = own.stats.accepted_per_round if own.stats.drafted else None
+    elif label.family == "generate":
+        per_forward = 1.0
+    elif own.forwards and batch_size == 1:
+        per_forward = sum(own.new_tokens) / own.forwards
+    return BenchRow(
+        name=label.name, family=label.family, backend=label.backend, batch_size=batch_size,
+        num_draft_tokens=label.num_draft_tokens, note=label.note, same_tokens=same_tokens, unlike=len(own.unlike),
+        tokens=own.new_tokens[-1], tokens_per_second=own.speed, low=min(own.speeds), high=max(own.speeds),
+        speeds=tuple(own.speeds), accepted_per_round=accepted, tokens_per_forward=per_forward, limits=found,
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""One batch size from the choice of draft lengths to its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from torch import Tensor
+
+from judge_decoding.evaluation.bench.limits import Bare, BareCalls, Machine, Shape, round_work
+from judge_decoding.evaluation.bench.measure import Measured, measure
+from judge_decoding.evaluation.bench.plan import BEST, DEFAULTS, EQUAL, POLICY, Models
+from judge_decoding.evaluation.bench.results import BenchRow, Ratio, limits, ratio, row
+from judge_decoding.evaluation.bench.ways import Way
+
+TUNING_STAGES = 3
+
+Advance = Callable[[], None]
+"""One more is done."""
+
+
+def alone(models: Models, prompts: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    """What plain greedy decoding says to each prompt by itself: what the others are held against."""
+    plain = models.generate()
+    return [plain.answer([prompt]).tokens[0] for prompt in prompts]
+
+
+def choose(
+    kinds: Mapping[str, Sequence[Way]],
+    prompts: Sequence[Tensor],
+    batch_size: int,
+    advance: Advance = lambda: None,
+) -> dict[str, Way]:
+    """Of each kind of way the one that is fastest on ``prompts``, which are not those of the table.
+
+    By successive halving: the slower half of each kind is not tried again.
+    """
+    left = {kind: list(some) for kind, some in kinds.items()}
+    speeds: dict[str, list[float]] = {way.label.name: [] for some in kinds.values() for way in some}
+    for stage in range(TUNING_STAGES):
+        found = measure(
+            [way for some in left.values() for way in some], prompts, (), batch_size=batch_size, repetitions=1,
+            warm_up=0 if stage else batch_size, tell=lambda repetition, _: advance() if repetition else None,
+        ) if left else {}  # fmt: skip
+        for name, one in found.items():
+            speeds[name] += one.speeds
+        for kind, some in left.items():
+            some.sort(key=lambda way: -median(speeds[way.label.name]))
+            left[kind] = some[: -(-len(some) // 2)]
+    return {kind: some[0] for kind, some in left.items()}
+
+
+def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:
+    """How often `choose` advances."""
+    return sum(-(-len(some) // 2**stage) for some in kinds.values() for stage in range(TUNING_STAGES))
+
+
+class Probes:
+    """Bare calls in the shape of each way's rounds, measured right behind it in every repetition.
+
+    Args:
+        calls: the compiled calls; None if a model cannot be compiled.
+        ways: whose shapes; those of our own loop with a draft length of their own.
+        batch_size: prompts that are decoded together.
+        context: tokens a row has before a round.
+    """
+
+    def __init__(self, calls: BareCalls | None, ways: Sequence[Way], batch_size: int, context: int) -> None:
+        self._calls = calls
+        labels = [way.label for way in ways if way.label.backend and way.label.note != POLICY]
+        self.shapes = {label.name: Shape(batch_size, label.num_draft_tokens, context) for label in labels}
+        self.found: dict[str, list[Bare]] = {name: [] for name in self.shapes}
+
+    def __call__(self, way: Way) -> None:
+        """Measure the shape of a way once."""
+        shape = self.shapes.get(way.label.name)
+        if self._calls is not None and shape is not None:
+            self.found[way.label.name].append(self._calls.measure(shape))
+
+
+def run(
+    models: Models,
+    ways: Sequence[Way],
+    prompts: Sequence[Tensor],
+    expected: Sequence[tuple[int, ...]],
+    calls: BareCalls | None,
+    machine: Machine,
+    *,
+    batch_size: int,
+    repetitions: int,
+    advance: Advance = lambda: None,
+) -> tuple[list[BenchRow], list[Ratio]]:
+    """The rows of one batch size, and the ratios one would ask for."""
+    context = round(median(len(prompt) + len(said) / 2 for prompt, said in zip(prompts, expected, strict=True)))
+    probes = Probes(calls, ways, batch_size, context)
+    found = measure(
+        ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, probe=probes,
+        tell=lambda *_: advance(),
+    )  # fmt: skip
+    rows = []
+    for way in ways:
+        label, own = way.label, found[way.label.name]
+        known = None
+        if (shape := probes.shapes.get(label.name)) is not None:
+            known = limits(
+                own, label, probes.found[label.name], round_work(models.decoder.target, models.draft, shape), machine
+            )
+        rows.append(row(label, own, batch_size, same_tokens=way.same_tokens, found=known))
+    return compared(rows, found)
+
+
+def compared(rows: Sequence[BenchRow], found: dict[str, Measured]) -> tuple[list[BenchRow], list[Ratio]]:
+    """The rows with what they are held against, and the ratios one would ask for."""
+
+    def against(own: BenchRow, other: BenchRow | None) -> Ratio | None:
+        if other is None or own.name == other.name:
+            return None
+        return ratio(own.name, other.name, own.batch_size, found[own.name].speeds, found[other.name].speeds)
+
+    def first(family: str, note: str = "", backend: str = "") -> BenchRow | None:
+        kept = (one for one in rows if one.family == family and note in one.note and backend in one.backend)
+        return next(kept, None)
+
+    generate, assisted, plain = first("generate"), first("assisted", BEST), first("plain")
+    told = [
+        one.model_copy(update={"over_generate": against(one, generate), "over_assisted": against(one, assisted)})
+        for one in rows
+    ]
+    exact = first("exact", BEST)
+    pairs = [(exact, assisted), (exact, first("assisted", DEFAULTS))]
+    equal = {one.num_draft_tokens: one for one in rows if one.family == "assisted" and one.note == EQUAL}
+    pairs += [
+        (one, equal.get(one.num_draft_tokens)) for one in rows if one.family == "exact" and one.note in (BEST, EQUAL)
+    ]
+    pairs += [(first("judge", BEST), exact), (exact, plain), (first("exact", POLICY), plain), (plain, generate)]
+    pairs += [(first(family, BEST), first(family, backend="eager")) for family in ("exact", "judge")]
+    pairs += [(first(family, BEST), one) for one in rows if one.family == "vllm" for family in ("exact", "judge")]
+    ratios = [against(own, other) for own, other in pairs if own is not None]
+    return told, [one for one in ratios if one is not None]

@@ -1,0 +1,274 @@
+"""The ways of decoding that are measured beside each other, all from token ids to token ids and greedy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
+from judge_decoding.decoding.rounds import Round
+from judge_decoding.rules.base import VerificationRule
+
+Family = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]
+"""What decodes: transformers without and with a draft; ours without a draft, by standard verification, by the judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a row is, for people and programs.
+
+    Attributes:
+        family: what decodes.
+        backend: of our own loop, "eager" or "static"; "" for others.
+        num_draft_tokens: draft length M; 0 without a draft, or where a policy or a default chooses.
+        note: how the draft length came about, such as "best" or "equal".
+    """
+
+    family: Family
+    backend: str = ""
+    num_draft_tokens: int = 0
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its row's title: different for all ways of one batch size."""
+        length = f"M={self.num_draft_tokens}" if self.num_draft_tokens else ""
+        return ", ".join(filter(None, (self.family, self.backend, length, self.note)))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What became of a batch.
+
+    Attributes:
+        tokens: the new tokens of each prompt, the end token included and nothing behind it.
+        seconds: from the prompts' ids to these.
+        forwards: of the target, the reading of prompts aside where it is a forward of its own; None if not known.
+        context: how many tokens each prompt has, of our own loop.
+        rounds: those of each prompt, of our own loop.
+        laps: how long each round took by the clock, whatever is done in it: of each prompt, all rounds but its last.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    seconds: float
+    forwards: int | None = None
+    context: tuple[int, ...] = ()
+    rounds: tuple[tuple[Round, ...], ...] = ()
+    laps: tuple[tuple[float, ...], ...] = ()
+
+
+class Way(Protocol):
+    """One way of decoding."""
+
+    @property
+    def label(self) -> Label:
+        """What its row is."""
+        ...
+
+    @property
+    def same_tokens(self) -> bool:
+        """Whether its tokens have to be those of plain greedy decoding."""
+        ...
+
+    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+        """Decode prompts [T_i] together."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Assistance:
+    """How transformers drafts.
+
+    Attributes:
+        num_draft_tokens: ``num_assistant_tokens``; None for its default.
+        confidence: ``assistant_confidence_threshold``, below which a draft ends; 0 for drafts of full length. Its
+            default is 0.4.
+    """
+
+    num_draft_tokens: int | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """``generate`` of transformers, with dynamic caches; assisted by ``draft``, if there is one.
+
+    Attributes:
+        label: its row.
+        target: the model.
+        end_ids: tokens that end an answer.
+        max_new_tokens: token budget.
+        draft: the assistant; one prompt at a time then.
+        assistance: how long the drafts are.
+    """
+
+    label: Label
+    target: PreTrainedModel
+    end_ids: frozenset[int]
+    max_new_tokens: int
+    draft: PreTrainedModel | None = None
+    assistance: Assistance = field(default_factory=Assistance)
+
+    @property
+    def same_tokens(self) -> bool:
+        """Always."""
+        return True
+
+    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+        """See `Way.answer`; shorter prompts are padded on the left."""
+        width = max(map(len, prompts))
+        pad = min(self.end_ids, default=0)
+        ids = torch.stack([torch.cat((row.new_full((width - len(row),), pad), row)) for row in prompts])
+        lengths = torch.tensor([len(row) for row in prompts], device=ids.device)
+        mask = (torch.arange(width, device=ids.device) >= width - lengths[:, None]).long()
+        # Said outright, as the model's own generation configuration may sample.
+        config = GenerationConfig(
+            max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
+            eos_token_id=sorted(self.end_ids) or None, pad_token_id=pad,
+        )  # fmt: skip
+        more: dict[str, Any] = {}
+        if self.draft is not None:
+            more["assistant_model"] = self.draft
+        with torch.inference_mode(), self._assisted(), counted(self.target) as forwards:
+            synchronize(ids.device)
+            begin = time.perf_counter()
+            output: Tensor = self.target.generate(  # type: ignore[operator]  # its mixin is not typed
+                ids, attention_mask=mask, generation_config=config, **more
+            )
+            found = output[:, width:].tolist()
+            seconds = time.perf_counter() - begin
+        return Answers(tuple(up_to_end(row, self.end_ids) for row in found), seconds, forwards[0])
+
+    @contextmanager
+    def _assisted(self) -> Iterator[None]:
+        """The assistant's settings are attributes of its generation configuration."""
+        if self.draft is None:
+            yield
+            return
+        config = self.draft.generation_config
+        assert config is not None
+        wanted: dict[str, Any] = {"num_assistant_tokens": self.assistance.num_draft_tokens}
+        wanted["assistant_confidence_threshold"] = self.assistance.confidence
+        wanted["num_assistant_tokens_schedule"] = None if self.assistance.num_draft_tokens is None else "constant"
+        before = {name: getattr(config, name, None) for name in wanted}
+        try:
+            for name, value in wanted.items():
+                setattr(config, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(config, name, value)
+
+
+class Clock(DraftLength):
+    """A draft-length policy that looks at the clock whenever a round begins.
+
+    Args:
+        policy: decides.
+    """
+
+    def __init__(self, policy: DraftLength) -> None:
+        self._policy = policy
+        self.stop_below = policy.stop_below
+        self._marks: list[float] = []
+
+    def next(self) -> int:
+        """What the policy says."""
+        self._marks.append(time.perf_counter())
+        return self._policy.next()
+
+    def observe(self, event: Round) -> None:
+        """Let the policy learn."""
+        self._policy.observe(event)
+
+    def remember(self, experience: Experience) -> None:
+        """Let the policy go on."""
+        self._policy.remember(experience)
+
+    @property
+    def laps(self) -> tuple[float, ...]:
+        """Seconds from the beginning of each round to that of the next."""
+        return tuple(b - a for a, b in zip(self._marks, self._marks[1:], strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Our own loop.
+
+    Attributes:
+        label: its row.
+        decoder: the models in a back end.
+        max_new_tokens: token budget.
+        rule: who decides.
+        policy: of the draft length, made from ``num_draft_tokens`` for each answer.
+        num_draft_tokens: draft length.
+    """
+
+    label: Label
+    decoder: JudgeDecoder
+    max_new_tokens: int
+    rule: VerificationRule
+    num_draft_tokens: int = 1
+    policy: Callable[[int], DraftLength] = Fixed
+
+    @property
+    def same_tokens(self) -> bool:
+        """Unless the rule is lossy."""
+        return self.decoder.draft is None or self.rule.is_lossless
+
+    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+        """See `Way.answer`."""
+        clocks: list[Clock] = []
+
+        def clocked(count: int) -> DraftLength:
+            clocks.append(Clock(self.policy(count)))
+            return clocks[-1]
+
+        synchronize(self.decoder.target.device)
+        given = self.decoder.generate_batch(
+            list(prompts), self.max_new_tokens, batch_size=len(prompts), rule=self.rule,
+            num_draft_tokens=self.num_draft_tokens, draft_length=clocked,
+        )  # fmt: skip
+        return Answers(
+            tuple(one.token_ids for one in given),
+            given[0].seconds,
+            max(len(one.rounds) for one in given),
+            tuple(map(len, prompts)),
+            tuple(one.rounds for one in given),
+            tuple(clock.laps for clock in clocks),
+        )
+
+
+@contextmanager
+def counted(model: PreTrainedModel) -> Iterator[list[int]]:
+    """Count the forwards of ``model`` while it is open."""
+    forwards = [0]
+
+    def count(module: torch.nn.Module, _: object) -> None:
+        forwards[0] += module is model  # a draft that is a part of it can share its hooks
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield forwards
+    finally:
+        hook.remove()
+
+
+def up_to_end(ids: Sequence[int], end_ids: frozenset[int]) -> tuple[int, ...]:
+    """``ids`` up to the first of ``end_ids``, which is the last."""
+    end = next((place + 1 for place, token in enumerate(ids) if token in end_ids), len(ids))
+    return tuple(ids[:end])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

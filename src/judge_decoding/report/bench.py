@@ -1,0 +1,181 @@
+"""What ``bench`` has measured, for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from judge_decoding import markdown
+from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Limits, Ratio
+from judge_decoding.intervals import UNKNOWN, number
+from judge_decoding.report.terminal import safe
+
+CACHES = 32e6
+"""Bytes that a processor's caches may hold: of models below that, memory is not the limit."""
+
+
+def _times(ratio: Ratio | None) -> str:
+    return UNKNOWN if ratio is None else f"{ratio.medians:.2f}x"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{1000 * seconds:.2f}"
+
+
+def _limit(cell: Callable[[Limits], str]) -> Callable[[BenchRow], str]:
+    return lambda row: UNKNOWN if row.limits is None else cell(row.limits)
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0%}"
+
+
+def _bare_draft(row: BenchRow) -> str:
+    if row.limits is None or row.limits.t_draft is None or not row.num_draft_tokens:
+        return UNKNOWN
+    return _milliseconds(row.num_draft_tokens * row.limits.t_draft)
+
+
+Columns = Mapping[str, Callable[[BenchRow], str]]
+"""Titles, which may be broken into lines, and the cell of a row."""
+
+SPEED: Columns = {
+    "tokens per second\n[least, most]": lambda row: f"{row.tokens_per_second:.0f} [{row.low:.0f}, {row.high:.0f}]",
+    "over\ngenerate": lambda row: _times(row.over_generate),
+    "over\nassisted": lambda row: _times(row.over_assisted),
+    "accepted\nper\nround": lambda row: number(row.accepted_per_round),
+    "tokens\nper\nforward": lambda row: number(row.tokens_per_forward),
+}
+"""How fast each way is."""
+
+ROUND: Columns = {
+    "round": _limit(lambda found: _milliseconds(found.round)),
+    "draft": _limit(lambda found: _milliseconds(found.parts.draft)),
+    "verify": _limit(lambda found: _milliseconds(found.parts.verify)),
+    "rule": _limit(lambda found: _milliseconds(found.parts.rule)),
+    "over-\nhead": _limit(lambda found: _milliseconds(found.parts.overhead)),
+    "bare\ndraft": _bare_draft,
+    "bare\nverify": _limit(lambda found: _milliseconds(found.t_verify)),
+    "effi-\nciency": _limit(lambda found: _share(found.efficiency)),
+    "floor,\nbytes": _limit(lambda found: _milliseconds(found.bytes_seconds)),
+    "floor,\nflops": _limit(lambda found: _milliseconds(found.flops_seconds)),
+}
+"""Where a full round's time goes, in milliseconds, and what it could be."""
+
+
+def tables(results: BenchResults) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, heads and lines of each table: speed and rounds of every batch size, and the comparisons."""
+    found = []
+    for size in dict.fromkeys(row.batch_size for row in results.rows):
+        rows = [row for row in results.rows if row.batch_size == size]
+        found.append((f"Batch size {size}", *_cells(rows, SPEED)))
+        timed = [row for row in rows if row.limits is not None]
+        if timed:
+            found.append((f"A round at batch size {size}, in milliseconds", *_cells(timed, ROUND)))
+    if results.comparisons:
+        heads = ["one", "over another", "batch\nsize", "of the\nmedians", "in pairs\n[least, most]"]
+        lines = [
+            [one.of, one.over, str(one.batch_size), f"{one.medians:.2f}x", number(one.paired, one.low, one.high, "x")]
+            for one in results.comparisons
+        ]
+        found.append(("Ratios of tokens per second", heads, lines))
+    return found
+
+
+def _cells(rows: Sequence[BenchRow], columns: Columns) -> tuple[list[str], list[list[str]]]:
+    return ["way", *columns], [[row.name, *(cell(row) for cell in columns.values())] for row in rows]
+
+
+def terminal_tables(results: BenchResults) -> list[Table]:
+    """For a terminal, narrow enough for 80 columns."""
+    shown = []
+    for title, heads, lines in tables(results):
+        table = Table(
+            title=escape(title), title_justify="left", title_style="bold", box=None, header_style="bold",
+            pad_edge=False, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        words = 2 if heads[0] == "one" else 1
+        for place, head in enumerate(heads):
+            name = place < words
+            table.add_column(escape(head), justify="left" if name else "right", no_wrap=not name, overflow="fold")
+        for line in lines:
+            table.add_row(*(escape(safe(cell)) for cell in line))
+        shown.append(table)
+    return shown
+
+
+def notes(results: BenchResults) -> list[str]:
+    """What the figures mean, and what a reader must not miss, in sentences."""
+    said = [
+        f"Tokens per second are medians of {results.repetitions} repetitions in which all ways took turns, from prompt "
+        "ids to token ids, reading the prompts included. A round is a full one, without them; its parts and the bare "
+        "compiled calls beside it are medians, too."
+    ]
+    if results.tuned_on and any("best" in row.note for row in results.rows):
+        said.append(f"Best draft lengths were chosen on other prompts ({results.tuned_on}).")
+    wrong = [row for row in results.rows if row.same_tokens and row.unlike]
+    said += [
+        f"NOT the tokens of plain greedy decoding: {row.name} at batch size {row.batch_size}, {row.unlike} of "
+        f"{results.prompts} prompts."
+        for row in wrong
+    ]
+    if not wrong:
+        said.append("Every way but the judge gave the tokens of plain greedy decoding.")
+    said += [
+        f"{row.name} at batch size {row.batch_size}: other tokens to {row.unlike} of {results.prompts} prompts."
+        for row in results.rows
+        if not row.same_tokens
+    ]
+    said.append(
+        f"Memory is read at {results.bandwidth / 1e9:.1f} GB/s and matrices are multiplied at "
+        f"{results.peak_flops / 1e9:.0f} GFLOP/s, as measured here; the floors are a round's bytes and operations at "
+        "that."
+    )
+    known = [row.limits.bytes for row in results.rows if row.limits is not None]
+    if known and min(known) < CACHES:
+        said.append(
+            "Models this small stay in the processor's caches, which are faster than the memory: the floor by bytes does "
+            "not bind."
+        )
+    if (memory := results.memory) is not None:
+        said.append(
+            f"Decoding, static, took {_megabytes(memory.decoding - memory.libraries)} beside the libraries' own "
+            f"{_megabytes(memory.libraries)}, {memory.ratio:.2f} times weights ({_megabytes(memory.weights)}) and "
+            f"caches ({_megabytes(memory.caches)}); loading them at most "
+            f"{_megabytes(memory.loading - memory.libraries)}."
+        )
+    said += [f"Left out: {what}: {why}." for what, why in results.left_out.items()]
+    return said
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def bench_markdown(results: BenchResults) -> str:
+    """The page ``bench.md``."""
+    models = [("target", results.target), ("draft", results.draft), ("judge", results.judge)]
+    told = ", ".join(f"{role} {markdown.plain(name)}" for role, name in models if name)
+    text = (
+        f"Made by {markdown.code(' '.join(results.command))} on {markdown.plain(results.machine)}: {told}; "
+        f"{results.dtype}, {results.prompts} prompts of {markdown.plain(results.task)}, at most "
+        f"{results.max_new_tokens} new tokens.\n"
+    )
+    for title, heads, lines in tables(results):
+        cells = [[markdown.plain(cell) for cell in line] for line in lines]
+        # "-" and a break in a word: one line here.
+        titles = [head.replace("-\n", "").replace("\n", " ") for head in heads]
+        text += f"\n## {title}\n\n{markdown.table(titles, cells)}"
+    return text + "\n" + "\n".join(f"- {markdown.plain(note)}" for note in notes(results)) + "\n"
+
+
+def show(results: BenchResults, console: Any) -> None:  # noqa: ANN401  (rich's console)
+    """Print tables and notes."""
+    for table in terminal_tables(results):
+        console.print(table)
+        console.print()
+    for note in notes(results):
+        console.print(note, style=None if note.startswith("NOT") else "dim", highlight=False, markup=False)

@@ -1,0 +1,267 @@
+"""``judge-decoding bench`` as a user meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from commands import Run, ends_in_one_sentence, is_one_sentence
+from judge_decoding.evaluation.bench import limits, memory, vllm
+from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Limits, Memory, Parts, Ratio
+from judge_decoding.evaluation.bench.ways import Label
+from judge_decoding.report.bench import bench_markdown, notes, show
+
+TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down", "six", "ten cat")
+
+
+@pytest.fixture
+def options(tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    monkeypatch.setattr(limits, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("judge_decoding.evaluation.bench.plan.LENGTHS", (2, 4))
+    monkeypatch.setattr("judge_decoding.evaluation.bench.plan.CONFIDENT_LENGTHS", (8,))
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS))
+    return [
+        "--task", "jsonl", "--data", path, "--target", folders["target"], "--draft", folders["draft"],
+        "--max-new-tokens", 10, "--no-chat", "--prompts", 3, "--tune", 2, "--repetitions", 2, "--backend", "eager",
+    ]  # fmt: skip
+
+
+def figures(run: Run, *args: object) -> dict[str, Any]:
+    code, out, err = run("bench", *args, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_every_way_has_a_row(run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path) -> None:
+    told = figures(
+        run, *options, "--judge", folders["judge"], "--num-draft-tokens", 3, "--batch-size", 1, "--batch-size", 2,
+        "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "o" / "results.json").read_text()) == told
+    assert "| way |" in (tmp_path / "o" / "bench.md").read_text()
+    assert (told["prompts"], told["tuned_on"], told["repetitions"], told["max_new_tokens"]) == (3, 2, 2, 10)
+    families = {size: [row["family"] for row in told["rows"] if row["batch_size"] == size] for size in (1, 2)}
+    exact = ["exact"] * (families[1].count("exact"))
+    assert families[1][:3] == ["generate", "plain", "assisted"]
+    assert families[1].count("assisted") == families[2].count("judge") + 2 == len(exact) + 1 == 4
+    assert families[2] == ["generate", "plain", *exact, *["judge"] * 2]
+    for row in told["rows"]:
+        assert len(row["speeds"]) == 2
+        assert row["low"] <= row["tokens_per_second"] <= row["high"]
+        assert row["same_tokens"] == (row["family"] != "judge")
+        if row["same_tokens"]:
+            assert row["unlike"] == 0, row["name"]
+    assert told["left_out"].keys() == {"assisted, batch size 2", "vllm"}
+    assert told["command"][1] == "bench"
+    assert told["machine"]
+    assert "memory" not in told
+    same = {row["tokens"] for row in told["rows"] if row["same_tokens"]}
+    assert len(same) == 1
+
+
+def test_a_target_alone_is_measured_too(run: Run, options: list[object]) -> None:
+    place = options.index("--draft")
+    told = figures(run, *options[:place], *options[place + 2 :])
+    assert [row["name"] for row in told["rows"]] == ["generate", "plain, eager"]
+    assert [(one["of"], one["over"]) for one in told["comparisons"]] == [("plain, eager", "generate")]
+
+
+def test_the_draft_can_be_the_targets_first_layers(run: Run, options: list[object]) -> None:
+    place = options.index("--draft")
+    told = figures(run, *options[:place], *options[place + 2 :], "--draft-layers", 1)
+    assert told["draft"] == "its first 1 layers"
+    assert {row["family"] for row in told["rows"]} == {"generate", "plain", "assisted", "exact"}
+    assert not any(row["unlike"] for row in told["rows"])
+
+
+def test_the_tables_are_for_people(run: Run, options: list[object]) -> None:
+    code, out, err = run("bench", *options)
+    assert code == 0, err
+    for phrase in ("Batch size 1", "least, most", "Ratios", "Every way but the judge gave the tokens", "GB/s"):
+        assert phrase in out
+
+
+def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    from judge_decoding.evaluation.bench.ways import Ours
+
+    right = Ours.answer
+
+    def wrong(self: Any, prompts: Any) -> Any:
+        given = right(self, prompts)
+        if self.label.family != "plain":
+            return given
+        from dataclasses import replace
+
+        return replace(given, tokens=tuple((5, *tokens[1:]) for tokens in given.tokens))
+
+    monkeypatch.setattr(Ours, "answer", wrong)
+    code, out, err = run("bench", *options)
+    assert code == 0, err
+    assert "NOT the tokens of plain greedy decoding: plain, eager at batch size 1, 3 of 3 prompts." in out
+    assert "Every way but" not in out
+
+
+@pytest.mark.parametrize(
+    ("more", "phrase"),
+    [
+        (("--backend", "fast"), "it must be eager or static"),
+        (("--draft-layers", 1), "give one of them"),
+        (("--vllm-python", "/no/python"), "name a Python with vLLM"),
+        (("--target", "/no/model"), "Cannot load"),
+        (("--task", "jsn"), "no task jsn"),
+        (("--tune", 8, "--prompts", 1), "leaves none for the table"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(run: Run, options: list[object], more: tuple[object, ...], phrase: str) -> None:
+    ends_in_one_sentence(run("bench", *options, *more), phrase)
+
+
+def test_too_many_layers_are_one_sentence(run: Run, options: list[object]) -> None:
+    place = options.index("--draft")
+    ends_in_one_sentence(run("bench", *options[:place], *options[place + 2 :], "--draft-layers", 2), "take from 1 to 1")
+
+
+def test_results_that_are_there_are_kept(run: Run, options: list[object], tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    is_one_sentence(run("bench", *options, "--out", tmp_path), "--overwrite")
+    assert (tmp_path / "results.json").read_text() == "{}"
+
+
+def results(**more: Any) -> BenchResults:
+    one = Ratio(of="exact", over="generate", batch_size=1, medians=2.0, paired=2.5, low=1.0, high=3.0)
+    found = Limits(
+        round=0.01, parts=Parts(draft=0.004, verify=0.005, rule=0.0005, overhead=0.0005), context=30, rounds=5,
+        t_draft=0.0005, t_draft_alone=0.0007, t_verify=0.005, efficiency=0.9, bytes=1e6, flops=1e6,
+        bytes_seconds=1e-4, flops_seconds=2e-3,
+    )  # fmt: skip
+    row = BenchRow(
+        name="exact, static, M=8, best", family="exact", batch_size=1, num_draft_tokens=8, same_tokens=True, unlike=0,
+        tokens=9, tokens_per_second=100.4, low=90, high=110, speeds=(90, 100.4, 110), over_generate=one,
+        accepted_per_round=3.2, tokens_per_forward=4.1, limits=found,
+    )  # fmt: skip
+    return BenchResults(bandwidth=1e10, peak_flops=2e11, rows=(row,), comparisons=(one,), **more)
+
+
+def test_a_table_fits_80_columns() -> None:
+    target = io.StringIO()
+    show(results(), Console(file=target, width=80))
+    text = target.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    for cell in ("100 [90, 110]", "2.00x", "2.50x [1.00, 3.00]", "3.20", "4.10", "90%", "10.00", "0.10", "2.00"):
+        assert cell in text
+
+
+def test_notes_tell_what_must_not_be_missed() -> None:
+    told = " ".join(
+        notes(
+            results(
+                memory=Memory(
+                    libraries=400_000_000, loading=900_000_000, decoding=1_000_000_000, weights=500_000_000,
+                    caches=50_000_000, ratio=600 / 550,
+                ),
+                left_out={"vllm": "it is not there"},
+            )
+        )
+    )  # fmt: skip
+    assert "600.0 MB beside the libraries' own 400.0 MB, 1.09 times weights (500.0 MB) and caches (50.0 MB)" in told
+    assert "Left out: vllm: it is not there." in told
+    assert "the floor by bytes does not bind" in told
+
+
+def test_the_page_is_markdown_with_nothing_foreign_in_it() -> None:
+    page = bench_markdown(results(task="[x](http://y)", target="<b>", command=("bench", "`x`")))
+    assert "<b>" not in page.replace(r"\<b\>", "")
+    assert "| exact, static, M=8, best | 100 \\[90, 110\\] | 2.00x |" in page
+    assert "| way | round | draft | verify | rule | overhead | bare draft | bare verify | efficiency |" in page
+
+
+def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Path]) -> None:
+    job = memory.Job(str(folders["target"]), None, 1, None, "float32", 3, 8, [[4, 5, 6], [7, 8]], 1)
+    from judge_decoding import JudgeDecoder
+    from judge_decoding.decoding.first_layers import first_layers
+
+    decoder = JudgeDecoder.from_pretrained(job.target)
+    weights = memory.weight_bytes(decoder)
+    assert weights == sum(weight.nbytes for weight in decoder.target.parameters())
+    decoder.draft = first_layers(decoder.target, 1)
+    assert memory.weight_bytes(decoder) == weights  # shared ones once
+    # Keys and values, heads, columns, width, bytes, rows: two layers of 64 columns, and one of the draft's 512.
+    assert memory.cache_bytes(decoder, job) == 2 * 2 * 8 * 4 * 2 * (2 * 64 + 512)
+
+
+def test_a_process_that_fails_is_one_sentence(folders: dict[str, Path]) -> None:
+    job = memory.Job("/no/model", None, None, None, "float32", 3, 8, [[4]], 1)
+    with pytest.raises(memory.JudgeDecodingError, match=r"failed: .*Cannot load the tokenizer /no/model"):
+        memory.measure_memory(job)
+
+
+FAKE_VLLM = """
+class SamplingParams:
+    def __init__(self, **given): self.given = given
+class Out:
+    def __init__(self, ids): self.token_ids = ids
+class Made:
+    def __init__(self, ids): self.outputs = [Out(ids)]
+class LLM:
+    def __init__(self, **given):
+        print("vllm prints where it likes")
+        if given["model"] == "none": raise ValueError("no such model")
+    def generate(self, prompts, params, use_tqdm):
+        if len(prompts) > 2: raise RuntimeError("out of memory")
+        return [Made([p["prompt_token_ids"][-1] + 1, *params.given["stop_token_ids"], 9]) for p in prompts]
+"""
+
+
+@pytest.fixture
+def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vllm.Settings:
+    import sys
+
+    (tmp_path / "vllm.py").write_text(FAKE_VLLM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return vllm.Settings(sys.executable, "some", "float32", 64, 4, 8, frozenset([2]), 1)
+
+
+def test_vllm_answers_from_a_process_of_its_own(fake_vllm: vllm.Settings) -> None:
+    import torch
+
+    assert vllm.interpreter(fake_vllm.python) == fake_vllm.python
+    with vllm.VLLM(Label("vllm"), fake_vllm) as way:
+        for _ in range(2):
+            given = way.answer([torch.tensor([4, 5]), torch.tensor([7])])
+            assert given.tokens == ((6, 2), (8, 2))
+            assert given.seconds > 0
+        with pytest.raises(vllm.JudgeDecodingError, match="vLLM ended: RuntimeError: out of memory"):
+            way.answer([torch.tensor([4])] * 3)
+
+
+def test_an_engine_that_does_not_start_says_why(fake_vllm: vllm.Settings) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(vllm.JudgeDecodingError, match="vLLM ended: ValueError: no such model"):
+        vllm.VLLM(Label("vllm"), replace(fake_vllm, target="none"))
+
+
+def test_vllm_is_a_row_like_the_others(run: Run, options: list[object], fake_vllm: vllm.Settings) -> None:
+    told = figures(run, *options, "--vllm-python", fake_vllm.python)
+    rows = {row["name"]: row for row in told["rows"]}
+    assert rows["vllm"]["unlike"] == 3  # it says something else
+    assert "vllm, M=2, exact" in rows or "vllm, M=4, exact" in rows
+    code, out, _ = run("bench", *options, "--vllm-python", fake_vllm.python)
+    assert code == 0
+    assert "NOT the tokens of plain greedy decoding: vllm at batch size 1, 3 of 3 prompts." in out
+
+
+def test_vllm_gets_draft_and_judge(fake_vllm: vllm.Settings) -> None:
+    from dataclasses import replace
+
+    told = replace(fake_vllm, draft="d", num_draft_tokens=5, judge="j").engine()
+    assert told["speculative_config"] == {"method": "draft_model", "model": "d", "num_speculative_tokens": 5}
+    assert told["additional_config"] == {"judge": {"head": "j"}}
+    assert fake_vllm.engine().keys().isdisjoint({"speculative_config", "additional_config"})
+    assert fake_vllm.environment()["OMP_NUM_THREADS"] == "1"
