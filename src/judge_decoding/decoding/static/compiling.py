@@ -10,7 +10,8 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -30,6 +31,9 @@ from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.files import replacing
 
 logger = logging.getLogger(__name__)
+
+_GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
+"""What transformers looks at, when it is traced, to leave shared keys as they are."""
 
 Progress = Callable[[str], None]
 """Told before something that takes a while, in a few words."""
@@ -181,7 +185,8 @@ def _compiled(
         logger.info(message)
         progress(message)
         try:
-            _compile(graph, example, shapes, path)
+            with _grouped_attention(model.device):
+                _compile(graph, example, shapes, path)
         except JudgeDecodingError:
             raise
         except Exception as error:  # dynamo, export, inductor and compilers have hundreds of their own
@@ -204,19 +209,39 @@ def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...]
         made.replace(temporary)
 
 
+@contextmanager
+def _grouped_attention(device: torch.device) -> Iterator[None]:
+    """On a CPU, attend to keys that several heads share as they are.
+
+    Where there is a mask transformers would repeat them for every head, at each forward and for the whole context. On
+    a GPU that is the faster way: attention with a mask and shared keys has no good kernel there.
+    """
+    before = os.environ.get(_GROUPED)
+    if device.type == "cpu":
+        os.environ[_GROUPED] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_GROUPED, None)
+        else:
+            os.environ[_GROUPED] = before
+
+
 def _key(model: PreTrainedModel, what: str) -> str:
     """What the compiled code depends on; weights are not among it."""
     device, config = model.device, model.config.to_dict()
     for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
         config.pop(name, None)
     parts = [
-        what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)), _source(graphs),
+        what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)),
+        Path(graphs.__file__).read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"),
         torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),
         torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
     ]  # fmt: skip
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _source(what: object) -> str:
-    """The source file of a class or module: models can bring code of their own."""
-    return Path(inspect.getsourcefile(what)).read_text(encoding="utf-8")  # type: ignore[arg-type]
+def _source(model: type) -> str:
+    """The source file of a model's class: models can bring code of their own."""
+    return Path(inspect.getsourcefile(model) or "").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ from judge_decoding.decoding.static.compiling import new_cache
 from judge_decoding.decoding.static.graphs import KeysValues
 
 WIDTH_STEP = 64
-"""Columns that are attended to come in steps: what is behind a row's end costs little, and shapes repeat."""
+"""Columns that are attended to come in steps, of an eighth and more of them where there are many: what is behind a
+row's end costs little, and shapes repeat."""
 
 
 class Memory:
@@ -66,4 +67,5 @@ def _longer(values: Tensor, columns: int) -> Tensor:
 
 
 def _rounded(columns: int) -> int:
-    return -(-columns // WIDTH_STEP) * WIDTH_STEP
+    step = max(WIDTH_STEP, 2 ** (columns.bit_length() - 4))
+    return -(-columns // step) * step

@@ -1,0 +1,40 @@
+"""What `py-spy` looks at for the flame graphs of docs/performance.md: the embedded pair decoding problem after problem.
+
+py-spy record --rate 400 --output docs/pictures/flame_eager.svg -- python benchmarks/profile_target.py eager
+py-spy record --rate 400 --output docs/pictures/flame_static.svg -- python benchmarks/profile_target.py static
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from judge_decoding import JudgeDecoder
+from judge_decoding.decoding.engines import Backend
+from judge_decoding.evaluation.tasks import read_items
+from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+from judge_decoding.evaluation.trial import Asking
+from judge_decoding.reference.pair import load_pair
+
+SECONDS = 20
+
+
+def decode_for_a_while(backend: Backend) -> int:
+    """Decode with the judge for `SECONDS` seconds; how many tokens that gave."""
+    pair, _ = load_pair()
+    decoder = JudgeDecoder(pair.target, pair.tokenizer, pair.draft, pair.judge, backend=backend)
+    decoder.compile()
+    asking = Asking(Arithmetic())
+    prompts = [asking.prompt(item) for item in read_items(Arithmetic(count=100))]
+    tokens, end = 0, time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        for prompt in prompts:
+            tokens += len(decoder.generate(prompt, asking.budget, stop=asking.stop).token_ids)
+    return tokens
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(f"{decode_for_a_while(sys.argv[1])} tokens in {SECONDS} s")  # type: ignore[arg-type]
