@@ -67,5 +67,5 @@ def _longer(values: Tensor, columns: int) -> Tensor:
 
 
 def _rounded(columns: int) -> int:
-    step = max(WIDTH_STEP, 2 ** (columns.bit_length() - 4))
+    step = max(WIDTH_STEP, 1 << max(columns.bit_length() - 4, 0))
     return -(-columns // step) * step
