@@ -137,8 +137,8 @@ def notes(results: BenchResults) -> list[str]:
     known = [row.limits.bytes for row in results.rows if row.limits is not None]
     if known and min(known) < CACHES:
         said.append(
-            "Models this small stay in the processor's caches, which are faster than the memory: the floor by bytes does "
-            "not bind."
+            "Models this small stay in the processor's caches, which are faster than the memory: the floor by bytes "
+            "does not bind."
         )
     if (memory := results.memory) is not None:
         said.append(
