@@ -22,6 +22,7 @@ TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down", "
 @pytest.fixture
 def options(tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(limits, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "measure_machine", lambda *_: limits.Machine(1e10, 2e11))
     monkeypatch.setattr("judge_decoding.evaluation.bench.plan.LENGTHS", (2, 4))
     monkeypatch.setattr("judge_decoding.evaluation.bench.plan.CONFIDENT_LENGTHS", (8,))
     path = tmp_path / "questions.jsonl"
@@ -247,13 +248,15 @@ def test_an_engine_that_does_not_start_says_why(fake_vllm: vllm.Settings) -> Non
         vllm.VLLM(Label("vllm"), replace(fake_vllm, target="none"))
 
 
-def test_vllm_is_a_row_like_the_others(run: Run, options: list[object], fake_vllm: vllm.Settings) -> None:
-    told = figures(run, *options, "--vllm-python", fake_vllm.python)
+def test_vllm_is_a_row_like_the_others(
+    run: Run, options: list[object], fake_vllm: vllm.Settings, tmp_path: Path
+) -> None:
+    code, out, err = run("bench", *options, "--vllm-python", fake_vllm.python, "--out", tmp_path / "o")
+    assert code == 0, err
+    told = json.loads((tmp_path / "o" / "results.json").read_text())
     rows = {row["name"]: row for row in told["rows"]}
     assert rows["vllm"]["unlike"] == 3  # it says something else
     assert "vllm, M=2, exact" in rows or "vllm, M=4, exact" in rows
-    code, out, _ = run("bench", *options, "--vllm-python", fake_vllm.python)
-    assert code == 0
     assert "NOT the tokens of plain greedy decoding: vllm at batch size 1, 3 of 3 prompts." in out
 
 

@@ -214,7 +214,9 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
             if size > 1 and models.draft is not None:
                 left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
     memory = None
-    if chosen.memory and models.compiled is not None:
+    if chosen.memory and decoder.target.device.type != "cpu":
+        left_out["memory"] = "it is that of a processor's process, and the models are on a GPU"
+    elif chosen.memory and models.compiled is not None:
         try:
             memory = _memory(ready, chosen, best["exact"].label.num_draft_tokens if best else 1, budget, measured)
         except JudgeDecodingError as error:  # all else is measured

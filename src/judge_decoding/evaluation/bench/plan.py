@@ -98,8 +98,9 @@ class Models:
         return Ours(label, self._in(self.backend), self.max_new_tokens, Exact(), start, CostOptimal)
 
 
-def candidates(models: Models, batch_size: int, lengths: Sequence[int] = LENGTHS) -> dict[str, list[Way]]:
-    """What the best draft length is chosen from, for each kind of way that has one."""
+def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> dict[str, list[Way]]:
+    """What the best draft length is chosen from, for each kind of way that has one; `LENGTHS` if none are given."""
+    lengths = lengths or LENGTHS
     if models.decoder.draft is None:
         return {}
     found: dict[str, list[Way]] = {}
