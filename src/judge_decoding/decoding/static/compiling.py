@@ -32,6 +32,8 @@ from judge_decoding.files import replacing
 
 logger = logging.getLogger(__name__)
 
+CACHE_BYTES = 2**26
+"""Weights of so many bytes may stay in a processor's caches."""
 _GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
 """What transformers looks at, when it is traced, to leave shared keys as they are."""
 
@@ -64,7 +66,17 @@ def check_compiles(model: PreTrainedModel) -> None:
         raise CannotCompileError("there is no C++ compiler (g++ or clang)")
 
 
-def compile_target(model: PreTrainedModel, places: tuple[Place, ...], progress: Progress, folder: Path) -> Compiled:
+def is_skinny(model: PreTrainedModel) -> bool:
+    """Whether this model gains by `SkinnyLinear`: in float32, on a CPU with MKL, if its weights come from memory."""
+    fits = sum(weight.nbytes for weight in model.parameters()) < CACHE_BYTES
+    return (
+        model.device.type == "cpu" and model.dtype == torch.float32 and not fits and torch.backends.mkl.is_available()
+    )
+
+
+def compile_target(
+    model: PreTrainedModel, places: tuple[Place, ...], progress: Progress, folder: Path, *, skinny: bool = False
+) -> Compiled:
     """A target's forward; see `TargetGraph`.
 
     Raises:
@@ -75,10 +87,11 @@ def compile_target(model: PreTrainedModel, places: tuple[Place, ...], progress: 
     hidden = model.config.get_text_config().hidden_size
     weight, bias = torch.zeros(1, hidden, device=model.device), torch.zeros(1, device=model.device)
     keep = torch.arange(4, device=model.device)
-    auto = Dim.AUTO
-    shapes = ({0: auto, 1: auto}, {0: auto}, {0: auto}, {0: auto}, None, None, _any_size(cache))
+    dim = Dim.DYNAMIC  # an error where a size would be built in
+    shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
     example = (ids, start, columns, keep, weight, bias, cache)
-    return _compiled(TargetGraph(model, places), model, f"target {places}", example, shapes, progress, folder)
+    graph = TargetGraph(model, places, skinny=skinny)
+    return _compiled(graph, model, f"target {places} {skinny}", example, shapes, progress, folder)
 
 
 def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path) -> Compiled:
@@ -89,8 +102,8 @@ def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress:
     """
     check_compiles(model)
     ids, start, columns, cache = _example(model)
-    shapes = ({0: Dim.AUTO, 1: Dim.AUTO}, {0: Dim.AUTO}, {0: Dim.AUTO}, _any_size(cache))
-    graph = DraftGraph(model, steps, vocab_size)
+    shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, _any_size(cache))
+    graph = DraftGraph(model, steps, vocab_size, skinny=is_skinny(model))
     example = (ids, start, columns, cache)
     return _compiled(graph, model, f"draft {steps} {vocab_size}", example, shapes, progress, folder)
 
@@ -166,7 +179,7 @@ def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor, KeysValues
 
 
 def _any_size(cache: KeysValues) -> list[tuple[dict[int, Any], dict[int, Any]]]:
-    return [({0: Dim.AUTO, 2: Dim.AUTO}, {0: Dim.AUTO, 2: Dim.AUTO}) for _ in cache]
+    return [({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 2: Dim.DYNAMIC}) for _ in cache]
 
 
 def _compiled(

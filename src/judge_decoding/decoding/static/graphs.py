@@ -7,12 +7,14 @@ amounts without padding between them, and what lies behind a row's end is never 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
@@ -69,6 +71,40 @@ class SlotLayer(CacheLayerMixin):
         return self._slots[0].shape[2]
 
 
+class SkinnyLinear(TorchFunctionMode):
+    """Linear layers for few tokens at once: ``W x`` with the weights first, as float32 on a CPU has it fastest.
+
+    A forward of few tokens has the time it takes to read the weights. MKL's product of few rows with a large matrix
+    takes up to four times that; with the matrix first, and two columns or more, it does not.
+
+    Args:
+        pad: there may be a single token, which is computed twice: one column would be a slow matrix-vector product.
+    """
+
+    def __init__(self, *, pad: bool) -> None:
+        super().__init__()
+        self._pad = pad
+
+    def __torch_function__(  # torch's own protocol
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """The same number, by another way."""
+        if function is not nn.functional.linear:
+            return function(*args, **(kwargs or {}))
+
+        def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+            rows = x.reshape(-1, x.shape[-1])
+            columns = torch.cat((rows, rows[:1])).t() if self._pad else rows.t()
+            found = torch.mm(weight, columns).t()[: rows.shape[0]].reshape(*x.shape[:-1], weight.shape[0])
+            return found if bias is None else found + bias
+
+        return linear(*args, **(kwargs or {}))
+
+
 def _forward(
     model: PreTrainedModel, ids: Tensor, start: Tensor, columns: Tensor, cache: KeysValues, keep: Tensor | int
 ) -> Tensor:
@@ -109,11 +145,12 @@ class TargetGraph(nn.Module):
     Args:
         model: the target.
         places: where hidden states are wanted; the judge reads those of the first.
+        skinny: for few tokens at a time, but two at least; see `SkinnyLinear`.
     """
 
-    def __init__(self, model: PreTrainedModel, places: tuple[Place, ...]) -> None:
+    def __init__(self, model: PreTrainedModel, places: tuple[Place, ...], *, skinny: bool = False) -> None:
         super().__init__()
-        self.model, self._places = model, places
+        self.model, self._places, self._skinny = model, places, skinny
 
     def forward(
         self, ids: Tensor, start: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
@@ -131,7 +168,8 @@ class TargetGraph(nn.Module):
         """
         with ExitStack() as stack:
             taps = [stack.enter_context(HiddenTap(self.model, *place)) for place in self._places]
-            logits = _forward(self.model, ids, start, columns, cache, keep)
+            with SkinnyLinear(pad=False) if self._skinny else nullcontext():
+                logits = _forward(self.model, ids, start, columns, cache, keep)
             states = [tap.states[:, keep] for tap in taps]
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
         told = torch.stack((ids[:, keep].float(), logits.argmax(-1).float(), scores))
@@ -145,11 +183,12 @@ class DraftGraph(nn.Module):
         model: the draft.
         steps: how many tokens are chosen.
         vocab_size: the target's; the draft chooses from its own tokens below that.
+        skinny: see `SkinnyLinear`.
     """
 
-    def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int) -> None:
+    def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int, *, skinny: bool = False) -> None:
         super().__init__()
-        self.model, self._steps, self._vocab_size = model, steps, vocab_size
+        self.model, self._steps, self._vocab_size, self._skinny = model, steps, vocab_size, skinny
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
 
     def forward(self, ids: Tensor, start: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +198,8 @@ class DraftGraph(nn.Module):
         """
         chosen = []
         for _ in range(self._steps):
-            logits = _forward(self.model, ids.clamp(max=self._last_id), start, columns, cache, 1)
+            with SkinnyLinear(pad=True) if self._skinny else nullcontext():
+                logits = _forward(self.model, ids.clamp(max=self._last_id), start, columns, cache, 1)
             start = start + ids.shape[1]
             ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)
             chosen.append(ids)

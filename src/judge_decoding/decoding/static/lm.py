@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,14 +11,39 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_target, default_folder
-from judge_decoding.decoding.static.graphs import Place, TargetOutput
+from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_target, default_folder, is_skinny
+from judge_decoding.decoding.static.graphs import KeysValues, Place, TargetOutput
 from judge_decoding.decoding.static.memory import Memory
 
 PREFILL = 512
 """Tokens of a prompt that are read at once: what a forward needs beside weights and cache grows with them."""
 
+SKINNY = 8
+"""Up to so many tokens, of all rows together, are read by the forward for few tokens, where there is one."""
+
 _USUAL: Place = ("after", -1)
+
+
+class Forward:
+    """A target's forward, compiled for any number of tokens and, where that gains, for few.
+
+    Args:
+        wide: for any number.
+        skinny: for 2 to `SKINNY`.
+    """
+
+    def __init__(self, wide: Compiled, skinny: Compiled | None) -> None:
+        self._wide, self._skinny = wide, skinny
+
+    def __call__(
+        self, ids: Tensor, start: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
+    ) -> list[Tensor]:
+        """See `TargetGraph.forward`; one token a row may be written behind ``ids``, where nothing looks."""
+        if self._skinny is None or ids.numel() > SKINNY:
+            return self._wide(ids, start, columns, keep, weight, bias, cache)
+        if ids.numel() == 1:  # read twice, for the same time and less
+            ids = torch.cat((ids, ids), 1)
+        return self._skinny(ids, start, columns, keep, weight, bias, cache)
 
 
 class Forwards:
@@ -30,15 +56,16 @@ class Forwards:
     def __init__(self, model: PreTrainedModel, progress: Progress, folder: Path | None = None) -> None:
         self.model = model
         self._progress, self._folder = progress, folder or default_folder()
-        self._compiled: dict[tuple[Place, ...], Compiled] = {}
+        self._compiled: dict[tuple[Place, ...], Forward] = {}
 
-    def telling(self, places: set[Place]) -> tuple[tuple[Place, ...], Compiled]:
+    def telling(self, places: set[Place]) -> tuple[tuple[Place, ...], Forward]:
         """One that tells at least these places, and which it tells; it is compiled if there is none."""
         for known, compiled in self._compiled.items():
             if places <= set(known):
                 return known, compiled
         wanted = tuple(sorted(places)) or (_USUAL,)
-        self._compiled[wanted] = compile_target(self.model, wanted, self._progress, self._folder)
+        make = partial(compile_target, self.model, wanted, self._progress, self._folder)
+        self._compiled[wanted] = Forward(make(), make(skinny=True) if is_skinny(self.model) else None)
         return wanted, self._compiled[wanted]
 
 
@@ -56,7 +83,7 @@ class StaticLM:
     def __init__(
         self,
         model: PreTrainedModel,
-        run: Compiled,
+        run: Forward,
         memory: Memory,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
@@ -109,7 +136,7 @@ class StaticLM:
         """As `CachedLM.check_rewinds`: what was compiled can."""
 
     def _forward(self, ids: Tensor, start: Sequence[int], keep: Tensor) -> TargetOutput:
-        columns = self.memory.columns(max(start) + ids.shape[1])
+        columns = self.memory.columns(max(start) + max(ids.shape[1], 2))
         begin = torch.tensor(start, device=ids.device)
         told, logits, *states = self._run(ids, begin, columns, keep, self._weight, self._bias, self.memory.cache)
         return TargetOutput(told, logits, tuple(states))

@@ -122,12 +122,12 @@ class BareCalls:
         """Medians for rounds of this shape."""
         device, rows, count = self._target.device, shape.rows, shape.num_draft_tokens
         start = torch.full((rows,), shape.context, device=device)
-        memory = Memory(self._target, rows, shape.context + count + 1)
+        memory = Memory(self._target, rows, shape.context + count + 2)
         ids = torch.ones(rows, count + 1, dtype=torch.long, device=device)
         keep = torch.arange(count + 1, device=device)
         weight = torch.zeros(1, self._target.config.get_text_config().hidden_size, device=device)
         bias = torch.zeros(1, device=device)
-        columns = memory.columns(shape.context + count + 1)
+        columns = memory.columns(shape.context + count + 2)
         verify = timed(lambda: self._verify(ids, start, columns, keep, weight, bias, memory.cache), device)
         if self._draft is None or not count:
             return Bare(verify)
