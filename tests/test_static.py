@@ -29,6 +29,7 @@ from judge_decoding import (
 )
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import Request
+from judge_decoding.decoding.static import compiling
 from judge_decoding.decoding.static.compiling import Compiled, check_compiles, default_folder
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import Place
@@ -254,6 +255,34 @@ def test_select_moves_rows_and_lengths() -> None:
         assert keys[:, 0, 0, 0].tolist() == [1, 2]
         assert values[:, 0, 0, 0].tolist() == [-1, -2]
     assert memory.columns(3).tolist() == list(range(WIDTH_STEP))
+
+
+def test_large_float32_models_read_few_tokens_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token, which is read twice; a few; and more than are few; alone and in a batch."""
+    monkeypatch.setattr(compiling, "CACHE_BYTES", 0)
+    monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 1)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    small = perturbed(llama(0, layers=1), 0.05)
+    model = llama(0, layers=1)
+    said: list[str] = []
+    target, compiled = StaticTarget(model, progress=said.append), CompiledDraft(small, VOCAB_SIZE, progress=said.append)
+    assert len(said) == 3
+    head = random_head(model, norm="after")
+    for length, rows in ((1, 1), (3, 1), (5, 1), (12, 1), (3, 2), (4, 3)):
+
+        def requests(length: int = length, rows: int = rows) -> list[Request]:
+            chosen = [Judge(head, 0.4), Exact(), Judge(head, 0.4)][:rows]
+            return [
+                request(model, [1, 5 + i], rule, num_draft_tokens=length, max_new_tokens=30)
+                for i, rule in enumerate(chosen)
+            ]
+
+        eager = collect(decode(model, DraftModel(small, VOCAB_SIZE), requests()), rows)
+        static = collect(decode(target, StaticDraft(compiled), requests()), rows)
+        for a, b in zip(eager, static, strict=True):
+            same(a, b)
+    alone = [event for _, event in decode(target, None, [request(model, [7], max_new_tokens=64)])]
+    assert tokens(alone) == greedy(model, [7], 64)
 
 
 def test_it_is_compiled_once(pair: Pair) -> None:
