@@ -254,7 +254,7 @@ def test_the_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_call_is_timed_as_often_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits_module, "LEAST_SECONDS", 0.0)
     calls: list[int] = []
-    timed(lambda: calls.append(1), torch.device("cpu"))
+    timed([lambda: calls.append(1)], torch.device("cpu"))
     assert len(calls) == 1 + limits_module.LEAST_CALLS
 
 

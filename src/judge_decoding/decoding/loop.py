@@ -129,7 +129,7 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
                 drafts = [Draft(row.ids[:0]) for row in rows]
             watch.lap("draft")
             read = [torch.cat((row.ids, draft.ids)) for row, draft in zip(rows, drafts, strict=True)]
-            readings = lm.read(read, [len(draft.ids) + 1 for draft in drafts])
+            readings = lm.read(read, [draft.ids.shape[0] + 1 for draft in drafts])
             if drafter is not None:
                 lm.check_rewinds()
             watch.lap("verify")

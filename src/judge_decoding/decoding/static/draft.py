@@ -108,16 +108,18 @@ class StaticDraft(DraftModel):
             return super().propose(asks)
         memory = self._narrow(tuple(ask.row for ask in asks))
         # The last token is read again; after a draft that was accepted whole its last token is new, too.
-        memory.lengths = [min(len(ask.ids) - 1, length) for ask, length in zip(asks, memory.lengths, strict=True)]
-        if not any(memory.lengths) and max(len(ask.ids) for ask in asks) > 1:
-            self._compiled.prefill([self._known(ask.ids[:-1]) for ask in asks], memory)
-        missing = max(len(ask.ids) - length for ask, length in zip(asks, memory.lengths, strict=True))
+        sizes = [ask.ids.shape[0] for ask in asks]
+        memory.lengths = [min(size - 1, length) for size, length in zip(sizes, memory.lengths, strict=True)]
+        if not any(memory.lengths) and max(sizes) > 1:
+            self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in asks], memory)
+        missing = max(size - length for size, length in zip(sizes, memory.lengths, strict=True))
         # Rows that lack fewer tokens read known ones again, at negative positions the first one.
-        ids = torch.stack([_last(self._known(ask.ids), missing) for ask in asks])
-        start = torch.tensor([len(ask.ids) - missing for ask in asks], device=ids.device)
+        last = [_last(ask.ids, missing).to(memory.device) for ask in asks]
+        ids = torch.stack(last) if len(last) > 1 else last[0][None]
+        start = torch.tensor([size - missing for size in sizes], device=ids.device)
         count = max(ask.count for ask in asks)
-        chosen = self._compiled.go_on(ids, start, memory, max(len(ask.ids) for ask in asks), count)
-        memory.lengths = [len(ask.ids) + chosen.shape[1] - 1 for ask in asks]
+        chosen = self._compiled.go_on(ids, start, memory, max(sizes), count)
+        memory.lengths = [size + chosen.shape[1] - 1 for size in sizes]
         return [Draft(tokens[: ask.count].to(ask.ids.device)) for tokens, ask in zip(chosen, asks, strict=True)]
 
     def _narrowed(self, rows: tuple[int, ...]) -> StaticLM:
@@ -136,4 +138,5 @@ class StaticDraft(DraftModel):
 
 def _last(ids: Tensor, count: int) -> Tensor:
     """The last ``count`` of ``ids`` [T], the first repeated if there are fewer."""
-    return torch.cat((ids[:1].expand(count - len(ids)), ids)) if len(ids) < count else ids[len(ids) - count :]
+    size = ids.shape[0]
+    return torch.cat((ids[:1].expand(count - size), ids)) if size < count else ids[size - count :]

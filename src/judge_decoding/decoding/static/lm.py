@@ -101,7 +101,7 @@ class StaticLM:
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
         ids = pad_sequence(list(rows), batch_first=True)
-        last = torch.zeros(1, dtype=torch.long, device=ids.device)  # one position's logits are the least there is
+        last = self.memory.arange(1)  # one position's logits are the least there is
         for start in range(0, ids.shape[1], PREFILL):
             self._forward(ids[:, start : start + PREFILL].contiguous(), [start] * len(rows), last)
         self.memory.lengths = [len(row) for row in rows]
@@ -109,8 +109,8 @@ class StaticLM:
     def append(self, rows: Sequence[Tensor]) -> TargetOutput:
         """Append ``rows[i]`` [T_i] to each row; what the target tells of all of them, K being the longest's T."""
         ids = pad_sequence(list(rows), batch_first=True) if len(rows) > 1 else rows[0][None]
-        output = self._forward(ids, self.lengths, torch.arange(ids.shape[1], device=ids.device))
-        self.memory.lengths = [length + len(row) for length, row in zip(self.lengths, rows, strict=True)]
+        output = self._forward(ids, self.lengths, self.memory.arange(ids.shape[1]))
+        self.memory.lengths = [length + row.shape[0] for length, row in zip(self.lengths, rows, strict=True)]
         return output
 
     def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:

@@ -25,21 +25,27 @@ class Memory:
         columns: how many tokens a row may have; it grows if there are more.
 
     Attributes:
+        device: where they are.
         lengths: how many tokens of each row it holds. Whoever takes tokens back makes them smaller.
         allocations: how often memory was asked for.
     """
 
     def __init__(self, model: PreTrainedModel, rows: int, columns: int) -> None:
         self.lengths = [0] * rows
+        self.device = model.device
         self.allocations = 1
         self.cache: KeysValues = new_cache(model, rows, _rounded(columns))
-        self._columns = torch.arange(_rounded(columns), device=model.device)
+        self._columns = torch.arange(_rounded(columns), device=self.device)
 
     def columns(self, end: int) -> Tensor:
         """0, 1, ... [W] with W at least ``end``: make sure that there are so many columns."""
         if end > len(self._columns):
             self._grow(max(end, 2 * len(self._columns)))
         return self._columns[: min(_rounded(end), len(self._columns))]
+
+    def arange(self, count: int) -> Tensor:
+        """0, 1, ... up to ``count`` [count], which is not made anew."""
+        return self.columns(count)[:count]
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows; the others' memory is not given back."""
@@ -58,7 +64,7 @@ class Memory:
         for number, layer in enumerate(self.cache):  # one after the other: little is there twice
             keys, values = (_longer(tensor, columns) for tensor in layer)
             self.cache[number] = (keys, values)
-        self._columns = torch.arange(columns, device=self._columns.device)
+        self._columns = torch.arange(columns, device=self.device)
         self.allocations += 1
 
 

@@ -96,7 +96,7 @@ class StaticReader:
 
     def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
         """See `Reader.read`."""
-        output = self._lm.append([ids[len(ids) - count :] for ids, count in zip(rows, counts, strict=True)])
+        output = self._lm.append([ids[ids.shape[0] - count :] for ids, count in zip(rows, counts, strict=True)])
         # The one synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -128,19 +128,22 @@ class BareCalls:
         weight = torch.zeros(1, self._target.config.get_text_config().hidden_size, device=device)
         bias = torch.zeros(1, device=device)
         columns = memory.columns(shape.context + count + 2)
-        verify = timed(lambda: self._verify(ids, start, columns, keep, weight, bias, memory.cache), device)
+
+        def verify() -> list[Tensor]:
+            return self._verify(ids, start, columns, keep, weight, bias, memory.cache)
+
         if self._draft is None or not count:
-            return Bare(verify)
+            return Bare(*timed([verify], device))
         draft, last = self._draft, ids[:, :1].contiguous()
         own = Memory(draft.model, rows, shape.context + count + draft.steps)
 
         def several() -> Tensor:
             return draft.go_on(last, start, own, shape.context, count)
 
+        # In turns, as in a round: what one has left of the processor's caches is what the other finds.
+        t_verify, t_draft = timed([verify, several], device)
         return Bare(
-            verify,
-            timed(several, device) / count,
-            timed(lambda: draft.go_on(last, start, own, shape.context, 1), device),
+            t_verify, t_draft / count, *timed([lambda: draft.go_on(last, start, own, shape.context, 1)], device)
         )
 
 
@@ -188,19 +191,25 @@ def measure_machine(device: torch.device, dtype: torch.dtype, megabytes: int = 5
         (lambda: torch.mv(data, vector), data.nbytes),
         (data.sum, data.nbytes),
     ]
-    bandwidth = max(amount / timed(way, device, best=True) for way, amount in ways)
+    bandwidth = max(amount / min(_times([way], device)[0]) for way, amount in ways)
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    return Machine(bandwidth, 2 * size**3 / timed(lambda: a @ b, device, best=True))
+    return Machine(bandwidth, 2 * size**3 / min(_times([lambda: a @ b], device)[0]))
 
 
-def timed(call: Callable[[], Any], device: torch.device, *, best: bool = False) -> float:
-    """Median seconds of a call, or the fewest; the first is not counted."""
-    call()
-    synchronize(device)
-    found: list[float] = []
-    while len(found) < LEAST_CALLS or sum(found) < LEAST_SECONDS:
-        begin = time.perf_counter()
+def timed(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
+    """Median seconds of each of some calls, which are made in turns; the first of each is not counted."""
+    return [median(found) for found in _times(calls, device)]
+
+
+def _times(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[list[float]]:
+    found: list[list[float]] = [[] for _ in calls]
+    for call in calls:
         call()
-        synchronize(device)
-        found.append(time.perf_counter() - begin)
-    return min(found) if best else median(found)
+    synchronize(device)
+    while len(found[0]) < LEAST_CALLS or sum(map(sum, found)) < LEAST_SECONDS * len(calls):
+        for call, own in zip(calls, found, strict=True):
+            begin = time.perf_counter()
+            call()
+            synchronize(device)
+            own.append(time.perf_counter() - begin)
+    return found
