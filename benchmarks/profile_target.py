@@ -1,7 +1,7 @@
 """What `py-spy` looks at for the flame graphs of docs/performance.md: the embedded pair decoding problem after problem.
 
-py-spy record --rate 400 --output docs/pictures/flame_eager.svg -- python benchmarks/profile_target.py eager
-py-spy record --rate 400 --output docs/pictures/flame_static.svg -- python benchmarks/profile_target.py static
+    python benchmarks/profile_target.py static &      # or eager; wait until it decodes
+    py-spy record --pid PID --duration 8 --function --rate 100 --output docs/pictures/flame_static.svg
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.trial import Asking
 from judge_decoding.reference.pair import load_pair
 
-SECONDS = 20
+SECONDS = 30
 
 
 def decode_for_a_while(backend: Backend) -> int:
