@@ -221,6 +221,18 @@ def test_guards_details_and_logprobs(pair: Pair) -> None:
         same(a, b)
 
 
+def test_long_prompts_are_read_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("lm", "draft"):
+        monkeypatch.setattr(f"judge_decoding.decoding.static.{name}.PREFILL", 16)
+
+    def requests() -> list[Request]:
+        return [request(pair.model, prompt, Judge(pair.head, 0.5), max_new_tokens=30) for prompt in PROMPTS[:3]]
+
+    eager, static = pair.both("draft model", requests)
+    for a, b in zip(eager, static, strict=True):
+        same(a, b)
+
+
 def test_memory_grows(pair: Pair) -> None:
     """A draft does not know how long an answer will be."""
     asked = request(llama(0, context=2048), [5, 6], num_draft_tokens=8, max_new_tokens=700)
