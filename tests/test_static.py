@@ -336,10 +336,13 @@ def test_a_damaged_file_is_removed(pair: Pair, tmp_path: Path) -> None:
 def test_what_cannot_be_compiled_runs_eager_with_a_reason(model: PreTrainedModel, reason: str) -> None:
     decoder = JudgeDecoder(model.eval(), word_tokenizer(), model, backend="static")
     assert decoder.fallbacks == ()
-    answer = decoder.generate([5, 6, 7], max_new_tokens=8)
+    answer = decoder.generate(torch.tensor([5, 6, 7]), max_new_tokens=8)
     assert len(decoder.fallbacks) == 2
     assert reason in decoder.fallbacks[0]
-    assert answer.token_ids == JudgeDecoder(model, word_tokenizer()).generate([5, 6, 7], max_new_tokens=8).token_ids
+    assert (
+        answer.token_ids
+        == JudgeDecoder(model, word_tokenizer()).generate(torch.tensor([5, 6, 7]), max_new_tokens=8).token_ids
+    )
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
