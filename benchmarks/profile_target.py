@@ -1,7 +1,7 @@
 """What `py-spy` looks at for the flame graphs of docs/performance.md: the embedded pair decoding problem after problem.
 
-    python benchmarks/profile_target.py static &      # or eager; wait until it decodes
-    py-spy record --pid PID --duration 8 --function --rate 100 --output docs/pictures/flame_static.svg
+python benchmarks/profile_target.py static &      # or eager; wait until it decodes
+py-spy record --pid PID --duration 8 --function --rate 100 --output docs/pictures/flame_static.svg
 """
 
 from __future__ import annotations
