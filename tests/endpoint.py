@@ -77,7 +77,11 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                sent = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(sent) < int(self.headers["Content-Length"]):  # the client is gone
+                    self.close_connection = True
+                    return
+                body = json.loads(sent)
                 with server._lock:
                     number = server.seen[asked(body)]
                     server.seen[asked(body)] += 1

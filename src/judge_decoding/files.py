@@ -51,6 +51,11 @@ def _umask() -> int:
     return mask
 
 
+def cache_folder(name: str) -> Path:
+    """A folder of the user's cache directory. It may be removed at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
+
+
 def check_writable(path: Path) -> None:
     """Find out before the work, not after it, that ``path`` cannot be written.
 

@@ -189,7 +189,7 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
             left_out["static"] = reason
         else:
             head = decoder.judge
-            places = {(head.config.norm, head.config.layer)} if head is not None else set()
+            places = {head.config.place} if head is not None else set()
             calls = BareCalls(decoder.target, models.draft, places, _progress)
     _progress("Measuring what the machine can do")
     machine = measure_machine(decoder.target.device, decoder.target.dtype)

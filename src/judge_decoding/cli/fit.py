@@ -239,12 +239,11 @@ def _speeds(
 ) -> dict[str, dict[str, Any]]:
     """Tokens per second of the target alone, of standard verification and of the judge, each at its best length."""
     from judge_decoding.cli.court_files import bar
-    from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.rules.exact import Exact
     from judge_decoding.rules.judge import Judge
 
-    alone = JudgeDecoder(pair.target, pair.tokenizer)
+    alone = pair.alone()
     ways: dict[tuple[str, int], Callable[[str], Generation]] = {
         ("target", 0): partial(alone.generate, max_new_tokens=max_new_tokens)
     }

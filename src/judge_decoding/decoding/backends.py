@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Place, can_batch
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Row
@@ -36,13 +36,13 @@ class Reading:
     """What the target says of one row's draft of M tokens.
 
     Attributes:
-        logits: [M+1, V] in float32; position i is its distribution in the place of draft token i.
+        logits: [M+1, V]; position i is its distribution in the place of draft token i.
         states: hidden states [M+1, H] by place; position 0 is the last kept token's, position i + 1 draft token i's.
         told: the usual round's verdict, where the forward has it.
     """
 
     logits: Tensor
-    states: Mapping[tuple[Norm, int], Tensor]
+    states: Mapping[Place, Tensor]
     told: Told | None = None
 
 
@@ -84,8 +84,8 @@ class Target(Protocol):
         """Whether rows of different lengths can share its forwards."""
         ...
 
-    def open(self, rows: Sequence[Row], *, speculating: bool) -> Reader:
-        """Begin to decode ``rows``; without ``speculating`` there are no drafts."""
+    def open(self, rows: Sequence[Row], places: set[Place]) -> Reader:
+        """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
         ...
 
 
@@ -100,14 +100,13 @@ class EagerTarget:
         """See `judge_decoding.decoding.models.can_batch`."""
         return can_batch(self.model)
 
-    def open(self, rows: Sequence[Row], *, speculating: bool) -> Reader:
+    def open(self, rows: Sequence[Row], places: set[Place]) -> Reader:
         """An eager reader."""
-        places = {place for row in rows if (place := row.request.rule.place)} if speculating else set()
         return _EagerReader(self.model, len(rows), places)
 
 
 class _EagerReader:
-    def __init__(self, model: PreTrainedModel, rows: int, places: set[tuple[Norm, int]]) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int, places: set[Place]) -> None:
         self._lm = CachedLM(model, rows)
         self._stack = ExitStack()
         self._taps = {place: self._stack.enter_context(HiddenTap(model, *place)) for place in places}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
+from judge_decoding.decoding.models import output_size
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import VerificationRule
@@ -51,7 +52,7 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
 def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | None:
     """The drafter of one decoding: a draft model's cache belongs to its rows."""
     if isinstance(draft, PreTrainedModel):
-        return DraftModel(draft, target.get_output_embeddings().weight.shape[0])
+        return DraftModel(draft, output_size(target))
     return draft if draft is None or isinstance(draft, Drafter) else DraftFunction(draft)
 
 

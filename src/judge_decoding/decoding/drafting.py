@@ -133,7 +133,7 @@ class DraftModel:
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         self._model = model
-        self._lm: CachedLM | None = None
+        self._lm: CachedLM | StaticLM | None = None
         self._rows: tuple[int, ...] = ()
         self._vocab_size = vocab_size
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
@@ -179,11 +179,14 @@ class DraftModel:
     def _narrowed(self, rows: tuple[int, ...]) -> CachedLM | StaticLM:
         """The cache of these rows: that of the last call without the rows that have left, or a new one."""
         if self._lm is None or not set(rows) <= set(self._rows):
-            self._lm = CachedLM(self._model, len(rows))
+            self._lm = self._new_lm(len(rows))
         else:
             self._lm.select([self._rows.index(row) for row in rows])
         self._rows = rows
         return self._lm
+
+    def _new_lm(self, rows: int) -> CachedLM | StaticLM:
+        return CachedLM(self._model, rows)
 
 
 class _Row:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.choices import AnyDraft, as_drafter
 from judge_decoding.decoding.drafting import Drafter
+from judge_decoding.decoding.models import output_size
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 
@@ -62,11 +63,10 @@ class Engine:
             from judge_decoding.decoding.static.draft import CompiledDraft
             from judge_decoding.decoding.static.target import StaticTarget
 
-            places = {(judge.config.norm, judge.config.layer)} if judge else set()
+            places = {judge.config.place} if judge else set()
             self.target = self._or_eager(lambda: StaticTarget(target, places, progress=progress)) or self.target
             if isinstance(draft, PreTrainedModel):
-                size = target.get_output_embeddings().weight.shape[0]
-                self._compiled = self._or_eager(lambda: CompiledDraft(draft, size, progress=progress))
+                self._compiled = self._or_eager(lambda: CompiledDraft(draft, output_size(target), progress=progress))
 
     def alone(self) -> Engine:
         """The target without a draft, compiled if it is."""

@@ -7,9 +7,8 @@ import copy
 from torch import nn
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.models import layers_name
 from judge_decoding.errors import JudgeDecodingError
-
-_LAYERS = ("layers", "h", "blocks")
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
@@ -19,7 +18,7 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
         JudgeDecodingError: it has not that many, or keeps them where nobody knows.
     """
     decoder = model.get_decoder()
-    name = next((name for name in _LAYERS if isinstance(getattr(decoder, name, None), nn.ModuleList)), None)
+    name = layers_name(decoder)
     inside = next((own for own, module in model.named_children() if module is decoder), None)
     if name is None or inside is None:
         raise JudgeDecodingError(

@@ -20,7 +20,7 @@ from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.models import Norm
+from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
@@ -75,7 +75,7 @@ class Row:
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
 
-    def distance(self, states: Mapping[tuple[Norm, int], Tensor]) -> Tensor | None:
+    def distance(self, states: Mapping[Place, Tensor]) -> Tensor | None:
         """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device.
 
         ``states`` [H] are those at the last kept token, which is the prompt's last one then.
@@ -115,7 +115,8 @@ def decode(
 
 def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     watch = Stopwatch(target.model.device)
-    with closing(target.open(rows, speculating=drafter is not None)) as lm:
+    places = {place for row in rows if (place := row.request.rule.place)} if drafter else set()
+    with closing(target.open(rows, places)) as lm:
         lm.prefill([row.ids[:-1] for row in rows])
         if drafter is not None:
             lm.check_rewinds()

@@ -18,6 +18,9 @@ from judge_decoding.errors import JudgeDecodingError
 Norm = Literal["before", "after"]
 """Where a hidden state is taken: before or after the model's final norm."""
 
+Place = tuple[Norm, int]
+"""Where hidden states are taken: before or after the final norm, and the layer, counted from the end."""
+
 _LAYERS = ("layers", "h", "blocks")
 _FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "embedding_norm")
 
@@ -39,6 +42,17 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     )
 
 
+def layers_name(decoder: nn.Module) -> str | None:
+    """Under which name a decoder keeps its layers; None if it is no known one."""
+    return next((name for name in _LAYERS if isinstance(getattr(decoder, name, None), nn.ModuleList)), None)
+
+
+def output_size(model: PreTrainedModel) -> int:
+    """How many logits a model gives for a token."""
+    size: int = model.get_output_embeddings().weight.shape[0]
+    return size
+
+
 def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
     """The layer number ``layer`` of a model's decoder, counted from the end: -1 is the last.
 
@@ -46,11 +60,12 @@ def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
         JudgeDecodingError: there is no such layer, or the decoder keeps its layers under no known name.
     """
     decoder = model.get_decoder()
-    layers = next((found for name in _LAYERS if isinstance(found := getattr(decoder, name, None), nn.ModuleList)), None)
-    if layers is None:
+    name = layers_name(decoder)
+    if name is None:
         raise JudgeDecodingError(
             f"{type(model).__name__} keeps its layers under no known name ({', '.join(_LAYERS)}); read its last layer."
         )
+    layers: nn.ModuleList = getattr(decoder, name)
     if not -len(layers) <= layer <= -1:
         raise JudgeDecodingError(
             f"layer is {layer}, and {type(model).__name__} has {len(layers)} layers; it must be from -{len(layers)} "

@@ -12,7 +12,7 @@ from torch import Tensor
 from judge_decoding.decoding.backends import Reading, Told
 from judge_decoding.decoding.details import details_of
 from judge_decoding.decoding.drafting import Draft
-from judge_decoding.decoding.models import Norm
+from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.rules.base import Evidence
 from judge_decoding.rules.judge import Judge
@@ -79,9 +79,7 @@ def _usual(row: Row, told: Told) -> Round:
     return event if scores is None else replace(event, scores=tuple(scores))
 
 
-def _evidence(
-    row: Row, draft: Draft, ids: Tensor, logits: Tensor, states: Mapping[tuple[Norm, int], Tensor]
-) -> Evidence:
+def _evidence(row: Row, draft: Draft, ids: Tensor, logits: Tensor, states: Mapping[Place, Tensor]) -> Evidence:
     """What the rule decides by; ``ids`` [1, T + M] is all that the target has read."""
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
+from judge_decoding.decoding.models import CachedLM, HiddenTap, Place, can_batch
 from judge_decoding.evaluation.texts import Text
 
 
@@ -27,12 +27,12 @@ class Piece:
 
     number: int
     logits: Tensor
-    states: Mapping[tuple[Norm, int], Tensor]
+    states: Mapping[Place, Tensor]
 
 
 @torch.inference_mode()
 def read_forced(
-    model: PreTrainedModel, texts: Sequence[Text], places: Collection[tuple[Norm, int]], *, batch_tokens: int
+    model: PreTrainedModel, texts: Sequence[Text], places: Collection[Place], *, batch_tokens: int
 ) -> Iterator[Piece]:
     """Read all ``texts``, short ones first, and yield what the target says along them; its states are of ``places``.
 

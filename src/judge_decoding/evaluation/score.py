@@ -18,7 +18,7 @@ from torch import Tensor
 
 from judge_decoding.decoding.choices import check_positive
 from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.models import Norm
+from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance
@@ -116,9 +116,7 @@ class _Walk:
         self.at = 0
         self.rounds: list[Round] = []
 
-    def advance(
-        self, ids: Sequence[int], whole: Evidence, states: Mapping[tuple[Norm, int], Tensor], first: int
-    ) -> None:
+    def advance(self, ids: Sequence[int], whole: Evidence, states: Mapping[Place, Tensor], first: int) -> None:
         """Do the rounds for which ``whole``, the evidence of the tokens from ``first`` on, is enough."""
         known = first + whole.draft_ids.shape[1]
         while self.at < len(ids) and (end := min(self.at + self.num_draft_tokens, len(ids))) <= known:
@@ -136,7 +134,7 @@ class _Reading:
         self._text = text
         self._first = 0
         self._logits: Tensor | None = None
-        self._states: dict[tuple[Norm, int], Tensor] = {}
+        self._states: dict[Place, Tensor] = {}
         self.walks = [_Walk(each.rule, each.num_draft_tokens) for each in found]
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.files import replacing
+from judge_decoding.files import cache_folder, replacing
 from judge_decoding.judge.features import BATCH_TOKENS, Column, read
 from judge_decoding.judge.labels import Example
 
@@ -27,7 +26,7 @@ _SAMPLES = 64
 
 def default_folder() -> Path:
     """Where the command line keeps features: in the user's cache directory. It may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / "features"
+    return cache_folder("features")
 
 
 class FeatureCache:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Norm, check_place, final_norm
+from judge_decoding.decoding.models import Norm, Place, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge import card_files
@@ -130,6 +130,11 @@ class JudgeHeadConfig(BaseModel):
         if -self.layer > self.target.num_hidden_layers:
             raise ValueError(f"layer is {self.layer}, and the target has {self.target.num_hidden_layers} layers")
         return self
+
+    @property
+    def place(self) -> Place:
+        """Where the target's states are read."""
+        return self.norm, self.layer
 
     @property
     def input_size(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.models import Norm
+from judge_decoding.decoding.models import Norm, Place
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.spelling import Value, spell
 
@@ -259,7 +259,7 @@ class VerificationRule(ABC):
         return evidence.residual(position)
 
     @property
-    def place(self) -> tuple[Norm, int] | None:
+    def place(self) -> Place | None:
         """``norm`` and ``layer`` if this rule needs hidden states."""
         return None if self.norm is None else (self.norm, self.layer)
 

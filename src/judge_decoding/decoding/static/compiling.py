@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import can_batch
+from judge_decoding.decoding.models import Place, can_batch
 from judge_decoding.decoding.static import graphs
 from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
-from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, Place, TargetGraph
+from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, TargetGraph
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
-from judge_decoding.files import replacing
+from judge_decoding.files import cache_folder, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ Progress = Callable[[str], None]
 
 def default_folder() -> Path:
     """Where compiled models are kept: in the user's cache directory. It may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / "compiled"
+    return cache_folder("compiled")
 
 
 def check_compiles(model: PreTrainedModel) -> None:
@@ -109,13 +108,7 @@ def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress:
 
 
 class Compiled:
-    """A compiled graph, bound to the weights of its model, which it shares.
-
-    Attributes:
-        seconds: what compiling it took; 0 if it was there already.
-    """
-
-    seconds: float = 0.0
+    """A compiled graph, bound to the weights of its model, which it shares."""
 
     def __init__(self, path: Path, graph: nn.Module, device: torch.device) -> None:
         # Nobody else calls it at the same time.
@@ -192,8 +185,7 @@ def _compiled(
     folder: Path,
 ) -> Compiled:
     path = folder / f"{_key(model, what)}.pt2"
-    begin, found = time.perf_counter(), path.exists()
-    if not found:
+    if not path.exists():
         message = f"Compiling {type(model).__name__} ({what.split()[0]}), once; it is kept in {folder}"
         logger.info(message)
         progress(message)
@@ -206,9 +198,7 @@ def _compiled(
             logger.debug("cannot compile", exc_info=True)
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
-    compiled = Compiled.load(path, graph, model.device)
-    compiled.seconds = 0.0 if found else time.perf_counter() - begin
-    return compiled
+    return Compiled.load(path, graph, model.device)
 
 
 def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
 from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_draft, default_folder
-from judge_decoding.decoding.static.lm import PREFILL, Forwards, StaticLM
+from judge_decoding.decoding.static.graphs import KeysValues
+from judge_decoding.decoding.static.lm import Forwards, StaticLM, in_parts
 from judge_decoding.decoding.static.memory import Memory
 
 LAYERS = 16
@@ -45,17 +44,16 @@ class CompiledDraft:
         folder: Path | None = None,
     ) -> None:
         self.model, self.vocab_size = model, vocab_size
-        self._progress, self._folder = progress, folder
+        self._forwards = Forwards(model, progress, folder)
         self.steps = max(min(LAYERS // model.config.get_text_config().num_hidden_layers, MOST_STEPS), 1)
         folder = folder or default_folder()
         self._greedy: dict[int, Compiled] = {
             steps: compile_draft(model, steps, vocab_size, progress, folder) for steps in {1, self.steps}
         }
 
-    @cached_property
-    def forwards(self) -> Forwards:
-        """For drafts that are not greedy; compiled when the first one is wanted."""
-        return Forwards(self.model, self._progress, self._folder)
+    def forward(self, ids: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
+        """See `Forward`: for drafts that are not greedy; compiled when the first one is wanted."""
+        return self._forwards.telling(set())[1](ids, *others)
 
     def drafter(self) -> StaticDraft:
         """The drafter of one decoding: its cache belongs to its rows."""
@@ -77,11 +75,9 @@ class CompiledDraft:
 
     def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
         """Read the first tokens of empty rows."""
-        ids = pad_sequence(list(rows), batch_first=True)
-        for begin in range(0, ids.shape[1], PREFILL):
-            part = ids[:, begin : begin + PREFILL].contiguous()
+        for begin, ids in in_parts(rows):
             start = torch.full((len(rows),), begin, device=ids.device)
-            self._greedy[1](part, start, memory.columns(begin + part.shape[1]), memory.cache)
+            self._greedy[1](ids, start, memory.columns(begin + ids.shape[1]), memory.cache)
         memory.lengths = [len(row) for row in rows]
 
 
@@ -96,7 +92,6 @@ class StaticDraft(DraftModel):
         super().__init__(compiled.model, compiled.vocab_size)
         self._compiled = compiled
         self._can_batch = True
-        self._memory: Memory | None = None
         self._eager: DraftModel | None = None
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
@@ -106,7 +101,9 @@ class StaticDraft(DraftModel):
             return self._eager.propose(asks)
         if any(ask.stop_below or ask.distribution or not ask.sampler.plain for ask in asks):
             return super().propose(asks)
-        memory = self._narrow(tuple(ask.row for ask in asks))
+        lm = self._narrowed(tuple(ask.row for ask in asks))
+        assert isinstance(lm, StaticLM)  # see `_new_lm`
+        memory = lm.memory
         # The last token is read again; after a draft that was accepted whole its last token is new, too.
         sizes = [ask.ids.shape[0] for ask in asks]
         memory.lengths = [min(size - 1, length) for size, length in zip(sizes, memory.lengths, strict=True)]
@@ -122,18 +119,8 @@ class StaticDraft(DraftModel):
         memory.lengths = [size + chosen.shape[1] - 1 for size in sizes]
         return [Draft(tokens[: ask.count].to(ask.ids.device)) for tokens, ask in zip(chosen, asks, strict=True)]
 
-    def _narrowed(self, rows: tuple[int, ...]) -> StaticLM:
-        memory = self._narrow(rows)
-        return StaticLM(self._model, self._compiled.forwards.telling(set())[1], memory)
-
-    def _narrow(self, rows: tuple[int, ...]) -> Memory:
-        """The cache of these rows: that of the last call without the rows that have left, or a new one."""
-        if self._memory is None or not set(rows) <= set(self._rows):
-            self._memory = Memory(self._model, len(rows), COLUMNS)
-        else:
-            self._memory.select([self._rows.index(row) for row in rows])
-        self._rows = rows
-        return self._memory
+    def _new_lm(self, rows: int) -> StaticLM:
+        return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))
 
 
 def _last(ids: Tensor, count: int) -> Tensor:

@@ -18,13 +18,10 @@ from torch.overrides import TorchFunctionMode
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from judge_decoding.decoding.models import HiddenTap, Norm
+from judge_decoding.decoding.models import HiddenTap, Place
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each [B, heads, L, D]."""
-
-Place = tuple[Norm, int]
-"""Where hidden states are taken: before or after the final norm, and the layer, counted from the end."""
 
 
 class SlotLayer(CacheLayerMixin):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_target, default_folder, is_skinny
-from judge_decoding.decoding.static.graphs import KeysValues, Place, TargetOutput
+from judge_decoding.decoding.static.graphs import KeysValues, TargetOutput
 from judge_decoding.decoding.static.memory import Memory
 
 PREFILL = 512
@@ -22,6 +23,13 @@ SKINNY = 8
 """Up to so many tokens, of all rows together, are read by the forward for few tokens, where there is one."""
 
 _USUAL: Place = ("after", -1)
+
+
+def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Prompts [T_i] side by side, `PREFILL` tokens at a time: where each part begins, and its ids [B, T]."""
+    ids = pad_sequence(list(rows), batch_first=True)
+    for start in range(0, ids.shape[1], PREFILL):
+        yield start, ids[:, start : start + PREFILL].contiguous()
 
 
 class Forward:
@@ -35,15 +43,13 @@ class Forward:
     def __init__(self, wide: Compiled, skinny: Compiled | None) -> None:
         self._wide, self._skinny = wide, skinny
 
-    def __call__(
-        self, ids: Tensor, start: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
-    ) -> list[Tensor]:
-        """See `TargetGraph.forward`; one token a row may be written behind ``ids``, where nothing looks."""
+    def __call__(self, ids: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
+        """See `TargetGraph.forward`; one token may be written behind a single one, where nothing looks."""
         if self._skinny is None or ids.numel() > SKINNY:
-            return self._wide(ids, start, columns, keep, weight, bias, cache)
+            return self._wide(ids, *others)
         if ids.numel() == 1:  # read twice, for the same time and less
             ids = torch.cat((ids, ids), 1)
-        return self._skinny(ids, start, columns, keep, weight, bias, cache)
+        return self._skinny(ids, *others)
 
 
 class Forwards:
@@ -74,7 +80,7 @@ class StaticLM:
 
     Args:
         model: what was compiled.
-        run: its forward.
+        run: its forward; see `Forward`.
         memory: the cache of its rows.
         weight: a judge's [1, H], to ask it in every forward.
         bias: that judge's [1].
@@ -83,7 +89,7 @@ class StaticLM:
     def __init__(
         self,
         model: PreTrainedModel,
-        run: Forward,
+        run: Callable[..., list[Tensor]],
         memory: Memory,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
@@ -100,10 +106,9 @@ class StaticLM:
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
-        ids = pad_sequence(list(rows), batch_first=True)
         last = self.memory.arange(1)  # one position's logits are the least there is
-        for start in range(0, ids.shape[1], PREFILL):
-            self._forward(ids[:, start : start + PREFILL].contiguous(), [start] * len(rows), last)
+        for start, ids in in_parts(rows):
+            self._forward(ids, [start] * len(rows), last)
         self.memory.lengths = [len(row) for row in rows]
 
     def append(self, rows: Sequence[Tensor]) -> TargetOutput:

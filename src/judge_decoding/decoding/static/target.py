@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends import Reading, Told
+from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Progress
-from judge_decoding.decoding.static.graphs import Place
 from judge_decoding.decoding.static.lm import Forwards, StaticLM
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.judge.head import JudgeHead
@@ -49,26 +49,21 @@ class StaticTarget:
         self._forwards = Forwards(model, progress, folder)
         self._forwards.telling(set(places))
 
-    def open(self, rows: Sequence[Row], *, speculating: bool) -> StaticReader:
-        """Begin to decode ``rows``."""
-        wanted = {place for row in rows if (place := row.request.rule.place)} if speculating else set()
-        places, run = self._forwards.telling(wanted)
+    def open(self, rows: Sequence[Row], places: set[Place]) -> StaticReader:
+        """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
+        told, run = self._forwards.telling(places)
         # The forward asks one judge, at the first place; what others say is computed behind it.
-        head = next((own for row in rows if (own := _head(row.request)) and _place(own) == places[0]), None)
+        head = next((own for row in rows if (own := _head(row.request)) and own.config.place == told[0]), None)
         columns = max(len(row.ids) + row.request.max_new_tokens for row in rows)
         weights = (head.linear.weight, head.linear.bias) if head else (None, None)
         lm = StaticLM(self.model, run, Memory(self.model, len(rows), columns), *weights)
-        return StaticReader(lm, places, head, [_is_usual(row.request, head) for row in rows])
+        return StaticReader(lm, told, head, [_is_usual(row.request, head) for row in rows])
 
 
 def _head(request: Request) -> JudgeHead | None:
     """The head that a request's rule is made of, if it is a judge on the target's states and nothing else."""
     rule = request.rule
     return rule.head if type(rule) is Judge and not rule.needs_draft_hidden else None
-
-
-def _place(head: JudgeHead) -> Place:
-    return head.config.norm, head.config.layer
 
 
 def _is_usual(request: Request, head: JudgeHead | None) -> bool:

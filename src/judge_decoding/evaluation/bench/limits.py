@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.models import Place, output_size
 from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.draft import CompiledDraft
-from judge_decoding.decoding.static.graphs import Place
 from judge_decoding.decoding.static.lm import Forwards
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.evaluation.bench.ways import synchronize
@@ -114,8 +114,9 @@ class BareCalls:
     ) -> None:
         self._target = target
         _, self._verify = Forwards(target, progress, folder).telling(places)
-        vocab_size = target.get_output_embeddings().weight.shape[0]
-        self._draft = CompiledDraft(draft, vocab_size, progress=progress, folder=folder) if draft is not None else None
+        self._draft = None
+        if draft is not None:
+            self._draft = CompiledDraft(draft, output_size(target), progress=progress, folder=folder)
 
     @torch.inference_mode()
     def measure(self, shape: Shape) -> Bare:
