@@ -96,7 +96,7 @@ def round_of(pair: Pair, place: Place, rounds: int) -> float:
     budget = (rounds + 1) * (place.num_draft_tokens + 1)
     loop = Loop(label, pair.engine, budget, rounds=rounds)
     asked = prompts(place.rows, place.context, place.vocab_size, pair.target.device)
-    found = steady([loop.answer(asked)], place.num_draft_tokens)
+    found = steady(loop.answer(asked), place.num_draft_tokens)
     assert found is not None
     return found.lap
 

@@ -100,11 +100,11 @@ def test_the_warm_up_is_not_counted_and_batches_are_of_their_size() -> None:
     assert len(short.batches) == 1 + len(PROMPTS)
 
 
-def test_probes_are_measured_behind_each_way() -> None:
+def test_probes_are_measured_behind_each_batch_of_each_way() -> None:
     told: list[str] = []
     two = [said("generate"), said("plain")]
     measure(two, PROMPTS, (), repetitions=2, probe=lambda way: told.append(way.label.name))
-    assert told == ["plain", "generate", "generate", "plain"]  # behind each way, the warm-up aside
+    assert told == [name for name in ("plain", "generate", "generate", "plain") for _ in PROMPTS]  # no warm-up
 
 
 def test_other_tokens_are_found_in_any_repetition() -> None:
@@ -192,10 +192,10 @@ def test_full_rounds_are_those_with_the_whole_draft_and_all_rows() -> None:
     second = (event(4, 1, 9.0), event(4, 5, 1.0), event(4, 1, 3.0))
     batch = Answers(((), ()), 1.0, 5, (10, 20), (first, second), ((90.0, 2.0, 4.0, 8.0), (90.0, 2.0)))
     # The first rounds read the prompt, the second row's last has no next one, and so on.
-    assert steady([batch], 4) == Steady(2.0, Seconds(0.5, 1.0, 0.25, 0.0), (12 + 21) / 2, 1)
+    assert steady(batch, 4) == Steady(2.0, Seconds(0.5, 1.0, 0.25, 0.0), (12 + 21) / 2, 1)
     single = Answers(((),), 1.0, 5, (10,), (first,), ((90.0, 2.0, 4.0, 8.0),))
-    assert steady([single], 4) == Steady(3.0, Seconds(0.5, 2.0, 0.25, 0.0), (12 + 15) / 2, 2)
-    assert steady([single], 3) is None
+    assert steady(single, 4) == Steady(3.0, Seconds(0.5, 2.0, 0.25, 0.0), (12 + 15) / 2, 2)
+    assert steady(single, 3) is None
 
 
 def test_efficiency_is_bare_calls_over_the_round() -> None:
@@ -203,7 +203,7 @@ def test_efficiency_is_bare_calls_over_the_round() -> None:
     assert efficiency(0, Bare(verify=4.0), lap=5.0) == 0.8
 
 
-def test_efficiency_pairs_what_was_measured_in_one_repetition() -> None:
+def test_efficiency_pairs_a_batch_with_what_was_measured_behind_it() -> None:
     parts = Seconds(1.0, 2.0, 0.5, 0.5)
     own = Measured(steady=[Steady(4.0, parts, 30.0, 7), None, Steady(8.0, parts, 32.0, 9)])
     bare = [Bare(1.0, 0.5, 0.75), Bare(9.0, 9.0, 9.0), Bare(2.0, 1.0, 1.5)]  # the second stands beside no full round
@@ -211,7 +211,7 @@ def test_efficiency_pairs_what_was_measured_in_one_repetition() -> None:
     assert found is not None
     assert found.efficiency == 0.75  # (4 * 0.5 + 1) / 4 and (4 * 1 + 2) / 8
     assert (found.t_verify, found.t_draft, found.t_draft_alone) == (2.0, 1.0, 1.5)
-    assert (found.round, found.context, found.rounds) == (6.0, 31.0, 8)
+    assert (found.round, found.context, found.rounds) == (6.0, 31.0, 16)
     assert (found.bytes_seconds, found.flops_seconds) == (10.0, 2.0)
     assert found.parts.model_dump() == {"draft": 1.0, "verify": 2.0, "rule": 0.5, "overhead": 0.5}
     assert limits(Measured(steady=[None]), Label("exact"), [], Work(1, 1), Machine(1, 1)) is None

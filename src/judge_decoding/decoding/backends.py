@@ -31,19 +31,38 @@ class Told:
     scores: list[float] | None
 
 
-@dataclass(frozen=True, slots=True)
 class Reading:
     """What the target says of one row's draft of M tokens.
 
-    Attributes:
-        logits: [M+1, V]; position i is its distribution in the place of draft token i.
-        states: hidden states [M+1, H] by place; position 0 is the last kept token's, position i + 1 draft token i's.
+    Args:
+        logits: of all rows that were read together, [>= M+1, V] each.
+        states: hidden states of all of them by place, [>= M+1, H] each.
+        row: which of them it is.
+        count: M+1.
         told: the usual round's verdict, where the forward has it.
     """
 
-    logits: Tensor
-    states: Mapping[Place, Tensor]
-    told: Told | None = None
+    __slots__ = ("_count", "_logits", "_row", "_states", "told")
+
+    def __init__(
+        self,
+        logits: Sequence[Tensor] | Tensor,
+        states: Mapping[Place, Tensor],
+        row: int,
+        count: int,
+        told: Told | None = None,
+    ) -> None:
+        self._logits, self._states, self._row, self._count = logits, states, row, count
+        self.told = told
+
+    @property
+    def logits(self) -> Tensor:
+        """[M+1, V] in float32; position i is the target's distribution in the place of draft token i."""
+        return self._logits[self._row][: self._count].float()
+
+    def states(self, place: Place) -> Tensor:
+        """Hidden states [M+1, H]; position 0 is the last kept token's, position i + 1 draft token i's."""
+        return self._states[place][self._row, : self._count]
 
 
 class Reader(Protocol):
@@ -53,8 +72,8 @@ class Reader(Protocol):
         """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty."""
         ...
 
-    def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
-        """Read the last token and the draft of each row, the last ``counts[i]`` of all of its tokens ``rows[i]``."""
+    def read(self, rows: Sequence[Tensor]) -> list[Reading]:
+        """Read the last token and the draft of each row: ``rows[i]`` [M_i + 1]."""
         ...
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
@@ -115,13 +134,11 @@ class _EagerReader:
         if any(map(len, rows)):
             self._lm.read(rows, [0] * len(rows))
 
-    def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
-        new = [ids[length:] for ids, length in zip(rows, self._lm.lengths, strict=True)]
-        logits = self._lm.read(new, counts)
-        return [
-            Reading(own, {place: tap.states[i, :count] for place, tap in self._taps.items()})
-            for i, (own, count) in enumerate(zip(logits, counts, strict=True))
-        ]
+    def read(self, rows: Sequence[Tensor]) -> list[Reading]:
+        counts = [len(ids) for ids in rows]
+        logits = self._lm.read(rows, counts)
+        states = {place: tap.states for place, tap in self._taps.items()}
+        return [Reading(logits, states, i, count) for i, count in enumerate(counts)]
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         self._lm.select(rows)

@@ -8,7 +8,7 @@ A batch shares these forwards and nothing else: each request has its own rule, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends import EagerTarget, Target
+from judge_decoding.decoding.backends import EagerTarget, Reading, Target
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
@@ -75,20 +74,18 @@ class Row:
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
 
-    def distance(self, states: Mapping[Place, Tensor]) -> Tensor | None:
-        """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device.
-
-        ``states`` [H] are those at the last kept token, which is the prompt's last one then.
-        """
-        rule, first = self.request.rule, len(self.ids) == len(self.request.prompt_ids)
-        return rule.distance(states[rule.place]) if first and rule.place and states else None
+    def distance(self, reading: Reading) -> Tensor | None:
+        """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
+        rule, first = self.request.rule, self.left == self.request.max_new_tokens
+        # Position 0 of the forward read the last kept token, which is the prompt's last one then.
+        return rule.distance(reading.states(rule.place)[0]) if first and rule.place else None
 
     def take(self, event: Round) -> Round:
         """Go on after ``event``; it may end earlier than it did."""
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
             event = event.cut(count)
         self.left = 0 if event.stopped else self.left - len(event.token_ids)
-        self.ids = torch.cat((self.ids, self.ids.new_tensor(event.token_ids)))
+        self.ids = torch.cat((self.ids, torch.tensor(event.token_ids, dtype=torch.long, device=self.ids.device)))
         self.history.add(event)
         self.request.length.observe(event)
         return event
@@ -129,15 +126,13 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
             else:
                 drafts = [Draft(row.ids[:0]) for row in rows]
             watch.lap("draft")
-            read = [torch.cat((row.ids, draft.ids)) for row, draft in zip(rows, drafts, strict=True)]
-            readings = lm.read(read, [draft.ids.shape[0] + 1 for draft in drafts])
+            readings = lm.read([torch.cat((row.ids[-1:], draft.ids)) for row, draft in zip(rows, drafts, strict=True)])
             if drafter is not None:
                 lm.check_rewinds()
             watch.lap("verify")
             events = []
             for row, draft, reading in zip(rows, drafts, readings, strict=True):
-                # Position 0 of the forward read the last kept token.
-                distance = row.distance({place: states[0] for place, states in reading.states.items()})
+                distance = row.distance(reading) if drafter else None
                 event = verify(row, draft, reading)
                 # Read behind the one synchronisation of the round, so that nothing more waits for the device.
                 events.append(event if distance is None else replace(event, distance=float(distance)))

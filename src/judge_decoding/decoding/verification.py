@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from judge_decoding.decoding.backends import Reading, Told
 from judge_decoding.decoding.details import details_of
 from judge_decoding.decoding.drafting import Draft
-from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.rules.base import Evidence
 from judge_decoding.rules.judge import Judge
@@ -27,10 +26,8 @@ def verify(row: Row, draft: Draft, reading: Reading) -> Round:
         return _usual(row, reading.told)
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
-    logits = reading.logits.float()
-    states = {place: found[1:] for place, found in reading.states.items()}  # position i + 1 read draft token i
-    ids = torch.cat((row.ids, draft.ids))[None]
-    evidence = _evidence(row, draft, ids, logits, states)
+    ids, logits = torch.cat((row.ids, draft.ids))[None], reading.logits
+    evidence = _evidence(row, draft, ids, logits, reading)
     verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
     if (allowed := sampler.allowed(ids, logits[None], draft.ids)) is not None:
         verdicts &= allowed
@@ -49,15 +46,17 @@ def verify(row: Row, draft: Draft, reading: Reading) -> Round:
         own = sampler.draw(evidence.residual(accepted))[0]
     else:
         own = sampler.draw(rule.replacement(evidence, accepted))[0]
-    scores = rule.scores(evidence)
+    found = rule.scores(evidence)
+    scores = None if found is None else found[0].tolist()
     names, first = [part.name for part in rule.parts], verdicts.long().argmax(0).tolist()
     event = _round(
         row, draft.ids.tolist(), evidence.target_ids[0].tolist(), agreed.tolist(), [names[i] for i in first],
-        accepted, int(own),
+        accepted, int(own), scores,
     )  # fmt: skip
+    if not (request.logprobs or request.details):
+        return event
     return replace(
         event,
-        scores=None if scores is None else tuple(scores[0].tolist()),
         logprobs=_logprobs(event.token_ids, evidence) if request.logprobs else None,
         details=details_of(evidence, agreed, draft) if request.details else None,
     )
@@ -73,17 +72,17 @@ def _usual(row: Row, told: Told) -> Round:
         assert scores is not None
         kept = [a or rule.rescues(score) for a, score in zip(agreed, scores, strict=True)]
     accepted = kept.index(False) if False in kept else len(kept)
-    event = _round(
-        row, told.draft_ids, told.target_ids, agreed, [rule.name] * len(kept), accepted, told.target_ids[accepted]
-    )
-    return event if scores is None else replace(event, scores=tuple(scores))
+    return _round(
+        row, told.draft_ids, told.target_ids, agreed, [rule.name] * len(kept), accepted, told.target_ids[accepted],
+        scores,
+    )  # fmt: skip
 
 
-def _evidence(row: Row, draft: Draft, ids: Tensor, logits: Tensor, states: Mapping[Place, Tensor]) -> Evidence:
+def _evidence(row: Row, draft: Draft, ids: Tensor, logits: Tensor, reading: Reading) -> Evidence:
     """What the rule decides by; ``ids`` [1, T + M] is all that the target has read."""
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
-    hidden = states[rule.place] if rule.place and count else None
+    hidden = reading.states(rule.place)[1:] if rule.place and count else None
     # What only the details asked for is hidden from rules and guards, so that details change no token.
     asked = rule.needs_draft_probs or request.length.stop_below or not request.details
     seen = draft.distribution if asked else None
@@ -108,6 +107,7 @@ def _round(
     rescuers: Sequence[str],
     accepted: int,
     own: int,
+    scores: Sequence[float] | None,
 ) -> Round:
     """What became of the draft: ``accepted`` of its tokens and the target's ``own`` one, cut at an end token.
 
@@ -123,6 +123,7 @@ def _round(
         token_ids=tuple(tokens[:cut]),
         causes=tuple(causes[:cut]),
         target_ids=tuple(target_ids),
+        scores=None if scores is None else tuple(scores),
         stopped=end is not None and end <= cut,
         rescuers=tuple(rescuers[i] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes[:cut])),
     )

@@ -117,7 +117,7 @@ class StaticDraft(DraftModel):
         count = max(ask.count for ask in asks)
         chosen = self._compiled.go_on(ids, start, memory, max(sizes), count)
         memory.lengths = [size + chosen.shape[1] - 1 for size in sizes]
-        return [Draft(tokens[: ask.count].to(ask.ids.device)) for tokens, ask in zip(chosen, asks, strict=True)]
+        return [Draft(chosen[i, : ask.count].to(ask.ids.device)) for i, ask in enumerate(asks)]
 
     def _new_lm(self, rows: int) -> StaticLM:
         return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))

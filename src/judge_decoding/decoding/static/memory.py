@@ -35,17 +35,19 @@ class Memory:
         self.device = model.device
         self.allocations = 1
         self.cache: KeysValues = new_cache(model, rows, _rounded(columns))
-        self._columns = torch.arange(_rounded(columns), device=self.device)
+        self._new_columns(_rounded(columns))
 
     def columns(self, end: int) -> Tensor:
         """0, 1, ... [W] with W at least ``end``: make sure that there are so many columns."""
-        if end > len(self._columns):
-            self._grow(max(end, 2 * len(self._columns)))
-        return self._columns[: min(_rounded(end), len(self._columns))]
+        if end > self._room:
+            self._grow(max(end, 2 * self._room))
+        return self._first(min(_rounded(end), self._room))
 
     def arange(self, count: int) -> Tensor:
         """0, 1, ... up to ``count`` [count], which is not made anew."""
-        return self.columns(count)[:count]
+        if count > self._room:
+            self._grow(count)
+        return self._first(count)
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows; the others' memory is not given back."""
@@ -64,8 +66,19 @@ class Memory:
         for number, layer in enumerate(self.cache):  # one after the other: little is there twice
             keys, values = (_longer(tensor, columns) for tensor in layer)
             self.cache[number] = (keys, values)
-        self._columns = torch.arange(columns, device=self.device)
+        self._new_columns(columns)
         self.allocations += 1
+
+    def _new_columns(self, columns: int) -> None:
+        self._room = columns
+        self._columns = torch.arange(columns, device=self.device)
+        self._seen: dict[int, Tensor] = {}
+
+    def _first(self, count: int) -> Tensor:
+        """Few counts come again and again, and a slice costs as much as a small operation."""
+        if count not in self._seen:
+            self._seen[count] = self._columns[:count]
+        return self._seen[count]
 
 
 def _longer(values: Tensor, columns: int) -> Tensor:

@@ -89,23 +89,22 @@ class StaticReader:
         """See `Reader.prefill`."""
         self._lm.prefill(rows)
 
-    def read(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Reading]:
+    def read(self, rows: Sequence[Tensor]) -> list[Reading]:
         """See `Reader.read`."""
-        output = self._lm.append([ids[ids.shape[0] - count :] for ids, count in zip(rows, counts, strict=True)])
+        output = self._lm.append(rows)
+        states = dict(zip(self._places, output.states, strict=True))
         # The one synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
         return [
-            Reading(
-                output.logits[i, :count],
-                {place: states[i, :count] for place, states in zip(self._places, output.states, strict=True)},
-                self._told([part[i][:count] for part in told]) if told and self._usual[i] else None,
-            )
-            for i, count in enumerate(counts)
+            Reading(output.logits, states, i, count, self._told(told, i, count) if told and self._usual[i] else None)
+            for i, count in enumerate(ids.shape[0] for ids in rows)
         ]
 
-    def _told(self, told: list[list[float]]) -> Told:
-        read, own, scores = told
-        return Told([int(i) for i in read[1:]], [int(i) for i in own], scores[1:] if self._head else None)
+    def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
+        read, own, scores = (part[row] for part in told)
+        return Told(
+            [int(i) for i in read[1:count]], [int(i) for i in own[:count]], scores[1:count] if self._head else None
+        )
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """See `Reader.keep`."""

@@ -20,9 +20,9 @@ from judge_decoding.decoding.static.lm import Forwards
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.evaluation.bench.ways import synchronize
 
-LEAST_SECONDS = 0.1
-"""A bare call is repeated for so long, and at least `LEAST_CALLS` times."""
-LEAST_CALLS = 7
+LEAST_SECONDS = 0.02
+"""A bare call is repeated for so long, and at least `LEAST_CALLS` times: it is measured again behind every batch."""
+LEAST_CALLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +192,9 @@ def measure_machine(device: torch.device, dtype: torch.dtype, megabytes: int = 5
         (lambda: torch.mv(data, vector), data.nbytes),
         (data.sum, data.nbytes),
     ]
-    bandwidth = max(amount / min(_times([way], device)[0]) for way, amount in ways)
+    bandwidth = max(amount / min(_times([way], device, 0.1)[0]) for way, amount in ways)
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    return Machine(bandwidth, 2 * size**3 / min(_times([lambda: a @ b], device)[0]))
+    return Machine(bandwidth, 2 * size**3 / min(_times([lambda: a @ b], device, 0.1)[0]))
 
 
 def timed(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
@@ -202,12 +202,13 @@ def timed(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[floa
     return [median(found) for found in _times(calls, device)]
 
 
-def _times(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[list[float]]:
+def _times(calls: Sequence[Callable[[], Any]], device: torch.device, least_seconds: float = 0.0) -> list[list[float]]:
     found: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
     synchronize(device)
-    while len(found[0]) < LEAST_CALLS or sum(map(sum, found)) < LEAST_SECONDS * len(calls):
+    enough = max(least_seconds, LEAST_SECONDS) * len(calls)
+    while len(found[0]) < LEAST_CALLS or sum(map(sum, found)) < enough:
         for call, own in zip(calls, found, strict=True):
             begin = time.perf_counter()
             call()

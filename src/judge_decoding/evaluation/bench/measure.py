@@ -44,7 +44,7 @@ class Measured:
         seconds: of each repetition.
         stats: of our own loop, all repetitions together.
         forwards: of the target, in all repetitions; None if not known.
-        steady: full rounds of each repetition; None where there were none.
+        steady: full rounds of each batch of each repetition; None where there were none.
     """
 
     tokens: tuple[tuple[int, ...], ...] = ()
@@ -86,7 +86,7 @@ def measure(
         batch_size: prompts that are decoded together.
         repetitions: how often, beside the warm-up.
         warm_up: how many prompts the warm-up has; None for all.
-        probe: called in each repetition behind each way: what else is to be measured in the same state of the machine.
+        probe: called behind each batch of each way: what else is to be measured in the same state of the machine.
         tell: told of each way that is through.
     """
     found = {way.label.name: Measured() for way in ways}
@@ -96,7 +96,11 @@ def measure(
         turn = repetition % len(ways)
         for way in [*ways[turn:], *ways[:turn]]:
             name = way.label.name
-            batches = [way.answer(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
+            batches = []
+            for i in range(0, len(chosen), batch_size):
+                batches.append(way.answer(chosen[i : i + batch_size]))
+                if repetition:
+                    probe(way)
             own = found[name]
             own.tokens = tuple(tokens for batch in batches for tokens in batch.tokens)
             own.unlike |= {
@@ -104,7 +108,6 @@ def measure(
             }
             if repetition:
                 _count(own, way, batches)
-                probe(way)
             tell(repetition, name)
     return found
 
@@ -117,25 +120,22 @@ def _count(own: Measured, way: Way, batches: Sequence[Answers]) -> None:
             own.forwards = None if batch.forwards is None else own.forwards + batch.forwards
         for rounds in batch.rounds:
             own.stats.merge(Stats.of(rounds))
-    own.steady.append(steady(batches, way.label.num_draft_tokens))
+        own.steady.append(steady(batch, way.label.num_draft_tokens))
 
 
-def steady(batches: Sequence[Answers], count: int) -> Steady | None:
-    """The full rounds of ``batches``, with drafts of ``count`` tokens; None if there are none."""
+def steady(batch: Answers, count: int) -> Steady | None:
+    """The full rounds of a batch, with drafts of ``count`` tokens; None if there are none."""
     laps: list[float] = []
     parts: list[Seconds] = []
     contexts: list[float] = []
-    for batch in batches:
-        if not batch.rounds:
-            continue
-        length: list[int] = list(batch.context)
-        for i in range(min(map(len, batch.laps))):
-            events = [rounds[i] for rounds in batch.rounds]
-            if i and all(len(event.draft_ids) == count for event in events):
-                laps.append(batch.laps[0][i])
-                parts.append(events[0].seconds)
-                contexts.append(fmean(length))
-            length = [before + len(event.token_ids) for before, event in zip(length, events, strict=True)]
+    length: list[int] = list(batch.context)
+    for i in range(min(map(len, batch.laps), default=0)):
+        events = [rounds[i] for rounds in batch.rounds]
+        if i and all(len(event.draft_ids) == count for event in events):
+            laps.append(batch.laps[0][i])
+            parts.append(events[0].seconds)
+            contexts.append(fmean(length))
+        length = [before + len(event.token_ids) for before, event in zip(length, events, strict=True)]
     if not laps:
         return None
     return Steady(median(laps), Seconds(*map(median, zip(*parts, strict=True))), fmean(contexts), len(laps))

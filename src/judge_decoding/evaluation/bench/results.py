@@ -55,7 +55,7 @@ class Limits(BaseModel):
         round: a full round by the clock; `Steady.lap`.
         parts: of that, what the loop counts for each.
         context: tokens a row has before such a round.
-        rounds: how many there were in a repetition.
+        rounds: how many there were, in all repetitions together.
         t_draft, t_draft_alone, t_verify: bare compiled calls of the same shapes; see `Bare`.
         efficiency: (M * t_draft + t_verify) / round.
         bytes, flops: what a round has to read and to compute.
@@ -208,7 +208,7 @@ def limits(own: Measured, label: Label, bare: Sequence[Bare], work: Work, machin
     Args:
         own: what the way did.
         label: what it is.
-        bare: bare calls of the shape of its rounds, measured in the same repetitions; empty if there are none.
+        bare: bare calls of the shape of its rounds, measured behind each of its batches; empty if there are none.
         work: what such a round has to do.
         machine: what the machine can do.
     """
@@ -217,7 +217,7 @@ def limits(own: Measured, label: Label, bare: Sequence[Bare], work: Work, machin
         return None
     told = {}
     if bare:
-        # In the same repetition the machine is in the same state.
+        # Right behind a batch the machine is in the same state.
         shares = [
             efficiency(label.num_draft_tokens, calls, one.lap)
             for calls, one in zip(bare, own.steady, strict=True)
@@ -234,7 +234,7 @@ def limits(own: Measured, label: Label, bare: Sequence[Bare], work: Work, machin
         round=median(one.lap for one in known),
         parts=Parts(**dict(zip(known[0].parts._fields, map(median, parts), strict=True))),
         context=median(one.context for one in known),
-        rounds=round(median(one.rounds for one in known)),
+        rounds=sum(one.rounds for one in known),
         bytes=work.bytes,
         flops=work.flops,
         bytes_seconds=work.bytes / machine.bandwidth,

@@ -56,7 +56,7 @@ def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:
 
 
 class Probes:
-    """Bare calls in the shape of each way's rounds, measured right behind it in every repetition.
+    """Bare calls in the shape of each way's rounds, measured right behind each of its batches.
 
     Args:
         calls: the compiled calls; None if a model cannot be compiled.
