@@ -16,6 +16,7 @@ from judge_decoding.decoding.drafting import Ask, Draft
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.text import decode_ids
+from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.rules.base import VerificationRule
 from tiny import (
     EOS,
@@ -41,7 +42,7 @@ SHUFFLED = word_tokenizer(random.Random(0).sample(WORDS, len(WORDS)), chat=False
 
 
 def ask(ids: Sequence[int], count: int = 6, row: int = 0) -> Ask:
-    return Ask(row, torch.tensor(list(ids)), count, Sampler(SamplingParams(), torch.device("cpu")))
+    return Ask(row, Tokens(torch.tensor(list(ids))), count, Sampler(SamplingParams(), torch.device("cpu")))
 
 
 def propose(drafter: TranslatingDraft, ids: Sequence[int], count: int = 6) -> list[int]:

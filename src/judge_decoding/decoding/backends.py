@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -72,8 +73,8 @@ class Reader(Protocol):
         """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty."""
         ...
 
-    def read(self, rows: Sequence[Tensor]) -> list[Reading]:
-        """Read the last token and the draft of each row: ``rows[i]`` [M_i + 1]."""
+    def read(self, last: Sequence[int], drafts: Sequence[Tensor]) -> list[Reading]:
+        """Read each row's last token and, behind it, its draft ``drafts[i]`` [M_i]."""
         ...
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
@@ -134,8 +135,9 @@ class _EagerReader:
         if any(map(len, rows)):
             self._lm.read(rows, [0] * len(rows))
 
-    def read(self, rows: Sequence[Tensor]) -> list[Reading]:
-        counts = [len(ids) for ids in rows]
+    def read(self, last: Sequence[int], drafts: Sequence[Tensor]) -> list[Reading]:
+        rows = [torch.cat((ids.new_tensor([token]), ids)) for token, ids in zip(last, drafts, strict=True)]
+        counts = [ids.shape[0] for ids in rows]
         logits = self._lm.read(rows, counts)
         states = {place: tap.states for place, tap in self._taps.items()}
         return [Reading(logits, states, i, count) for i, count in enumerate(counts)]

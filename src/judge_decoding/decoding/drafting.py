@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
 from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Ask:
 
     Attributes:
         row: which row it is; a row keeps its number while others leave the batch.
-        ids: all of its tokens so far [T].
+        tokens: all of its tokens so far.
         count: how many draft tokens it wants at most.
         sampler: how it chooses them.
         stop_below: stop after a token to which the draft gives less than this probability.
@@ -35,12 +36,17 @@ class Ask:
     """
 
     row: int
-    ids: Tensor
+    tokens: Tokens
     count: int
     sampler: Sampler
     stop_below: float = 0.0
     distribution: bool = False
     norm: Norm | None = None
+
+    @property
+    def ids(self) -> Tensor:
+        """All of the row's tokens so far [T], on the target's device."""
+        return self.tokens.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class DraftFunction:
         return [Draft(ask.ids.new_tensor(self._call(ask))) for ask in asks]
 
     def _call(self, ask: Ask) -> list[int]:
-        given = self._function(ask.ids.tolist(), ask.count)
+        given = self._function(list(ask.tokens.host), ask.count)
         try:
             ids = [int(i) for i in given][: ask.count]
         except (TypeError, ValueError) as error:
@@ -171,7 +177,7 @@ class DraftModel:
 
     def _unchanged(self, asks: Sequence[Ask]) -> list[int]:
         """How many tokens of each row may stay in the cache; the last one is read again, for its logits."""
-        return [len(ask.ids) - 1 for ask in asks]
+        return [len(ask.tokens) - 1 for ask in asks]
 
     def _known(self, ids: Tensor) -> Tensor:
         return ids.clamp(max=self._last_id).to(self._model.device)

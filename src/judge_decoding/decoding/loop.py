@@ -23,6 +23,7 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
+from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.decoding.verification import verify
 from judge_decoding.rules.base import VerificationRule
 
@@ -61,15 +62,15 @@ class Row:
 
     def __init__(self, number: int, request: Request) -> None:
         self.number, self.request = number, request
-        self.ids = request.prompt_ids
-        self.history = History(request.prompt_ids.tolist() if request.guards else [])
+        self.tokens = Tokens(request.prompt_ids)
+        self.history = History(list(self.tokens.host))
         self.left = request.max_new_tokens
 
     def ask(self) -> Ask:
         """What to draft: never more than the budget leaves room for beside the target's own token."""
         rule, length = self.request.rule, self.request.length
         return Ask(
-            self.number, self.ids, max(min(length.next(), self.left - 1), 0), self.request.sampler,
+            self.number, self.tokens, max(min(length.next(), self.left - 1), 0), self.request.sampler,
             stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
@@ -85,7 +86,7 @@ class Row:
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
             event = event.cut(count)
         self.left = 0 if event.stopped else self.left - len(event.token_ids)
-        self.ids = torch.cat((self.ids, torch.tensor(event.token_ids, dtype=torch.long, device=self.ids.device)))
+        self.tokens.extend(event.token_ids)
         self.history.add(event)
         self.request.length.observe(event)
         return event
@@ -114,7 +115,7 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
     watch = Stopwatch(target.model.device)
     places = {place for row in rows if (place := row.request.rule.place)} if drafter else set()
     with closing(target.open(rows, places)) as lm:
-        lm.prefill([row.ids[:-1] for row in rows])
+        lm.prefill([row.tokens.ids[:-1] for row in rows])
         if drafter is not None:
             lm.check_rewinds()
         watch.start()
@@ -124,9 +125,9 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
             if drafter and any(ask.count for ask in asks):
                 drafts = drafter.propose(asks)
             else:
-                drafts = [Draft(row.ids[:0]) for row in rows]
+                drafts = [Draft(row.request.prompt_ids[:0]) for row in rows]
             watch.lap("draft")
-            readings = lm.read([torch.cat((row.ids[-1:], draft.ids)) for row, draft in zip(rows, drafts, strict=True)])
+            readings = lm.read([row.tokens.host[-1] for row in rows], [draft.ids for draft in drafts])
             if drafter is not None:
                 lm.check_rewinds()
             watch.lap("verify")
@@ -144,4 +145,4 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
             staying = [i for i, row in enumerate(rows) if row.left > 0]
             rows = [rows[i] for i in staying]
             if rows:
-                lm.keep(staying, [len(row.ids) - 1 for row in rows])
+                lm.keep(staying, [len(row.tokens) - 1 for row in rows])

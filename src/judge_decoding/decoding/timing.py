@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -34,14 +35,15 @@ class Stopwatch:
     def seconds(self) -> Seconds:
         """The round so far."""
         spent: dict[str, float] = {}
-        for (_, before), (phase, after) in zip(self._marks, self._marks[1:], strict=False):
+        for (_, before), (phase, after) in pairwise(self._marks):
             if isinstance(before, float) and isinstance(after, float):
                 passed = after - before
             else:
                 assert isinstance(before, torch.cuda.Event) and isinstance(after, torch.cuda.Event)  # noqa: PT018
                 after.synchronize()
                 passed = before.elapsed_time(after) / 1000
-            spent[str(phase)] = spent.get(str(phase), 0.0) + passed
+            assert phase is not None
+            spent[phase] = spent.get(phase, 0.0) + passed
         return Seconds(**spent)
 
     def _now(self) -> float | torch.cuda.Event:

@@ -6,11 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import groupby, takewhile
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.text import INCOMPLETE, decode_ids
+from judge_decoding.decoding.tokens import Tokens
 
 _WINDOW = 16
 """So many tokens before the new ones are decoded and encoded along, as tokens depend on what is before them."""
@@ -54,13 +56,13 @@ class TranslatingDraft:
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """At most ``count`` tokens a row; none where the draft's text cannot be told in the target's tokens."""
         drafts = [Draft(ask.ids[:0]) for ask in asks]
-        known = [ask.ids.tolist() for ask in asks]
+        known = [ask.tokens.host for ask in asks]
         reading = [self._for_draft(ids) for ids in known]
         readable = [i for i, ids in enumerate(reading) if 0 < len(ids) < self._context]
         inner = [
             replace(
                 asks[i],
-                ids=asks[i].ids.new_tensor(reading[i]).to(self._device),
+                tokens=Tokens(torch.tensor(reading[i], device=self._device)),
                 count=min(asks[i].count, self._context - len(reading[i])) if self._is_whole(known[i]) else 0,
                 sampler=self._greedy, distribution=False, norm=None,
             )
@@ -125,11 +127,11 @@ class _RereadingDraft(DraftModel):
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """As any draft model."""
         drafts = super().propose(asks)
-        self._read = {a.row: [*a.ids.tolist(), *d.ids.tolist()] for a, d in zip(asks, drafts, strict=True)}
+        self._read = {a.row: [*a.tokens.host, *d.ids.tolist()] for a, d in zip(asks, drafts, strict=True)}
         return drafts
 
     def _unchanged(self, asks: Sequence[Ask]) -> list[int]:
-        same = [_common(self._read.get(ask.row, []), ask.ids.tolist()[:-1]) for ask in asks]
+        same = [_common(self._read.get(ask.row, []), ask.tokens.host[:-1]) for ask in asks]
         # A sliding window has forgotten what was before the last place it was taken back to.
         if not self._can_batch and any(n < self._kept.get(ask.row, 0) for n, ask in zip(same, asks, strict=True)):
             self._lm = None

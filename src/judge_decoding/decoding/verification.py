@@ -26,7 +26,7 @@ def verify(row: Row, draft: Draft, reading: Reading) -> Round:
         return _usual(row, reading.told)
     request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
-    ids, logits = torch.cat((row.ids, draft.ids))[None], reading.logits
+    ids, logits = torch.cat((row.tokens.ids, draft.ids))[None], reading.logits
     evidence = _evidence(row, draft, ids, logits, reading)
     verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
     if (allowed := sampler.allowed(ids, logits[None], draft.ids)) is not None:

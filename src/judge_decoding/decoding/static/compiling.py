@@ -82,13 +82,13 @@ def compile_target(
         CannotCompileError: it cannot be compiled.
     """
     check_compiles(model)
-    ids, start, columns, cache = _example(model)
+    tokens, columns, cache = _example(model)
     hidden = model.config.get_text_config().hidden_size
     weight, bias = torch.zeros(1, hidden, device=model.device), torch.zeros(1, device=model.device)
     keep = torch.arange(4, device=model.device)
     dim = Dim.DYNAMIC  # an error where a size would be built in
-    shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
-    example = (ids, start, columns, keep, weight, bias, cache)
+    shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
+    example = (tokens, columns, keep, weight, bias, cache)
     graph = TargetGraph(model, places, skinny=skinny)
     return _compiled(graph, model, f"target {places} {skinny}", example, shapes, progress, folder)
 
@@ -100,10 +100,10 @@ def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress:
         CannotCompileError: it cannot be compiled.
     """
     check_compiles(model)
-    ids, start, columns, cache = _example(model)
-    shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, _any_size(cache))
+    tokens, columns, cache = _example(model)
+    shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, _any_size(cache))
     graph = DraftGraph(model, steps, vocab_size, skinny=is_skinny(model))
-    example = (ids, start, columns, cache)
+    example = (tokens, columns, cache)
     return _compiled(graph, model, f"draft {steps} {vocab_size}", example, shapes, progress, folder)
 
 
@@ -164,11 +164,11 @@ def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
     return [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
 
 
-def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor, KeysValues]:
+def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, KeysValues]:
     """Inputs whose sizes all differ, so that none is taken for another, and none is 1, which would be built in."""
     device = model.device
-    ids, start = torch.zeros(2, 5, dtype=torch.long, device=device), torch.zeros(2, dtype=torch.long, device=device)
-    return ids, start, torch.arange(48, device=device), new_cache(model, 2, 96)
+    tokens = torch.zeros(2, 6, dtype=torch.long, device=device)
+    return tokens, torch.arange(48, device=device), new_cache(model, 2, 96)
 
 
 def _any_size(cache: KeysValues) -> list[tuple[dict[int, Any], dict[int, Any]]]:

@@ -51,16 +51,16 @@ class CompiledDraft:
             steps: compile_draft(model, steps, vocab_size, progress, folder) for steps in {1, self.steps}
         }
 
-    def forward(self, ids: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
+    def forward(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
         """See `Forward`: for drafts that are not greedy; compiled when the first one is wanted."""
-        return self._forwards.telling(set())[1](ids, *others)
+        return self._forwards.telling(set())[1](tokens, *others)
 
     def drafter(self) -> StaticDraft:
         """The drafter of one decoding: its cache belongs to its rows."""
         return StaticDraft(self)
 
-    def go_on(self, ids: Tensor, start: Tensor, memory: Memory, end: int, count: int) -> Tensor:
-        """Read ``ids`` [B, T] from ``start`` [B] on and choose ``count`` tokens or a few more, greedily: [B, >= count].
+    def go_on(self, tokens: Tensor, memory: Memory, end: int, count: int) -> Tensor:
+        """Read ``tokens`` [B, 1 + T] and choose ``count`` more or a few more than that, greedily: [B, >= count].
 
         ``end`` is the longest row's number of tokens then. No call waits for the one before.
         """
@@ -68,16 +68,15 @@ class CompiledDraft:
         chosen: list[Tensor] = []
         while count > 0:
             steps = self.steps if 2 * count > self.steps else 1
-            tokens, ids, start = self._greedy[steps](ids, start, columns, memory.cache)
-            chosen.append(tokens)
+            more, tokens = self._greedy[steps](tokens, columns, memory.cache)
+            chosen.append(more)
             count -= steps
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
 
     def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
         """Read the first tokens of empty rows."""
-        for begin, ids in in_parts(rows):
-            start = torch.full((len(rows),), begin, device=ids.device)
-            self._greedy[1](ids, start, memory.columns(begin + ids.shape[1]), memory.cache)
+        for tokens, end in in_parts(rows):
+            self._greedy[1](tokens, memory.columns(end), memory.cache)
         memory.lengths = [len(row) for row in rows]
 
 
@@ -105,25 +104,22 @@ class StaticDraft(DraftModel):
         assert isinstance(lm, StaticLM)  # see `_new_lm`
         memory = lm.memory
         # The last token is read again; after a draft that was accepted whole its last token is new, too.
-        sizes = [ask.ids.shape[0] for ask in asks]
+        sizes = [len(ask.tokens) for ask in asks]
         memory.lengths = [min(size - 1, length) for size, length in zip(sizes, memory.lengths, strict=True)]
         if not any(memory.lengths) and max(sizes) > 1:
             self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in asks], memory)
         missing = max(size - length for size, length in zip(sizes, memory.lengths, strict=True))
         # Rows that lack fewer tokens read known ones again, at negative positions the first one.
-        last = [_last(ask.ids, missing).to(memory.device) for ask in asks]
-        ids = torch.stack(last) if len(last) > 1 else last[0][None]
-        start = torch.tensor([size - missing for size in sizes], device=ids.device)
-        count = max(ask.count for ask in asks)
-        chosen = self._compiled.go_on(ids, start, memory, max(sizes), count)
+        last = [[len(ask.tokens) - missing, *_last(ask.tokens.host, missing)] for ask in asks]
+        tokens, count = torch.tensor(last, device=memory.device), max(ask.count for ask in asks)
+        chosen = self._compiled.go_on(tokens, memory, max(sizes), count)
         memory.lengths = [size + chosen.shape[1] - 1 for size in sizes]
-        return [Draft(chosen[i, : ask.count].to(ask.ids.device)) for i, ask in enumerate(asks)]
+        return [Draft(chosen[i, : ask.count].to(ask.tokens.device)) for i, ask in enumerate(asks)]
 
     def _new_lm(self, rows: int) -> StaticLM:
         return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))
 
 
-def _last(ids: Tensor, count: int) -> Tensor:
-    """The last ``count`` of ``ids`` [T], the first repeated if there are fewer."""
-    size = ids.shape[0]
-    return torch.cat((ids[:1].expand(count - size), ids)) if size < count else ids[size - count :]
+def _last(ids: list[int], count: int) -> list[int]:
+    """The last ``count`` of ``ids``, the first repeated if there are fewer."""
+    return [ids[0]] * (count - len(ids)) + ids[-count:]

@@ -103,7 +103,7 @@ class SkinnyLinear(TorchFunctionMode):
 
 
 def _forward(
-    model: PreTrainedModel, ids: Tensor, start: Tensor, columns: Tensor, cache: KeysValues, keep: Tensor | int
+    model: PreTrainedModel, start: Tensor, ids: Tensor, columns: Tensor, cache: KeysValues, keep: Tensor | int
 ) -> Tensor:
     """Read ``ids`` [B, T] from each row's position ``start`` [B] on; the logits of those to ``keep`` [B, K, V]."""
     positions = (start[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
@@ -150,23 +150,24 @@ class TargetGraph(nn.Module):
         self.model, self._places, self._skinny = model, places, skinny
 
     def forward(
-        self, ids: Tensor, start: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
+        self, tokens: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
     ) -> tuple[Tensor, ...]:
         """The parts of `TargetOutput`.
 
         Args:
-            ids: what to read [B, T].
-            start: the position of each row's first one [B].
+            tokens: the position of each row's first token and, behind it, the ids to read [B, 1 + T]. One tensor, as
+                each has to be made and handed over.
             columns: 0, 1, ... up to the number of columns that are attended to [W].
             keep: which of the T positions are asked about [K].
             weight: the judge's [1, H].
             bias: the judge's [1].
             cache: keys and values, written in place.
         """
+        start, ids = tokens[:, 0], tokens[:, 1:]
         with ExitStack() as stack:
             taps = [stack.enter_context(HiddenTap(self.model, *place)) for place in self._places]
             with SkinnyLinear(pad=False) if self._skinny else nullcontext():
-                logits = _forward(self.model, ids, start, columns, cache, keep)
+                logits = _forward(self.model, start, ids, columns, cache, keep)
             states = [tap.states[:, keep] for tap in taps]
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
         told = torch.stack((ids[:, keep].float(), logits.argmax(-1).float(), scores))
@@ -188,16 +189,17 @@ class DraftGraph(nn.Module):
         self.model, self._steps, self._vocab_size, self._skinny = model, steps, vocab_size, skinny
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
 
-    def forward(self, ids: Tensor, start: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
-        """The chosen tokens [B, steps]; the last of them [B, 1] and its position [B], to go on from.
+    def forward(self, tokens: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor]:
+        """The chosen tokens [B, steps]; what to go on with: the last one's position and the last one [B, 2].
 
         The arguments are those of `TargetGraph.forward`.
         """
         chosen = []
+        start, ids = tokens[:, 0], tokens[:, 1:]
         for _ in range(self._steps):
             with SkinnyLinear(pad=True) if self._skinny else nullcontext():
-                logits = _forward(self.model, ids.clamp(max=self._last_id), start, columns, cache, 1)
+                logits = _forward(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)
             start = start + ids.shape[1]
             ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)
             chosen.append(ids)
-        return torch.cat(chosen, 1), ids.clone(), start
+        return torch.cat(chosen, 1), torch.cat((start[:, None], ids), 1)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -25,11 +25,12 @@ SKINNY = 8
 _USUAL: Place = ("after", -1)
 
 
-def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Prompts [T_i] side by side, `PREFILL` tokens at a time: where each part begins, and its ids [B, T]."""
+def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Prompts [T_i] side by side, `PREFILL` tokens at a time: as `TargetGraph` has them, and where each part ends."""
     ids = pad_sequence(list(rows), batch_first=True)
     for start in range(0, ids.shape[1], PREFILL):
-        yield start, ids[:, start : start + PREFILL].contiguous()
+        part = ids[:, start : start + PREFILL]
+        yield nn.functional.pad(part, (1, 0), value=start), start + part.shape[1]
 
 
 class Forward:
@@ -43,13 +44,14 @@ class Forward:
     def __init__(self, wide: Compiled, skinny: Compiled | None) -> None:
         self._wide, self._skinny = wide, skinny
 
-    def __call__(self, ids: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
+    def __call__(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
         """See `TargetGraph.forward`; one token may be written behind a single one, where nothing looks."""
-        if self._skinny is None or ids.numel() > SKINNY:
-            return self._wide(ids, *others)
-        if ids.numel() == 1:  # read twice, for the same time and less
-            ids = torch.cat((ids, ids), 1)
-        return self._skinny(ids, *others)
+        count = tokens.shape[0] * (tokens.shape[1] - 1)
+        if self._skinny is None or count > SKINNY:
+            return self._wide(tokens, *others)
+        if count == 1:  # read twice, for the same time and less
+            tokens = torch.cat((tokens, tokens[:, 1:]), 1)
+        return self._skinny(tokens, *others)
 
 
 class Forwards:
@@ -107,15 +109,23 @@ class StaticLM:
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
         last = self.memory.arange(1)  # one position's logits are the least there is
-        for start, ids in in_parts(rows):
-            self._forward(ids, [start] * len(rows), last)
+        for tokens, end in in_parts(rows):
+            self._forward(tokens, end, last)
         self.memory.lengths = [len(row) for row in rows]
 
-    def append(self, rows: Sequence[Tensor]) -> TargetOutput:
-        """Append ``rows[i]`` [T_i] to each row; what the target tells of all of them, K being the longest's T."""
-        ids = pad_sequence(list(rows), batch_first=True) if len(rows) > 1 else rows[0][None]
-        output = self._forward(ids, self.lengths, self.memory.arange(ids.shape[1]))
-        self.memory.lengths = [length + row.shape[0] for length, row in zip(self.lengths, rows, strict=True)]
+    def append(self, known: Sequence[Sequence[int]], rows: Sequence[Tensor]) -> TargetOutput:
+        """Append ``known[i]``, as many for each, and behind them ``rows[i]`` [T_i]: what the target tells of all.
+
+        K is then the number of all of the longest row.
+        """
+        first = [[length, *ids] for length, ids in zip(self.lengths, known, strict=True)]
+        tokens = torch.tensor(first, device=self.memory.device)
+        more = [row.shape[0] for row in rows]
+        if any(more):
+            tokens = torch.cat((tokens, pad_sequence(list(rows), True) if len(rows) > 1 else rows[0][None]), 1)
+        count = tokens.shape[1] - 1
+        output = self._forward(tokens, max(self.lengths) + max(count, 2), self.memory.arange(count))
+        self.memory.lengths = [row[0] + len(row) - 1 + new for row, new in zip(first, more, strict=True)]
         return output
 
     def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
@@ -123,7 +133,7 @@ class StaticLM:
         if not any(self.lengths) and not any(keep):
             self.prefill(rows)
             return [torch.empty(0) for _ in rows]
-        logits = self.append(rows).logits
+        logits = self.append([()] * len(rows), rows).logits
         return [
             logits[i, len(row) - count : len(row)].float()
             for i, (row, count) in enumerate(zip(rows, keep, strict=True))
@@ -140,8 +150,7 @@ class StaticLM:
     def check_rewinds(self) -> None:
         """As `CachedLM.check_rewinds`: what was compiled can."""
 
-    def _forward(self, ids: Tensor, start: Sequence[int], keep: Tensor) -> TargetOutput:
-        columns = self.memory.columns(max(start) + max(ids.shape[1], 2))
-        begin = torch.tensor(start, device=ids.device)
-        told, logits, *states = self._run(ids, begin, columns, keep, self._weight, self._bias, self.memory.cache)
+    def _forward(self, tokens: Tensor, end: int, keep: Tensor) -> TargetOutput:
+        columns = self.memory.columns(end)
+        told, logits, *states = self._run(tokens, columns, keep, self._weight, self._bias, self.memory.cache)
         return TargetOutput(told, logits, tuple(states))

@@ -54,7 +54,7 @@ class StaticTarget:
         told, run = self._forwards.telling(places)
         # The forward asks one judge, at the first place; what others say is computed behind it.
         head = next((own for row in rows if (own := _head(row.request)) and own.config.place == told[0]), None)
-        columns = max(len(row.ids) + row.request.max_new_tokens for row in rows)
+        columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
         weights = (head.linear.weight, head.linear.bias) if head else (None, None)
         lm = StaticLM(self.model, run, Memory(self.model, len(rows), columns), *weights)
         return StaticReader(lm, told, head, [_is_usual(row.request, head) for row in rows])
@@ -89,15 +89,15 @@ class StaticReader:
         """See `Reader.prefill`."""
         self._lm.prefill(rows)
 
-    def read(self, rows: Sequence[Tensor]) -> list[Reading]:
+    def read(self, last: Sequence[int], drafts: Sequence[Tensor]) -> list[Reading]:
         """See `Reader.read`."""
-        output = self._lm.append(rows)
+        output = self._lm.append([[token] for token in last], drafts)
         states = dict(zip(self._places, output.states, strict=True))
         # The one synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
         return [
             Reading(output.logits, states, i, count, self._told(told, i, count) if told and self._usual[i] else None)
-            for i, count in enumerate(ids.shape[0] for ids in rows)
+            for i, count in enumerate(ids.shape[0] + 1 for ids in drafts)
         ]
 
     def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:

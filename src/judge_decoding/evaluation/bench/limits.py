@@ -122,30 +122,29 @@ class BareCalls:
     def measure(self, shape: Shape) -> Bare:
         """Medians for rounds of this shape."""
         device, rows, count = self._target.device, shape.rows, shape.num_draft_tokens
-        start = torch.full((rows,), shape.context, device=device)
         memory = Memory(self._target, rows, shape.context + count + 2)
-        ids = torch.ones(rows, count + 1, dtype=torch.long, device=device)
+        tokens = nn.functional.pad(
+            torch.ones(rows, count + 1, dtype=torch.long, device=device), (1, 0), value=shape.context
+        )
         keep = torch.arange(count + 1, device=device)
         weight = torch.zeros(1, self._target.config.get_text_config().hidden_size, device=device)
         bias = torch.zeros(1, device=device)
         columns = memory.columns(shape.context + count + 2)
 
         def verify() -> list[Tensor]:
-            return self._verify(ids, start, columns, keep, weight, bias, memory.cache)
+            return self._verify(tokens, columns, keep, weight, bias, memory.cache)
 
         if self._draft is None or not count:
             return Bare(*timed([verify], device))
-        draft, last = self._draft, ids[:, :1].contiguous()
+        draft, last = self._draft, tokens[:, :2].contiguous()
         own = Memory(draft.model, rows, shape.context + count + draft.steps)
 
         def several() -> Tensor:
-            return draft.go_on(last, start, own, shape.context, count)
+            return draft.go_on(last, own, shape.context, count)
 
         # In turns, as in a round: what one has left of the processor's caches is what the other finds.
         t_verify, t_draft = timed([verify, several], device)
-        return Bare(
-            t_verify, t_draft / count, *timed([lambda: draft.go_on(last, start, own, shape.context, 1)], device)
-        )
+        return Bare(t_verify, t_draft / count, *timed([lambda: draft.go_on(last, own, shape.context, 1)], device))
 
 
 def work(model: PreTrainedModel, tokens: int, context: float, rows: int) -> Work:
