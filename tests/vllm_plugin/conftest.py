@@ -22,13 +22,14 @@ from typing import Any
 
 import pytest
 import torch
-from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, PROMPTS, Answers, wide_draft
+from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, PROMPTS, Answers
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.platforms import current_platform
 
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
+from judge_decoding.reference.wide import wide_draft
 
 torch.set_num_threads(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -246,6 +247,8 @@ def _engines(
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.bench.vllm import VLLM, Settings, interpreter
     from judge_decoding.evaluation.bench.ways import Label
+    from judge_decoding.reference import pair
+    from judge_decoding.reference.wide import wide_draft
 
     if chosen.vllm_python is None:
         try:
@@ -264,6 +267,8 @@ def _engines(
     draft = embedded(ready.names["draft"] or None, "draft") if models.draft is not None else None
     if chosen.draft_layers is not None:
         draft, left_out["vllm with a draft"] = None, "it has no drafts made of the target's first layers"
+    if draft == str(pair.DRAFT):
+        draft = str(wide_draft(Path(stack.enter_context(TemporaryDirectory())) / "draft"))
     wanted = [("", settings)]
     for kind in ("exact", "judge"):
         if draft is not None and kind in best:
