@@ -198,6 +198,15 @@ def test_full_rounds_are_those_with_the_whole_draft_and_all_rows() -> None:
     assert steady(single, 3) is None
 
 
+def test_rounds_of_a_smaller_last_batch_are_left_aside(models: Models) -> None:
+    """Its bare calls are those of a whole batch."""
+    way = models.exact(3, BEST)
+    name = way.label.name
+    found = measure([way], PROMPTS[1:], (), batch_size=2, repetitions=2)[name].steady
+    assert [one is None for one in found] == [False, True] * 2
+    assert all(measure([way], PROMPTS[1:], (), batch_size=5, repetitions=1)[name].steady)
+
+
 def test_efficiency_is_bare_calls_over_the_round() -> None:
     assert efficiency(8, Bare(verify=4.0, draft=0.5), lap=10.0) == 0.8
     assert efficiency(0, Bare(verify=4.0), lap=5.0) == 0.8

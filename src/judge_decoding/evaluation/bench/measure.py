@@ -44,7 +44,7 @@ class Measured:
         seconds: of each repetition.
         stats: of our own loop, all repetitions together.
         forwards: of the target, in all repetitions; None if not known.
-        steady: full rounds of each batch of each repetition; None where there were none.
+        steady: full rounds of each batch of each repetition; None where there were none, and of a smaller last batch.
     """
 
     tokens: tuple[tuple[int, ...], ...] = ()
@@ -107,12 +107,12 @@ def measure(
                 i for i, (said, wanted) in enumerate(zip(own.tokens, expected, strict=False)) if said != wanted
             }
             if repetition:
-                _count(own, way, batches)
+                _count(own, way, batches, min(batch_size, len(prompts)))
             tell(repetition, name)
     return found
 
 
-def _count(own: Measured, way: Way, batches: Sequence[Answers]) -> None:
+def _count(own: Measured, way: Way, batches: Sequence[Answers], rows: int) -> None:
     own.seconds.append(sum(batch.seconds for batch in batches))
     own.new_tokens.append(sum(len(tokens) for tokens in own.tokens))
     for batch in batches:
@@ -120,7 +120,9 @@ def _count(own: Measured, way: Way, batches: Sequence[Answers]) -> None:
             own.forwards = None if batch.forwards is None else own.forwards + batch.forwards
         for rounds in batch.rounds:
             own.stats.merge(Stats.of(rounds))
-        own.steady.append(steady(batch, way.label.num_draft_tokens))
+        # The last batch may be smaller: rounds of another size.
+        whole = len(batch.tokens) == rows
+        own.steady.append(steady(batch, way.label.num_draft_tokens) if whole else None)
 
 
 def steady(batch: Answers, count: int) -> Steady | None:

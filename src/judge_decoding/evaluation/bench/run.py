@@ -92,7 +92,7 @@ def run(
 ) -> tuple[list[BenchRow], list[Ratio]]:
     """The rows of one batch size, and the ratios one would ask for."""
     context = round(median(len(prompt) + len(said) / 2 for prompt, said in zip(prompts, expected, strict=True)))
-    probes = Probes(calls, ways, batch_size, context)
+    probes = Probes(calls, ways, min(batch_size, len(prompts)), context)
     found = measure(
         ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, probe=probes,
         tell=lambda *_: advance(),
