@@ -75,7 +75,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # To look through hundreds of thousands of new objects for garbage again and again, while modules are imported that
-    # stay, is a fifth of the time that transformers takes to load. Tensors are freed by their counts, without this.
+    # stay, is a sixth of the time that transformers takes to load. Tensors are freed by their counts, without this.
     gc.set_threshold(50_000)
     try:
         app()
