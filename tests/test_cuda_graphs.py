@@ -144,10 +144,12 @@ def test_what_comes_once_or_is_long_is_not_captured(recorder: Recorder) -> None:
         chain(graphed, ids_of(1, count), cache, PLAIN_CALLS)
     assert not recorder.graphs
     assert len(forward.seen) == 11 * PLAIN_CALLS
-    chain(graphed, ids_of(1, LONGEST + 1), cache, 7)
+    chain(graphed, ids_of(1, 1 + LONGEST + 1), cache, 7)
     assert not recorder.graphs
     chain(graphed, ids_of(1, 4), cache, 1)
     assert len(recorder.graphs) == 1
+    chain(graphed, ids_of(1, 1 + LONGEST), cache, PLAIN_CALLS + 1)
+    assert len(recorder.graphs) == 2
 
 
 def test_the_least_recently_used_goes(recorder: Recorder) -> None:

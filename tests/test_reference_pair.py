@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,6 @@ from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.reference.wide import WIDTH, wide_draft
 
 PROBLEMS = draw_many(0, "test", 60)
 ASKING = Asking(Arithmetic())
@@ -153,11 +151,3 @@ def test_the_demos_draft_length_and_threshold_can_be_given(tmp_path):
     methods = json.loads(figures.read_text())["methods"]
     assert methods["judge"]["num_draft_tokens"] == methods["exact"]["num_draft_tokens"] == 5
     assert methods["judge"]["accepted_per_round"] == methods["exact"]["accepted_per_round"]
-
-
-def test_a_draft_with_wider_heads_says_the_same(tmp_path: Path) -> None:
-    draft, wide = load_model(pair.DRAFT), load_model(wide_draft(tmp_path / "wide"))
-    assert wide.config.head_dim == WIDTH > draft.config.head_dim
-    ids = torch.tensor([load_tokenizer(pair.DRAFT).encode(pair.prompt_of(next(iter(draw_many(5, "test", 1)))))])
-    with torch.inference_mode():
-        assert torch.allclose(draft(ids).logits, wide(ids).logits, atol=1e-3)

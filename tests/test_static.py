@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import (
@@ -279,6 +280,14 @@ def test_large_float32_models_read_few_tokens_another_way(monkeypatch: pytest.Mo
     assert is_skinny(model)
     assert is_skinny(small)
     target, compiled = StaticTarget(model), CompiledDraft(small, VOCAB_SIZE)
+    forward = target._forwards.telling(set())[1]
+    called, call = set[Compiled](), Compiled.__call__
+
+    def seen(self: Compiled, *inputs: object) -> list[Tensor]:
+        called.add(self)
+        return call(self, *inputs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Compiled, "__call__", seen)
     head = random_head(model, norm="after")
     for length, rows in ((1, 1), (3, 1), (5, 1), (12, 1), (3, 2), (4, 3)):
 
@@ -293,7 +302,11 @@ def test_large_float32_models_read_few_tokens_another_way(monkeypatch: pytest.Mo
         static = collect(decode(target, StaticDraft(compiled), requests()), rows)
         for a, b in zip(eager, static, strict=True):
             same(a, b)
+    assert forward._skinny is not None
+    assert {forward._wide, forward._skinny} <= called
+    called.clear()
     alone = [event for _, event in decode(target, None, [request(model, [7], max_new_tokens=64)])]
+    assert called == {forward._skinny}
     assert tokens(alone) == greedy(model, [7], 64)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Request, decode
     from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats, TokenDetails
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
+    from judge_decoding.decoding.tokens import Tokens
     from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.integrations.transformers import custom_generate
@@ -98,6 +99,7 @@ __all__ = [
     "Stats",
     "StrictStart",
     "TokenDetails",
+    "Tokens",
     "TopK",
     "TrainingConfig",
     "TranslatingDraft",
@@ -166,6 +168,7 @@ _HOMES = {
     "Stats": "judge_decoding.decoding.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
     "TokenDetails": "judge_decoding.decoding.rounds",
+    "Tokens": "judge_decoding.decoding.tokens",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.judge.config",
     "TranslatingDraft": "judge_decoding.decoding.translation",

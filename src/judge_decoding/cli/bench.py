@@ -268,6 +268,7 @@ def _engines(
     if chosen.draft_layers is not None:
         draft, left_out["vllm with a draft"] = None, "it has no drafts made of the target's first layers"
     if draft == str(pair.DRAFT):
+        _progress("Widening the embedded draft's attention heads for vLLM")
         draft = str(wide_draft(Path(stack.enter_context(TemporaryDirectory())) / "draft"))
     wanted = [("", settings)]
     for kind in ("exact", "judge"):

@@ -27,7 +27,7 @@ class Ask:
 
     Attributes:
         row: which row it is; a row keeps its number while others leave the batch.
-        tokens: all of its tokens so far.
+        tokens: all of its tokens so far. They grow with the row: copy what you keep, and change nothing.
         count: how many draft tokens it wants at most.
         sampler: how it chooses them.
         stop_below: stop after a token to which the draft gives less than this probability.

@@ -113,7 +113,7 @@ def decode(
 
 def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     watch = Stopwatch(target.model.device)
-    places = {place for row in rows if (place := row.request.rule.place)} if drafter else set()
+    places = {place for row in rows if (place := row.request.rule.place)} if drafter is not None else set()
     with closing(target.open(rows, places)) as lm:
         lm.prefill([row.tokens.ids[:-1] for row in rows])
         if drafter is not None:
@@ -122,7 +122,7 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
         while rows:
             asks = [row.ask() for row in rows]
             watch.lap("overhead")
-            if drafter and any(ask.count for ask in asks):
+            if drafter is not None and any(ask.count for ask in asks):
                 drafts = drafter.propose(asks)
             else:
                 drafts = [Draft(row.request.prompt_ids[:0]) for row in rows]
@@ -133,7 +133,7 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
             watch.lap("verify")
             events = []
             for row, draft, reading in zip(rows, drafts, readings, strict=True):
-                distance = row.distance(reading) if drafter else None
+                distance = row.distance(reading) if drafter is not None else None
                 event = verify(row, draft, reading)
                 # Read behind the one synchronisation of the round, so that nothing more waits for the device.
                 events.append(event if distance is None else replace(event, distance=float(distance)))

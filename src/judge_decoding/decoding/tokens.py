@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Tokens:
-    """Token ids on the host, and as a tensor for who asks for one.
+    """Token ids on the host, and as a tensor for who asks for one. A drafter may read them, and never changes them.
 
     A compiled round needs the last few only, as part of what it hands to the device anyway; each small operation on
     tensors would cost it as much as some thousand numbers of a model.

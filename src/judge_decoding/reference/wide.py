@@ -13,22 +13,23 @@ from safetensors.torch import load_file, save_file
 from judge_decoding.reference import pair
 
 WIDTH = 32
-"""Of an attention head; vLLM's kernels have no 24."""
+"""Of an attention head; vLLM's kernels for CPUs have no 24."""
 
 
 def wide_draft(folder: Path) -> Path:
     """Write the embedded draft into ``folder``, which is new, with its attention heads padded by zeros to `WIDTH`.
 
-    It says the same: the padding adds nothing to a score, the norms' larger divisor and the score's own are in the
-    weights, and the rotation is kept to the numbers it was trained on.
+    In vLLM it says the same: the padding adds nothing to a score, the norms' larger divisor and the score's own are in the
+    weights, and the rotation is kept to the numbers it was trained on. transformers rotates all numbers of this
+    architecture's heads, so that there it is no draft.
     """
-    shutil.copytree(pair.DRAFT, folder)
+    shutil.copytree(pair.DRAFT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((folder / "config.json").read_text())
     width, heads = config["head_dim"], config["num_attention_heads"]
     config["head_dim"] = WIDTH
     config["rope_parameters"]["partial_rotary_factor"] = width / WIDTH
     (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(folder / "model.safetensors")
+    weights = load_file(pair.DRAFT / "model.safetensors")
     for name, weight in weights.items():
         if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
             wide = torch.zeros(heads, WIDTH, weight.shape[1])

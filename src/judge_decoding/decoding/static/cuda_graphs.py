@@ -63,7 +63,7 @@ class GraphedCall:
     """A compiled forward whose calls are captured when they come again. One stream, one call at a time.
 
     Args:
-        call: the forward. Its first input is ids [B, T]; lists among its inputs are caches.
+        call: the forward. Its first input is a position and ids [B, 1 + T]; lists among its inputs are caches.
         record: how it is captured.
         most: how many shapes are remembered, captured or not.
     """
@@ -76,7 +76,7 @@ class GraphedCall:
 
     def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
         """What the forward gives; nothing overwrites it later."""
-        if self._record is None or _small(inputs)[0].shape[1] > LONGEST:
+        if self._record is None or _small(inputs)[0].shape[1] - 1 > LONGEST:
             return self._call(*inputs)
         key = _key(inputs)
         known: _Graph | int | None = self._known.pop(key, 0)

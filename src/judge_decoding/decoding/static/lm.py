@@ -110,7 +110,7 @@ class StaticLM:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
         last = self.memory.arange(1)  # one position's logits are the least there is
         for tokens, end in in_parts(rows):
-            self._forward(tokens, end, last)
+            self._forward(tokens, end + 1, last)  # a single token is read twice, see `Forward`
         self.memory.lengths = [len(row) for row in rows]
 
     def append(self, known: Sequence[Sequence[int]], rows: Sequence[Tensor]) -> TargetOutput:

@@ -191,9 +191,9 @@ def measure_machine(device: torch.device, dtype: torch.dtype, megabytes: int = 5
         (lambda: torch.mv(data, vector), data.nbytes),
         (data.sum, data.nbytes),
     ]
-    bandwidth = max(amount / min(_times([way], device, 0.1)[0]) for way, amount in ways)
+    bandwidth = max(amount / min(_times([way], device, 0.1, 7)[0]) for way, amount in ways)
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    return Machine(bandwidth, 2 * size**3 / min(_times([lambda: a @ b], device, 0.1)[0]))
+    return Machine(bandwidth, 2 * size**3 / min(_times([lambda: a @ b], device, 0.1, 7)[0]))
 
 
 def timed(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
@@ -201,13 +201,15 @@ def timed(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[floa
     return [median(found) for found in _times(calls, device)]
 
 
-def _times(calls: Sequence[Callable[[], Any]], device: torch.device, least_seconds: float = 0.0) -> list[list[float]]:
+def _times(
+    calls: Sequence[Callable[[], Any]], device: torch.device, least_seconds: float = 0.0, least_calls: int = 0
+) -> list[list[float]]:
     found: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
     synchronize(device)
     enough = max(least_seconds, LEAST_SECONDS) * len(calls)
-    while len(found[0]) < LEAST_CALLS or sum(map(sum, found)) < enough:
+    while len(found[0]) < max(least_calls, LEAST_CALLS) or sum(map(sum, found)) < enough:
         for call, own in zip(calls, found, strict=True):
             begin = time.perf_counter()
             call()

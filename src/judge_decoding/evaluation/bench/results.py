@@ -49,7 +49,7 @@ class Parts(BaseModel):
 class Limits(BaseModel):
     """A full round beside what it could be.
 
-    All times are in seconds, medians over the repetitions.
+    All times are in seconds, medians over the batches of all repetitions.
 
     Attributes:
         round: a full round by the clock; `Steady.lap`.
