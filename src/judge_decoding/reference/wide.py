@@ -19,8 +19,8 @@ WIDTH = 32
 def wide_draft(folder: Path) -> Path:
     """Write the embedded draft into ``folder``, which is new, with its attention heads padded by zeros to `WIDTH`.
 
-    In vLLM it says the same: the padding adds nothing to a score, the norms' larger divisor and the score's own are in the
-    weights, and the rotation is kept to the numbers it was trained on. transformers rotates all numbers of this
+    In vLLM it says the same: the padding adds nothing to a score, the norms' larger divisor and the score's own are in
+    the weights, and the rotation is kept to the numbers it was trained on. transformers rotates all numbers of this
     architecture's heads, so that there it is no draft.
     """
     shutil.copytree(pair.DRAFT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
