@@ -141,8 +141,8 @@ def test_it_costs_no_forward_and_waits_for_nothing(draft: PreTrainedModel, monke
     assert "__float__" not in others
     assert len(places) == len(PROMPTS)
     assert [name for name in with_reads if name != "__float__"] == others
-    # Each follows the last thing that `verify` reads, the scores.
-    assert {with_reads[i - 1] for i in places} == {"tolist"}
+    # Each follows the last thing that `verify` reads, the target's own token.
+    assert {with_reads[i - 1] for i in places} == {"__int__"}
 
 
 # The command line
