@@ -270,7 +270,7 @@ def test_select_moves_rows_and_lengths() -> None:
     assert memory.columns(3).tolist() == list(range(WIDTH_STEP))
 
 
-def test_large_float32_models_read_few_tokens_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_float32_models_read_few_tokens_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One token, which is read twice; a few; and more than are few; alone and in a batch."""
     monkeypatch.setattr(compiling, "CACHE_BYTES", 0)
     monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 1)
@@ -279,7 +279,10 @@ def test_large_float32_models_read_few_tokens_another_way(monkeypatch: pytest.Mo
     model = llama(0, layers=1)
     assert is_skinny(model)
     assert is_skinny(small)
-    target, compiled = StaticTarget(model), CompiledDraft(small, VOCAB_SIZE)
+    said: list[str] = []
+    target = StaticTarget(model, progress=said.append, folder=tmp_path)
+    compiled = CompiledDraft(small, VOCAB_SIZE, progress=said.append, folder=tmp_path)
+    assert [line.split("(")[1].split(")")[0] for line in said] == ["target", "target", "draft"]
     forward = target._forwards.telling(set())[1]
     called, call = set[Compiled](), Compiled.__call__
 

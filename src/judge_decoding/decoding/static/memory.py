@@ -45,8 +45,7 @@ class Memory:
 
     def arange(self, count: int) -> Tensor:
         """0, 1, ... up to ``count`` [count], which is not made anew."""
-        if count > self._room:
-            self._grow(count)
+        self.columns(count)
         return self._first(count)
 
     def select(self, rows: Sequence[int]) -> None:
