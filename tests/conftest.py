@@ -25,7 +25,7 @@ from commands import Run
 from endpoint import KEY, Response, Serve, Server
 from judge_decoding.cli import main as cli
 from judge_decoding.judge.head import JudgeHead
-from tiny import llama, perturbed, random_head, word_tokenizer
+from tiny import llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -45,6 +45,12 @@ def _one_thread() -> Iterator[None]:
     yield
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The static back end runs what would be compiled as it is: the same in a test that is not about compiling."""
+    run_uncompiled(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -332,12 +332,8 @@ def test_rows_are_held_against_generate_assisted_and_each_other() -> None:
     }
 
 
-def test_bare_calls_are_compiled_and_of_the_asked_shapes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    """The memory, too, in one test: what the process of its own needs is compiled here."""
+def test_bare_calls_are_of_the_asked_shapes(monkeypatch: pytest.MonkeyPatch, uncompiled: None) -> None:
     monkeypatch.setattr(limits_module, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 2)  # less to compile
     target, draft = llama(0, layers=1), llama(1, layers=1)
     calls = BareCalls(target, draft, set())
     asked: list[tuple[tuple[int, ...], ...]] = []
@@ -359,6 +355,9 @@ def test_bare_calls_are_compiled_and_of_the_asked_shapes(
     assert plain.draft == plain.draft_alone == 0
     assert min(drafted.verify, drafted.draft, drafted.draft_alone, plain.verify) > 0
 
+
+def test_memory_is_that_of_a_process_that_decodes(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    target = llama(0, layers=1)
     target.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     job = Job(str(tmp_path), None, None, None, "float32", 3, 8, [[4, 5, 6], [7, 8]], 1)

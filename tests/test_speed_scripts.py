@@ -10,8 +10,6 @@ from types import ModuleType
 import pytest
 import torch
 
-from judge_decoding.decoding.static import draft, lm
-from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.evaluation.bench import limits
 from judge_decoding.evaluation.bench.limits import Machine
 from judge_decoding.rules import Judge
@@ -21,12 +19,10 @@ MACHINE = Machine(bandwidth=1e10, flops=1e11)
 
 
 @pytest.fixture(autouse=True)
-def _uncompiled_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short(monkeypatch: pytest.MonkeyPatch, uncompiled: None) -> None:
     monkeypatch.setattr(limits, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(limits, "LEAST_CALLS", 1)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(lm, "compile_target", lambda model, places, *_: TargetGraph(model, places))
-    monkeypatch.setattr(draft, "compile_draft", lambda model, steps, size, *_: DraftGraph(model, steps, size))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,10 +32,10 @@ from judge_decoding import (
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import Request
 from judge_decoding.decoding.models import Place
-from judge_decoding.decoding.static import compiling
-from judge_decoding.decoding.static.compiling import Compiled, check_compiles, default_folder, is_skinny
+from judge_decoding.decoding.static.compiling import Compiled, check_compiles, default_folder, has_few
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
-from judge_decoding.decoding.static.lm import StaticLM
+from judge_decoding.decoding.static.graphs import FewTokens
+from judge_decoding.decoding.static.lm import FEW, StaticLM
 from judge_decoding.decoding.static.memory import WIDTH_STEP, Memory
 from judge_decoding.decoding.static.target import StaticTarget
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
@@ -48,6 +49,7 @@ from tiny import (
     perturbed,
     random_head,
     request,
+    run_uncompiled,
     tokens,
     word_tokenizer,
 )
@@ -66,6 +68,7 @@ class Pair:
     head: JudgeHead
     target: StaticTarget
     compiled: CompiledDraft
+    said: list[str]
     folder: Path
 
     def drafter(self, name: str, *, static: bool) -> Drafter | None:
@@ -91,10 +94,15 @@ def collect(events: object, count: int) -> list[list[Round]]:
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    model = llama(0)
+    model = llama(0, layers=1)
     draft, head = perturbed(model, 0.05), random_head(model, norm="after")
-    target, compiled = StaticTarget(model, PLACES), CompiledDraft(draft, VOCAB_SIZE)
-    return Pair(model, draft, head, target, compiled, default_folder())
+    said: list[str] = []
+    target = StaticTarget(model, PLACES, progress=said.append)
+    compiled = CompiledDraft(draft, VOCAB_SIZE, progress=said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        run_uncompiled(patch)
+        compiled._forwards.telling(set())  # what reads drafts that are not greedy is a target's forward again
+    return Pair(model, draft, head, target, compiled, said, default_folder())
 
 
 def same(eager: Sequence[Round], static: Sequence[Round]) -> None:
@@ -233,7 +241,7 @@ def test_long_prompts_are_read_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPa
 
 def test_memory_grows(pair: Pair) -> None:
     """A draft does not know how long an answer will be."""
-    asked = request(llama(0, context=2048), [5, 6], num_draft_tokens=8, max_new_tokens=700)
+    asked = request(llama(0, layers=1, context=2048), [5, 6], num_draft_tokens=8, max_new_tokens=700)
     drafter = StaticDraft(pair.compiled)
     rounds = [event for _, event in decode(pair.target, drafter, [asked])]
     assert isinstance(drafter._lm, StaticLM)
@@ -242,14 +250,10 @@ def test_memory_grows(pair: Pair) -> None:
     assert tokens(rounds) == tokens(event for _, event in eager)
 
 
-def test_a_draft_with_a_smaller_vocabulary(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it cannot read it reads as its last token, as the eager one does. It is compiled where it was told to be."""
-    monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 1)  # one graph less to compile
+def test_a_draft_with_a_smaller_vocabulary(pair: Pair, uncompiled: None) -> None:
+    """What it cannot read it reads as its last token, as the eager one does."""
     small = llama(3, vocab_size=VOCAB_SIZE - 7, layers=1)
-    said: list[str] = []
-    compiled = CompiledDraft(small, VOCAB_SIZE, progress=said.append, folder=tmp_path)
-    assert said == [f"Compiling LlamaForCausalLM (draft), once; it is kept in {tmp_path}"]
-    assert [path.suffix for path in tmp_path.iterdir()] == [".pt2"]
+    compiled = CompiledDraft(small, VOCAB_SIZE)
     for prompt in ([1, VOCAB_SIZE - 1, 5], [5, 6]):
         asked = [request(pair.model, prompt, AcceptAll(), num_draft_tokens=5, max_new_tokens=20) for _ in range(2)]
         eager = [event for _, event in decode(pair.model, DraftModel(small, VOCAB_SIZE), asked[:1])]
@@ -270,62 +274,84 @@ def test_select_moves_rows_and_lengths() -> None:
     assert memory.columns(3).tolist() == list(range(WIDTH_STEP))
 
 
-def test_large_float32_models_read_few_tokens_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One token, which is read twice; a few; and more than are few; alone and in a batch."""
-    monkeypatch.setattr(compiling, "CACHE_BYTES", 0)
-    monkeypatch.setattr("judge_decoding.decoding.static.draft.MOST_STEPS", 1)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    small = perturbed(llama(0, layers=1), 0.05)
-    model = llama(0, layers=1)
-    assert is_skinny(model)
-    assert is_skinny(small)
-    said: list[str] = []
-    target = StaticTarget(model, progress=said.append, folder=tmp_path)
-    compiled = CompiledDraft(small, VOCAB_SIZE, progress=said.append, folder=tmp_path)
-    assert [line.split("(")[1].split(")")[0] for line in said] == ["target", "target", "draft"]
-    forward = target._forwards.telling(set())[1]
-    called, call = set[Compiled](), Compiled.__call__
+def test_few_tokens_have_a_forward_of_their_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token, a few, and more than are few; alone and in a batch."""
+    forward, called, call = pair.target._forwards.telling(set())[1], list[Compiled](), Compiled.__call__
 
     def seen(self: Compiled, *inputs: object) -> list[Tensor]:
-        called.add(self)
+        called.append(self)
         return call(self, *inputs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Compiled, "__call__", seen)
-    head = random_head(model, norm="after")
-    for length, rows in ((1, 1), (3, 1), (5, 1), (12, 1), (3, 2), (4, 3)):
+    for length, rows, few in (
+        (0, 1, True),
+        (1, 1, True),
+        (FEW - 1, 1, True),
+        (FEW, 1, False),
+        (3, 4, True),
+        (4, 4, False),
+    ):
+        called.clear()
 
         def requests(length: int = length, rows: int = rows) -> list[Request]:
-            chosen = [Judge(head, 0.4), Exact(), Judge(head, 0.4)][:rows]
+            chosen = [Judge(pair.head, 0.4), Exact()][:rows] * 2
+            # Of the same length, so that all rows have whole drafts to the end of the first round.
             return [
-                request(model, [1, 5 + i], rule, num_draft_tokens=length, max_new_tokens=30)
-                for i, rule in enumerate(chosen)
+                request(pair.model, [1, 5 + i], rule, num_draft_tokens=length or 1, max_new_tokens=30)
+                for i, rule in enumerate(chosen[:rows])
             ]
 
-        eager = collect(decode(model, DraftModel(small, VOCAB_SIZE), requests()), rows)
-        static = collect(decode(target, StaticDraft(compiled), requests()), rows)
-        for a, b in zip(eager, static, strict=True):
-            same(a, b)
-    assert forward._skinny is not None
-    assert {forward._wide, forward._skinny} <= called
-    called.clear()
-    alone = [event for _, event in decode(target, None, [request(model, [7], max_new_tokens=64)])]
-    assert called == {forward._skinny}
-    assert tokens(alone) == greedy(model, [7], 64)
+        for eager, static in zip(*pair.both("draft model" if length else "none", requests), strict=True):
+            same(eager, static)
+        reads = [one for one in called if one in (forward._few, forward._wide)]
+        # The prompt's first token, then the first round.
+        assert reads[:2] == [forward._few, forward._few if few else forward._wide]
+
+
+def test_in_16_bits_there_is_no_other_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama(0)
+    assert has_few(model) == torch.backends.mkl.is_available()
+    assert not has_few(model.to(torch.bfloat16))
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not has_few(model.float())
+
+
+@pytest.mark.parametrize("out", [1, 7, 64, 1009, 3000])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
+def test_sums_are_the_product(out: int, bias: bool, shape: tuple[int, int]) -> None:
+    """For sizes that can be cut evenly and those that cannot."""
+    generator = torch.Generator().manual_seed(out)
+    x, weight, more = (torch.randn(size, generator=generator) for size in ((*shape, 200), (out, 200), (out,)))
+    with FewTokens():
+        found = torch.nn.functional.linear(x, weight, more if bias else None)
+    assert torch.allclose(found, x @ weight.t() + (more if bias else 0), atol=1e-4)
 
 
 def test_it_is_compiled_once(pair: Pair) -> None:
+    told = "Compiling LlamaForCausalLM ({}), once; it is kept in {}"
+    assert pair.said == [told.format(what, pair.folder) for what in ("target", "target", "draft", "draft")]
     before: list[Path] = sorted(pair.folder.iterdir())
+    assert [path.suffix for path in before] == [".pt2"] * 4
     said: list[str] = []
-    assert len(before) >= 3
     StaticTarget(pair.model, PLACES, progress=said.append)
     CompiledDraft(perturbed(pair.model, 0.2, seed=9), VOCAB_SIZE, progress=said.append)
     assert said == []
     assert sorted(pair.folder.iterdir()) == before
 
 
+def test_it_is_kept_where_it_is_told_to_be(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(Compiled, "load", lambda path, *_: loaded.append(path))
+    shutil.copytree(pair.folder, tmp_path, dirs_exist_ok=True)
+    StaticTarget(pair.model, PLACES, folder=tmp_path)
+    CompiledDraft(pair.draft, VOCAB_SIZE, folder=tmp_path)
+    assert sorted(loaded) == sorted(tmp_path.iterdir())
+
+
 def test_weights_are_shared_and_never_written(pair: Pair) -> None:
     """Another model of the same shape runs with its own weights; the files have room for none."""
-    other = llama(7)
+    other = llama(7, layers=1)
     target = StaticTarget(other, PLACES)
     rounds = [event for _, event in decode(target, None, [request(other, [5, 6])])]
     assert tokens(rounds) == greedy(other, [5, 6])

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -24,6 +25,9 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.static import draft as static_draft
+from judge_decoding.decoding.static import lm as static_lm
+from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.rules import Evidence, Exact, VerificationRule
 
@@ -249,3 +253,11 @@ def greedy(
         **kwargs,
     )
     return output[0, ids.shape[1] :].tolist()
+
+
+def run_uncompiled(patch: pytest.MonkeyPatch) -> None:
+    """Let the static back end run its graphs as they are, which takes no time to compile."""
+    patch.setattr(static_lm, "compile_target", lambda model, places, *_, **few: TargetGraph(model, places, **few))
+    patch.setattr(
+        static_draft, "compile_draft", lambda model, steps, size, *_, **few: DraftGraph(model, steps, size, **few)
+    )

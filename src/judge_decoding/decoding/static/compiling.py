@@ -31,8 +31,6 @@ from judge_decoding.files import cache_folder, replacing
 
 logger = logging.getLogger(__name__)
 
-CACHE_BYTES = 2**26
-"""Weights of so many bytes may stay in a processor's caches."""
 _GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
 """What transformers looks at, when it is traced, to leave shared keys as they are."""
 
@@ -65,16 +63,13 @@ def check_compiles(model: PreTrainedModel) -> None:
         raise CannotCompileError("there is no C++ compiler (g++ or clang)")
 
 
-def is_skinny(model: PreTrainedModel) -> bool:
-    """Whether this model gains by `SkinnyLinear`: in float32, on a CPU with MKL, if its weights come from memory."""
-    fits = sum(weight.nbytes for weight in model.parameters()) < CACHE_BYTES
-    return (
-        model.device.type == "cpu" and model.dtype == torch.float32 and not fits and torch.backends.mkl.is_available()
-    )
+def has_few(model: PreTrainedModel) -> bool:
+    """Whether this model gains by `FewTokens`: in float32, on a CPU for which MKL is the alternative."""
+    return model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkl.is_available()
 
 
 def compile_target(
-    model: PreTrainedModel, places: tuple[Place, ...], progress: Progress, folder: Path, *, skinny: bool = False
+    model: PreTrainedModel, places: tuple[Place, ...], progress: Progress, folder: Path, *, few: bool = False
 ) -> Compiled:
     """A target's forward; see `TargetGraph`.
 
@@ -89,11 +84,13 @@ def compile_target(
     dim = Dim.DYNAMIC  # an error where a size would be built in
     shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
     example = (tokens, columns, keep, weight, bias, cache)
-    graph = TargetGraph(model, places, skinny=skinny)
-    return _compiled(graph, model, f"target {places} {skinny}", example, shapes, progress, folder)
+    graph = TargetGraph(model, places, few=few)
+    return _compiled(graph, model, f"target {places} {few}", example, shapes, progress, folder)
 
 
-def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path) -> Compiled:
+def compile_draft(
+    model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path, *, few: bool = False
+) -> Compiled:
     """So many greedy steps of a draft; see `DraftGraph`.
 
     Raises:
@@ -102,9 +99,9 @@ def compile_draft(model: PreTrainedModel, steps: int, vocab_size: int, progress:
     check_compiles(model)
     tokens, columns, cache = _example(model)
     shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, _any_size(cache))
-    graph = DraftGraph(model, steps, vocab_size, skinny=is_skinny(model))
+    graph = DraftGraph(model, steps, vocab_size, few=few)
     example = (tokens, columns, cache)
-    return _compiled(graph, model, f"draft {steps} {vocab_size}", example, shapes, progress, folder)
+    return _compiled(graph, model, f"draft {steps} {vocab_size} {few}", example, shapes, progress, folder)
 
 
 class Compiled:

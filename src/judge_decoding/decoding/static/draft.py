@@ -10,14 +10,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
-from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_draft, default_folder
+from judge_decoding.decoding.static.compiling import Progress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues
-from judge_decoding.decoding.static.lm import Forwards, StaticLM, in_parts
+from judge_decoding.decoding.static.lm import FEW, Forwards, StaticLM, in_parts
 from judge_decoding.decoding.static.memory import Memory
 
 LAYERS = 16
 """A call goes through about so many layers: long enough that its start costs little, short enough to compile soon."""
-MOST_STEPS = 8
+MOST_STEPS = 4
 COLUMNS = 512
 """Tokens a row has memory for at first; it doubles when they are full."""
 
@@ -47,9 +47,11 @@ class CompiledDraft:
         self._forwards = Forwards(model, progress, folder)
         self.steps = max(min(LAYERS // model.config.get_text_config().num_hidden_layers, MOST_STEPS), 1)
         folder = folder or default_folder()
-        self._greedy: dict[int, Compiled] = {
-            steps: compile_draft(model, steps, vocab_size, progress, folder) for steps in {1, self.steps}
-        }
+        self._few = has_few(model)
+        self._wide = compile_draft(model, 1, vocab_size, progress, folder)
+        self._greedy = self._wide
+        if self._few or self.steps > 1:
+            self._greedy = compile_draft(model, self.steps, vocab_size, progress, folder, few=self._few)
 
     def forward(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
         """See `Forward`: for drafts that are not greedy; compiled when the first one is wanted."""
@@ -67,16 +69,16 @@ class CompiledDraft:
         columns = memory.columns(end + count + self.steps)
         chosen: list[Tensor] = []
         while count > 0:
-            steps = self.steps if 2 * count > self.steps else 1
-            more, tokens = self._greedy[steps](tokens, columns, memory.cache)
+            several = 2 * count >= self.steps and not (self._few and tokens.shape[0] > FEW)
+            more, tokens = (self._greedy if several else self._wide)(tokens, columns, memory.cache)
             chosen.append(more)
-            count -= steps
+            count -= more.shape[1]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
 
     def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
         """Read the first tokens of empty rows."""
         for tokens, end in in_parts(rows):
-            self._greedy[1](tokens, memory.columns(end), memory.cache)
+            self._wide(tokens, memory.columns(end), memory.cache)
         memory.lengths = [len(row) for row in rows]
 
 

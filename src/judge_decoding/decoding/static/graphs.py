@@ -20,6 +20,9 @@ from transformers.cache_utils import CacheLayerMixin
 
 from judge_decoding.decoding.models import HiddenTap, Place
 
+CHUNK_BYTES = 2**18
+"""So much of a matrix stays in a core's own cache while it is multiplied with one token after the other."""
+
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each [B, heads, L, D]."""
 
@@ -68,19 +71,12 @@ class SlotLayer(CacheLayerMixin):
         return self._slots[0].shape[2]
 
 
-class SkinnyLinear(TorchFunctionMode):
-    """Linear layers for few tokens at once: ``W x`` with the weights first, as float32 on a CPU has it fastest.
+class FewTokens(TorchFunctionMode):
+    """Linear layers for few tokens at once, as sums that are compiled to plain loops: the fastest in float32 on a CPU.
 
-    A forward of few tokens has the time it takes to read the weights. MKL's product of few rows with a large matrix
-    takes up to four times that; with the matrix first, and two columns or more, it does not.
-
-    Args:
-        pad: there may be a single token, which is computed twice: one column would be a slow matrix-vector product.
+    A forward of few tokens has the time it takes to read the weights. MKL's product of a few rows with a matrix takes
+    two to four times that. Here some rows of the matrix are multiplied with all tokens before the next ones are read.
     """
-
-    def __init__(self, *, pad: bool) -> None:
-        super().__init__()
-        self._pad = pad
 
     def __torch_function__(  # torch's own protocol
         self,
@@ -90,16 +86,19 @@ class SkinnyLinear(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         """The same number, by another way."""
-        if function is not nn.functional.linear:
-            return function(*args, **(kwargs or {}))
+        return (_few_tokens_linear if function is nn.functional.linear else function)(*args, **(kwargs or {}))
 
-        def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-            rows = x.reshape(-1, x.shape[-1])
-            columns = torch.cat((rows, rows[:1])).t() if self._pad else rows.t()
-            found = torch.mm(weight, columns).t()[: rows.shape[0]].reshape(*x.shape[:-1], weight.shape[0])
-            return found if bias is None else found + bias
 
-        return linear(*args, **(kwargs or {}))
+def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    out, size = weight.shape
+    rows = x.reshape(-1, size).contiguous()
+    # A view by strides must lie in memory. Without one the compiler would compute what gives x for each product anew.
+    rows = rows.as_strided(rows.shape, rows.stride())
+    most = max(CHUNK_BYTES // (size * weight.element_size()), 1)
+    chunk = next(count for count in range(min(most, out), 0, -1) if out % count == 0)
+    found = (weight.view(out // chunk, 1, chunk, size) * rows[:, None]).sum(-1)  # [chunks, tokens, chunk]
+    found = found.transpose(0, 1).reshape(*x.shape[:-1], out)
+    return found if bias is None else found + bias
 
 
 def _forward(
@@ -142,12 +141,12 @@ class TargetGraph(nn.Module):
     Args:
         model: the target.
         places: where hidden states are wanted; the judge reads those of the first.
-        skinny: for few tokens at a time, but two at least; see `SkinnyLinear`.
+        few: for few tokens at a time; see `FewTokens`.
     """
 
-    def __init__(self, model: PreTrainedModel, places: tuple[Place, ...], *, skinny: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, places: tuple[Place, ...], *, few: bool = False) -> None:
         super().__init__()
-        self.model, self._places, self._skinny = model, places, skinny
+        self.model, self._places, self._few = model, places, few
 
     def forward(
         self, tokens: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
@@ -166,7 +165,7 @@ class TargetGraph(nn.Module):
         start, ids = tokens[:, 0], tokens[:, 1:]
         with ExitStack() as stack:
             taps = [stack.enter_context(HiddenTap(self.model, *place)) for place in self._places]
-            with SkinnyLinear(pad=False) if self._skinny else nullcontext():
+            with FewTokens() if self._few else nullcontext():
                 logits = _forward(self.model, start, ids, columns, cache, keep)
             states = [tap.states[:, keep] for tap in taps]
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
@@ -181,12 +180,12 @@ class DraftGraph(nn.Module):
         model: the draft.
         steps: how many tokens are chosen.
         vocab_size: the target's; the draft chooses from its own tokens below that.
-        skinny: see `SkinnyLinear`.
+        few: for few tokens at a time; see `FewTokens`.
     """
 
-    def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int, *, skinny: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int, *, few: bool = False) -> None:
         super().__init__()
-        self.model, self._steps, self._vocab_size, self._skinny = model, steps, vocab_size, skinny
+        self.model, self._steps, self._vocab_size, self._few = model, steps, vocab_size, few
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
 
     def forward(self, tokens: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor]:
@@ -197,7 +196,7 @@ class DraftGraph(nn.Module):
         chosen = []
         start, ids = tokens[:, 0], tokens[:, 1:]
         for _ in range(self._steps):
-            with SkinnyLinear(pad=True) if self._skinny else nullcontext():
+            with FewTokens() if self._few else nullcontext():
                 logits = _forward(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)
             start = start + ids.shape[1]
             ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)

@@ -12,14 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import Place
-from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_target, default_folder, is_skinny
+from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_target, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues, TargetOutput
 from judge_decoding.decoding.static.memory import Memory
 
 PREFILL = 512
 """Tokens of a prompt that are read at once: what a forward needs beside weights and cache grows with them."""
 
-SKINNY = 8
+FEW = 20
 """Up to so many tokens, of all rows together, are read by the forward for few tokens, where there is one."""
 
 _USUAL: Place = ("after", -1)
@@ -38,20 +38,16 @@ class Forward:
 
     Args:
         wide: for any number.
-        skinny: for 2 to `SKINNY`.
+        few: for up to `FEW`; see `FewTokens`.
     """
 
-    def __init__(self, wide: Compiled, skinny: Compiled | None) -> None:
-        self._wide, self._skinny = wide, skinny
+    def __init__(self, wide: Compiled, few: Compiled | None) -> None:
+        self._wide, self._few = wide, few or wide
 
     def __call__(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
-        """See `TargetGraph.forward`; one token may be written behind a single one, where nothing looks."""
+        """See `TargetGraph.forward`."""
         count = tokens.shape[0] * (tokens.shape[1] - 1)
-        if self._skinny is None or count > SKINNY:
-            return self._wide(tokens, *others)
-        if count == 1:  # read twice, for the same time and less
-            tokens = torch.cat((tokens, tokens[:, 1:]), 1)
-        return self._skinny(tokens, *others)
+        return (self._few if count <= FEW else self._wide)(tokens, *others)
 
 
 class Forwards:
@@ -73,7 +69,7 @@ class Forwards:
                 return known, compiled
         wanted = tuple(sorted(places)) or (_USUAL,)
         make = partial(compile_target, self.model, wanted, self._progress, self._folder)
-        self._compiled[wanted] = Forward(make(), make(skinny=True) if is_skinny(self.model) else None)
+        self._compiled[wanted] = Forward(make(), make(few=True) if has_few(self.model) else None)
         return wanted, self._compiled[wanted]
 
 
@@ -110,7 +106,7 @@ class StaticLM:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
         last = self.memory.arange(1)  # one position's logits are the least there is
         for tokens, end in in_parts(rows):
-            self._forward(tokens, end + 1, last)  # a single token is read twice, see `Forward`
+            self._forward(tokens, end, last)
         self.memory.lengths = [len(row) for row in rows]
 
     def append(self, known: Sequence[Sequence[int]], rows: Sequence[Tensor]) -> TargetOutput:
@@ -124,7 +120,7 @@ class StaticLM:
         if any(more):
             tokens = torch.cat((tokens, pad_sequence(list(rows), True) if len(rows) > 1 else rows[0][None]), 1)
         count = tokens.shape[1] - 1
-        output = self._forward(tokens, max(self.lengths) + max(count, 2), self.memory.arange(count))
+        output = self._forward(tokens, max(self.lengths) + count, self.memory.arange(count))
         self.memory.lengths = [row[0] + len(row) - 1 + new for row, new in zip(first, more, strict=True)]
         return output
 

@@ -122,14 +122,14 @@ class BareCalls:
     def measure(self, shape: Shape) -> Bare:
         """Medians for rounds of this shape."""
         device, rows, count = self._target.device, shape.rows, shape.num_draft_tokens
-        memory = Memory(self._target, rows, shape.context + count + 2)
+        memory = Memory(self._target, rows, shape.context + count + 1)
         tokens = nn.functional.pad(
             torch.ones(rows, count + 1, dtype=torch.long, device=device), (1, 0), value=shape.context
         )
         keep = torch.arange(count + 1, device=device)
         weight = torch.zeros(1, self._target.config.get_text_config().hidden_size, device=device)
         bias = torch.zeros(1, device=device)
-        columns = memory.columns(shape.context + count + 2)
+        columns = memory.columns(shape.context + count + 1)
 
         def verify() -> list[Tensor]:
             return self._verify(tokens, columns, keep, weight, bias, memory.cache)
