@@ -288,8 +288,8 @@ def test_few_tokens_have_a_forward_of_their_own(pair: Pair, monkeypatch: pytest.
         (1, 1, True),
         (FEW - 1, 1, True),
         (FEW, 1, False),
-        (3, 4, True),
-        (4, 4, False),
+        (4, 4, True),
+        (5, 4, False),
     ):
         called.clear()
 
