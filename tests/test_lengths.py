@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,29 @@ def test_cost_optimal_stops_drafting_where_nothing_is_accepted_and_tries_again_n
     assert lengths.count(0) > 380
     assert set(lengths[20:]) == {0, 1}
     assert 1 <= sum(lengths[100:]) <= 8
+
+
+def test_short_answers_do_not_try_again_and_again() -> None:
+    """What is tried ever less often is so over all answers, and nothing is sought meanwhile."""
+    taught, lengths = Experience(), []
+    for _ in range(40):
+        policy = CostOptimal(4)
+        policy.remember(taught)
+        lengths += simulated(policy, [0.0], rounds=20)[1]
+    assert sum(lengths[200:]) <= 6
+
+
+def test_what_a_draft_reads_after_a_pause_is_not_what_its_tokens_cost() -> None:
+    """Otherwise a draft that paused would seem too dear for ever."""
+    known = Experience()
+    for _ in range(20):
+        known.add(event(4, 4))
+    best = known.best(64)
+    for _ in range(40):
+        known.add(event(0, 0))
+        known.add(replace(event(1, 1), seconds=Seconds(50 * DRAFT, VERIFY + SLOPE, REST / 2, REST / 2)))
+    assert known.idle == 0
+    assert known.best(64) == best != 0
 
 
 def test_cost_optimal_notices_a_change() -> None:

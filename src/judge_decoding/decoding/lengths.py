@@ -78,6 +78,9 @@ class Confident(DraftLength):
         return self._longest
 
 
+LEAST_PATIENCE, MOST_PATIENCE = 8, 128
+"""While no draft pays, one token is tried after so many rounds; twice as many each time, up to the latter."""
+
 LENGTHS = frozenset((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64))
 """Those worth telling apart; few enough for each to be tried often."""
 
@@ -106,6 +109,10 @@ class Experience:
         self._spent: defaultdict[int, float] = defaultdict(float)
         self.rounds = 0
         """How many rounds with a draft it knows."""
+        self.idle = 0
+        """How many rounds there have been since the last draft."""
+        self.patience = LEAST_PATIENCE
+        """After how many such rounds one token is tried."""
 
     @property
     def longest(self) -> int:
@@ -119,15 +126,13 @@ class Experience:
             self.rounds = 1
         else:
             self._verify.append((count, event.seconds.verify))
-            for known in (self._made, self._spent):
-                for length in known:
-                    known[length] *= self.DECAY
-            self._made[count] += len(event.token_ids)
-            self._spent[count] += sum(event.seconds)
+            # After a pause the draft has to read what was said meanwhile, which is not what its tokens cost.
+            if not (count and self.idle and self._draft):
+                self._add_speed(event)
             if count:
                 self.rounds += 1
-                self._draft.append(event.seconds.draft / count)
                 self._rest.append(event.seconds.rule + event.seconds.overhead)
+        self.idle = 0 if count else self.idle + 1
         if not count:
             return
         self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
@@ -136,6 +141,16 @@ class Experience:
         for place in range(min(accepted + 1, count)):
             self._tried[place] += 1
             self._kept[place] += place < accepted
+
+    def _add_speed(self, event: Round) -> None:
+        count = len(event.draft_ids)
+        for known in (self._made, self._spent):
+            for length in known:
+                known[length] *= self.DECAY
+        self._made[count] += len(event.token_ids)
+        self._spent[count] += sum(event.seconds)
+        if count:
+            self._draft.append(event.seconds.draft / count)
 
     def best(self, longest: int) -> int | None:
         """The count, at most ``longest``, with most tokens per second; None if it knows no times.
@@ -185,15 +200,13 @@ class CostOptimal(DraftLength):
 
     EVERY = 4
     """The optimum is sought anew after so many rounds: it moves slowly, and seeking takes time."""
-    MOST_PATIENCE = 128
 
     def __init__(self, start: int, longest: int = 64, experience: Experience | None = None) -> None:
         _check_count(start)
         self._start, self._longest = start, max(longest, start)
         self.experience = experience or Experience()
         self._best: int | None = None
-        self._age = self._idle = 0
-        self._patience = 8
+        self._age = 0
 
     def remember(self, experience: Experience) -> None:
         """Go on from what earlier requests have taught."""
@@ -201,16 +214,18 @@ class CostOptimal(DraftLength):
 
     def next(self) -> int:
         """The best count; the start until rounds have told what they cost."""
-        if self._best is None or self._age >= self.EVERY or self.experience.rounds < self.EVERY:
+        known = self.experience
+        if self._best is None or self._age >= self.EVERY or known.rounds < self.EVERY:
             # Not far beyond what was tried: there the estimate is only a guess.
-            self._best, self._age = self.experience.best(min(self._longest, 2 * self.experience.longest)), 0
-        self._age += 1
+            self._best, self._age = known.best(min(self._longest, 2 * known.longest)), 0
         if self._best is None:
             return self._start
-        self._idle = 0 if self._best else self._idle + 1
-        if self._idle > self._patience:
-            self._idle, self._patience = 0, min(2 * self._patience, self.MOST_PATIENCE)
-            self._age = self.EVERY
+        if self._best:
+            known.patience = LEAST_PATIENCE
+            self._age += 1
+        elif known.idle > known.patience:
+            known.patience = min(2 * known.patience, MOST_PATIENCE)
+            self._age = self.EVERY  # sought again behind what is tried now, and not before: nothing new is learnt
             return 1
         return self._best
 
