@@ -70,14 +70,17 @@ def test_cost_optimal_stops_drafting_where_nothing_is_accepted_and_tries_again_n
     assert 1 <= sum(lengths[100:]) <= 8
 
 
-def test_short_answers_do_not_try_again_and_again() -> None:
+def test_short_answers_do_not_try_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried ever less often is so over all answers, and nothing is sought meanwhile."""
+    sought, best = [], Experience.best
+    monkeypatch.setattr(Experience, "best", lambda self, longest: sought.append(longest) or best(self, longest))
     taught, lengths = Experience(), []
-    for _ in range(40):
+    for _ in range(8):
         policy = CostOptimal(4)
         policy.remember(taught)
-        lengths += simulated(policy, [0.0], rounds=20)[1]
-    assert sum(lengths[200:]) <= 6
+        lengths += simulated(policy, [0.0], rounds=150)[1]
+    assert 8 <= sum(lengths[200:]) <= 20
+    assert len(sought) <= 40
 
 
 def test_what_a_draft_reads_after_a_pause_is_not_what_its_tokens_cost() -> None:
@@ -88,9 +91,49 @@ def test_what_a_draft_reads_after_a_pause_is_not_what_its_tokens_cost() -> None:
     best = known.best(64)
     for _ in range(40):
         known.add(event(0, 0))
-        known.add(replace(event(1, 1), seconds=Seconds(50 * DRAFT, VERIFY + SLOPE, REST / 2, REST / 2)))
-    assert known.idle == 0
+        known.add(slow(event(1, 1)), paused=True)
     assert known.best(64) == best != 0
+    for _ in range(20):
+        known.add(slow(event(1, 1)))
+    assert known.best(64) == 0
+
+
+def slow(this: Round) -> Round:
+    return replace(this, seconds=this.seconds._replace(draft=50 * DRAFT))
+
+
+def test_a_slow_round_at_first_is_forgotten() -> None:
+    policy = CostOptimal(4)
+    for number in range(600):
+        this = event(count := policy.next(), count)
+        policy.observe(slow(this) if number in (1, 2, 3) and count else this)
+    assert policy.next() > 10
+
+
+def test_a_row_notices_that_another_rows_drafts_pay() -> None:
+    """The rows of a batch share what they know."""
+    taught = Experience()
+    rows = [CostOptimal(4, experience=taught) for _ in range(2)]
+    for _ in range(40):
+        for row in rows:
+            row.observe(event(row.next(), 0))
+    assert [row.next() for row in rows] == [0, 0]
+    for _ in range(60):
+        taught.add(event(8, 8))
+    for _ in range(6):
+        lengths = [row.next() for row in rows]
+        for row, length in zip(rows, lengths, strict=True):
+            row.observe(event(length, length))
+    assert min(lengths) > 2
+
+
+def test_cost_optimal_notices_a_change_for_the_better() -> None:
+    taught = Experience()
+    for rate, rounds in ((0.0, 600), (1.0, 400)):
+        policy = CostOptimal(4)
+        policy.remember(taught)
+        lengths = simulated(policy, [rate], rounds=rounds)[1]
+    assert min(lengths[-20:]) > 10
 
 
 def test_cost_optimal_notices_a_change() -> None:

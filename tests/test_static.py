@@ -32,7 +32,7 @@ from judge_decoding import (
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import Request
 from judge_decoding.decoding.models import Place
-from judge_decoding.decoding.static.compiling import Compiled, check_compiles, default_folder, has_few
+from judge_decoding.decoding.static.compiling import Compiled, check_compiles, has_few
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import FewTokens
 from judge_decoding.decoding.static.lm import FEW, StaticLM
@@ -93,16 +93,17 @@ def collect(events: object, count: int) -> list[list[Round]]:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("compiled")
     model = llama(0, layers=1)
     draft, head = perturbed(model, 0.05), random_head(model, norm="after")
     said: list[str] = []
-    target = StaticTarget(model, PLACES, progress=said.append)
-    compiled = CompiledDraft(draft, VOCAB_SIZE, progress=said.append)
+    target = StaticTarget(model, PLACES, progress=said.append, folder=folder)
+    compiled = CompiledDraft(draft, VOCAB_SIZE, progress=said.append, folder=folder)
     with pytest.MonkeyPatch.context() as patch:
         run_uncompiled(patch)
         compiled._forwards.telling(set())  # what reads drafts that are not greedy is a target's forward again
-    return Pair(model, draft, head, target, compiled, said, default_folder())
+    return Pair(model, draft, head, target, compiled, said, folder)
 
 
 def same(eager: Sequence[Round], static: Sequence[Round]) -> None:
@@ -304,7 +305,6 @@ def test_few_tokens_have_a_forward_of_their_own(pair: Pair, monkeypatch: pytest.
         for eager, static in zip(*pair.both("draft model" if length else "none", requests), strict=True):
             same(eager, static)
         reads = [one for one in called if one in (forward._few, forward._wide)]
-        # The prompt's first token, then the first round.
         assert reads[:2] == [forward._few, forward._few if few else forward._wide]
 
 
@@ -334,8 +334,8 @@ def test_it_is_compiled_once(pair: Pair) -> None:
     before: list[Path] = sorted(pair.folder.iterdir())
     assert [path.suffix for path in before] == [".pt2"] * 4
     said: list[str] = []
-    StaticTarget(pair.model, PLACES, progress=said.append)
-    CompiledDraft(perturbed(pair.model, 0.2, seed=9), VOCAB_SIZE, progress=said.append)
+    StaticTarget(pair.model, PLACES, progress=said.append, folder=pair.folder)
+    CompiledDraft(perturbed(pair.model, 0.2, seed=9), VOCAB_SIZE, progress=said.append, folder=pair.folder)
     assert said == []
     assert sorted(pair.folder.iterdir()) == before
 

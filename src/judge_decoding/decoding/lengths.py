@@ -109,30 +109,30 @@ class Experience:
         self._spent: defaultdict[int, float] = defaultdict(float)
         self.rounds = 0
         """How many rounds with a draft it knows."""
-        self.idle = 0
-        """How many rounds there have been since the last draft."""
         self.patience = LEAST_PATIENCE
-        """After how many such rounds one token is tried."""
+        """After how many rounds without a draft one token is tried."""
 
     @property
     def longest(self) -> int:
         """The longest draft seen."""
         return len(self._tried)
 
-    def add(self, event: Round) -> None:
-        """Average in what a round cost and kept."""
+    def add(self, event: Round, *, paused: bool = False) -> None:
+        """Average in what a round cost and kept.
+
+        After a pause the draft has read what was said meanwhile, which is not what its tokens cost: ``paused`` leaves
+        the times of such a round out.
+        """
         count, accepted = len(event.draft_ids), event.accepted
         if count and not self.rounds:  # the first round warms the machine up; its times say nothing
             self.rounds = 1
         else:
             self._verify.append((count, event.seconds.verify))
-            # After a pause the draft has to read what was said meanwhile, which is not what its tokens cost.
-            if not (count and self.idle and self._draft):
+            if not paused:
                 self._add_speed(event)
             if count:
                 self.rounds += 1
                 self._rest.append(event.seconds.rule + event.seconds.overhead)
-        self.idle = 0 if count else self.idle + 1
         if not count:
             return
         self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
@@ -148,7 +148,8 @@ class Experience:
             for length in known:
                 known[length] *= self.DECAY
         self._made[count] += len(event.token_ids)
-        self._spent[count] += sum(event.seconds)
+        # Where a row has no draft, the time is that of other rows' drafts.
+        self._spent[count] += sum(event.seconds) - (0.0 if count else event.seconds.draft)
         if count:
             self._draft.append(event.seconds.draft / count)
 
@@ -194,8 +195,9 @@ class CostOptimal(DraftLength):
     """The length with most tokens per second, by what rounds have cost and kept so far; 0 where no draft pays.
 
     The acceptance of each place is a running average, the times are medians of late rounds, t_verify a line through
-    them; see `Experience`. While nothing is drafted one token is tried now and then, ever less often. Source: the
-    analysis of Leviathan et al. 2023, section 3.3, with each place's own acceptance instead of one rate for all.
+    them; see `Experience`. While nothing is drafted one token is tried now and then, twice in a row, as the draft has
+    to catch up before the first; over all answers ever less often. Source: the analysis of Leviathan et al. 2023,
+    section 3.3, with each place's own acceptance instead of one rate for all.
     """
 
     EVERY = 4
@@ -206,7 +208,8 @@ class CostOptimal(DraftLength):
         self._start, self._longest = start, max(longest, start)
         self.experience = experience or Experience()
         self._best: int | None = None
-        self._age = 0
+        self._age = self._sought = self._idle = 0
+        self._trying = False
 
     def remember(self, experience: Experience) -> None:
         """Go on from what earlier requests have taught."""
@@ -215,23 +218,30 @@ class CostOptimal(DraftLength):
     def next(self) -> int:
         """The best count; the start until rounds have told what they cost."""
         known = self.experience
-        if self._best is None or self._age >= self.EVERY or known.rounds < self.EVERY:
+        self._age += 1
+        if self._best is None or (self._age > self.EVERY and known.rounds != self._sought):
             # Not far beyond what was tried: there the estimate is only a guess.
-            self._best, self._age = known.best(min(self._longest, 2 * known.longest)), 0
+            self._best = known.best(min(self._longest, 2 * known.longest))
+            self._age, self._sought = 1, known.rounds
         if self._best is None:
             return self._start
+        if known.rounds < self.EVERY:  # sought again each round, and one slow one is not enough to give up
+            best, self._best = self._best, None
+            return max(best, 1)
         if self._best:
-            known.patience = LEAST_PATIENCE
-            self._age += 1
-        elif known.idle > known.patience:
-            known.patience = min(2 * known.patience, MOST_PATIENCE)
-            self._age = self.EVERY  # sought again behind what is tried now, and not before: nothing new is learnt
+            self._trying, known.patience = False, LEAST_PATIENCE
+        elif self._trying or self._idle > known.patience:
+            self._trying = not self._trying
             return 1
         return self._best
 
     def observe(self, event: Round) -> None:
         """Learn what this round cost and kept."""
-        self.experience.add(event)
+        paused = bool(event.draft_ids and self._idle)
+        self.experience.add(event, paused=paused)
+        if paused:
+            self.experience.patience = min(2 * self.experience.patience, MOST_PATIENCE)
+        self._idle = 0 if event.draft_ids else self._idle + 1
 
 
 def _line(points: Mapping[int, float]) -> tuple[float, float]:

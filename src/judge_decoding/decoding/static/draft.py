@@ -69,8 +69,10 @@ class CompiledDraft:
         columns = memory.columns(end + count + self.steps)
         chosen: list[Tensor] = []
         while count > 0:
-            several = 2 * count >= self.steps and not (self._few and tokens.shape[0] > FEW)
-            more, tokens = (self._greedy if several else self._wide)(tokens, columns, memory.cache)
+            fits = not self._few or tokens.shape[0] * (tokens.shape[1] - 1) <= FEW
+            more, tokens = (self._greedy if fits and 2 * count > self.steps else self._wide)(
+                tokens, columns, memory.cache
+            )
             chosen.append(more)
             count -= more.shape[1]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
