@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
@@ -20,6 +21,8 @@ from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.static.compiling import new_cache
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph
+from judge_decoding.decoding.static.lm import FEW
+from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.decoding.static.target import StaticTarget
 from tiny import VOCAB_SIZE, llama, perturbed, random_head, request
 
@@ -135,6 +138,33 @@ def test_a_static_round(
     assert max(cost[2] for _, cost in rounds) <= STATIC_LAUNCHES
     assert {cost[3] for _, cost in rounds} == {0}
     assert counts.allocations == 2  # one for each model
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing", "count", "calls"),
+    [
+        (1, 1, 8, "44"), (1, 1, 6, "411"), (1, 1, 3, "4"), (1, 1, 1, "1"), (2, 2, 8, "44"),
+        (1, FEW, 4, "4"), (1, FEW + 1, 8, "144"), (FEW, 1, 4, "4"), (FEW + 1, 1, 3, "111"),
+    ],
+)  # fmt: skip
+def test_the_calls_of_a_draft(
+    model: LlamaForCausalLM, rows: int, missing: int, count: int, calls: str,
+    monkeypatch: pytest.MonkeyPatch, uncompiled: None,
+) -> None:  # fmt: skip
+    """Four steps a call where the forward for few tokens can; one where many are read, or few are missing."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    draft, steps, forward = CompiledDraft(model, VOCAB_SIZE), [], DraftGraph.forward
+
+    def seen(self: DraftGraph, *inputs: Any) -> Any:
+        chosen, rest = forward(self, *inputs)
+        steps.append(chosen.shape[1])
+        return chosen, rest
+
+    monkeypatch.setattr(DraftGraph, "forward", seen)
+    tokens = torch.ones(rows, 1 + missing, dtype=torch.long)
+    with torch.inference_mode():
+        assert draft.go_on(tokens, Memory(model, rows, 64), missing, count).shape[1] >= count
+    assert "".join(map(str, steps)) == calls
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["exact", "judge"])
