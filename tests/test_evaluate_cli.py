@@ -296,18 +296,24 @@ def test_grading_that_was_stopped_goes_on(
     data = tmp_path / "mt.jsonl"
     rows = [{"question_id": i, "category": "writing", "turns": [text]} for i, text in enumerate(TEXTS)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    good = [2]
+    good, part = [2], tmp_path / "o" / "grades.jsonl.part"
 
     def answer(body: dict[str, Any], number: int) -> Response:
         good[0] -= 1
-        return said("Fine.\nGrade: 7") if good[0] >= 0 else refused(401, "no")
+        if good[0] >= 0:
+            return said("Fine.\nGrade: 7")
+        # A refusal ends what is still under way: it must not overtake both of the good ones.
+        end = time.monotonic() + 30
+        while "Fine." not in (part.read_text() if part.exists() else "") and time.monotonic() < end:
+            time.sleep(0.01)
+        return refused(401, "no")
 
     serve(answer)
     given = [*options, "--grader", "big", "--out", tmp_path / "o", "--num-draft-tokens", 3]
     given[1], given[3] = "mt_bench", data
     given += ["--tune", 1] if command == "sweep" else []
     ends_in_one_sentence(run(command, *given), "refuses the key")
-    kept = (tmp_path / "o" / "grades.jsonl.part").read_text().count("Fine.")
+    kept = part.read_text().count("Fine.")
     assert kept >= 1
     assert not (tmp_path / "o" / "results.json").exists()
     good[0] = 1000
