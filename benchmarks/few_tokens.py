@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
 from statistics import median
-from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.loading import load_model
 from judge_decoding.decoding.static.compiling import compile_target, default_folder
 from judge_decoding.decoding.static.memory import Memory
+from judge_decoding.evaluation.bench.limits import times
 from judge_decoding.evaluation.provenance import machine
 from judge_decoding.reference.pair import TARGET
 
@@ -40,23 +39,12 @@ def compared(model: PreTrainedModel, repetitions: int) -> None:
     for count in TOKENS:
         tokens = nn.functional.pad(torch.ones(1, count, dtype=torch.long), (1, 0), value=CONTEXT)
         inputs = (tokens, columns, torch.arange(count), weight, bias, memory.cache)
-        times: dict[str, list[float]] = {name: [] for name in forwards}
-        for _ in range(repetitions + 2):
-            for name, forward in forwards.items():
-                times[name].append(1e3 * seconds(forward, *inputs))
+        found = times([partial(forward, *inputs) for forward in forwards.values()], model.device, 0.0, repetitions)
         row: dict[str, object] = {"tokens": count}
-        for name, found in times.items():
-            kept = found[2:]
-            row[f"{name}_ms"] = [round(value, 3) for value in (median(kept), min(kept), max(kept))]
-        row["faster"] = round(median(times["mkl"][2:]) / median(times["few"][2:]), 2)
+        for name, seconds in zip(forwards, found, strict=True):
+            row[f"{name}_ms"] = [round(1e3 * value, 3) for value in (median(seconds), min(seconds), max(seconds))]
+        row["faster"] = round(median(found[0]) / median(found[1]), 2)
         print(json.dumps(row), flush=True)
-
-
-def seconds(forward: Callable[..., list[Tensor]], *inputs: object) -> float:
-    """How long one call takes."""
-    start = perf_counter()
-    forward(*inputs)
-    return perf_counter() - start
 
 
 def main() -> None:

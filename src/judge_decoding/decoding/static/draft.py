@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
 from judge_decoding.decoding.static.compiling import Progress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues
-from judge_decoding.decoding.static.lm import FEW, Forwards, StaticLM, in_parts
+from judge_decoding.decoding.static.lm import Forwards, StaticLM, are_few, in_parts
 from judge_decoding.decoding.static.memory import Memory
 
 LAYERS = 16
@@ -69,10 +69,8 @@ class CompiledDraft:
         columns = memory.columns(end + count + self.steps)
         chosen: list[Tensor] = []
         while count > 0:
-            fits = not self._few or tokens.shape[0] * (tokens.shape[1] - 1) <= FEW
-            more, tokens = (self._greedy if fits and 2 * count > self.steps else self._wide)(
-                tokens, columns, memory.cache
-            )
+            several = 2 * count > self.steps and (are_few(tokens) or not self._few)
+            more, tokens = (self._greedy if several else self._wide)(tokens, columns, memory.cache)
             chosen.append(more)
             count -= more.shape[1]
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)

@@ -33,6 +33,11 @@ def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
         yield nn.functional.pad(part, (1, 0), value=start), start + part.shape[1]
 
 
+def are_few(tokens: Tensor) -> bool:
+    """Whether a forward for few tokens reads these; they are as `TargetGraph.forward` has them."""
+    return tokens.shape[0] * (tokens.shape[1] - 1) <= FEW
+
+
 class Forward:
     """A target's forward, compiled for any number of tokens and, where that gains, for few.
 
@@ -46,8 +51,7 @@ class Forward:
 
     def __call__(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
         """See `TargetGraph.forward`."""
-        count = tokens.shape[0] * (tokens.shape[1] - 1)
-        return (self._few if count <= FEW else self._wide)(tokens, *others)
+        return (self._few if are_few(tokens) else self._wide)(tokens, *others)
 
 
 class Forwards:

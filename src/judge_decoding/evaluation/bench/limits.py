@@ -191,19 +191,20 @@ def measure_machine(device: torch.device, dtype: torch.dtype, megabytes: int = 5
         (lambda: torch.mv(data, vector), data.nbytes),
         (data.sum, data.nbytes),
     ]
-    bandwidth = max(amount / min(_times([way], device, 0.1, 7)[0]) for way, amount in ways)
+    bandwidth = max(amount / min(times([way], device, 0.1, 7)[0]) for way, amount in ways)
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    return Machine(bandwidth, 2 * size**3 / min(_times([lambda: a @ b], device, 0.1, 7)[0]))
+    return Machine(bandwidth, 2 * size**3 / min(times([lambda: a @ b], device, 0.1, 7)[0]))
 
 
 def timed(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
-    """Median seconds of each of some calls, which are made in turns; the first of each is not counted."""
-    return [median(found) for found in _times(calls, device)]
+    """Median seconds of each of some calls; see `times`."""
+    return [median(found) for found in times(calls, device)]
 
 
-def _times(
+def times(
     calls: Sequence[Callable[[], Any]], device: torch.device, least_seconds: float = 0.0, least_calls: int = 0
 ) -> list[list[float]]:
+    """Seconds of each of some calls, which are made in turns; the first of each is not counted."""
     found: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
