@@ -29,7 +29,7 @@ from judge_decoding import (
     VerificationRule,
     decode,
 )
-from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
 from judge_decoding.decoding.loop import Request
 from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Compiled, check_compiles, has_few
@@ -38,6 +38,7 @@ from judge_decoding.decoding.static.graphs import FewTokens
 from judge_decoding.decoding.static.lm import FEW, StaticLM
 from judge_decoding.decoding.static.memory import WIDTH_STEP, Memory
 from judge_decoding.decoding.static.target import StaticTarget
+from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from tiny import (
     EOS,
@@ -249,6 +250,36 @@ def test_memory_grows(pair: Pair) -> None:
     assert drafter._lm.memory.allocations == 2
     eager = decode(pair.model, DraftModel(pair.draft, VOCAB_SIZE), [replace(asked)])
     assert tokens(rounds) == tokens(event for _, event in eager)
+
+
+class Wrapped:
+    """A drafter that hands on a compiled one's drafts where they were not made for."""
+
+    def __init__(self, inner: Drafter, what: str) -> None:
+        self.inner, self.what = inner, what
+        self.before: list[Draft] = []
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        if self.what == "made for other tokens":
+            return self.inner.propose([replace(ask, tokens=Tokens(ask.ids[:-1])) for ask in asks])
+        drafts = self.inner.propose(asks)
+        if self.what == "another row's":
+            return drafts[::-1]
+        if self.what == "the first row's only":
+            return [drafts[0]] * len(drafts)
+        self.before, drafts = drafts, self.before
+        return drafts if len(drafts) == len(asks) else self.before
+
+
+@pytest.mark.parametrize(
+    "what", ["made for other tokens", "another row's", "the first row's only", "those of the round before"]
+)
+def test_drafts_of_something_else_change_no_token(pair: Pair, what: str) -> None:
+    """A compiled draft is read as it lies there, behind its own last token: only where that is the row's."""
+    prompts = PROMPTS[1:2] + PROMPTS[4:6]
+    asked = [request(pair.model, prompt, num_draft_tokens=4, max_new_tokens=30) for prompt in prompts]
+    rounds = collect(decode(pair.target, Wrapped(StaticDraft(pair.compiled), what), asked), len(asked))
+    assert [tokens(events) for events in rounds] == [greedy(pair.model, prompt, 30) for prompt in prompts]
 
 
 def test_a_draft_with_a_smaller_vocabulary(pair: Pair, uncompiled: None) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.models import CachedLM, HiddenTap, Place, can_batch
+from judge_decoding.decoding.tokens import Tokens
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Row
@@ -73,8 +75,8 @@ class Reader(Protocol):
         """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty."""
         ...
 
-    def read(self, last: Sequence[int], drafts: Sequence[Tensor]) -> list[Reading]:
-        """Read each row's last token and, behind it, its draft ``drafts[i]`` [M_i]."""
+    def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
+        """Read the last of each row's tokens and, behind it, its draft."""
         ...
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
@@ -135,10 +137,10 @@ class _EagerReader:
         if any(map(len, rows)):
             self._lm.read(rows, [0] * len(rows))
 
-    def read(self, last: Sequence[int], drafts: Sequence[Tensor]) -> list[Reading]:
-        rows = [torch.cat((ids.new_tensor([token]), ids)) for token, ids in zip(last, drafts, strict=True)]
-        counts = [ids.shape[0] for ids in rows]
-        logits = self._lm.read(rows, counts)
+    def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
+        pairs = [(draft.ids.new_tensor(row.host[-1:]), draft.ids) for row, draft in zip(rows, drafts, strict=True)]
+        counts = [len(draft) + 1 for draft in drafts]
+        logits = self._lm.read([torch.cat(pair) for pair in pairs], counts)
         states = {place: tap.states for place, tap in self._taps.items()}
         return [Reading(logits, states, i, count) for i, count in enumerate(counts)]
 

@@ -92,7 +92,6 @@ class Row:
         return event
 
 
-@torch.inference_mode()
 def decode(
     target: PreTrainedModel | Target, drafter: Drafter | None, requests: Sequence[Request]
 ) -> Iterator[tuple[int, Round]]:
@@ -114,35 +113,38 @@ def decode(
 def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     watch = Stopwatch(target.model.device)
     places = {place for row in rows if (place := row.request.rule.place)} if drafter is not None else set()
+    nothing = Draft(torch.empty(0, dtype=torch.long, device=target.model.device))
+    inference = torch.inference_mode()  # never while a round is handed out: it would be the caller's mode, too
     with closing(target.open(rows, places)) as lm:
-        lm.prefill([row.tokens.ids[:-1] for row in rows])
+        with inference:
+            lm.prefill([row.tokens.ids[:-1] for row in rows])
         if drafter is not None:
             lm.check_rewinds()
-        watch.start()
         while rows:
-            asks = [row.ask() for row in rows]
-            watch.lap("overhead")
-            if drafter is not None and any(ask.count for ask in asks):
-                drafts = drafter.propose(asks)
-            else:
-                drafts = [Draft(row.request.prompt_ids[:0]) for row in rows]
-            watch.lap("draft")
-            readings = lm.read([row.tokens.host[-1] for row in rows], [draft.ids for draft in drafts])
-            if drafter is not None:
-                lm.check_rewinds()
-            watch.lap("verify")
-            events = []
-            for row, draft, reading in zip(rows, drafts, readings, strict=True):
-                distance = row.distance(reading) if drafter is not None else None
-                event = verify(row, draft, reading)
-                # Read behind the one synchronisation of the round, so that nothing more waits for the device.
-                events.append(event if distance is None else replace(event, distance=float(distance)))
-            watch.lap("rule")
-            seconds = watch.seconds()
-            for row, event in zip(rows, events, strict=True):
-                yield row.number, row.take(replace(event, seconds=seconds))
             watch.start()
-            staying = [i for i, row in enumerate(rows) if row.left > 0]
-            rows = [rows[i] for i in staying]
-            if rows:
-                lm.keep(staying, [len(row.tokens) - 1 for row in rows])
+            with inference:
+                asks = [row.ask() for row in rows]
+                watch.lap("overhead")
+                if drafter is not None and any(ask.count for ask in asks):
+                    drafts = drafter.propose(asks)
+                else:
+                    drafts = [nothing] * len(rows)
+                watch.lap("draft")
+                readings = lm.read([row.tokens for row in rows], drafts)
+                if drafter is not None:
+                    lm.check_rewinds()
+                watch.lap("verify")
+                events = []
+                for row, draft, reading in zip(rows, drafts, readings, strict=True):
+                    distance = row.distance(reading) if drafter is not None else None
+                    event = verify(row, draft, reading)
+                    # Read behind the one synchronisation of the round, so that nothing more waits for the device.
+                    events.append(event if distance is None else replace(event, distance=float(distance)))
+                watch.lap("rule")
+                seconds = watch.seconds()
+                taken = [(row.number, row.take(event.timed(seconds))) for row, event in zip(rows, events, strict=True)]
+                staying = [i for i, row in enumerate(rows) if row.left > 0]
+                rows = [rows[i] for i in staying]
+                if rows:
+                    lm.keep(staying, [len(row.tokens) - 1 for row in rows])
+            yield from taken

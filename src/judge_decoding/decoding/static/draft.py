@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
+from judge_decoding.decoding.drafting import Ask, BatchedDraft, Draft, DraftModel
 from judge_decoding.decoding.static.compiling import Progress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues
 from judge_decoding.decoding.static.lm import Forwards, StaticLM, are_few, in_parts
@@ -62,18 +62,21 @@ class CompiledDraft:
         return StaticDraft(self)
 
     def go_on(self, tokens: Tensor, memory: Memory, end: int, count: int) -> Tensor:
-        """Read ``tokens`` [B, 1 + T] and choose ``count`` more or a few more than that, greedily: [B, >= count].
+        """Read ``tokens`` [B, 1 + T] and choose ``count`` more, greedily: what a target reads next [B, 2 + count].
 
-        ``end`` is the longest row's number of tokens then. No call waits for the one before.
+        That is position and id of each row's last token, and the chosen ones. ``end`` is the longest row's number of
+        tokens then. No call waits for the one before.
         """
         columns = memory.columns(end + count + self.steps)
-        chosen: list[Tensor] = []
-        while count > 0:
-            several = 2 * count > self.steps and (are_few(tokens) or not self._few)
+        parts: list[Tensor] = []
+        left = count
+        while left > 0:
+            several = 2 * left > self.steps and (are_few(tokens) or not self._few)
             more, tokens = (self._greedy if several else self._wide)(tokens, columns, memory.cache)
-            chosen.append(more)
-            count -= more.shape[1]
-        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
+            left -= more.shape[1] - 2
+            parts.append(more[:, 2:] if parts else more)
+        found = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return found[:, : 2 + count].contiguous() if left else found
 
     def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
         """Read the first tokens of empty rows."""
@@ -97,11 +100,12 @@ class StaticDraft(DraftModel):
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """As `DraftModel.propose`."""
-        if any(ask.norm for ask in asks):  # the draft's hidden states are not among what was compiled
+        if not all(ask.plain for ask in asks):
+            if not any(ask.norm for ask in asks):
+                return super().propose(asks)
+            # The draft's hidden states are not among what was compiled.
             self._eager = self._eager or DraftModel(self._model, self._vocab_size)
             return self._eager.propose(asks)
-        if any(ask.stop_below or ask.distribution or not ask.sampler.plain for ask in asks):
-            return super().propose(asks)
         lm = self._narrowed(tuple(ask.row for ask in asks))
         assert isinstance(lm, StaticLM)  # see `_new_lm`
         memory = lm.memory
@@ -113,10 +117,10 @@ class StaticDraft(DraftModel):
         missing = max(size - length for size, length in zip(sizes, memory.lengths, strict=True))
         # Rows that lack fewer tokens read known ones again, at negative positions the first one.
         last = [[len(ask.tokens) - missing, *_last(ask.tokens.host, missing)] for ask in asks]
-        tokens, count = torch.tensor(last, device=memory.device), max(ask.count for ask in asks)
-        chosen = self._compiled.go_on(tokens, memory, max(sizes), count)
-        memory.lengths = [size + chosen.shape[1] - 1 for size in sizes]
-        return [Draft(chosen[i, : ask.count].to(ask.tokens.device)) for i, ask in enumerate(asks)]
+        tokens, count = memory.tokens(last), max(ask.count for ask in asks)
+        batch = self._compiled.go_on(tokens, memory, max(sizes), count)
+        memory.lengths = [size + count - 1 for size in sizes]
+        return [BatchedDraft(batch, i, ask.count, ask.tokens) for i, ask in enumerate(asks)]
 
     def _new_lm(self, rows: int) -> StaticLM:
         return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))

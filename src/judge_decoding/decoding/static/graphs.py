@@ -189,12 +189,13 @@ class DraftGraph(nn.Module):
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
 
     def forward(self, tokens: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor]:
-        """The chosen tokens [B, steps]; what to go on with: the last one's position and the last one [B, 2].
+        """The draft as a target reads it: position and id of the last token, and the chosen ones [B, 2 + steps].
 
-        The arguments are those of `TargetGraph.forward`.
+        And what to go on with, which is the same of the last chosen one [B, 2]. The arguments are those of
+        `TargetGraph.forward`.
         """
-        chosen = []
         start, ids = tokens[:, 0], tokens[:, 1:]
+        chosen = [(start + ids.shape[1] - 1)[:, None], ids[:, -1:]]
         for _ in range(self._steps):
             with FewTokens() if self._few else nullcontext():
                 logits = _forward(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)

@@ -119,13 +119,17 @@ class StaticLM:
         K is then the number of all of the longest row.
         """
         first = [[length, *ids] for length, ids in zip(self.lengths, known, strict=True)]
-        tokens = torch.tensor(first, device=self.memory.device)
+        tokens = self.memory.tokens(first)
         more = [row.shape[0] for row in rows]
         if any(more):
             tokens = torch.cat((tokens, pad_sequence(list(rows), True) if len(rows) > 1 else rows[0][None]), 1)
+        return self.read_batch(tokens, [len(ids) + new for ids, new in zip(known, more, strict=True)])
+
+    def read_batch(self, tokens: Tensor, counts: Sequence[int]) -> TargetOutput:
+        """Append ``counts[i]`` tokens to each row, which are there as `TargetGraph.forward` has them."""
         count = tokens.shape[1] - 1
         output = self._forward(tokens, max(self.lengths) + count, self.memory.arange(count))
-        self.memory.lengths = [row[0] + len(row) - 1 + new for row, new in zip(first, more, strict=True)]
+        self.memory.lengths = [length + new for length, new in zip(self.lengths, counts, strict=True)]
         return output
 
     def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from judge_decoding.decoding.static.graphs import KeysValues
 WIDTH_STEP = 64
 """Columns that are attended to come in steps, of an eighth and more of them where there are many: what is behind a
 row's end costs little, and shapes repeat."""
+
+FEW_NUMBERS = 8
+"""So many a row are written into a tensor that is there; a new one costs as much as some hundred of them."""
 
 
 class Memory:
@@ -34,6 +39,7 @@ class Memory:
         self.lengths = [0] * rows
         self.device = model.device
         self.allocations = 1
+        self._host: dict[tuple[int, int], tuple[Tensor, array[int]]] = {}
         self.cache: KeysValues = new_cache(model, rows, _rounded(columns))
         self._new_columns(_rounded(columns))
 
@@ -47,6 +53,19 @@ class Memory:
         """0, 1, ... up to ``count`` [count], which is not made anew."""
         self.columns(count)
         return self._first(count)
+
+    def tokens(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Numbers [B, T] from the host, as a forward reads them. On a CPU the next call overwrites them."""
+        shape = len(rows), len(rows[0])
+        if self.device.type != "cpu" or shape[1] > FEW_NUMBERS:
+            return torch.tensor(rows, device=self.device)
+        if shape not in self._host:
+            numbers = array("q", bytes(8 * shape[0] * shape[1]))
+            self._host[shape] = torch.frombuffer(numbers, dtype=torch.int64).view(shape), numbers
+        tensor, numbers = self._host[shape]
+        for i, number in enumerate(chain.from_iterable(rows)):
+            numbers[i] = number
+        return tensor
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with some of the rows; the others' memory is not given back."""

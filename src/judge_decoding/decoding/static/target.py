@@ -10,10 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends import Reading, Told
+from judge_decoding.decoding.drafting import BatchedDraft, Draft
 from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.lm import Forwards, StaticLM
 from judge_decoding.decoding.static.memory import Memory
+from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge
@@ -72,6 +74,18 @@ def _is_usual(request: Request, head: JudgeHead | None) -> bool:
     return known and request.sampler.plain and not (request.guards or request.logprobs or request.details)
 
 
+def _batch(rows: Sequence[Tokens], drafts: Sequence[Draft]) -> Tensor | None:
+    """All there is to read in one tensor, if a compiled draft has left it like that."""
+    batch = drafts[0].batch if isinstance(drafts[0], BatchedDraft) else None
+    if batch is None or batch.shape[0] != len(rows):
+        return None
+    together = (
+        isinstance(draft, BatchedDraft) and draft.belongs(batch, i, row)
+        for i, (row, draft) in enumerate(zip(rows, drafts, strict=True))
+    )
+    return batch if all(together) else None
+
+
 class StaticReader:
     """A static target in one decoding.
 
@@ -89,15 +103,19 @@ class StaticReader:
         """See `Reader.prefill`."""
         self._lm.prefill(rows)
 
-    def read(self, last: Sequence[int], drafts: Sequence[Tensor]) -> list[Reading]:
+    def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
         """See `Reader.read`."""
-        output = self._lm.append([[token] for token in last], drafts)
+        counts = [len(draft) + 1 for draft in drafts]
+        if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.memory.device:
+            output = self._lm.read_batch(batch, counts)
+        else:
+            output = self._lm.append([row.host[-1:] for row in rows], [draft.ids for draft in drafts])
         states = dict(zip(self._places, output.states, strict=True))
         # The one synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
         return [
             Reading(output.logits, states, i, count, self._told(told, i, count) if told and self._usual[i] else None)
-            for i, count in enumerate(ids.shape[0] + 1 for ids in drafts)
+            for i, count in enumerate(counts)
         ]
 
     def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
