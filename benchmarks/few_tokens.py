@@ -1,8 +1,11 @@
-"""A compiled forward over few tokens, with MKL's matrix products and with sums in plain loops, side by side.
+"""Ways to run a compiled forward over few tokens, side by side.
+
+With MKL's matrix products; with sums in plain loops; and the faster of them with the weights in small pages of memory.
 
     python benchmarks/few_tokens.py reference SMOLLM2-135M-INSTRUCT --threads 1
 
-Where the second stops being the faster one is `judge_decoding.decoding.static.lm.FEW`.
+Where the loops stop being faster is `judge_decoding.decoding.static.lm.FEW`; how pages matter is said in
+`judge_decoding.decoding.static.pages`.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ import json
 import sys
 from functools import partial
 from statistics import median
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.loading import load_model
-from judge_decoding.decoding.static.compiling import compile_target, default_folder
+from judge_decoding.decoding.static import pages
+from judge_decoding.decoding.static.compiling import Compiled, compile_target, default_folder
+from judge_decoding.decoding.static.lm import FEW
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.evaluation.bench.limits import times
 from judge_decoding.evaluation.provenance import machine
@@ -29,22 +35,34 @@ CONTEXT = 200
 
 
 @torch.inference_mode()
-def compared(model: PreTrainedModel, repetitions: int) -> None:
-    """Print a JSON line for each number of tokens: milliseconds, [least, most] of them, and the ratio of medians."""
-    make = partial(compile_target, model, (("after", -1),), lambda line: print(line, file=sys.stderr), default_folder())
-    forwards = {"mkl": make(), "few": make(few=True)}
+def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) -> None:
+    """Print a JSON line for each number of tokens: milliseconds, [least, most] of them, and ratios of medians.
+
+    ``same`` is the model once more, whose weights stay in small pages.
+    """
+    mkl, few = _forwards(model)
+    with patch.object(pages, "_available", return_value=False):
+        small_mkl, small_few = _forwards(same)
     weight, bias = torch.zeros(1, model.config.get_text_config().hidden_size), torch.zeros(1)
     memory = Memory(model, 1, CONTEXT + max(TOKENS))
     columns = memory.columns(CONTEXT + max(TOKENS))
     for count in TOKENS:
         tokens = nn.functional.pad(torch.ones(1, count, dtype=torch.long), (1, 0), value=CONTEXT)
         inputs = (tokens, columns, torch.arange(count), weight, bias, memory.cache)
-        found = times([partial(forward, *inputs) for forward in forwards.values()], model.device, 0.0, repetitions)
+        ways = {"mkl": mkl, "few": few, "small_pages": small_few if count <= FEW else small_mkl}
+        found = times([partial(way, *inputs) for way in ways.values()], model.device, 0.0, repetitions)
         row: dict[str, object] = {"tokens": count}
-        for name, seconds in zip(forwards, found, strict=True):
+        for name, seconds in zip(ways, found, strict=True):
             row[f"{name}_ms"] = [round(1e3 * value, 3) for value in (median(seconds), min(seconds), max(seconds))]
-        row["faster"] = round(median(found[0]) / median(found[1]), 2)
+        medians = [median(seconds) for seconds in found]
+        row["few_over_mkl"] = round(medians[0] / medians[1], 2)
+        row["huge_over_small_pages"] = round(medians[2] / medians[1 if count <= FEW else 0], 2)
         print(json.dumps(row), flush=True)
+
+
+def _forwards(model: PreTrainedModel) -> list[Compiled]:
+    make = partial(compile_target, model, (("after", -1),), lambda line: print(line, file=sys.stderr), default_folder())
+    return [make(), make(few=True)]
 
 
 def main() -> None:
@@ -56,9 +74,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.models:
-        model = load_model(str(TARGET) if name == "reference" else name, dtype=torch.float32)
+        path = str(TARGET) if name == "reference" else name
+        model, same = (load_model(path, dtype=torch.float32) for _ in range(2))
         print(json.dumps({"model": name, "machine": machine(model.device)}), flush=True)
-        compared(model, args.repetitions)
+        compared(model, same, args.repetitions)
 
 
 if __name__ == "__main__":
