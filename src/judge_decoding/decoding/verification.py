@@ -116,8 +116,9 @@ def _round(
     tokens = [*draft_ids[:accepted], own]
     causes = [Cause.AGREED if agreed[i] else Cause.RESCUED for i in range(accepted)]
     causes.append(Cause.BONUS if accepted == len(draft_ids) else Cause.CORRECTION)
-    end = next((i + 1 for i, token in enumerate(tokens) if token in row.request.end_ids), None)
-    cut = min(len(tokens) if end is None else end, row.left)
+    end_ids = row.request.end_ids
+    end = next((i for i, token in enumerate(tokens, 1) if token in end_ids), None)
+    cut = min(end or len(tokens), row.left)
     return Round(
         draft_ids=tuple(draft_ids),
         token_ids=tuple(tokens[:cut]),

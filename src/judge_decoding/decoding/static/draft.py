@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import sub
 from pathlib import Path
 
 import torch
@@ -100,27 +101,33 @@ class StaticDraft(DraftModel):
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """As `DraftModel.propose`."""
-        if not all(ask.plain for ask in asks):
-            if not any(ask.norm for ask in asks):
-                return super().propose(asks)
-            # The draft's hidden states are not among what was compiled.
-            self._eager = self._eager or DraftModel(self._model, self._vocab_size)
-            return self._eager.propose(asks)
-        lm = self._narrowed(tuple(ask.row for ask in asks))
+        rows: list[int] = []
+        count = 0
+        for ask in asks:
+            if not ask.plain:
+                return self._otherwise(asks)
+            rows.append(ask.row)
+            count = max(count, ask.count)
+        lm = self._narrowed(tuple(rows))
         assert isinstance(lm, StaticLM)  # see `_new_lm`
         memory = lm.memory
-        # The last token is read again; after a draft that was accepted whole its last token is new, too.
-        sizes = [len(ask.tokens) for ask in asks]
-        memory.lengths = [min(size - 1, length) for size, length in zip(sizes, memory.lengths, strict=True)]
-        if not any(memory.lengths) and max(sizes) > 1:
+        if not any(memory.lengths):
             self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in asks], memory)
-        missing = max(size - length for size, length in zip(sizes, memory.lengths, strict=True))
+        sizes = [len(ask.tokens) for ask in asks]
+        # The last token is read again; after a draft that was accepted whole its last token is new, too.
+        missing = max(1, *map(sub, sizes, memory.lengths))
         # Rows that lack fewer tokens read known ones again, at negative positions the first one.
-        last = [[len(ask.tokens) - missing, *_last(ask.tokens.host, missing)] for ask in asks]
-        tokens, count = memory.tokens(last), max(ask.count for ask in asks)
-        batch = self._compiled.go_on(tokens, memory, max(sizes), count)
+        last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, asks, strict=True)]
+        batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
         memory.lengths = [size + count - 1 for size in sizes]
         return [BatchedDraft(batch, i, ask.count, ask.tokens) for i, ask in enumerate(asks)]
+
+    def _otherwise(self, asks: Sequence[Ask]) -> list[Draft]:
+        if not any(ask.norm for ask in asks):
+            return super().propose(asks)
+        # The draft's hidden states are not among what was compiled.
+        self._eager = self._eager or DraftModel(self._model, self._vocab_size)
+        return self._eager.propose(asks)
 
     def _new_lm(self, rows: int) -> StaticLM:
         return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))

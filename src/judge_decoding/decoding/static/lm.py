@@ -35,7 +35,8 @@ def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
 
 def are_few(tokens: Tensor) -> bool:
     """Whether a forward for few tokens reads these; they are as `TargetGraph.forward` has them."""
-    return tokens.shape[0] * (tokens.shape[1] - 1) <= FEW
+    rows, width = tokens.shape
+    return rows * (width - 1) <= FEW
 
 
 class Forward:

@@ -79,11 +79,10 @@ def _batch(rows: Sequence[Tokens], drafts: Sequence[Draft]) -> Tensor | None:
     batch = drafts[0].batch if isinstance(drafts[0], BatchedDraft) else None
     if batch is None or batch.shape[0] != len(rows):
         return None
-    together = (
-        isinstance(draft, BatchedDraft) and draft.belongs(batch, i, row)
-        for i, (row, draft) in enumerate(zip(rows, drafts, strict=True))
-    )
-    return batch if all(together) else None
+    for i, draft in enumerate(drafts):
+        if not (isinstance(draft, BatchedDraft) and draft.belongs(batch, i, rows[i])):
+            return None
+    return batch
 
 
 class StaticReader:
@@ -119,10 +118,8 @@ class StaticReader:
         ]
 
     def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
-        read, own, scores = (part[row] for part in told)
-        return Told(
-            [int(i) for i in read[1:count]], [int(i) for i in own[:count]], scores[1:count] if self._head else None
-        )
+        read, own, scores = told[0][row], told[1][row], told[2][row]
+        return Told(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count] if self._head else None)
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """See `Reader.keep`."""
