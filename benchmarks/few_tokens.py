@@ -1,11 +1,11 @@
 """Ways to run a compiled forward over few tokens, side by side.
 
-With MKL's matrix products; with sums in plain loops; and the faster of them with the weights in small pages of memory.
+With MKL's matrix products; with sums in plain loops; and the faster of them with the weights where the file has them.
 
     python benchmarks/few_tokens.py reference SMOLLM2-135M-INSTRUCT --threads 1
 
-Where the loops stop being faster is `judge_decoding.decoding.static.lm.FEW`; how pages matter is said in
-`judge_decoding.decoding.static.pages`.
+Where the loops stop being faster is `judge_decoding.decoding.static.lm.FEW`; how addresses matter is said in
+`judge_decoding.decoding.static.alignment`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.loading import load_model
-from judge_decoding.decoding.static import pages
 from judge_decoding.decoding.static.compiling import Compiled, compile_target, default_folder
 from judge_decoding.decoding.static.lm import FEW
 from judge_decoding.decoding.static.memory import Memory
@@ -38,25 +37,26 @@ CONTEXT = 200
 def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) -> None:
     """Print a JSON line for each number of tokens: milliseconds, [least, most] of them, and ratios of medians.
 
-    ``same`` is the model once more, whose weights stay in small pages.
+    ``same`` is the model once more, whose weights stay where they were loaded.
     """
-    mkl, few = _forwards(model)
-    with patch.object(pages, "_available", return_value=False):
-        small_mkl, small_few = _forwards(same)
+    forwards = _forwards(model)
+    with patch("judge_decoding.decoding.static.compiling.align"):
+        loaded = _forwards(same)
     weight, bias = torch.zeros(1, model.config.get_text_config().hidden_size), torch.zeros(1)
     memory = Memory(model, 1, CONTEXT + max(TOKENS))
     columns = memory.columns(CONTEXT + max(TOKENS))
     for count in TOKENS:
         tokens = nn.functional.pad(torch.ones(1, count, dtype=torch.long), (1, 0), value=CONTEXT)
         inputs = (tokens, columns, torch.arange(count), weight, bias, memory.cache)
-        ways = {"mkl": mkl, "few": few, "small_pages": small_few if count <= FEW else small_mkl}
+        faster = int(count <= FEW)
+        ways = {"mkl": forwards[0], "few": forwards[1], "as_loaded": loaded[faster]}
         found = times([partial(way, *inputs) for way in ways.values()], model.device, 0.0, repetitions)
         row: dict[str, object] = {"tokens": count}
         for name, seconds in zip(ways, found, strict=True):
             row[f"{name}_ms"] = [round(1e3 * value, 3) for value in (median(seconds), min(seconds), max(seconds))]
         medians = [median(seconds) for seconds in found]
         row["few_over_mkl"] = round(medians[0] / medians[1], 2)
-        row["huge_over_small_pages"] = round(medians[2] / medians[1 if count <= FEW else 0], 2)
+        row["aligned_over_as_loaded"] = round(medians[2] / medians[1 if faster else 0], 2)
         print(json.dumps(row), flush=True)
 
 

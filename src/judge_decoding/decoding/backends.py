@@ -139,7 +139,7 @@ class _EagerReader:
 
     def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
         pairs = [(draft.ids.new_tensor(row.host[-1:]), draft.ids) for row, draft in zip(rows, drafts, strict=True)]
-        counts = [len(draft) + 1 for draft in drafts]
+        counts = [draft.ids.shape[0] + 1 for draft in drafts]
         logits = self._lm.read([torch.cat(pair) for pair in pairs], counts)
         states = {place: tap.states for place, tap in self._taps.items()}
         return [Reading(logits, states, i, count) for i, count in enumerate(counts)]

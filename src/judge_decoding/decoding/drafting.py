@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -54,63 +54,52 @@ class Ask:
         return self.sampler.plain and not (self.stop_below or self.distribution or self.norm)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a draft lies in what a compiled draft model has left for all rows.
+
+    Attributes:
+        batch: the position of each row's last token, that token and its draft [B, 2 + M]: what a compiled target reads.
+        row: which of them it is.
+        tokens: what it goes on from, ``size`` tokens then.
+        size: how many they were.
+    """
+
+    batch: Tensor
+    row: int
+    tokens: Tokens
+    size: int
+
+    def is_of(self, batch: Tensor, row: int, tokens: Tokens) -> bool:
+        """Whether it is this row of ``batch`` and goes on from ``tokens`` as they are now."""
+        return self.batch is batch and self.row == row and self.tokens is tokens and self.size == len(tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """Proposed tokens and what is known about them.
 
-    Args:
+    Attributes:
         ids: the tokens [M], on the target's device.
         probs: the distributions they were drawn from [M, V]; None if they were not drawn.
         distribution: of a greedy draft, its softmax [M, V] where asked for and there is one.
         hidden: the draft model's last hidden states at the tokens [M, Hd], where asked for and there are any.
+        origin: set by `Draft.of`; a draft that is made from this one has none.
     """
 
-    __slots__ = ("_ids", "distribution", "hidden", "probs")
+    ids: Tensor
+    probs: Tensor | None = None
+    distribution: Tensor | None = None
+    hidden: Tensor | None = None
+    origin: Origin | None = field(default=None, init=False, repr=False, compare=False)
 
-    def __init__(
-        self,
-        ids: Tensor,
-        probs: Tensor | None = None,
-        distribution: Tensor | None = None,
-        hidden: Tensor | None = None,
-    ) -> None:
-        self._ids, self.probs, self.distribution, self.hidden = ids, probs, distribution, hidden
-
-    def __len__(self) -> int:
-        return self._ids.shape[0]
-
-    @property
-    def ids(self) -> Tensor:
-        """The tokens [M], on the target's device."""
-        return self._ids
-
-
-class BatchedDraft(Draft):
-    """A draft that lies beside those of other rows, and is cut out where somebody asks for it.
-
-    Args:
-        batch: the position of each row's last token, that token and its draft [B, 2 + M]: what a compiled target reads.
-        row: which of them it is.
-        count: its own M.
-        tokens: what it goes on from.
-    """
-
-    __slots__ = ("_count", "_row", "_size", "_tokens", "batch")
-
-    def __init__(self, batch: Tensor, row: int, count: int, tokens: Tokens) -> None:
-        super().__init__(batch)
-        self.batch, self._row, self._count, self._tokens, self._size = batch, row, count, tokens, len(tokens)
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def ids(self) -> Tensor:
-        """The tokens [M], on the target's device."""
-        return self.batch[self._row, 2 : 2 + self._count].to(self._tokens.device)
-
-    def belongs(self, batch: Tensor, row: int, tokens: Tokens) -> bool:
-        """Whether it is this row of ``batch`` and goes on from ``tokens`` as they are now."""
-        return self.batch is batch and self._row == row and self._tokens is tokens and self._size == len(tokens)
+    @classmethod
+    def of(cls, origin: Origin, count: int) -> Draft:
+        """The ``count`` tokens that lie there."""
+        ids, device = origin.batch[origin.row, 2 : 2 + count], origin.tokens.device
+        draft = cls(ids if ids.device == device else ids.to(device))
+        object.__setattr__(draft, "origin", origin)
+        return draft
 
 
 @runtime_checkable
@@ -233,10 +222,11 @@ class DraftModel:
         """The cache of these rows: that of the last call without the rows that have left, or a new one."""
         if self._lm is not None and rows == self._rows:
             return self._lm
-        if self._lm is None or not set(rows) <= set(self._rows):
+        places = [self._rows.index(row) for row in rows if row in self._rows]
+        if self._lm is None or len(places) < len(rows) or places != sorted(places):
             self._lm = self._new_lm(len(rows))
         else:
-            self._lm.select([self._rows.index(row) for row in rows])
+            self._lm.select(places)
         self._rows = rows
         return self._lm
 

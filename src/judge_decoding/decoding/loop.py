@@ -20,7 +20,7 @@ from judge_decoding.decoding.backends import EagerTarget, Reading, Target
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.rounds import Round
+from judge_decoding.decoding.rounds import Round, Seconds
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
 from judge_decoding.decoding.tokens import Tokens
@@ -120,9 +120,12 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
             lm.prefill([row.tokens.ids[:-1] for row in rows])
         if drafter is not None:
             lm.check_rewinds()
+        staying: list[int] = []
         while rows:
             watch.start()
             with inference:
+                if staying:
+                    lm.keep(staying, [len(row.tokens) - 1 for row in rows])
                 asks = [row.ask() for row in rows]
                 watch.lap("overhead")
                 if drafter is not None and any(ask.count for ask in asks):
@@ -142,9 +145,13 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
                     events.append(event if distance is None else replace(event, distance=float(distance)))
                 watch.lap("rule")
                 seconds = watch.seconds()
-                taken = [(row.number, row.take(event.timed(seconds))) for row, event in zip(rows, events, strict=True)]
-                staying = [i for i, row in enumerate(rows) if row.left > 0]
-                rows = [rows[i] for i in staying]
-                if rows:
-                    lm.keep(staying, [len(row.tokens) - 1 for row in rows])
-            yield from taken
+            for row, event in zip(rows, events, strict=True):
+                yield row.number, row.take(_timed(event, seconds))
+            staying = [i for i, row in enumerate(rows) if row.left > 0]
+            rows = [rows[i] for i in staying]
+
+
+def _timed(event: Round, seconds: Seconds) -> Round:
+    """Fill in the time of a round, which nobody has seen yet; `replace` would cost more than its verification."""
+    object.__setattr__(event, "seconds", seconds)
+    return event

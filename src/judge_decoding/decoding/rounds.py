@@ -93,12 +93,6 @@ class Round:
         """Accepted draft tokens: kept ones that the draft proposed."""
         return sum(cause in (Cause.AGREED, Cause.RESCUED) for cause in self.causes)
 
-    def timed(self, seconds: Seconds) -> Self:
-        """Itself with its time, which is known when all else is."""
-        # Not `replace`, which is slow: nobody has seen this round yet.
-        object.__setattr__(self, "seconds", seconds)
-        return self
-
     def cut(self, count: int) -> Self:
         """The round that ends after ``count`` of its tokens."""
         return replace(

@@ -24,7 +24,7 @@ def verify(row: Row, draft: Draft, reading: Reading) -> Round:
     """Keep the longest accepted prefix of the draft and one token of the target after it."""
     if reading.told is not None:
         return _usual(row, reading.told)
-    request, count = row.request, len(draft)
+    request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
     ids, logits = torch.cat((row.tokens.ids, draft.ids))[None], reading.logits
     evidence = _evidence(row, draft, ids, logits, reading)
@@ -80,7 +80,7 @@ def _usual(row: Row, told: Told) -> Round:
 
 def _evidence(row: Row, draft: Draft, ids: Tensor, logits: Tensor, reading: Reading) -> Evidence:
     """What the rule decides by; ``ids`` [1, T + M] is all that the target has read."""
-    request, count = row.request, len(draft)
+    request, count = row.request, len(draft.ids)
     rule, sampler = request.rule, request.sampler
     hidden = reading.states(rule.place)[1:] if rule.place and count else None
     # What only the details asked for is hidden from rules and guards, so that details change no token.

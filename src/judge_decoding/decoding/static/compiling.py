@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import Place, can_batch
 from judge_decoding.decoding.static import graphs
+from judge_decoding.decoding.static.alignment import align
 from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, TargetGraph
-from judge_decoding.decoding.static.pages import settle
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.files import cache_folder, replacing
 
@@ -196,7 +196,7 @@ def _compiled(
             logger.debug("cannot compile", exc_info=True)
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
-    settle(model)
+    align(model)
     return Compiled.load(path, graph, model.device)
 
 

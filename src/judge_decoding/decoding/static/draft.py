@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.drafting import Ask, BatchedDraft, Draft, DraftModel
+from judge_decoding.decoding.drafting import Ask, Draft, DraftModel, Origin
 from judge_decoding.decoding.static.compiling import Progress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues
 from judge_decoding.decoding.static.lm import Forwards, StaticLM, are_few, in_parts
@@ -120,7 +120,10 @@ class StaticDraft(DraftModel):
         last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, asks, strict=True)]
         batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
         memory.lengths = [size + count - 1 for size in sizes]
-        return [BatchedDraft(batch, i, ask.count, ask.tokens) for i, ask in enumerate(asks)]
+        return [
+            Draft.of(Origin(batch, i, ask.tokens, size), ask.count)
+            for i, (ask, size) in enumerate(zip(asks, sizes, strict=True))
+        ]
 
     def _otherwise(self, asks: Sequence[Ask]) -> list[Draft]:
         if not any(ask.norm for ask in asks):

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends import Reading, Told
-from judge_decoding.decoding.drafting import BatchedDraft, Draft
+from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.lm import Forwards, StaticLM
@@ -76,11 +76,11 @@ def _is_usual(request: Request, head: JudgeHead | None) -> bool:
 
 def _batch(rows: Sequence[Tokens], drafts: Sequence[Draft]) -> Tensor | None:
     """All there is to read in one tensor, if a compiled draft has left it like that."""
-    batch = drafts[0].batch if isinstance(drafts[0], BatchedDraft) else None
+    batch = drafts[0].origin.batch if drafts[0].origin else None
     if batch is None or batch.shape[0] != len(rows):
         return None
     for i, draft in enumerate(drafts):
-        if not (isinstance(draft, BatchedDraft) and draft.belongs(batch, i, rows[i])):
+        if draft.origin is None or not draft.origin.is_of(batch, i, rows[i]):
             return None
     return batch
 
@@ -104,7 +104,7 @@ class StaticReader:
 
     def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
         """See `Reader.read`."""
-        counts = [len(draft) + 1 for draft in drafts]
+        counts = [draft.ids.shape[0] + 1 for draft in drafts]
         if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.memory.device:
             output = self._lm.read_batch(batch, counts)
         else:
