@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from unittest.mock import patch
@@ -31,6 +32,7 @@ from judge_decoding.reference.pair import TARGET
 
 TOKENS = (1, 2, 3, 4, 5, 7, 9, 13, 17, 21, 25, 33)
 CONTEXT = 200
+BLOCK_SECONDS = 0.02
 
 
 @torch.inference_mode()
@@ -50,7 +52,7 @@ def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) ->
         inputs = (tokens, columns, torch.arange(count), weight, bias, memory.cache)
         faster = int(count <= FEW)
         ways = {"mkl": forwards[0], "few": forwards[1], "as_loaded": loaded[faster]}
-        found = times([partial(way, *inputs) for way in ways.values()], model.device, 0.0, repetitions)
+        found = _in_blocks([partial(way, *inputs) for way in ways.values()], model.device, repetitions)
         row: dict[str, object] = {"tokens": count}
         for name, seconds in zip(ways, found, strict=True):
             row[f"{name}_ms"] = [round(1e3 * value, 3) for value in (median(seconds), min(seconds), max(seconds))]
@@ -58,6 +60,18 @@ def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) ->
         row["few_over_mkl"] = round(medians[0] / medians[1], 2)
         row["aligned_over_as_loaded"] = round(medians[2] / medians[1 if faster else 0], 2)
         print(json.dumps(row), flush=True)
+
+
+def _in_blocks(calls: Sequence[Callable[[], object]], device: torch.device, repetitions: int) -> list[list[float]]:
+    """Seconds of each, called again and again for `BLOCK_SECONDS`, as in decoding: so weights stay in a cache."""
+    count = max(1, round(BLOCK_SECONDS / min(map(median, times(calls, device)))))
+
+    def block(call: Callable[[], object]) -> None:
+        for _ in range(count):
+            call()
+
+    found = times([partial(block, call) for call in calls], device, 0.0, repetitions)
+    return [[seconds / count for seconds in own] for own in found]
 
 
 def _forwards(model: PreTrainedModel) -> list[Compiled]:

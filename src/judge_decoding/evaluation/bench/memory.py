@@ -1,6 +1,6 @@
 """The memory of a process that decodes with the static back end, measured in one that does nothing else.
 
-Weights are mapped from their file: they count as resident once they have been read, and so are in every figure here.
+Weights that are mapped from their file count as resident once they have been read, and so are in every figure here.
 What a process has before it loads the models (interpreter, torch, thread pools) is measured first and taken off.
 """
 
