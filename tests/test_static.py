@@ -263,6 +263,8 @@ class Wrapped:
         if self.what == "made for other tokens":
             return self.inner.propose([replace(ask, tokens=Tokens(ask.ids[:-1])) for ask in asks])
         drafts = self.inner.propose(asks)
+        if self.what == "cut short":
+            return [replace(draft, ids=draft.ids[:2]) for draft in drafts]
         if self.what == "another row's":
             return drafts[::-1]
         if self.what == "the first row's only":
@@ -272,7 +274,7 @@ class Wrapped:
 
 
 @pytest.mark.parametrize(
-    "what", ["made for other tokens", "another row's", "the first row's only", "those of the round before"]
+    "what", ["cut short", "made for other tokens", "another row's", "the first row's only", "those of the round before"]
 )
 def test_drafts_of_something_else_change_no_token(pair: Pair, what: str) -> None:
     """A compiled draft is read as it lies there, behind its own last token: only where that is the row's."""
