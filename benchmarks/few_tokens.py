@@ -58,7 +58,7 @@ def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) ->
             row[f"{name}_ms"] = [round(1e3 * value, 3) for value in (median(seconds), min(seconds), max(seconds))]
         medians = [median(seconds) for seconds in found]
         row["few_over_mkl"] = round(medians[0] / medians[1], 2)
-        row["aligned_over_as_loaded"] = round(medians[2] / medians[1 if faster else 0], 2)
+        row["aligned_over_as_loaded"] = round(medians[2] / medians[faster], 2)
         print(json.dumps(row), flush=True)
 
 
