@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 from judge_decoding import Exact, Judge, JudgeHead, PromptLookup, Round, TopK, VerificationRule
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loop import Request, decode
-from judge_decoding.decoding.models import CachedLM, can_batch
+from judge_decoding.models.abilities import can_batch
+from judge_decoding.models.cached_lm import CachedLM
 from tiny import EOS, VOCAB_SIZE, AcceptAll, llama, mistral, perturbed, random_head, request, run, tokens
 
 PROMPTS = [

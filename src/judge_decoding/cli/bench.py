@@ -178,7 +178,7 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
     decoder = ready.decoder
     tuning, items = split(ready.items, chosen.tune)
     ids = {item.key: decoder.encode(ready.asking.prompt(item))[0] for item in ready.items}
-    budget = min([ready.asking.budget, *(room(len(own), decoder.target, decoder.draft) for own in ids.values())])
+    budget = min([ready.asking.budget, *(room(len(own), decoder.target) for own in ids.values())])
     # Prompts of like length together: little padding.
     measured = sorted((ids[item.key] for item in items), key=len)
     tuned = sorted((ids[item.key] for item in tuning), key=len)

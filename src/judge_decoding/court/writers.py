@@ -57,7 +57,7 @@ class LocalWriter:
                         ids = decoder.encode(how.messages(question.text))
                     else:
                         ids = torch.tensor([prompt_ids(decoder, question.prompt)])
-                    room(ids.shape[1], decoder.target, None)
+                    room(ids.shape[1], decoder.target)
                     known[question.prompt] = ids
             except JudgeDecodingError as error:
                 failed(want, str(error))

@@ -12,8 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.drafting import Draft
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Place, can_batch
+from judge_decoding.decoding.models import HiddenTap, Place
 from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.models.abilities import can_batch, check_reads, check_rewinds
+from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.context import RopeBorder, rope_border
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Row
@@ -83,14 +86,6 @@ class Reader(Protocol):
         """Go on with some of the rows, of which the first so many tokens stay."""
         ...
 
-    def check_rewinds(self) -> None:
-        """Check that this model can take tokens back.
-
-        Raises:
-            JudgeDecodingError: it cannot.
-        """
-        ...
-
     def close(self) -> None:
         """Free what it holds."""
         ...
@@ -106,6 +101,19 @@ class Target(Protocol):
         """Whether rows of different lengths can share its forwards."""
         ...
 
+    @property
+    def border(self) -> RopeBorder | None:
+        """Where its positions change their scale, if they do."""
+        ...
+
+    def check(self, *, drafts: bool) -> None:
+        """Check that tokens can be decoded from it, by verifying ``drafts`` or plainly.
+
+        Raises:
+            JudgeDecodingError: they cannot.
+        """
+        ...
+
     def open(self, rows: Sequence[Row], places: set[Place]) -> Reader:
         """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
         ...
@@ -119,8 +127,17 @@ class EagerTarget:
 
     @property
     def can_batch(self) -> bool:
-        """See `judge_decoding.decoding.models.can_batch`."""
+        """See `judge_decoding.models.abilities`."""
         return can_batch(self.model)
+
+    @property
+    def border(self) -> RopeBorder | None:
+        """See `judge_decoding.models.context`."""
+        return rope_border(self.model)
+
+    def check(self, *, drafts: bool) -> None:
+        """See `judge_decoding.models.abilities`."""
+        (check_rewinds if drafts else check_reads)(self.model)
 
     def open(self, rows: Sequence[Row], places: set[Place]) -> Reader:
         """An eager reader."""
@@ -130,26 +147,36 @@ class EagerTarget:
 class _EagerReader:
     def __init__(self, model: PreTrainedModel, rows: int, places: set[Place]) -> None:
         self._lm = CachedLM(model, rows)
+        self._border = rope_border(model)
         self._stack = ExitStack()
         self._taps = {place: self._stack.enter_context(HiddenTap(model, *place)) for place in places}
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
-        if any(map(len, rows)):
+        # A prompt that cannot be read in parts is read with its last token, by `read`.
+        whole = self._border is None or all(self._border.splits(len(row) + 1) for row in rows)
+        if whole and any(map(len, rows)):
             self._lm.read(rows, [0] * len(rows))
 
     def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
-        pairs = [(draft.ids.new_tensor(row.host[-1:]), draft.ids) for row, draft in zip(rows, drafts, strict=True)]
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
-        logits = self._lm.read([torch.cat(pair) for pair in pairs], counts)
-        states = {place: tap.states for place, tap in self._taps.items()}
+        if self._border is not None:
+            self._lm.prepare([len(row) - 1 + count for row, count in zip(rows, counts, strict=True)])
+        new = [
+            torch.cat((draft.ids.new_tensor(row.host[known:]), draft.ids))
+            for row, draft, known in zip(rows, drafts, self._lm.lengths, strict=True)
+        ]
+        logits = self._lm.read(new, counts)
+        # The states of the last kept token and the draft, without what was read again before them.
+        states = {place: self._last(tap.states, new, counts) for place, tap in self._taps.items()}
         return [Reading(logits, states, i, count) for i, count in enumerate(counts)]
+
+    def _last(self, states: Tensor, new: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+        """The states [B, M+1, H] of what was asked about; only a single row ever reads more."""
+        return states[:, len(new[0]) - counts[0] :] if len(new) == 1 else states
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         self._lm.select(rows)
         self._lm.rewind_to(lengths)
-
-    def check_rewinds(self) -> None:
-        self._lm.check_rewinds()
 
     def close(self) -> None:
         self._stack.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
 from judge_decoding.decoding.models import output_size
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.context import context_length
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge
@@ -49,6 +52,15 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
     return count
 
 
+def as_draft(draft: AnyDraft | None) -> AnyDraft | None:
+    """The draft that a user gave, a model without what wraps it (``torch.compile``, peft, ...).
+
+    Raises:
+        JudgeDecodingError: it is a module that is no causal LM.
+    """
+    return as_causal_lm(draft, "draft") if isinstance(draft, nn.Module) else draft
+
+
 def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | None:
     """The drafter of one decoding: a draft model's cache belongs to its rows."""
     if isinstance(draft, PreTrainedModel):
@@ -56,20 +68,18 @@ def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | Non
     return draft if draft is None or isinstance(draft, Drafter) else DraftFunction(draft)
 
 
-def room(length: int, target: PreTrainedModel, draft: AnyDraft | None) -> int:
-    """How many tokens may follow a prompt of ``length`` before a model's context is full.
+def room(length: int, target: PreTrainedModel) -> int:
+    """How many tokens may follow a prompt of ``length`` before the target's context is full.
 
     Raises:
         JudgeDecodingError: it is full already.
     """
-    models = [m for m in (target, draft) if isinstance(m, PreTrainedModel)]
-    lengths = [getattr(m.config.get_text_config(), "max_position_embeddings", None) for m in models]
-    context: int | None = min((n for n in lengths if n), default=None)
+    context = context_length(target)
     if context is None:
         return 2**31
     if length >= context:
         raise JudgeDecodingError(
-            f"The prompt has {length} tokens and the context of this pair is {context}; shorten the prompt."
+            f"The prompt has {length} tokens and the target's context is {context}; shorten the prompt."
         )
     return context - length
 

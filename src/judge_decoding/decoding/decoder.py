@@ -10,29 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.decoding import prompts
 from judge_decoding.decoding.choices import (
     AnyDraft,
+    as_draft,
     check_positive,
     choose_num_draft_tokens,
     choose_rule,
-    room,
 )
+from judge_decoding.decoding.choices import room as context_room
 from judge_decoding.decoding.drafting import Drafter
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
+from judge_decoding.decoding.generation import Defaults
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.prompts import Prompt
-from judge_decoding.decoding.rounds import Round, Stats
+from judge_decoding.decoding.rounds import FinishReason, Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.stopping import StopStrings
+from judge_decoding.decoding.stopping import Criteria, StopStrings, either
 from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.rules.base import VerificationRule
 
 if TYPE_CHECKING:
@@ -49,9 +52,9 @@ class Options(TypedDict, total=False):
         draft_length: a draft-length policy, made with M for each answer: `Fixed` (the default), `Heuristic`,
             `Confident`, `CostOptimal`, or any function from M to a `DraftLength`.
         sampling: how tokens are chosen, instead of the next two.
-        temperature: 0 is greedy.
+        temperature: 0 is greedy; by default tokens are chosen as the model's generation configuration says.
         seed: makes a sampled answer repeatable.
-        stop: strings that end the answer, the last of its text.
+        stop: strings that end the answer, the last of its text; by default those of the generation configuration.
         guards: where no token may be rescued.
         logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
         for_training: the answer is to be training data of another model; refused with a lossy rule.
@@ -64,7 +67,7 @@ class Options(TypedDict, total=False):
     num_draft_tokens: int | None
     draft_length: Callable[[int], DraftLength]
     sampling: SamplingParams | None
-    temperature: float
+    temperature: float | None
     seed: int | None
     stop: str | Sequence[str]
     guards: Sequence[Guard]
@@ -75,10 +78,14 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one round adds: the event, and the text of each kept token (joined, they are the text)."""
+    """What one round adds: the event, and the text of each kept token (joined, they are the text).
+
+    ``finish_reason`` says why the answer ends with this chunk; None while it goes on.
+    """
 
     round: Round
     pieces: tuple[str, ...]
+    finish_reason: FinishReason | None = None
 
     @property
     def text(self) -> str:
@@ -88,12 +95,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A finished answer. ``pieces`` are the texts of the tokens; joined, they are the text."""
+    """A finished answer.
+
+    Attributes:
+        text: the answer.
+        token_ids: its tokens, an end token included.
+        rounds: how it came about.
+        seconds: how long it took, the prompt included.
+        finish_reason: "stop" if it ended by itself, "length" at the token budget, "context" at the context length.
+        stats: the counts of the rounds.
+        pieces: the texts of the tokens; joined, they are the text.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     rounds: tuple[Round, ...]
     seconds: float
+    finish_reason: FinishReason
     stats: Stats = field(repr=False)
     pieces: tuple[str, ...] = field(repr=False)
 
@@ -134,6 +152,9 @@ class JudgeDecoder:
         num_draft_tokens: draft length M; by default the head's own best one, or 16.
         backend: "eager" runs the models as they are; "static" compiles them at the first answer (or by `compile`), once
             for a machine, and gives the same tokens faster. What cannot be compiled runs eager; see `fallbacks`.
+        generation_config: how answers are decoded where a call does not say: logits processors, sampling, token budget,
+            stop strings. By default it is the model's own, as for transformers' ``generate``; an empty
+            ``GenerationConfig()`` asks for nothing.
 
     Raises:
         JudgeDecodingError: the judge is for another target, or a value is out of range.
@@ -148,8 +169,10 @@ class JudgeDecoder:
         *,
         num_draft_tokens: int | None = None,
         backend: Backend = "eager",
+        generation_config: GenerationConfig | None = None,
     ) -> None:
         check_backend(backend)
+        target, draft = as_causal_lm(target), as_draft(draft)
         if judge is not None:
             judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
             judge.to(target.device)
@@ -158,6 +181,7 @@ class JudgeDecoder:
         self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
         self.backend = backend
         self._engine: Engine | None = None
+        self._defaults = Defaults(self.target, generation_config)
         # By rule and batch size.
         self._experience: defaultdict[tuple[str, int], Experience] = defaultdict(Experience)
 
@@ -171,6 +195,7 @@ class JudgeDecoder:
         num_draft_tokens: int | None = None,
         translate: bool = False,
         backend: Backend = "eager",
+        generation_config: GenerationConfig | None = None,
         **model_kwargs: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
         """Load everything by name or folder.
@@ -182,6 +207,7 @@ class JudgeDecoder:
             num_draft_tokens: draft length M.
             translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
             backend: "eager" or "static".
+            generation_config: see `JudgeDecoder`.
             model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
                 ``device_map``, ...), and ``device``: one device, or "auto" to divide the target over all GPUs.
 
@@ -196,7 +222,10 @@ class JudgeDecoder:
             drafter = draft
         model = load_model(str(target), **model_kwargs)
         head = JudgeHead.from_pretrained(judge, model) if judge is not None else None
-        return cls(model, tokenizer, drafter, head, num_draft_tokens=num_draft_tokens, backend=backend)
+        return cls(
+            model, tokenizer, drafter, head,
+            num_draft_tokens=num_draft_tokens, backend=backend, generation_config=generation_config,
+        )  # fmt: skip
 
     def compile(self, progress: Progress = lambda _: None) -> tuple[str, ...]:
         """Make the models ready for the back end, and say why some of them stay eager (`fallbacks`).
@@ -209,6 +238,7 @@ class JudgeDecoder:
     def alone(self) -> JudgeDecoder:
         """The target without draft and judge, in the same back end."""
         decoder = JudgeDecoder(self.target, self.tokenizer, backend=self.backend)
+        decoder._defaults = self._defaults
         decoder._engine = self._ready().alone()
         return decoder
 
@@ -222,25 +252,29 @@ class JudgeDecoder:
             self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)
         return self._engine
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Generation:
+    def generate(
+        self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]
+    ) -> Generation:
         """Answer ``prompt``.
 
         Args:
             prompt: a text, chat messages, or token ids.
-            max_new_tokens: token budget; the context length also ends an answer.
+            max_new_tokens: token budget; None for that of the model's generation configuration, or 256. The context
+                length also ends an answer; `Generation.finish_reason` says which.
             options: see `Options`.
 
         Raises:
             JudgeDecodingError: an empty or too long prompt, or a value out of range.
         """
         begin = time.perf_counter()
-        rounds = list(self.rounds(self.encode(prompt), max_new_tokens, **options))
-        return self._finished(rounds, time.perf_counter() - begin)
+        request = self._request(self.encode(prompt), max_new_tokens, options)
+        rounds = list(self._rounds(request))
+        return self._finished(request, rounds, time.perf_counter() - begin)
 
     def generate_batch(
         self,
         prompts: Sequence[Prompt],
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = None,
         *,
         batch_size: int = 8,
         seeds: Sequence[int] | None = None,
@@ -251,7 +285,7 @@ class JudgeDecoder:
 
         Args:
             prompts: texts, chats or ids.
-            max_new_tokens: token budget of each.
+            max_new_tokens: token budget of each; see `generate`.
             batch_size: how many share the forwards. Models with sliding windows answer one by one.
             seeds: one a prompt; by default all have the one of ``options``.
             progress: called after each answer.
@@ -282,25 +316,35 @@ class JudgeDecoder:
                 rounds[row].append(event)
             seconds = time.perf_counter() - begin
             for i, events in zip(chosen, rounds, strict=True):
-                answers[i] = self._finished(events, seconds)
+                answers[i] = self._finished(each[i], events, seconds)
                 progress()
         return [answers[i] for i in range(len(each))]
 
-    def stream(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[Options]) -> Iterator[Chunk]:
+    def stream(
+        self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]
+    ) -> Iterator[Chunk]:
         """Answer ``prompt`` and yield each round as it ends; see `generate`."""
-        ids = self.encode(prompt)
-        events = self.rounds(ids, max_new_tokens, **options)
-        detokenizer, left = Detokenizer(self.tokenizer), min(max_new_tokens, self._room(ids))
+        request = self._request(self.encode(prompt), max_new_tokens, options)
+        events = self._rounds(request)  # what is wrong shows here, not at the first chunk
+        return self._chunks(request, events)
+
+    def _chunks(self, request: Request, events: Iterator[Round]) -> Iterator[Chunk]:
+        detokenizer, left = Detokenizer(self.tokenizer), request.max_new_tokens
         for event in events:
             texts = [detokenizer.push(token) for token in event.token_ids]
             left -= len(texts)
-            if event.stopped or not left:
-                texts[-1] += detokenizer.flush()
-            yield Chunk(event, tuple(texts))
+            if not (event.stopped or not left):
+                yield Chunk(event, tuple(texts))
+                continue
+            texts[-1] += detokenizer.flush()
+            yield Chunk(event, tuple(texts), request.finish_reason(event))
 
-    def rounds(self, ids: Tensor, max_new_tokens: int, **options: Unpack[Options]) -> Iterator[Round]:
+    def rounds(self, ids: Tensor, max_new_tokens: int | None, **options: Unpack[Options]) -> Iterator[Round]:
         """The rounds that follow token ids [1, T]; the layer without text below `stream`."""
-        request, engine = self._request(ids, max_new_tokens, options), self._ready()
+        return self._rounds(self._request(ids, max_new_tokens, options))
+
+    def _rounds(self, request: Request) -> Iterator[Round]:
+        engine = self._ready()
         return (event for _, event in decode(engine.target, engine.drafter(), [request]))
 
     def encode(self, prompt: Prompt) -> Tensor:
@@ -309,22 +353,22 @@ class JudgeDecoder:
         return prompts.encode(prompt, self.tokenizer, vocab_size).to(self.target.device)
 
     def _request(
-        self, ids: Tensor, max_new_tokens: int, options: Options, seed: int | None = None, rows: int = 1
+        self, ids: Tensor, max_new_tokens: int | None, options: Options, seed: int | None = None, rows: int = 1
     ) -> Request:
         """One answer to decode, one of so many ``rows`` at a time, its options checked."""
         known = Options.__optional_keys__
         for name in options:
             if name not in known:
                 raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
+        if max_new_tokens is None:
+            max_new_tokens = self._defaults.max_new_tokens(ids.shape[1])
         check_positive("max_new_tokens", max_new_tokens)
+        room = context_room(ids.shape[1], self.target)
         count = options.get("num_draft_tokens")
         count = self.num_draft_tokens if count is None else count
         check_positive("num_draft_tokens", count)
-        sampling = options.get("sampling") or SamplingParams(
-            temperature=options.get("temperature", 0.0), seed=options.get("seed")
-        )
-        if seed is not None:
-            sampling = replace(sampling, seed=seed)
+        seed = options.get("seed") if seed is None else seed
+        sampling = self._defaults.sampling(options.get("sampling"), options.get("temperature"), seed)
         rule = choose_rule(self.judge, options.get("rule"), options.get("threshold"))
         for name, what in (("logprobs", "log-probabilities"), ("for_training", "training data")):
             if options.get(name) and not rule.is_lossless:
@@ -332,27 +376,36 @@ class JudgeDecoder:
                     f"{what.capitalize()} of the target are asked for, but with {rule} some tokens are not the "
                     "target's own; use rule exact, or the judge at threshold 1."
                 )
-        strings = options.get("stop", ())
+        strings = options.get("stop", self._defaults.stop_strings)
+        strings = [strings] if isinstance(strings, str) else list(strings)
+        prepared = self._defaults.prepare(ids, sampling, max_new_tokens, tuple(self.end_ids))
+        stops = [
+            *([StopStrings(strings, self.tokenizer)] if strings else []),
+            *([Criteria(prepared.criteria, ids[0])] if prepared.criteria else []),
+        ]
         length = options.get("draft_length", Fixed)(count)
         length.remember(self._experience[str(rule), rows])
         return Request(
-            ids[0], rule, Sampler(sampling, self.target.device), min(max_new_tokens, self._room(ids)),
+            ids[0], rule, Sampler(sampling, self.target.device, prepared.processor, prepared.constraint),
+            min(max_new_tokens, room),
             length=length,
             end_ids=self.end_ids,
             guards=check_guards(options.get("guards", ()), self._bare_ids),
-            stop=StopStrings([strings] if isinstance(strings, str) else strings, self.tokenizer) if strings else None,
+            stop=either(stops),
             logprobs=options.get("logprobs", False),
             details=options.get("details", False),
+            limit="context" if room < max_new_tokens else "length",
         )  # fmt: skip
 
     def _bare_ids(self, text: str) -> list[int]:
         """Token ids of a text without special tokens around it."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _finished(self, rounds: Sequence[Round], seconds: float) -> Generation:
+    def _finished(self, request: Request, rounds: Sequence[Round], seconds: float) -> Generation:
         ids = tuple(token for event in rounds for token in event.token_ids)
         texts = tuple(pieces(self.tokenizer, ids))
-        return Generation("".join(texts), ids, tuple(rounds), seconds, Stats.of(rounds), texts)
+        reason = request.finish_reason(rounds[-1])
+        return Generation("".join(texts), ids, tuple(rounds), seconds, reason, Stats.of(rounds), texts)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -362,5 +415,3 @@ class JudgeDecoder:
             end = self.tokenizer.eos_token_id
         return frozenset(end if isinstance(end, list) else [] if end is None else [end])
 
-    def _room(self, ids: Tensor) -> int:
-        return room(ids.shape[1], self.target, self.draft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Norm, can_batch
+from judge_decoding.decoding.models import HiddenTap, Norm
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.abilities import can_batch, check_rewinds
+from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.context import context_length, rope_border
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.static.lm import StaticLM
@@ -168,31 +171,52 @@ class PromptLookup:
 class DraftModel:
     """A small causal LM with the target's vocabulary; it drafts for one decoding at a time.
 
+    Where its context is full it proposes nothing.
+
     Args:
         model: the draft.
         vocab_size: that of the target's logits.
+
+    Raises:
+        JudgeDecodingError: tokens cannot be taken back from its KV cache.
     """
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
+        check_rewinds(model, "draft")
         self._model = model
+        self._border = rope_border(model)
         self._lm: CachedLM | StaticLM | None = None
         self._rows: tuple[int, ...] = ()
         self._vocab_size = vocab_size
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
-        self._can_batch = can_batch(model)
+        self._can_batch = can_batch(model) and self._border is None
         self._single: dict[int, DraftModel] = {}
+        self._context = context_length(model) or 2**31
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
-        """``count`` tokens a row, greedy or sampled as the target would."""
+        """``count`` tokens a row, greedy or sampled as the target would; fewer where the context ends."""
+        if all(len(ask.tokens) + ask.count <= self._context for ask in asks):
+            return self._propose(asks)
+        fitting = {
+            ask.row: replace(ask, count=min(ask.count, self._context - len(ask.tokens)))
+            for ask in asks
+            if len(ask.tokens) < self._context
+        }
+        drafts = dict(zip(fitting, self._propose(list(fitting.values())) if fitting else [], strict=True))
+        return [drafts.get(ask.row) or Draft(ask.ids[:0]) for ask in asks]
+
+    def _propose(self, asks: Sequence[Ask]) -> list[Draft]:
         if not self._can_batch and (len(asks) > 1 or self._single):  # then each row has a cache of its own
             another = partial(type(self), self._model, self._vocab_size)
             self._single = {ask.row: self._single.get(ask.row) or another() for ask in asks}
-            return [self._single[ask.row].propose([ask])[0] for ask in asks]
+            return [self._single[ask.row]._propose([ask])[0] for ask in asks]
         rows = [_Row(ask, self._vocab_size) for ask in asks]
         unchanged = self._unchanged(asks)
         lm = self._narrowed(tuple(ask.row for ask in asks))
         # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
         lm.rewind_to(unchanged)
+        if self._border is not None:
+            lm.prepare([len(ask.tokens) for ask in asks])
         new = [self._known(ask.ids[length:]) for ask, length in zip(asks, lm.lengths, strict=True)]
         if not max(lm.lengths) and max(map(len, new)) > 1:  # a prompt's logits would be V numbers a token
             lm.read([ids[:-1] for ids in new], [0] * len(rows))
@@ -208,7 +232,6 @@ class DraftModel:
             if tap:  # the state at the last token is there once it has been read
                 lm.read(new, [0] * len(rows))
                 _collect(rows, tap)
-        lm.check_rewinds()
         return [row.draft() for row in rows]
 
     def _unchanged(self, asks: Sequence[Ask]) -> list[int]:

@@ -20,11 +20,12 @@ from judge_decoding.decoding.backends import EagerTarget, Reading, Target
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.rounds import Round, Seconds
+from judge_decoding.decoding.rounds import FinishReason, Round, Seconds
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.decoding.verification import verify
+from judge_decoding.models.context import RopeBorder
 from judge_decoding.rules.base import VerificationRule
 
 
@@ -43,6 +44,7 @@ class Request:
         stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
         logprobs: tell the target's log-probability of every kept token.
         details: tell what is known about every draft token (`Round.details`).
+        limit: what bounds ``max_new_tokens``, the caller's budget ("length") or the context.
     """
 
     prompt_ids: Tensor
@@ -55,6 +57,11 @@ class Request:
     stop: Callable[[Sequence[int]], int | None] | None = None
     logprobs: bool = False
     details: bool = False
+    limit: FinishReason = "length"
+
+    def finish_reason(self, last: Round) -> FinishReason:
+        """Why the answer ended with its ``last`` round."""
+        return "stop" if last.stopped else self.limit
 
 
 class Row:
@@ -66,11 +73,17 @@ class Row:
         self.history = History(list(self.tokens.host))
         self.left = request.max_new_tokens
 
-    def ask(self) -> Ask:
-        """What to draft: never more than the budget leaves room for beside the target's own token."""
+    def ask(self, border: RopeBorder | None) -> Ask:
+        """What to draft: never more than the budget leaves room for beside the target's own token.
+
+        Nor more than the target can read in one forward, if its positions change their scale at a ``border``.
+        """
         rule, length = self.request.rule, self.request.length
+        count = max(min(length.next(), self.left - 1), 0)
+        if border is not None and (longest := border.longest_draft(len(self.tokens))) is not None:
+            count = min(count, longest)
         return Ask(
-            self.number, self.tokens, max(min(length.next(), self.left - 1), 0), self.request.sampler,
+            self.number, self.tokens, count, self.request.sampler,
             stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
@@ -102,12 +115,27 @@ def decode(
     Leviathan et al. 2023, algorithm 1; Judge Decoding (arXiv 2501.19309), section 4, for the judge's place in it.
 
     Raises:
-        JudgeDecodingError: the target's or the draft's cache cannot take tokens back.
+        JudgeDecodingError: the target cannot be decoded from, the target's or the draft's cache cannot take tokens
+            back, or logits are not finite.
     """
     target = EagerTarget(target) if isinstance(target, PreTrainedModel) else target
     rows = [Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
-    for batch in [rows] if target.can_batch else [[row] for row in rows]:
+    if rows:
+        target.check(drafts=drafter is not None)
+    for batch in _batches(target, rows):
         yield from _decode(target, drafter, batch)
+
+
+def _batches(target: Target, rows: list[Row]) -> Iterator[list[Row]]:
+    """Rows that share forwards: all of them if they can, but for those that grow beyond a border of the positions."""
+    border = target.border
+    together = [
+        row for row in rows
+        if target.can_batch and (border is None or len(row.tokens) + row.left <= border.length)
+    ]  # fmt: skip
+    if together:
+        yield together
+    yield from ([row] for row in rows if row not in together)
 
 
 def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
@@ -118,15 +146,13 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
     with closing(target.open(rows, places)) as lm:
         with inference:
             lm.prefill([row.tokens.ids[:-1] for row in rows])
-        if drafter is not None:
-            lm.check_rewinds()
         staying: list[int] = []
         while rows:
             watch.start()
             with inference:
                 if staying:
                     lm.keep(staying, [len(row.tokens) - 1 for row in rows])
-                asks = [row.ask() for row in rows]
+                asks = [row.ask(target.border) for row in rows]
                 watch.lap("overhead")
                 if drafter is not None and any(ask.count for ask in asks):
                     drafts = drafter.propose(asks)
@@ -134,8 +160,6 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
                     drafts = [nothing] * len(rows)
                 watch.lap("draft")
                 readings = lm.read([row.tokens for row in rows], drafts)
-                if drafter is not None:
-                    lm.check_rewinds()
                 watch.lap("verify")
                 events = []
                 for row, draft, reading in zip(rows, drafts, readings, strict=True):

@@ -1,17 +1,13 @@
-"""A causal language model with its cache: read tokens, take tokens back, for one sequence or several at once."""
+"""Inside a causal language model: its layers, its final norm, and the hidden states there."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
 
@@ -127,120 +123,3 @@ class HiddenTap:
         if self._states is None:
             raise RuntimeError("no forward has run since the tap was opened")
         return self._states
-
-
-class CachedLM:
-    """A causal LM and the cache of one or more sequences, the *rows*.
-
-    `read` appends tokens to each row, `rewind_to` takes the last ones back, so that a rejected draft leaves no trace.
-    Rows may grow by different amounts: what a row lacks is padding, which nothing attends to; padding in the middle
-    of the cache is squeezed out when there is too much of it.
-
-    Attributes:
-        lengths: how many tokens of each row the cache holds.
-    """
-
-    def __init__(self, model: PreTrainedModel, rows: int = 1) -> None:
-        self.model = model
-        self.lengths = [0] * rows
-        self._cache = DynamicCache(config=model.config)
-        self._cache.activate_past_recording()
-        # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
-        self._live = torch.ones(rows, 0, dtype=torch.bool)
-        # The Mamba family has its own name for it.
-        names = inspect.signature(model.forward).parameters
-        self._argument = "cache_params" if "cache_params" in names else "past_key_values"
-
-    def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
-        """Append ``rows[i]`` [T_i] to each row; the logits of its last ``keep[i]`` tokens, float32 [keep_i, V] each.
-
-        Raises:
-            JudgeDecodingError: the model has no cache, or one of its own making.
-        """
-        sizes = [len(row) for row in rows]
-        width = max(sizes)
-        kept = width - max(min(size - count for size, count in zip(sizes, keep, strict=True)), 0)
-        ids = pad_sequence(list(rows), batch_first=True)
-        live = torch.cat((self._live, torch.arange(width) < torch.tensor(sizes)[:, None]), dim=1)
-        extra = {} if bool(live.all()) else self._padding(live, sizes, ids.device)
-        output = self.model(
-            input_ids=ids, use_cache=True, logits_to_keep=max(kept, 1), **{self._argument: self._cache}, **extra
-        )
-        if output.get(self._argument) is not self._cache:
-            raise JudgeDecodingError(
-                f"{type(self.model).__name__} does not keep what it read in transformers' usual cache; "
-                "use another model."
-            )
-        self._live = live
-        self.lengths = [length + size for length, size in zip(self.lengths, sizes, strict=True)]
-        logits: Tensor = output.logits[:, -kept:] if kept else output.logits[:, :0]
-        ends = [size - (width - kept) for size in sizes]
-        return [logits[i, end - count : end].float() for i, (end, count) in enumerate(zip(ends, keep, strict=True))]
-
-    def _padding(self, live: Tensor, sizes: list[int], device: torch.device) -> dict[str, Tensor]:
-        """The attention mask and the positions of rows with padding."""
-        mask = live.clone()
-        mask[~mask.any(1)] = True  # a row that attends to nothing would be NaN
-        before, new = torch.tensor(self.lengths)[:, None], torch.tensor(sizes)[:, None]
-        positions = (before + torch.arange(max(sizes))).minimum(before + new - 1).clamp(min=0)
-        return {"attention_mask": mask.long().to(device), "position_ids": positions.to(device)}
-
-    def rewind_to(self, lengths: Sequence[int]) -> None:
-        """Take back each row's tokens from position ``lengths[i]`` on; a shorter row keeps all of its tokens."""
-        self.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
-        columns = self._live.shape[1]
-        if not columns:
-            return
-        self._live &= self._live.cumsum(1) <= torch.tensor(self.lengths)[:, None]
-        used = self._live.any(0).nonzero()
-        width = int(used[-1]) + 1 if len(used) else 0
-        # A count of 0 also goes through: it trims what sliding-window and recurrent layers recorded to go back to.
-        self._cache.crop(width - columns)
-        self._live = self._live[:, :width]
-        if width > 1.5 * max(self.lengths) + 32:
-            self._squeeze(max(self.lengths))
-
-    def _squeeze(self, width: int) -> None:
-        """Move every row's tokens to the last ``width`` columns. Keys carry their positions, so they may move."""
-        order = self._live.long().argsort(dim=1, stable=True)[:, -width:]
-        for layer in self._cache.layers:
-            assert isinstance(layer, DynamicLayer)  # see `can_batch`
-            layer.keys, layer.values = _take(layer.keys, order), _take(layer.values, order)
-        self._live = self._live.gather(1, order)
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows."""
-        if len(rows) == len(self.lengths):
-            return
-        self._cache.batch_select_indices(torch.tensor(rows))
-        self._live = self._live[list(rows)]
-        self.lengths = [self.lengths[i] for i in rows]
-
-    def check_rewinds(self) -> None:
-        """Check, after the prefill, that this model's cache can take tokens back.
-
-        Raises:
-            JudgeDecodingError: it cannot, as with recurrent (state-space, linear attention) layers.
-        """
-        if max(self.lengths) and not self._cache.is_croppable:
-            raise JudgeDecodingError(
-                f"The cache of {type(self.model).__name__} cannot take rejected tokens back (it has recurrent layers); "
-                "use a model with attention layers only, or decode without a draft."
-            )
-
-
-def _take(states: Tensor | None, columns: Tensor) -> Tensor:
-    """``columns`` [B, C'] of keys or values [B, heads, C, D]."""
-    assert states is not None
-    index = columns[:, None, :, None].to(states.device)
-    return states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))
-
-
-def can_batch(model: PreTrainedModel) -> bool:
-    """Whether rows of different lengths can share this model's forwards.
-
-    Not with sliding windows, which count columns of the cache and so would count padding, nor with recurrent layers.
-    """
-    layers = DynamicCache(config=model.config).layers
-    plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-    return plain and "position_ids" in inspect.signature(model.forward).parameters

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 
 class Cause(StrEnum):
@@ -20,6 +20,10 @@ class Cause(StrEnum):
     """The target's own token, after a rejection."""
     BONUS = "bonus"
     """The target's own token, after a draft that was accepted whole."""
+
+
+FinishReason = Literal["stop", "length", "context"]
+"""Why an answer ended: by itself (an end token, a stop string), at its token budget, or where the context is full."""
 
 
 class Seconds(NamedTuple):

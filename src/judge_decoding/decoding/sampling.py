@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class SamplingParams:
     """How tokens are chosen; temperature 0 is greedy.
 
+    What is None is as the model's generation configuration says; without one it is off.
+
     Attributes:
         temperature: divides the logits; the truncations below count above 0 only.
         top_p: nucleus; 1 is off.
@@ -43,20 +45,20 @@ class SamplingParams:
     """
 
     temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     seed: int | None = None
     truncation: Truncation | None = None
 
     def __post_init__(self) -> None:
         for name, good, allowed in (
             ("temperature", self.temperature >= 0, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k is None or self.top_k >= 0, "0 (off) or more"),
+            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repetition_penalty", self.repetition_penalty is None or self.repetition_penalty > 0, "above 0"),
         ):
             if not good:
                 raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
@@ -153,13 +155,13 @@ class TruncationWarper(LogitsProcessor):
 def _processor(params: SamplingParams) -> Processor | None:
     """The classes that ``generate`` of transformers would use, in its order; None if nothing is to be done."""
     processors = LogitsProcessorList()
-    if params.repetition_penalty != 1:
+    if params.repetition_penalty not in (None, 1):
         processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
     if params.temperature not in (0, 1):
         processors.append(TemperatureLogitsWarper(params.temperature))
     if params.temperature and params.top_k:
         processors.append(TopKLogitsWarper(params.top_k))
-    if params.temperature and params.top_p < 1:
+    if params.temperature and params.top_p is not None and params.top_p < 1:
         processors.append(TopPLogitsWarper(params.top_p))
     if params.temperature and params.min_p:
         processors.append(MinPLogitsWarper(params.min_p))

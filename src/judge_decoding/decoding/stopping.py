@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 
 import torch
@@ -11,6 +11,10 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 
 from judge_decoding.decoding.text import Detokenizer
 from judge_decoding.errors import JudgeDecodingError
+
+
+Stop = Callable[[Sequence[int]], int | None]
+"""Shown the tokens of each round; how many of them the answer keeps if it ends there, else None."""
 
 
 class StopStrings:
@@ -65,6 +69,17 @@ class Criteria:
             if bool(self._criteria(self._ids, None).all()):
                 return place + 1
         return None
+
+
+def either(stops: Sequence[Stop]) -> Stop | None:
+    """What ends an answer where the first of ``stops`` does; None if there are none."""
+    if len(stops) < 2:
+        return stops[0] if stops else None
+
+    def first(token_ids: Sequence[int]) -> int | None:
+        return min((count for stop in stops if (count := stop(token_ids)) is not None), default=None)
+
+    return first
 
 
 def _copied(criterion: StoppingCriteria) -> StoppingCriteria:

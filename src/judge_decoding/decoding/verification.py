@@ -13,6 +13,7 @@ from judge_decoding.decoding.backends import Reading, Told
 from judge_decoding.decoding.details import details_of
 from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.models.forward import check_finite, finite
 from judge_decoding.rules.base import Evidence
 from judge_decoding.rules.judge import Judge
 
@@ -36,7 +37,11 @@ def verify(row: Row, draft: Draft, reading: Reading) -> Round:
     kept = wanted = verdicts.any(0)
     for guard in request.guards:
         kept = (kept & agreed) | guard.permit(kept & ~agreed, evidence, row.history)
-    accepted = int(kept.long().cumprod(0).sum())  # the one synchronisation of the round
+    sound = [finite(logits), *([] if draft.probs is None else [finite(draft.probs)])]
+    # Whether the numbers are finite is asked with what waits for the device anyway.
+    accepted, *good = torch.stack([kept.long().cumprod(0).sum(), *sound]).tolist()
+    for role, fine in zip(("target", "draft"), good, strict=False):
+        check_finite(bool(fine), role)
     whole = accepted == count
     if sampler.greedy:
         own = evidence.target_ids[0, accepted]

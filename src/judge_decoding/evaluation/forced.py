@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import CachedLM, HiddenTap, Place, can_batch
+from judge_decoding.decoding.models import HiddenTap, Place
 from judge_decoding.evaluation.texts import Text
+from judge_decoding.models.abilities import can_batch, check_reads
+from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.forward import check_finite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,7 @@ def read_forced(
     Texts of like length share a forward of at most ``batch_tokens`` tokens, padding included; a longer one is read in
     parts of so many. So no more than ``batch_tokens`` distributions over the vocabulary are there at a time.
     """
+    check_reads(model)
     with ExitStack() as stack:
         taps = {place: stack.enter_context(HiddenTap(model, *place)) for place in places}
         for rows in _batches(texts, batch_tokens, alone=not can_batch(model)):
@@ -51,6 +55,7 @@ def read_forced(
                 heard = [_behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, parts, strict=True)]
                 tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, parts, strict=True)]
                 for row, logits in enumerate(lm.read(parts, heard)):
+                    check_finite(logits)
                     end = len(parts[row])
                     states = {place: tap.states[row, end - tokens[row] : end] for place, tap in taps.items()}
                     if heard[row]:

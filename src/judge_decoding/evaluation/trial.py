@@ -235,7 +235,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
     """Whether a prompt leaves room for an answer in the context."""
     length = decoder.encode(prompt).shape[1]
     try:
-        return room(length, decoder.target, decoder.draft) > 0
+        return room(length, decoder.target) > 0
     except JudgeDecodingError:
         return False
 

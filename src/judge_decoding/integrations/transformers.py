@@ -18,29 +18,20 @@ from transformers import (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     EosTokenCriteria,
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
     MaxLengthCriteria,
-    MinPLogitsWarper,
     PrefixConstrainedLogitsProcessor,
     PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
-    SynthIDTextWatermarkLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopHLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from judge_decoding.decoding.choices import AnyDraft, as_drafter, choose_num_draft_tokens, choose_rule, room
+from judge_decoding.decoding.choices import AnyDraft, as_draft, as_drafter, choose_num_draft_tokens, choose_rule, room
+from judge_decoding.decoding.generation import check_processors, constraints_of
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loop import Request, decode
@@ -49,31 +40,18 @@ from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.stopping import Criteria
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.forward import CACHE_NAMES
 from judge_decoding.rules.base import VerificationRule
 
 # What generate puts into the arguments of every model. Its cache is left empty: the loop has its own.
-_USUAL = {"attention_mask", "position_ids", "past_key_values", "logits_to_keep", "use_cache"}
+_USUAL = {"attention_mask", "position_ids", "logits_to_keep", "use_cache", *CACHE_NAMES}
 # These look at the number of a row in its batch, or have something for each.
 _BY_ROW = (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     PrefixConstrainedLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
-)
-# These remember what they were asked before, and so cannot be asked about a draft that may be rejected.
-_WITH_MEMORY = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
-# These weigh tokens against each other; all others may forbid one whatever its probability.
-_NO_CONSTRAINTS = (
-    EncoderRepetitionPenaltyLogitsProcessor,
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopHLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
 )
 _GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
 
@@ -159,7 +137,7 @@ class CustomGenerate:
         seed: int | None,
         on_round: Callable[[int, Round], None] | None,
     ) -> None:
-        self._draft, self._head, self._rule = draft, head, rule
+        self._draft, self._head, self._rule = as_draft(draft), head, rule
         self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
         self._seed, self._on_round = seed, on_round
         self._experience: defaultdict[int, Experience] = defaultdict(Experience)  # by batch size
@@ -238,8 +216,8 @@ class CustomGenerate:
         ends = [i for c in criteria if type(c) is EosTokenCriteria for i in c.eos_token_id.tolist()]
         limits = [c.max_length for c in criteria if type(c) is MaxLengthCriteria]
         others = StoppingCriteriaList([c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria)])
-        budget = min([room(len(prompt), model, self._draft), *(limit - len(whole) for limit in limits)])
-        constraints = LogitsProcessorList([p for p in processors if not isinstance(p, _NO_CONSTRAINTS)])
+        budget = min([room(len(prompt), model), *(limit - len(whole) for limit in limits)])
+        constraints = constraints_of(processors)
         sampler = Sampler(
             SamplingParams(temperature=0.0 if seed is None else 1.0, seed=seed), model.device,
             *(_RowProcessor(each, whole, len(prompt), row, len(input_ids)) if each else None
@@ -303,10 +281,7 @@ def _refuse(
     Raises:
         JudgeDecodingError: something is asked for that cannot be done.
     """
-    if model.config.is_encoder_decoder:
-        raise JudgeDecodingError(
-            f"{type(model).__name__} has an encoder, and judge decoding is for decoder-only models; use one of these."
-        )
+    as_causal_lm(model)
     mode = config.get_generation_mode(given.get("assistant_model"))
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise JudgeDecodingError(
@@ -317,7 +292,9 @@ def _refuse(
         raise JudgeDecodingError("Judge decoding cannot keep several processes in step; leave out synced_gpus.")
     outputs = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
     for name in outputs:
-        if not getattr(config, name):
+        # generate drops it without a dict to put it in; and a model's configuration may ask for it in every forward.
+        by_model = getattr(model.config, name, False) and name not in given.get("kwargs", {})
+        if not getattr(config, name) or not config.return_dict_in_generate or by_model:
             continue
         if not rule.is_lossless:
             raise JudgeDecodingError(
@@ -328,23 +305,25 @@ def _refuse(
             f"{name} is set, and judge decoding keeps none of that; leave it out, or use JudgeDecoder with "
             "logprobs=True for the tokens' log-probabilities."
         )
-    for processor in processors:
-        if isinstance(processor, _WITH_MEMORY):
-            raise JudgeDecodingError(
-                f"{type(processor).__name__} remembers what it was shown, and a draft may be rejected; decode without "
-                "guidance_scale and SynthID watermarks."
-            )
-    cache = model_kwargs.get("past_key_values")
+    check_processors(processors)
+    cache = next((model_kwargs[name] for name in CACHE_NAMES if name in model_kwargs), None)
     if config.cache_implementation not in (None, "dynamic") or getattr(cache, "_is_user_defined", False):
         raise JudgeDecodingError(
-            "Judge decoding keeps its own cache, a dynamic one; leave out past_key_values, and set "
+            "Judge decoding keeps its own KV cache, a dynamic one; leave yours out, and set "
             'cache_implementation to "dynamic" if the model says otherwise.'
         )
-    unknown = sorted(name for name, value in model_kwargs.items() if value is not None and name not in _USUAL)
+    unknown = sorted(name for name, value in model_kwargs.items() if name not in _USUAL and not _says_nothing(name, value))
     if unknown:
         raise JudgeDecodingError(
             f"Judge decoding reads token ids only, and there is {', '.join(unknown)} too; leave it out."
         )
+
+
+def _says_nothing(name: str, value: object) -> bool:
+    """Whether an argument says no more than that there is text alone, as those that processors add may do."""
+    if isinstance(value, Tensor):
+        return name.endswith("token_type_ids") and not bool(value.any())
+    return value is None or (isinstance(value, Mapping) and not value)
 
 
 def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:

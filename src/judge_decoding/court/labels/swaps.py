@@ -15,9 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.court.cases import Case
 from judge_decoding.court.tokens import fingerprint
 from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.models import CachedLM, can_batch
 from judge_decoding.decoding.text import pieces
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.abilities import can_batch
+from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.forward import check_finite
 
 
 def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
@@ -53,6 +55,7 @@ def log_probs(
         inputs = [torch.tensor(list(rows[i]), device=model.device) for i in chosen]
         read = CachedLM(model, len(chosen)).read(inputs, [keep[i] for i in chosen])
         for i, logits in zip(chosen, read, strict=True):
+            check_finite(logits)
             results[i] = logits.log_softmax(-1).cpu()
     return results
 

@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from torch.export import Dim
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Place, can_batch
+from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static import graphs
 from judge_decoding.decoding.static.alignment import align
 from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, TargetGraph
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.files import cache_folder, replacing
+from judge_decoding.models.abilities import abilities
+from judge_decoding.models.context import rope_border
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,11 @@ def check_compiles(model: PreTrainedModel) -> None:
     """
     name = type(model).__name__
     devices = {parameter.device for parameter in model.parameters()}
-    if not can_batch(model):
-        raise CannotCompileError(f"{name} has layers with a sliding window or a recurrent state")
+    can = abilities(model)
+    if reason := can.cannot_read or can.cannot_rewind or can.cannot_batch:
+        raise CannotCompileError(f"{name} has no plain KV cache ({reason})")
+    if rope_border(model) is not None:
+        raise CannotCompileError(f"the rotary positions of {name} change their scale with the sequence's length")
     if model.config.get_text_config()._attn_implementation != "sdpa":
         raise CannotCompileError(f'{name} was not loaded with attn_implementation="sdpa"')
     if len(devices) > 1 or getattr(model, "hf_device_map", None):

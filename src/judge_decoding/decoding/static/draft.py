@@ -99,8 +99,7 @@ class StaticDraft(DraftModel):
         self._can_batch = True
         self._eager: DraftModel | None = None
 
-    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
-        """As `DraftModel.propose`."""
+    def _propose(self, asks: Sequence[Ask]) -> list[Draft]:
         rows: list[int] = []
         count = 0
         for ask in asks:
@@ -127,7 +126,7 @@ class StaticDraft(DraftModel):
 
     def _otherwise(self, asks: Sequence[Ask]) -> list[Draft]:
         if not any(ask.norm for ask in asks):
-            return super().propose(asks)
+            return super()._propose(asks)
         # The draft's hidden states are not among what was compiled.
         self._eager = self._eager or DraftModel(self._model, self._vocab_size)
         return self._eager.propose(asks)

@@ -125,7 +125,8 @@ class TargetOutput:
 
     Attributes:
         told: [3, B, K] in float32, which holds every id below 2 ** 24: the ids that were read, the target's own choice
-            behind each, and the judge's probability that it is correct. A usual round needs no more.
+            behind each, and the judge's probability that it is correct, NaN where logits are not finite. A usual
+            round needs no more.
         logits: [B, K, V], in the model's dtype.
         states: hidden states at what was read [B, K, H], one tensor a place.
     """
@@ -169,7 +170,9 @@ class TargetGraph(nn.Module):
                 logits = _forward(self.model, start, ids, columns, cache, keep)
             states = [tap.states[:, keep] for tap in taps]
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
-        told = torch.stack((ids[:, keep].float(), logits.argmax(-1).float(), scores))
+        best = logits.max(-1)
+        scores = torch.where(best.values.isfinite(), scores, torch.nan)
+        told = torch.stack((ids[:, keep].float(), best.indices.float(), scores))
         return told, logits, *states
 
 

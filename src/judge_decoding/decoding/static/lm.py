@@ -152,8 +152,8 @@ class StaticLM:
         """As `CachedLM.select`."""
         self.memory.select(rows)
 
-    def check_rewinds(self) -> None:
-        """As `CachedLM.check_rewinds`: what was compiled can."""
+    def prepare(self, lengths: Sequence[int]) -> None:
+        """As `CachedLM.prepare`: models whose positions change their scale are not compiled."""
 
     def _forward(self, tokens: Tensor, end: int, keep: Tensor) -> TargetOutput:
         columns = self.memory.columns(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from judge_decoding.decoding.static.lm import Forwards, StaticLM
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.forward import check_finite
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge
 
@@ -38,6 +40,7 @@ class StaticTarget:
     """
 
     can_batch = True
+    border = None
 
     def __init__(
         self,
@@ -50,6 +53,9 @@ class StaticTarget:
         self.model = model
         self._forwards = Forwards(model, progress, folder)
         self._forwards.telling(set(places))
+
+    def check(self, *, drafts: bool) -> None:
+        """See `Target.check`: what was compiled can do both."""
 
     def open(self, rows: Sequence[Row], places: set[Place]) -> StaticReader:
         """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
@@ -119,6 +125,7 @@ class StaticReader:
 
     def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
         read, own, scores = told[0][row], told[1][row], told[2][row]
+        check_finite(not any(map(isnan, scores[:count])))
         return Told(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count] if self._head else None)
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
@@ -126,9 +133,6 @@ class StaticReader:
         self._lm.select(rows)
         self._lm.rewind_to(lengths)
         self._usual = [self._usual[row] for row in rows]
-
-    def check_rewinds(self) -> None:
-        """See `Reader.check_rewinds`: it can."""
 
     def close(self) -> None:
         """See `Reader.close`: nothing but memory is held."""

@@ -1,0 +1,257 @@
+"""What a model's generation configuration asks for, through transformers' own ``generate``.
+
+``generation_config.json`` says more than when an answer ends: Qwen2.5 ships a repetition penalty, others suppress
+tokens, bias sequences or sample by default. ``generate`` turns all of that into logits processors and stopping criteria,
+differently in every version. So it is asked for them: it prepares a generation and hands it to a method of ours, which
+keeps what it was given.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    EncoderRepetitionPenaltyLogitsProcessor,
+    EosTokenCriteria,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MinPLogitsWarper,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+    SynthIDTextWatermarkLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+
+from judge_decoding.decoding.sampling import Processor, SamplingParams, TruncationWarper
+from judge_decoding.errors import JudgeDecodingError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_NEW_TOKENS = 256
+_DEFAULT_TOP_K = 50
+"""What ``generate`` takes where a configuration samples and names no ``top_k``."""
+
+# These remember what they were asked before, and so cannot be asked about a draft that may be rejected.
+_WITH_MEMORY = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
+# These weigh tokens against each other; all others may forbid one whatever its probability.
+_NO_CONSTRAINTS = (
+    EncoderRepetitionPenaltyLogitsProcessor,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TruncationWarper,
+    TypicalLogitsWarper,
+)
+# What a configuration may say and verification has no use for: beams and other drafts, caches, outputs.
+_SET_ASIDE: dict[str, Any] = {
+    "num_beams": 1, "num_beam_groups": None, "num_return_sequences": 1, "penalty_alpha": None, "dola_layers": None,
+    "constraints": None, "force_words_ids": None, "prompt_lookup_num_tokens": None, "assistant_early_exit": None,
+    "use_mtp": None, "cache_implementation": None, "compile_config": None, "token_healing": False, "output_scores": None,
+    "output_logits": None, "output_attentions": None, "output_hidden_states": None, "return_dict_in_generate": None,
+}  # fmt: skip
+_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+
+
+def constraints_of(processors: LogitsProcessorList) -> LogitsProcessorList:
+    """Those of ``processors`` that forbid tokens for what they are, not because others are more probable."""
+    return LogitsProcessorList([p for p in processors if not isinstance(p, _NO_CONSTRAINTS)])
+
+
+def check_processors(processors: LogitsProcessorList) -> None:
+    """Check that all of ``processors`` can be asked about a draft that may be rejected.
+
+    Raises:
+        JudgeDecodingError: one remembers what it was shown.
+    """
+    for processor in processors:
+        if isinstance(processor, _WITH_MEMORY):
+            raise JudgeDecodingError(
+                f"{type(processor).__name__} remembers what it was shown, and a draft may be rejected; decode without "
+                "guidance_scale and SynthID watermarks."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How one answer is decoded.
+
+    Attributes:
+        processor: all logits processors; None for none.
+        constraint: those that forbid tokens; None for none.
+        criteria: what ends the answer besides end tokens and the budget.
+    """
+
+    processor: Processor | None = None
+    constraint: Processor | None = None
+    criteria: StoppingCriteriaList | None = None
+
+
+class Defaults:
+    """What a model's generation configuration says, where a call says nothing else.
+
+    Args:
+        model: the target.
+        config: a configuration instead of the model's own; an empty ``GenerationConfig()`` for none.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: GenerationConfig | None = None) -> None:
+        self._model, self._given = model, config
+        self._plain: set[str] = set()
+        self._said = False
+
+    @property
+    def config(self) -> GenerationConfig:
+        """The configuration that counts."""
+        own: GenerationConfig | None = getattr(self._model, "generation_config", None)
+        return self._given or own or GenerationConfig()
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Strings that end an answer."""
+        strings = self.config.stop_strings or ()
+        return (strings,) if isinstance(strings, str) else tuple(strings)
+
+    def max_new_tokens(self, prompt_length: int) -> int:
+        """The token budget of an answer."""
+        config = self.config
+        if config.max_new_tokens is not None:
+            return int(config.max_new_tokens)
+        if config.max_length is not None:
+            return max(int(config.max_length) - prompt_length, 1)
+        return DEFAULT_MAX_NEW_TOKENS
+
+    def sampling(
+        self, params: SamplingParams | None, temperature: float | None, seed: int | None
+    ) -> SamplingParams:
+        """How tokens are chosen: as a call says, else greedily or sampled as the configuration says."""
+        if params is not None:
+            return params if seed is None else replace(params, seed=seed)
+        if temperature is not None:
+            return SamplingParams(temperature=temperature, seed=seed)
+        config = self.config
+        if not config.do_sample:
+            return SamplingParams(seed=seed)
+        # As generate does it, with its own default where the configuration is silent.
+        top_k = _DEFAULT_TOP_K if config.top_k is None else config.top_k
+        found = SamplingParams(
+            temperature=1.0 if config.temperature is None else config.temperature, top_k=top_k, seed=seed
+        )
+        if not self._said:
+            self._said = True
+            logger.warning(
+                "Sampling at temperature %g, as the generation configuration of %s says; pass temperature=0 for greedy "
+                "decoding.", found.temperature, self._model.config.name_or_path or type(self._model).__name__,
+            )  # fmt: skip
+        return found
+
+    def prepare(
+        self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]
+    ) -> Prepared:
+        """The logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T].
+
+        Raises:
+            JudgeDecodingError: the configuration asks for something that ``generate`` refuses, or that cannot be asked
+                about a draft.
+        """
+        config = self._cleaned(params)
+        key = f"{params.temperature > 0} {sorted(config.to_diff_dict().items(), key=str)}"
+        processors, criteria = LogitsProcessorList(), StoppingCriteriaList()
+        if key not in self._plain:
+            processors, criteria = self._ask(ids, config, max_new_tokens, sorted(end_ids))
+            if not processors and not criteria:
+                self._plain.add(key)
+        check_processors(processors)
+        if params.truncation is not None:
+            processors.append(TruncationWarper(params.truncation))
+        constraints = constraints_of(processors)
+        return Prepared(
+            # transformers annotates tensors by the legacy LongTensor and FloatTensor.
+            cast(Processor, processors) if processors else None,
+            cast(Processor, constraints) if constraints else None,
+            criteria or None,
+        )
+
+    def _cleaned(self, params: SamplingParams) -> GenerationConfig:
+        """The configuration with what a call says over it, and without what has no meaning here."""
+        config = copy.deepcopy(self.config)
+        for name, value in _SET_ASIDE.items():
+            if hasattr(config, name):
+                setattr(config, name, value)
+        config.stop_strings = None  # they are looked for in the text, which needs a tokenizer
+        config.do_sample = params.temperature > 0
+        # A truncation is all that may be cut off; greedy decoding cuts nothing off.
+        drops = () if config.do_sample and params.truncation is None else _OF_SAMPLING
+        for name in drops:
+            setattr(config, name, None)
+        if config.do_sample:
+            config.temperature = params.temperature
+            config.top_k = 0 if config.top_k is None else config.top_k
+            for name in ("top_p", "top_k", "min_p"):
+                if (value := getattr(params, name)) is not None and params.truncation is None:
+                    setattr(config, name, value)
+            config.min_p = config.min_p or None
+        if params.repetition_penalty is not None:
+            config.repetition_penalty = params.repetition_penalty
+        return config
+
+    def _ask(
+        self, ids: Tensor, config: GenerationConfig, max_new_tokens: int, end_ids: list[int]
+    ) -> tuple[LogitsProcessorList, StoppingCriteriaList]:
+        """What ``generate`` makes of a configuration."""
+        if not isinstance(self._model, GenerationMixin):
+            return LogitsProcessorList(), StoppingCriteriaList()
+        found: list[tuple[LogitsProcessorList, StoppingCriteriaList]] = []
+
+        def keep(
+            model: PreTrainedModel,
+            input_ids: Tensor,
+            logits_processor: LogitsProcessorList,
+            stopping_criteria: StoppingCriteriaList,
+            generation_config: GenerationConfig,
+            **_: object,
+        ) -> Tensor:
+            found.append((logits_processor, stopping_criteria))
+            return input_ids
+
+        # generate fills what a configuration leaves open from the model's own, so the model has to have this one.
+        model = copy.copy(self._model)
+        model.generation_config = config
+        lengths = {"max_new_tokens": max_new_tokens, "max_length": None}
+        ends = end_ids or None
+        config.eos_token_id = ends
+        config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else 0
+        for name, value in lengths.items():
+            setattr(config, name, value)
+        generate = cast(Callable[..., Tensor], GenerationMixin.generate)
+        try:
+            generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=keep)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise JudgeDecodingError(
+                f"The model's generation configuration cannot be followed ({str(error).splitlines()[0]}); correct it, or "
+                "pass generation_config=GenerationConfig() to decode without it."
+            ) from error
+        processors, criteria = found[0]
+        usual = (EosTokenCriteria, MaxLengthCriteria)
+        return processors, StoppingCriteriaList([c for c in criteria if type(c) not in usual])

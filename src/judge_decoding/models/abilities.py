@@ -1,0 +1,239 @@
+"""What a model can do in decoding, found out by a few short forward passes when it is first used.
+
+Types of models and caches do not tell: some caches call themselves croppable and are not, some models count the columns
+of a cache where they should count tokens. So a short sequence is read in the ways that decoding will read it, and the
+logits are compared with those of plain forward passes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.context import context_length, rope_border
+from judge_decoding.models.forward import Forward, row_positions
+from judge_decoding.models.unwrap import unwrap
+
+Role = Literal["target", "draft"]
+
+_LENGTH = 12
+"""Tokens of the sequence that is read; more where a window is short enough to be crossed."""
+
+_LONGEST = 96
+_WINDOWS = ("window", "window_size", "chunk_size")
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What decoding may do with a model; an empty reason means that it may.
+
+    Attributes:
+        cannot_read: why the model cannot be decoded from at all.
+        cannot_rewind: why tokens cannot be taken back from its KV cache, so that it can neither verify a draft nor make one.
+        cannot_batch: why rows of different lengths cannot share its forward passes.
+    """
+
+    cannot_read: str = ""
+    cannot_rewind: str = ""
+    cannot_batch: str = ""
+
+
+_KNOWN: dict[tuple[Any, ...], Abilities] = {}
+
+
+def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
+    """The causal LM inside ``model``, which ``torch.compile``, peft or data-parallel wrappers may hide.
+
+    Raises:
+        JudgeDecodingError: it is no decoder-only causal LM of transformers with a language-model head.
+    """
+    inner = unwrap(model)
+    name = type(inner).__name__
+    if not isinstance(inner, PreTrainedModel):
+        raise JudgeDecodingError(f"The {role} is a {name}, which is no model of transformers; give a causal LM.")
+    if getattr(inner.config, "is_encoder_decoder", False):
+        raise JudgeDecodingError(
+            f"{name} has an encoder, and judge decoding is for decoder-only models; use one of these as the {role}."
+        )
+    if inner.get_output_embeddings() is None:
+        raise JudgeDecodingError(
+            f"{name} has no language-model head, so it predicts no tokens; load the {role} with AutoModelForCausalLM."
+        )
+    return inner
+
+
+def abilities(model: PreTrainedModel) -> Abilities:
+    """What decoding may do with ``model``; the answer is remembered for its class, configuration and number format."""
+    key = (type(model), json.dumps(model.config.to_dict(), sort_keys=True, default=str), model.dtype, is_quantized(model))
+    if key not in _KNOWN:
+        with torch.inference_mode():
+            _KNOWN[key] = _Check(model).run()
+    return _KNOWN[key]
+
+
+def check_reads(model: PreTrainedModel, role: Role = "target") -> None:
+    """Check that ``model`` can be decoded from token by token.
+
+    Raises:
+        JudgeDecodingError: it cannot.
+    """
+    if reason := abilities(model).cannot_read:
+        raise JudgeDecodingError(f"{type(model).__name__} cannot be used as the {role}: {reason}; use another model.")
+
+
+def check_rewinds(model: PreTrainedModel, role: Role = "target") -> None:
+    """Check that tokens can be taken back from the KV cache of ``model``.
+
+    Raises:
+        JudgeDecodingError: they cannot.
+    """
+    check_reads(model, role)
+    if reason := abilities(model).cannot_rewind:
+        remedy = "decode without a draft" if role == "target" else "use another draft model"
+        raise JudgeDecodingError(
+            f"The KV cache of {type(model).__name__} cannot take rejected tokens back ({reason}); {remedy}."
+        )
+
+
+def can_batch(model: PreTrainedModel) -> bool:
+    """Whether rows of different lengths can share the forward passes of ``model``."""
+    return not abilities(model).cannot_batch
+
+
+def is_quantized(model: PreTrainedModel) -> bool:
+    """Whether weights of ``model`` are held in fewer bits than their number format says."""
+    return getattr(model, "hf_quantizer", None) is not None or any(
+        type(module).__module__.startswith(("torch.ao.nn.quantized", "torchao", "bitsandbytes"))
+        or type(getattr(module, "weight", None)).__module__.startswith("torchao")
+        for module in model.modules()
+    )
+
+
+class _Check:
+    """The self-check of one model."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._forward = Forward(model)
+        config = model.config.get_text_config()
+        self._windows = _windows(config, context_length(model))
+        crossing = [window + 6 for window in self._windows if window + 6 <= _LONGEST]
+        self._length = max([_LENGTH, *crossing])
+        if (context := context_length(model)) is not None:
+            self._length = min(self._length, context)
+        if (border := rope_border(model)) is not None:
+            self._length = min(self._length, border.length)
+        size = min(model.get_input_embeddings().get_parameter("weight").shape[0], config.vocab_size)
+        # Spread over the vocabulary, and never the same token twice in a row.
+        self._ids = torch.tensor([(7 * i * i + 5 * i + 3) % size for i in range(self._length)], device=model.device)
+
+    def run(self) -> Abilities:
+        """Read the sequence in all the ways of decoding."""
+        name = type(self._model).__name__
+        if self._forward.cache_name is None:
+            return Abilities(cannot_read="its forward takes no KV cache")
+        if self._length < 4:
+            return Abilities(cannot_rewind="its context is too short", cannot_batch="its context is too short")
+        try:
+            self._whole = self._plain(self._length)
+            causal = self._same(self._whole[: self._length // 2], self._plain(self._length // 2))
+        except _FAILURES as error:
+            return Abilities(cannot_read=f"a forward pass over token ids fails ({_first_line(error)})")
+        if not causal:
+            return Abilities(cannot_read="the logits of a token depend on the tokens after it")
+        if reason := _try(self._reads, "it does not go on from what it has read"):
+            return Abilities(cannot_read=reason)
+        rewind = _try(self._rewinds, "what it leaves behind after a rejected draft changes later tokens")
+        batch = rewind or self._batch_reason(name) or _try(self._batches, "a row with padding differs from the row alone")
+        return Abilities(cannot_rewind=rewind, cannot_batch=batch)
+
+    def _plain(self, count: int) -> Tensor:
+        """The logits [count, V] of the first tokens without a cache."""
+        ids = self._ids[None, :count]
+        return self._forward(ids, positions=row_positions(0, count, ids.device))[0].float()
+
+    def _reads(self) -> bool:
+        """Whether reading a part, then single tokens, then several, is reading the whole."""
+        lm, half = CachedLM(self._model), self._length // 2
+        lm.read([self._ids[:half]], [0])
+        found = [lm.read([self._ids[half : half + 1]], [1])[0], lm.read([self._ids[half + 1 :]], [self._length - half - 1])[0]]
+        return self._same(self._whole[half:], torch.cat(found))
+
+    def _rewinds(self) -> bool:
+        """Whether wrong tokens that were taken back leave no trace."""
+        lm, size = CachedLM(self._model), self._length
+        wrong = self._ids.flip(0)
+        for end in (1, size // 2, size - 2):
+            lm.read([self._ids[lm.lengths[0] : end]], [0])
+            if not lm.croppable:
+                return False
+            lm.read([wrong[: min(3, size - end)]], [0])
+            lm.rewind_to([end])
+        found = lm.read([self._ids[size - 2 :]], [2])[0]
+        return self._same(self._whole[size - 2 :], found)
+
+    def _batch_reason(self, name: str) -> str:
+        """Why rows cannot share forward passes, as far as caches and configurations tell; "" if nothing does."""
+        layers = DynamicCache(config=self._model.config).layers
+        if not layers or not all(type(layer) is DynamicLayer for layer in layers):
+            return "its KV cache has layers of another kind"
+        if not self._forward.takes_positions:
+            return f"{name}.forward takes no positions"
+        if self._windows:
+            return f"it attends to the last {min(self._windows)} columns of the cache"
+        return ""
+
+    def _batches(self) -> bool:
+        """Whether rows that grow unevenly, with padding in the middle, are read as each alone."""
+        lm, size = CachedLM(self._model, 2), self._length
+        short = size // 2
+        lm.read([self._ids[: size - 3], self._ids[: short - 2]], [0, 0])
+        lm.read([self._ids[size - 3 : size - 2], self._ids.flip(0)[:3]], [0, 0])
+        lm.rewind_to([size - 2, short - 2])
+        long, other = lm.read([self._ids[size - 2 :], self._ids[short - 2 : short]], [2, 2])
+        return self._same(self._whole[size - 2 :], long) and self._same(self._whole[short - 2 : short], other)
+
+    def _same(self, expected: Tensor, found: Tensor) -> bool:
+        """Whether logits are equal but for rounding, which is larger in formats of fewer bits."""
+        if not bool(expected.isfinite().all()):
+            return True  # nothing can be said; decoding says that logits are not finite
+        slack = 2.0 if is_quantized(self._model) else 0.02 if self._model.dtype == torch.float32 else 0.5
+        return bool((expected - found).abs().max() <= slack * expected.std().clamp(min=1e-6))
+
+
+# What code of other people raises when it is called in a way that it does not expect.
+_FAILURES = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError, NotImplementedError)
+
+
+def _try(check: Callable[[], bool], otherwise: str) -> str:
+    """"" if the check holds, else why not."""
+    try:
+        return "" if check() else otherwise
+    except _FAILURES as error:
+        return f"it fails with {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+def _windows(config: Any, context: int | None) -> Sequence[int]:  # noqa: ANN401  (each family has its own class)
+    """Sizes in the configuration that bound how far a token looks back, below the context length."""
+    return [
+        value
+        for name, value in config.to_dict().items()
+        if name.endswith(_WINDOWS)
+        and isinstance(value, int)
+        and not isinstance(value, bool)
+        and 0 < value < (context or 2**31)
+    ]

@@ -1,0 +1,132 @@
+"""A causal language model with its KV cache: read tokens, take tokens back, for one sequence or several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
+
+from judge_decoding.models.context import rope_border
+from judge_decoding.models.forward import Forward
+
+_KNOWN_LAYERS = DynamicCache.__module__
+
+
+class CachedLM:
+    """A causal LM and the KV cache of one or more sequences, the *rows*.
+
+    `read` appends tokens to each row, `rewind_to` takes the last ones back, so that a rejected draft leaves no trace.
+    Rows may grow by different amounts: what a row lacks is padding, which nothing attends to; padding in the middle
+    of the cache is squeezed out when there is too much of it. What a model may do (take tokens back, share forwards
+    between rows) is for `judge_decoding.models.abilities` to say.
+
+    Attributes:
+        lengths: how many tokens of each row the cache holds.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: int = 1) -> None:
+        self.model = model
+        self.lengths = [0] * rows
+        self._forward = Forward(model)
+        self._border = rope_border(model)
+        self._cache = _new_cache(model)
+        # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
+        self._live = torch.ones(rows, 0, dtype=torch.bool)
+
+    def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
+        """Append ``rows[i]`` [T_i] to each row; the logits of its last ``keep[i]`` tokens, float32 [keep_i, V] each."""
+        sizes = [len(row) for row in rows]
+        width = max(sizes)
+        kept = width - max(min(size - count for size, count in zip(sizes, keep, strict=True)), 0)
+        ids = pad_sequence(list(rows), batch_first=True)
+        live = torch.cat((self._live, torch.arange(width) < torch.tensor(sizes)[:, None]), dim=1)
+        mask = None
+        if not bool(live.all()):
+            mask = live.clone()
+            mask[~mask.any(1)] = True  # a row that attends to nothing would be NaN
+            mask = mask.long().to(ids.device)
+        positions = self._positions(sizes, width).to(ids.device) if self._forward.takes_positions else None
+        logits = self._forward(ids, self._cache, max(kept, 1), mask, positions)
+        self._live = live
+        self.lengths = [length + size for length, size in zip(self.lengths, sizes, strict=True)]
+        logits = logits[:, -kept:] if kept else logits[:, :0]
+        ends = [size - (width - kept) for size in sizes]
+        return [logits[i, end - count : end].float() for i, (end, count) in enumerate(zip(ends, keep, strict=True))]
+
+    def _positions(self, sizes: Sequence[int], width: int) -> Tensor:
+        """The positions of the next tokens [rows, width]; padding has that of the token before it."""
+        before, new = torch.tensor(self.lengths)[:, None], torch.tensor(sizes)[:, None]
+        return (before + torch.arange(width)).minimum(before + new - 1).clamp(min=0)
+
+    def rewind_to(self, lengths: Sequence[int]) -> None:
+        """Take back each row's tokens from position ``lengths[i]`` on; a shorter row keeps all of its tokens."""
+        self.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
+        columns = self._live.shape[1]
+        if not columns:
+            return
+        self._live &= self._live.cumsum(1) <= torch.tensor(self.lengths)[:, None]
+        used = self._live.any(0).nonzero()
+        width = int(used[-1]) + 1 if len(used) else 0
+        if not width:
+            self._forget()
+            return
+        # A count of 0 also goes through: it trims what sliding-window and recurrent layers recorded to go back to.
+        self._cache.crop(width - columns)
+        self._live = self._live[:, :width]
+        if width > 1.5 * max(self.lengths) + 32:
+            self._squeeze(max(self.lengths))
+
+    def prepare(self, lengths: Sequence[int]) -> None:
+        """Forget the row whose keys would be wrong in a forward that ends at position ``lengths[0]``.
+
+        Positions of some models are scaled by the length of the whole sequence; see `RopeBorder`. They have one row.
+        """
+        if self._border is not None and self._border.rereads(self.lengths[0], lengths[0]):
+            self._forget()
+
+    @property
+    def croppable(self) -> bool:
+        """Whether the KV cache claims that tokens can be taken back from it; it is known after the first `read`.
+
+        A layer of other code that adds to what its base class holds, and takes it back by the base class's method, is
+        not believed.
+        """
+        layers = self._cache.layers
+        known = all(type(layer).__module__ == _KNOWN_LAYERS or "crop" in vars(type(layer)) for layer in layers)
+        return known and self._cache.is_croppable
+
+    def _forget(self) -> None:
+        self._cache = _new_cache(self.model)
+        self._live = self._live[:, :0]
+        self.lengths = [0] * len(self.lengths)
+
+    def _squeeze(self, width: int) -> None:
+        """Move every row's tokens to the last ``width`` columns. Keys carry their positions, so they may move."""
+        order = self._live.long().argsort(dim=1, stable=True)[:, -width:]
+        for layer in self._cache.layers:
+            layer.keys, layer.values = _take(layer.keys, order), _take(layer.values, order)
+        self._live = self._live.gather(1, order)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows."""
+        if len(rows) == len(self.lengths):
+            return
+        self._cache.batch_select_indices(torch.tensor(rows))
+        self._live = self._live[list(rows)]
+        self.lengths = [self.lengths[i] for i in rows]
+
+
+def _new_cache(model: PreTrainedModel) -> DynamicCache:
+    cache = DynamicCache(config=model.config)
+    cache.activate_past_recording()
+    return cache
+
+
+def _take(states: Tensor | None, columns: Tensor) -> Tensor:
+    """``columns`` [B, C'] of keys or values [B, heads, C, D]."""
+    assert states is not None
+    index = columns[:, None, :, None].to(states.device)
+    return states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))

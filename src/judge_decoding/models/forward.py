@@ -1,0 +1,108 @@
+"""How a causal LM's forward is called: the one place that knows its arguments' names."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.errors import JudgeDecodingError
+
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""What the KV cache is called: from transformers 5.24 on, before, and by the Mamba family before."""
+
+
+class Forward:
+    """Calls the forward of ``model`` and returns its logits, whatever its configuration says about outputs.
+
+    Arguments are looked up on the model's class: wrappers of the instance (accelerate's hooks) hide them. Positions are
+    always passed, as ``generate`` does; some models count wrongly without them.
+
+    Attributes:
+        cache_name: what the model calls its KV cache; None if it has none.
+        takes_positions: whether it accepts the positions of its tokens.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        parameters = inspect.signature(type(model).forward).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        self.cache_name = next((name for name in CACHE_NAMES if name in parameters), None)
+        self.takes_positions = "position_ids" in parameters
+        self._takes_mask = "attention_mask" in parameters
+        self._keeps_logits = _supports_logits_to_keep(model, parameters)
+        usual = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+        self._usual: dict[str, Any] = {k: v for k, v in usual.items() if takes_any or k in parameters}
+        # Inner modules look at the configuration, whatever the outermost one is called with.
+        self._config = None if getattr(model.config, "return_dict", True) else model.config
+
+    def __call__(
+        self,
+        ids: Tensor,
+        cache: object | None = None,
+        keep: int = 0,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """The logits [B, K, V] of the last ``keep`` tokens of ``ids`` [B, T], or of all of them for 0.
+
+        Args:
+            ids: the tokens to read.
+            cache: what was read before; the new tokens are added to it. None reads without a cache.
+            keep: K, for how many tokens logits are wanted.
+            mask: 1 for tokens and 0 for padding [B, P + T], those in the cache included; None for no padding.
+            positions: the position of each token [B, T].
+        """
+        arguments = dict(self._usual, input_ids=ids, use_cache=cache is not None)
+        if cache is not None:
+            if self.cache_name is None:
+                raise TypeError(f"{type(self.model).__name__}.forward takes no cache")
+            arguments[self.cache_name] = cache
+        if mask is not None and self._takes_mask:
+            arguments["attention_mask"] = mask
+        if positions is not None and self.takes_positions:
+            arguments["position_ids"] = positions
+        if self._keeps_logits:
+            arguments["logits_to_keep"] = keep
+        if self._config is None:
+            output = self.model(**arguments)
+        else:
+            self._config.return_dict = True
+            try:
+                output = self.model(**arguments)
+            finally:
+                self._config.return_dict = False
+        logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
+        return logits[:, -keep:] if keep else logits
+
+
+def _supports_logits_to_keep(model: PreTrainedModel, parameters: object) -> bool:
+    """As ``generate`` finds out; a class without its mixin is looked at here."""
+    known = getattr(model, "_supports_logits_to_keep", None)
+    return bool(known()) if callable(known) else "logits_to_keep" in parameters  # type: ignore[operator]
+
+
+def check_finite(values: Tensor | bool, role: str = "target") -> None:
+    """Check logits, or whether they were found finite.
+
+    Raises:
+        JudgeDecodingError: the largest logit of a token is not finite.
+    """
+    if not (values if isinstance(values, bool) else bool(finite(values))):
+        raise JudgeDecodingError(
+            f"The {role} model's logits are not finite (NaN or infinite), as when it overflows in float16; load it "
+            'with dtype="bfloat16" or "float32", and check its weights.'
+        )
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Whether each token's largest logit is finite, a bool scalar on the device; logits [..., V] of none are."""
+    return logits.amax(-1).isfinite().all() if logits.numel() else torch.ones((), dtype=torch.bool)
+
+
+def row_positions(start: int, count: int, device: torch.device) -> Tensor:
+    """The positions [1, count] of tokens from ``start`` on."""
+    return torch.arange(start, start + count, device=device)[None]
