@@ -10,6 +10,11 @@ import typer
 
 from judge_decoding.cli.models import Backend, Device
 
+_CUT_OFF = {
+    "length": "The answer was cut off at the token budget; give a larger --max-new-tokens.",
+    "context": "The answer was cut off where the model's context is full; shorten the prompt.",
+}
+
 
 def generate(
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
@@ -23,7 +28,9 @@ def generate(
     judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
     chat: Annotated[bool, typer.Option("--chat/--no-chat", help="Put the prompt through the chat template.")] = True,
     system: Annotated[str | None, typer.Option(help="System message, with --chat.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget.")] = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Token budget; by default the model's own, or 256.")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="The judge's threshold: 1 is exact, 0 keeps all.")] = None,
     rule: Annotated[
         str | None, typer.Option(help="Verification rule instead of the judge's, such as 'top_k(k=4)'; see rules.")
@@ -37,11 +44,16 @@ def generate(
         typer.Option(help="Where nothing may be rescued, such as 'strict_start(tokens=8)'; several times."),
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="A string that ends the answer; several times.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus; 1 is off.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Most probable tokens; 0 is off.")] = 0,
-    min_p: Annotated[float, typer.Option(help="Least probability, as a share of the best token's; 0 is off.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less; 1 is off.")] = 1.0,
+    generation_config: Annotated[
+        str, typer.Option(help="'model' decodes as the model's generation configuration says, 'none' ignores it.")
+    ] = "model",
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; by default as the model says.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus; 1 is off.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Most probable tokens; 0 is off.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Least probability, as a share of the best token's; 0 is off.")
+    ] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 repeats less; 1 is off.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Device = None,
@@ -72,8 +84,10 @@ def generate(
         raise JudgeDecodingError("--with-target puts the target's own answer into the file of --json; name one.")
 
     import time
+    from dataclasses import replace
 
     from rich.console import Console
+    from transformers import GenerationConfig
 
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
@@ -89,9 +103,10 @@ def generate(
     if draft_length not in POLICIES:
         raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
     guards = [parse_guard(spelling) for spelling in guard or []]
-    sampling = SamplingParams(
-        temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed
-    )
+    if generation_config not in ("model", "none"):
+        raise JudgeDecodingError(f"--generation-config is {generation_config}; it must be model or none.")
+    # What is out of range shows before the models are loaded.
+    given = SamplingParams(temperature or 0.0, top_p, top_k, min_p, repetition_penalty, seed)
     if target == "reference":
         draft, judge = draft or target, judge or target
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
@@ -108,18 +123,22 @@ def generate(
             num_draft_tokens=num_draft_tokens,
             translate=translate,
             backend=cast(Any, backend),
+            generation_config=GenerationConfig() if generation_config == "none" else None,
             dtype=dtype,
             device=device or usual_device(),
         )
     compiled(decoder, notes)
+    own = decoder.sampling(seed=seed)
+    sampling = replace(given, temperature=own.temperature if temperature is None else temperature)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
     decides = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, threshold)
     asked = messages if use_chat else text
+    ends = {"stop": stop} if stop else {}
     chunks = decoder.stream(
         asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_length], guards=guards,
-        stop=stop or (), details=json is not None,
+        details=json is not None, **ends,
     )  # fmt: skip
     console = Console(soft_wrap=True)
     written: list[Chunk] = []
@@ -147,6 +166,9 @@ def generate(
             style="dim",
             highlight=False,
         )
+    reason = written[-1].finish_reason if written else None
+    if reason in _CUT_OFF:
+        notes.print(_CUT_OFF[reason], highlight=False, soft_wrap=True)
     if distance is not None and distance > 1 and not decides.is_lossless:
         notes.print(
             f"The prompt looks unlike the questions the judge was trained on (distance {distance:.2f}; 95% of them are "
@@ -160,7 +182,8 @@ def generate(
 
         about: dict[str, object] = {
             **names,
-            "temperature": temperature,
+            "temperature": sampling.temperature,
+            "finish_reason": reason,
             "seed": seed,
             "seconds": seconds,
             "distance": distance,
@@ -168,7 +191,7 @@ def generate(
         if with_target:
             alone = decoder.alone()
             with notes.status("the target's own answer"):
-                own = alone.generate(asked, max_new_tokens, sampling=sampling, stop=stop or ())
+                own = alone.generate(asked, max_new_tokens, sampling=sampling, **ends)
             about |= {
                 "target_text": own.text, "target_tokens": len(own.token_ids), "target_seconds": own.seconds
             }  # fmt: skip

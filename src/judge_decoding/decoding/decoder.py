@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
@@ -252,9 +252,7 @@ class JudgeDecoder:
             self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)
         return self._engine
 
-    def generate(
-        self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]
-    ) -> Generation:
+    def generate(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Generation:
         """Answer ``prompt``.
 
         Args:
@@ -320,9 +318,7 @@ class JudgeDecoder:
                 progress()
         return [answers[i] for i in range(len(each))]
 
-    def stream(
-        self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]
-    ) -> Iterator[Chunk]:
+    def stream(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Iterator[Chunk]:
         """Answer ``prompt`` and yield each round as it ends; see `generate`."""
         request = self._request(self.encode(prompt), max_new_tokens, options)
         events = self._rounds(request)  # what is wrong shows here, not at the first chunk
@@ -397,6 +393,10 @@ class JudgeDecoder:
             limit="context" if room < max_new_tokens else "length",
         )  # fmt: skip
 
+    def sampling(self, temperature: float | None = None, seed: int | None = None) -> SamplingParams:
+        """How tokens are chosen where nothing else is said: as the model's generation configuration says."""
+        return self._defaults.sampling(None, temperature, seed)
+
     def _bare_ids(self, text: str) -> list[int]:
         """Token ids of a text without special tokens around it."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -414,4 +414,3 @@ class JudgeDecoder:
         if end is None:
             end = self.tokenizer.eos_token_id
         return frozenset(end if isinstance(end, list) else [] if end is None else [end])
-

@@ -1,9 +1,9 @@
 """What a model's generation configuration asks for, through transformers' own ``generate``.
 
 ``generation_config.json`` says more than when an answer ends: Qwen2.5 ships a repetition penalty, others suppress
-tokens, bias sequences or sample by default. ``generate`` turns all of that into logits processors and stopping criteria,
-differently in every version. So it is asked for them: it prepares a generation and hands it to a method of ours, which
-keeps what it was given.
+tokens, bias sequences or sample by default. ``generate`` turns all of that into logits processors and stopping
+criteria, differently in every version. So ``generate`` itself is called with a decoding method that only keeps what it
+is handed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from transformers import (
     EtaLogitsWarper,
     GenerationConfig,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
     MaxLengthCriteria,
     MinPLogitsWarper,
@@ -68,8 +67,9 @@ _NO_CONSTRAINTS = (
 _SET_ASIDE: dict[str, Any] = {
     "num_beams": 1, "num_beam_groups": None, "num_return_sequences": 1, "penalty_alpha": None, "dola_layers": None,
     "constraints": None, "force_words_ids": None, "prompt_lookup_num_tokens": None, "assistant_early_exit": None,
-    "use_mtp": None, "cache_implementation": None, "compile_config": None, "token_healing": False, "output_scores": None,
-    "output_logits": None, "output_attentions": None, "output_hidden_states": None, "return_dict_in_generate": None,
+    "use_mtp": None, "cache_implementation": None, "compile_config": None, "token_healing": False,
+    "output_scores": None, "output_logits": None, "output_attentions": None, "output_hidden_states": None,
+    "return_dict_in_generate": None,
 }  # fmt: skip
 _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
@@ -142,9 +142,7 @@ class Defaults:
             return max(int(config.max_length) - prompt_length, 1)
         return DEFAULT_MAX_NEW_TOKENS
 
-    def sampling(
-        self, params: SamplingParams | None, temperature: float | None, seed: int | None
-    ) -> SamplingParams:
+    def sampling(self, params: SamplingParams | None, temperature: float | None, seed: int | None) -> SamplingParams:
         """How tokens are chosen: as a call says, else greedily or sampled as the configuration says."""
         if params is not None:
             return params if seed is None else replace(params, seed=seed)
@@ -166,9 +164,7 @@ class Defaults:
             )  # fmt: skip
         return found
 
-    def prepare(
-        self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]
-    ) -> Prepared:
+    def prepare(self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]) -> Prepared:
         """The logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T].
 
         Raises:
@@ -225,11 +221,10 @@ class Defaults:
         found: list[tuple[LogitsProcessorList, StoppingCriteriaList]] = []
 
         def keep(
-            model: PreTrainedModel,
+            _model: PreTrainedModel,
             input_ids: Tensor,
             logits_processor: LogitsProcessorList,
             stopping_criteria: StoppingCriteriaList,
-            generation_config: GenerationConfig,
             **_: object,
         ) -> Tensor:
             found.append((logits_processor, stopping_criteria))
@@ -249,8 +244,8 @@ class Defaults:
             generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=keep)
         except (ValueError, TypeError, AttributeError) as error:
             raise JudgeDecodingError(
-                f"The model's generation configuration cannot be followed ({str(error).splitlines()[0]}); correct it, or "
-                "pass generation_config=GenerationConfig() to decode without it."
+                f"The model's generation configuration cannot be followed ({str(error).splitlines()[0]}); correct it, "
+                "or pass generation_config=GenerationConfig() to decode without it."
             ) from error
         processors, criteria = found[0]
         usual = (EosTokenCriteria, MaxLengthCriteria)

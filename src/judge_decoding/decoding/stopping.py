@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 from judge_decoding.decoding.text import Detokenizer
 from judge_decoding.errors import JudgeDecodingError
 
-
 Stop = Callable[[Sequence[int]], int | None]
 """Shown the tokens of each round; how many of them the answer keeps if it ends there, else None."""
 

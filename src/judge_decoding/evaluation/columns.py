@@ -26,6 +26,7 @@ QUALITY: Columns = {
     "less the target's,\npoints [95%]": lambda row: points(row.difference, row.difference_low, row.difference_high),
     "McNemar\np": lambda row: p_value(row.mcnemar_p),
     "not\ninferior": _shown,
+    "answers\ncut off": lambda row: f"{row.cut_off} of {row.answers}" if row.cut_off else UNKNOWN,
     "grade [95%]": lambda row: number(row.grade, row.grade_low, row.grade_high),
 }
 """What the answers are worth."""

@@ -154,6 +154,7 @@ def _sample(method: Method, asking: Asking, item: Item, turn: int, answer: Gener
         method.decoder,
         reference=item.reference,
         seconds=answer.seconds,
+        finish_reason=answer.finish_reason,
         distance=answer.distance,
         rule=str(rule) if rule is not None else "",
         threshold=told_threshold(rule) if rule is not None else None,

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import HiddenTap, Place
 from judge_decoding.evaluation.texts import Text
-from judge_decoding.models.abilities import can_batch, check_reads
+from judge_decoding.models.abilities import abilities, can_batch, check_reads
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.forward import check_finite
 
@@ -45,12 +45,14 @@ def read_forced(
     check_reads(model)
     with ExitStack() as stack:
         taps = {place: stack.enter_context(HiddenTap(model, *place)) for place in places}
+        # Recurrent layers may not go on with several tokens from what they have read.
+        part = batch_tokens if not abilities(model).cannot_rewind else 2**31
         for rows in _batches(texts, batch_tokens, alone=not can_batch(model)):
             lm = CachedLM(model, len(rows))
             ids = [torch.tensor((*texts[i].prompt_ids, *texts[i].ids), device=model.device) for i in rows]
             # A batch of several fits into the first of these parts.
-            for begin in range(0, max(map(len, ids)), batch_tokens):
-                parts = [row[begin : begin + batch_tokens] for row in ids]
+            for begin in range(0, max(map(len, ids)), part):
+                parts = [row[begin : begin + part] for row in ids]
                 # The last token of the prompt says what it expects of the answer's first.
                 heard = [_behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, parts, strict=True)]
                 tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, parts, strict=True)]

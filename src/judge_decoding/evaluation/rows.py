@@ -43,6 +43,7 @@ class Row(BaseModel):
         lossless: verified without loss: the distribution is the target's own, or that of the target cut off where a
             matched baseline says.
         answers: how many items were answered.
+        cut_off: how many of the answers ended at the token budget or the context length, not by themselves.
         checked: of how many of them it can be told whether they are right.
         right: how many are.
         accuracy, accuracy_low, accuracy_high: share of right answers, Wilson's interval.
@@ -71,6 +72,7 @@ class Row(BaseModel):
     temperature: Amount = 0.0
     lossless: bool = False
     answers: int = Field(default=0, ge=0)
+    cut_off: int = Field(default=0, ge=0)
     checked: int = Field(default=0, ge=0)
     right: int = Field(default=0, ge=0)
     accuracy: Share | None = None
@@ -206,7 +208,8 @@ def row(
     accepted = sum(one.accepted for one in answers)
     timed = all(one.seconds for one in answers)
     found: dict[str, Any] = {
-        "answers": len(answers), "rounds": rounds, "tokens": tokens, "accepted": accepted,
+        "answers": len(answers), "cut_off": sum(one.cut_off for one in answers),
+        "rounds": rounds, "tokens": tokens, "accepted": accepted,
         "accepted_per_round": accepted / max(rounds, 1), "tokens_per_forward": tokens / max(rounds, 1),
         "tokens_per_answer": tokens / max(len(answers), 1),
         **_ends("accepted_per_round", ratio_interval([(one.accepted, one.rounds) for one in answers])),

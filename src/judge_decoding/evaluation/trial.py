@@ -96,6 +96,7 @@ class Answered:
         tokens: new tokens, end tokens included.
         accepted: accepted draft tokens.
         seconds: of decoding, prompts included; None where others were decoded in the same time.
+        cut_off: whether an answer ended at the token budget or the context length, not by itself.
     """
 
     item: str
@@ -104,6 +105,7 @@ class Answered:
     tokens: int
     accepted: int
     seconds: float | None = None
+    cut_off: bool = False
 
 
 @dataclass(slots=True)
@@ -259,4 +261,5 @@ def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: 
         tokens=sum(one.stats.tokens for one in given),
         accepted=sum(one.stats.accepted for one in given),
         seconds=sum(one.seconds for one in given) if timed else None,
+        cut_off=any(one.finish_reason != "stop" for one in given),
     )

@@ -312,7 +312,9 @@ def _refuse(
             "Judge decoding keeps its own KV cache, a dynamic one; leave yours out, and set "
             'cache_implementation to "dynamic" if the model says otherwise.'
         )
-    unknown = sorted(name for name, value in model_kwargs.items() if name not in _USUAL and not _says_nothing(name, value))
+    unknown = sorted(
+        name for name, value in model_kwargs.items() if name not in _USUAL and not _says_nothing(name, value)
+    )
     if unknown:
         raise JudgeDecodingError(
             f"Judge decoding reads token ids only, and there is {', '.join(unknown)} too; leave it out."

@@ -28,7 +28,7 @@ Role = Literal["target", "draft"]
 _LENGTH = 12
 """Tokens of the sequence that is read; more where a window is short enough to be crossed."""
 
-_LONGEST = 96
+_SHORTEST, _LONGEST = 8, 96
 _WINDOWS = ("window", "window_size", "chunk_size")
 
 
@@ -38,7 +38,7 @@ class Abilities:
 
     Attributes:
         cannot_read: why the model cannot be decoded from at all.
-        cannot_rewind: why tokens cannot be taken back from its KV cache, so that it can neither verify a draft nor make one.
+        cannot_rewind: why tokens cannot be taken back from its KV cache; it can neither verify a draft nor make one.
         cannot_batch: why rows of different lengths cannot share its forward passes.
     """
 
@@ -73,7 +73,12 @@ def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
 
 def abilities(model: PreTrainedModel) -> Abilities:
     """What decoding may do with ``model``; the answer is remembered for its class, configuration and number format."""
-    key = (type(model), json.dumps(model.config.to_dict(), sort_keys=True, default=str), model.dtype, is_quantized(model))
+    key = (
+        type(model),
+        json.dumps(model.config.to_dict(), sort_keys=True, default=str),
+        model.dtype,
+        is_quantized(model),
+    )
     if key not in _KNOWN:
         with torch.inference_mode():
             _KNOWN[key] = _Check(model).run()
@@ -138,69 +143,69 @@ class _Check:
 
     def run(self) -> Abilities:
         """Read the sequence in all the ways of decoding."""
-        name = type(self._model).__name__
         if self._forward.cache_name is None:
-            return Abilities(cannot_read="its forward takes no KV cache")
-        if self._length < 4:
-            return Abilities(cannot_rewind="its context is too short", cannot_batch="its context is too short")
+            return _cannot_read("its forward takes no KV cache")
+        if self._length < _SHORTEST:
+            short = f"its context of {self._length} tokens is too short"
+            return Abilities(cannot_rewind=short, cannot_batch=short)
         try:
             self._whole = self._plain(self._length)
             causal = self._same(self._whole[: self._length // 2], self._plain(self._length // 2))
         except _FAILURES as error:
-            return Abilities(cannot_read=f"a forward pass over token ids fails ({_first_line(error)})")
+            return _cannot_read(f"a forward pass over token ids fails ({_first_line(error)})")
         if not causal:
-            return Abilities(cannot_read="the logits of a token depend on the tokens after it")
-        if reason := _try(self._reads, "it does not go on from what it has read"):
-            return Abilities(cannot_read=reason)
-        rewind = _try(self._rewinds, "what it leaves behind after a rejected draft changes later tokens")
-        batch = rewind or self._batch_reason(name) or _try(self._batches, "a row with padding differs from the row alone")
-        return Abilities(cannot_rewind=rewind, cannot_batch=batch)
+            return _cannot_read("the logits of a token depend on the tokens after it")
+        if reason := _try(self._reads):
+            return _cannot_read(reason)
+        rewind = _try(self._rewinds)
+        return Abilities(cannot_rewind=rewind, cannot_batch=rewind or self._plain_batch() or _try(self._batches))
 
     def _plain(self, count: int) -> Tensor:
         """The logits [count, V] of the first tokens without a cache."""
         ids = self._ids[None, :count]
         return self._forward(ids, positions=row_positions(0, count, ids.device))[0].float()
 
-    def _reads(self) -> bool:
-        """Whether reading a part, then single tokens, then several, is reading the whole."""
+    def _reads(self) -> str:
+        """Why reading a part and then single tokens is not reading the whole."""
         lm, half = CachedLM(self._model), self._length // 2
         lm.read([self._ids[:half]], [0])
-        found = [lm.read([self._ids[half : half + 1]], [1])[0], lm.read([self._ids[half + 1 :]], [self._length - half - 1])[0]]
-        return self._same(self._whole[half:], torch.cat(found))
+        found = [lm.read([self._ids[i : i + 1]], [1])[0] for i in (half, half + 1)]
+        same = self._same(self._whole[half : half + 2], torch.cat(found))
+        return "" if same else "it does not go on from what it has read"
 
-    def _rewinds(self) -> bool:
-        """Whether wrong tokens that were taken back leave no trace."""
+    def _rewinds(self) -> str:
+        """Why tokens that were taken back leave a trace."""
         lm, size = CachedLM(self._model), self._length
         wrong = self._ids.flip(0)
         for end in (1, size // 2, size - 2):
             lm.read([self._ids[lm.lengths[0] : end]], [0])
-            if not lm.croppable:
-                return False
+            if reason := lm.cannot_crop:
+                return reason
             lm.read([wrong[: min(3, size - end)]], [0])
             lm.rewind_to([end])
         found = lm.read([self._ids[size - 2 :]], [2])[0]
-        return self._same(self._whole[size - 2 :], found)
+        same = self._same(self._whole[size - 2 :], found)
+        return "" if same else "tokens after a rejected draft differ from those without it"
 
-    def _batch_reason(self, name: str) -> str:
-        """Why rows cannot share forward passes, as far as caches and configurations tell; "" if nothing does."""
+    def _plain_batch(self) -> str:
+        """Why rows cannot share forward passes, as far as caches and configurations tell."""
         layers = DynamicCache(config=self._model.config).layers
         if not layers or not all(type(layer) is DynamicLayer for layer in layers):
             return "its KV cache has layers of another kind"
         if not self._forward.takes_positions:
-            return f"{name}.forward takes no positions"
-        if self._windows:
-            return f"it attends to the last {min(self._windows)} columns of the cache"
-        return ""
+            return "its forward takes no positions"
+        return f"it looks back {min(self._windows)} columns of the cache" if self._windows else ""
 
-    def _batches(self) -> bool:
-        """Whether rows that grow unevenly, with padding in the middle, are read as each alone."""
+    def _batches(self) -> str:
+        """Why rows that grow unevenly, with padding in the middle, are not read as each alone."""
         lm, size = CachedLM(self._model, 2), self._length
         short = size // 2
         lm.read([self._ids[: size - 3], self._ids[: short - 2]], [0, 0])
         lm.read([self._ids[size - 3 : size - 2], self._ids.flip(0)[:3]], [0, 0])
         lm.rewind_to([size - 2, short - 2])
         long, other = lm.read([self._ids[size - 2 :], self._ids[short - 2 : short]], [2, 2])
-        return self._same(self._whole[size - 2 :], long) and self._same(self._whole[short - 2 : short], other)
+        same = self._same(self._whole[size - 2 :], long) and self._same(self._whole[short - 2 : short], other)
+        return "" if same else "a row with padding differs from the row alone"
 
     def _same(self, expected: Tensor, found: Tensor) -> bool:
         """Whether logits are equal but for rounding, which is larger in formats of fewer bits."""
@@ -211,13 +216,26 @@ class _Check:
 
 
 # What code of other people raises when it is called in a way that it does not expect.
-_FAILURES = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError, NotImplementedError)
+_FAILURES = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    AssertionError,
+    NotImplementedError,
+)
 
 
-def _try(check: Callable[[], bool], otherwise: str) -> str:
-    """"" if the check holds, else why not."""
+def _cannot_read(reason: str) -> Abilities:
+    return Abilities(reason, reason, reason)
+
+
+def _try(check: Callable[[], str]) -> str:
+    """Why a check does not hold; an empty text if it does."""
     try:
-        return "" if check() else otherwise
+        return check()
     except _FAILURES as error:
         return f"it fails with {_first_line(error)}"
 

@@ -88,15 +88,16 @@ class CachedLM:
             self._forget()
 
     @property
-    def croppable(self) -> bool:
-        """Whether the KV cache claims that tokens can be taken back from it; it is known after the first `read`.
+    def cannot_crop(self) -> str:
+        """Why tokens cannot be taken back from the KV cache, by its own word; it is known after the first `read`.
 
         A layer of other code that adds to what its base class holds, and takes it back by the base class's method, is
         not believed.
         """
-        layers = self._cache.layers
-        known = all(type(layer).__module__ == _KNOWN_LAYERS or "crop" in vars(type(layer)) for layer in layers)
-        return known and self._cache.is_croppable
+        for layer in self._cache.layers:
+            if type(layer).__module__ != _KNOWN_LAYERS and "crop" not in vars(type(layer)):
+                return f"{type(layer).__name__} does not take back what it adds to its base class"
+        return "" if self._cache.is_croppable else "it has recurrent layers"
 
     def _forget(self) -> None:
         self._cache = _new_cache(self.model)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.decoding.rounds import Cause, FinishReason
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import rows, write_text
 
@@ -105,6 +105,7 @@ class Sample(BaseModel):
         turn: which of the question's turns it is, from 1 on.
         category: what kind of question it is, where the task has several.
         seconds: how long decoding took, the prompt included.
+        finish_reason: why the answer ended; see `Generation.finish_reason`. None if it is not known.
         rule: the verification rule's spelling.
         threshold: the judge's threshold, where the judge alone decides: another one can then be looked at.
         target, draft, judge: names of the models; "" if there is none, or it has no name.
@@ -135,6 +136,7 @@ class Sample(BaseModel):
     turn: Annotated[int, Field(ge=1)] = 1
     category: str = ""
     seconds: Annotated[float, Field(ge=0)] | None = None
+    finish_reason: FinishReason | None = None
     rule: str = ""
     threshold: Probability | None = None
     target: str = ""
