@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalL
 from judge_decoding import Evidence
 from judge_decoding.decoding.drafting import DraftModel
 from judge_decoding.decoding.models import HiddenTap, Norm
-from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.judge.features import hidden_states
+from judge_decoding.models.cached_lm import CachedLM
 from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
 
 

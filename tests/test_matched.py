@@ -156,7 +156,9 @@ def test_the_baseline_of_a_greedy_rule_samples_at_temperature_1() -> None:
     greedy = SamplingParams(top_p=0.5, top_k=3, min_p=0.1, repetition_penalty=1.1, seed=3)
     found = matched_sampling(rule, greedy)
     # Temperature 0 does not read top-p and its like, so the baseline has none of them.
-    assert found == SamplingParams(temperature=1.0, repetition_penalty=1.1, seed=3, truncation=Truncation((rule,)))
+    assert found == SamplingParams(
+        temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.1, seed=3, truncation=Truncation((rule,))
+    )
     warm = SamplingParams(temperature=0.6, top_p=0.5, seed=3)
     assert matched_sampling(rule, warm) == SamplingParams(
         temperature=0.6, top_p=0.5, seed=3, truncation=Truncation((rule,))

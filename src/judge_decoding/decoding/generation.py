@@ -197,17 +197,16 @@ class Defaults:
                 setattr(config, name, value)
         config.stop_strings = None  # they are looked for in the text, which needs a tokenizer
         config.do_sample = params.temperature > 0
-        # A truncation is all that may be cut off; greedy decoding cuts nothing off.
-        drops = () if config.do_sample and params.truncation is None else _OF_SAMPLING
-        for name in drops:
-            setattr(config, name, None)
         if config.do_sample:
             config.temperature = params.temperature
             config.top_k = 0 if config.top_k is None else config.top_k
             for name in ("top_p", "top_k", "min_p"):
-                if (value := getattr(params, name)) is not None and params.truncation is None:
+                if (value := getattr(params, name)) is not None:
                     setattr(config, name, value)
             config.min_p = config.min_p or None
+        else:
+            for name in _OF_SAMPLING:
+                setattr(config, name, None)
         if params.repetition_penalty is not None:
             config.repetition_penalty = params.repetition_penalty
         return config

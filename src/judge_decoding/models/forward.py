@@ -30,9 +30,13 @@ class Forward:
         self.model = model
         parameters = inspect.signature(type(model).forward).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-        self.cache_name = next((name for name in CACHE_NAMES if name in parameters), None)
-        self.takes_positions = "position_ids" in parameters
-        self._takes_mask = "attention_mask" in parameters
+        known = set(parameters)
+        if takes_any and known.isdisjoint(CACHE_NAMES):  # wrapped without its signature: generate's names will do
+            prepare = getattr(model, "prepare_inputs_for_generation", None)
+            known |= {"position_ids"} | set(inspect.signature(prepare).parameters if prepare else ())
+        self.cache_name = next((name for name in CACHE_NAMES if name in known), None)
+        self.takes_positions = "position_ids" in known
+        self._takes_mask = "attention_mask" in known
         self._keeps_logits = _supports_logits_to_keep(model, parameters)
         usual = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
         self._usual: dict[str, Any] = {k: v for k, v in usual.items() if takes_any or k in parameters}
