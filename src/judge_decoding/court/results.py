@@ -6,18 +6,22 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 
+from judge_decoding.court.final import final_number
 from judge_decoding.errors import JudgeDecodingError
-
-_NUMBER = re.compile(r"(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 def last_number(answer: str) -> str | None:
-    """The last number of an answer, without thousands separators and trailing zeros."""
-    found: list[str] = _NUMBER.findall(answer)
-    if not found:
-        return None
-    text = found[-1].replace(",", "")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """The final number of an answer in its shortest decimals (a fraction if they do not end); see `final_number`."""
+    found = final_number(answer)
+    return None if found is None else str(found)
+
+
+def same_result(result: Callable[[str], str | None], one: str | None, other: str | None) -> bool:
+    """Whether two results of the same function are equal: numbers by what they are worth, all else as texts."""
+    if result is not last_number or one is None or other is None:
+        return one == other
+    first, second = final_number(one), final_number(other)
+    return first is not None and second is not None and first.same(second)
 
 
 def last_choice(answer: str) -> str | None:

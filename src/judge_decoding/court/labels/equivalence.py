@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from judge_decoding.court.cases import Case
 from judge_decoding.court.labels.rollouts import Rollouts, local_rollouts
 from judge_decoding.court.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
+from judge_decoding.court.results import same_result
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.text import pieces
 
@@ -128,7 +129,7 @@ def label_by_equivalence(
         for (search, place), row, (rest, cost) in zip(moving, tried, made, strict=True):
             search.forwards += cost
             search.left = place + 1
-            if result(text([*row, *rest])) == search.wanted:
+            if same_result(result, result(text([*row, *rest])), search.wanted):
                 search.answer, search.choices = [*row, *rest], None
                 search.kept.append(place)
             else:
