@@ -1,7 +1,7 @@
-"""Which of an answer's numbers is its final one. Every check by number comes through here.
+r"""Which of an answer's numbers is its final one. Every check by number comes through here.
 
-In this order: the last ``\\boxed{}``, GSM8K's ``####``, a number right behind "answer:" or "answer is", and else the last
-number, without those in brackets behind it and without ordinals and parts of names.
+In this order: the last ``\boxed{}``, GSM8K's ``####``, a number right behind "answer:" or "answer is", and else the
+last number, without those in brackets behind it and without ordinals and parts of names.
 """
 
 from __future__ import annotations

@@ -98,11 +98,11 @@ class Number:
         end = "%" if self.percent else ""
         if not self.exact:
             return f"{float(self.value):.12g}{end}"
-        if not self.finite:
-            return f"{self.value}{end}"
         denominator, places = self.value.denominator, 0
-        while 10**places % denominator:
+        while 10**places % denominator and places < DIGITS // 2:
             places += 1
+        if 10**places % denominator:
+            return f"{self.value}{end}"
         digits = str(abs(self.value.numerator) * 10**places // denominator).zfill(places + 1)
         text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
         return f"{'-' if self.value < 0 else ''}{text}{end}"
@@ -153,7 +153,10 @@ class Found:
             if spelled is None:
                 return None
             value, decimals = spelled
-        return Number(sign * value * Fraction(10) ** self._magnitude(), match["percent"] is not None, decimals=decimals)
+        value *= sign * Fraction(10) ** self._magnitude()
+        if max(abs(value.numerator), value.denominator) >= 10**DIGITS:
+            return None
+        return Number(value, match["percent"] is not None, decimals=decimals)
 
     @property
     def _mixed(self) -> bool:
@@ -221,8 +224,8 @@ def _whole(text: str) -> int:
 def _equal(one: Number, other: Number) -> bool:
     if one.value == other.value:
         return True
-    if not one.exact and not other.exact:
-        return abs(one.value - other.value) <= abs(one.value) / 10**9
+    if not (one.exact and other.exact) and abs(one.value - other.value) <= abs(one.value) / 10**9:
+        return True
     endless, rounded = (other, one) if one.finite else (one, other)
     if endless.finite or not rounded.finite or rounded.decimals < 3:
         return False

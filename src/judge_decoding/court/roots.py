@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from judge_decoding.court.numbers import Number
+from judge_decoding.court.numbers import DIGITS, Number
 from judge_decoding.errors import JudgeDecodingError
 
 LENGTH = 80
@@ -38,7 +38,7 @@ _LOCK = threading.Lock()
 
 
 def calculated(text: str) -> Number | None:
-    """The worth of a short LaTeX expression, such as ``2\\sqrt{3}``; None if it is none, or no bounded one.
+    r"""The worth of a short LaTeX expression, such as ``2\sqrt{3}``; None if it is none, or no bounded one.
 
     Raises:
         JudgeDecodingError: math-verify cannot be imported.
@@ -51,7 +51,7 @@ def calculated(text: str) -> Number | None:
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     text = text.strip(" .")
-    if len(text) > LENGTH or not _OPERATOR.search(text) and "\\sqrt" not in text and "\\pi" not in text:
+    if len(text) > LENGTH or not _OPERATOR.search(text):
         return None
     if text.count("^") > 2 or _depth(text) > NESTED or not _ALLOWED.fullmatch(text):
         return None
@@ -60,21 +60,28 @@ def calculated(text: str) -> Number | None:
 
 @lru_cache(maxsize=1024)
 def _evaluated(text: str) -> Number | None:
+    parse, config = _library()
     # Its parser keeps what it has learned of the grammar for all calls; two threads must not write there at once.
     with _LOCK:
-        parse, config = _library()
-        parsed = parse(
-            rf"\boxed{{{text}}}", [config], fallback_mode="no_fallback", extraction_mode="first_match",
-            parsing_timeout=None,
-        )  # fmt: skip
-        expression = parsed[0] if parsed else None
-        if getattr(expression, "is_number", False) is not True or getattr(expression, "is_real", False) is not True:
+        try:
+            parsed = parse(
+                rf"\boxed{{{text}}}", [config], fallback_mode="no_fallback", extraction_mode="first_match",
+                parsing_timeout=None,
+            )  # fmt: skip
+            return _worth(parsed[0]) if parsed else None
+        except Exception:  # noqa: BLE001  (sympy fails in many ways at what is no number, 1/(2 - 2) for one)
             return None
-        value = expression.doit()
-        if value.is_Rational:
-            return Number(Fraction(int(value.p), int(value.q)))
-        rounded = value.evalf(15)
-        return Number(Fraction(str(rounded)), exact=False) if rounded.is_Float else None
+
+
+def _worth(expression: Any) -> Number | None:  # noqa: ANN401  (sympy has no types)
+    if not (getattr(expression, "is_number", False) and expression.is_real):
+        return None
+    value = expression.doit()
+    if value.is_Rational:
+        found = Fraction(int(value.p), int(value.q))
+        return Number(found) if max(abs(found.numerator), found.denominator) < 10**DIGITS else None
+    rounded = value.evalf(15)
+    return Number(Fraction(str(rounded)), exact=False) if rounded.is_Float and abs(rounded) < 10**DIGITS else None
 
 
 @lru_cache(maxsize=1)
