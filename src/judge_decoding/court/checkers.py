@@ -41,7 +41,7 @@ def number(_question: str, answer: str, reference: str) -> bool | None:
 
 
 def choice(_question: str, answer: str, reference: str) -> bool | None:
-    """Whether the answer's last letter A to J is the reference's, which is the letter at its start, else its last."""
+    """Whether the answer names the reference's letter A to J: that at its start, else the one that it names."""
     start = re.match(r"\W*([A-J])(?![A-Za-z'])", reference)
     wanted = start[1] if start else last_choice(reference)
     return None if wanted is None else last_choice(answer) == wanted

@@ -20,7 +20,7 @@ BOXES = 3
 _HASHES = re.compile(r"####[ \t]*(?=[^\w\n]{0,6}\d)(?!\W*\d+[.)]\s+[^\W\d])(.*)")
 _ANSWER = re.compile(r"(?<![A-Za-z])answer(?:\W{0,5}[:=]|\W{1,4}(?:is|was|would\ be)\b)", re.IGNORECASE)
 _FILLER = re.compile(
-    r"\W{0,12}(?:(?:about|approximately|around|roughly|exactly|simply|just|only)\b\W{0,4})?(?:[A-Za-z]\s?=\W{0,4})?",
+    r"\W{0,12}(?:(?:about|approximately|around|roughly|exactly|simply|just|only|therefore|thus|then)\b\W{0,4})?(?:[A-Za-z]\s?=\W{0,4})?",
     re.IGNORECASE,
 )
 _SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assuming|unless|wrong|incorrect)\b[^.!?\n]{0,30}$", re.IGNORECASE)

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+", strict=True))
 _RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_WIDE_COMMA = re.compile(r"(?<=\d)\uff0c(?=\d{3}(?!\d))")
 _UNREAD = re.compile(r"[^\x00-\x7f]")
 
 _CHARACTERS = {
@@ -61,6 +62,7 @@ def plain(text: str) -> str:
     """
     if not text.isascii():
         text = _RAISED.sub(_power, text)
+        text = _WIDE_COMMA.sub(",", text)
         text = _UNREAD.sub(lambda found: _ascii(found[0]), text)
     if "<<" in text:
         text = _CALCULATOR.sub("", text)

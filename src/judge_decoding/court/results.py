@@ -24,10 +24,17 @@ def same_result(result: Callable[[str], str | None], one: str | None, other: str
     return first is not None and second is not None and first.same(second)
 
 
-def last_choice(answer: str) -> str | None:
-    """The last single capital letter A to J, as multiple-choice answers end in."""
-    found = re.findall(r"(?<![A-Za-z'])[A-J](?![A-Za-z'])", answer)
-    return found[-1] if found else None
+def last_choice(answer: str, letters: str = "ABCDEFGHIJ") -> str | None:
+    r"""The letter of the last "Answer: X", "answer is X" or ``\boxed{X}``, else the last one that stands alone.
+
+    The words A and I count only where there is nothing else.
+    """
+    letter = rf"([{letters}])(?![\w'])"
+    named: list[str] = re.findall(
+        rf"(?:\\boxed\s?\{{\W{{0,3}}(?:text\w*\W{{1,3}})?|(?i:answer)\W*(?i:is\b)?\W*){letter}", answer
+    )
+    alone = named or re.findall(rf"(?<![\w']){letter}(?! [a-z])", answer) or re.findall(rf"(?<![\w']){letter}", answer)
+    return alone[-1] if alone else None
 
 
 def whole_text(answer: str) -> str:
