@@ -52,6 +52,13 @@ GROUPING = [
     ("12 34", "1234", False),
     ("In 2024 500 came.", "500", True),
     ("1,234,56", "123456", False),
+    ("1'000'000", "1000000", True),
+    ("10,00,000", "1000000", True),
+    ("１，２３４", "1234", True),
+    ("12,5%", "0.125", True),
+    ("CHF 9'500.-", "9500", True),
+    ("1 8", "18", False),
+    ("5-10", "-10", False),
 ]
 LATEX = [
     (r"So \boxed{9500}.", "9500", True),
@@ -87,6 +94,12 @@ LATEX = [
     (r"\boxed{2^{10}}", "1024", True),
     (r"\boxed{3 \times 10^{4}}", "30000", True),
     (r"\boxed{\left(\frac{1}{2}\right)^{3}}", "0.125", True),
+    (r"\boxed{9\ 500}", "9500", True),
+    (r"\boxed{9~500}", "9500", True),
+    (r"\boxed{18~\mathrm{km/h}}", "18", True),
+    (r"\boxed{100\pi}", "100", False),
+    (r"The area is $25\pi$.", "78.540", True),
+    ("√16", "4", True),
 ]
 VALUES = [
     ("The answer is 1/2.", "0.5", True),
@@ -165,6 +178,18 @@ VALUES = [
     ("No.", "0", False),
     ("eighteen", "18", False),
     ("18", "no number", None),
+    ("3 ½", "3.5", True),
+    ("3/4 (or 75%)", "0.75", True),
+    ("-1/2", "-0.5", True),
+    ("2.5 billion dollars", "2500000000", True),
+    ("1.5 × 10^6", "1500000", True),
+    ("10⁻³", "0.001", True),
+    ("3:1", "2:1", False),
+    ("9.81 m/s²", "9.81", True),
+    ("0.30000000000000004", "0.3", False),
+    ("Ⅻ", "12", None),
+    ("∞", "5", False),
+    ("", "5", False),
 ]
 PLACES = [
     ("**18**", "18", True),
@@ -201,6 +226,15 @@ PLACES = [
     ("It is <<3*4=12>>12.", "12", True),
     ("x=5", "5", True),
     ("Total:5", "5", True),
+    ("### Answer\n\n42\n", "42", True),
+    ("The answer is:\n\\[\n42\n\\]", "42", True),
+    ("The answer is therefore 42, not 41.", "42", True),
+    ("The answer is not 41 but 42.", "42", True),
+    ("The answer is $42 each for 3 people.", "42", True),
+    ("The answer is 29 no, 3.", "3", True),
+    ("Is the answer 18? No, it is 15.", "15", True),
+    ("eighteen-year-old, 18 years", "18", True),
+    ("1) 18", "18", True),
 ]
 
 

@@ -24,7 +24,9 @@ _FILLER = re.compile(
     re.IGNORECASE,
 )
 _SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assuming|unless|wrong|incorrect)\b[^.!?\n]{0,30}$", re.IGNORECASE)
-_TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|oops|sorry|mistake|however|re-?check)\b", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|actually|correction|oops|sorry|mistake|however|re-?check|rather|no(?=[,.!:]))\b", re.IGNORECASE
+)
 _CLAUSE_END = re.compile(r"[.!?;,]+(?:\s|\W*$)|\b(?:because|since|so|as|where|which|given)\b|[(\[]", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
 _POINTS_AWAY = re.compile(
@@ -110,8 +112,9 @@ def _answer_phrase(text: str) -> str | None:
             continue
         if _SUPPOSED.search(text[max(0, found.start() - 60) : found.start()]):
             continue
-        sentence = _SENTENCE_END.search(text, found.end() + first.end)
-        if sentence and (sentence[0].startswith("?") or _TAKEN_BACK.search(text, sentence.end())):
+        number_end = found.end() + first.end
+        sentence = _SENTENCE_END.search(text, number_end)
+        if (sentence and sentence[0].startswith("?")) or _TAKEN_BACK.search(text, number_end):
             return None
         return tail[: first.start] + tail[first.start :].split("\n", 1)[0]
     return None

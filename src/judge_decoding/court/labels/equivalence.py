@@ -21,7 +21,7 @@ from judge_decoding.decoding.text import pieces
 SOURCE = "equivalence"
 
 Result = Callable[[str], str | None]
-"""The result of an answer, such as its last number; None if it has none. Answers are equivalent if it is equal."""
+"""The result of an answer, such as its final number, or None. Answers with the `same_result` are equivalent."""
 
 
 @dataclass(slots=True)
