@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
+from judge_decoding.court.checkers import number as checked
 from judge_decoding.court.labels.equivalence import label_by_equivalence
 from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
 from judge_decoding.court.results import last_number
@@ -162,7 +163,7 @@ def main() -> None:
         sources[f"likelihood above {threshold:.1f} ({share:.0%})"] = rethreshold(scored, threshold), cost
     tuning = draw_many(3, "calibration", args.calibration)
     asking, test = Asking(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
-    task = Task([prompt_of(p) for p in tuning], lambda i, text: last_number(text) == str(tuning[i].answer))
+    task = Task([prompt_of(p) for p in tuning], lambda i, text: checked("", text, str(tuning[i].answer)) is True)
     alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), asking, test)
     rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
     for number, (name, (cases, cost)) in enumerate(sources.items()):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from judge_decoding.court.results import last_number
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.reference.checker import Checker, final_number, first_wrong_token
+from judge_decoding.reference.checker import Checker, first_wrong_token
 from judge_decoding.reference.grammar import Taste, render, split_tokens
 from judge_decoding.reference.problems import LARGEST, Problem, draw_from, draw_many
 from judge_decoding.reference.slips import TAKE_BACK, with_slips
@@ -66,7 +67,7 @@ def test_every_written_answer_passes_the_checker(family, taste):
         tokens = written(problem, taste, rng)
         assert split_tokens("".join(tokens)) == tokens
         assert first_wrong_token(problem, tokens) is None
-        assert final_number(tokens) == problem.answer
+        assert last_number("".join(tokens)) == str(problem.answer)
         assert all(int(t) <= LARGEST for t in tokens if t.strip().isdigit())
 
 
@@ -131,7 +132,7 @@ def test_taking_the_slips_out_gives_a_right_answer_again(seed, count):
     clauses = render(problem, TASTES["mixed"], rng)
     tokens = with_slips(clauses, problem, TASTES["mixed"], count, rng)
     plain = [token for clause in clauses for token in clause.tokens]
-    assert final_number(tokens) == problem.answer
+    assert last_number("".join(tokens)) == str(problem.answer)
     if tokens == plain:  # a slip that happened to be right is not written
         return
     wrong = first_wrong_token(problem, tokens)

@@ -16,13 +16,12 @@ from tqdm import tqdm
 
 from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
+from judge_decoding.court.checkers import number
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.evaluation.tasks import read_items
 from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.thresholds import THRESHOLDS, Task, calibrate
 from judge_decoding.evaluation.trial import Asking, Method, best_draft_length
-from judge_decoding.reference.checker import final_number
-from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
 from judge_decoding.reference.problems import draw_many
 
@@ -45,7 +44,7 @@ def main() -> None:
     problems = draw_many(0, "calibration", args.problems)
     task = Task(
         [prompt_of(problem) for problem in problems],
-        lambda i, text: final_number(split_tokens(text)) == problems[i].answer,
+        lambda i, text: number("", text, str(problems[i].answer)) is True,
     )
     with tqdm(total=(len(THRESHOLDS) + 1) * args.problems, leave=False) as bar:
         calibrate(

@@ -14,7 +14,8 @@ from corpus import DRAFT_TASTE
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.reference.checker import final_number, first_wrong_token
+from judge_decoding.court.checkers import number
+from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import Taste, render, split_tokens
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
@@ -71,8 +72,9 @@ def main() -> None:
             rng = random.Random(0)
             starts = [forced_prefix(p, taste, rng) for p in problems]
             ends = answers(model, tokenizer, [prompt_of(p) + s for p, s in zip(problems, starts, strict=True)])
-            tokens = [split_tokens(s + e) for s, e in zip(starts, ends, strict=True)]
-            right = [final_number(t) == p.answer for p, t in zip(problems, tokens, strict=True)]
+            texts = [s + e for s, e in zip(starts, ends, strict=True)]
+            tokens = [split_tokens(text) for text in texts]
+            right = [number("", text, str(p.answer)) is True for p, text in zip(problems, texts, strict=True)]
             whole = [first_wrong_token(p, t) is None for p, t in zip(problems, tokens, strict=True)]
             figures[f"forced: {style}" if style else "free"] = {
                 "accuracy": sum(right) / len(right),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 from importlib.metadata import EntryPoint
 
-from judge_decoding.court.results import last_choice, last_number, result_function, whole_text
+from judge_decoding.court.final import final_number
+from judge_decoding.court.number_text import foreign_numeral
+from judge_decoding.court.results import last_choice, result_function, whole_text
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.sandbox import Limits, run_program
 from judge_decoding.plugins import imported, installed, told
@@ -29,15 +30,18 @@ _FENCE = re.compile(
 
 
 def number(_question: str, answer: str, reference: str) -> bool | None:
-    """Whether the last numbers of answer and reference are equal; an answer without one is wrong."""
-    wanted, found = last_number(reference), last_number(answer)
-    if wanted is None:
+    """Whether the final numbers of answer and reference are the same; see `final_number` and `Number.same`.
+
+    An answer without one is wrong; it cannot be told where its only numeral is of a kind that is not read, as ``Ⅻ``.
+    """
+    wanted, found = final_number(reference), final_number(answer)
+    if wanted is None or (found is None and foreign_numeral(answer) and not re.search(r"\d", answer)):
         return None
-    return found is not None and Decimal(found) == Decimal(wanted)
+    return found is not None and found.same(wanted)
 
 
 def choice(_question: str, answer: str, reference: str) -> bool | None:
-    """Whether the answer's last letter A to J is the reference's, which is the letter at its start, else its last."""
+    """Whether the answer names the reference's letter A to J: that at its start, else the one that it names."""
     start = re.match(r"\W*([A-J])(?![A-Za-z'])", reference)
     wanted = start[1] if start else last_choice(reference)
     return None if wanted is None else last_choice(answer) == wanted

@@ -6,24 +6,35 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 
+from judge_decoding.court.final import final_number
 from judge_decoding.errors import JudgeDecodingError
-
-_NUMBER = re.compile(r"(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 def last_number(answer: str) -> str | None:
-    """The last number of an answer, without thousands separators and trailing zeros."""
-    found: list[str] = _NUMBER.findall(answer)
-    if not found:
-        return None
-    text = found[-1].replace(",", "")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """The final number of an answer in its shortest decimals (a fraction if they do not end); see `final_number`."""
+    found = final_number(answer)
+    return None if found is None else str(found)
 
 
-def last_choice(answer: str) -> str | None:
-    """The last single capital letter A to J, as multiple-choice answers end in."""
-    found = re.findall(r"(?<![A-Za-z'])[A-J](?![A-Za-z'])", answer)
-    return found[-1] if found else None
+def same_result(result: Callable[[str], str | None], one: str | None, other: str | None) -> bool:
+    """Whether two results of the same function are equal: numbers by what they are worth, all else as texts."""
+    if result is not last_number or one is None or other is None:
+        return one == other
+    first, second = final_number(one), final_number(other)
+    return first is not None and second is not None and first.same(second)
+
+
+def last_choice(answer: str, letters: str = "ABCDEFGHIJ") -> str | None:
+    r"""The letter of the last "Answer: X", "answer is X" or ``\boxed{X}``, else the last one that stands alone.
+
+    The words A and I count only where there is nothing else.
+    """
+    letter = rf"([{letters}])(?![\w'])"
+    named: list[str] = re.findall(
+        rf"(?:\\boxed\s?\{{\W{{0,3}}(?:text\w*\W{{1,3}})?|(?i:answer)\W*(?i:is\b)?\W*){letter}", answer
+    )
+    alone = named or re.findall(rf"(?<![\w']){letter}(?! [a-z])", answer) or re.findall(rf"(?<![\w']){letter}", answer)
+    return alone[-1] if alone else None
 
 
 def whole_text(answer: str) -> str:

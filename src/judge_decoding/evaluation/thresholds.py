@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
 from judge_decoding.court.cases import Case
+from judge_decoding.court.results import same_result
 from judge_decoding.court.summary import same_question
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
@@ -75,7 +76,7 @@ class Task:
             )
         results = list(wanted.values())
         # The results of the references tell one kind of result from another, too.
-        return cls(list(wanted), lambda i, text: result(text) == results[i], json.dumps(results))
+        return cls(list(wanted), lambda i, text: same_result(result, result(text), results[i]), json.dumps(results))
 
 
 def check_disjoint(task: Task, cases: Sequence[Case]) -> None:

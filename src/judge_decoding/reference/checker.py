@@ -117,9 +117,3 @@ def first_wrong_token(problem: Problem, tokens: Iterable[str], ended: bool = Tru
             return index
         count = index + 1
     return count if ended and not checker.complete else None
-
-
-def final_number(tokens: Iterable[str]) -> int | None:
-    """The last number of an answer, which is the one it gives; None if there is none."""
-    numbers = [token for token in tokens if token.strip().isdigit()]
-    return int(numbers[-1]) if numbers else None

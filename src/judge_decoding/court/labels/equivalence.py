@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from judge_decoding.court.cases import Case
 from judge_decoding.court.labels.rollouts import Rollouts, local_rollouts
 from judge_decoding.court.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
+from judge_decoding.court.results import same_result
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.text import pieces
 
 SOURCE = "equivalence"
 
 Result = Callable[[str], str | None]
-"""The result of an answer, such as its last number; None if it has none. Answers are equivalent if it is equal."""
+"""The result of an answer, such as its final number, or None. Answers with the `same_result` are equivalent."""
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ def label_by_equivalence(
         for (search, place), row, (rest, cost) in zip(moving, tried, made, strict=True):
             search.forwards += cost
             search.left = place + 1
-            if result(text([*row, *rest])) == search.wanted:
+            if same_result(result, result(text([*row, *rest])), search.wanted):
                 search.answer, search.choices = [*row, *rest], None
                 search.kept.append(place)
             else:

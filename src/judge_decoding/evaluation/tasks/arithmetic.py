@@ -54,5 +54,5 @@ class Arithmetic(Task):
         return "".join(f"{one['content']}\n" for one in before) + f"Q: {last['content']}\nA:"
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the last number, that of the closing sentence."""
+        """By the final number, that of the closing sentence."""
         return number(item.turns[-1], answer, item.reference)

@@ -6,19 +6,16 @@ however bad, would change the figure. Here the model reasons briefly and names a
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from judge_decoding.court.formats.base import RowError
+from judge_decoding.court.results import last_choice
 from judge_decoding.evaluation.tasks.base import Item
 
 LETTERS = "ABCDEFGH"
 """No more: I is a word, too."""
 
 _ASK = "Reason briefly. Then end with a line that names the letter of the right choice, in this form: Answer: letter"
-_LETTER = rf"([{LETTERS}])(?![\w'])"
-_NAMED = re.compile(rf"(?i:answer)\W*(?i:is\b)?\W*{_LETTER}")
-_ANY = re.compile(rf"(?<![\w']){_LETTER}")
 
 
 def choice_item(key: str, question: str, choices: Any, right: int, category: str = "") -> Item:  # noqa: ANN401
@@ -38,6 +35,5 @@ def choice_item(key: str, question: str, choices: Any, right: int, category: str
 
 
 def chosen(answer: str) -> str | None:
-    """The letter of the last "Answer: X" or "answer is X", else the last letter that stands alone."""
-    found: list[str] = _NAMED.findall(answer) or _ANY.findall(answer)
-    return found[-1] if found else None
+    """The letter that an answer names; see `last_choice`."""
+    return last_choice(answer, LETTERS)

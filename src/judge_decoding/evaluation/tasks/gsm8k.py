@@ -9,7 +9,7 @@ from judge_decoding.evaluation.tasks.base import Item, Source, Task, text_of
 
 
 class GSM8K(Task):
-    """The last number of the answer must be that of the reference."""
+    """The final number of the answer must be that of the reference."""
 
     name = "gsm8k"
     source = Source("openai/gsm8k", "main")
@@ -19,5 +19,5 @@ class GSM8K(Task):
         return Item(place, (text_of(row, "question"),), text_of(row, "answer"))
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the last number."""
+        """By the final number."""
         return number(item.turns[-1], answer, item.reference)
