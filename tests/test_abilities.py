@@ -125,10 +125,11 @@ def test_recurrent_models_take_no_draft(make: Any) -> None:
 @pytest.mark.parametrize("role", ["target", "draft", "custom_generate"])
 def test_encoder_decoders_are_refused(make: Any, role: str) -> None:
     model, tokenizer = make(), word_tokenizer()
+    judged = custom_generate(llama())
     uses = {
         "target": lambda: JudgeDecoder(model, tokenizer),
         "draft": lambda: JudgeDecoder(llama(), tokenizer, model),
-        "custom_generate": lambda: model.generate(torch.tensor([[5, 6]]), custom_generate=custom_generate(llama())),
+        "custom_generate": lambda: model.generate(torch.tensor([[5, 6]]), custom_generate=judged, max_new_tokens=4),
     }
     with pytest.raises(JudgeDecodingError, match="has an encoder"):
         uses[role]()
@@ -233,6 +234,7 @@ def test_code_and_configurations_of_other_people(model: LlamaForCausalLM) -> Non
     assert model.config.to_dict() == before
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")  # peft's
 def test_wrapped_models_are_the_models_inside() -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -57,7 +57,7 @@ def test_in_transformers_generate() -> None:
 
 def test_reading_given_answers_says_so() -> None:
     with pytest.raises(JudgeDecodingError, match="not finite"):
-        list(read_forced(overflowing(), [Text("t", (5, 6), (7, 8))], [], batch_tokens=64))
+        list(read_forced(overflowing(), [Text((5, 6), (7, 8))], [], batch_tokens=64))
     with pytest.raises(JudgeDecodingError, match="not finite"):
         log_probs(overflowing(), [[5, 6, 7]], [2])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
-from judge_decoding.models.context import rope_border
+from judge_decoding.models.context import reset_positions, rope_border
 from judge_decoding.models.forward import Forward
 
 _KNOWN_LAYERS = DynamicCache.__module__
@@ -32,6 +32,8 @@ class CachedLM:
         self.lengths = [0] * rows
         self._forward = Forward(model)
         self._border = rope_border(model)
+        if self._border is not None and self._border.changes_always:
+            reset_positions(model)
         self._cache = _new_cache(model)
         # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
         self._live = torch.ones(rows, 0, dtype=torch.bool)

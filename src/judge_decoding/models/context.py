@@ -89,6 +89,15 @@ def _find_border(model: PreTrainedModel) -> RopeBorder | None:
     return RopeBorder(length, changes_always=False, starts_anew=_drops_cache(model, length))
 
 
+def reset_positions(model: PreTrainedModel) -> None:
+    """Make dynamically scaled positions forget the longest sequence that was read, so that answers repeat."""
+    for module in model.modules():
+        trained = getattr(module, "original_max_seq_len", None)
+        if trained is not None and getattr(module, "max_seq_len_cached", trained) != trained:
+            module.max_seq_len_cached = trained
+            module.register_buffer("inv_freq", module.original_inv_freq.to(module.inv_freq.device), persistent=False)
+
+
 def _drops_cache(model: PreTrainedModel, length: int) -> bool:
     """Whether ``generate`` drops what was read when a sequence grows beyond ``length``: the model is asked."""
     prepare = getattr(model, "prepare_inputs_for_generation", None)
