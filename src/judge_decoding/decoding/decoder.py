@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.decoding import prompts
 from judge_decoding.decoding.choices import (
     AnyDraft,
     check_positive,
@@ -26,13 +25,15 @@ from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
 from judge_decoding.decoding.loop import Request, decode
-from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.stopping import StopStrings
-from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models import prompts
+from judge_decoding.models.prompts import Prompt
+from judge_decoding.models.text import Detokenizer, pieces
+from judge_decoding.models.tokenize import bare_ids, end_ids
 from judge_decoding.rules.base import VerificationRule
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Options(TypedDict, total=False):
         sampling: how tokens are chosen, instead of the next two.
         temperature: 0 is greedy.
         seed: makes a sampled answer repeatable.
-        stop: strings that end the answer, the last of its text.
+        stop: strings that end the answer with the token that completes one, as ``stop_strings`` of transformers does;
+            special tokens count by their names.
         guards: where no token may be rescued.
         logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
         for_training: the answer is to be training data of another model; refused with a lossy rule.
@@ -290,7 +292,7 @@ class JudgeDecoder:
         """Answer ``prompt`` and yield each round as it ends; see `generate`."""
         ids = self.encode(prompt)
         events = self.rounds(ids, max_new_tokens, **options)
-        detokenizer, left = Detokenizer(self.tokenizer), min(max_new_tokens, self._room(ids))
+        detokenizer, left = Detokenizer(self.tokenizer, self.end_ids), min(max_new_tokens, self._room(ids))
         for event in events:
             texts = [detokenizer.push(token) for token in event.token_ids]
             left -= len(texts)
@@ -333,6 +335,7 @@ class JudgeDecoder:
                     "target's own; use rule exact, or the judge at threshold 1."
                 )
         strings = options.get("stop", ())
+        strings = [strings] if isinstance(strings, str) and strings else strings
         length = options.get("draft_length", Fixed)(count)
         length.remember(self._experience[str(rule), rows])
         return Request(
@@ -340,27 +343,24 @@ class JudgeDecoder:
             length=length,
             end_ids=self.end_ids,
             guards=check_guards(options.get("guards", ()), self._bare_ids),
-            stop=StopStrings([strings] if isinstance(strings, str) else strings, self.tokenizer) if strings else None,
+            stop=StopStrings(strings, self.tokenizer, ids[0].tolist()) if strings else None,
             logprobs=options.get("logprobs", False),
             details=options.get("details", False),
         )  # fmt: skip
 
     def _bare_ids(self, text: str) -> list[int]:
         """Token ids of a text without special tokens around it."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return bare_ids(text, self.tokenizer)
 
     def _finished(self, rounds: Sequence[Round], seconds: float) -> Generation:
         ids = tuple(token for event in rounds for token in event.token_ids)
-        texts = tuple(pieces(self.tokenizer, ids))
+        texts = tuple(pieces(self.tokenizer, ids, self.end_ids))
         return Generation("".join(texts), ids, tuple(rounds), seconds, Stats.of(rounds), texts)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        end = getattr(self.target.generation_config, "eos_token_id", None)  # a custom model may have no config
-        if end is None:
-            end = self.tokenizer.eos_token_id
-        return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+        return frozenset(end_ids(self.target, self.tokenizer))
 
     def _room(self, ids: Tensor) -> int:
         return room(ids.shape[1], self.target, self.draft)
