@@ -132,6 +132,8 @@ def _is_own(case: Case, tokenizer: PreTrainedTokenizerBase) -> bool:
 def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> CaseTokens:
     """The tokens that a case brings."""
     ids = case.token_ids or ()
+    if not ids:
+        raise JudgeDecodingError("The case's token_ids are empty; remove them.")
     if not _is_own(case, tokenizer):
         raise JudgeDecodingError(
             "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
@@ -146,9 +148,10 @@ def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) 
     texts, length = pieces(tokenizer, ids), len(case.answer)
     # An end token may have a text, which is no part of the answer.
     marks = {*ends, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    ended = case.ended and ids[-1:] != () and ids[-1] in marks and "".join(texts[:-1]).endswith(case.answer)
+    whole = "".join(texts).endswith(case.answer)
+    ended = case.ended and "".join(texts[:-1]).endswith(case.answer) and (not whole or ids[-1] in marks)
     body = texts[:-1] if ended else texts
-    if not "".join(body).endswith(case.answer):
+    if not whole and not ended:
         raise JudgeDecodingError("The case's token ids do not spell its answer; make the case again.")
     spans, at = list[Span](), length - len("".join(body))
     for text in body:

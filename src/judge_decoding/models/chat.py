@@ -62,10 +62,10 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
             )
         given, joined = given[:-1], joined[:-1]  # an answer of which nothing is written yet
     # Some templates take texts only, some lists of parts only, and some both in ways of their own.
-    parts = [message | {"content": _parted(message["content"])} for message in joined]
+    parts = [message | {"content": _parted(message.get("content"))} for message in given]
     lists = any(not isinstance(message.get("content"), str | None) for message in given)
     plain, refusal = None, None
-    for form in [given, joined, parts] if lists else [joined, parts]:
+    for form in (parts, joined) if lists else (joined, parts):
         try:
             text = _apply(form, tokenizer, continues=continues)
         except _REFUSALS as error:
@@ -124,8 +124,10 @@ def _joined(content: Any) -> str | None:  # noqa: ANN401  (checked before)
     return content if content is None or isinstance(content, str) else "\n".join(map(str, map(_text, content)))
 
 
-def _parted(content: str | None) -> list[dict[str, str]] | None:
-    return None if content is None else [{"type": "text", "text": content}]
+def _parted(content: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  (checked before)
+    """The parts of a message: a text is one."""
+    texts = [content] if isinstance(content, str) else content
+    return None if content is None else [{"type": "text", "text": _text(part)} for part in texts]
 
 
 def _says(text: str, content: str | None) -> bool:

@@ -25,6 +25,8 @@ class TokenBytes:
         self._tokenizer, self._kinds, self._size = tokenizer, _decoders(tokenizer), len(tokenizer)
         base = tokenizer(_BASE, add_special_tokens=False, verbose=False)["input_ids"]
         self._base = cast(list[str], tokenizer.convert_ids_to_tokens(base))
+        # Where these letters are unknown transformers cannot search, and what has no name merely adds no text.
+        self._nameless = None if _BASE in tokenizer.convert_tokens_to_string(self._base) else b""
         self._known: dict[int, bytes | None] = {}
 
     @classmethod
@@ -36,7 +38,7 @@ class TokenBytes:
         return found
 
     def __call__(self, token: int) -> bytes | None:
-        """The bytes that ``token`` adds; None if the tokenizer has no such token."""
+        """The bytes that ``token`` adds; None if the tokenizer has no such token, over which no text reaches."""
         if token not in self._known:
             self._known[token] = self._find(token)
         return self._known[token]
@@ -47,7 +49,7 @@ class TokenBytes:
         except (IndexError, KeyError, OverflowError):
             name = None
         if name is None:
-            return None
+            return self._nameless
         if "ByteFallback" in self._kinds and len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
             try:
                 return bytes.fromhex(name[3:5])
