@@ -243,6 +243,8 @@ def load_decoder(target: str, draft: str | None, dtype: str, device: str | None 
 
 def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
     """What is needed here of a pair whose target is elsewhere."""
+    from transformers import GenerationConfig
+
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
 
@@ -250,6 +252,12 @@ def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judg
     tokenizer = load_tokenizer(large)
     check_same_vocabulary(tokenizer, load_tokenizer(small))
     model = load_model(small, dtype=dtype, device=usual_device())
+    try:  # an answer ends where the target ends it
+        ends = GenerationConfig.from_pretrained(large).eos_token_id
+    except OSError:
+        ends = None
+    if ends is not None and model.generation_config is not None:
+        model.generation_config.eos_token_id = ends
     return JudgeDecoder(model, tokenizer, model)
 
 

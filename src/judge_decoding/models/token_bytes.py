@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from judge_decoding.models.tokenize import bare_ids
+
 _BYTES = {sign: byte for byte, sign in bytes_to_unicode().items()}
 """The signs that byte-level tokenizers write for bytes."""
 
@@ -23,8 +25,7 @@ class TokenBytes:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer, self._kinds, self._size = tokenizer, _decoders(tokenizer), len(tokenizer)
-        base = tokenizer(_BASE, add_special_tokens=False, verbose=False)["input_ids"]
-        self._base = cast(list[str], tokenizer.convert_ids_to_tokens(base))
+        self._base = cast(list[str], tokenizer.convert_ids_to_tokens(bare_ids(_BASE, tokenizer)))
         # Where these letters are unknown transformers cannot search, and what has no name merely adds no text.
         self._nameless = None if _BASE in tokenizer.convert_tokens_to_string(self._base) else b""
         self._known: dict[int, bytes | None] = {}
