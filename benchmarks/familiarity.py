@@ -27,13 +27,13 @@ from judge_decoding import JudgeDecoder
 from judge_decoding.court.checkers import number
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.decoding.models import Norm
-from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.statistics import mcnemar, wilson
 from judge_decoding.files import write_json, write_text
 from judge_decoding.judge.calibration import auc
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.features import hidden_states
+from judge_decoding.models.prompts import Prompt
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Family, Problem, draw_from, draw_many
 

@@ -20,9 +20,9 @@ from judge_decoding import (
 )
 from judge_decoding.judge.familiarity import LEAST, Familiarity
 from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.labels import encode, question_examples
+from judge_decoding.judge.labels import question_examples
 from test_training import word_cases
-from tiny import WORDS, llama, random_head, word_tokenizer
+from tiny import WORDS, byte_level_tokenizer, llama, random_head, word_tokenizer
 
 
 def gaussian(count: int, size: int = 16, seed: int = 0) -> Tensor:
@@ -125,18 +125,19 @@ def test_each_question_counts_once_at_its_last_token() -> None:
         Case(question="red", answer=" three"),
         Case(question="<s> cat", answer=" three"),
     ]
-    found = question_examples(cases, [encode(case, tokenizer) for case in cases], tokenizer)
+    found = question_examples(cases, tokenizer)
     assert [one.ids for one in found] == [
         tuple(tokenizer(question)["input_ids"]) for question in ("one two ", "red", "<s> cat")
     ]
     assert all(one.judged == (len(one.ids) - 1,) for one in found)
 
 
-def test_a_question_that_runs_into_the_answer_is_left_out() -> None:
-    """``on`` and ``e`` are one token together, and the prompt ``on`` ends in another."""
-    tokenizer = word_tokenizer()
-    cases = [Case(question="two on", answer="e three"), Case(question=" ", answer="three")]
-    assert question_examples(cases, [encode(case, tokenizer) for case in cases], tokenizer) == []
+def test_a_question_that_runs_into_the_answer_is_read_as_decoding_reads_it() -> None:
+    """The tokenizer has one token for ``ab``, and the prompt ``xa`` ends in another."""
+    tokenizer = byte_level_tokenizer("ab")
+    cases = [Case(question="xa", answer="b"), Case(question=" ", answer="b")]
+    (found,) = question_examples(cases, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(list(found.ids)) == ["x", "a"]
 
 
 def many_cases() -> list[Case]:

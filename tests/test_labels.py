@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from judge_decoding import Case
 from judge_decoding.judge.labels import IGNORED, AfterError, Labels, data_hash, encode
-from tiny import EOS, byte_fallback_tokenizer, word_tokenizer
+from tiny import EOS, byte_fallback_tokenizer, byte_level_tokenizer, word_tokenizer
 
 READINGS: list[tuple[Labels, AfterError]] = [
     ("error", "ignore"), ("error", "correct"), ("span", "ignore"), ("span", "correct"), ("from_error", "ignore"),
@@ -118,12 +118,13 @@ def test_numbers_are_known() -> None:
     assert encode(case, tokenizer).numbers == (False, False, True, True, False, False, False, False)
 
 
-def test_a_token_over_the_end_of_the_question_belongs_to_the_answer() -> None:
-    tokenizer = word_tokenizer()
-    case = Case(question="two on", answer="e three", ended=False)
-    assert encode(case, tokenizer).labels == (IGNORED, 1, 1)
-    wrong = case.model_copy(update={"errors": ((0, 1),)})
-    assert encode(wrong, tokenizer, "span", "correct").labels == (IGNORED, 0, 1)
+def test_a_token_over_the_end_of_the_question_is_not_used() -> None:
+    """Decoding has read the question by itself: what follows it has the tokens that the answer has by itself."""
+    tokenizer = byte_level_tokenizer("ab")
+    case = Case(question="xa", answer="bab", errors=((0, 1),), ended=False)
+    example = encode(case, tokenizer, "span", "correct")
+    assert tokenizer.convert_ids_to_tokens(list(example.ids)) == ["x", "a", "b", "ab"]
+    assert example.labels == (IGNORED, IGNORED, 0, 1)
 
 
 def test_the_begin_token_is_there_once_and_unused() -> None:

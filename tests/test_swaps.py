@@ -19,8 +19,8 @@ from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_li
 from judge_decoding.court.labels.progress import Progress
 from judge_decoding.court.results import result_function
 from judge_decoding.court.tokens import check_tokens
-from judge_decoding.decoding.text import pieces
 from judge_decoding.judge.labels import encode
+from judge_decoding.models.text import pieces
 from tiny import EOS, bigram, greedy, perturbed, word_tokenizer
 
 # A verdict needs a text: the model has more tokens than the tokenizer, and special ones have none but the end.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from judge_decoding.decoding.text import Detokenizer, pieces
+from judge_decoding.models.text import Detokenizer, pieces
 from tiny import EOS, byte_fallback_tokenizer, byte_level_tokenizer, word_tokenizer
 
 TOKENIZERS = {

@@ -15,8 +15,8 @@ from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, Stats, T
 from judge_decoding.decoding.drafting import Ask, Draft
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.text import decode_ids
 from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.models.text import decode_ids
 from judge_decoding.rules.base import VerificationRule
 from tiny import (
     EOS,

@@ -15,7 +15,7 @@ from judge_decoding import JudgeHead, read_cases
 from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.judge.familiarity import Familiarity, question_examples
 from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.labels import data_hash, encode
+from judge_decoding.judge.labels import data_hash
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     head = JudgeHead.from_pretrained(args.head, target)
     if head.config.data["sha256"] != data_hash(cases):
         sys.exit(f"{args.head} was not trained on {args.cases}; give the cases it was trained on.")
-    questions = question_examples(cases, [encode(case, tokenizer) for case in cases], tokenizer)
+    questions = question_examples(cases, tokenizer)
     states = hidden_states(target, [question.ids for question in questions], head.config.norm, head.config.layer)
     head.know(Familiarity.fit(torch.stack([state[-1] for state in states])))
     head.save_pretrained(args.out)

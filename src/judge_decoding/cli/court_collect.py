@@ -185,7 +185,7 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
             "There is no local model whose chat template makes the prompts; name one with --target."
         )
     from judge_decoding.decoding.loading import load_tokenizer
-    from judge_decoding.decoding.prompts import render
+    from judge_decoding.models.chat import render
 
     tokenizer = load_tokenizer(_local(local))
     return lambda text: render(how.messages(text), tokenizer)

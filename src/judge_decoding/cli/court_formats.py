@@ -38,7 +38,11 @@ def import_cases(
         warnings.close()
     if template is not None:
         before, _, after = template.replace("\\n", "\n").partition("{question}")
-        cases = [case.model_copy(update={"question": before + case.question + after}) for case in cases]
+        # The tokens of a case are those of its question as it was.
+        cases = [
+            case.model_copy(update={"question": before + case.question + after, "token_ids": None, "tokenizer": ""})
+            for case in cases
+        ]
     write_cases(output, cases)
     typer.echo(f"{len(cases)} cases written to {output}; {warnings.count} rows left out.")
 

@@ -44,7 +44,6 @@ def likelihood(
 ) -> None:
     """Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court.cases import Case
     from judge_decoding.court.labels.progress import Progress
 
     settings = {
@@ -61,21 +60,28 @@ def likelihood(
 
     config = LikelihoodConfig(threshold, suffix, batch_size)
     decoder = load_decoder(target, draft, dtype)
+    ends = {*decoder.end_ids, decoder.tokenizer.eos_token_id}
     texts: dict[str, list[Case]] = {}
     for case in cases:
-        texts.setdefault(case.question, []).append(Case(question=case.question, answer=case.answer, ended=False))
+        texts.setdefault(case.question, []).append(case)
+
+    def words(case: Case) -> list[int]:
+        """An answer without its end token, which is no text of its writer's."""
+        ids = split_ids(case, decoder.tokenizer)[1]
+        return ids[:-1] if case.ended and ids[-1:] and ids[-1] in ends else ids
 
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
         for first in range(0, len(todo), batch_size):
             part = todo[first : first + batch_size]
             if given:
-                answers = [[split_ids(case, decoder.tokenizer)[1] for case in texts[question]] for question in part]
+                answers = [[words(case) for case in texts[question]] for question in part]
                 costs = [0] * len(part)
             else:
                 made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact())
                 answers, costs = [[list(one.token_ids)] for one in made], [1 + one.stats.rounds for one in made]
             for question, own, cost in zip(part, answers, costs, strict=True):
-                found, spent = list[Case](), cost
+                found: list[Case] = []
+                spent = cost
                 for answer in own:
                     labelled, forwards = label_by_likelihood(decoder, question, answer, config)
                     found += labelled
@@ -237,6 +243,8 @@ def load_decoder(target: str, draft: str | None, dtype: str, device: str | None 
 
 def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
     """What is needed here of a pair whose target is elsewhere."""
+    from transformers import GenerationConfig
+
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
 
@@ -244,6 +252,12 @@ def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judg
     tokenizer = load_tokenizer(large)
     check_same_vocabulary(tokenizer, load_tokenizer(small))
     model = load_model(small, dtype=dtype, device=usual_device())
+    try:  # an answer ends where the target ends it
+        ends = GenerationConfig.from_pretrained(large).eos_token_id
+    except OSError:
+        ends = None
+    if ends is not None and model.generation_config is not None:
+        model.generation_config.eos_token_id = ends
     return JudgeDecoder(model, tokenizer, model)
 
 

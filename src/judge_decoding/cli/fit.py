@@ -150,13 +150,13 @@ def _questions(
 
     render = None
     if template_of is not None:
-        from judge_decoding.decoding import prompts
         from judge_decoding.decoding.loading import load_tokenizer
+        from judge_decoding.models import chat
 
         tokenizer = load_tokenizer(embedded(template_of, "target"))
 
         def render(text: str) -> str:
-            return prompts.render([{"role": "user", "content": text}], tokenizer)
+            return chat.render([{"role": "user", "content": text}], tokenizer)
 
     return read_prompts(str(path), partial(file_rows, path), Fields(*fields), render, limit)
 

@@ -152,7 +152,9 @@ def _texts(path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, for
     from judge_decoding.cli.court_files import Warnings
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.texts import as_text
+    from judge_decoding.models.tokenize import end_ids
 
+    ends = end_ids(decoder.target, decoder.tokenizer)
     size = decoder.target.get_input_embeddings().get_parameter("weight").shape[0]
     context = getattr(decoder.target.config.get_text_config(), "max_position_embeddings", None)
     warnings, texts = Warnings(), []
@@ -160,7 +162,7 @@ def _texts(path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, for
         raise JudgeDecodingError("This model has no chat template; leave --chat out and give a --template.")
     for number, case in cases:
         try:
-            texts.append(as_text(case, decoder.tokenizer, form, size=size, context=context))
+            texts.append(as_text(case, decoder.tokenizer, form, size=size, context=context, ends=ends))
         except JudgeDecodingError as error:
             warnings(f"{path}, line {number}: {error}")
     warnings.close()

@@ -28,7 +28,8 @@ class Case(BaseModel):
         correct: whether a checker found the final result right; an answer found wrong without ``errors`` is not
             located yet and teaches nothing.
         judged: the only parts of the answer that have a verdict, where not all have; such spans as ``errors``.
-        token_ids: question and answer in tokens, where the label is about tokens that its text alone would not give.
+        token_ids: question and answer in tokens, as a model wrote them or as the label is about them; another
+            tokenizer would cut the same text elsewhere.
         score: what the verdict was decided by, where a number was; higher is better.
         tokenizer: fingerprint of the tokenizer that ``token_ids`` are of.
     """

@@ -72,10 +72,19 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a writer said; ``ended`` by itself, not by the token limit."""
+    """What a writer said.
+
+    Attributes:
+        text: what follows the prompt.
+        ended: by itself, not by the token limit.
+        token_ids: prompt and answer in tokens, where the writer read the prompt as the target will.
+        tokenizer: fingerprint of the tokenizer that they are of.
+    """
 
     text: str
     ended: bool
+    token_ids: tuple[int, ...] | None = None
+    tokenizer: str = ""
 
 
 class Writer(Protocol):
@@ -114,12 +123,18 @@ class Collected(Unfinished):
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember an answer."""
         prompt, writer, sample = row["key"]
-        self.done[prompt, writer, sample] = Answer(row["answer"], row["ended"])
+        ids = row.get("token_ids")
+        self.done[prompt, writer, sample] = Answer(
+            row["answer"], row["ended"], None if ids is None else tuple(ids), row.get("tokenizer", "")
+        )
 
     def add(self, writer: str, want: Want, answer: Answer) -> None:
         """An answer is there."""
         key = (want.question.prompt, writer, want.sample)
-        self.append({"key": key, "answer": answer.text, "ended": answer.ended})
+        row: dict[str, Any] = {"key": key, "answer": answer.text, "ended": answer.ended}
+        if answer.token_ids is not None:
+            row |= {"token_ids": answer.token_ids, "tokenizer": answer.tokenizer}
+        self.append(row)
         self.done[key] = answer
 
 
@@ -232,6 +247,8 @@ def sort_answers(
             writer=name,
             reference=question.reference,
             correct=verdict,
+            token_ids=answer.token_ids,
+            tokenizer=answer.tokenizer,
         )
 
     result = Sorted(tallies={name: Tally() for name in writers})

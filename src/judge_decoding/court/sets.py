@@ -74,7 +74,9 @@ def merge(cases: Sequence[Case], on_conflict: OnConflict = "first") -> Merged:
     groups: dict[object, dict[object, Case]] = {}
     copies = 0
     for case in sorted(cases, key=lambda case: not case.located):
-        group = groups.setdefault((case.question, case.answer, case.judged, case.token_ids), {})
+        # Of a whole answer the text tells which it is; where only some tokens are judged, they do.
+        ids = None if case.judged is None else case.token_ids
+        group = groups.setdefault((case.question, case.answer, case.judged, ids), {})
         if not case.located and group:
             copies += 1
             continue

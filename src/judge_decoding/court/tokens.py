@@ -1,17 +1,20 @@
-"""Cases and tokenizers: does a case's text survive it, and are its token ids of it."""
+"""Cases in tokens: the ids of question and answer, whether they spell the answer, and where each is in it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
-from judge_decoding.decoding.text import pieces
+from judge_decoding.court.spans import Span
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.text import pieces
+from judge_decoding.models.tokenize import end_token, prompt_ids, split
 
 # A vocabulary has up to some 100,000 tokens and a file as many cases; the size tells when tokens were added.
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
@@ -27,6 +30,49 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return known[1]
 
 
+@dataclass(frozen=True, slots=True)
+class CaseTokens:
+    """A case in tokens.
+
+    Attributes:
+        prompt: the question's ids, those that decoding starts from.
+        answer: the ids that follow them; the end token is the last if the answer ended by itself.
+        spans: where in the answer the text of each of ``answer`` is. The end token has the place behind it, ``(n,
+            n + 1)`` with n the answer's length; of other tokens without text it is None.
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    spans: tuple[Span | None, ...]
+
+
+def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None) -> CaseTokens:
+    """The tokens of a case, as they would be in decoding.
+
+    Token ids that the case brings are taken as they are. Those of another tokenizer count only where the labels are
+    about them; else the text is read.
+
+    Args:
+        case: question and answer.
+        tokenizer: the target's.
+        ends: the tokens that end an answer of the target; by default the tokenizer's end token.
+
+    Raises:
+        JudgeDecodingError: the case's own token ids are not of this tokenizer, or do not spell the answer. Whether
+            others do is for `check_spelling` to say.
+    """
+    if ends is None:
+        ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    if case.token_ids is not None and (case.judged is not None or _is_own(case, tokenizer)):
+        return _given(case, tokenizer, ends)
+    found = split(case.question, case.answer, tokenizer)
+    ids, spans = found.answer, [span if span[1] > span[0] else None for span in found.spans]
+    end = end_token(case.question, tokenizer, ends) if case.ended else None
+    if end is not None:
+        ids, spans = [*ids, end], [*spans, (len(case.answer), len(case.answer) + 1)]
+    return CaseTokens(tuple(found.prompt), tuple(ids), tuple(spans))
+
+
 def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that a case's tokens can be had from ``tokenizer``.
 
@@ -34,30 +80,24 @@ def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
         JudgeDecodingError: its token ids are another tokenizer's or do not spell the answer, or the tokenizer does
             not give the answer back.
     """
-    if case.token_ids is not None:
-        if case.tokenizer and case.tokenizer != fingerprint(tokenizer):
-            raise JudgeDecodingError(
-                "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
-                "token_ids."
-            )
-        # With a fingerprint it is the right tokenizer, and a model may have more tokens than that.
-        beyond = not case.tokenizer and max(case.token_ids, default=0) >= len(tokenizer)
-        if beyond or min(case.token_ids, default=0) < 0:
-            raise JudgeDecodingError(
-                f"The case's token ids go beyond the tokenizer's {len(tokenizer)}; use the tokenizer it was made with."
-            )
-        if not "".join(pieces(tokenizer, case.token_ids)).endswith(case.answer):
-            raise JudgeDecodingError("The case's token ids do not spell its answer; make the case again.")
-        return
-    check_spelling(case, tokenizer(case.question + case.answer)["input_ids"], tokenizer)
+    if case.token_ids is not None and not _is_own(case, tokenizer):
+        raise JudgeDecodingError(
+            "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
+            "token_ids."
+        )
+    found = read_tokens(case, tokenizer)
+    if case.token_ids is None:
+        check_spelling(case, found, tokenizer)
 
 
-def check_spelling(case: Case, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that ``ids``, those of question and answer, give the answer back.
+def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that ``tokens``, those of the case, give the answer back.
 
     Raises:
         JudgeDecodingError: they do not.
     """
+    ended = bool(tokens.spans) and tokens.spans[-1] == (len(case.answer), len(case.answer) + 1)
+    ids = [*tokens.prompt, *(tokens.answer[:-1] if ended else tokens.answer)]
     text = "".join(pieces(tokenizer, ids))
     if not text.endswith(case.answer):
         at = _first_difference(case.answer, text[len(text) - len(case.answer) :] if case.answer else "")
@@ -67,64 +107,62 @@ def check_spelling(case: Case, ids: Sequence[int], tokenizer: PreTrainedTokenize
         )
 
 
-def split_ids(case: Case, tokenizer: PreTrainedTokenizerBase, *, rendered: bool = False) -> tuple[list[int], list[int]]:
-    """Token ids of a case's question and of its answer, as they would be in decoding.
-
-    The question's tokens are its own. Where a token of the whole text reaches over the seam it cannot follow them; the
-    answer then has the tokens it has by itself. An answer that ended by itself has the end token behind it. Token ids
-    that the case brings are taken as they are.
-
-    Args:
-        case: question and answer.
-        tokenizer: the target's.
-        rendered: the question is a rendered chat, with all its special tokens; so is one that starts with the begin
-            token.
-
-    Raises:
-        JudgeDecodingError: token ids that the case brings are not its own; see `check_tokens`. Whether the others give
-            the answer back is for `check_spelling` to say.
-    """
-    if case.token_ids is not None:
-        spans = _given_spans(case, tokenizer)
-        seam = next((i for i, (_, end) in enumerate(spans) if end > 0), len(spans))
-        return list(case.token_ids[:seam]), list(case.token_ids[seam:])
-    begun = rendered or (bool(tokenizer.bos_token) and case.question.startswith(str(tokenizer.bos_token)))
-    before, whole = (
-        list(tokenizer(text, add_special_tokens=not begun)["input_ids"])
-        for text in (case.question, case.question + case.answer)
-    )
-    ids = whole[len(before) :]
-    if whole[: len(before)] != before:
-        ids = list(tokenizer(case.answer, add_special_tokens=False)["input_ids"])
-    if case.ended and tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
-    return before, ids
+def split_ids(
+    case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
+    """Token ids of a case's question and of its answer; see `read_tokens`."""
+    found = read_tokens(case, tokenizer, ends)
+    return list(found.prompt), list(found.answer)
 
 
-def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
-    """Character spans of the answer's tokens. Those that reach into the question or have no text are left out."""
-    if case.token_ids is not None:
-        spans = _given_spans(case, tokenizer)
-    else:
-        if not tokenizer.is_fast:
-            raise JudgeDecodingError(
-                f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
-            )
-        start = len(case.question)
-        offsets = tokenizer(case.question + case.answer, return_offsets_mapping=True)["offset_mapping"]
-        spans = [(begin - start, end - start) for begin, end in offsets]
-    return [(max(begin, 0), end) for begin, end in spans if end > 0 and end > begin]
+def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[Span]:
+    """Character spans of the answer's tokens that have a text."""
+    if case.token_ids is None and not tokenizer.is_fast:
+        raise JudgeDecodingError(
+            f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+        )
+    return [span for span in read_tokens(case, tokenizer).spans if span is not None and span[1] <= len(case.answer)]
 
 
-def _given_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
-    """Character spans of a case's own token ids; those before the answer are below 0."""
-    check_tokens(case, tokenizer)
-    texts = pieces(tokenizer, case.token_ids or ())
-    spans, at = [], len(case.answer) - len("".join(texts))
-    for text in texts:
+def _is_own(case: Case, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the token ids of a case may be of this tokenizer."""
+    return not case.tokenizer or case.tokenizer == fingerprint(tokenizer)
+
+
+def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> CaseTokens:
+    """The tokens that a case brings."""
+    ids = case.token_ids or ()
+    if not ids:
+        raise JudgeDecodingError("The case's token_ids are empty; remove them.")
+    if not _is_own(case, tokenizer):
+        raise JudgeDecodingError(
+            "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
+            "token_ids."
+        )
+    # With a fingerprint it is the right tokenizer, and a model may have more tokens than that.
+    beyond = not case.tokenizer and max(ids, default=0) >= len(tokenizer)
+    if beyond or min(ids, default=0) < 0:
+        raise JudgeDecodingError(
+            f"The case's token ids go beyond the tokenizer's {len(tokenizer)}; use the tokenizer it was made with."
+        )
+    texts, length = pieces(tokenizer, ids), len(case.answer)
+    # An end token may have a text, which is no part of the answer.
+    marks = {*ends, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    whole = "".join(texts).endswith(case.answer)
+    ended = case.ended and "".join(texts[:-1]).endswith(case.answer) and (not whole or ids[-1] in marks)
+    body = texts[:-1] if ended else texts
+    if not whole and not ended:
+        raise JudgeDecodingError("The case's token ids do not spell its answer; make the case again.")
+    spans, at = list[Span](), length - len("".join(body))
+    for text in body:
         spans.append((at, at + len(text)))
         at += len(text)
-    return spans
+    prompt = tuple(prompt_ids(case.question, tokenizer))
+    seam = len(prompt)
+    if ids[:seam] != prompt or any(end > 0 for _, end in spans[:seam]):
+        seam = next((i for i, (_, end) in enumerate(spans) if end > 0), len(spans))
+    shown = [(max(begin, 0), end) if end > begin else None for begin, end in spans[seam:]]
+    return CaseTokens(ids[:seam], ids[seam:], (*shown, *([(length, length + 1)] if ended else [])))
 
 
 def _first_difference(text: str, other: str) -> int:

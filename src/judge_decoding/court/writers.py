@@ -35,14 +35,14 @@ class LocalWriter:
         self, wants: Sequence[Want], done: Callable[[Want, Answer], None], failed: Callable[[Want, str], None]
     ) -> None:
         """Answer ``wants``, the longest prompts first; those that do not fit the context fail."""
-        import torch
         from torch import Tensor
 
-        from judge_decoding.court.labels.swaps import prompt_ids
+        from judge_decoding.court.tokens import fingerprint
         from judge_decoding.decoding.choices import room
         from judge_decoding.decoding.decoder import JudgeDecoder
         from judge_decoding.decoding.loading import usual_device
         from judge_decoding.decoding.sampling import SamplingParams
+        from judge_decoding.models.text import pieces
 
         how = self.answering
         decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=usual_device())
@@ -53,10 +53,7 @@ class LocalWriter:
             question = want.question
             try:
                 if question.prompt not in known:
-                    if chat:
-                        ids = decoder.encode(how.messages(question.text))
-                    else:
-                        ids = torch.tensor([prompt_ids(decoder, question.prompt)])
+                    ids = decoder.encode(how.messages(question.text) if chat else question.prompt)
                     room(ids.shape[1], decoder.target)
                     known[question.prompt] = ids
             except JudgeDecodingError as error:
@@ -64,6 +61,18 @@ class LocalWriter:
                 continue
             todo.append((want, known[question.prompt]))
         todo.sort(key=lambda one: -one[1].shape[1])  # prompts of like length together: little padding
+        tokenizer, ends, name = decoder.tokenizer, decoder.end_ids, fingerprint(decoder.tokenizer)
+
+        def answer(want: Want, prompt: list[int], said: tuple[int, ...], *, ended: bool) -> Answer:
+            """The text behind the prompt, as some tokenizers drop the space at the beginning of a text."""
+            whole = "".join(pieces(tokenizer, [*prompt, *said], ends)[len(prompt) :])
+            text = without_stop(whole, how.stop)
+            # The writer may have read another chat than the target will.
+            if chat and prompt != decoder.encode(want.question.prompt)[0].tolist():
+                return Answer(behind(want.question.prompt, text), ended)
+            is_whole = not ended or said[-1] in ends
+            return Answer(text, ended, (*prompt, *said), name) if is_whole else Answer(text, ended)
+
         sampling = SamplingParams(temperature=how.temperature, top_p=how.top_p)
         for first in range(0, len(todo), self.batch_size):
             part = todo[first : first + self.batch_size]
@@ -72,9 +81,9 @@ class LocalWriter:
                 batch_size=self.batch_size, seeds=[seed_of(want, how.seed or 0) for want, _ in part],
                 sampling=sampling, stop=how.stop,
             )  # fmt: skip
-            for (want, _), one in zip(part, made, strict=True):
+            for (want, ids), one in zip(part, made, strict=True):
                 ended = bool(one.rounds) and one.rounds[-1].stopped
-                done(want, Answer(without_stop(one.text, how.stop), ended))
+                done(want, answer(want, ids[0].tolist(), one.token_ids, ended=ended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +108,7 @@ class EndpointWriter:
         """Answer ``wants``, several at a time."""
 
         def take(want: Want, reply: Reply) -> None:
-            text = reply.text
-            # A chat's answer begins anew. The target reads it right behind the prompt.
-            if not self.raw and want.question.prompt[-1:].strip() and text[:1].strip():
-                text = f" {text}"
-            done(want, Answer(text, reply.ended))
+            done(want, Answer(reply.text if self.raw else behind(want.question.prompt, reply.text), reply.ended))
 
         self.endpoint.ask_all(((want, self._body(want)) for want in wants), take, failed)
 
@@ -125,6 +130,11 @@ def seed_of(want: Want, seed: int) -> int:
     """The seed of one answer: it depends on its question and sample alone, not on what else is asked."""
     digest = hashlib.sha256(f"{seed} {want.sample} {want.question.prompt}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
+
+
+def behind(prompt: str, text: str) -> str:
+    """A chat's answer, which begins anew, as the target reads it: right behind the prompt."""
+    return f" {text}" if prompt[-1:].strip() and text[:1].strip() else text
 
 
 def without_stop(text: str, stop: Sequence[str]) -> str:

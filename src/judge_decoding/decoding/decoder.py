@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.decoding import prompts
 from judge_decoding.decoding.choices import (
     AnyDraft,
     as_draft,
@@ -28,14 +27,16 @@ from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
 from judge_decoding.decoding.loop import Request, decode
-from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import FinishReason, Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.stopping import Criteria, StopStrings, either
-from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models import prompts
 from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.prompts import Prompt
+from judge_decoding.models.text import Detokenizer, pieces
+from judge_decoding.models.tokenize import bare_ids, end_ids
 from judge_decoding.rules.base import VerificationRule
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Options(TypedDict, total=False):
         sampling: how tokens are chosen, instead of the next two.
         temperature: 0 is greedy; by default tokens are chosen as the model's generation configuration says.
         seed: makes a sampled answer repeatable.
-        stop: strings that end the answer, the last of its text; by default those of the generation configuration.
+        stop: strings that end the answer with the token that completes one, as ``stop_strings`` of transformers does;
+            special tokens count by their names. By default those of the generation configuration.
         guards: where no token may be rescued.
         logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
         for_training: the answer is to be training data of another model; refused with a lossy rule.
@@ -325,7 +327,7 @@ class JudgeDecoder:
         return self._chunks(request, events)
 
     def _chunks(self, request: Request, events: Iterator[Round]) -> Iterator[Chunk]:
-        detokenizer, left = Detokenizer(self.tokenizer), request.max_new_tokens
+        detokenizer, left = Detokenizer(self.tokenizer, self.end_ids), request.max_new_tokens
         for event in events:
             texts = [detokenizer.push(token) for token in event.token_ids]
             left -= len(texts)
@@ -373,10 +375,10 @@ class JudgeDecoder:
                     "target's own; use rule exact, or the judge at threshold 1."
                 )
         strings = options.get("stop", self._defaults.stop_strings)
-        strings = [strings] if isinstance(strings, str) else list(strings)
+        strings = [strings] if isinstance(strings, str) and strings else list(strings)
         prepared = self._defaults.prepare(ids, sampling, max_new_tokens, tuple(self.end_ids))
         stops = [
-            *([StopStrings(strings, self.tokenizer)] if strings else []),
+            *([StopStrings(strings, self.tokenizer, ids[0].tolist())] if strings else []),
             *([Criteria(prepared.criteria, ids[0])] if prepared.criteria else []),
         ]
         length = options.get("draft_length", Fixed)(count)
@@ -399,18 +401,15 @@ class JudgeDecoder:
 
     def _bare_ids(self, text: str) -> list[int]:
         """Token ids of a text without special tokens around it."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return bare_ids(text, self.tokenizer)
 
     def _finished(self, request: Request, rounds: Sequence[Round], seconds: float) -> Generation:
         ids = tuple(token for event in rounds for token in event.token_ids)
-        texts = tuple(pieces(self.tokenizer, ids))
+        texts = tuple(pieces(self.tokenizer, ids, self.end_ids))
         reason = request.finish_reason(rounds[-1])
         return Generation("".join(texts), ids, tuple(rounds), seconds, reason, Stats.of(rounds), texts)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        end = getattr(self.target.generation_config, "eos_token_id", None)  # a custom model may have no config
-        if end is None:
-            end = self.tokenizer.eos_token_id
-        return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+        return frozenset(end_ids(self.target, self.tokenizer))

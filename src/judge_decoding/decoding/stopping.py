@@ -9,37 +9,57 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from judge_decoding.decoding.text import Detokenizer
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.token_bytes import TokenBytes
 
 Stop = Callable[[Sequence[int]], int | None]
 """Shown the tokens of each round; how many of them the answer keeps if it ends there, else None."""
 
 
 class StopStrings:
-    """Ends an answer with the token that completes one of ``strings`` in its text; made afresh for every request.
+    """Ends an answer with the token that completes one of ``strings``; made afresh for every request.
 
-    The text keeps the stop string, as transformers' ``stop_strings`` does.
+    What counts is the text of all tokens, special ones included, as in transformers' ``stop_strings``: a stop string
+    may begin and end inside tokens, and begin in the prompt. The answer keeps the whole token.
+
+    Args:
+        strings: what ends the answer.
+        tokenizer: the target's.
+        prompt_ids: what the answer follows.
 
     Raises:
         JudgeDecodingError: one of the strings is empty.
     """
 
-    def __init__(self, strings: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, strings: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int] = ()
+    ) -> None:
         if not all(strings):
             raise JudgeDecodingError("A stop string is empty; give at least one character.")
-        self._strings, self._longest = tuple(strings), max(map(len, strings), default=0)
-        self._detokenizer = Detokenizer(tokenizer)
-        self._tail = ""
+        self._strings = tuple(string.encode("utf-8", "replace") for string in strings)
+        self._longest = max(map(len, self._strings), default=0)
+        self._bytes = TokenBytes.of(tokenizer)
+        self._tail = b""
+        for token in prompt_ids[-self._longest :]:
+            self._push(token)
 
     def __call__(self, token_ids: Sequence[int]) -> int | None:
         """How many of these tokens the answer keeps, if it ends among them."""
         for place, token in enumerate(token_ids):
-            piece = self._detokenizer.push(token)
-            self._tail = (self._tail + piece)[-(self._longest + len(piece)) :]
-            if any(string in self._tail for string in self._strings):
+            if self._push(token):
                 return place + 1
         return None
+
+    def _push(self, token: int) -> bool:
+        """Whether a stop string ends in ``token``, which follows what was pushed before."""
+        new = self._bytes(token)
+        if new is None:  # nothing can reach over it
+            self._tail = b""
+            return False
+        text, before = self._tail + new, len(self._tail)
+        self._tail = text[-self._longest :]
+        # One that ends in what was there before began too early for the answer, or would have ended it.
+        return any(text.find(string, max(before - len(string) + 1, 0)) >= 0 for string in self._strings if new)
 
 
 class Criteria:

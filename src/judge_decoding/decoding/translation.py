@@ -11,8 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.text import INCOMPLETE, decode_ids
 from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.models.text import INCOMPLETE, decode_ids
+from judge_decoding.models.tokenize import bare_ids, lead_ids
 
 _WINDOW = 16
 """So many tokens before the new ones are decoded and encoded along, as tokens depend on what is before them."""
@@ -50,8 +51,7 @@ class TranslatingDraft:
         self._to_draft = _special_ids(target_tokenizer, tokenizer)
         self._to_target = _special_ids(tokenizer, target_tokenizer)
         # What the draft expects before any text, such as a begin token.
-        end, begin = tokenizer.eos_token_id, tokenizer.bos_token_id
-        self._lead = [i for i in _encode(tokenizer, "", special=True) if i == begin or i != end]
+        self._lead = lead_ids(tokenizer)
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
         """At most ``count`` tokens a row; none where the draft's text cannot be told in the target's tokens."""
@@ -80,7 +80,7 @@ class TranslatingDraft:
             if special:
                 out.extend(other for i in run if (other := self._to_draft[i]) is not None)
             else:
-                out.extend(_encode(self._tokenizer, decode_ids(self._target, list(run)).rstrip(INCOMPLETE)))
+                out.extend(bare_ids(decode_ids(self._target, list(run)).rstrip(INCOMPLETE), self._tokenizer))
         return out if out[: len(self._lead)] == self._lead else [*self._lead, *out]
 
     def _is_whole(self, ids: list[int]) -> bool:
@@ -102,12 +102,12 @@ class TranslatingDraft:
     def _continued(self, tail: list[int], added: str) -> tuple[list[int], str]:
         """Ids that behind ``tail`` add the text ``added``, or as much of it as can be, and what they do add."""
         before = decode_ids(self._target, tail)
-        whole = _encode(self._target, before + added)
+        whole = bare_ids(before + added, self._target)
         # Where the text so far ends in the new encoding. It may begin with other tokens than the tail, even for the
         # same text, or have one token across the place; then what is added is encoded by itself.
         ends = [len(tail)] if whole[: len(tail)] == tail else range(len(whole) + 1)
         start = next((i for i in ends if decode_ids(self._target, whole[:i]) == before), None)
-        new = _encode(self._target, added) if start is None else whole[start:]
+        new = bare_ids(added, self._target) if start is None else whole[start:]
         new = list(takewhile(lambda i: i not in self._to_draft, new))  # unknown words, and names of special tokens
         for count in range(len(new), 0, -1):
             text = decode_ids(self._target, tail + new[:count])
@@ -163,8 +163,3 @@ def _specials(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The special tokens by name: those with a use, and those that only decoding knows as special."""
     added = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-    return ids

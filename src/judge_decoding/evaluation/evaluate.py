@@ -11,12 +11,12 @@ from typing import Any
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import same_question
 from judge_decoding.decoding.decoder import Generation, JudgeDecoder
-from judge_decoding.decoding.prompts import render
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.rows import TARGET, Row, row
 from judge_decoding.evaluation.tasks.base import Item
 from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, compare, has_room
+from judge_decoding.models.chat import render
 from judge_decoding.report.recording import record as sample_of
 from judge_decoding.report.recording import told_threshold
 from judge_decoding.report.samples import Sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
-from judge_decoding.court.tokens import check_spelling, split_ids
-from judge_decoding.decoding.prompts import render
+from judge_decoding.court.tokens import check_spelling, read_tokens
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, lines
+from judge_decoding.models.chat import render
 
 _AS_IN_CASES = ("ended", "token_ids", "tokenizer")
 
@@ -137,7 +137,15 @@ def _problem(row: Any, *fields: str) -> str | None:  # noqa: ANN401  (any JSON v
     return None
 
 
-def as_text(case: Case, tokenizer: PreTrainedTokenizerBase, form: Form, *, size: int, context: int | None) -> Text:
+def as_text(
+    case: Case,
+    tokenizer: PreTrainedTokenizerBase,
+    form: Form,
+    *,
+    size: int,
+    context: int | None,
+    ends: Sequence[int] | None = None,
+) -> Text:
     """The case in the target's tokens.
 
     Args:
@@ -146,6 +154,7 @@ def as_text(case: Case, tokenizer: PreTrainedTokenizerBase, form: Form, *, size:
         form: how the question becomes the prompt.
         size: how many tokens the target knows.
         context: how many it can read; None if there is no limit.
+        ends: those that end an answer of it; by default the tokenizer's end token.
 
     Raises:
         JudgeDecodingError: an empty prompt or answer, one that the tokenizer does not give back, or that does not fit
@@ -154,9 +163,10 @@ def as_text(case: Case, tokenizer: PreTrainedTokenizerBase, form: Form, *, size:
     if not case.answer.strip():
         raise JudgeDecodingError("The answer is empty; there is nothing to accept.")
     shown = form.apply(case, tokenizer)
-    prompt_ids, ids = split_ids(shown, tokenizer, rendered=form.chat)
-    text, both = Text(tuple(prompt_ids), tuple(ids), case.question.strip()), [*prompt_ids, *ids]
-    check_spelling(shown, both, tokenizer)
+    tokens = read_tokens(shown, tokenizer, ends)
+    text, both = Text(tokens.prompt, tokens.answer, case.question.strip()), [*tokens.prompt, *tokens.answer]
+    if shown.token_ids is None:
+        check_spelling(shown, tokens, tokenizer)
     if context is not None and len(both) > context:
         raise JudgeDecodingError(
             f"The answer has {len(both)} tokens with its prompt and the target's context is {context}; shorten it."

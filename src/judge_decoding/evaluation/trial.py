@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from judge_decoding.decoding.choices import room
 from judge_decoding.decoding.decoder import Generation, JudgeDecoder
-from judge_decoding.decoding.prompts import Prompt
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.tasks.base import Item, Task, guarded
+from judge_decoding.models.prompts import Prompt
 from judge_decoding.rules.base import VerificationRule
 
 GREEDY = SamplingParams()

@@ -29,6 +29,7 @@ from judge_decoding.decoding.loading import load_draft, load_tokenizer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_generate, custom_generate
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.tokenize import bare_ids
 from judge_decoding.rules import VerificationRule, parse_rule
 
 _OPTIONS = ("threshold", "num_draft_tokens", "seed", "on_round")
@@ -96,7 +97,7 @@ def generate_with_head(
         parse_rule(rule, head) if isinstance(rule, str) else rule,
         guards=check_guards(
             [parse_guard(g) if isinstance(g, str) else g for g in ([guards] if isinstance(guards, str) else guards)],
-            lambda text: its_tokenizer()(text, add_special_tokens=False)["input_ids"],
+            lambda text: bare_ids(text, its_tokenizer()),
         ),
         draft_length=POLICIES[draft_length] if isinstance(draft_length, str) else draft_length,
         **{name: arguments.pop(name) for name in _OPTIONS if name in arguments},

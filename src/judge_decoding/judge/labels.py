@@ -10,9 +10,9 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.court.cases import Case
-from judge_decoding.court.spans import Span, touches
-from judge_decoding.court.tokens import check_tokens
-from judge_decoding.decoding.text import pieces
+from judge_decoding.court.spans import touches
+from judge_decoding.court.tokens import read_tokens
+from judge_decoding.models.tokenize import prompt_ids
 
 Labels = Literal["error", "span", "from_error"]
 """Which tokens are wrong: the first one of the first error, all that touch an error, or all from the first error on."""
@@ -41,9 +41,15 @@ class Example:
 
 
 def encode(
-    case: Case, tokenizer: PreTrainedTokenizerBase, labels: Labels = "span", after_error: AfterError = "ignore"
+    case: Case,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Labels = "span",
+    after_error: AfterError = "ignore",
+    ends: Sequence[int] | None = None,
 ) -> Example:
     """A case in tokens, their labels read as ``labels`` and ``after_error`` say.
+
+    ``ends`` are the tokens that end an answer of the target; by default the tokenizer's end token.
 
     The question's tokens are unused and, where a case says which parts are judged, those that touch none of them. A
     token touches an error by its space, too.
@@ -51,7 +57,8 @@ def encode(
     Raises:
         JudgeDecodingError: the case's own token ids are not of this tokenizer.
     """
-    ids, spans = _own_tokens(case, tokenizer) if case.token_ids is not None else _tokens(case, tokenizer)
+    tokens = read_tokens(case, tokenizer, ends)
+    ids, spans = (*tokens.prompt, *tokens.answer), [*[None] * len(tokens.prompt), *tokens.spans]
     judged = tuple(i for i, span in enumerate(spans) if span and (case.judged is None or touches(*span, case.judged)))
     verdicts = [IGNORED] * len(ids)
     errors = sorted(case.errors)
@@ -69,62 +76,20 @@ def encode(
         behind = 1 if after_error == "correct" else IGNORED
         verdicts[i] = 0 if wrong else behind if after or found else 1
     text = case.answer
-    numbers = tuple(span is not None and _is_number(text[max(span[0], 0) : span[1]]) for span in spans)
-    return Example(tuple(ids), tuple(verdicts), judged, numbers)
+    numbers = tuple(span is not None and _is_number(text[span[0] : span[1]]) for span in spans)
+    return Example(ids, tuple(verdicts), judged, numbers)
 
 
-def question_examples(
-    cases: Sequence[Case], examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
-) -> list[Example]:
-    """The questions of cases, each once, as prompts of which the last token counts.
-
-    ``examples`` are the cases in tokens. A question whose last token runs into the answer is left out: as a prompt it
-    would end in another token.
-    """
+def question_examples(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """The questions of cases, each once, as prompts of which the last token counts."""
     found: dict[str, Example] = {}
-    for case, example in zip(cases, examples, strict=True):
+    for case in cases:
         if case.question in found or not case.question.strip():
             continue
-        begun = bool(tokenizer.bos_token) and case.question.startswith(tokenizer.bos_token)
-        prompt = tuple(tokenizer(case.question, add_special_tokens=not begun)["input_ids"])
-        if prompt and example.ids[: len(prompt)] == prompt:
-            size = len(prompt)
-            found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
+        prompt = tuple(prompt_ids(case.question, tokenizer))
+        size = len(prompt)
+        found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
     return list(found.values())
-
-
-def _tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span | None]]:
-    """Token ids of question and answer and where in the answer each is; None for the question's."""
-    text = case.question + case.answer
-    # A rendered chat has its begin token already, and is read as in decoding: with that one only.
-    begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
-    ids, start = list(encoding["input_ids"]), len(case.question)
-    spans: list[Span | None] = [
-        # of the question, or a special token without text
-        None if end <= start or begin == end else (begin - start, end - start)
-        for begin, end in encoding["offset_mapping"]
-    ]
-    if case.ended and tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
-        spans.append((len(case.answer), len(case.answer) + 1))
-    return ids, spans
-
-
-def _own_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span | None]]:
-    """The same of a case that has its tokens; the answer is what its last tokens spell."""
-    check_tokens(case, tokenizer)
-    assert case.token_ids is not None
-    texts = pieces(tokenizer, case.token_ids)
-    begin = len(case.answer) - len("".join(texts))
-    spans: list[Span | None] = []
-    for text in texts:
-        end = begin + len(text)
-        spans.append(None if end <= 0 or begin == end else (begin, end))
-        begin = end
-    if case.ended and case.token_ids[-1:] == (tokenizer.eos_token_id,):
-        spans[-1] = (begin, begin + 1)
-    return list(case.token_ids), spans
 
 
 def _is_number(text: str) -> bool:

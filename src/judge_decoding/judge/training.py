@@ -39,6 +39,7 @@ from judge_decoding.judge.features import BASELINES, Column, Place
 from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode, question_examples
+from judge_decoding.models.tokenize import end_ids
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of how much is."""
@@ -81,7 +82,8 @@ def train_head(
     """
     config, tell = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
     _check_cases(cases, tokenizer)
-    examples = [encode(case, tokenizer, config.labels, config.after_error) for case in cases]
+    ends = end_ids(target, tokenizer)
+    examples = [encode(case, tokenizer, config.labels, config.after_error, ends) for case in cases]
     models = {"target": target} if draft is None else {"draft": draft, "target": target}
     for role, model in models.items():
         _check_readable(role, model, examples)
@@ -92,7 +94,7 @@ def train_head(
     tokens, used = _tokens(cases, examples, config)
     with _features(models, examples, used, config, cache, tell) as (load, target_states):
         best, rows = _best(load, tokens, config, tell)
-        questions = target_states(question_examples(cases, examples, tokenizer), best.place)
+        questions = target_states(question_examples(cases, tokenizer), best.place)
         features = load(best.place)
         standardise(features)
         tick = _ticks(tell, "learning curve", len(SHARES) * len(config.l2))

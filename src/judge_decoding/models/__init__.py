@@ -1,1 +1,1 @@
-"""A causal language model, whatever is wrapped around it."""
+"""A causal language model and its tokenizer: forward passes, KV cache, token ids, texts and prompts."""

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Round, Stats, TokenDetails
-from judge_decoding.decoding.text import pieces as pieces_of
+from judge_decoding.models.text import pieces as pieces_of
 from judge_decoding.report.samples import Sample, SampleDetails, SampleRound
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.judge import Judge

@@ -9,9 +9,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.decoding.rounds import Cause, Round
-from judge_decoding.decoding.text import pieces
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.texts import Text
+from judge_decoding.models.text import pieces
 from judge_decoding.pages import templates
 from judge_decoding.report.score import COLUMNS, cells
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.decoding.rounds import Cause, Round
-from judge_decoding.decoding.text import pieces
+from judge_decoding.models.text import pieces
 
 MEANING = {
     Cause.AGREED: "the target would have said the same",

@@ -15,16 +15,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.court.annotate.pieces import case_id, cover
 from judge_decoding.court.cases import Case
 from judge_decoding.court.spans import Span
+from judge_decoding.court.tokens import CaseTokens, read_tokens
 from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
 from judge_decoding.decoding.models import HiddenTap
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import read_text
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.tokenize import end_ids
 
 FILE = "target.jsonl"
 TOP = 3
 """How many tokens the target may name at each place."""
+_VERSION = 2
+"""Of how answers are read: what was read otherwise is read anew."""
 FLOOR = 0.01
 """The least probability worth naming."""
 
@@ -62,7 +66,7 @@ class Reader:
     def maker(self) -> str:
         """A hash of the target's name and the head's weights: a head trained anew has new doubts."""
         weights = b"" if self.head is None else self.head.linear.weight.numpy().tobytes()
-        return hashlib.sha256(repr((self.target, self.draft)).encode() + weights).hexdigest()[:16]
+        return hashlib.sha256(repr((_VERSION, self.target, self.draft)).encode() + weights).hexdigest()[:16]
 
 
 def read_answers(
@@ -95,15 +99,16 @@ def read_answers(
         draft = load_model(reader.draft, device=usual_device())
     if reader.head is not None:
         reader.head.check_fits(target, draft)
+    ends = end_ids(target, tokenizer)
     context = getattr(target.config.get_text_config(), "max_position_embeddings", None) or 2**31
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", newline="\n") as file:
             for number, case in enumerate(missing, start=len(found) + 1):
-                ids, offsets = _encode(case, tokenizer)
-                pieces = cover(len(case.answer), offsets)
-                if len(ids) <= context and 0 < len(offsets) < len(ids):
-                    reading = _read(case, ids, len(offsets), pieces, reader, target, draft, tokenizer)
+                tokens = _words(case, read_tokens(case, tokenizer, ends))
+                pieces = cover(len(case.answer), [span or (0, 0) for span in tokens.spans])
+                if len(tokens.prompt) + len(tokens.answer) <= context and tokens.prompt and tokens.answer:
+                    reading = _read(case, tokens, pieces, reader, target, draft, tokenizer, ends)
                     found[reading.case] = reading
                     file.write(reading.model_dump_json() + "\n")
                 if progress is not None:
@@ -132,36 +137,26 @@ def _kept(path: Path, maker: str) -> dict[str, Reading]:
     return found
 
 
-def _encode(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span]]:
-    """Token ids of question and answer, as `train_head` reads them, and the offsets in the answer of its tokens."""
-    text = case.question + case.answer
-    begun = bool(tokenizer.bos_token) and text.startswith(str(tokenizer.bos_token))
-    encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
-    start = len(case.question)
-    ids: list[int] = []
-    offsets: list[Span] = []
-    for token, (begin, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-        if end <= start or begin == end:
-            if not offsets:  # an end token that the tokenizer adds is no part of what is shown
-                ids.append(token)
-            continue
-        ids.append(token)
-        offsets.append((max(begin - start, 0), end - start))
-    return ids, offsets
+def _words(case: Case, tokens: CaseTokens) -> CaseTokens:
+    """The tokens of a case without the end token, which is no part of what is shown."""
+    if tokens.spans[-1:] != ((len(case.answer), len(case.answer) + 1),):
+        return tokens
+    return CaseTokens(tokens.prompt, tokens.answer[:-1], tokens.spans[:-1])
 
 
 @torch.inference_mode()
 def _read(
     case: Case,
-    ids: list[int],
-    count: int,
+    words: CaseTokens,
     pieces: list[tuple[int, Span]],
     reader: Reader,
     target: PreTrainedModel,
     draft: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
 ) -> Reading:
-    """One forward over an answer of ``count`` tokens at the end of ``ids``."""
+    """One forward over the tokens of a case, its end token left out."""
+    ids, count = [*words.prompt, *words.answer], len(words.answer)
     tensor = torch.tensor([ids], device=target.device)
     place = (reader.head.config.norm, reader.head.config.layer) if reader.head else ("before", -1)
     with HiddenTap(target, *place) as tap:
@@ -172,7 +167,7 @@ def _read(
     probabilities, tokens = (torch.cat([part[side] for part in top]).tolist() for side in (0, 1))
     choices = [
         tuple(
-            (None if token == tokenizer.eos_token_id else str(tokenizer.decode([token])), round(probability, 4))
+            (None if token in ends else str(tokenizer.decode([token])), round(probability, 4))
             for probability, token in zip(*row, strict=True)
             if probability >= FLOOR
         )

@@ -199,6 +199,8 @@ class Session:
                 annotator=self.annotator,
                 seconds=event.seconds,
                 reference=case.reference,
+                token_ids=case.token_ids,
+                tokenizer=case.tokenizer,
             )
             for name, event in found.items()
             if (case := self._cases.get(name)) is not None

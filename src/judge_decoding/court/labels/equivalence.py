@@ -16,7 +16,7 @@ from judge_decoding.court.labels.rollouts import Rollouts, local_rollouts
 from judge_decoding.court.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
 from judge_decoding.court.results import same_result
 from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.text import pieces
+from judge_decoding.models.text import pieces
 
 SOURCE = "equivalence"
 
@@ -96,7 +96,7 @@ def label_by_equivalence(
         return found
 
     def text(ids: Sequence[int]) -> str:
-        return "".join(pieces(decoder.tokenizer, ids))
+        return "".join(pieces(decoder.tokenizer, ids, ends))
 
     cases: list[Case] = []
     waiting, active = list(dict.fromkeys(questions)), list[_Search]()
@@ -138,15 +138,12 @@ def label_by_equivalence(
 
 
 def _cases(decoder: JudgeDecoder, search: _Search) -> list[Case]:
-    found = [
-        swap_case(
-            decoder.tokenizer, search.question, search.prompt, row, [len(row) - 1], wrong=True, source=SOURCE
-        )
-        for row in search.wrong
-    ]  # fmt: skip
-    found.append(
-        swap_case(
-            decoder.tokenizer, search.question, search.prompt, search.answer, search.kept, wrong=False, source=SOURCE
-        )
-    )
+    def case(answer: Sequence[int], swaps: Sequence[int], *, wrong: bool) -> Case | None:
+        return swap_case(
+            decoder.tokenizer, search.question, search.prompt, answer, swaps,
+            wrong=wrong, source=SOURCE, ends=decoder.end_ids,
+        )  # fmt: skip
+
+    found = [case(row, [len(row) - 1], wrong=True) for row in search.wrong]
+    found.append(case(search.answer, search.kept, wrong=False))
     return [case for case in found if case is not None]

@@ -76,7 +76,7 @@ def label_by_likelihood(
             score += float((swapped - before[i + 1 : i + 1 + len(behind)]).sum())
         case = swap_case(
             decoder.tokenizer, question, prompt, [*answer[:i], choices[i]], [i],
-            wrong=score <= config.threshold, source=SOURCE, score=score,
+            wrong=score <= config.threshold, source=SOURCE, score=score, ends=decoder.end_ids,
         )  # fmt: skip
         if case is not None:
             cases.append(case)

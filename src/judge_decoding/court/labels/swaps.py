@@ -7,7 +7,7 @@ anyway.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,11 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.court.cases import Case
 from judge_decoding.court.tokens import fingerprint
 from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.text import pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.abilities import can_batch
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.forward import check_finite
+from judge_decoding.models.text import pieces
 
 
 def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
@@ -34,11 +34,7 @@ def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
 
 
 def prompt_ids(decoder: JudgeDecoder, question: str) -> list[int]:
-    """Token ids of a question. A rendered chat has its begin token already."""
-    tokenizer = decoder.tokenizer
-    if tokenizer.bos_token and question.startswith(tokenizer.bos_token):
-        bare = torch.tensor([tokenizer(question, add_special_tokens=False)["input_ids"]])
-        return list(decoder.encode(bare)[0].tolist())
+    """Token ids of a question."""
     return list(decoder.encode(question)[0].tolist())
 
 
@@ -78,22 +74,28 @@ def swap_case(
     wrong: bool,
     source: str,
     score: float | None = None,
+    ends: Collection[int] | None = None,
 ) -> Case | None:
-    """The case of an answer in which only the tokens at positions ``swaps`` have a verdict; None if none has a text."""
-    eos = tokenizer.eos_token_id
+    """The case of an answer in which only the tokens at positions ``swaps`` have a verdict; None if none has a text.
+
+    ``ends`` are the tokens that end an answer of the target; by default the tokenizer's end token.
+    """
+    ended = bool(answer) and answer[-1] in ({tokenizer.eos_token_id} if ends is None else ends)
     # Behind the prompt, as some tokenizers drop the space at the beginning of a text.
     texts = pieces(tokenizer, [*prompt, *answer])[len(prompt) :]
+    if ended:
+        texts[-1] = ""  # an end token may have a text, which is no part of the answer
     starts = [0]
     for text in texts:
         starts.append(starts[-1] + len(text))
-    spans = [(starts[at], starts[at + 1]) for at in swaps if texts[at] or (answer[at] == eos and at == len(answer) - 1)]
+    spans = [(starts[at], starts[at + 1]) for at in swaps if texts[at] or (ended and at == len(answer) - 1)]
     if not spans:
         return None
     return Case(
         question=question,
         answer="".join(texts),
         errors=tuple(spans) if wrong else (),
-        ended=bool(answer) and answer[-1] == eos,
+        ended=ended,
         source=source,
         judged=tuple(spans),
         token_ids=(*prompt, *answer),

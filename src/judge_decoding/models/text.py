@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,17 +20,19 @@ class Detokenizer:
     """Gives the text each token adds, so that the pieces joined are the text.
 
     A token that ends inside a character adds nothing; the token that completes the character adds it whole.
-    Special tokens add nothing.
+    Special tokens add nothing, nor do ``silent`` ones, such as an end token that the tokenizer takes for text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, silent: Collection[int] = ()) -> None:
+        self._tokenizer, self._silent = tokenizer, silent
         self._ids: list[int] = []
         # Decoded together with a few tokens before them, as some tokenizers write a token differently at the start.
         self._from = self._shown = 0
 
     def push(self, token: int) -> str:
         """The text that ``token`` adds."""
+        if token in self._silent:
+            return ""
         self._ids.append(token)
         before, now = self._decode(self._ids[self._from : self._shown]), self._decode(self._ids[self._from :])
         if now.endswith(INCOMPLETE) or len(now) <= len(before):
@@ -48,9 +50,9 @@ class Detokenizer:
         return decode_ids(self._tokenizer, ids)
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[str]:
+def pieces(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], silent: Collection[int] = ()) -> list[str]:
     """The text of each of ``ids``; see `Detokenizer`."""
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = Detokenizer(tokenizer, silent)
     texts = [detokenizer.push(token) for token in ids]
     if texts:
         texts[-1] += detokenizer.flush()

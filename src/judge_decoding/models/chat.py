@@ -1,0 +1,174 @@
+"""Chats as text: what a model's chat template makes of messages, and how to tell such a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.errors import JudgeDecodingError
+
+Message = Mapping[str, Any]
+"""``role`` and ``content``, a text or a list of parts ``{"type": "text", "text": ...}``."""
+
+_REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+_MARK = "Qzxjk"
+"""A text that no template writes by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a template writes around messages: before the first one, and after one of the assistant."""
+
+    openings: tuple[str, ...]
+    turn_end: str
+
+
+# A template is rendered in a millisecond, and asked about for every case of a file.
+_KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, _Facts]] = WeakKeyDictionary()
+
+
+def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of chat messages, ready for an answer.
+
+    A last message of the assistant is the beginning of the answer: it stays open, and the answer continues it.
+
+    Raises:
+        JudgeDecodingError: there is no chat template, it does not take these messages, or they are not messages of
+            text.
+    """
+    if not all(isinstance(message, Mapping) for message in messages):
+        raise JudgeDecodingError(
+            "The prompt is no text, no chat messages and no tensor of token ids; give one of these, one at a time."
+        )
+    if not messages:
+        raise JudgeDecodingError("The prompt is empty; give at least one message.")
+    if not tokenizer.chat_template:
+        raise JudgeDecodingError("This model has no chat template; give the prompt as text.")
+    for number, message in enumerate(messages, start=1):
+        _check(number, message)
+    given = [dict(message) for message in messages]
+    joined = [message | {"content": _joined(message.get("content"))} for message in given]
+    last = joined[-1]
+    continues = last["role"] == "assistant" and bool(last["content"])
+    if last["role"] == "assistant" and not continues:
+        if last.get("tool_calls") or len(joined) == 1:
+            raise JudgeDecodingError(
+                "The last message is the assistant's and has no text to continue; leave it out, or give its text."
+            )
+        given, joined = given[:-1], joined[:-1]  # an answer of which nothing is written yet
+    # Some templates take texts only, some lists of parts only, and some both in ways of their own.
+    parts = [message | {"content": _parted(message.get("content"))} for message in given]
+    lists = any(not isinstance(message.get("content"), str | None) for message in given)
+    plain, refusal = None, None
+    for form in (parts, joined) if lists else (joined, parts):
+        try:
+            text = _apply(form, tokenizer, continues=continues)
+        except _REFUSALS as error:
+            refusal = error if form is joined else refusal
+            continue
+        if _says(text, joined[-1]["content"]):
+            return text
+        plain = text if form is joined else plain
+    if plain is not None:
+        return plain
+    raise JudgeDecodingError(
+        f"The model's chat template refuses these messages ({refusal}); give the roles and texts it expects."
+    ) from refusal
+
+
+def is_rendered(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether ``text`` begins as the model's chat template begins a chat, with all special tokens it needs."""
+    return bool(tokenizer.chat_template) and text.startswith(_facts(tokenizer).openings)
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes after a message of the assistant; empty without a template."""
+    return _facts(tokenizer).turn_end if tokenizer.chat_template else ""
+
+
+def _check(number: int, message: Message) -> None:
+    """Check that a message has a role and a text.
+
+    Raises:
+        JudgeDecodingError: it has not.
+    """
+    if not isinstance(message.get("role"), str):
+        raise JudgeDecodingError(f'Message {number} of the chat has no role; give it one, such as "user".')
+    content = message.get("content")
+    if content is None:
+        if not message.get("tool_calls"):
+            raise JudgeDecodingError(f"Message {number} of the chat has no content; give its text.")
+        return
+    texts = [content] if isinstance(content, str) else content
+    if not isinstance(texts, list | tuple) or not all(isinstance(_text(part), str) for part in texts):
+        raise JudgeDecodingError(
+            f"Message {number} of the chat has content that is no text; give a text, or parts such as "
+            '{"type": "text", "text": "..."}.'
+        )
+
+
+def _text(part: object) -> object:
+    """The text of a part of a message; None if it is something else, such as an image."""
+    if isinstance(part, Mapping):
+        return part.get("text") if part.get("type", "text") == "text" else None
+    return part
+
+
+def _joined(content: Any) -> str | None:  # noqa: ANN401  (checked before)
+    """The text of a message: its parts, one a line."""
+    return content if content is None or isinstance(content, str) else "\n".join(map(str, map(_text, content)))
+
+
+def _parted(content: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  (checked before)
+    """The parts of a message: a text is one."""
+    texts = [content] if isinstance(content, str) else content
+    return None if content is None else [{"type": "text", "text": _text(part)} for part in texts]
+
+
+def _says(text: str, content: str | None) -> bool:
+    """Whether a rendered chat has the last message in it, rather than nothing or the spelling of a list."""
+    plain = (content or "").strip()
+    return all(line.strip() in text for line in plain.splitlines()) and (
+        "'type': 'text'" not in text or "'type': 'text'" in plain
+    )
+
+
+def _apply(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, continues: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not continues, continue_final_message=continues
+        )
+    )
+
+
+def _facts(tokenizer: PreTrainedTokenizerBase) -> _Facts:
+    known = _KNOWN.get(tokenizer)
+    if known is None or known[0] != tokenizer.chat_template:
+        user, system, answer = ({"role": role, "content": _MARK} for role in ("user", "system", "assistant"))
+        asked = {"role": "user", "content": "x"}
+        openings = (_around(chat, tokenizer)[0] for chat in ([user], [system, asked]))
+        known = (
+            tokenizer.chat_template,
+            _Facts(tuple(text for text in openings if text.strip()), _around([asked, answer], tokenizer)[1]),
+        )
+        _KNOWN[tokenizer] = known
+    return known[1]
+
+
+def _around(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """What the template writes before and after the marked message of a chat; nothing if it does not take the chat."""
+    parts = [message | {"content": _parted(message["content"])} for message in messages]
+    for form in (messages, parts):
+        try:
+            text = str(tokenizer.apply_chat_template(form, tokenize=False, add_generation_prompt=False))
+        except _REFUSALS:
+            continue
+        if _MARK in text and "'type': 'text'" not in text:
+            before, _, after = text.partition(_MARK)
+            return before, after
+    return "", ""

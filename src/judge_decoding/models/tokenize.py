@@ -1,0 +1,140 @@
+"""From text to token ids: the only place that does it, so that a prompt has the same ids wherever it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from judge_decoding.models.chat import is_rendered, turn_end
+from judge_decoding.models.text import pieces
+
+Span = tuple[int, int]
+
+_ANCHORS = ("\n", ":", "0", "a")
+"""Texts that are put before an answer to see how it goes on behind something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A question and its answer in tokens.
+
+    Attributes:
+        prompt: the question's ids, those that decoding starts from.
+        answer: the ids that follow them.
+        spans: where in the answer the text of each of ``answer`` is; empty spans for tokens without text.
+    """
+
+    prompt: list[int]
+    answer: list[int]
+    spans: list[Span]
+
+
+def bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of ``text`` and nothing around them."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def lead_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer writes before a text: usually a begin token, or nothing."""
+    for probe in ("a", "1", "."):
+        bare, whole = bare_ids(probe, tokenizer), list(tokenizer(probe, verbose=False)["input_ids"])
+        for start in range(len(whole) - len(bare) + 1) if bare else ():
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start]
+    end = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    whole = list(tokenizer("", verbose=False)["input_ids"])
+    return [i for i in whole if i == tokenizer.bos_token_id or i not in end]
+
+
+def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a prompt.
+
+    A rendered chat has all special tokens it needs and gets no more; other texts get what the tokenizer writes before
+    a text, as far as they do not begin with it. What it writes after a text, such as an end token, is left out: an
+    answer is to follow.
+    """
+    ids = bare_ids(text, tokenizer)
+    return [*_missing_lead(text, ids, tokenizer), *ids]
+
+
+def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Split:
+    """A question as decoding reads it, and its answer as what follows it there.
+
+    The answer has the tokens that it has in the whole text. Where one of these reaches over the seam, it cannot follow
+    the prompt; the answer is then encoded by itself, in such a way that behind the prompt it is the same text.
+    """
+    bare = bare_ids(question, tokenizer)
+    lead = _missing_lead(question, bare, tokenizer)
+    prompt = [*lead, *bare]
+    ids, spans = _ids_and_spans(question + answer, tokenizer)
+    whole = [*lead, *ids]
+    if whole[: len(prompt)] == prompt:
+        found = whole[len(prompt) :]
+        return Split(prompt, found, _shifted(spans, len(found), len(question), len(answer)))
+    for anchor in ("", *filter(None, (tokenizer.bos_token, tokenizer.eos_token)), *_ANCHORS):
+        before = bare_ids(anchor, tokenizer) if anchor else []
+        ids, spans = _ids_and_spans(anchor + answer, tokenizer)
+        found = ids[len(before) :]
+        if ids[: len(before)] == before and _follows(prompt, found, answer, tokenizer):
+            return Split(prompt, found, _shifted(spans, len(found), len(anchor), len(answer)))
+    # No tokens give the answer back; `check_spelling` says so to those who ask.
+    ids, spans = _ids_and_spans(answer, tokenizer)
+    return Split(prompt, ids, _shifted(spans, len(ids), 0, len(answer)))
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end an answer of ``model``: those of its generation config, else the tokenizer's."""
+    end = getattr(model.generation_config, "eos_token_id", None)  # a custom model may have no config
+    if end is None:
+        end = tokenizer.eos_token_id
+    return tuple(end) if isinstance(end, list | tuple) else () if end is None else (end,)
+
+
+def end_token(question: str, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> int | None:
+    """The one of ``ends`` with which the model ends its answer to ``question``; None if there are none.
+
+    After a chat it is the one that the chat template writes after an assistant's message; else the tokenizer's.
+    """
+    if len(ends) > 1 and is_rendered(question, tokenizer):
+        for token in bare_ids(turn_end(tokenizer), tokenizer):
+            if token in ends:
+                return token
+    own = tokenizer.eos_token_id
+    return own if own in ends else next(iter(ends), None)
+
+
+def _missing_lead(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer writes before a text, as far as ``ids``, those of ``text``, do not begin with it."""
+    lead = lead_ids(tokenizer)
+    if not lead or is_rendered(text, tokenizer):
+        return []
+    # Some templates begin with white space.
+    start = ids if text[:1].strip() else bare_ids(text.lstrip(), tokenizer)
+    there = next(n for n in range(min(len(lead), len(start)), -1, -1) if lead[len(lead) - n :] == start[:n])
+    return [] if start is not ids and there else lead[: len(lead) - there]
+
+
+def _ids_and_spans(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span]]:
+    """Token ids of ``text`` and where in it each is."""
+    if not tokenizer.is_fast:
+        ids = bare_ids(text, tokenizer)
+        spans, at = list[Span](), 0
+        for piece in pieces(tokenizer, ids):
+            spans.append((at, at + len(piece)))
+            at += len(piece)
+        return ids, [(begin + len(text) - at, end + len(text) - at) for begin, end in spans]
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return list(encoding["input_ids"]), [(begin, end) for begin, end in encoding["offset_mapping"]]
+
+
+def _shifted(spans: list[Span], count: int, start: int, length: int) -> list[Span]:
+    """The last ``count`` of ``spans``, counted from ``start`` and kept inside a text of ``length`` characters."""
+    last = spans[len(spans) - count :]
+    return [(min(max(begin - start, 0), length), min(max(end - start, 0), length)) for begin, end in last]
+
+
+def _follows(prompt: list[int], ids: list[int], answer: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether behind ``prompt`` the text of ``ids`` is ``answer``."""
+    return "".join(pieces(tokenizer, [*prompt, *ids])[len(prompt) :]) == answer
