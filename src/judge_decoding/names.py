@@ -1,14 +1,13 @@
 """The names that mean something to this package, wherever a target, a draft or a judge is named.
 
-They are looked up here and nowhere else, by all commands, `JudgeDecoder.from_pretrained`, `JudgeHead.from_pretrained`,
-``custom_generate`` and the lm-evaluation-harness. Only a string is a name: ``./reference`` and ``Path("reference")`` are
-folders.
+They are looked up here and nowhere else: by all commands, `JudgeDecoder.from_pretrained`, `JudgeHead.from_pretrained`,
+``custom_generate`` and the lm-evaluation-harness. ``./reference`` and ``Path("reference")`` are folders.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar, cast
 
 from judge_decoding.errors import JudgeDecodingError
 
@@ -20,6 +19,9 @@ PROMPT_LOOKUP = "prompt-lookup"
 """Not a model: the draft continues the text as it went on before; see `PromptLookup`."""
 NAMES = (REFERENCE, REFERENCE_DRAFT, PROMPT_LOOKUP)
 
+Name = TypeVar("Name", bound=str | Path | None)
+Draft = TypeVar("Draft")
+Judge = TypeVar("Judge")
 Role = Literal["target", "draft", "judge"]
 
 _FOLDER = Path(__file__).parent / "reference"
@@ -27,11 +29,13 @@ EMBEDDED: dict[Role, Path] = {"target": _FOLDER / "target", "draft": _FOLDER / "
 """Where the embedded pair and its judge are."""
 
 
-def complete(target: str | Path, draft: str | None, judge: str | None) -> tuple[str | None, str | None]:
-    """Draft and judge of a target: the embedded target comes with its own where none is named."""
-    if target == REFERENCE:
-        return draft or REFERENCE, judge or REFERENCE
-    return draft, judge
+def complete(
+    target: str | Path, draft: Draft | None, judge: Judge | None
+) -> tuple[Draft | str | None, Judge | str | None]:
+    """Draft and judge of a target: the embedded target comes with its own where none is given."""
+    if target != REFERENCE:
+        return draft, judge
+    return REFERENCE if draft is None else draft, REFERENCE if judge is None else judge
 
 
 def has_draft(target: str | Path, draft: object) -> bool:
@@ -39,17 +43,7 @@ def has_draft(target: str | Path, draft: object) -> bool:
     return draft is not None or target == REFERENCE
 
 
-@overload
-def place_of(name: None, role: Role) -> None: ...
-@overload
-def place_of(name: str, role: Role) -> str: ...
-@overload
-def place_of(name: str | Path, role: Role) -> str | Path: ...
-@overload
-def place_of(name: str | None, role: Role) -> str | None: ...
-@overload
-def place_of(name: str | Path | None, role: Role) -> str | Path | None: ...
-def place_of(name: str | Path | None, role: Role) -> str | Path | None:
+def place_of(name: Name, role: Role) -> Name:
     """Where what is named lies: the folder of an embedded model or judge, and any other name as it is.
 
     Args:
@@ -64,7 +58,7 @@ def place_of(name: str | Path | None, role: Role) -> str | Path | None:
         return name
     if name == PROMPT_LOOKUP:
         if role == "draft":
-            return name
+            return cast(Name, name)
         raise JudgeDecodingError(f"{PROMPT_LOOKUP} is a way to draft and no {_WHAT[role]}; give it as the draft.")
     if name == REFERENCE_DRAFT:
         if role == "judge":
@@ -76,7 +70,7 @@ def place_of(name: str | Path | None, role: Role) -> str | Path | None:
             f"The reference pair is not in this copy ({folder.name} is missing); make it as "
             "recipes/reference_pair/README.md tells, or name models of your own."
         )
-    return str(folder)
+    return cast(Name, str(folder))
 
 
 _WHAT: dict[Role, str] = {"target": "model", "draft": "draft", "judge": "judge head"}

@@ -74,7 +74,7 @@ def find_adapter(source: Source) -> Adapter | None:
         raise JudgeDecodingError(f"{source.place} has a damaged {CONFIG}; fetch or save the adapter again.") from error
     if not base or not isinstance(base, str):
         raise JudgeDecodingError(
-            f"{source.place} is an adapter that does not name its base model; fill in base_model_name_or_path in {CONFIG}."
+            f"{source.place} is an adapter that names no base model; fill in base_model_name_or_path in its {CONFIG}."
         )
     return Adapter(source, base, revision)
 

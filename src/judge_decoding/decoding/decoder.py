@@ -20,7 +20,6 @@ from judge_decoding.decoding.choices import (
     choose_rule,
     room,
 )
-from judge_decoding.decoding.drafting import Drafter
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
@@ -197,12 +196,9 @@ class JudgeDecoder:
         Raises:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
         """
-        named, judge = complete(target, draft if isinstance(draft, str) else None, judge)
+        draft, judge = complete(target, draft, judge)
         tokenizer = load_tokenizer(target, **tokenizer_options(model_kwargs))
-        drafter = as_draft(
-            named if draft is None else draft, lambda: tokenizer,
-            translate=translate, draft_kwargs=draft_kwargs, **model_kwargs,
-        )  # fmt: skip
+        drafter = as_draft(draft, lambda: tokenizer, translate=translate, draft_kwargs=draft_kwargs, **model_kwargs)
         model = load_model(target, **model_kwargs)
         head = None
         if judge is not None:

@@ -7,8 +7,7 @@ minute without a network.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, and not in its __all__
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import NAMES
@@ -57,7 +56,7 @@ class Source:
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder here."""
-        return os.path.isdir(self.place)
+        return _is(Path.is_dir, self.place)
 
     def file(self, name: str) -> Path | None:
         """One file, fetched if need be; None if there is no such file."""
@@ -104,12 +103,12 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
     options = dict(options)
     if not str(name):
         raise _cannot(what, "''", "the name is empty; give a folder or a name on the Hub.")
-    if os.path.isdir(name):
+    if _is(Path.is_dir, name):
         place = Path(name, options.pop("subfolder", None) or "")
         if not place.is_dir():
             raise _cannot(what, name, f"it has no folder {place.relative_to(name)}; check subfolder.")
         return Source(str(place), options)
-    if os.path.exists(name):
+    if _is(Path.exists, name):
         more = f" and gguf_file={Path(name).name!r}" if str(name).endswith(".gguf") else ""
         raise _cannot(what, name, f"it is a file; give its folder{more}.")
     if not _may_be_on_the_hub(name):
@@ -182,6 +181,14 @@ def _may_be_on_the_hub(name: str | Path) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def _is(what: Callable[[Path], bool], name: str | Path) -> bool:
+    """Whether a name is a folder here, or there at all; one that no file can have is not."""
+    try:
+        return what(Path(name))
+    except (OSError, ValueError):
+        return False
 
 
 def _cannot(what: str, name: str | Path, reason: str) -> JudgeDecodingError:

@@ -37,9 +37,9 @@ PLACE = frozenset({"code_revision", "gguf_file", "revision", "subfolder"})
 TOKENIZER = frozenset({"add_prefix_space", "fix_mistral_regex", "from_slow", "legacy", "tokenizer_type", "use_fast"})
 """Options for tokenizers alone, of target and draft, whose tokens have to be the same."""
 MACHINE = frozenset(
-    "allow_all_kernels attn_implementation device device_map disable_mmap dtype experts_implementation low_cpu_mem_usage "
-    "max_memory offload_buffers offload_folder quantization_config torch_dtype use_kernels use_safetensors "
-    "weights_only".split()
+    "allow_all_kernels attn_implementation device device_map disable_mmap dtype experts_implementation "
+    "low_cpu_mem_usage max_memory offload_buffers offload_folder quantization_config torch_dtype use_kernels "
+    "use_safetensors weights_only".split()
 )
 """Options about the machine that the models are for, and about which files are trusted: for target and draft."""
 
@@ -88,10 +88,7 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
     source, rest = _located(name, "model", kwargs)
     adapter = None if rest.get("gguf_file") else find_adapter(source)
     try:
-        if adapter is None:
-            model = _load(source, rest)
-        else:
-            model = _load_with(adapter, rest, str(name))
+        model = _load(source, rest) if adapter is None else _load_with(adapter, rest, str(name))
         if device is not None:
             model.to(torch.device(device))  # type: ignore[arg-type]  # the decorated signature loses its self
     except JudgeDecodingError:
@@ -119,10 +116,7 @@ def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
 def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTrainedModel:
     """An adapter's base model, with the adapter."""
     check_peft(name)
-    if adapter.base is None:
-        model = _load(adapter.source, {**kwargs, **WITHOUT})
-    else:
-        model = _load(_base_of(adapter), kwargs)
+    model = _load(_base_of(adapter), kwargs) if adapter.base else _load(adapter.source, {**kwargs, **WITHOUT})
     adapter.put_into(model, name, use_safetensors=kwargs["use_safetensors"] is not False)
     return model
 
@@ -203,15 +197,17 @@ def _cannot_load_model(source: Source, name: str, error: Exception, kwargs: Mapp
     pickled = isinstance(error, OSError) and kwargs["use_safetensors"] and not kwargs.get("gguf_file")
     if not pickled or not any(map(source.has, _PICKLES)):
         return cannot_load("model", name, error)
-    old, new = json.dumps(source.place), json.dumps(source.place if source.is_folder else Path(name).name)
-    program = (
-        f"from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-        f"M.from_pretrained({old}, use_safetensors=False).save_pretrained({new}); "
-        f"T.from_pretrained({old}).save_pretrained({new})"
-    )
+    new = source.place if source.is_folder else Path(name).name  # in place, or into a folder with the tokenizer, too
+    classes = ["AutoModelForCausalLM"] if source.is_folder else ["AutoModelForCausalLM", "AutoTokenizer"]
+    steps = [
+        f"{one}.from_pretrained({json.dumps(source.place)}{', use_safetensors=False' if 'Model' in one else ''})"
+        f".save_pretrained({json.dumps(new)})"
+        for one in classes
+    ]
+    program = "; ".join([f"from transformers import {', '.join(classes)}", *steps])
     return JudgeDecodingError(
-        f"Cannot load the model {name}: its weights are pickles (.bin), which are not read as they can run code; if you "
-        f"trust them, convert them to safetensors with: python -c {shlex.quote(program)}"
+        f"Cannot load the model {name}: its weights are pickles (.bin), which are not read as they can run code; if "
+        f"you trust them, convert them to safetensors with: python -c {shlex.quote(program)}"
         f"{'' if source.is_folder else f' and name the folder {Path(name).name}'}, or pass use_safetensors=False."
     )
 
@@ -316,7 +312,7 @@ def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str,
         options = {key: value for key, value in options.items() if key not in ("device", "device_map")}
     subfolder = kwargs.get("subfolder")
     if subfolder and "subfolder" not in own:
-        root, _ = _located(place_of(name, "draft"), "draft", options | own)
+        root, _ = _located(place_of(name, "draft"), "draft", {**options, **own})
         if root.is_folder:
             there = Path(root.place, subfolder).is_dir()
         else:

@@ -74,8 +74,8 @@ def check_finite(model: nn.Module, name: str) -> None:
         names += [key for key, bad in zip(order[device], bad_ones, strict=True) if bad]
     if names:
         raise JudgeDecodingError(
-            f"Weights of {name} are not finite numbers: {names[0]}{_and_more(names)}; fetch or save the model again, or "
-            "choose a dtype in which they fit."
+            f"Weights of {name} are not finite numbers: {names[0]}{_and_more(names)}; fetch or save the model again, "
+            "or choose a dtype in which they fit."
         )
 
 
