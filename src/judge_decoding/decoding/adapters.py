@@ -51,8 +51,8 @@ class Adapter:
         check_complete(model, info.to_dict(), name)
 
 
-WITHOUT = {"adapter_kwargs": {"subfolder": "no-adapter"}}
-"""What keeps ``from_pretrained`` from loading the adapter beside a model by itself: it looks for one elsewhere."""
+WITHOUT = {"adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
+"""What keeps ``from_pretrained`` from looking for an adapter by itself, which asks the Hub whatever its options are."""
 _READING = ("revision", "cache_dir", "force_download", "token", "local_files_only", "subfolder")
 
 

@@ -32,7 +32,7 @@ from judge_decoding.decoding.stopping import StopStrings
 from judge_decoding.decoding.text import Detokenizer, pieces
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.names import complete
+from judge_decoding.names import complete, place_of
 from judge_decoding.rules.base import VerificationRule
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class JudgeDecoder:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
         """
         draft, judge = complete(target, draft, judge)
+        target = place_of(target, "target")
         tokenizer = load_tokenizer(target, **tokenizer_options(model_kwargs))
         drafter = as_draft(draft, lambda: tokenizer, translate=translate, draft_kwargs=draft_kwargs, **model_kwargs)
         model = load_model(target, **model_kwargs)

@@ -102,7 +102,7 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
 
 def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """A whole model, its weights compared with its class."""
-    wanted = {**source.options, **kwargs, "output_loading_info": True}
+    wanted = {**WITHOUT, **source.options, **kwargs, "output_loading_info": True}
     # A weight of another shape is random as well, if the caller wants that; else our own sentence says which.
     insisted = wanted.get("ignore_mismatched_sizes", False)
     wanted["ignore_mismatched_sizes"] = True
@@ -116,7 +116,7 @@ def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
 def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTrainedModel:
     """An adapter's base model, with the adapter."""
     check_peft(name)
-    model = _load(_base_of(adapter), kwargs) if adapter.base else _load(adapter.source, {**kwargs, **WITHOUT})
+    model = _load(_base_of(adapter) if adapter.base else adapter.source, kwargs)
     adapter.put_into(model, name, use_safetensors=kwargs["use_safetensors"] is not False)
     return model
 
