@@ -114,10 +114,6 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
             locate(pretrained, "model", {name: arguments[name] for name in reading if arguments.get(name)})
         try:
             super().__init__(pretrained, **arguments)
-        except (OSError, ValueError, SafetensorError) as error:
-            if isinstance(error, ValueError) and "trust_remote_code" not in str(error):
-                raise
-            raise cannot_load("model", str(pretrained), error) from error
         except JudgeDecodingError as error:
             # The harness hands on what it does not know, as far as the model's class.
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
@@ -128,6 +124,10 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 f"There is no model argument {unknown[1]}{guess(unknown[1], names)}; the model judge takes draft, "
                 "judge, rule, threshold, num_draft_tokens, translate and what hf takes."
             ) from error
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, ValueError) and "trust_remote_code" not in str(error):
+                raise
+            raise cannot_load("model", str(pretrained), error) from error
         if self.world_size > 1:
             raise JudgeDecodingError(
                 "The model judge runs in one process, and there are several; start it without accelerate or torchrun, "
