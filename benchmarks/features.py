@@ -37,7 +37,6 @@ from judge_decoding.judge.comparison import Tokens, candidate, learning_curve
 from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, Place, read
 from judge_decoding.judge.fitting import deal
 from judge_decoding.judge.labels import Example
-from judge_decoding.reference import pair
 
 QUESTION, ANSWER = (20, 120), (30, 200)
 """Least and most tokens."""
@@ -150,8 +149,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     readings = {}
     for name in args.target:
-        folder = str(pair.TARGET) if name == "reference" else name
-        model = load_model(folder, dtype=args.dtype, device=args.device)
+        model = load_model(name, dtype=args.dtype, device=args.device)
         examples = answers(model.config.get_text_config().vocab_size, args.tokens)
         readings[name] = reading(model, examples, args.repetitions)
     result = {

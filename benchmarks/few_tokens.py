@@ -28,7 +28,6 @@ from judge_decoding.decoding.static.lm import FEW
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.evaluation.bench.limits import times
 from judge_decoding.evaluation.provenance import machine
-from judge_decoding.reference.pair import TARGET
 
 TOKENS = (1, 2, 3, 4, 5, 7, 9, 13, 17, 21, 25, 33)
 CONTEXT = 200
@@ -88,8 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.models:
-        path = str(TARGET) if name == "reference" else name
-        model, same = (load_model(path, dtype=torch.float32) for _ in range(2))
+        model, same = (load_model(name, dtype=torch.float32) for _ in range(2))
         print(json.dumps({"model": name, "machine": machine(model.device)}), flush=True)
         compared(model, same, args.repetitions)
 

@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
+from judge_decoding.names import EMBEDDED
 from tiny import WORDS, llama, word_tokenizer
 
 
@@ -221,8 +222,9 @@ def test_the_demo_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_copy_without_the_reference_pair(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("judge_decoding.reference.pair.TARGET", tmp_path / "target")
+    monkeypatch.setitem(EMBEDDED, "target", tmp_path / "target")
     is_one_sentence(run("demo", "--problems", "1"), "not in this copy")
+    is_one_sentence(run("generate", "reference", "one"), "not in this copy")
 
 
 def test_info_of_something_else(run: Run, folders: dict[str, Path]) -> None:

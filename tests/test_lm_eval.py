@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
+from safetensors.torch import load_file, save_file
 
-import judge_decoding.integrations.lm_eval  # noqa: F401  (registers the model)
 from commands import Run
 from judge_decoding import Exact, JudgeDecodingError, Stats, VerificationRule, parse_rule
 from judge_decoding.decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.integrations.lm_eval import JudgeLM  # which registers the model
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 
@@ -286,3 +288,27 @@ def test_without_the_harness_the_command_says_what_to_install(run: Run, monkeypa
         r"Error: The lm-evaluation-harness is not here \(lm_eval\S* is missing\); install it with: "
         r"pip install 'judge-decoding\[eval\]'\.\n", err,
     )  # fmt: skip
+
+
+def test_the_embedded_pair_is_known_by_its_name() -> None:
+    model = JudgeLM(pretrained="reference", device="cpu")
+    own = pair.load_pair()[0]
+    assert torch.equal(model.model.lm_head.weight, own.target.lm_head.weight)
+    assert model.get_model_info()["judge_decoding"]["draft"] == "reference"
+    assert model.get_model_info()["judge_decoding"]["judge"] == "reference"
+
+
+def test_a_target_that_lacks_weights_or_brings_code_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    for file in folders["target"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    arguments = {"pretrained": str(tmp_path), "draft": "prompt-lookup", "device": "cpu"}
+    with pytest.raises(JudgeDecodingError, match=r"random: model\.norm\.weight"):
+        JudgeLM(**arguments)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(JudgeDecodingError, match="trust_remote_code=True"):
+        JudgeLM(**arguments)

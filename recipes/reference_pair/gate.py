@@ -12,9 +12,10 @@ import random
 import torch
 from corpus import DRAFT_TASTE
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.court.checkers import number
+from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import Taste, render, split_tokens
 from judge_decoding.reference.pair import prompt_of
@@ -57,8 +58,8 @@ def main() -> None:
     parser.add_argument("--family", default="collection", choices=("collection", "comparison"))
     args = parser.parse_args()
     model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(args.model).eval(),
-        AutoTokenizer.from_pretrained(args.model),
+        load_model(args.model),
+        load_tokenizer(args.model),
     )
     problems = draw_many(0, args.split, args.problems, args.family)
     figures: dict[str, object] = {

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from gate import answers
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import set_seed
 
 from judge_decoding.court.cases import Case, write_cases
+from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
@@ -47,8 +48,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.target)
-    models = {name: AutoModelForCausalLM.from_pretrained(getattr(args, name)).eval() for name in ("draft", "target")}
+    tokenizer = load_tokenizer(args.target)
+    models = {name: load_model(getattr(args, name)) for name in ("draft", "target")}
     problems = draw_many(args.seed, args.split, int(args.pairs * 1.3) + 20)
     prompts = [prompt_of(p) for p in problems]
     with torch.inference_mode():

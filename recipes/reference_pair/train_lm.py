@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 from corpus import ARITHMETIC, ARITHMETIC_WEIGHT, DRAFT_TASTE, TARGET_TASTE, batches
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from judge_decoding.decoding.loading import load_tokenizer
 
 SHAPES = {
     "target": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8, "num_attention_heads": 4},
@@ -57,7 +59,7 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    tokenizer = load_tokenizer(args.tokenizer)
     model = build(args.role, tokenizer)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]

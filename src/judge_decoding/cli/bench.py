@@ -243,10 +243,10 @@ def _engines(
     """Engines of vLLM without a draft, with it, and with the judge; ``left_out`` is told of what does not start."""
     import torch
 
-    from judge_decoding.cli.models import embedded
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.bench.vllm import VLLM, Settings, interpreter
     from judge_decoding.evaluation.bench.ways import Label
+    from judge_decoding.names import place_of
     from judge_decoding.reference import pair
     from judge_decoding.reference.wide import wide_draft
 
@@ -260,11 +260,11 @@ def _engines(
         python = interpreter(chosen.vllm_python)
     found: list[Way] = []
     settings = Settings(
-        python, embedded(ready.names["target"], "target"), ready.facts["dtype"],
+        python, place_of(ready.names["target"], "target"), ready.facts["dtype"],
         context=len(prompts[-1]) + models.max_new_tokens + 64, rows=max(chosen.batch_sizes),
         max_new_tokens=models.max_new_tokens, end_ids=models.decoder.end_ids, threads=torch.get_num_threads(),
     )  # fmt: skip
-    draft = embedded(ready.names["draft"] or None, "draft") if models.draft is not None else None
+    draft = place_of(ready.names["draft"] or None, "draft") if models.draft is not None else None
     if chosen.draft_layers is not None:
         draft, left_out["vllm with a draft"] = None, "it has no drafts made of the target's first layers"
     if draft == str(pair.DRAFT):
@@ -273,7 +273,7 @@ def _engines(
     wanted = [("", settings)]
     for kind in ("exact", "judge"):
         if draft is not None and kind in best:
-            judge = embedded(ready.names["judge"], "judge") if kind == "judge" else None
+            judge = place_of(ready.names["judge"], "judge") if kind == "judge" else None
             length = best[kind].label.num_draft_tokens
             wanted.append((kind, replace(settings, draft=draft, num_draft_tokens=length, judge=judge)))
     for note, own in wanted:
@@ -294,16 +294,16 @@ def _memory(ready: Prepared, chosen: Chosen, length: int, budget: int, prompts: 
     """The memory of a process that decodes a batch."""
     import torch
 
-    from judge_decoding.cli.models import embedded
     from judge_decoding.evaluation.bench.memory import Job, measure_memory
+    from judge_decoding.names import place_of
 
     _progress("Measuring memory in a process of its own")
     names = ready.names
-    draft = None if chosen.draft_layers else embedded(names["draft"] or None, "draft")
+    draft = None if chosen.draft_layers else place_of(names["draft"] or None, "draft")
     batch = prompts[-max(chosen.batch_sizes) :]
     return measure_memory(
         Job(
-            embedded(names["target"], "target"), draft, chosen.draft_layers, embedded(names["judge"] or None, "judge"),
+            place_of(names["target"], "target"), draft, chosen.draft_layers, place_of(names["judge"] or None, "judge"),
             ready.facts["dtype"], length, budget, [ids.tolist() for ids in batch], torch.get_num_threads(),
         )
     )  # fmt: skip

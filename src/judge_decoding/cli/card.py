@@ -43,9 +43,9 @@ def card(
 
 def _same_name(judge: str, head: Path) -> bool:
     """Whether a name or path can mean this folder: folders move, but seldom change their own name."""
-    from judge_decoding.cli.models import embedded
+    from judge_decoding.names import place_of
 
-    return Path(embedded(judge, "judge")).name == head.resolve().name
+    return Path(place_of(judge, "judge")).name == head.resolve().name
 
 
 def _note(sentence: str) -> None:

@@ -69,16 +69,16 @@ def annotate(
 def _readings(cases: list[Case], folder: Path, target: str, head: str | None, draft: str | None) -> dict[str, Reading]:
     """Let the target read the answers that it has not read before."""
     from judge_decoding.cli.court_files import bars
-    from judge_decoding.cli.models import embedded
     from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.names import place_of
 
-    judge = embedded(head, "judge")
+    judge = place_of(head, "judge")
     reader = Reader(
-        embedded(target, "target"),
+        place_of(target, "target"),
         None if judge is None else JudgeHead.from_pretrained(judge),
-        embedded(draft, "draft"),
+        place_of(draft, "draft"),
     )
     with bars() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))

@@ -155,17 +155,12 @@ def _writer(
 ) -> Writer:
     from judge_decoding.court.endpoint import PREFIX, Endpoint
     from judge_decoding.court.writers import EndpointWriter, LocalWriter
+    from judge_decoding.names import place_of
 
     if name.startswith(PREFIX):
         endpoint = Endpoint(name.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
         return EndpointWriter(name, endpoint, how, raw)
-    return LocalWriter(name, _local(name), how, chat, batch_size, dtype)
-
-
-def _local(name: str) -> str:
-    from judge_decoding.cli.models import embedded
-
-    return embedded("reference", "draft") if name == "reference-draft" else embedded(name, "target")
+    return LocalWriter(name, place_of(name, "target"), how, chat, batch_size, dtype)
 
 
 def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
@@ -187,7 +182,7 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
     from judge_decoding.decoding.loading import load_tokenizer
     from judge_decoding.models.chat import render
 
-    tokenizer = load_tokenizer(_local(local))
+    tokenizer = load_tokenizer(local)
     return lambda text: render(how.messages(text), tokenizer)
 
 

@@ -82,10 +82,11 @@ def evaluate(
     """
     from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader
+    from judge_decoding.names import has_draft
 
     results, samples = out / "results.json", out / "samples.jsonl"
     check_out(samples, results, overwrite=overwrite)
-    if draft is None and target != "reference":
+    if not has_draft(target, draft):
         check_used("--draft", {"--judge": judge, "--rule": rule, "--num-draft-tokens": num_draft_tokens})
     ready = prepare(
         task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,

@@ -69,19 +69,18 @@ def prepare(
 ) -> Prepared:
     """Read the questions and load the models; ``check`` is given the head's folder before they are loaded."""
     from judge_decoding.cli.court_files import Warnings, read
-    from judge_decoding.cli.models import check_dtype, compiled, embedded
+    from judge_decoding.cli.models import check_dtype, compiled
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.tasks import parse_task, read_items
+    from judge_decoding.names import complete
 
     check_dtype(dtype)
     if temperature < 0:
         raise JudgeDecodingError(f"temperature is {temperature}; it must be 0 or more.")
     task = parse_task(spelling, allow_code=allow_code)
     target, draft, judge = models
-    if target == "reference":
-        draft, judge = draft or target, judge or target
+    draft, judge = complete(target, draft, judge)
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
-    target, draft, judge = embedded(target, "target"), embedded(draft, "draft"), embedded(judge, "judge")
     check(judge)
     cases = [case for path in trained_on for case in read(path)]
     warnings = Warnings()
@@ -93,16 +92,14 @@ def prepare(
     from rich.console import Console
 
     from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.drafting import PromptLookup
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.evaluation.evaluate import check_not_trained_on, fitting, hash_of
     from judge_decoding.evaluation.provenance import command, machine, versions
     from judge_decoding.evaluation.trial import Asking
 
     with Console(stderr=True).status("loading the models"):
-        drafter = PromptLookup() if draft == "prompt-lookup" else draft
         decoder = JudgeDecoder.from_pretrained(
-            target, drafter, judge, backend=cast(Any, backend), dtype=dtype, device=device or usual_device()
+            target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or usual_device()
         )
     compiled(decoder, Console(stderr=True))
     template = bool(decoder.tokenizer.chat_template)

@@ -145,7 +145,6 @@ def _questions(
     path: Path, fields: tuple[str | None, str | None, str | None], template_of: str | None, limit: int | None
 ) -> list[Question]:
     from judge_decoding.cli.court_files import read_prompts
-    from judge_decoding.cli.models import embedded
     from judge_decoding.court.questions import Fields, file_rows
 
     render = None
@@ -153,7 +152,7 @@ def _questions(
         from judge_decoding.decoding.loading import load_tokenizer
         from judge_decoding.models import chat
 
-        tokenizer = load_tokenizer(embedded(template_of, "target"))
+        tokenizer = load_tokenizer(template_of)
 
         def render(text: str) -> str:
             return chat.render([{"role": "user", "content": text}], tokenizer)

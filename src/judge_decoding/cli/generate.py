@@ -68,7 +68,7 @@ def generate(
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding import files
-    from judge_decoding.cli.models import check_dtype, compiled, embedded
+    from judge_decoding.cli.models import check_dtype, compiled
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
@@ -91,12 +91,12 @@ def generate(
 
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
-    from judge_decoding.decoding.drafting import PromptLookup
     from judge_decoding.decoding.guards import parse_guard
     from judge_decoding.decoding.lengths import POLICIES
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.names import complete
     from judge_decoding.report.terminal import legend, token_text
     from judge_decoding.rules import parse_rule
 
@@ -107,18 +107,15 @@ def generate(
         raise JudgeDecodingError(f"--generation-config is {generation_config}; it must be model or none.")
     # What is out of range shows before the models are loaded.
     given = SamplingParams(temperature or 0.0, top_p, top_k, min_p, repetition_penalty, seed)
-    if target == "reference":
-        draft, judge = draft or target, judge or target
+    draft, judge = complete(target, draft, judge)
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
-    target, draft, judge = embedded(target, "target"), embedded(draft, "draft"), embedded(judge, "judge")
     if rule is not None:  # what is wrong with it shows before the models are loaded
         parse_rule(rule, JudgeHead.from_pretrained(judge) if judge is not None else None)
-    drafter = PromptLookup() if draft == "prompt-lookup" else draft
     notes = Console(stderr=True)
     with notes.status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
             target,
-            drafter,
+            draft,
             judge,
             num_draft_tokens=num_draft_tokens,
             translate=translate,

@@ -19,10 +19,10 @@ def info(
     """Tell what a judge head is, how well it was calibrated, and whether it fits a target."""
     from judge_decoding.decoding.loading import load_model
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.reference import pair
+    from judge_decoding.names import place_of
 
-    place = pair.JUDGE if head == "reference" else head
-    model = load_model(str(pair.TARGET) if target == "reference" else target) if target is not None else None
+    place = place_of(head, "judge")
+    model = load_model(target) if target is not None else None
     describe(JudgeHead.from_pretrained(place, model).config, place, json=json, fits=target)
 
 

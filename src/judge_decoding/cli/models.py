@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.judge.head import JudgeHead
-
-Name = TypeVar("Name", str, str | None)
 
 Device = Annotated[
     str | None,
@@ -41,14 +39,6 @@ def check_dtype(dtype: str) -> None:
     """
     if dtype not in DTYPES:
         raise JudgeDecodingError(f"dtype is {dtype}; it must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
-
-
-def embedded(name: Name, role: str) -> Name:
-    """A model's name or folder; 'reference' is the embedded one of this role: target, draft or judge."""
-    from judge_decoding.reference import pair
-
-    folders = {"target": pair.TARGET, "draft": pair.DRAFT, "judge": pair.JUDGE}
-    return str(folders[role]) if name == "reference" else name
 
 
 def compiled(decoder: JudgeDecoder, notes: Console) -> None:

@@ -49,7 +49,7 @@ def score(
     They can be by people or by a strong model: would this help your workload? There need be no draft model yet.
     """
     from judge_decoding.cli.court_files import check_outputs
-    from judge_decoding.cli.models import check_dtype, embedded
+    from judge_decoding.cli.models import check_dtype
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.evaluation.texts import Form
 
@@ -66,18 +66,20 @@ def score(
     from judge_decoding.evaluation.score import score as score_texts
     from judge_decoding.files import write_text
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.names import place_of
     from judge_decoding.report.score import histograms, most_rejected, score_table
     from judge_decoding.report.score_page import score_page
     from judge_decoding.rules import parse_rule
 
-    target_name, judge = embedded(target, "target"), embedded(judge, "judge")
     spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
     for spelling in spellings:  # what is wrong with one shows before the target is loaded
         check_rule(parse_rule(spelling, head))
     notes = Console(stderr=True)
     with notes.status("loading the target"):
-        decoder = JudgeDecoder.from_pretrained(target_name, None, judge, dtype=dtype, device=device or usual_device())
+        decoder = JudgeDecoder.from_pretrained(
+            place_of(target, "target"), None, judge, dtype=dtype, device=device or usual_device()
+        )
     texts, unfit = _texts(answers, cases, decoder, form)
     config = ScoreConfig(
         tuple(dict.fromkeys(num_draft_tokens or [decoder.num_draft_tokens])), batch_tokens=batch_tokens, shown=shown

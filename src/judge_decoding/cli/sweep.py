@@ -83,12 +83,13 @@ def sweep(
     from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader, grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.names import REFERENCE
     from judge_decoding.report.plots import check_plots
 
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
     for path in (page, answers):
         check_out(path, results, overwrite=overwrite)
-    if target != "reference":
+    if target != REFERENCE:
         if draft is None:
             raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
         if judge is None:

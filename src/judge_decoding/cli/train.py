@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from judge_decoding.cli.models import Device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from judge_decoding.decoding.choices import AnyDraft
     from judge_decoding.evaluation.thresholds import Task
     from judge_decoding.judge.calibration import Aim
     from judge_decoding.judge.head import JudgeHead
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    target: Annotated[str, typer.Argument(help="Target model: Hub name or folder.")],
+    target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded one.")],
     cases: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL) of labelled answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the head.")],
     labels: Annotated[
@@ -98,17 +99,12 @@ def train(
     from rich.console import Console
 
     from judge_decoding.cli.train_report import report
-    from judge_decoding.decoding.loading import (
-        check_same_vocabulary,
-        draft_device,
-        load_model,
-        load_tokenizer,
-        usual_device,
-    )
+    from judge_decoding.decoding.loading import as_draft, load_model, load_tokenizer, usual_device
     from judge_decoding.judge.cache import default_folder
     from judge_decoding.judge.calibration import Aim
     from judge_decoding.judge.config import TrainingConfig
     from judge_decoding.judge.training import train_head
+    from judge_decoding.names import PROMPT_LOOKUP, complete
     from judge_decoding.report.head_pictures import can_draw, head_pictures
 
     goal = Aim.parse(aim)
@@ -122,7 +118,9 @@ def train(
         raise JudgeDecodingError(
             "--plots needs matplotlib; install it with: pip install 'judge-decoding[eval]', or leave it out."
         )
-    if draft_states and draft is None:
+    if draft_states or by_task:
+        draft, _ = complete(target, draft, None)
+    if draft_states and draft in (None, PROMPT_LOOKUP):
         raise JudgeDecodingError("--draft-states needs the draft model; give it with --draft.")
     if draft is not None and not (draft_states or by_task):
         raise JudgeDecodingError(
@@ -132,16 +130,13 @@ def train(
     task = _task(goal, calibrate_on, result, draft, data)
     notes = Console(stderr=True)
     with notes.status("loading the models"):
-        tokenizer = load_tokenizer(target)
-        if draft is not None:
-            check_same_vocabulary(tokenizer, load_tokenizer(draft))
-        place = device or usual_device()
+        tokenizer, place = load_tokenizer(target), device or usual_device()
+        small = as_draft(draft, lambda: tokenizer, dtype=dtype, device=place)
         model = load_model(target, dtype=dtype, device=place)
-        small = None if draft is None else load_model(draft, dtype=dtype, device=draft_device(place))
     with bars() as tell:
         head = train_head(
             model, tokenizer, data, config,
-            draft=small if draft_states else None, cache=cache or default_folder(), progress=tell,
+            draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=tell,
         )  # fmt: skip
         if task is not None and small is not None:
             _calibrate(head, goal, task, (model, tokenizer, small), max_new_tokens, batch_size, output, tell)
@@ -185,7 +180,7 @@ def _calibrate(
     head: JudgeHead,
     goal: Aim,
     task: Task,
-    models: tuple[PreTrainedModel, PreTrainedTokenizerBase, PreTrainedModel],
+    models: tuple[PreTrainedModel, PreTrainedTokenizerBase, AnyDraft],
     max_new_tokens: int,
     batch_size: int,
     output: Path,

@@ -52,7 +52,7 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
     return count
 
 
-def as_draft(draft: AnyDraft | None) -> AnyDraft | None:
+def unwrap_draft(draft: AnyDraft | None) -> AnyDraft | None:
     """The draft that a user gave, a model without what wraps it (``torch.compile``, peft, ...).
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -14,18 +14,17 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from judge_decoding.decoding.choices import (
     AnyDraft,
-    as_draft,
     check_positive,
     choose_num_draft_tokens,
     choose_rule,
+    unwrap_draft,
 )
 from judge_decoding.decoding.choices import room as context_room
-from judge_decoding.decoding.drafting import Drafter
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.generation import Defaults
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
-from judge_decoding.decoding.loading import load_draft, load_model, load_tokenizer
+from judge_decoding.decoding.loading import ACCESS, as_draft, load_model, load_tokenizer, tokenizer_options
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.rounds import FinishReason, Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
@@ -37,6 +36,7 @@ from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.text import Detokenizer, pieces
 from judge_decoding.models.tokenize import bare_ids, end_ids
+from judge_decoding.names import complete, place_of
 from judge_decoding.rules.base import VerificationRule
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class JudgeDecoder:
         generation_config: GenerationConfig | None = None,
     ) -> None:
         check_backend(backend)
-        target, draft = as_causal_lm(target), as_draft(draft)
+        target, draft = as_causal_lm(target), unwrap_draft(draft)
         if judge is not None:
             judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
             judge.to(target.device)
@@ -191,39 +191,48 @@ class JudgeDecoder:
     def from_pretrained(
         cls,
         target: str | Path,
-        draft: str | Path | Drafter | None = None,
+        draft: str | Path | AnyDraft | None = None,
         judge: str | Path | None = None,
         *,
         num_draft_tokens: int | None = None,
         translate: bool = False,
         backend: Backend = "eager",
         generation_config: GenerationConfig | None = None,
+        draft_kwargs: Mapping[str, Any] | None = None,
         **model_kwargs: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
         """Load everything by name or folder.
 
         Args:
-            target: Hub name or folder of the target.
-            draft: the same of the draft, or any `Drafter`.
-            judge: folder or Hub repository of a judge head.
+            target: Hub name or folder of the target, of a LoRA adapter for it, or "reference", the embedded target: it
+                comes with its own draft and judge where none are named, as on the command line.
+            draft: the same of the draft, "prompt-lookup", or a draft as the class takes it.
+            judge: folder or Hub repository of a judge head; "reference" is the embedded one.
             num_draft_tokens: draft length M.
             translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
             backend: "eager" or "static".
             generation_config: see `JudgeDecoder`.
-            model_kwargs: given to ``AutoModelForCausalLM.from_pretrained`` for both models (``dtype``,
-                ``device_map``, ...), and ``device``: one device, or "auto" to divide the target over all GPUs.
+            draft_kwargs: options for loading the draft, before those in ``model_kwargs``; ``{"revision": "v2"}``.
+            model_kwargs: options of ``AutoModelForCausalLM.from_pretrained``, and ``device``: one device, or "auto" to
+                divide the target over all GPUs. Those about access (``token``, ``cache_dir``, ``local_files_only``,
+                ``trust_remote_code``, ...) and about the machine (``dtype``, ``device_map``, ``attn_implementation``,
+                ``quantization_config``, ...) are for target and draft. All others are the target's only: ``revision``,
+                ``variant``, ``gguf_file``, values of its configuration. A ``subfolder`` is the draft's too if the
+                draft has such a folder. Tokenizers get what is for them. ``trust_remote_code`` is False unless given,
+                ``use_safetensors`` True.
 
         Raises:
             JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
         """
-        tokenizer = load_tokenizer(str(target))
-        drafter: AnyDraft | None
-        if isinstance(draft, str | Path):
-            drafter = load_draft(str(draft), tokenizer, translate=translate, **model_kwargs)
-        else:
-            drafter = draft
-        model = load_model(str(target), **model_kwargs)
-        head = JudgeHead.from_pretrained(judge, model) if judge is not None else None
+        draft, judge = complete(target, draft, judge)
+        target = place_of(target, "target")
+        tokenizer = load_tokenizer(target, **tokenizer_options(model_kwargs))
+        drafter = as_draft(draft, lambda: tokenizer, translate=translate, draft_kwargs=draft_kwargs, **model_kwargs)
+        model = load_model(target, **model_kwargs)
+        head = None
+        if judge is not None:
+            access = {key: value for key, value in model_kwargs.items() if key in ACCESS}
+            head = JudgeHead.from_pretrained(judge, model, **access)
         return cls(
             model, tokenizer, drafter, head,
             num_draft_tokens=num_draft_tokens, backend=backend, generation_config=generation_config,

@@ -5,12 +5,11 @@ The folder holds no code but an import of `generate_with_head`, so that it ages 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from transformers import (
     GenerationMixin,
@@ -22,14 +21,14 @@ from transformers import (
 )
 
 from judge_decoding.decoding.choices import AnyDraft
-from judge_decoding.decoding.drafting import PromptLookup
 from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
 from judge_decoding.decoding.lengths import POLICIES, DraftLength, Fixed
-from judge_decoding.decoding.loading import load_draft, load_tokenizer
+from judge_decoding.decoding.loading import as_draft, load_tokenizer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_generate, custom_generate
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.tokenize import bare_ids
+from judge_decoding.names import PROMPT_LOOKUP
 from judge_decoding.rules import VerificationRule, parse_rule
 
 _OPTIONS = ("threshold", "num_draft_tokens", "seed", "on_round")
@@ -42,6 +41,7 @@ def generate_with_head(
     assistant_model: PreTrainedModel | None = None,
     judge: str | Path | JudgeHead | None = None,
     translate: bool = False,
+    draft_kwargs: Mapping[str, Any] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     rule: str | VerificationRule | None = None,
     guards: str | Sequence[str | Guard] = (),
@@ -54,11 +54,12 @@ def generate_with_head(
 
     Args:
         model: the target.
-        draft: as for `custom_generate`, or the Hub name or folder of a draft model, or "prompt-lookup". A model
-            loaded by name stays loaded for later calls.
+        draft: as for `custom_generate`, or the Hub name or folder of a draft model, or "prompt-lookup", or "reference".
+            A model loaded by name stays loaded for later calls.
         assistant_model: the draft, under transformers' name for it.
         judge: another head: its folder or Hub name, or the head itself.
         translate: a draft loaded by name may have another vocabulary; see `TranslatingDraft`.
+        draft_kwargs: options of ``from_pretrained`` for a draft by name; it goes to the target's device, in its dtype.
         tokenizer: the target's, for ``stop_strings``, guards with texts and a draft by name; by default the one of the
             model's name.
         rule: as for `custom_generate`, or its spelling, such as "top_k(k=4)".
@@ -85,10 +86,9 @@ def generate_with_head(
         return _load_tokenizer(model.config.name_or_path) if tokenizer is None else tokenizer
 
     drafter = assistant_model if draft is None else draft
-    if drafter == "prompt-lookup":
-        drafter = PromptLookup()
-    elif isinstance(drafter, str | Path):
-        drafter = _load_draft(str(drafter), its_tokenizer(), translate, str(model.device), model.dtype)
+    if isinstance(drafter, str | Path):
+        usual = {"device": str(model.device), "dtype": model.dtype}
+        drafter = _draft(drafter, its_tokenizer, translate, usual, draft_kwargs)
     criteria = StoppingCriteriaList(stopping_criteria or [])
     if stop_strings:
         criteria.append(StopStringCriteria(its_tokenizer(), stop_strings))
@@ -114,8 +114,21 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return load_tokenizer(name)
 
 
-@lru_cache(maxsize=1)
-def _load_draft(
-    name: str, tokenizer: PreTrainedTokenizerBase, translate: bool, device: str, dtype: torch.dtype
-) -> AnyDraft:
-    return load_draft(name, tokenizer, translate=translate, device=device, dtype=dtype)
+_kept: list[tuple[tuple[object, ...], AnyDraft | None]] = []
+"""The draft that was loaded last, and for what."""
+
+
+def _draft(
+    name: str | Path,
+    tokenizer: Callable[[], PreTrainedTokenizerBase],
+    translate: bool,
+    usual: Mapping[str, Any],
+    own: Mapping[str, Any] | None,
+) -> AnyDraft | None:
+    """A draft by name, loaded once."""
+    used = None if name == PROMPT_LOOKUP else tokenizer()
+    wanted = (name, used, translate, dict(usual), dict(own or {}))
+    if not _kept or _kept[0][0] != wanted:
+        _kept[:] = []  # the old one's memory is free before the new one is loaded
+        _kept.append((wanted, as_draft(name, tokenizer, translate=translate, draft_kwargs=own, **usual)))
+    return _kept[0][1]

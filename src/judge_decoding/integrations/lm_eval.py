@@ -14,20 +14,22 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from judge_decoding.decoding.choices import choose_num_draft_tokens, choose_rule
-from judge_decoding.decoding.drafting import PromptLookup
-from judge_decoding.decoding.loading import cannot_load, load_draft
+from judge_decoding.decoding.hub import locate
+from judge_decoding.decoding.loading import ACCESS, as_draft, cannot_load, load_model
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import custom_generate
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.names import complete, place_of
 from judge_decoding.rules import parse_rule
 from judge_decoding.spelling import guess
 
@@ -43,6 +45,12 @@ except ImportError as error:
 _LOG = logging.getLogger("lm_eval.judge_decoding")  # the harness shows what is logged below its own name
 
 
+class _Loading:
+    """``AutoModelForCausalLM`` to the harness."""
+
+    from_pretrained = staticmethod(load_model)
+
+
 @register_model("judge")
 class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
     """The harness's ``hf`` model, its texts written by judge decoding.
@@ -52,14 +60,17 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
     (``loglikelihood``, as most multiple-choice ones) run as in ``hf``: no token is drafted there, and no rule asked.
 
     Args:
-        pretrained: Hub name or folder of the target, or the model itself.
-        draft: the same of a draft model, or "prompt-lookup".
+        pretrained: Hub name or folder of the target, or the model itself; "reference" is the embedded target, which
+            comes with its own draft and judge where none are named.
+        draft: Hub name or folder of a draft model, or "prompt-lookup".
         judge: folder or Hub repository of a judge head; without one verification is exact.
         rule: spelling of a verification rule instead of the judge, such as "top_k(k=4)".
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
         num_draft_tokens: draft length M; by default the head's own best one, or 16.
         translate: the draft may have another vocabulary; see `TranslatingDraft`.
-        arguments: all others of ``hf`` (``dtype``, ``device``, ``batch_size``, ...).
+        draft_kwargs: options of ``from_pretrained`` for the draft alone, such as its ``revision``; from Python only.
+        arguments: all others of ``hf`` (``dtype``, ``device``, ``batch_size``, ...). Those about access (``token``,
+            ``cache_dir``, ``trust_remote_code``, ...) are the draft's, too. Weights are loaded as by `load_model`.
 
     Raises:
         JudgeDecodingError: no draft, one with another vocabulary, a head or model that cannot be loaded or do not
@@ -75,8 +86,10 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
         threshold: float | None = None,
         num_draft_tokens: int | None = None,
         translate: bool = False,
+        draft_kwargs: Mapping[str, Any] | None = None,
         **arguments: Any,  # noqa: ANN401  (those of hf)
     ) -> None:
+        draft, judge = complete(pretrained if isinstance(pretrained, str) else "", draft, judge)
         if draft is None:
             raise JudgeDecodingError(
                 'The model judge needs a draft; give the draft model\'s name or "prompt-lookup" as draft, or use the '
@@ -94,12 +107,16 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
         head = None if judge is None else JudgeHead.from_pretrained(judge)
         self._rule = choose_rule(head, None if rule is None else parse_rule(rule, head), threshold)
         self._num_draft_tokens = choose_num_draft_tokens(head, num_draft_tokens)
+        if isinstance(pretrained, str):
+            pretrained = place_of(pretrained, "target")
+            reading = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
+            # Found out at once: the harness asks the Hub for a minute for what is not there.
+            locate(pretrained, "model", {name: arguments[name] for name in reading if arguments.get(name)})
         try:
             super().__init__(pretrained, **arguments)
-        except (OSError, SafetensorError) as error:
-            raise cannot_load("model", str(pretrained), error) from error
-        except TypeError as error:  # the harness hands on what it does not know, as far as the model's class
-            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        except JudgeDecodingError as error:
+            # The harness hands on what it does not know, as far as the model's class.
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
             if unknown is None or unknown[1] not in arguments:
                 raise
             names = [*inspect.signature(JudgeLM).parameters, *inspect.signature(HFLM).parameters]
@@ -107,22 +124,34 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 f"There is no model argument {unknown[1]}{guess(unknown[1], names)}; the model judge takes draft, "
                 "judge, rule, threshold, num_draft_tokens, translate and what hf takes."
             ) from error
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, ValueError) and "trust_remote_code" not in str(error):
+                raise
+            raise cannot_load("model", str(pretrained), error) from error
         if self.world_size > 1:
             raise JudgeDecodingError(
                 "The model judge runs in one process, and there are several; start it without accelerate or torchrun, "
                 "and use parallelize=True for a target over several GPUs."
             )
-        drafter = (
-            PromptLookup()
-            if draft == "prompt-lookup"
-            else load_draft(
-                str(draft), self.tokenizer, translate=translate, device=str(self.model.device), dtype=self.model.dtype
-            )
-        )
+        drafter = as_draft(
+            draft, lambda: self.tokenizer, translate=translate, draft_kwargs=draft_kwargs,
+            **{name: value for name, value in arguments.items() if name in ACCESS},
+            device=str(self.model.device), dtype=self.model.dtype,
+        )  # fmt: skip
         if head is not None:
             head.check_fits(self.model, drafter if isinstance(drafter, PreTrainedModel) else None)
         self._method = custom_generate(drafter, head, self._rule, num_draft_tokens=self._num_draft_tokens)
         self._draft, self._judge, self.stats = str(draft), str(judge or ""), Stats()
+
+    def _create_model(self, pretrained: str, *args: Any, **arguments: Any) -> None:  # noqa: ANN401
+        """As in ``hf``, with weights that are all the checkpoint's."""
+        usual: Any = self.AUTO_MODEL_CLASS
+        if usual is AutoModelForCausalLM:
+            self.AUTO_MODEL_CLASS: Any = _Loading
+        try:
+            super()._create_model(pretrained, *args, **arguments)
+        finally:
+            self.AUTO_MODEL_CLASS = usual
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:  # noqa: ANN401
         """As in ``hf``: the prompts [B, T] with their answers."""

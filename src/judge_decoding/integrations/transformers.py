@@ -30,7 +30,14 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from judge_decoding.decoding.choices import AnyDraft, as_draft, as_drafter, choose_num_draft_tokens, choose_rule, room
+from judge_decoding.decoding.choices import (
+    AnyDraft,
+    as_drafter,
+    choose_num_draft_tokens,
+    choose_rule,
+    room,
+    unwrap_draft,
+)
 from judge_decoding.decoding.generation import check_processors, constraints_of
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
@@ -137,7 +144,7 @@ class CustomGenerate:
         seed: int | None,
         on_round: Callable[[int, Round], None] | None,
     ) -> None:
-        self._draft, self._head, self._rule = as_draft(draft), head, rule
+        self._draft, self._head, self._rule = unwrap_draft(draft), head, rule
         self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
         self._seed, self._on_round = seed, on_round
         self._experience: defaultdict[int, Experience] = defaultdict(Experience)  # by batch size

@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from judge_decoding.decoding.hub import locate
 from judge_decoding.decoding.models import Norm, Place, check_place, final_norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge import card_files
 from judge_decoding.judge.card_files import CARD, PICTURES, AnyResults
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
+from judge_decoding.names import place_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
@@ -268,19 +270,25 @@ class JudgeHead(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, target: PreTrainedModel | None = None, draft: PreTrainedModel | None = None
+        cls,
+        name_or_path: str | Path,
+        target: PreTrainedModel | None = None,
+        draft: PreTrainedModel | None = None,
+        **options: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
         """Load a head from a folder or from a Hub repository.
 
         Args:
-            name_or_path: a folder that `save_pretrained` wrote, or a repository name such as ``"me/my-judge"``.
+            name_or_path: a folder that `save_pretrained` wrote, a repository name such as ``"me/my-judge"``, or
+                "reference", the embedded head.
             target: when given, the head is checked against it.
             draft: the same, for a head that reads the draft's hidden states, too.
+            options: how a repository is read: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ...
 
         Raises:
             JudgeDecodingError: nothing there, a damaged or foreign file, or a head for another target or draft.
         """
-        folder = _resolve(name_or_path)
+        folder = _resolve(name_or_path, options)
         text = read_text(folder / CONFIG, "the judge head's configuration")
         try:
             config = JudgeHeadConfig.model_validate_json(text)
@@ -346,8 +354,9 @@ def _check_same(role: str, ours: TargetInfo, model: PreTrainedModel) -> None:
     ours.check_weights(dict(enumerate(theirs.fingerprint)), theirs.name_or_path, role)
 
 
-def _resolve(name_or_path: str | Path) -> Path:
+def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
     """The folder of a head, fetched from the Hub if there is no such folder here."""
+    name_or_path = place_of(name_or_path, "judge")
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder
@@ -357,9 +366,16 @@ def _resolve(name_or_path: str | Path) -> Path:
         f"There is no judge head at {name_or_path}: neither a folder here nor a repository that can be reached; "
         "check the name."
     )
-    if isinstance(name_or_path, Path) or str(name_or_path).count("/") != 1:
+    if isinstance(name_or_path, Path) or name_or_path.count("/") != 1:
         raise JudgeDecodingError(missing)
     try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS, CARD, "results*.json"]))
-    except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        source = locate(name_or_path, "judge head", {key: options[key] for key in _READING if options.get(key)})
+        patterns = [CONFIG, WEIGHTS, CARD, "results*.json"]
+        return Path(snapshot_download(name_or_path, allow_patterns=patterns, **source.options))
+    except (
+        HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError, JudgeDecodingError
+    ) as error:  # fmt: skip
         raise JudgeDecodingError(missing) from error
+
+
+_READING = ("revision", "token", "cache_dir", "local_files_only", "force_download")

@@ -86,7 +86,8 @@ def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Spl
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that end an answer of ``model``: those of its generation config, else the tokenizer's."""
-    end = getattr(model.generation_config, "eos_token_id", None)  # a custom model may have no config
+    config = getattr(model, "generation_config", None)  # a model of other code may have none
+    end = getattr(config, "eos_token_id", None)
     if end is None:
         end = tokenizer.eos_token_id
     return tuple(end) if isinstance(end, list | tuple) else () if end is None else (end,)
