@@ -190,12 +190,9 @@ def _of(table: Table, prompts: int) -> tuple[str, list[str]]:
         speeds = "Tokens per second: one by one, the three ways in turns."
     else:
         speeds = f"Tokens per second: {table.timed_prompts} of these, one by one, the three ways in turns."
-    if table.apart:
-        lengths = f"Draft lengths: the fastest on {table.length_prompts} other prompts."
-    else:
-        lengths = (
-            f"Draft lengths: the fastest on {table.length_prompts} of these prompts, which flatters them a little."
-        )
+    lengths = f"Draft lengths: the fastest on {table.length_prompts} other prompts."
+    if not table.apart:
+        lengths = f"Draft lengths: the fastest on {table.length_prompts} of these, which flatters the speeds a little."
     return title, [speeds, lengths]
 
 

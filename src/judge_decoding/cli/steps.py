@@ -27,6 +27,8 @@ class Steps:
     def __call__(self, what: str, done: int, total: int) -> None:
         """So much of a step is done."""
         if what not in self._tasks:
+            for earlier in self._tasks.values():  # one step at a time; some end before all that could be done is
+                self._shown.update(earlier, visible=False)
             self._tasks[what] = self._shown.add_task(what, total=total or None)
             if self._lines and self._shown.disable and done < total:
                 typer.echo(f"{what[:1].upper()}{what[1:]} ...", err=True)
