@@ -183,10 +183,12 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not third.part.exists()
     with pytest.raises(JudgeDecodingError, match="nothing to label"):
         Progress(output, {}).finish(["q"])
-    # Begun and nothing done: other settings may take its place.
+    # Begun and nothing done: nothing is left behind, and a part with nothing but settings gives way to others.
     Progress(output, {"target": "w"})
+    assert not third.part.exists()
+    third.part.write_text('{"settings": {"target": "w"}}\n')
     assert Progress(output, {"target": "x"}).done == {}
-    third.part.unlink()
+    assert not third.part.exists()
     third.part.write_text("something else")
     with pytest.raises(JudgeDecodingError, match="no unfinished work"):
         Progress(output, {})

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         available_rules,
         parse_rule,
     )
+    from judge_decoding.training.config import FitConfig
+    from judge_decoding.training.pipeline import FitForecast, Fitted, fit_head
 
 __version__ = "0.1.0"
 
@@ -68,6 +70,9 @@ __all__ = [
     "EntropyGate",
     "Evidence",
     "Exact",
+    "FitConfig",
+    "FitForecast",
+    "Fitted",
     "Fixed",
     "Fuzzy",
     "Generation",
@@ -109,6 +114,7 @@ __all__ = [
     "available_rules",
     "custom_generate",
     "decode",
+    "fit_head",
     "parse_guard",
     "parse_rule",
     "read_cases",
@@ -137,6 +143,9 @@ _HOMES = {
     "EntropyGate": "judge_decoding.rules",
     "Evidence": "judge_decoding.rules",
     "Exact": "judge_decoding.rules",
+    "FitConfig": "judge_decoding.training.config",
+    "FitForecast": "judge_decoding.training.pipeline",
+    "Fitted": "judge_decoding.training.pipeline",
     "Fixed": "judge_decoding.decoding.lengths",
     "Fuzzy": "judge_decoding.rules",
     "Generation": "judge_decoding.decoding.decoder",
@@ -177,6 +186,7 @@ _HOMES = {
     "available_rules": "judge_decoding.rules",
     "custom_generate": "judge_decoding.integrations.transformers",
     "decode": "judge_decoding.decoding.loop",
+    "fit_head": "judge_decoding.training.pipeline",
     "parse_guard": "judge_decoding.decoding.guards",
     "parse_rule": "judge_decoding.rules",
     "read_cases": "judge_decoding.court.cases",

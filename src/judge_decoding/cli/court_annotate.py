@@ -68,7 +68,7 @@ def annotate(
 
 def _readings(cases: list[Case], folder: Path, target: str, head: str | None, draft: str | None) -> dict[str, Reading]:
     """Let the target read the answers that it has not read before."""
-    from judge_decoding.cli.court_files import bars
+    from judge_decoding.cli.steps import steps
     from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
     from judge_decoding.judge.head import JudgeHead
@@ -80,7 +80,7 @@ def _readings(cases: list[Case], folder: Path, target: str, head: str | None, dr
         None if judge is None else JudgeHead.from_pretrained(judge),
         place_of(draft, "draft"),
     )
-    with bars() as tell:
+    with steps() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):
         typer.echo(f"Empty or too long for the target, so shown as words, and last: {missing} answers.", err=True)

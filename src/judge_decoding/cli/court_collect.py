@@ -133,7 +133,7 @@ def collect(
         )
     write_cases(output, cases)
     if not failures:
-        part.unlink()
+        part.unlink(missing_ok=True)
     _tell(found, failures, len(cases), output, json=json)
 
 

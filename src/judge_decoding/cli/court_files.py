@@ -104,24 +104,6 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
         yield lambda: shown.advance(task)
 
 
-@contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each thing that is done; gives the function that says what, and how much of how much."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    notes = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as shown:
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = shown.add_task(what, total=total)
-            shown.update(tasks[what], completed=done)
-
-        yield tell
-
-
 def show(figures: Mapping[str, Any], *, json: bool) -> None:
     """Print figures as ``name: value`` lines, or as JSON with names without spaces."""
     if json:

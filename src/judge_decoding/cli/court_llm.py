@@ -101,7 +101,7 @@ def llm(
         write_cases(aside, unlabelled)
     write_cases(output, labelled + [case.model_copy(update={"source": case.source or "checker"}) for case in right])
     if not failures:
-        part.unlink()
+        part.unlink(missing_ok=True)
     else:
         typer.secho(
             f"{len(failures)} requests failed, the first one because {failures[0].rstrip('.')}; the same command tries "

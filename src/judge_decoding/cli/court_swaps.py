@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
+    from judge_decoding.court.labels.pilot import Forecast, Labeller, Spent
     from judge_decoding.court.labels.progress import Progress
-    from judge_decoding.court.labels.rollouts import Rollouts
     from judge_decoding.decoding.decoder import JudgeDecoder
 
 _Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
@@ -22,9 +22,6 @@ _Tokens = Annotated[int, typer.Option(min=1, help="Token budget of an answer.")]
 _Batch = Annotated[int, typer.Option(min=1, help="How much shares a forward.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")]
 _Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-
-Labeller = Callable[[list[str], Callable[[str, "list[Case]", int], None]], None]
-"""Labels questions and tells of each one as it is done: its cases, and the target forwards it took."""
 
 
 def likelihood(
@@ -129,35 +126,25 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
+    from judge_decoding.court.labels.equivalence import label_by_equivalence
+
+    rollouts = None
     if endpoint is None:
-        label = by_equivalence(load_decoder(target, draft, dtype), function, max_new_tokens, batch_size)
+        decoder = load_decoder(target, draft, dtype)
     else:
         from judge_decoding.court.endpoint import PREFIX, Endpoint
         from judge_decoding.court.labels.rollouts import endpoint_rollouts
 
-        far = Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size)
+        rollouts = endpoint_rollouts(Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size))
         decoder = _draft_with_tokenizer_of(target, draft, dtype)
-        label = by_equivalence(decoder, function, max_new_tokens, batch_size, endpoint_rollouts(far))
-    unit = "target forwards" if endpoint is None else "tokens of the endpoint"
-    typer.echo(run(texts, label, progress, yes=yes, unit=unit)[1])
-
-
-def by_equivalence(
-    decoder: JudgeDecoder,
-    result: Callable[[str], str | None],
-    max_new_tokens: int,
-    batch_size: int,
-    rollouts: Rollouts | None = None,
-) -> Labeller:
-    """Labels by AutoJudge's search."""
-    from judge_decoding.court.labels.equivalence import label_by_equivalence
 
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
         label_by_equivalence(
-            decoder, todo, result, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done, rollouts=rollouts
+            decoder, todo, function, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done, rollouts=rollouts
         )
 
-    return label
+    unit = "target forwards" if endpoint is None else "tokens of the endpoint"
+    typer.echo(run(texts, label, progress, yes=yes, unit=unit)[1])
 
 
 def run(
@@ -167,58 +154,45 @@ def run(
     *,
     yes: bool,
     unit: str = "target forwards",
-    more: Callable[[], str] = str,
 ) -> tuple[list[Case], str]:
     """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest.
 
-    ``unit`` is what the cost is counted in, ``more`` gives what is to be told of it besides. The cases, and a sentence
-    about them.
+    ``unit`` is what the cost is counted in. The cases, and a sentence about them.
     """
-    import time
+    from judge_decoding.cli.court_files import agree
+    from judge_decoding.cli.steps import steps
+    from judge_decoding.court.labels.pilot import label_rest
 
-    from judge_decoding.cli.court_files import agree, bar
+    done = sum(question in progress.done for question in questions)
+    if done:
+        typer.echo(f"{done} of {len(questions)} questions are done already.", err=True)
+    with steps() as screen:
 
-    todo = [question for question in questions if question not in progress.done]
-    if len(todo) < len(questions):
-        typer.echo(f"{len(questions) - len(todo)} of {len(questions)} questions are done already.", err=True)
-    spent = [0, 0]  # target forwards, labels
+        def ask(cost: Forecast) -> None:
+            with screen.paused():
+                agree(forecast(cost, unit), yes=yes)
 
-    def count(question: str, cases: list[Case], forwards: int) -> None:
-        progress.add(question, cases)
-        spent[0] += forwards
-        spent[1] += sum(len(case.judged or ()) for case in cases)
-
-    begin = time.perf_counter()
-    label(todo[:1], count)  # the first forwards of a process are slow, and tell little of the others
-    warm, pilot = (time.perf_counter(), spent[0]), todo[1 : 1 + pilots(len(todo))]
-    label(pilot, count)
-    rest = todo[1 + len(pilot) :]
-    if rest:
-        scale = len(rest) / len(pilot)
-        cost = (
-            f"{1 + len(pilot)} questions gave {spent[1]} labels. The other {len(rest)} will take about "
-            f"{scale * (spent[0] - warm[1]):,.0f} {unit} and {duration(scale * (time.perf_counter() - warm[0]))}."
-        )
-        agree(cost + more(), yes=yes)
-        with bar("labelling", len(rest)) as advance:
-
-            def tell(question: str, cases: list[Case], forwards: int) -> None:
-                count(question, cases, forwards)
-                advance()
-
-            label(rest, tell)
+        spent = label_rest(questions, label, progress, agree=ask, tell=screen)
     cases = progress.finish(questions)
-    wrong = sum(len(case.errors) for case in cases)
-    labels = sum(len(case.judged or ()) for case in cases)
-    return cases, (
-        f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {progress.output}; "
-        f"{spent[0]:,} {unit} in {duration(time.perf_counter() - begin)} now."
+    return cases, labelled(cases, spent, progress.output, unit)
+
+
+def forecast(cost: Forecast, unit: str = "target forwards") -> str:
+    """What labelling will take, in words."""
+    return (
+        f"{cost.questions} questions gave {cost.labels} labels. The other {cost.left} will take about "
+        f"{cost.cost:,.0f} {unit} and {duration(cost.seconds)}."
     )
 
 
-def pilots(questions: int) -> int:
-    """On how many of so many questions the cost is forecast: one of twenty, but not only a few, and not too many."""
-    return min(max(questions // 20, 2), 8)
+def labelled(cases: Sequence[Case], spent: Spent, output: Path, unit: str = "target forwards") -> str:
+    """What labelling gave and took, in words."""
+    wrong = sum(len(case.errors) for case in cases)
+    labels = sum(len(case.judged or ()) for case in cases)
+    return (
+        f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {output}; "
+        f"{spent.cost:,} {unit} in {duration(spent.seconds)} now."
+    )
 
 
 def duration(seconds: float) -> str:

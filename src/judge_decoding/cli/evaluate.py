@@ -151,7 +151,7 @@ def evaluate(
     if in_spec_bench:
         write_text(out / "spec_bench.jsonl", _spec_bench(found, ready, name))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
-    record.part.unlink()
+    record.part.unlink(missing_ok=True)
     if json:
         typer.echo(told.model_dump_json(indent=2, exclude_none=True))
         return

@@ -152,7 +152,7 @@ def sweep(
     if all(row.accuracy is not None for row in table):
         write_text(out / "sweep.svg", pareto_svg(table))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
-    record.part.unlink()
+    record.part.unlink(missing_ok=True)
     if json:
         typer.echo(told.model_dump_json(indent=2, exclude_none=True))
         return

@@ -78,8 +78,8 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
-    from judge_decoding.cli.court_files import bars
     from judge_decoding.cli.models import check_dtype
+    from judge_decoding.cli.steps import steps
     from judge_decoding.court.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.files import check_writable
@@ -133,7 +133,7 @@ def train(
         tokenizer, place = load_tokenizer(target), device or usual_device()
         small = as_draft(draft, lambda: tokenizer, dtype=dtype, device=place)
         model = load_model(target, dtype=dtype, device=place)
-    with bars() as tell:
+    with steps() as tell:
         head = train_head(
             model, tokenizer, data, config,
             draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=tell,

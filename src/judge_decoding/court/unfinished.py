@@ -13,6 +13,8 @@ from judge_decoding.files import lines, read_bytes
 class Unfinished:
     """Rows in ``<output>.part``, one a line, behind a line with the settings; a kill loses at most the last one.
 
+    The file comes with the first row: a start that fails before there is one leaves nothing behind.
+
     Args:
         output: where the results go when all is done.
         settings: what must not change in between.
@@ -21,14 +23,16 @@ class Unfinished:
         JudgeDecodingError: a part was begun with other settings, or cannot be read or written.
     """
 
+    suffix = ".part"
+
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.output, self.part, self.settings = output, output.with_name(output.name + ".part"), settings
-        first = {"settings": settings}
-        if self.part.exists() and not _line(first).startswith(read_bytes(self.part, "the unfinished file")):
+        self.output, self.part, self.settings = output, output.with_name(output.name + self.suffix), settings
+        self._begun = False
+        first = _line({"settings": settings})
+        if self.part.exists() and not first.startswith(read_bytes(self.part, "the unfinished file")):
             self._load(settings)
         else:
             self.part.unlink(missing_ok=True)  # of the settings a piece was written, and nothing else
-            self.append(first)
 
     def _load(self, settings: dict[str, Any]) -> None:
         rows = list(lines(self.part, "the unfinished file", lambda _: None))
@@ -38,14 +42,11 @@ class Unfinished:
             raise JudgeDecodingError(f"{self.part} is no unfinished work; remove it to begin anew.") from error
         if begun != settings and len(rows) == 1:  # nothing was done yet
             self.part.unlink()
-            self.append({"settings": settings})
             return
         if begun != settings:
-            name = next(name for name in {**begun, **settings} if begun.get(name) != settings.get(name))
-            raise JudgeDecodingError(
-                f"{self.part} was begun with {name} {begun.get(name)}, not {settings.get(name)}; go on with that, or "
-                "remove the file to begin anew."
-            )
+            self.differs(begun)
+            return
+        self._begun = True
         for _, line in rows[1:]:
             try:
                 self.take(json.loads(line))
@@ -55,6 +56,18 @@ class Unfinished:
         if not read_bytes(self.part, "the unfinished file").endswith(b"\n"):
             with self.part.open("ab") as file:
                 file.write(b"\n")
+
+    def differs(self, begun: dict[str, Any]) -> None:
+        """The part was begun with other settings. If this returns, it is begun anew.
+
+        Raises:
+            JudgeDecodingError: it must not be.
+        """
+        name = next(name for name in {**begun, **self.settings} if begun.get(name) != self.settings.get(name))
+        raise JudgeDecodingError(
+            f"{self.part} was begun with {name} {begun.get(name)}, not {self.settings.get(name)}; go on with that, or "
+            "remove the file to begin anew."
+        )
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember a row of the part.
@@ -72,10 +85,11 @@ class Unfinished:
         """
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
-            with self.part.open("ab") as file:
-                file.write(_line(row))
+            with self.part.open("ab" if self._begun else "wb") as file:
+                file.write(_line(row) if self._begun else _line({"settings": self.settings}) + _line(row))
         except OSError as error:
             raise JudgeDecodingError(f"Cannot write {self.part}: {error.strerror}; choose another place.") from error
+        self._begun = True
 
 
 def _line(row: dict[str, Any]) -> bytes:

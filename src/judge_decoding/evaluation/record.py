@@ -65,7 +65,7 @@ class Grades(Unfinished):
         """Write all of them."""
         rows = [json.dumps(_row(key, turn, one), ensure_ascii=False) for (key, turn), one in self.known.items()]
         write_text(self.output, "".join(f"{row}\n" for row in rows))
-        self.part.unlink()
+        self.part.unlink(missing_ok=True)
 
 
 def _row(key: Key, turn: int, grade: Grade) -> dict[str, Any]:

@@ -147,6 +147,7 @@ def calibrate(
     num_draft_tokens: int | None = None,
     batch_size: int = 8,
     part: Path | None = None,
+    keep_part: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Set a head's threshold to the lowest at which the task loses at most ``points`` of accuracy.
@@ -162,18 +163,15 @@ def calibrate(
         max_new_tokens: token budget of an answer.
         num_draft_tokens: draft length M.
         batch_size: how many answers share the forwards.
-        part: a file for what is done, with which a stopped calibration goes on; removed at the end.
+        part: a file for what is done, with which a stopped calibration goes on.
+        keep_part: do not remove it at the end, so that the same calibration is there at once another time.
         progress: called after each answer, ``(len(thresholds) + 1) * len(task.prompts)`` times.
 
     Raises:
         JudgeDecodingError: no threshold is good enough.
     """
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
-    weights = head.linear.weight.detach().cpu().numpy().tobytes()
-    models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
-    known = [TargetInfo.of(model).model_dump() | {"dtype": str(model.dtype)} for model in models]
-    about = json.dumps([list(task.prompts), task.key, max_new_tokens, num_draft_tokens, known])
-    settings = hashlib.sha256(about.encode() + weights).hexdigest()
+    settings = identity(decoder, list(task.prompts), task.key, max_new_tokens, num_draft_tokens, head=head)
     done = _begun(part, settings)
     for name, rule in rules.items():
         if name in done:
@@ -198,8 +196,16 @@ def calibrate(
         "target_accuracy": own,
         "curve": curve,
     }
-    if part is not None:
+    if part is not None and not keep_part:
         part.unlink(missing_ok=True)
+
+
+def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = None) -> str:  # noqa: ANN401  (any JSON value)
+    """What tells work with these models, this head and these settings from other work: a hash."""
+    models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
+    known = [TargetInfo.of(model).model_dump() | {"dtype": str(model.dtype)} for model in models]
+    weights = b"" if head is None else head.linear.weight.detach().float().cpu().numpy().tobytes()
+    return hashlib.sha256(json.dumps([*settings, known]).encode() + weights).hexdigest()
 
 
 def _begun(part: Path | None, settings: str) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ class Progress(Unfinished):
         rows = [case.model_dump(mode="json", exclude_defaults=True) for case in cases]
         self.append({"question": question, "cases": rows})
 
-    def finish(self, questions: Sequence[str]) -> list[Case]:
+    def finish(self, questions: Sequence[str], written: Callable[[], None] = lambda: None) -> list[Case]:
         """Write the cases of ``questions`` to the output, in that order, and remove the part.
 
-        An earlier run with the same settings may have had other questions, too; theirs are left out.
+        An earlier run with the same settings may have had other questions, too; theirs are left out. ``written`` is
+        called before the part is removed: what it notes down cannot be lost together with it.
 
         Raises:
             JudgeDecodingError: there is no case.
@@ -51,5 +52,6 @@ class Progress(Unfinished):
                 "questions."
             )
         write_cases(self.output, cases)
-        self.part.unlink()
+        written()
+        self.part.unlink(missing_ok=True)
         return cases

@@ -1,0 +1,67 @@
+"""What a long command is doing: a bar for each step on a terminal, a line for each elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Steps:
+    """Call it with what is being done, and how much of how much is; a total of 0 is one nobody knows.
+
+    Args:
+        shown: the bars.
+        lines: where there is no terminal, write a line to stderr as a step begins whose total is known.
+    """
+
+    def __init__(self, shown: Progress, *, lines: bool) -> None:
+        self._shown, self._lines = shown, lines
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """So much of a step is done."""
+        if what not in self._tasks:
+            for earlier in self._tasks.values():  # one step at a time; some end before all that could be done is
+                self._shown.update(earlier, visible=False)
+            self._tasks[what] = self._shown.add_task(what, total=total or None)
+            if self._lines and self._shown.disable and done < total:
+                typer.echo(f"{what[:1].upper()}{what[1:]} ...", err=True)
+        self._shown.update(self._tasks[what], total=total or None, completed=done)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bars away, for a question to the user."""
+        self._shown.stop()
+        try:
+            yield
+        finally:
+            self._shown.start()
+
+
+@contextmanager
+def steps(*, lines: bool = False) -> Iterator[Steps]:
+    """Show steps on stderr while the block runs; see `Steps`."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    notes = Console(stderr=True)
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+        yield Steps(shown, lines=lines)

@@ -1,0 +1,1 @@
+"""From prompts to a judge head: the steps of `fit_head`."""
