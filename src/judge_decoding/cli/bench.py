@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judge_decoding.cli.models import Device
-from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Overwrite, Seed, System
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Seed, System
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,13 +94,14 @@ def bench(
     In turns, in one process, on the same prompts: plain and assisted generation of transformers, and ours without a
     draft, by standard verification and with the judge. docs/performance.md explains every column.
     """
-    from judge_decoding.cli.evaluation import check_out
     from judge_decoding.decoding.engines import check_backend
     from judge_decoding.errors import JudgeDecodingError
 
     check_backend(backend)
     if out is not None:
-        check_out(out / "bench.md", out / "results.json", overwrite=overwrite)
+        check_outputs(
+            [out / "results.json", out / "bench.md"], [data, target, draft, judge], overwrite=overwrite, folder=True
+        )
     if draft is not None and draft_layers is not None:
         raise JudgeDecodingError("A draft is given by --draft and by --draft-layers; give one of them.")
     if threads is not None:

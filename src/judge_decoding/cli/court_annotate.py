@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.annotate.reading import Reading
     from judge_decoding.court.cases import Case
@@ -28,11 +30,21 @@ def annotate(
     seed: Annotated[int, typer.Option(help="Of order and repeats; the same for all annotators.")] = 0,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8765,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file of cases that is not made of the folder's decisions.")
+    ] = False,
 ) -> None:
     """Label answers by hand on a local web page."""
     from importlib.util import find_spec
 
     from judge_decoding.cli.court_files import read
+    from judge_decoding.court.annotate.storage import (
+        PREFIX,
+        READINGS,
+        TOKEN_FILE,
+        cases_path,
+        decisions_path,
+    )
     from judge_decoding.errors import JudgeDecodingError
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -41,12 +53,20 @@ def annotate(
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
+    who = annotator or _login()
+    made, decisions = cases_path(output, who), decisions_path(output, who)
+    token_file = output / TOKEN_FILE
+    own = [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+    check_outputs(
+        [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
+        work=[decisions, output / READINGS], own=own,
+    )  # fmt: skip
     cases = read(answers)
     from judge_decoding.court.annotate.server import kept_token, listen, serve
     from judge_decoding.court.annotate.session import Session, summary
 
     readings = _readings(cases, output, target, head, draft) if target is not None else None
-    session = Session(cases, output, annotator or _login(), readings=readings, repeats=repeats, seed=seed)
+    session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:
             typer.echo(f"The last line of {session.log.path} was half-written and is removed.", err=True)

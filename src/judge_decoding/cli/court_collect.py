@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.collect import Answering, Sorted, Writer
 
@@ -75,7 +77,7 @@ def collect(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Have models answer questions, and sort the answers right from wrong."""
@@ -94,8 +96,11 @@ def collect(
     check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)
     how = Answering(samples, temperature, top_p, seed, max_new_tokens, tuple(stop or ()), system)
     fields = Fields(prompt_field, reference_field, template, reference_template)
-    part = _check_output(output, overwrite=overwrite)
     models = list(dict.fromkeys(model))
+    part = output.with_name(output.name + ".part")
+    # With a part the output is this command's own, of a run in which some requests failed.
+    own = [output] if part.exists() else []
+    check_outputs([output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], own=own)
     writers = [
         _writer(
             name, how, chat=chat, raw=raw, batch_size=batch_size, concurrency=concurrency, retries=retries, dtype=dtype
@@ -135,19 +140,6 @@ def collect(
     if not failures:
         part.unlink()
     _tell(found, failures, len(cases), output, json=json)
-
-
-def _check_output(output: Path, *, overwrite: bool) -> Path:
-    """Where the answers are meanwhile."""
-    from judge_decoding.cli.court_files import check_outputs
-    from judge_decoding.errors import JudgeDecodingError
-
-    part = output.with_name(output.name + ".part")
-    check_outputs(output, part)
-    # With a part it is this command's own, of a run in which some requests failed.
-    if output.exists() and not part.exists() and not overwrite:
-        raise JudgeDecodingError(f"{output} is there already; name another file, or replace it with --overwrite.")
-    return part
 
 
 def _writer(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.decoding.rounds import Round
     from judge_decoding.evaluation.tasks import Item
@@ -37,6 +39,7 @@ def demo(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """See judge decoding work, offline, in under two minutes.
 
@@ -44,9 +47,7 @@ def demo(
     """
     from judge_decoding import files
 
-    for path in (json, html):
-        if path is not None:
-            files.check_writable(path)
+    check_outputs([json, html], overwrite=overwrite)
 
     from judge_decoding.rules.judge import check_threshold
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
@@ -19,7 +20,6 @@ from judge_decoding.cli.task_options import (
     Judge,
     Limit,
     Margin,
-    Overwrite,
     Seed,
     System,
     Target,
@@ -80,11 +80,15 @@ def evaluate(
 
     A stopped run goes on where it was. `report` shows the answers token by token.
     """
-    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader
 
     results, samples = out / "results.json", out / "samples.jsonl"
-    check_out(samples, results, overwrite=overwrite)
+    others, part = [samples, out / "spec_bench.jsonl", out / "grades.jsonl"], out / "samples.jsonl.part"
+    check_outputs(
+        [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
+        work=[part, out / "grades.jsonl.part"], own=others if part.exists() else [],
+    )  # fmt: skip
     if draft is None and target != "reference":
         check_used("--draft", {"--judge": judge, "--rule": rule, "--num-draft-tokens": num_draft_tokens})
     ready = prepare(

@@ -126,16 +126,6 @@ def prepare(
     return Prepared(decoder, asking, items, names, facts)
 
 
-def check_out(part_of: Path, results: Path, *, overwrite: bool) -> None:
-    """Find out before the work that the results cannot be written, or would replace others."""
-    from judge_decoding.cli.court_files import check_outputs
-    from judge_decoding.errors import JudgeDecodingError
-
-    check_outputs(part_of, results)
-    if results.exists() and not overwrite:
-        raise JudgeDecodingError(f"{results} is there already; name another folder, or replace it with --overwrite.")
-
-
 def check_used(without: str, options: Mapping[str, object]) -> None:
     """Refuse options that would do nothing.
 

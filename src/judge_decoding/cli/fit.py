@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
     from judge_decoding.court.questions import Question
@@ -50,6 +51,7 @@ def fit(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Device = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Answers, labels, training, calibration and a short report, in one command that resumes.
@@ -62,15 +64,18 @@ def fit(
     from judge_decoding.court.results import result_function
     from judge_decoding.court.sets import place_of
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.files import check_writable
+    from judge_decoding.judge.head import files_of_head
 
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
     if out.exists() and not out.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; name a folder.")
     work = out.with_name(f"{out.name}.work")
-    for path in (out / "config.json", work / "labels.jsonl"):
-        check_writable(path)
+    labels = work / "labels.jsonl"
+    check_outputs(
+        files_of_head(out), [prompts, target, draft], overwrite=overwrite, folder=True,
+        work=[labels, labels.with_name("labels.jsonl.part")],
+    )  # fmt: skip
     same = result_function(result)
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
     # Not as court split does, whose parts may come here.
@@ -84,7 +89,10 @@ def fit(
         "share": share,
     }  # fmt: skip
     finished = work / "labels.jsonl"
-    progress = None if _is_done(finished, settings, teaching) else Progress(finished, settings)
+    done = _is_done(finished, settings, teaching)
+    if not done and not finished.with_name("labels.jsonl.part").exists():
+        check_outputs([finished], overwrite=overwrite, folder=True)  # the labels of another fit
+    progress = None if done else Progress(finished, settings)
 
     from judge_decoding.cli.court_files import bar
     from judge_decoding.cli.court_swaps import by_equivalence, duration, load_decoder, run

@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 
 def generate(
@@ -53,15 +54,14 @@ def generate(
     with_target: Annotated[
         bool, typer.Option("--with-target", help="With --json: the target's own answer too, to compare with.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Answer one prompt with any pair of models."""
-    from judge_decoding import files
     from judge_decoding.cli.models import check_dtype, compiled, embedded
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.errors import JudgeDecodingError
 
-    if json is not None:
-        files.check_writable(json)
+    check_outputs([json], [target, draft, judge], overwrite=overwrite)
     text = prompt if prompt is not None else sys.stdin.read()
     if not text.strip():
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
@@ -19,7 +20,6 @@ from judge_decoding.cli.task_options import (
     Judge,
     Limit,
     Margin,
-    Overwrite,
     Seed,
     System,
     Target,
@@ -80,14 +80,17 @@ def sweep(
     Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
     same truncation without loss. A stopped run goes on where it was.
     """
-    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import check_used, prepare, rule_check, running, tell, warm_up
     from judge_decoding.cli.grading import check_grader, grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.report.plots import check_plots
 
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
-    for path in (page, answers):
-        check_out(path, results, overwrite=overwrite)
+    others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl"], out / "results.json.part"
+    check_outputs(
+        [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
+        work=[part, out / "grades.jsonl.part"], own=others if part.exists() else [],
+    )  # fmt: skip
     if target != "reference":
         if draft is None:
             raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")

@@ -56,6 +56,10 @@ class Unfinished:
             with self.part.open("ab") as file:
                 file.write(b"\n")
 
+    def will_write(self, path: Path) -> None:
+        """Remember that ``path``, which is not the output, is this work's, too; see `written_before`."""
+        self.append({"wrote": str(path.absolute())})
+
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember a row of the part.
 
@@ -76,6 +80,12 @@ class Unfinished:
                 file.write(_line(row))
         except OSError as error:
             raise JudgeDecodingError(f"Cannot write {self.part}: {error.strerror}; choose another place.") from error
+
+
+def written_before(part: Path) -> list[Path]:
+    """What a stopped run with this unfinished file has written besides its output, so that the next may replace it."""
+    rows = (line for _, line in lines(part, "the unfinished file", lambda _: None) if line.startswith('{"wrote": '))
+    return [Path(json.loads(row)["wrote"]) for row in rows]
 
 
 def _line(row: dict[str, Any]) -> bytes:
