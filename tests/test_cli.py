@@ -260,7 +260,7 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
 ) -> None:
     record = tmp_path / "record.json"
     args = ("generate", folders["target"], "red blue", "--draft", folders["draft"], "--judge", folders["judge"])
-    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60)
+    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60, "--overwrite")
     assert run(*args)[0] == 0
     free = json.loads(record.read_text())
     rescued = free["stats"]["rescued"]

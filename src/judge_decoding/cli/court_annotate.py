@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from judge_decoding.court.annotate.reading import Reading
     from judge_decoding.court.cases import Case
+    from judge_decoding.judge.head import JudgeHead
 
 
 def annotate(
+    context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="Answers to label (JSONL: question, answer, reference, writer).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the decisions; given again, it goes on.")],
     annotator: Annotated[str | None, typer.Option(help="Who labels; without it your login name.")] = None,
@@ -51,6 +54,8 @@ def annotate(
         raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
     if head is not None and target is None:
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
+    if head is None:
+        check_used(context, "Without --head", "--draft", remedy="name a judge head")
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
     who = annotator or _login()
@@ -65,7 +70,8 @@ def annotate(
     from judge_decoding.court.annotate.server import kept_token, listen, serve
     from judge_decoding.court.annotate.session import Session, summary
 
-    readings = _readings(cases, output, target, head, draft) if target is not None else None
+    judge = _judge(context, head) if head is not None else None
+    readings = _readings(cases, output, target, judge, draft) if target is not None else None
     session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:
@@ -86,20 +92,26 @@ def annotate(
             typer.echo(summary(pair))
 
 
-def _readings(cases: list[Case], folder: Path, target: str, head: str | None, draft: str | None) -> dict[str, Reading]:
+def _judge(context: typer.Context, head: str) -> JudgeHead:
+    from judge_decoding.cli.models import embedded
+    from judge_decoding.judge.head import JudgeHead
+
+    judge = JudgeHead.from_pretrained(embedded(head, "judge"))
+    if judge.config.draft is None:
+        check_used(context, "With a judge head that reads the target alone", "--draft")
+    return judge
+
+
+def _readings(
+    cases: list[Case], folder: Path, target: str, judge: JudgeHead | None, draft: str | None
+) -> dict[str, Reading]:
     """Let the target read the answers that it has not read before."""
     from judge_decoding.cli.court_files import bars
     from judge_decoding.cli.models import embedded
     from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
-    from judge_decoding.judge.head import JudgeHead
 
-    judge = embedded(head, "judge")
-    reader = Reader(
-        embedded(target, "target"),
-        None if judge is None else JudgeHead.from_pretrained(judge),
-        embedded(draft, "draft"),
-    )
+    reader = Reader(embedded(target, "target"), judge, embedded(draft, "draft"))
     with bars() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):

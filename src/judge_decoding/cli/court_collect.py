@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def collect(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file (JSONL) for the answers.")],
     model: Annotated[
         list[str],
@@ -91,6 +93,7 @@ def collect(
     if (prompts is None) == (dataset is None):
         raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
     check_dtype(dtype)
+    _check_used(context, model, dataset, checker, temperature, chat=chat, raw=raw)
     if only_pairs and checker is None:
         raise JudgeDecodingError("Pairs of right and wrong answers need a checker; give one with --checker.")
     check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)
@@ -140,6 +143,39 @@ def collect(
     if not failures:
         part.unlink()
     _tell(found, failures, len(cases), output, json=json)
+
+
+def _check_used(
+    context: typer.Context,
+    models: Sequence[str],
+    dataset: str | None,
+    checker: str | None,
+    temperature: float,
+    *,
+    chat: bool,
+    raw: bool,
+) -> None:
+    """Refuse what does nothing for these models, questions and checker."""
+    from judge_decoding.court.endpoint import PREFIX
+
+    far = [name for name in models if name.startswith(PREFIX)]
+    if not far:
+        name_one = f"name a model as {PREFIX}NAME"
+        check_used(context, "Without an endpoint", "--raw", "--concurrency", "--retries", remedy=name_one)
+        if not temperature:
+            check_used(context, "At temperature 0", "--top-p", "--seed", remedy="give a --temperature")
+    if len(far) == len(models):
+        check_used(context, "Without a local model", "--batch-size", "--dtype", remedy="name one with --model")
+    if not chat and (raw or not far):
+        check_used(context, "Where there is no chat", "--system", remedy="add --chat")
+    if dataset is None:
+        check_used(context, "Without --dataset", "--config", "--split", remedy="name a data set")
+    elif (Path(dataset) / "dataset_dict.json").exists():
+        check_used(context, "For a data set that was saved to a folder", "--config")
+    elif (Path(dataset) / "state.json").exists():
+        check_used(context, "For a split that was saved to a folder", "--config", "--split")
+    if checker != "tests":
+        check_used(context, "Without --checker tests", "--allow-code-execution")
 
 
 def _writer(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ _TOKENIZER = typer.Option(help="Tokenizer: Hub name or folder; answers are cut i
 
 
 def check(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
     tokenizer: Annotated[str | None, typer.Option(help="Hub name or folder: do the texts survive it?")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the good cases go.")] = None,
@@ -27,6 +29,8 @@ def check(
     from judge_decoding.errors import JudgeDecodingError
 
     check_outputs([output], [file, tokenizer], overwrite=overwrite)
+    if output is None:
+        check_used(context, "Without --output", "--overwrite", remedy="name a file")
     problems: list[str] = []
     numbered = read_numbered(file, problems.append)
     good = [case for _, case in numbered]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Labeller = Callable[[list[str], Callable[[str, "list[Case]", int], None]], None]
 
 
 def likelihood(
+    context: typer.Context,
     questions: _Questions,
     output: _Output,
     target: _Target,
@@ -50,6 +52,8 @@ def likelihood(
     from judge_decoding.court.cases import Case
     from judge_decoding.court.labels.progress import Progress
 
+    if given:
+        check_used(context, "With --given, where nothing is generated,", "--max-new-tokens")
     settings = {
         "way": "likelihood", "target": target, "draft": draft, "threshold": threshold, "given": given,
         "suffix": suffix, "max_new_tokens": max_new_tokens,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _TUNING_PROBLEMS = 12
 
 
 def demo(
+    context: typer.Context,
     problems: Annotated[int, typer.Option(min=1, max=2000, help="How many held-out test problems.")] = 100,
     seed: Annotated[int, typer.Option(help="Which problems are drawn.")] = 0,
     threshold: Annotated[
@@ -48,6 +50,8 @@ def demo(
     from judge_decoding import files
 
     check_outputs([json, html], overwrite=overwrite)
+    if json is None and html is None:
+        check_used(context, "Without --json or --html", "--overwrite")
 
     from judge_decoding.rules.judge import check_threshold
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.options import check_judge_used, check_used, given
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 
 def generate(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
     prompt: Annotated[str | None, typer.Argument(help="The prompt; standard input if left out.")] = None,
     draft: Annotated[
@@ -58,18 +60,21 @@ def generate(
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding.cli.models import check_dtype, compiled, embedded
-    from judge_decoding.decoding.loading import usual_device
+    from judge_decoding.decoding.loading import load_tokenizer, usual_device
     from judge_decoding.errors import JudgeDecodingError
 
     check_outputs([json], [target, draft, judge], overwrite=overwrite)
+    _check_used(context, draft if target != "reference" else draft or target, draft_length, temperature, chat=chat)
     text = prompt if prompt is not None else sys.stdin.read()
     if not text.strip():
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     check_dtype(dtype)
     if rule is not None and threshold is not None:
         raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
-    if with_target and json is None:
-        raise JudgeDecodingError("--with-target puts the target's own answer into the file of --json; name one.")
+    if threshold is not None and judge is None and target != "reference":
+        check_used(context, "Without --judge", "--threshold", remedy="give a judge head")
+    if json is None:
+        check_used(context, "Without --json", "--with-target", "--overwrite", remedy="name a file")
 
     import time
 
@@ -85,6 +90,7 @@ def generate(
     from judge_decoding.judge.head import JudgeHead
     from judge_decoding.report.terminal import legend, token_text
     from judge_decoding.rules import parse_rule
+    from judge_decoding.spelling import listed
 
     if draft_length not in POLICIES:
         raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
@@ -96,8 +102,14 @@ def generate(
         draft, judge = draft or target, judge or target
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
     target, draft, judge = embedded(target, "target"), embedded(draft, "draft"), embedded(judge, "judge")
-    if rule is not None:  # what is wrong with it shows before the models are loaded
-        parse_rule(rule, JudgeHead.from_pretrained(judge) if judge is not None else None)
+    # What is wrong with the rule shows before the models are loaded.
+    head = JudgeHead.from_pretrained(judge) if judge is not None else None
+    early = choose_rule(head, parse_rule(rule, head) if rule is not None else None, threshold)
+    check_judge_used(context, rule, head, num_draft_tokens)
+    if early.is_lossless:
+        check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="take a lossy rule")
+    if (asked_for := given(context, ("--chat", "--system"))) and chat and not load_tokenizer(target).chat_template:
+        raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
     drafter = PromptLookup() if draft == "prompt-lookup" else draft
     notes = Console(stderr=True)
     with notes.status("loading the models"):
@@ -176,3 +188,23 @@ def generate(
         threshold = told_threshold(decides, guards)
         sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
         write_samples(json, [sample])
+
+
+def _check_used(
+    context: typer.Context, draft: str | None, draft_length: str, temperature: float, *, chat: bool
+) -> None:
+    """Refuse what does nothing with this draft, at this temperature, or without the chat template."""
+    if draft is None:
+        check_used(
+            context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-length",
+            "--guard", "--translate", "--with-target", remedy="give a draft model",
+        )  # fmt: skip
+    if draft == "prompt-lookup":
+        unsure = ["--draft-length"] if draft_length == "confident" else []  # there is no probability to look at
+        check_used(context, "With the draft prompt-lookup", "--translate", *unsure, remedy="give a draft model")
+    if not temperature:
+        check_used(
+            context, "At temperature 0", "--top-p", "--top-k", "--min-p", "--seed", remedy="give a --temperature"
+        )
+    if not chat:
+        check_used(context, "With --no-chat", "--system", remedy="use the chat template")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.options import check_judge_used, check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ DEFAULT_RULES = ("exact", "top_k(k=4)", "typical")
 
 
 def score(
+    context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="Answers (JSONL: question and answer), or a TokenCourt file.")],
     target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded one.")],
     judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
@@ -55,6 +57,8 @@ def score(
     from judge_decoding.evaluation.texts import Form
 
     check_outputs([html], [answers, target, judge], overwrite=overwrite)
+    if html is None:
+        check_used(context, "Without --html", "--shown", "--overwrite", remedy="name a page")
     check_dtype(dtype)
     form = Form(None if template is None else template.replace("\\n", "\n"), chat)
     cases, left_out = _read(answers, prompt_field, answer_field, limit)
@@ -74,6 +78,7 @@ def score(
     target_name, judge = embedded(target, "target"), embedded(judge, "judge")
     spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
+    check_judge_used(context, rule, head, num_draft_tokens)
     for spelling in spellings:  # what is wrong with one shows before the target is loaded
         check_rule(parse_rule(spelling, head))
     notes = Console(stderr=True)

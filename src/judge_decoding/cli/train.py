@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ UNCALIBRATED = "uncalibrated"
 
 
 def train(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder.")],
     cases: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL) of labelled answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the head.")],
@@ -99,6 +101,13 @@ def train(
     check_outputs(
         files_of_head(output), [target, draft, *cases, calibrate_on], overwrite=overwrite, folder=True, work=kept
     )
+    if not by_task:
+        check_used(
+            context, f"With the aim {aim}", "--calibrate-on", "--result", "--max-new-tokens", "--batch-size",
+            remedy="give --aim accuracy=POINTS",
+        )  # fmt: skip
+    if labels == "from_error":
+        check_used(context, "With --labels from_error, where all behind the error is wrong,", "--after-error")
     if cache is not None:
         check_writable(cache / "features")
     everything = [case for path in cases for case in read_cases(path)]
@@ -129,6 +138,8 @@ def train(
         class_weights=class_weights, wrong_weight=wrong_weight, l2=_numbers("l2", l2, float), folds=folds,  # type: ignore[arg-type]  # checked there
         baseline=baseline, seed=seed, **({} if by_task else {"aim": aim}),
     )  # fmt: skip
+    if -1 not in config.layers and norm != "before":
+        check_used(context, "Below the last layer, where all is read before the norm,", "--norm", remedy="add layer -1")
     if plots and not can_draw():
         raise JudgeDecodingError(
             "--plots needs matplotlib; install it with: pip install 'judge-decoding[eval]', or leave it out."
@@ -182,8 +193,6 @@ def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, dat
     from judge_decoding.evaluation.thresholds import Task, check_disjoint, read_questions
 
     if goal.kind != "accuracy":
-        if questions is not None:
-            raise JudgeDecodingError(f"--calibrate-on is for --aim accuracy=POINTS, and the aim is {goal}; change one.")
         return None
     if questions is None or draft is None:
         raise JudgeDecodingError(f"The aim {goal} is measured by decoding; give --draft and --calibrate-on.")
