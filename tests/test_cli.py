@@ -147,7 +147,7 @@ def test_version_and_help(run: Run) -> None:
         (("{target}", "one", "--draft", "{missing}"), "Cannot load the"),
         (("{target}", "one", "--draft", "{other_words}"), "different vocabularies"),
         (("{target}", "one", "--judge", "{missing}"), "no judge head"),
-        (("{deeper}", "one", "--judge", "{judge}"), "trained for"),
+        (("{deeper}", "one", "--draft", "prompt-lookup", "--judge", "{judge}"), "trained for"),
         (("{target}", "one", "--judge", "{truncated}"), "damaged"),
         (("{target}", "one", "--judge", "{judge}", "--threshold", "1.5"), "between 0"),
         (("{target}", "one", "--threshold", "0.5"), "needs a judge"),

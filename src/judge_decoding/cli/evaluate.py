@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from judge_decoding.cli.models import Backend, Device
-from judge_decoding.cli.options import check_judge_used, check_used
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
@@ -101,12 +100,11 @@ def evaluate(
     if not temperature and limit is None:
         check_used(context, "At temperature 0 and without --limit", "--seed", remedy="give one of the two")
     asked = checked_task(context, task, grader, allow_code=allow_code_execution)
-    judged = partial(check_judge_used, context, rule, num_draft_tokens=num_draft_tokens)
     ready = prepare(
         asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,
         backend=backend,
-        temperature=temperature, details=details, check=rule_check([rule] if rule else [], judged),
+        temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
     spec_bench = ready.asking.task.name == "spec_bench"
     in_spec_bench = spec_bench and batch_size == 1

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from judge_decoding.evaluation.rows import Results
     from judge_decoding.evaluation.tasks.base import Item, Task
     from judge_decoding.evaluation.trial import Answered, Asking, Method
-    from judge_decoding.judge.head import JudgeHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +146,8 @@ def checked_task(context: typer.Context, spelling: str, grader: str | None, *, a
     return task
 
 
-def rule_check(
-    spellings: Sequence[str], also: Callable[[JudgeHead | None], None] = lambda _: None
-) -> Callable[[str | None], None]:
-    """A check of rules that shows what is wrong with one before the models are loaded; ``also`` is given the head."""
+def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
+    """A check of rules that shows what is wrong with one before the models are loaded."""
 
     def check(judge: str | None) -> None:
         from judge_decoding.judge.head import JudgeHead
@@ -159,7 +156,6 @@ def rule_check(
         head = JudgeHead.from_pretrained(judge) if judge is not None else None
         for spelling in spellings:
             parse_rule(spelling, head)
-        also(head)
 
     return check
 

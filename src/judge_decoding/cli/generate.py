@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from judge_decoding.cli.models import Backend, Device
-from judge_decoding.cli.options import check_judge_used, check_used, given
+from judge_decoding.cli.options import check_used, given
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 
@@ -64,17 +64,13 @@ def generate(
     from judge_decoding.errors import JudgeDecodingError
 
     check_outputs([json], [target, draft, judge], overwrite=overwrite)
-    _check_used(context, draft if target != "reference" else draft or target, draft_length, temperature, chat=chat)
-    text = prompt if prompt is not None else sys.stdin.read()
-    if not text.strip():
-        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     check_dtype(dtype)
     if rule is not None and threshold is not None:
         raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
-    if threshold is not None and judge is None and target != "reference":
-        check_used(context, "Without --judge", "--threshold", remedy="give a judge head")
     if json is None:
-        check_used(context, "Without --json", "--with-target", "--overwrite", remedy="name a file")
+        if with_target:
+            raise JudgeDecodingError("--with-target puts the target's own answer into the file of --json; name one.")
+        check_used(context, "Without --json", "--overwrite", remedy="name a file")
 
     import time
 
@@ -105,11 +101,14 @@ def generate(
     # What is wrong with the rule shows before the models are loaded.
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
     early = choose_rule(head, parse_rule(rule, head) if rule is not None else None, threshold)
-    check_judge_used(context, rule, head, num_draft_tokens)
+    _check_used(context, draft, draft_length, temperature, chat=chat)
     if early.is_lossless:
         check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="take a lossy rule")
     if (asked_for := given(context, ("--chat", "--system"))) and chat and not load_tokenizer(target).chat_template:
         raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
+    text = prompt if prompt is not None else sys.stdin.read()
+    if not text.strip():
+        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     drafter = PromptLookup() if draft == "prompt-lookup" else draft
     notes = Console(stderr=True)
     with notes.status("loading the models"):

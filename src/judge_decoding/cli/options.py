@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import typer
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.spelling import listed
-
-if TYPE_CHECKING:
-    from judge_decoding.judge.head import JudgeHead
 
 
 def given(context: typer.Context, options: tuple[str, ...]) -> list[str]:
@@ -42,27 +36,3 @@ def check_used(context: typer.Context, where: str, *options: str, remedy: str = 
             f"{remedy}, or leave {'them' if len(found) > 1 else 'it'} out" if remedy else f"leave {listed(found)} out"
         )
         raise JudgeDecodingError(f"{where} there is no use for {listed(found)}; {advice}.")
-
-
-def check_judge_used(
-    context: typer.Context, rules: str | Sequence[str] | None, head: JudgeHead | None, num_draft_tokens: object
-) -> None:
-    """Refuse a judge head beside rules that do not read it, unless its own draft length is used.
-
-    Args:
-        context: the command's.
-        rules: one or more spellings; None or none for the judge's own.
-        head: the judge head.
-        num_draft_tokens: what was given in place of the head's draft length.
-
-    Raises:
-        JudgeDecodingError: the head would do nothing.
-    """
-    from judge_decoding.rules.spelling import needs_head
-
-    spellings = [rules] if isinstance(rules, str) else list(rules or ())
-    if not spellings or head is None or any(map(needs_head, spellings)):
-        return
-    if num_draft_tokens or head.config.num_draft_tokens is None:
-        told = listed([f"'{one}'" for one in spellings])
-        check_used(context, f"With --rule {told}", "--judge", remedy="leave --rule out for the judge's own rule")

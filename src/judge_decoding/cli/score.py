@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.models import Device
-from judge_decoding.cli.options import check_judge_used, check_used
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def score(
     target_name, judge = embedded(target, "target"), embedded(judge, "judge")
     spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
-    check_judge_used(context, rule, head, num_draft_tokens)
     for spelling in spellings:  # what is wrong with one shows before the target is loaded
         check_rule(parse_rule(spelling, head))
     notes = Console(stderr=True)

@@ -103,7 +103,7 @@ def train(
     )
     if not by_task:
         check_used(
-            context, f"With the aim {aim}", "--calibrate-on", "--result", "--max-new-tokens", "--batch-size",
+            context, f"With the aim {aim}", "--result", "--max-new-tokens", "--batch-size",
             remedy="give --aim accuracy=POINTS",
         )  # fmt: skip
     if labels == "from_error":
@@ -193,6 +193,8 @@ def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, dat
     from judge_decoding.evaluation.thresholds import Task, check_disjoint, read_questions
 
     if goal.kind != "accuracy":
+        if questions is not None:
+            raise JudgeDecodingError(f"--calibrate-on is for --aim accuracy=POINTS, and the aim is {goal}; change one.")
         return None
     if questions is None or draft is None:
         raise JudgeDecodingError(f"The aim {goal} is measured by decoding; give --draft and --calibrate-on.")

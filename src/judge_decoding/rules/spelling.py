@@ -81,22 +81,9 @@ def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule
     return rules[0] if len(rules) == 1 else AnyOf(*rules)
 
 
-def needs_head(spelling: str) -> bool:
-    """Whether the rule that ``spelling`` means, or one of those that are joined in it, reads a judge head.
-
-    Raises:
-        JudgeDecodingError: it cannot be read, or there is no such rule.
-    """
-    return any(_takes_head(_find(name)) for name, _ in spellings.read(spelling, "rule", EXAMPLE))
-
-
-def _takes_head(rule: type[VerificationRule]) -> bool:
-    return "head" in inspect.signature(rule).parameters
-
-
 def _build(name: str, given: dict[str, str], head: JudgeHead | None) -> VerificationRule:
     rule = _find(name)
-    if not _takes_head(rule):
+    if "head" not in inspect.signature(rule).parameters:
         return construct(rule, name, given)
     if head is None:
         raise JudgeDecodingError(
