@@ -153,9 +153,26 @@ def test_the_command_changes_the_card_alone(run: Run, folder: Path, tmp_path: Pa
     # Without results it keeps those that are there.
     assert run("card", folder)[1].endswith("with 2 files of results.\n")
     assert card_of(folder) == card
-    assert run("card", folder, "--results", folder / "results-2.json")[0] == 0
+    assert run("card", folder, "--results", folder / "results-2.json", "--overwrite")[0] == 0
     assert re.findall("### (.*here)\n", card_of(folder)) == ["there"]
     assert not (folder / "results-2.json").exists()
+
+
+def test_a_card_by_hand_and_other_results_are_kept(run: Run, folder: Path, tmp_path: Path) -> None:
+    first, second = (write(tmp_path / f"{name}.json", changed(task=name)) for name in ("first", "second"))
+    assert run("card", folder, "--results", first)[0] == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    is_one_sentence(run("card", folder, "--results", second), "results.json is not among the results")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert run("card", folder, "--results", second, "--results", first)[0] == 0
+    with (folder / "README.md").open("a") as file:
+        file.write("My own words.\n")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    is_one_sentence(run("card", folder), "README.md is not as this command writes it")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert run("card", folder, "--results", first, "--overwrite")[0] == 0
+    assert re.findall("### (.*)\n", card_of(folder))[-1:] == ["first"]
+    assert "My own words" not in card_of(folder)
 
 
 def test_a_head_without_results_says_so(run: Run, folder: Path) -> None:
@@ -174,7 +191,7 @@ def test_another_name_is_told_where_the_weights_are_not(
     assert code == 0
     assert ("does not tell its weights; check that it is" in err) == noted
     sure = changed(judge=judge, judge_hash=head.weights_hash)
-    assert run("card", folder, "--results", write(tmp_path / "a.json", sure))[2] == ""
+    assert run("card", folder, "--results", write(tmp_path / "a.json", sure), "--overwrite")[2] == ""
 
 
 def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -209,7 +226,8 @@ def test_the_embedded_head_goes_by_its_name(run: Run, tmp_path: Path) -> None:
     from judge_decoding.reference.pair import JUDGE as EMBEDDED
 
     shutil.copytree(EMBEDDED, tmp_path / EMBEDDED.name)
-    done = run("card", tmp_path / EMBEDDED.name, "--results", write(tmp_path / "a.json", changed(judge="reference")))
+    results = write(tmp_path / "a.json", changed(judge="reference"))
+    done = run("card", tmp_path / EMBEDDED.name, "--results", results, "--overwrite")
     assert done[0] == 0
     assert done[2] == ""
     assert torch.equal(

@@ -148,7 +148,7 @@ def test_version_and_help(run: Run) -> None:
         (("{target}", "one", "--draft", "{missing}"), "Cannot load the"),
         (("{target}", "one", "--draft", "{other_words}"), "different vocabularies"),
         (("{target}", "one", "--judge", "{missing}"), "no judge head"),
-        (("{deeper}", "one", "--judge", "{judge}"), "trained for"),
+        (("{deeper}", "one", "--draft", "prompt-lookup", "--judge", "{judge}"), "trained for"),
         (("{target}", "one", "--judge", "{truncated}"), "damaged"),
         (("{target}", "one", "--judge", "{judge}", "--threshold", "1.5"), "between 0"),
         (("{target}", "one", "--threshold", "0.5"), "needs a judge"),
@@ -262,7 +262,7 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
 ) -> None:
     record = tmp_path / "record.json"
     args = ("generate", folders["target"], "red blue", "--draft", folders["draft"], "--judge", folders["judge"])
-    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60)
+    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60, "--overwrite")
     assert run(*args)[0] == 0
     free = json.loads(record.read_text())
     rescued = free["stats"]["rescued"]

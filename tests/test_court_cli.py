@@ -119,12 +119,12 @@ def test_split_then_merge(court: Run, tmp_path: Path) -> None:
     assert "0 conflicts" in out
     assert sorted(map(repr, read_cases(tmp_path / "back.jsonl"))) == sorted(map(repr, data))
     write_cases(parts[1], [Case(question="0", answer="a", errors=((0, 1),), annotator="eve")])
-    code, _, err = court("merge", tmp_path / "all.jsonl", parts[1], "-o", tmp_path / "back.jsonl")
+    code, _, err = court("merge", tmp_path / "all.jsonl", parts[1], "-o", tmp_path / "back.jsonl", "--overwrite")
     assert "Conflict: '0': unknown []; eve [(0, 1)]" in err
 
 
 def test_view(court: Run, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
-    for more in ((), ("--tokenizer", folders["target"], "--limit", "2")):
+    for more in ((), ("--tokenizer", folders["target"], "--limit", "2", "--overwrite")):
         assert court("view", answers, "-o", tmp_path / "page.html", *more)[0] == 0
         assert "How many?" in (tmp_path / "page.html").read_text()
 

@@ -24,7 +24,7 @@ def train(run: Run, monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path], t
 
     def call(*args: object) -> tuple[int, str, str]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        return run("train", folders["target"], *args, "-o", tmp_path / "head")
+        return run("train", folders["target"], *args, "-o", tmp_path / "head", "--overwrite")
 
     return call
 

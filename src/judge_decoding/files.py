@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
-import tempfile
+import re
+import shutil
+import stat
+import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkstemp
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,31 +23,108 @@ from judge_decoding.errors import JudgeDecodingError
 
 Row = TypeVar("Row", bound=BaseModel)
 
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _GZIP = b"\x1f\x8b"  # no text begins so
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its place when the block ends well, and goes if not.
+    """Give a temporary file that takes the place of ``path`` when the block ends well, and goes if not.
+
+    A symbolic link stays, and what it points to is replaced. A file that is replaced keeps its mode. What is no regular
+    file, such as ``/dev/stdout`` or a named pipe, gets the content instead of being replaced.
 
     Raises:
         JudgeDecodingError: the place cannot be written.
     """
+    if is_stream(path):
+        with _filling(path) as temporary:
+            yield temporary
+        return
+    real = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        real.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_file_beside(real)
     except OSError as error:
-        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
-    os.close(handle)
-    temporary = Path(name)
+        raise _cannot_write(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        _give_rights(temporary, real)
+        temporary.replace(real)
     except OSError as error:
-        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+        raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _filling(path: Path) -> Iterator[Path]:
+    """Give a temporary file whose content goes into ``path`` when the block ends well."""
+    with TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        temporary.touch()
+        yield temporary
+        number = _descriptor(path)
+        try:
+            if number is not None:
+                sys.stdout.flush()  # what was printed before comes before
+            # A descriptor that is opened anew by its name would write from the file's begin.
+            into = path.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
+            with into, temporary.open("rb") as content:
+                shutil.copyfileobj(content, into)
+        except BrokenPipeError:
+            raise  # the reader went away
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is a pipe, a device or another thing that is neither a file nor a folder, or an open descriptor.
+
+    Such a thing is written to, never replaced.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return _descriptor(path) is not None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the descriptor that ``path`` names, as ``/dev/stdout`` and links to it do."""
+    place = path.absolute()
+    for _ in range(40):  # as many links as Linux follows
+        if match := _DESCRIPTOR.fullmatch(str(place)):
+            return int(match[1])
+        if not place.is_symlink():
+            return None
+        place = place.parent / place.readlink()
+    return None
+
+
+def _new_file_beside(path: Path) -> Path:
+    """Make an empty file with a name of its own in the folder of ``path``, which only this user can read."""
+    handle, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    os.close(handle)
+    return Path(name)
+
+
+def _give_rights(temporary: Path, path: Path) -> None:
+    """Give a new file mode and owner of the one that it replaces, or the usual mode."""
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        temporary.chmod(0o666 & ~_umask())
+        return
+    new = temporary.stat()
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(OSError):  # only root can give a file away
+            os.chown(temporary, old.st_uid, old.st_gid)
+    temporary.chmod(stat.S_IMODE(old.st_mode))
+
+
+def _cannot_write(path: Path, error: OSError) -> JudgeDecodingError:
+    return JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.")
 
 
 def _umask() -> int:
@@ -59,16 +141,29 @@ def cache_folder(name: str) -> Path:
 def check_writable(path: Path) -> None:
     """Find out before the work, not after it, that ``path`` cannot be written.
 
+    It is tried, as rights do not tell all: root may write everywhere but not on a disk that is mounted to be read.
+    Nothing is left of the trial.
+
     Raises:
         JudgeDecodingError: it is a folder, or its folder cannot be written.
     """
-    if path.is_dir():
-        raise JudgeDecodingError(f"Cannot write {path}: it is a folder; name a file.")
-    parent = next(p for p in path.absolute().parents if p.exists())
-    if not parent.is_dir():
-        raise JudgeDecodingError(f"Cannot write {path}: {parent} is not a folder; choose another place.")
-    if not os.access(parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise JudgeDecodingError(f"Cannot write {path}: permission denied; choose another place.")
+    try:
+        if path.is_dir():
+            raise JudgeDecodingError(f"Cannot write {path}: it is a folder; name a file.")
+        if is_stream(path):
+            # Not opened: the reader of a pipe would take the end of the trial for the end.
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        real = Path(os.path.realpath(path))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.close(os.open(real, os.O_WRONLY))
+        parent = next(place for place in real.parents if place.exists())
+        if not parent.is_dir():
+            raise JudgeDecodingError(f"Cannot write {path}: {parent} is not a folder; choose another place.")
+        _new_file_beside(parent / real.name).unlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

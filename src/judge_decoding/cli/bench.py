@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judge_decoding.cli.models import Device
-from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Overwrite, Seed, System
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Seed, System
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +52,7 @@ class Chosen:
 
 
 def bench(
+    context: typer.Context,
     task: Annotated[str, typer.Option(help="What is asked, such as gsm8k; see the docs.")] = "arithmetic",
     target: Annotated[
         str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")
@@ -93,15 +96,25 @@ def bench(
     In turns, in one process, on the same prompts: plain and assisted generation of transformers, and ours without a
     draft, by standard verification and with the judge. docs/performance.md explains every column.
     """
-    from judge_decoding.cli.evaluation import check_out
     from judge_decoding.decoding.engines import check_backend
     from judge_decoding.errors import JudgeDecodingError
 
     check_backend(backend)
     if out is not None:
-        check_out(out / "bench.md", out / "results.json", overwrite=overwrite)
+        check_outputs(
+            [out / "results.json", out / "bench.md"], [data, target, draft, judge], overwrite=overwrite, folder=True
+        )
     if draft is not None and draft_layers is not None:
         raise JudgeDecodingError("A draft is given by --draft and by --draft-layers; give one of them.")
+    if draft is None and draft_layers is None and target != "reference":
+        check_used(
+            context, "Without --draft and --draft-layers", "--judge", "--num-draft-tokens", "--tune",
+            remedy="give one of the two",
+        )  # fmt: skip
+    if out is None:
+        check_used(context, "Without --out", "--overwrite", remedy="name a folder")
+    if backend == "eager":
+        check_used(context, "With --backend eager", "--memory")
     if threads is not None:
         import torch
 
@@ -142,8 +155,9 @@ def _ready(
 ) -> Prepared:
     """The questions and models; the draft is made of the target where that is wanted."""
     from judge_decoding.cli.evaluation import prepare
+    from judge_decoding.evaluation.tasks import parse_task
 
-    ready = prepare(task, data, models, allow_code=False, trained_on=(), backend="eager", temperature=0.0, **options)
+    ready = prepare(parse_task(task), data, models, trained_on=(), backend="eager", temperature=0.0, **options)
     if draft_layers is None:
         return ready
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from judge_decoding.cli.outputs import check_outputs
+
+if TYPE_CHECKING:
+    from judge_decoding.judge.head import JudgeHead
 
 
 def card(
@@ -16,6 +22,9 @@ def card(
             help="Results of `evaluate` or `sweep`; may be given several times. Default: those in the folder."
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a card that was changed by hand, and other results.")
+    ] = False,
 ) -> None:
     """Write a head's model card anew, with what was measured; the head itself stays as it is."""
     from judge_decoding.errors import JudgeDecodingError
@@ -24,13 +33,16 @@ def card(
         raise JudgeDecodingError(f"{head} is no folder; name the folder of a judge head.")
 
     from judge_decoding.evaluation.rows import read_results
-    from judge_decoding.judge.card_files import CARD, kept_results
+    from judge_decoding.judge.card_files import CARD, files_of_card, kept_results
     from judge_decoding.judge.head import JudgeHead
     from judge_decoding.report.head_pictures import can_draw
 
     loaded = JudgeHead.from_pretrained(head)
     files = results or [kept.path for kept in kept_results(head)]
     found = [read_results(path) for path in files]
+    check_outputs(files_of_card(head), overwrite=True)
+    if not overwrite:
+        _check_nothing_is_lost(loaded, head, files)
     loaded.write_card(head, files)
     for path, one in zip(files, found, strict=True):
         if not one.judge_hash and not _same_name(one.judge, head):
@@ -39,6 +51,26 @@ def card(
         _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
     told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
     typer.echo(f"{head / CARD} is written, with {told}.")
+
+
+def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
+    """Check that what is replaced is a card as this command writes it, and results that are given again."""
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.judge.card_files import CARD, kept_results
+
+    given = [path.read_bytes() for path in files]
+    for kept in kept_results(head):
+        if kept.content not in given:
+            raise JudgeDecodingError(
+                f"{kept.path} is not among the results that are given and would be lost; name it with --results, too, "
+                "or drop it with --overwrite."
+            )
+    card = head / CARD
+    if card.exists() and card.read_bytes() != loaded.card_as_written(head).encode():
+        raise JudgeDecodingError(
+            f"{card} is not as this command writes it: a person or another version changed it; keep a copy of what "
+            "you need, and replace it with --overwrite."
+        )
 
 
 def _same_name(judge: str, head: Path) -> bool:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.annotate.reading import Reading
     from judge_decoding.court.cases import Case
+    from judge_decoding.judge.head import JudgeHead
 
 
 def annotate(
+    context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="Answers to label (JSONL: question, answer, reference, writer).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the decisions; given again, it goes on.")],
     annotator: Annotated[str | None, typer.Option(help="Who labels; without it your login name.")] = None,
@@ -28,25 +33,46 @@ def annotate(
     seed: Annotated[int, typer.Option(help="Of order and repeats; the same for all annotators.")] = 0,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8765,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file of cases that is not made of the folder's decisions.")
+    ] = False,
 ) -> None:
     """Label answers by hand on a local web page."""
     from importlib.util import find_spec
 
     from judge_decoding.cli.court_files import read
+    from judge_decoding.court.annotate.storage import (
+        PREFIX,
+        READINGS,
+        TOKEN_FILE,
+        cases_path,
+        decisions_path,
+    )
     from judge_decoding.errors import JudgeDecodingError
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
     if head is not None and target is None:
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
+    if head is None:
+        check_used(context, "Without --head", "--draft", remedy="name a judge head")
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
+    who = annotator or _login()
+    made, decisions = cases_path(output, who), decisions_path(output, who)
+    token_file = output / TOKEN_FILE
+    own = [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+    check_outputs(
+        [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
+        work=[decisions, output / READINGS], own=own,
+    )  # fmt: skip
     cases = read(answers)
     from judge_decoding.court.annotate.server import kept_token, listen, serve
     from judge_decoding.court.annotate.session import Session, summary
 
-    readings = _readings(cases, output, target, head, draft) if target is not None else None
-    session = Session(cases, output, annotator or _login(), readings=readings, repeats=repeats, seed=seed)
+    judge = _judge(context, head) if head is not None else None
+    readings = _readings(cases, output, target, judge, draft) if target is not None else None
+    session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:
             typer.echo(f"The last line of {session.log.path} was half-written and is removed.", err=True)
@@ -66,20 +92,25 @@ def annotate(
             typer.echo(summary(pair))
 
 
-def _readings(cases: list[Case], folder: Path, target: str, head: str | None, draft: str | None) -> dict[str, Reading]:
+def _judge(context: typer.Context, head: str) -> JudgeHead:
+    from judge_decoding.judge.head import JudgeHead
+
+    judge = JudgeHead.from_pretrained(head)
+    if judge.config.draft is None:
+        check_used(context, "With a judge head that reads the target alone", "--draft")
+    return judge
+
+
+def _readings(
+    cases: list[Case], folder: Path, target: str, judge: JudgeHead | None, draft: str | None
+) -> dict[str, Reading]:
     """Let the target read the answers that it has not read before."""
     from judge_decoding.cli.steps import steps
     from judge_decoding.court.annotate.pieces import case_id
     from judge_decoding.court.annotate.reading import Reader, read_answers
-    from judge_decoding.judge.head import JudgeHead
     from judge_decoding.names import place_of
 
-    judge = place_of(head, "judge")
-    reader = Reader(
-        place_of(target, "target"),
-        None if judge is None else JudgeHead.from_pretrained(judge),
-        place_of(draft, "draft"),
-    )
+    reader = Reader(place_of(target, "target"), judge, place_of(draft, "draft"))
     with steps() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):

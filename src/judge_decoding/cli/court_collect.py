@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.collect import Answering, Sorted, Writer
 
 
 def collect(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file (JSONL) for the answers.")],
     model: Annotated[
         list[str],
@@ -75,7 +79,7 @@ def collect(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Have models answer questions, and sort the answers right from wrong."""
@@ -89,13 +93,17 @@ def collect(
     if (prompts is None) == (dataset is None):
         raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
     check_dtype(dtype)
+    _check_used(context, model, dataset, checker, temperature, chat=chat, raw=raw)
     if only_pairs and checker is None:
         raise JudgeDecodingError("Pairs of right and wrong answers need a checker; give one with --checker.")
     check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)
     how = Answering(samples, temperature, top_p, seed, max_new_tokens, tuple(stop or ()), system)
     fields = Fields(prompt_field, reference_field, template, reference_template)
-    part = _check_output(output, overwrite=overwrite)
     models = list(dict.fromkeys(model))
+    part = output.with_name(output.name + ".part")
+    # With a part the output is this command's own, of a run in which some requests failed.
+    own = [output] if part.exists() else []
+    check_outputs([output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], own=own)
     writers = [
         _writer(
             name, how, chat=chat, raw=raw, batch_size=batch_size, concurrency=concurrency, retries=retries, dtype=dtype
@@ -137,17 +145,37 @@ def collect(
     _tell(found, failures, len(cases), output, json=json)
 
 
-def _check_output(output: Path, *, overwrite: bool) -> Path:
-    """Where the answers are meanwhile."""
-    from judge_decoding.cli.court_files import check_outputs
-    from judge_decoding.errors import JudgeDecodingError
+def _check_used(
+    context: typer.Context,
+    models: Sequence[str],
+    dataset: str | None,
+    checker: str | None,
+    temperature: float,
+    *,
+    chat: bool,
+    raw: bool,
+) -> None:
+    """Refuse what does nothing for these models, questions and checker."""
+    from judge_decoding.court.endpoint import PREFIX
 
-    part = output.with_name(output.name + ".part")
-    check_outputs(output, part)
-    # With a part it is this command's own, of a run in which some requests failed.
-    if output.exists() and not part.exists() and not overwrite:
-        raise JudgeDecodingError(f"{output} is there already; name another file, or replace it with --overwrite.")
-    return part
+    far = [name for name in models if name.startswith(PREFIX)]
+    if not far:
+        name_one = f"name a model as {PREFIX}NAME"
+        check_used(context, "Without an endpoint", "--raw", "--concurrency", "--retries", remedy=name_one)
+        if not temperature:
+            check_used(context, "At temperature 0", "--top-p", "--seed", remedy="give a --temperature")
+    if len(far) == len(models):
+        check_used(context, "Without a local model", "--batch-size", "--dtype", remedy="name one with --model")
+    if not chat and (raw or not far):
+        check_used(context, "Where there is no chat", "--system", remedy="add --chat")
+    if dataset is None:
+        check_used(context, "Without --dataset", "--config", "--split", remedy="name a data set")
+    elif (Path(dataset) / "dataset_dict.json").exists():
+        check_used(context, "For a data set that was saved to a folder", "--config")
+    elif (Path(dataset) / "state.json").exists():
+        check_used(context, "For a split that was saved to a folder", "--config", "--split")
+    if checker != "tests":
+        check_used(context, "Without --checker tests", "--allow-code-execution")
 
 
 def _writer(

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.summary import Spans
 
@@ -15,16 +18,19 @@ _TOKENIZER = typer.Option(help="Tokenizer: Hub name or folder; answers are cut i
 
 
 def check(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
     tokenizer: Annotated[str | None, typer.Option(help="Hub name or folder: do the texts survive it?")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the good cases go.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Name every line that is no case or does not survive the tokenizer; exit code 1 if there is one."""
-    from judge_decoding.cli.court_files import check_outputs
     from judge_decoding.court.cases import read_numbered, write_cases
     from judge_decoding.errors import JudgeDecodingError
 
-    check_outputs(output)
+    check_outputs([output], [file, tokenizer], overwrite=overwrite)
+    if output is None:
+        check_used(context, "Without --output", "--overwrite", remedy="name a file")
     problems: list[str] = []
     numbered = read_numbered(file, problems.append)
     good = [case for _, case in numbered]
@@ -111,13 +117,15 @@ def view(
     output: Annotated[Path, typer.Option("--output", "-o", help="The web page to write.")],
     tokenizer: Annotated[str | None, _TOKENIZER] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many cases.")] = 500,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write one web page, without network, that shows the answers with their verdicts."""
-    from judge_decoding.cli.court_files import check_outputs, read
+    check_outputs([output], [file, tokenizer], overwrite=overwrite)
+
+    from judge_decoding.cli.court_files import read
     from judge_decoding.files import write_text
     from judge_decoding.report.cases import cases_page
 
-    check_outputs(output)
     cases = read(file)
     shown = cases[:limit]
     facts = {
@@ -133,9 +141,10 @@ def split(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
     into: Annotated[list[str], typer.Option(help="File and share, such as train.jsonl=0.8; once for each part.")],
     seed: Annotated[int, typer.Option(help="Another one gives other parts.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Divide cases by question: no question is in two parts, and it stays in its part when cases are added."""
-    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.cli.court_files import read
     from judge_decoding.court import sets
     from judge_decoding.court.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
@@ -150,7 +159,7 @@ def split(
         if not name or not value or name in shares:
             raise JudgeDecodingError(f"--into is {part}; it must be a new file and its share, as in train.jsonl=0.8.")
         shares[name] = value
-    check_outputs(*map(Path, shares))
+    check_outputs(map(Path, shares), [file], overwrite=overwrite)
     parts = sets.split(read(file), shares, seed)
     for name, cases in parts.items():
         write_cases(name, cases)
@@ -163,16 +172,17 @@ def merge(
     on_conflict: Annotated[
         str, typer.Option(help="Answers with several verdicts: first (keep that one), drop or keep (all).")
     ] = "first",
+    overwrite: Overwrite = False,
 ) -> None:
     """Put files together without duplicates; answers with several verdicts are named."""
-    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.cli.court_files import read
     from judge_decoding.court import sets
     from judge_decoding.court.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
 
     if on_conflict not in ("first", "drop", "keep"):
         raise JudgeDecodingError(f"--on-conflict is {on_conflict}; it must be one of first, drop, keep.")
-    check_outputs(output)
+    check_outputs([output], files, overwrite=overwrite)
     merged = sets.merge([case for path in files for case in read(path)], on_conflict)  # type: ignore[arg-type]  # checked
     for labels in merged.conflicts:
         told = "; ".join(f"{case.annotator or case.source or 'unknown'} {list(case.errors)}" for case in labels)
@@ -190,13 +200,14 @@ def rethreshold(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of labels with scores, as by likelihood.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file to write.")],
     threshold: Annotated[float, typer.Option(help="Tokens with a score above it are correct.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Put another threshold on labels that carry scores; nothing is computed anew."""
-    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.cli.court_files import read
     from judge_decoding.court import sets
     from judge_decoding.court.cases import write_cases
 
-    check_outputs(output)
+    check_outputs([output], [file], overwrite=overwrite)
     cases = sets.rethreshold(read(file), threshold)
     write_cases(output, cases)
     wrong = sum(bool(case.errors) for case in cases)

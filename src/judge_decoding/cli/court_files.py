@@ -66,15 +66,6 @@ def read_prompts(
         warnings.close()
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Find out before the work that a file cannot be written."""
-    from judge_decoding.files import check_writable
-
-    for path in paths:
-        if path is not None:
-            check_writable(path)
-
-
 def agree(cost: str, *, yes: bool) -> None:
     """Tell what is to be spent and ask whether to go on, unless ``yes``.
 

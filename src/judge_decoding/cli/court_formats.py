@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.formats.base import Format
 
@@ -21,16 +23,17 @@ def import_cases(
         str | None,
         typer.Option(help=r"The prompt the target reads, with {question} in it, such as 'Q: {question}\nA:'."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn a file of another format into cases; rows that are none are named and left out."""
-    from judge_decoding.cli.court_files import Warnings, check_outputs
+    from judge_decoding.cli.court_files import Warnings
     from judge_decoding.court.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
 
     chosen = _format(format_name)
     if template is not None and "{question}" not in template:
         raise JudgeDecodingError(f"The template {template!r} has no {{question}}; say where the question goes.")
-    check_outputs(output)
+    check_outputs([output], [file], overwrite=overwrite)
     warnings = Warnings()
     try:
         cases = chosen.read(file, warnings)
@@ -51,13 +54,14 @@ def export_cases(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     format_name: Annotated[str, _FORMAT],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write cases in another format."""
-    from judge_decoding.cli.court_files import check_outputs, read
+    from judge_decoding.cli.court_files import read
     from judge_decoding.files import write_text
 
     chosen = _format(format_name)
-    check_outputs(output)
+    check_outputs([output], [file], overwrite=overwrite)
     cases = read(file)
     write_text(output, chosen.write(cases))
     typer.echo(f"{len(cases)} cases written to {output}.")

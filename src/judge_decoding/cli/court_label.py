@@ -9,6 +9,7 @@ import typer
 
 from judge_decoding.cli.court_llm import llm
 from judge_decoding.cli.court_swaps import equivalence, likelihood
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 label_app = typer.Typer(help="Label answers without a person.", no_args_is_help=True)
 
@@ -20,15 +21,16 @@ def arithmetic(
     aside: Annotated[
         Path | None, typer.Option(help="Where the others go: accused although right, and without a false equation.")
     ] = None,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Evaluate every equation of an answer; the first false one is the error."""
-    from judge_decoding.cli.court_files import check_outputs, read, show
+    from judge_decoding.cli.court_files import read, show
     from judge_decoding.court.cases import write_cases
     from judge_decoding.court.labels.arithmetic import label
     from judge_decoding.errors import JudgeDecodingError
 
-    check_outputs(output, aside)
+    check_outputs([output, aside], [answers], overwrite=overwrite)
     result = label(read(answers))
     if not result.labelled:
         raise JudgeDecodingError(

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 
 def llm(
     answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
@@ -26,25 +28,24 @@ def llm(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare it."""
     import hashlib
 
-    from judge_decoding.cli.court_files import agree, bar, check_outputs, read
+    from judge_decoding.cli.court_files import agree, bar, read
     from judge_decoding.court.cases import write_cases
     from judge_decoding.court.endpoint import PREFIX, Body, Endpoint, Reply
     from judge_decoding.court.labels import llm as core
+    from judge_decoding.court.unfinished import written_before
     from judge_decoding.errors import JudgeDecodingError
 
     if votes > 1 and not temperature:
         raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")
     part = output.with_name(output.name + ".part")
-    check_outputs(output, part, aside)
-    inputs = [path.resolve() for path in (answers, compare) if path is not None]
-    for path in (output, aside):
-        if path is not None and path.resolve() in inputs:
-            raise JudgeDecodingError(f"{path} is read from; name another file to write, or its labels are lost.")
+    own = [output, *written_before(part)] if part.exists() else []
+    check_outputs([output, aside], [answers, compare], overwrite=overwrite, work=[part], own=own)
     endpoint = Endpoint(model.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
     hand = [] if compare is None else read(compare)
     cases = {(case.question, case.answer): case for case in read(answers)}
@@ -98,6 +99,7 @@ def llm(
             f"No answer got a label{reason}; the replies are in {part}: look at them, and try another model."
         )
     if aside is not None:
+        kept.will_write(aside)
         write_cases(aside, unlabelled)
     write_cases(output, labelled + [case.model_copy(update={"source": case.source or "checker"}) for case in right])
     if not failures:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
     from judge_decoding.court.labels.pilot import Forecast, Labeller, Spent
@@ -25,6 +28,7 @@ _Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")
 
 
 def likelihood(
+    context: typer.Context,
     questions: _Questions,
     output: _Output,
     target: _Target,
@@ -38,16 +42,19 @@ def likelihood(
     batch_size: _Batch = 8,
     yes: _Yes = False,
     dtype: _Dtype = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
     """Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker."""
     from judge_decoding.cli.court_files import read
     from judge_decoding.court.labels.progress import Progress
 
+    if given:
+        check_used(context, "With --given, where nothing is generated,", "--max-new-tokens")
     settings = {
         "way": "likelihood", "target": target, "draft": draft, "threshold": threshold, "given": given,
         "suffix": suffix, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    _check(output)
+    _check(output, questions, target, draft, overwrite=overwrite)
     cases = read(questions)
     progress = Progress(output, settings)
 
@@ -111,6 +118,7 @@ def equivalence(
     batch_size: _Batch = 8,
     yes: _Yes = False,
     dtype: _Dtype = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
     """Label the draft's tokens by whether the target's answer stays the same with them (AutoJudge)."""
     from judge_decoding.cli.court_files import read
@@ -122,7 +130,7 @@ def equivalence(
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     function = result_function(result)
-    _check(output)
+    _check(output, questions, target, draft, overwrite=overwrite)
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
@@ -200,10 +208,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 
-def _check(output: Path) -> None:
-    from judge_decoding.cli.court_files import check_outputs
-
-    check_outputs(output, output.with_name(output.name + ".part"))
+def _check(output: Path, *inputs: str | Path | None, overwrite: bool) -> None:
+    part = output.with_name(output.name + ".part")
+    check_outputs([output], inputs, overwrite=overwrite, work=[part], own=[output] if part.exists() else [])
 
 
 def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 if TYPE_CHECKING:
     from judge_decoding.decoding.rounds import Round
     from judge_decoding.evaluation.tasks import Item
@@ -27,6 +30,7 @@ _TUNING_PROBLEMS = 12
 
 
 def demo(
+    context: typer.Context,
     problems: Annotated[int, typer.Option(min=1, max=2000, help="How many held-out test problems.")] = 100,
     seed: Annotated[int, typer.Option(help="Which problems are drawn.")] = 0,
     threshold: Annotated[
@@ -37,6 +41,7 @@ def demo(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """See judge decoding work, offline, in under two minutes.
 
@@ -44,9 +49,9 @@ def demo(
     """
     from judge_decoding import files
 
-    for path in (json, html):
-        if path is not None:
-            files.check_writable(path)
+    check_outputs([json, html], overwrite=overwrite)
+    if json is None and html is None:
+        check_used(context, "Without --json or --html", "--overwrite")
 
     from judge_decoding.rules.judge import check_threshold
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
@@ -19,7 +21,6 @@ from judge_decoding.cli.task_options import (
     Judge,
     Limit,
     Margin,
-    Overwrite,
     Seed,
     System,
     Target,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     task: TaskName,
     target: Target,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json and samples.jsonl.")],
@@ -80,21 +82,31 @@ def evaluate(
 
     A stopped run goes on where it was. `report` shows the answers token by token.
     """
-    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
-    from judge_decoding.cli.grading import check_grader
+    from judge_decoding.cli.evaluation import checked_task, prepare, rule_check, running, tell, warm_up
     from judge_decoding.names import has_draft
 
     results, samples = out / "results.json", out / "samples.jsonl"
-    check_out(samples, results, overwrite=overwrite)
+    others, part = [samples, out / "spec_bench.jsonl", out / "grades.jsonl"], out / "samples.jsonl.part"
+    check_outputs(
+        [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
+        work=[part, out / "grades.jsonl.part"], own=others if part.exists() else [],
+    )  # fmt: skip
     if not has_draft(target, draft):
-        check_used("--draft", {"--judge": judge, "--rule": rule, "--num-draft-tokens": num_draft_tokens})
+        check_used(
+            context, "Without --draft", "--judge", "--rule", "--num-draft-tokens", "--target-alone", "--details",
+            "--margin", remedy="give a draft model",
+        )  # fmt: skip
+    if not alone:
+        check_used(context, "With --no-target-alone", "--margin")
+    if not temperature and limit is None:
+        check_used(context, "At temperature 0 and without --limit", "--seed", remedy="give one of the two")
+    asked = checked_task(context, task, grader, allow_code=allow_code_execution)
     ready = prepare(
-        task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
-        seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
+        asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
+        seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,
         backend=backend,
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
-    check_grader(ready.asking.task.scoring, grader)
     spec_bench = ready.asking.task.name == "spec_bench"
     in_spec_bench = spec_bench and batch_size == 1
     if spec_bench and not in_spec_bench:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import typer
+
+from judge_decoding.cli.options import check_used
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.decoder import JudgeDecoder
@@ -49,7 +53,7 @@ class Prepared:
 
 
 def prepare(
-    spelling: str,
+    task: Task,
     data: Path | None,
     models: tuple[str, str | None, str | None],
     *,
@@ -58,7 +62,6 @@ def prepare(
     max_new_tokens: int | None,
     limit: int | None,
     seed: int,
-    allow_code: bool,
     trained_on: Sequence[Path],
     dtype: str,
     device: str | None,
@@ -71,13 +74,12 @@ def prepare(
     from judge_decoding.cli.court_files import Warnings, read
     from judge_decoding.cli.models import check_dtype, compiled
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.evaluation.tasks import parse_task, read_items
+    from judge_decoding.evaluation.tasks import read_items
     from judge_decoding.names import complete
 
     check_dtype(dtype)
     if temperature < 0:
         raise JudgeDecodingError(f"temperature is {temperature}; it must be 0 or more.")
-    task = parse_task(spelling, allow_code=allow_code)
     target, draft, judge = models
     draft, judge = complete(target, draft, judge)
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
@@ -123,32 +125,22 @@ def prepare(
     return Prepared(decoder, asking, items, names, facts)
 
 
-def check_out(part_of: Path, results: Path, *, overwrite: bool) -> None:
-    """Find out before the work that the results cannot be written, or would replace others."""
-    from judge_decoding.cli.court_files import check_outputs
-    from judge_decoding.errors import JudgeDecodingError
-
-    check_outputs(part_of, results)
-    if results.exists() and not overwrite:
-        raise JudgeDecodingError(f"{results} is there already; name another folder, or replace it with --overwrite.")
-
-
-def check_used(without: str, options: Mapping[str, object]) -> None:
-    """Refuse options that would do nothing.
-
-    Args:
-        without: the option that they want, and that was not given.
-        options: by name; None for those that were not given.
+def checked_task(context: typer.Context, spelling: str, grader: str | None, *, allow_code: bool) -> Task:
+    """The task; options that do nothing for it are refused.
 
     Raises:
-        JudgeDecodingError: there are some.
+        JudgeDecodingError: there is no such task, or an option does nothing for it.
     """
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.spelling import listed
+    from judge_decoding.cli.grading import check_grader
+    from judge_decoding.evaluation.tasks import parse_task
 
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise JudgeDecodingError(f"Without {without} there is no use for {listed(given)}; give it, or leave them out.")
+    task = parse_task(spelling, allow_code=allow_code)
+    if not task.runs_code:
+        check_used(context, f"For the task {task.name}, which runs no code,", "--allow-code-execution")
+    if task.scoring != "check":
+        check_used(context, f"For the task {task}, whose answers are not right or wrong,", "--margin")
+    check_grader(task.scoring, grader)
+    return task
 
 
 def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:

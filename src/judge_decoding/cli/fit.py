@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
@@ -45,6 +46,7 @@ def fit(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Device = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Answers, labels, training, calibration and a short report, in one command that resumes.
@@ -56,10 +58,18 @@ def fit(
     from judge_decoding.cli.court_swaps import load_decoder
     from judge_decoding.cli.steps import steps
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.judge.head import files_of_head
     from judge_decoding.training.places import check_places
 
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
+    if out.exists() and not out.is_dir():
+        raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; name a folder.")
+    labels = out.with_name(f"{out.name}.work") / "labels.jsonl"
+    check_outputs(
+        files_of_head(out), [prompts, target, draft], overwrite=overwrite, folder=True,
+        work=[labels, labels.with_name("labels.jsonl.part")],
+    )  # fmt: skip
     work = check_places(out)
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
     with _goes_on(work), steps(lines=True) as screen:
@@ -172,7 +182,10 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
         prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
         form="" if chat else "--no-chat ",
         speculative=shlex.quote(json_module.dumps(
-            {"method": "draft_model", "model": place_of(small, "draft"), "num_speculative_tokens": found.head.config.num_draft_tokens}
+            {
+                "method": "draft_model", "model": place_of(small, "draft"),
+                "num_speculative_tokens": found.head.config.num_draft_tokens,
+            }
         )),
         additional=shlex.quote(json_module.dumps({"judge": {"head": str(out)}})),
     )  # fmt: skip

@@ -9,7 +9,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.options import check_used, given
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
+_OF_SAMPLING = ("--top-p", "--top-k", "--min-p", "--seed")
 _CUT_OFF = {
     "length": "The answer was cut off at the token budget; give a larger --max-new-tokens.",
     "context": "The answer was cut off where the model's context is full; shorten the prompt.",
@@ -17,6 +20,7 @@ _CUT_OFF = {
 
 
 def generate(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
     prompt: Annotated[str | None, typer.Argument(help="The prompt; standard input if left out.")] = None,
     draft: Annotated[
@@ -65,23 +69,21 @@ def generate(
     with_target: Annotated[
         bool, typer.Option("--with-target", help="With --json: the target's own answer too, to compare with.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Answer one prompt with any pair of models."""
-    from judge_decoding import files
     from judge_decoding.cli.models import check_dtype, compiled
-    from judge_decoding.decoding.loading import usual_device
+    from judge_decoding.decoding.loading import load_tokenizer, usual_device
     from judge_decoding.errors import JudgeDecodingError
 
-    if json is not None:
-        files.check_writable(json)
-    text = prompt if prompt is not None else sys.stdin.read()
-    if not text.strip():
-        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
+    check_outputs([json], [target, draft, judge], overwrite=overwrite)
     check_dtype(dtype)
     if rule is not None and threshold is not None:
         raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
-    if with_target and json is None:
-        raise JudgeDecodingError("--with-target puts the target's own answer into the file of --json; name one.")
+    if json is None:
+        if with_target:
+            raise JudgeDecodingError("--with-target puts the target's own answer into the file of --json; name one.")
+        check_used(context, "Without --json", "--overwrite", remedy="name a file")
 
     import time
     from dataclasses import replace
@@ -96,9 +98,10 @@ def generate(
     from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.names import complete
+    from judge_decoding.names import complete, place_of
     from judge_decoding.report.terminal import legend, token_text
     from judge_decoding.rules import parse_rule
+    from judge_decoding.spelling import listed
 
     if draft_length not in POLICIES:
         raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
@@ -106,11 +109,21 @@ def generate(
     if generation_config not in ("model", "none"):
         raise JudgeDecodingError(f"--generation-config is {generation_config}; it must be model or none.")
     # What is out of range shows before the models are loaded.
-    given = SamplingParams(temperature or 0.0, top_p, top_k, min_p, repetition_penalty, seed)
+    asked_sampling = SamplingParams(temperature or 0.0, top_p, top_k, min_p, repetition_penalty, seed)
     draft, judge = complete(target, draft, judge)
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
-    if rule is not None:  # what is wrong with it shows before the models are loaded
-        parse_rule(rule, JudgeHead.from_pretrained(judge) if judge is not None else None)
+    # What is wrong with the rule shows before the models are loaded.
+    head = JudgeHead.from_pretrained(judge) if judge is not None else None
+    early = choose_rule(head, parse_rule(rule, head) if rule is not None else None, threshold)
+    _check_used(context, draft, draft_length, temperature, chat=chat)
+    if early.is_lossless:
+        check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="take a lossy rule")
+    asked_for = given(context, ("--chat", "--system")) if chat else []
+    if asked_for and not load_tokenizer(place_of(target, "target")).chat_template:
+        raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
+    text = prompt if prompt is not None else sys.stdin.read()
+    if not text.strip():
+        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     notes = Console(stderr=True)
     with notes.status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
@@ -126,7 +139,9 @@ def generate(
         )
     compiled(decoder, notes)
     own = decoder.sampling(seed=seed)
-    sampling = replace(given, temperature=own.temperature if temperature is None else temperature)
+    if temperature is None and not own.temperature:
+        check_used(context, "This model decodes greedily, so", *_OF_SAMPLING, remedy="give a --temperature")
+    sampling = replace(asked_sampling, temperature=own.temperature if temperature is None else temperature)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     use_chat = chat and bool(decoder.tokenizer.chat_template)
@@ -196,3 +211,21 @@ def generate(
         threshold = told_threshold(decides, guards)
         sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
         write_samples(json, [sample])
+
+
+def _check_used(
+    context: typer.Context, draft: str | None, draft_length: str, temperature: float | None, *, chat: bool
+) -> None:
+    """Refuse what does nothing with this draft, at this temperature, or without the chat template."""
+    if draft is None:
+        check_used(
+            context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-length",
+            "--guard", "--translate", "--with-target", remedy="give a draft model",
+        )  # fmt: skip
+    if draft == "prompt-lookup":
+        unsure = ["--draft-length"] if draft_length == "confident" else []  # there is no probability to look at
+        check_used(context, "With the draft prompt-lookup", "--translate", *unsure, remedy="give a draft model")
+    if temperature == 0:
+        check_used(context, "At temperature 0", *_OF_SAMPLING, remedy="give a --temperature")
+    if not chat:
+        check_used(context, "With --no-chat", "--system", remedy="use the chat template")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.outputs import Overwrite, check_outputs
+
 
 def report(
     files: Annotated[
@@ -19,12 +21,13 @@ def report(
     sweep: Annotated[
         Path | None, typer.Option(help="JSON with the rows of a sweep: accuracy against speed is plotted.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Look at answers token by token, in one self-contained web page."""
-    from judge_decoding.cli.court_files import Warnings, check_outputs
+    from judge_decoding.cli.court_files import Warnings
     from judge_decoding.files import write_text
 
-    check_outputs(output)
+    check_outputs([output], [*files, sweep], overwrite=overwrite)
 
     from judge_decoding.report.answers import answers_page
     from judge_decoding.report.samples import read_samples

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
@@ -18,6 +20,7 @@ DEFAULT_RULES = ("exact", "top_k(k=4)", "typical")
 
 
 def score(
+    context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="Answers (JSONL: question and answer), or a TokenCourt file.")],
     target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded one.")],
     judge: Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")] = None,
@@ -43,17 +46,19 @@ def score(
     device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Tell how many tokens a round each rule would keep of answers that you have as text only.
 
     They can be by people or by a strong model: would this help your workload? There need be no draft model yet.
     """
-    from judge_decoding.cli.court_files import check_outputs
     from judge_decoding.cli.models import check_dtype
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.evaluation.texts import Form
 
-    check_outputs(html)
+    check_outputs([html], [answers, target, judge], overwrite=overwrite)
+    if html is None:
+        check_used(context, "Without --html", "--shown", "--overwrite", remedy="name a page")
     check_dtype(dtype)
     form = Form(None if template is None else template.replace("\\n", "\n"), chat)
     cases, left_out = _read(answers, prompt_field, answer_field, limit)

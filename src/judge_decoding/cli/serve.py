@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.options import check_used
+
 PASS_ON = {"allow_extra_args": True}
 """What comes after ``--`` goes to vLLM."""
 
@@ -28,6 +30,7 @@ def serve(
     one = load(recipe)
     command = [*one.command(), *context.args]
     if dry_run:
+        check_used(context, "With --dry-run", "--force")
         typer.echo(shlex.join(command))
         return
     memory = Memory.of(one)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
     Budget,
@@ -19,7 +21,6 @@ from judge_decoding.cli.task_options import (
     Judge,
     Limit,
     Margin,
-    Overwrite,
     Seed,
     System,
     Target,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    context: typer.Context,
     task: TaskName,
     target: Target,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, answers.jsonl and sweep.html.")],
@@ -80,29 +82,34 @@ def sweep(
     Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
     same truncation without loss. A stopped run goes on where it was.
     """
-    from judge_decoding.cli.evaluation import check_out, check_used, prepare, rule_check, running, tell, warm_up
-    from judge_decoding.cli.grading import check_grader, grade_answers, means
+    from judge_decoding.cli.evaluation import checked_task, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.grading import grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.names import REFERENCE
     from judge_decoding.report.plots import check_plots
 
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
-    for path in (page, answers):
-        check_out(path, results, overwrite=overwrite)
+    others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl"], out / "results.json.part"
+    check_outputs(
+        [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
+        work=[part, out / "grades.jsonl.part"], own=others if part.exists() else [],
+    )  # fmt: skip
     if target != REFERENCE:
         if draft is None:
             raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
         if judge is None:
-            check_used("--judge", {"--threshold": threshold})
+            check_used(context, "Without --judge", "--threshold", remedy="give a judge head")
+    if every_length:
+        check_used(context, "With --every-length", "--tune")
+    asked = checked_task(context, task, grader, allow_code=allow_code_execution)
+    if asked.scoring == "check":
+        check_plots()
     ready = prepare(
-        task, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
-        seed=seed, allow_code=allow_code_execution, trained_on=trained_on or (), dtype=dtype, device=device,
+        asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
+        seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,
         backend=backend,
         temperature=temperature, check=rule_check(rule or []),
     )  # fmt: skip
-    check_grader(ready.asking.task.scoring, grader)
-    if ready.asking.task.scoring == "check":
-        check_plots()
     decoder = ready.decoder
 
     from judge_decoding.decoding.sampling import SamplingParams

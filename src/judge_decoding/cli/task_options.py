@@ -30,5 +30,4 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code-execution", help="What the models write may be run; see the docs.")
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.options import check_used
+from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from judge_decoding.judge.head import JudgeHead
     from judge_decoding.judge.training import Progress
 
+UNCALIBRATED = "uncalibrated"
+"""Folder in the head's, for a head for which no threshold was found."""
+
 
 def train(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded one.")],
     cases: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL) of labelled answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the head.")],
@@ -75,6 +81,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Device = None,
+    overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train a judge head for a target on labelled answers."""
@@ -83,11 +90,27 @@ def train(
     from judge_decoding.court.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.files import check_writable
+    from judge_decoding.judge.calibration import Aim
+    from judge_decoding.judge.head import files_of_head
 
     check_dtype(dtype)
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {output}: it is a file; name a folder.")
-    check_writable(output / "config.json")
+    goal = Aim.parse(aim)
+    by_task = goal.kind == "accuracy"
+    kept = [output / "calibration.part", *files_of_head(output / UNCALIBRATED)] if by_task else []
+    check_outputs(
+        files_of_head(output), [target, draft, *cases, calibrate_on], overwrite=overwrite, folder=True, work=kept
+    )
+    if not by_task:
+        check_used(
+            context, f"With the aim {aim}", "--result", "--max-new-tokens", "--batch-size",
+            remedy="give --aim accuracy=POINTS",
+        )  # fmt: skip
+    if labels == "from_error":
+        check_used(context, "With --labels from_error, where all behind the error is wrong,", "--after-error")
+    if cache is not None:
+        check_writable(cache / "features")
     everything = [case for path in cases for case in read_cases(path)]
     data = [case for case in everything if case.located]
     if len(data) < len(everything):
@@ -101,19 +124,18 @@ def train(
     from judge_decoding.cli.train_report import report
     from judge_decoding.decoding.loading import as_draft, load_model, load_tokenizer, usual_device
     from judge_decoding.judge.cache import default_folder
-    from judge_decoding.judge.calibration import Aim
     from judge_decoding.judge.config import TrainingConfig
     from judge_decoding.judge.training import train_head
     from judge_decoding.names import PROMPT_LOOKUP, complete
     from judge_decoding.report.head_pictures import can_draw, head_pictures
 
-    goal = Aim.parse(aim)
-    by_task = goal.kind == "accuracy"
     config = TrainingConfig(
         labels=labels, after_error=after_error, norm=norm, layers=_numbers("layers", layers, int),  # type: ignore[arg-type]  # checked there
         class_weights=class_weights, wrong_weight=wrong_weight, l2=_numbers("l2", l2, float), folds=folds,  # type: ignore[arg-type]  # checked there
         baseline=baseline, seed=seed, **({} if by_task else {"aim": aim}),
     )  # fmt: skip
+    if -1 not in config.layers and norm != "before":
+        check_used(context, "Below the last layer, where all is read before the norm,", "--norm", remedy="add layer -1")
     if plots and not can_draw():
         raise JudgeDecodingError(
             "--plots needs matplotlib; install it with: pip install 'judge-decoding[eval]', or leave it out."
@@ -197,7 +219,7 @@ def _calibrate(
         done += 1
         tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(task.prompts))
 
-    with kept_if_not_calibrated(head, output / "uncalibrated"):
+    with kept_if_not_calibrated(head, output / UNCALIBRATED):
         calibrate(
             JudgeDecoder(*models, head), head, task, goal.value,
             max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,

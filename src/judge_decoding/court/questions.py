@@ -62,6 +62,13 @@ class Fields:
                 raise JudgeDecodingError(
                     f"The {name} {template!r} names no field, such as {{question}}; say where the text goes."
                 )
+        if self.prompt is not None and self.template is not None and "question" not in _HOLE.findall(self.template):
+            raise JudgeDecodingError(
+                f"The template {self.template!r} has no {{question}}, so there is no use for the field {self.prompt}; "
+                "say where it goes, or leave the field out."
+            )
+        if self.reference is not None and self.reference_template is not None:
+            raise JudgeDecodingError("Give either the reference's field or a template of it, not both.")
 
     def read(self, row: Any) -> tuple[str, str]:  # noqa: ANN401  (any JSON value)
         """Question and reference of a row.

@@ -69,6 +69,10 @@ class Unfinished:
             "remove the file to begin anew."
         )
 
+    def will_write(self, path: Path) -> None:
+        """Remember that ``path``, which is not the output, is this work's, too; see `written_before`."""
+        self.append({"wrote": str(path.absolute())})
+
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember a row of the part.
 
@@ -90,6 +94,12 @@ class Unfinished:
         except OSError as error:
             raise JudgeDecodingError(f"Cannot write {self.part}: {error.strerror}; choose another place.") from error
         self._begun = True
+
+
+def written_before(part: Path) -> list[Path]:
+    """What a stopped run with this unfinished file has written besides its output, so that the next may replace it."""
+    rows = (line for _, line in lines(part, "the unfinished file", lambda _: None) if line.startswith('{"wrote": '))
+    return [Path(json.loads(row)["wrote"]) for row in rows]
 
 
 def _line(row: dict[str, Any]) -> bytes:

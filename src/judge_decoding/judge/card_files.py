@@ -44,6 +44,11 @@ class Measured:
     text: str
 
 
+def files_of_card(folder: Path) -> list[Path]:
+    """What a card in ``folder`` is written to, and what is there that it replaces or removes."""
+    return [folder / CARD, *(path for path in folder.glob("*.*") if _NAMES.fullmatch(path.name) and path.is_file())]
+
+
 def kept_results(folder: Path) -> tuple[Kept, ...]:
     """The results files in a head's folder."""
     found = [path for path in folder.glob("results*.json") if _NAMES.fullmatch(path.name) and path.is_file()]
@@ -95,12 +100,8 @@ def _fits(results: Results, weights_hash: str) -> bool:
     return results.judge_hash in ("", weights_hash)
 
 
-def write_card(folder: Path, config: dict[str, Any], pictures: Container[str], measured: Sequence[Measured]) -> None:
-    """Write the card, the results it shows and their plots; those of other results that were there before go.
-
-    Raises:
-        JudgeDecodingError: the folder cannot be written.
-    """
+def texts_of_card(config: dict[str, Any], pictures: Container[str], measured: Sequence[Measured]) -> dict[str, str]:
+    """The results that a card shows, their plots, and last the card itself, by file name."""
     # What a card says is of no use to those who only load a head.
     from judge_decoding.judge.card import model_card
     from judge_decoding.judge.card_results import file_name
@@ -112,12 +113,20 @@ def write_card(folder: Path, config: dict[str, Any], pictures: Container[str], m
         plots.append(file_name(place, "pareto", "svg") if svg else None)
         if svg:
             texts[file_name(place, "pareto", "svg")] = svg
-    card = model_card(config, pictures, [one.results for one in measured], plots)
+    return texts | {CARD: model_card(config, pictures, [one.results for one in measured], plots)}
+
+
+def write_card(folder: Path, config: dict[str, Any], pictures: Container[str], measured: Sequence[Measured]) -> None:
+    """Write the card, the results it shows and their plots; those of other results that were there before go.
+
+    Raises:
+        JudgeDecodingError: the folder cannot be written.
+    """
+    texts = texts_of_card(config, pictures, measured)
     for name, text in texts.items():
         write_text(folder / name, text)
-    write_text(folder / CARD, card)
-    for path in folder.iterdir():
-        if _NAMES.fullmatch(path.name) and path.name not in texts and path.is_file():
+    for path in files_of_card(folder):
+        if path.name not in texts:
             path.unlink()
 
 

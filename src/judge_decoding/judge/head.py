@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -36,6 +36,12 @@ from judge_decoding.integrations.head_folder import generate_with_head as genera
     "custom_generate/requirements.txt": "judge-decoding\n",
 }
 _FINGERPRINT_SIZE = 16
+
+
+def files_of_head(folder: Path) -> list[Path]:
+    """What a head in ``folder`` is written to, and what is there that it replaces or removes."""
+    names = (CONFIG, WEIGHTS, *PICTURES, *CUSTOM_GENERATE)
+    return [*(folder / name for name in names), *card_files.files_of_card(folder)]
 
 
 class TargetInfo(BaseModel):
@@ -142,6 +148,10 @@ class JudgeHeadConfig(BaseModel):
     def input_size(self) -> int:
         """How many numbers the head reads at a token: the target's hidden size, plus the draft's if it reads that."""
         return self.target.hidden_size + (self.draft.hidden_size if self.draft else 0)
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    return [name for name in PICTURES if (folder / name).is_file()]
 
 
 def _fingerprint(model: PreTrainedModel) -> list[float]:
@@ -260,8 +270,12 @@ class JudgeHead(nn.Module):
             JudgeDecodingError: as for `save_pretrained`.
         """
         folder, measured = Path(folder), self._measured(results)
-        pictures: Container[str] = [name for name in PICTURES if (folder / name).is_file()]
-        card_files.write_card(folder, self.config.model_dump(), pictures, measured)
+        card_files.write_card(folder, self.config.model_dump(), _pictures_in(folder), measured)
+
+    def card_as_written(self, folder: str | Path) -> str:
+        """The card that `write_card` gives for what is in the folder now; another one that is there is a person's."""
+        config, measured = self.config.model_dump(), self._measured(None)
+        return card_files.texts_of_card(config, _pictures_in(Path(folder)), measured)[CARD]
 
     def _measured(self, results: AnyResults | Sequence[AnyResults] | None) -> list[card_files.Measured]:
         if results is None:

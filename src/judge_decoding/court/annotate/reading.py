@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.court.annotate.pieces import case_id, cover
+from judge_decoding.court.annotate.storage import READINGS
 from judge_decoding.court.cases import Case
 from judge_decoding.court.spans import Span
 from judge_decoding.court.tokens import CaseTokens, read_tokens
@@ -24,7 +25,6 @@ from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.tokenize import end_ids
 
-FILE = "target.jsonl"
 TOP = 3
 """How many tokens the target may name at each place."""
 _VERSION = 2
@@ -80,7 +80,7 @@ def read_answers(
     Raises:
         JudgeDecodingError: a model cannot be loaded, the head belongs to another, or the tokenizer has no offsets.
     """
-    path = folder / FILE
+    path = folder / READINGS
     wanted = {case_id(case): case for case in cases}
     found = {name: reading for name, reading in _kept(path, reader.maker).items() if name in wanted}
     missing = [case for name, case in wanted.items() if name not in found]

@@ -21,12 +21,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from judge_decoding.court.annotate.session import Decision, Session, StaleError
+from judge_decoding.court.annotate.storage import TOKEN_FILE
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem
 from judge_decoding.pages import templates
 
 HOST = "127.0.0.1"
-TOKEN_FILE = "token"
 _LOCAL = frozenset({HOST, "localhost", "::1"})
 _MAX_BODY = 10_000
 

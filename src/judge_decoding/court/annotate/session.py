@@ -24,6 +24,7 @@ from judge_decoding.court.annotate.storage import (
     PREFIX,
     DecisionLog,
     Event,
+    cases_path,
     decisions_path,
     read_events,
     standing,
@@ -101,7 +102,7 @@ class Session:
         self._pieces = {name: self._cut(name) for name in self._cases}
         doubts = {name: r.uncertainty for name, r in self._readings.items() if r.uncertainty is not None}
         self._queue = Queue(list(self._cases), annotator, uncertainty=doubts, repeats=repeats, seed=seed)
-        self.cases_path = folder / f"cases-{annotator}.jsonl"
+        self.cases_path = cases_path(folder, annotator)
         self.log = DecisionLog(decisions_path(folder, annotator))
         self._write_cases()
 

@@ -18,6 +18,10 @@ if sys.platform != "win32":
     import fcntl
 
 PREFIX = "decisions-"
+READINGS = "target.jsonl"
+"""What the target read of the answers."""
+TOKEN_FILE = "token"
+"""What opens the page."""
 
 
 class Event(BaseModel):
@@ -126,6 +130,11 @@ class DecisionLog:
 def decisions_path(folder: Path, annotator: str) -> Path:
     """Where the decisions of ``annotator`` are in ``folder``."""
     return folder / f"{PREFIX}{annotator}.jsonl"
+
+
+def cases_path(folder: Path, annotator: str) -> Path:
+    """Where the cases that ``annotator`` has decided are in ``folder``."""
+    return folder / f"cases-{annotator}.jsonl"
 
 
 def read_events(path: Path) -> list[Event]:

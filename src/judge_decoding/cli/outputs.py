@@ -1,0 +1,95 @@
+"""One rule for what all commands write: what is there stays unless ``--overwrite`` is given, and no input is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import check_writable, is_stream
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
+
+
+def check_outputs(
+    outputs: Iterable[Path | None],
+    inputs: Iterable[str | Path | None] = (),
+    *,
+    overwrite: bool,
+    folder: bool = False,
+    work: Iterable[Path] = (),
+    own: Collection[Path] = (),
+) -> None:
+    """Refuse outputs before any work is done on them; nothing is left behind.
+
+    Files are compared by what they are, not by how they are named: a symbolic or hard link is the file it leads to.
+
+    Args:
+        outputs: the files that the command writes; None for those that are not wanted.
+        inputs: the files and folders that it reads; names of models on the Hub are none, and are passed over.
+        overwrite: whether outputs may be there.
+        folder: whether the user has named the folder of the outputs, not the outputs themselves.
+        work: files that the command keeps meanwhile. They may be there: it goes on with them, or refuses them itself.
+        own: outputs that a stopped run of the same command has written, so that they may be there.
+
+    Raises:
+        JudgeDecodingError: an output cannot be written, is an input or another output, or is there.
+    """
+    wanted = [path for path in outputs if path is not None]
+    kept, reads = list(work), [Path(path) for path in inputs if path is not None]
+    written = [*wanted, *kept]
+    for path in written:
+        check_writable(path)
+    if kept and (stream := next(filter(is_stream, wanted), None)):
+        raise JudgeDecodingError(f"{stream} is no file, and unfinished work is kept beside the output; name a file.")
+    for one, other in combinations([path for path in written if not is_stream(path)], 2):
+        _check_apart(one, other)
+    for path in written:
+        for read in reads:
+            _check_not_read(path, read)
+    if overwrite:
+        return
+    ours = {_identity(path) for path in own}
+    for path in wanted:
+        if _identity(path) not in ours and path.exists() and not is_stream(path):
+            another = "folder" if folder else "file"
+            raise JudgeDecodingError(
+                f"{path} is there already; name another {another}, or replace it with --overwrite."
+            )
+
+
+def _check_apart(one: Path, other: Path) -> None:
+    """Check that two files that are written do not take each other's place."""
+    if _identity(one) == _identity(other):
+        raise JudgeDecodingError(f"{one} and {other} are the same file; give each output a file of its own.")
+    for file, below in ((one, other), (other, one)):
+        if _identity(file) in map(_identity, _real(below).parents):
+            raise JudgeDecodingError(f"{below} is below {file}, which is a file; name another place.")
+
+
+def _check_not_read(path: Path, read: Path) -> None:
+    """Check that what is written is not what is read, or a file of the folder that is read."""
+    if not path.is_file():
+        return
+    if read.is_file() and _identity(path) == _identity(read):
+        raise JudgeDecodingError(f"{path} is read from; name another file to write.")
+    if read.is_dir() and _real(read) in _real(path).parents:
+        raise JudgeDecodingError(f"{path} is in {read}, which is read from; name another place to write.")
+
+
+def _identity(path: Path) -> object:
+    """What two names of one file share: its number on the disk, or where it would be made."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _real(path)
+    return found.st_dev, found.st_ino
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
