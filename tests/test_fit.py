@@ -69,10 +69,13 @@ def test_from_prompts_to_a_head_that_decodes(
     )
     assert judged.stats.accepted_per_round > exact.stats.accepted_per_round
 
-    # Run again, it labels nothing.
+    # Run again, it keeps the head; when that may be replaced, it labels nothing.
+    ends_in_one_sentence(
+        run(*args), "config.json is there already; name another folder, or replace it with --overwrite"
+    )
     with monkeypatch.context() as patch:
         patch.setattr(equivalence, "label_by_equivalence", None)
-        code, told, err = run(*args)
+        code, told, err = run(*args, "--overwrite")
     assert code == 0, err
     assert "The labels are there already" in err
     for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate ", "vllm serve "):
@@ -84,7 +87,7 @@ def test_from_prompts_to_a_head_that_decodes(
     assert speculative["num_speculative_tokens"] == JudgeHead.from_pretrained(out).config.num_draft_tokens
     assert additional == {"judge": {"head": str(out)}}
     # With other settings the labels are others.
-    ends_in_one_sentence(run(*args, "--seed", 1), "add --yes")
+    ends_in_one_sentence(run(*args, "--seed", 1, "--overwrite"), "add --yes")
 
 
 def test_what_cannot_be_done_is_one_sentence(run: Run, prompts: Path, tmp_path: Path) -> None:

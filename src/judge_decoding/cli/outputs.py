@@ -69,7 +69,7 @@ def _check_apart(one: Path, other: Path) -> None:
         raise JudgeDecodingError(f"{one} and {other} are the same file; give each output a file of its own.")
     for file, below in ((one, other), (other, one)):
         if _identity(file) in map(_identity, _real(below).parents):
-            raise JudgeDecodingError(f"{below} is below {file}, which is a file; name another place.")
+            raise JudgeDecodingError(f"{below} is below {file}, which is written as a file; name another place.")
 
 
 def _check_not_read(path: Path, read: Path) -> None:
