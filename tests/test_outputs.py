@@ -78,7 +78,7 @@ TABLE = {
 WRITTEN = [(name, file) for name, row in TABLE.items() for file in row.files]
 SEVERAL = [name for name, row in TABLE.items() if len(row.files) == 2 and len(row.args.split("{out}")) == 3]
 READING = [(name, file) for name, file in WRITTEN if "{file}" in TABLE[name].args]
-FROM_FOLDER = [(name, file) for name, file in WRITTEN if "{target}" in TABLE[name].args]
+FROM_FOLDER = [(name, file) for name, file in WRITTEN if "{target}" in TABLE[name].args and "/" not in file]
 
 
 def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
