@@ -287,4 +287,5 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
     ],
 )
 def test_generate_refuses_bad_options(run: Run, folders: dict[str, Path], more: tuple[str, ...], phrase: str) -> None:
-    is_one_sentence(run("generate", folders["target"], "one", "--no-chat", *more), phrase)
+    pair = ("generate", folders["target"], "one", "--draft", "prompt-lookup", "--rule", "top_k(k=2)", "--no-chat")
+    is_one_sentence(run(*pair, *more), phrase)

@@ -171,6 +171,8 @@ def test_a_run_goes_on_with_the_same_settings_only(
         model = llama(0)
         model.lm_head.weight[0, 0] += 0.01
         model.save_pretrained(tmp_path / change)
+    if change == ("--every-length",):
+        given = given[: given.index("--tune")]  # it would do nothing
     ends_in_one_sentence(run(command, *given, *([] if isinstance(change, str) else change)), phrase)
     assert not (tmp_path / "o" / "results.json").exists()
 

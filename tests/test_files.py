@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -37,6 +41,71 @@ def test_a_file_has_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")
     write_text(tmp_path / "ours", "")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    write_text(path, "new")
+    assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (mode, "new")
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    file, link, chain = tmp_path / "far" / "x.txt", tmp_path / "link", tmp_path / "chain"
+    link.symlink_to("far/x.txt")
+    chain.symlink_to(link)
+    for text in ("made", "replaced"):  # at first the link leads to nothing
+        check_writable(chain)
+        write_text(chain, text)
+        assert (chain.is_symlink(), link.is_symlink(), file.is_symlink()) == (True, True, False)
+        assert file.read_text() == text
+    assert {path.name for path in tmp_path.rglob("*")} == {"far", "x.txt", "link", "chain"}
+
+
+def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    check_writable(Path("/dev/null"))
+    write_text(Path("/dev/null"), "x")
+    assert Path("/dev/null").is_char_device()
+    pipe, got = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(pipe)
+    check_writable(pipe)  # and a reader that waits does not take that for the end
+    reader = Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    check_writable(pipe)
+    write_text(pipe, "through it")
+    reader.join(10)
+    assert got == [b"through it"]
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "link"])
+def test_standard_output_goes_on(tmp_path: Path, name: str) -> None:
+    """Where it is a file, it is that file that goes on, behind what is in it."""
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    program = (
+        "from pathlib import Path; from judge_decoding.files import check_writable, write_text; print('before');"
+        f"path = Path({name!r}); check_writable(path); write_text(path, 'it\\n'); print('after')"
+    )
+    with (tmp_path / "all.txt").open("w") as file:
+        file.write("first\n")
+        file.flush()
+        subprocess.run([sys.executable, "-c", program], stdout=file, cwd=tmp_path, check=True)
+    assert (tmp_path / "all.txt").read_text() == "first\nbefore\nit\nafter\n"
+
+
+def test_a_place_is_tried_and_not_asked_for_its_rights(tmp_path: Path) -> None:
+    """Root may write everywhere by its rights: these places say no all the same."""
+    for path in (Path("/proc/1/new"), Path("/sys/kernel/new"), tmp_path / ("long" * 100)):
+        with pytest.raises(JudgeDecodingError, match="Cannot write"):
+            check_writable(path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(JudgeDecodingError, match="Cannot write"):
+        check_writable(tmp_path / "loop")
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
 def test_json_is_readable(tmp_path: Path) -> None:

@@ -371,10 +371,13 @@ def test_the_command_gives_the_head_of_the_function(
     )
     assert judged.stats.accepted_per_round > exact.stats.accepted_per_round
 
-    # Run again, it labels nothing, and says how to use the head.
+    # Run again, it keeps the head; when that may be replaced, it labels nothing, and says how to use the head.
+    ends_in_one_sentence(
+        run(*args), "config.json is there already; name another folder, or replace it with --overwrite"
+    )
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "label_by_equivalence", None)
-        code, told, err = run(*args)
+        code, told, err = run(*args, "--overwrite")
     assert code == 0, err
     assert "The labels are there already" in err
     count = figures["calibration_prompts"]
@@ -390,7 +393,7 @@ def test_the_command_gives_the_head_of_the_function(
     assert speculative["num_speculative_tokens"] == head.config.num_draft_tokens
     assert additional == {"judge": {"head": str(out)}}
     # With other settings the labels are others.
-    ends_in_one_sentence(run(*args, "--seed", 1), "add --yes")
+    ends_in_one_sentence(run(*args, "--seed", 1, "--overwrite"), "add --yes")
 
 
 def test_a_user_who_stops_the_command_learns_how_to_go_on(
@@ -402,7 +405,7 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
     def stopped(step: str, out: Path) -> str:
         with monkeypatch.context() as patch:
             patch.setattr(step, stop)
-            code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", out, "--yes")
+            code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", out, "--yes", "--overwrite")
         assert (code, told) == (130, "")
         return err.splitlines()[-1]
 
@@ -415,7 +418,7 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
         if step.startswith("cli"):
             assert line == "Stopped: nothing was done yet."
             assert not new.parent.exists()
-    code, _, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
+    code, _, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made, "--overwrite")
     assert code == 0, err
 
 

@@ -242,13 +242,17 @@ def test_labels_train_a_judge(
 ) -> None:  # fmt: skip
     out = tmp_path / "labels.jsonl"
     args = ("label", way[0], questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
-    args += ("--max-new-tokens", 16, "--batch-size", 2, *way[1:])
+    given = "--given" in way
+    budget = ("--suffix", 7) if given else ("--max-new-tokens", 16)
+    args += ("--batch-size", 2, *budget, *way[1:])
     # Nobody agrees to the cost: what was measured is kept, and nothing else is written.
     ends_in_one_sentence(court(*args), "add --yes")
     assert not out.exists()
     kept = out.with_name("labels.jsonl.part").read_text().splitlines()
     assert sorted(json.loads(line)["question"] for line in kept[1:]) == sorted(QUESTIONS[:3])
-    ends_in_one_sentence(court(*args, "--max-new-tokens", 17), "was begun with max_new_tokens 16")
+    name = "suffix" if given else "max_new_tokens"
+    other = court(*args, budget[0], budget[1] + 1)
+    ends_in_one_sentence(other, f"was begun with {name} {budget[1]}")
     code, told, err = court(*args, "--yes")
     assert code == 0, err
     assert "3 of 5 questions are done already" in err

@@ -108,9 +108,8 @@ def bench(
         raise JudgeDecodingError("A draft is given by --draft and by --draft-layers; give one of them.")
     if draft is None and draft_layers is None and target != "reference":
         check_used(
-            context, "Without --draft and --draft-layers", "--judge", "--num-draft-tokens", "--tune",
-            remedy="give one of the two",
-        )  # fmt: skip
+            context, "Without --draft and --draft-layers", "--judge", "--num-draft-tokens", remedy="give one of the two"
+        )
     if out is None:
         check_used(context, "Without --out", "--overwrite", remedy="name a folder")
     if backend == "eager":

@@ -93,11 +93,11 @@ def collect(
     if (prompts is None) == (dataset is None):
         raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
     check_dtype(dtype)
-    _check_used(context, model, dataset, checker, temperature, chat=chat, raw=raw)
     if only_pairs and checker is None:
         raise JudgeDecodingError("Pairs of right and wrong answers need a checker; give one with --checker.")
     check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)
     how = Answering(samples, temperature, top_p, seed, max_new_tokens, tuple(stop or ()), system)
+    _check_used(context, model, dataset, checker, temperature, chat=chat, raw=raw)
     fields = Fields(prompt_field, reference_field, template, reference_template)
     models = list(dict.fromkeys(model))
     part = output.with_name(output.name + ".part")

@@ -69,16 +69,16 @@ def _check_apart(one: Path, other: Path) -> None:
         raise JudgeDecodingError(f"{one} and {other} are the same file; give each output a file of its own.")
     for file, below in ((one, other), (other, one)):
         if _identity(file) in map(_identity, _real(below).parents):
-            raise JudgeDecodingError(f"{below} is below {file}, which is a file; name another place.")
+            raise JudgeDecodingError(f"{below} is below {file}, which is written as a file; name another place.")
 
 
 def _check_not_read(path: Path, read: Path) -> None:
-    """Check that what is written is not what is read, or a file of the folder that is read."""
+    """Check that what is written is not what is read, or a file right in a folder that is read, such as a model's."""
     if not path.is_file():
         return
     if read.is_file() and _identity(path) == _identity(read):
         raise JudgeDecodingError(f"{path} is read from; name another file to write.")
-    if read.is_dir() and _real(read) in _real(path).parents:
+    if read.is_dir() and _real(read) == _real(path).parent:
         raise JudgeDecodingError(f"{path} is in {read}, which is read from; name another place to write.")
 
 

@@ -1,0 +1,227 @@
+"""One rule for what every command writes: what is there stays, no input is lost, and nothing begins before that."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from commands import Run, is_one_sentence
+from judge_decoding import Case, write_cases
+from judge_decoding.cli.main import app
+from judge_decoding.court.unfinished import Unfinished, written_before
+
+HEAD = ("config.json", "model.safetensors", "README.md", "roc.svg", "results-2.json", "custom_generate/generate.py")
+EVALUATED = ("results.json", "samples.jsonl", "spec_bench.jsonl", "grades.jsonl")
+SWEPT = ("results.json", "answers.jsonl", "sweep.html", "sweep.svg", "grades.jsonl")
+TASK = "--task jsonl --data {file} --target {target}"
+
+
+@dataclass(frozen=True)
+class Writes:
+    """How a command is called, and what it writes.
+
+    Attributes:
+        args: its arguments; {file} is a file it reads, {target} a folder it reads, {out} where it writes.
+        files: what it writes there.
+        options: its options that take a path or a path with more, but for those that are read.
+        reads: those that are read.
+    """
+
+    args: str
+    files: tuple[str, ...]
+    options: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+
+
+TABLE = {
+    "generate": Writes("{target} one --json {out}/a.jsonl", ("a.jsonl",), ("json",)),
+    "demo": Writes("--json {out}/a.json --html {out}/b.html", ("a.json", "b.html"), ("json", "html")),
+    "fit": Writes("--prompts {file} --target {target} --draft {target} -o {out}", HEAD, ("out",), ("prompts",)),
+    "evaluate": Writes(f"{TASK} -o {{out}}", EVALUATED, ("out",), ("data", "trained_on")),
+    "sweep": Writes(f"{TASK} --draft {{target}} -o {{out}}", SWEPT, ("out",), ("data", "trained_on")),
+    "bench": Writes(f"{TASK} -o {{out}}", ("results.json", "bench.md"), ("out",), ("data",)),
+    "report": Writes("{file} -o {out}/a.html", ("a.html",), ("output",), ("sweep",)),
+    "score": Writes("{file} --target {target} --html {out}/a.html", ("a.html",), ("html",)),
+    "train": Writes("{target} {file} -o {out}", HEAD, ("output", "cache"), ("calibrate_on",)),
+    "card": Writes("", (), (), ("results",)),  # it writes into the head that it reads: see test_card_files.py
+    "court collect": Writes("{file} -m {target} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
+    "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", "token"), ("output",)),
+    "court label arithmetic": Writes(
+        "{file} -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("output", "aside")
+    ),
+    "court label likelihood": Writes(
+        "{file} -o {out}/a.jsonl --target {target} --draft {target} --threshold 1", ("a.jsonl",), ("output",)
+    ),
+    "court label equivalence": Writes(
+        "{file} -o {out}/a.jsonl --target {target} --draft {target}", ("a.jsonl",), ("output",)
+    ),
+    "court label llm": Writes(
+        "{file} -m m -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("output", "aside"), ("compare",)
+    ),
+    "court check": Writes("{file} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
+    "court view": Writes("{file} -o {out}/a.html", ("a.html",), ("output",)),
+    "court split": Writes(
+        "{file} --into {out}/a.jsonl=0.5 --into {out}/b.jsonl=0.5", ("a.jsonl", "b.jsonl"), ("into",)
+    ),
+    "court merge": Writes("{file} {file} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
+    "court rethreshold": Writes("{file} -o {out}/a.jsonl --threshold 1", ("a.jsonl",), ("output",)),
+    "court import": Writes("{file} -f csv -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
+    "court export": Writes("{file} -f csv -o {out}/a.csv", ("a.csv",), ("output",)),
+}
+WRITTEN = [(name, file) for name, row in TABLE.items() for file in row.files]
+SEVERAL = [name for name, row in TABLE.items() if len(row.files) == 2 and len(row.args.split("{out}")) == 3]
+READING = [(name, file) for name, file in WRITTEN if "{file}" in TABLE[name].args]
+FROM_FOLDER = [(name, file) for name, file in WRITTEN if "{target}" in TABLE[name].args and "/" not in file]
+
+
+def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """All commands of the program with their functions."""
+    for one in group.registered_commands:
+        name = one.name or one.callback.__name__  # type: ignore[union-attr]  # a command has one
+        yield " ".join((*path, name)), one.callback
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from commands(inner.typer_instance, (*path, str(inner.name)))
+
+
+def path_options(function: Any) -> set[str]:
+    """The options of a command that take a path, and ``into``, which takes a path and more."""
+    found = set()
+    for name, hint in typing.get_type_hints(function, include_extras=True).items():
+        kind, *more = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        if any(type(one).__name__ == "OptionInfo" for one in more) and ("Path" in str(kind) or name == "into"):
+            found.add(name)
+    return found
+
+
+def test_the_table_has_every_command_that_writes() -> None:
+    found = {name: options for name, function in commands(app) if (options := path_options(function))}
+    assert found == {name: {*row.options, *row.reads} for name, row in TABLE.items()}
+    assert {"generate", "court split", "evaluate"} <= found.keys()
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    """A file that is read, a folder that is read, and the folder that is written to."""
+    file, out = tmp_path / "in.jsonl", tmp_path / "out"
+    write_cases(file, [Case(question="q", answer="1 + 1 = 3", correct=False)])
+    (tmp_path / "target").mkdir()
+    out.mkdir()
+    return {"file": file, "target": tmp_path / "target", "out": out}
+
+
+def call(run: Run, name: str, places: dict[str, Path], *more: object) -> tuple[int, str, str]:
+    return run(*name.split(), *(part.format(**places) for part in TABLE[name].args.split()), *more)
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def refused(result: tuple[int, str, str], phrase: str, folder: Path, before: dict[Path, bytes | None]) -> None:
+    is_one_sentence(result, phrase)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("name", "file"), WRITTEN)
+def test_what_is_there_stays(run: Run, places: dict[str, Path], tmp_path: Path, name: str, file: str) -> None:
+    there = places["out"] / file
+    there.parent.mkdir(exist_ok=True)
+    there.write_text("a person's")
+    refused(call(run, name, places), f"{there} is there already; name another", tmp_path, contents(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "file"), READING)
+@pytest.mark.parametrize("link", ["none", "symbolic", "hard"])
+def test_an_input_is_not_replaced(
+    run: Run, places: dict[str, Path], tmp_path: Path, name: str, file: str, link: str
+) -> None:
+    there = places["out"] / file
+    there.parent.mkdir(exist_ok=True)
+    if link == "symbolic":
+        there.symlink_to(places["file"])
+    elif link == "hard":
+        os.link(places["file"], there)
+    else:
+        places["file"].rename(there)
+        places["file"] = places["out"] / ".." / "out" / file
+    before = contents(tmp_path)
+    refused(call(run, name, places, "--overwrite"), f"{there} is read from", tmp_path, before)
+
+
+@pytest.mark.parametrize(("name", "file"), FROM_FOLDER)
+def test_a_file_of_a_model_is_not_replaced(
+    run: Run, places: dict[str, Path], tmp_path: Path, name: str, file: str
+) -> None:
+    there = places["out"] / file
+    there.parent.mkdir(exist_ok=True)
+    there.write_text("weights")
+    places["target"].rmdir()
+    places["target"].symlink_to(places["out"])
+    refused(call(run, name, places, "--overwrite"), "which is read from", tmp_path, contents(tmp_path))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("link", ["hard", "symbolic", "to nothing"])
+def test_two_outputs_are_two_files(run: Run, places: dict[str, Path], tmp_path: Path, name: str, link: str) -> None:
+    one, other = (places["out"] / file for file in TABLE[name].files)
+    if link != "to nothing":
+        one.write_text("")
+    (os.link if link == "hard" else os.symlink)(one, other)
+    refused(call(run, name, places, "--overwrite"), "are the same file", tmp_path, contents(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "file"), [(name, row.files[0]) for name, row in TABLE.items() if row.files])
+def test_what_cannot_be_written_shows_first(
+    run: Run, places: dict[str, Path], tmp_path: Path, name: str, file: str
+) -> None:
+    places["out"] = places["file"] / "below"
+    refused(call(run, name, places), "Cannot write", tmp_path, contents(tmp_path))
+
+
+def test_the_same_file_by_other_names(court: Run, places: dict[str, Path], tmp_path: Path) -> None:
+    before, file, out = contents(tmp_path), places["file"], places["out"]
+    same = court("split", file, "--into", f"{out}/s=0.5", "--into", f"{out}/../out/s=0.5")
+    refused(same, "are the same file", tmp_path, before)
+    same = court("label", "arithmetic", file, "-o", out / "y", "--aside", out / "y")
+    refused(same, "are the same file", tmp_path, before)
+    part = court("label", "llm", file, "-m", "m", "-o", out / "y", "--aside", out / "y.part")
+    refused(part, "are the same file", tmp_path, before)
+    below = court("label", "arithmetic", file, "-o", out / "y", "--aside", out / "y" / "z")
+    refused(below, "is written as a file", tmp_path, before)
+
+
+def test_with_overwrite_it_is_replaced(court: Run, places: dict[str, Path]) -> None:
+    out = places["out"] / "a.jsonl"
+    out.write_text("old")
+    assert court("merge", places["file"], "-o", out, "--overwrite")[0] == 0
+    assert "1 + 1 = 3" in out.read_text()
+
+
+def test_two_outputs_that_are_no_files_may_be_one(court: Run, places: dict[str, Path]) -> None:
+    assert court("label", "arithmetic", places["file"], "-o", "/dev/null", "--aside", "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_unfinished_work_wants_a_file(court: Run, places: dict[str, Path]) -> None:
+    llm = court("label", "llm", places["file"], "-m", "m", "-o", "/dev/null")
+    is_one_sentence(llm, "/dev/null is no file, and unfinished work is kept beside the output")
+    assert not Path("/dev/null.part").exists()
+
+
+def test_a_stopped_run_may_replace_what_it_wrote(tmp_path: Path) -> None:
+    class Work(Unfinished):
+        def take(self, row: Any) -> None:
+            raise KeyError(row)
+
+    begun = Work(tmp_path / "out", {})
+    assert written_before(begun.part) == []
+    begun.will_write(tmp_path / "aside")
+    assert written_before(Work(tmp_path / "out", {}).part) == [tmp_path / "aside"]
