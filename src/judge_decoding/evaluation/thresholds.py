@@ -17,8 +17,10 @@ from judge_decoding.court.summary import same_question
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.provenance import fingerprint
 from judge_decoding.files import rows, write_json
-from judge_decoding.judge.head import JudgeHead, TargetInfo
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import shape
 from judge_decoding.rules import Exact, Judge, VerificationRule
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
@@ -170,7 +172,7 @@ def calibrate(
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
     weights = head.linear.weight.detach().cpu().numpy().tobytes()
     models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
-    known = [TargetInfo.of(model).model_dump() | {"dtype": str(model.dtype)} for model in models]
+    known = [shape(model) | {"weights": fingerprint(model), "dtype": str(model.dtype)} for model in models]
     about = json.dumps([list(task.prompts), task.key, max_new_tokens, num_draft_tokens, known])
     settings = hashlib.sha256(about.encode() + weights).hexdigest()
     done = _begun(part, settings)
