@@ -28,7 +28,6 @@ from transformers import (
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, write_cases
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
-from judge_decoding.decoding.models import final_norm
 from tiny import EOS, VOCAB_SIZE, WORDS, Scripted, greedy, llama, random_head, run, tokens, word_tokenizer
 
 
@@ -146,11 +145,6 @@ def test_a_head_for_another_model(tokenizer: PreTrainedTokenizerFast, folders: d
     says("other weights", lambda: JudgeDecoder(llama(0), tokenizer, judge=random_head(other)))
     random_head(other).save_pretrained(tmp_path)
     says("other weights", lambda: JudgeDecoder.from_pretrained(folders["target"], judge=tmp_path))
-
-
-def test_a_target_without_a_final_norm() -> None:
-    model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCAB_SIZE, n_embd=32, n_layer=2, n_head=4))
-    says("no final norm", lambda: final_norm(model))
 
 
 # Folders

@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
+from judge_decoding.decoding.models import final_norm
 from judge_decoding.judge.cache import FeatureCache, default_folder
 from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, Place, hidden_states, read
 from judge_decoding.judge.labels import Example, encode
+from judge_decoding.judge.target import TargetInfo
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
 
 
 @contextmanager
 def counted(model: PreTrainedModel) -> Iterator[list[int]]:
-    """How many sequences each forward of ``model`` reads."""
+    """How many sequences each forward of ``model`` reads, besides the two that look at the model itself."""
+    TargetInfo.of(model)
     forwards: list[int] = []
     hook = model.get_decoder().register_forward_pre_hook(
         lambda _module, _args, kwargs: forwards.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     yield forwards
     hook.remove()
+
+
+def softcapped(context: int) -> PreTrainedModel:
+    """Something is done to the logits behind the output embeddings."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=VOCAB_SIZE, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=context, final_logit_softcapping=2.0,
+        initializer_range=0.3, sliding_window=context,
+    )  # fmt: skip
+    return Gemma2ForCausalLM(config).eval().requires_grad_(False)
+
+
+class AllLogits(LlamaForCausalLM):
+    """As models of other people's code: no ``logits_to_keep``, and a tuple."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool | None = None
+    ) -> tuple[Tensor]:
+        return (self.lm_head(self.model(input_ids, attention_mask, use_cache=use_cache)[0]),)
+
+
+def no_few_logits(context: int) -> PreTrainedModel:
+    model = llama(0, context=context)
+    model.config.return_dict = False
+    other = AllLogits(model.config).eval().requires_grad_(False)
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 @pytest.fixture
@@ -79,6 +110,7 @@ def test_only_the_tokens_wanted_are_copied(model: LlamaForCausalLM, tmp_path: Pa
 def test_a_batch_holds_no_more_tokens_than_it_may(model: LlamaForCausalLM) -> None:
     sequences = [[5] * n for n in (3, 9, 1, 12, 9, 2, 7)]
     sizes: list[tuple[int, int]] = []
+    final_norm(model)  # looking for it takes a forward, once
     hook = model.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: sizes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
@@ -93,6 +125,7 @@ def test_forwards_are_full_and_hold_little_padding() -> None:
     model = llama(0, context=512)
     lengths = torch.randint(60, 300, (300,), generator=torch.Generator().manual_seed(0)).tolist()
     sizes: list[int] = []
+    final_norm(model)
     hook = model.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
@@ -104,32 +137,39 @@ def test_forwards_are_full_and_hold_little_padding() -> None:
     assert len(sizes) < 1.15 * tokens / BATCH_TOKENS
 
 
-def test_no_logits_are_computed_unless_asked_for(model: LlamaForCausalLM) -> None:
-    calls: list[int] = []
-    hook = model.lm_head.register_forward_pre_hook(lambda _module, args: calls.append(len(args[0])))
-    list(read(model, [[1, 2, 3]], [[1, 2]], [Place()]))
-    assert not calls
-    list(read(model, [[1, 2, 3]], [[1, 2]], [Place(), *BASELINES]))
+def test_few_logits_are_computed_unless_asked_for(model: LlamaForCausalLM) -> None:
+    final_norm(model)
+    calls: list[tuple[int, ...]] = []
+    hook = model.lm_head.register_forward_pre_hook(lambda _module, args: calls.append(tuple(args[0].shape[:2])))
+    list(read(model, [[1, 2, 3, 4, 5]] * 2, [[3, 4]] * 2, [Place()]))
+    assert calls == [(2, 1)]
+    list(read(model, [[1, 2, 3, 4, 5]] * 2, [[3, 4], [4]], [Place(), *BASELINES]))
     hook.remove()
-    assert calls == [2]
+    assert calls[1:] == [(2, 3)]
 
 
-def test_the_baselines_are_log_probability_and_rank(model: LlamaForCausalLM) -> None:
+@pytest.mark.parametrize("build", [llama, softcapped, no_few_logits])
+def test_the_baselines_are_log_probability_and_rank(build: Callable[..., PreTrainedModel]) -> None:
     generator = torch.Generator().manual_seed(0)
-    sequences = [torch.randint(3, VOCAB_SIZE, (n,), generator=generator).tolist() for n in (600, 4)]
-    kept = [list(range(0, 600, 2)), [0, 3]]
-    long = llama(0, context=1024)
-    ((rows, found),) = read(long, sequences, kept, list(BASELINES), batch_tokens=2000)
-    for row, i in enumerate(rows):
-        logits = long(torch.tensor([sequences[i]])).logits[0]
-        for n, at in enumerate(kept[i]):
-            logprob, rank = (float(found[name][row][n]) for name in BASELINES)
-            if at:
-                own = logits[at - 1].log_softmax(-1)
-                assert logprob == pytest.approx(float(own[sequences[i][at]]), abs=1e-4)
-                assert -rank == int((own > own[sequences[i][at]]).sum())
-            else:
-                assert (logprob, rank) == (0, 0)
+    sequences = [torch.randint(3, VOCAB_SIZE, (n,), generator=generator).tolist() for n in (1500, 4, 6)]
+    kept = [list(range(0, 1500, 2)), [0, 3], [5]]
+    long = build(context=2048)
+    everything = list(read(long, sequences, kept, [Place(), *BASELINES], batch_tokens=2000))
+    assert sorted(i for rows, _ in everything for i in rows) == [0, 1, 2]
+    for rows, found in everything:
+        for row, i in enumerate(rows):
+            output = long(torch.tensor([sequences[i]]))
+            logits = output[0][0]
+            states = hidden_states(long, [sequences[i]], "after")[0]
+            torch.testing.assert_close(found[Place()][row], states[kept[i]], atol=1e-5, rtol=1e-4)
+            for n, at in enumerate(kept[i]):
+                logprob, rank = (float(found[name][row][n]) for name in BASELINES)
+                if at:
+                    own = logits[at - 1].log_softmax(-1)
+                    assert logprob == pytest.approx(float(own[sequences[i][at]]), abs=1e-4)
+                    assert -rank == int((own > own[sequences[i][at]]).sum())
+                else:
+                    assert (logprob, rank) == (0, 0)
 
 
 def test_an_answer_is_read_once_whatever_is_trained(model: LlamaForCausalLM, tmp_path: Path) -> None:
@@ -166,7 +206,8 @@ def test_only_new_cases_and_new_places_are_read(model: LlamaForCausalLM, tmp_pat
         assert sum(forwards) == 20 + 10
         forwards.clear()
         both = train_head(model, tokenizer, cases, TrainingConfig(norm="both", layers=(-1, -2)), cache=tmp_path)
-        assert sum(forwards) == 60 + 30  # once for all the places
+        # Once for all the places, and once more to look at the model where the best one reads.
+        assert sum(forwards) == 60 + 30 + 1
         forwards.clear()
         train_head(model, tokenizer, cases, TrainingConfig(norm="before"), cache=tmp_path)
     assert sum(forwards) == 30  # the questions alone, as another place had been the best

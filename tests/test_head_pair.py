@@ -151,7 +151,7 @@ def test_it_learns_what_only_the_draft_shows() -> None:
     assert ("reading the answers", 2 * len(word_cases()), 2 * len(word_cases())) in told
     assert alone.config.calibration["auc"] == pytest.approx(0.5)
     assert head.config.calibration["auc"] == 1.0
-    assert head.config.draft == TargetInfo.of(draft)
+    assert head.config.draft == TargetInfo.of(draft, ("before", -1))
     same = torch.ones(blind.config.hidden_size)
     bad, *others = (
         float(head.probability(same, features(draft, token)))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from judge_decoding.judge.head import JudgeHeadConfig, TargetInfo
+    from judge_decoding.judge.head import JudgeHeadConfig
+    from judge_decoding.judge.target import TargetInfo
 
 
 def info(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import layers_name
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.anatomy import anatomy
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
@@ -17,33 +20,37 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     Raises:
         JudgeDecodingError: it has not that many, or keeps them where nobody knows.
     """
-    decoder = model.get_decoder()
-    name = layers_name(decoder)
-    inside = next((own for own, module in model.named_children() if module is decoder), None)
-    if name is None or inside is None:
-        raise JudgeDecodingError(
-            f"{type(model).__name__} keeps its layers under no known name; name a draft model instead."
-        )
-    layers: nn.ModuleList = getattr(decoder, name)
+    name = anatomy(model).layers
+    if name is None:
+        raise JudgeDecodingError(f"{type(model).__name__} keeps its layers in no list; name a draft model instead.")
+    layers = model.get_submodule(name)
+    assert isinstance(layers, nn.ModuleList)
     if not 1 <= count < len(layers):
         raise JudgeDecodingError(
             f"The draft is to have {count} layers, and {type(model).__name__} has {len(layers)}; take from 1 to "
             f"{len(layers) - 1}."
         )
-    short, inner = _shallow(model), _shallow(decoder)
     config = copy.deepcopy(model.config)
-    config.num_hidden_layers = count
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:count]
-    inner.config = short.config = config
-    setattr(inner, name, layers[:count])
-    setattr(short, inside, inner)
+    text = config.get_text_config(decoder=True)
+    text.num_hidden_layers = count
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:count]
+    short = _shallow(model)
+    *above, last = name.split(".")
+    holders: list[nn.Module] = [short]
+    for part in above:
+        holders.append(_shallow(getattr(holders[-1], part)))
+        setattr(holders[-2], part, holders[-1])
+    for holder in holders:
+        if isinstance(holder, PreTrainedModel):
+            holder.config = text if holder.config.model_type == text.model_type else config
+    setattr(holders[-1], last, layers[:count])
     if model.generation_config is not None:
         short.generation_config = copy.deepcopy(model.generation_config)
     return short
 
 
-def _shallow(module: PreTrainedModel) -> PreTrainedModel:
+def _shallow(module: Module) -> Module:
     """A copy that shares its parts, and to which parts can be given that the original does not get."""
     other = copy.copy(module)
     other._modules = dict(module._modules)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.anatomy import anatomy, first_tensor
+from judge_decoding.models.unwrap import unwrap
 
 Norm = Literal["before", "after"]
 """Where a hidden state is taken: before or after the model's final norm."""
@@ -17,35 +19,28 @@ Norm = Literal["before", "after"]
 Place = tuple[Norm, int]
 """Where hidden states are taken: before or after the final norm, and the layer, counted from the end."""
 
-_LAYERS = ("layers", "h", "blocks")
-_FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "embedding_norm")
 
-
-def final_norm(model: PreTrainedModel) -> nn.Module:
-    """The norm between the last layer and the language-model head.
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm between the last layer and the language-model head; None where the last layer has the last word.
 
     Raises:
-        JudgeDecodingError: the model's decoder has no norm of a known name.
+        JudgeDecodingError: see `anatomy`.
     """
-    decoder = model.get_decoder()
-    for name in _FINAL_NORMS:
-        module = getattr(decoder, name, None)
-        if isinstance(module, nn.Module):
-            return module
-    raise JudgeDecodingError(
-        f"{type(model).__name__} has no final norm of a known name ({', '.join(_FINAL_NORMS)}), "
-        "so a judge cannot find its hidden states; use a decoder-only model with one."
-    )
-
-
-def layers_name(decoder: nn.Module) -> str | None:
-    """Under which name a decoder keeps its layers; None if it is no known one."""
-    return next((name for name in _LAYERS if isinstance(getattr(decoder, name, None), nn.ModuleList)), None)
+    name = anatomy(model).norm
+    return None if name is None else unwrap(model).get_submodule(name)
 
 
 def output_size(model: PreTrainedModel) -> int:
-    """How many logits a model gives for a token."""
-    size: int = model.get_output_embeddings().weight.shape[0]
+    """How many logits a model gives for a token.
+
+    Raises:
+        JudgeDecodingError: the model has no output embeddings of a known size, and see `anatomy`.
+    """
+    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
+    size = getattr(head, "out_features", None)  # of quantised layers, too, whose weights have other shapes
+    if not isinstance(size, int):
+        weight = getattr(head, "weight", None)
+        size = weight.shape[0] if isinstance(weight, Tensor) else anatomy(model).logits
     return size
 
 
@@ -53,15 +48,13 @@ def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
     """The layer number ``layer`` of a model's decoder, counted from the end: -1 is the last.
 
     Raises:
-        JudgeDecodingError: there is no such layer, or the decoder keeps its layers under no known name.
+        JudgeDecodingError: there is no such layer, or the decoder keeps its layers in no list.
     """
-    decoder = model.get_decoder()
-    name = layers_name(decoder)
+    name = anatomy(model).layers
     if name is None:
-        raise JudgeDecodingError(
-            f"{type(model).__name__} keeps its layers under no known name ({', '.join(_LAYERS)}); read its last layer."
-        )
-    layers: nn.ModuleList = getattr(decoder, name)
+        raise JudgeDecodingError(f"{type(model).__name__} keeps its layers in no list; read its last layer.")
+    layers = unwrap(model).get_submodule(name)
+    assert isinstance(layers, nn.ModuleList)
     if not -len(layers) <= layer <= -1:
         raise JudgeDecodingError(
             f"layer is {layer}, and {type(model).__name__} has {len(layers)} layers; it must be from -{len(layers)} "
@@ -87,9 +80,10 @@ def check_place(norm: Norm, layer: int) -> None:
 class HiddenTap:
     """Catches the hidden states of one place in each forward of ``model`` while it is open.
 
-    Those of the last layer are taken at the final norm, those of a lower one (``layer`` < -1) are its output. They are
-    there for every position whatever ``logits_to_keep`` says, and cost nothing. ``states`` is [B, T, H] in the model's
-    dtype.
+    Those of the last layer are taken at the final norm, those of a lower one (``layer`` < -1) are its output. Without
+    a final norm the last layer's output is both: before and after. States are there for every position whatever
+    ``logits_to_keep`` says, and cost nothing but the model's first tap, which looks for the place in a short forward
+    pass. ``states`` is [B, T, H] in the model's dtype. A tap may be opened again and again.
 
     Raises:
         JudgeDecodingError: the model has no such place.
@@ -97,17 +91,20 @@ class HiddenTap:
 
     def __init__(self, model: PreTrainedModel, norm: Norm, layer: int = -1) -> None:
         check_place(norm, layer)
-        self._module = final_norm(model) if layer == -1 else decoder_layer(model, layer)
-        self._input = norm == "before" and layer == -1
+        parts = anatomy(model)
+        at_norm = layer == -1 and parts.norm is not None
+        last = parts.norm or parts.last
+        assert last is not None  # see `anatomy`
+        self._module = unwrap(model).get_submodule(last) if layer == -1 else decoder_layer(model, layer)
+        self._input = norm == "before" and at_norm
         self._states: Tensor | None = None
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> Self:
-        def catch(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-            found = inputs if self._input else output
-            self._states = found if isinstance(found, Tensor) else found[0]
+        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            self._states = first_tensor((args, kwargs) if self._input else output)
 
-        self._hook = self._module.register_forward_hook(catch)
+        self._hook = self._module.register_forward_hook(catch, with_kwargs=True)
         return self
 
     def __exit__(

@@ -28,10 +28,12 @@ def machine(device: torch.device | None = None) -> str:
 
 def fingerprint(model: nn.Module) -> str:
     """Tells models apart that were saved under one name: SHA-256 of a few numbers of each of their tensors."""
-    digest = hashlib.sha256()
-    for parameter in model.parameters():
-        if not parameter.is_meta:  # not in memory
-            digest.update(parameter.detach().reshape(-1)[:8].float().cpu().numpy().tobytes())
+    from judge_decoding.models.weights import adapters, tensors
+
+    digest = hashlib.sha256(adapters(model).encode())
+    for _, tensor in tensors(model):
+        if not tensor.is_meta:  # not in memory
+            digest.update(tensor.reshape(-1)[:8].float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

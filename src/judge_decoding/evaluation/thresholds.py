@@ -18,8 +18,10 @@ from judge_decoding.court.summary import same_question
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.provenance import fingerprint
 from judge_decoding.files import rows, write_json
-from judge_decoding.judge.head import JudgeHead, TargetInfo
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import shape
 from judge_decoding.rules import Exact, Judge, VerificationRule
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
@@ -203,7 +205,7 @@ def calibrate(
 def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = None) -> str:  # noqa: ANN401  (any JSON value)
     """What tells work with these models, this head and these settings from other work: a hash."""
     models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
-    known = [TargetInfo.of(model).model_dump() | {"dtype": str(model.dtype)} for model in models]
+    known = [shape(model) | {"weights": fingerprint(model), "dtype": str(model.dtype)} for model in models]
     weights = b"" if head is None else head.linear.weight.detach().float().cpu().numpy().tobytes()
     return hashlib.sha256(json.dumps([*settings, known]).encode() + weights).hexdigest()
 

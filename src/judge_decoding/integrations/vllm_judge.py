@@ -356,12 +356,16 @@ def check_weights(bench: Bench, model: Any) -> None:
     output = getattr(language, "lm_head", None)
     weight, shard = getattr(output, "weight", None), getattr(output, "shard_indices", None)
     if weight is None or shard is None or not weight.is_floating_point() or weight.shape[-1] != target.hidden_size:
-        log.warning("The judge head cannot be compared with the target's weights, which are quantized or elsewhere.")
+        log.warning("The judge head cannot be compared with the target's weights, which are quantised or elsewhere.")
+        return
+    if target.fingerprint is None:
+        log.warning(
+            "The judge head was trained on a quantised target, whose weights cannot be compared with this one's."
+        )
         return
     first, end = shard.org_vocab_start_index, shard.org_vocab_end_index
     found: dict[int, float] = {}
-    for number, place in enumerate(target.places(language.lm_head.org_vocab_size * target.hidden_size)):
-        row, column = divmod(place, target.hidden_size)
+    for number, (row, column) in enumerate(target.places(language.lm_head.org_vocab_size, target.hidden_size)):
         if first <= row < end:
             found[number] = float(weight[row - first, column])
     target.check_weights(found)

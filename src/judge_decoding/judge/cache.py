@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from judge_decoding.files import cache_folder, replacing
 from judge_decoding.judge.features import BATCH_TOKENS, Column, read
 from judge_decoding.judge.labels import Example
+from judge_decoding.models.weights import adapters, sample, tensors
 
 SHARD_BYTES = 2**23
 """Size at which a shard is written: what a killed run loses, and what is held in memory."""
@@ -152,10 +153,8 @@ def _model_key(model: PreTrainedModel) -> str:
     for name in ("_name_or_path", "name_or_path", "transformers_version"):
         config.pop(name, None)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, weight in model.named_parameters():
+    digest.update(adapters(model).encode())
+    for name, weight in tensors(model):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        if not weight.is_meta and weight.numel():
-            flat = weight.detach().flatten()
-            places = torch.linspace(0, len(flat) - 1, min(_SAMPLES, len(flat)), dtype=torch.float64).long()
-            digest.update(flat[places.to(flat.device)].float().cpu().numpy().tobytes())
+        digest.update(sample(weight, _SAMPLES).numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import HiddenTap, Norm, check_place
+from judge_decoding.models.forward import input_device, keeps_few_logits, plain_forward, undisturbed
 
 BATCH_TOKENS = 2048
 """Tokens of a forward, padding included: what bounds its memory, whatever the answers' lengths."""
 
-_LOGIT_ROWS = 256
+_LOGIT_ROWS = 1024
+"""Tokens whose logits a forward makes, where the model can choose: a gigabyte or so in a large vocabulary."""
+
+_PART = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,9 @@ def read(
 ) -> Iterator[tuple[list[int], dict[Column, list[Tensor]]]]:
     """Read every sequence once and yield what is known of its tokens, batch by batch.
 
-    Only the decoder runs, without logits over the vocabulary, unless a baseline is asked for. Sequences of like length
-    share a forward, right-padded: a causal model does not see the padding. What follows the last kept token is not
-    read.
+    No more logits over the vocabulary are made than a baseline needs: all of them in a model that makes no few.
+    Sequences of like length share a forward, right-padded: a causal model does not see the padding. What follows the
+    last kept token is not read.
 
     Args:
         model: any causal LM.
@@ -99,58 +104,74 @@ def read(
         JudgeDecodingError: the model has no such place.
     """
     places = [column for column in columns if isinstance(column, Place)]
+    baselines = len(places) < len(columns)
     lengths = [positions[-1] + 1 if positions else 0 for positions in kept]
-    decoder = model.get_decoder()
+    # From where on a forward makes logits for a sequence: those before a token say what was expected of it.
+    begins = None
+    if not keeps_few_logits(model):
+        begins = [0] * len(kept)
+    elif baselines:
+        begins = [max(positions[0] - 1, 0) if positions else 0 for positions in kept]
     with ExitStack() as stack:
         taps = {place: stack.enter_context(HiddenTap(model, place.norm, place.layer)) for place in places}
-        for rows in _batches(lengths, batch_tokens):
-            ids = torch.zeros(len(rows), lengths[rows[-1]], dtype=torch.long, device=model.device)
+        stack.enter_context(undisturbed(model))
+        for rows in _batches(lengths, begins, batch_tokens):
+            ids = torch.zeros(len(rows), lengths[rows[-1]], dtype=torch.long, device=input_device(model))
             for row, i in enumerate(rows):
                 ids[row, : lengths[i]] = torch.tensor(sequences[i][: lengths[i]])
-            output = decoder(input_ids=ids, use_cache=False)
             wanted = [torch.tensor(list(kept[i])) for i in rows]
+            known = _baselines(model, ids, wanted) if baselines else None
+            if known is None:
+                plain_forward(model, ids, 1)
             found: dict[Column, list[Tensor]] = {
                 place: [states[at.to(states.device)].cpu() for states, at in zip(tap.states, wanted, strict=True)]
                 for place, tap in taps.items()
             }
-            if len(places) < len(columns):
-                known = [_baselines(model, *row) for row in zip(output[0], ids, wanted, strict=True)]
+            if known is not None:
                 for n, name in enumerate(BASELINES):
                     found[name] = [pair[n] for pair in known]
             yield rows, found
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Numbers of sequences that share a forward, short ones first."""
+def _batches(lengths: Sequence[int], begins: Sequence[int] | None, batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of sequences that share a forward, short ones first.
+
+    Of at most ``batch_tokens`` tokens, padding included, and `_LOGIT_ROWS` logits, which are made of all rows alike:
+    to the end of the longest, from the first of ``begins`` on.
+    """
     rows: list[int] = []
+    begin = 0
     for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i]):
-        if rows and lengths[i] * (len(rows) + 1) > batch_tokens:
+        if begins is not None:
+            begin = min(begin, begins[i]) if rows else begins[i]
+        logits = 1 if begins is None else lengths[i] - begin
+        if rows and ((len(rows) + 1) * lengths[i] > batch_tokens or (len(rows) + 1) * logits > _LOGIT_ROWS):
             yield rows
-            rows = []
+            rows, begin = [], 0 if begins is None else begins[i]
         rows.append(i)
     if rows:
         yield rows
 
 
-def _baselines(model: PreTrainedModel, states: Tensor, ids: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability and negative rank [n] of the tokens of one row at positions ``at`` [n].
+def _baselines(model: PreTrainedModel, ids: Tensor, wanted: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Log-probability and negative rank [n] of the tokens of each row of ``ids`` [B, T] at its wanted positions [n].
 
-    ``states`` [T, H] are those the output embedding reads. Nothing is known of a first token; it counts as certain.
+    From the model's own logits, for what is done behind the output embeddings is every family's own. Nothing is known
+    of a first token; it counts as certain. The last forward is over all of ``ids``, for the taps.
     """
-    config = model.config.get_text_config()
-    head = model.get_output_embeddings()
-    logprobs, ranks = torch.zeros(len(at)), torch.zeros(len(at))
-    later = at > 0
-    found = []
+    found = [(torch.zeros(len(at)), torch.zeros(len(at))) for at in wanted]
+    begin, end = max(min(int(at[0]) for at in wanted) - 1, 0), ids.shape[1]
     # In parts, as a long answer's logits over a large vocabulary would take gigabytes.
-    for part in at[later].to(states.device).split(_LOGIT_ROWS):
-        logits = head(states[part - 1]).float()
-        # What some families do to the logits behind the output embedding (Cohere, Granite, Gemma).
-        logits = logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        own = logits.gather(-1, ids[part, None].to(logits.device))
-        found.append(torch.stack((own[:, 0] - logits.logsumexp(-1), -(logits > own).sum(-1).float())).cpu())
-    if found:
-        logprobs[later], ranks[later] = torch.cat(found, 1)
-    return logprobs, ranks
+    step = _LOGIT_ROWS if len(wanted) == 1 and keeps_few_logits(model) else end
+    for start, stop in pairwise([*range(begin, end, step), end]):
+        logits = plain_forward(model, ids[:, :stop], stop - start)
+        for row, at in enumerate(wanted):
+            # Of a token the logits before it tell.
+            here = ((at > start) & (at <= stop)).nonzero()[:, 0]
+            for part in here.split(_PART):
+                places = at[part].to(ids.device)
+                said = logits[row, (places - 1 - start).to(logits.device)].float()
+                own = said.gather(-1, ids[row, places, None].to(said.device))
+                found[row][0][part] = (own[:, 0] - said.logsumexp(-1)).cpu()
+                found[row][1][part] = -(said > own).sum(-1).float().cpu()
+    return found

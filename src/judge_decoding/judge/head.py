@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.hub import locate
-from judge_decoding.decoding.models import Norm, Place, check_place, final_norm
+from judge_decoding.decoding.models import Norm, Place, check_place
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge import card_files
 from judge_decoding.judge.card_files import CARD, PICTURES, AnyResults
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
+from judge_decoding.judge.target import TargetInfo
 from judge_decoding.names import place_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -35,78 +36,12 @@ from judge_decoding.integrations.head_folder import generate_with_head as genera
 """,
     "custom_generate/requirements.txt": "judge-decoding\n",
 }
-_FINGERPRINT_SIZE = 16
 
 
 def files_of_head(folder: Path) -> list[Path]:
     """What a head in ``folder`` is written to, and what is there that it replaces or removes."""
     names = (CONFIG, WEIGHTS, *PICTURES, *CUSTOM_GENERATE)
     return [*(folder / name for name in names), *card_files.files_of_card(folder)]
-
-
-class TargetInfo(BaseModel):
-    """The model a head was trained on.
-
-    ``fingerprint`` holds a few weights spread evenly over the output embedding: enough to tell two models of
-    one shape apart, whatever they are called and in whichever precision they are loaded.
-    """
-
-    name_or_path: str
-    architecture: str
-    hidden_size: int = Field(gt=0, le=2**20)
-    num_hidden_layers: int = Field(gt=0)
-    fingerprint: list[float] = Field(min_length=_FINGERPRINT_SIZE, max_length=_FINGERPRINT_SIZE)
-
-    @classmethod
-    def of(cls, model: PreTrainedModel) -> Self:
-        """Describe ``model``."""
-        config = model.config.get_text_config()
-        return cls(
-            name_or_path=str(model.config.name_or_path),
-            architecture=type(model).__name__,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            fingerprint=_fingerprint(model),
-        )
-
-    def check_shape(
-        self, name: str, hidden_size: int, num_hidden_layers: int, *architectures: str, role: str = "target"
-    ) -> None:
-        """Check that a model called ``name``, of one of these architectures, has this one's shape.
-
-        Raises:
-            JudgeDecodingError: it has another.
-        """
-        for what, mine, its in (
-            ("hidden size", self.hidden_size, hidden_size),
-            ("number of layers", self.num_hidden_layers, num_hidden_layers),
-        ):
-            if mine != its:
-                raise JudgeDecodingError(_misfit(role, self, what, mine, its, name))
-        if self.architecture not in architectures:
-            raise JudgeDecodingError(
-                _misfit(role, self, "architecture", self.architecture, ", ".join(architectures), name)
-            )
-
-    @staticmethod
-    def places(count: int) -> list[int]:
-        """Where in an output embedding of ``count`` weights the fingerprint is taken."""
-        return torch.linspace(0, count - 1, _FINGERPRINT_SIZE, dtype=torch.float64).long().tolist()
-
-    def check_weights(self, weights: Mapping[int, float], name: str = "", role: str = "target") -> None:
-        """Check weights of a model's output embedding, by their number in the fingerprint.
-
-        Raises:
-            JudgeDecodingError: they are another model's.
-        """
-        # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
-        slack = 0.02 * max(abs(value) for value in self.fingerprint)
-        if not all(abs(self.fingerprint[place] - value) <= slack for place, value in weights.items()):
-            raise JudgeDecodingError(
-                f"This judge head was trained for {self.name_or_path or 'a model without a name'}, and the {role} "
-                f"{name or 'a model without a name'} has the "
-                f"same shape but other weights; give the {role} it was trained for, or train a head."
-            )
 
 
 class JudgeHeadConfig(BaseModel):
@@ -154,12 +89,6 @@ def _pictures_in(folder: Path) -> list[str]:
     return [name for name in PICTURES if (folder / name).is_file()]
 
 
-def _fingerprint(model: PreTrainedModel) -> list[float]:
-    weight = model.get_output_embeddings().weight.detach().flatten()
-    places = torch.tensor(TargetInfo.places(weight.numel()), device=weight.device)
-    return [float(value) for value in weight[places].float().cpu()]
-
-
 class JudgeHead(nn.Module):
     """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's hidden state *at* it.
 
@@ -205,7 +134,7 @@ class JudgeHead(nn.Module):
                 f"use the draft it was trained with, {draft.name_or_path or 'a model without a name'}."
             )
         if draft_hidden.shape[-1] != draft.hidden_size:
-            raise JudgeDecodingError(_misfit("draft", draft, "hidden size", draft.hidden_size, draft_hidden.shape[-1]))
+            raise JudgeDecodingError(draft.misfit("draft", "hidden size", draft.hidden_size, draft_hidden.shape[-1]))
         states = torch.cat((draft_hidden.float(), hidden.float()), -1)
         return torch.sigmoid(self.linear(states)[..., 0])
 
@@ -214,14 +143,15 @@ class JudgeHead(nn.Module):
     def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
         """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.
 
-        A head that reads the target alone fits any draft.
+        A head that reads the target alone fits any draft. A quantised model that is near enough is accepted with a
+        logged warning that says how far it is off.
 
         Raises:
             JudgeDecodingError: architecture, size, depth or weights differ.
         """
-        _check_same("target", self.config.target, model)
+        self.config.target.check(model)
         if draft is not None and self.config.draft is not None:
-            _check_same("draft", self.config.draft, draft)
+            self.config.draft.check(draft, "draft")
 
     def save_pretrained(
         self,
@@ -350,22 +280,6 @@ class JudgeHead(nn.Module):
             self.save_pretrained(folder, results=results)
             api.upload_folder(repo_id=repo_id, folder_path=folder, delete_patterns=list(card_files.PATTERNS))
         return str(url)
-
-
-def _misfit(role: str, ours: TargetInfo, what: str, mine: object, its: object, their_name: str = "") -> str:
-    """The sentence for a model that is not the one a head was trained on."""
-    return (
-        f"This judge head was trained for {ours.name_or_path or 'a model without a name'} ({what} {mine}), but the "
-        f"{role} is {their_name or 'another'} ({what} {its}); give the {role} it was trained for, or train a head."
-    )
-
-
-def _check_same(role: str, ours: TargetInfo, model: PreTrainedModel) -> None:
-    """Check that ``model`` is the one that ``ours`` describes; ``role`` is target or draft."""
-    final_norm(model)
-    theirs = TargetInfo.of(model)
-    ours.check_shape(theirs.name_or_path, theirs.hidden_size, theirs.num_hidden_layers, theirs.architecture, role=role)
-    ours.check_weights(dict(enumerate(theirs.fingerprint)), theirs.name_or_path, role)
 
 
 def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:

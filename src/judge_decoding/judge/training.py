@@ -37,8 +37,10 @@ from judge_decoding.judge.config import TrainingConfig
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.features import BASELINES, Column, Place
 from judge_decoding.judge.fitting import deal, fold, standardise
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
 from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode, question_examples
+from judge_decoding.judge.probe import input_rows
+from judge_decoding.judge.target import TargetInfo, bare, shape
 from judge_decoding.models.tokenize import end_ids
 
 Progress = Callable[[str, int, int], None]
@@ -81,6 +83,7 @@ def train_head(
             not there, or a tokenizer without offsets or for another model.
     """
     config, tell = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
+    target, draft = bare(target), None if draft is None else bare(draft)
     _check_cases(cases, tokenizer)
     ends = end_ids(target, tokenizer)
     examples = [encode(case, tokenizer, config.labels, config.after_error, ends) for case in cases]
@@ -101,8 +104,8 @@ def train_head(
         curve = learning_curve(features, tokens, config, best.row["auc"], tick)
     head = JudgeHead(
         JudgeHeadConfig(
-            target=TargetInfo.of(target),
-            draft=None if draft is None else TargetInfo.of(draft),
+            target=TargetInfo.of(target, (best.place.norm, best.place.layer)),
+            draft=None if draft is None else TargetInfo.of(draft, (best.place.norm, -1)),
             layer=best.place.layer,
             norm=best.place.norm,
             labels=config.reading,
@@ -146,7 +149,7 @@ def _check_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> N
 
 
 def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Example]) -> None:
-    last = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+    last = input_rows(model) - 1
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for number, example in enumerate(examples, start=1):
         if context and len(example.ids) > context:
@@ -207,7 +210,7 @@ def _features(
                 columns += BASELINES
             caches[role] = FeatureCache(folder, model)
             caches[role].add(examples, columns, progress=count)
-        sizes = {role: TargetInfo.of(model).hidden_size for role, model in models.items()}
+        sizes = {role: int(shape(model)["hidden_size"]) for role, model in models.items()}
         number = sum(int(chosen.sum()) for chosen in used)
 
         def load(column: Column) -> Tensor:

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
-from judge_decoding.models.forward import Forward, row_positions
+from judge_decoding.models.forward import Forward, row_positions, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
 Role = Literal["target", "draft"]
@@ -80,7 +80,7 @@ def abilities(model: PreTrainedModel) -> Abilities:
         is_quantized(model),
     )
     if key not in _KNOWN:
-        with torch.inference_mode():
+        with undisturbed(model):
             _KNOWN[key] = _Check(model).run()
     return _KNOWN[key]
 

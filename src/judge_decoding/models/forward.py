@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
@@ -24,6 +26,7 @@ class Forward:
     Attributes:
         cache_name: what the model calls its KV cache; None if it has none.
         takes_positions: whether it accepts the positions of its tokens.
+        keeps_few_logits: whether it makes only the logits that are asked for.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -37,9 +40,10 @@ class Forward:
         self.cache_name = next((name for name in CACHE_NAMES if name in known), None)
         self.takes_positions = "position_ids" in known
         self._takes_mask = "attention_mask" in known
-        self._keeps_logits = _supports_logits_to_keep(model, parameters)
+        self.keeps_few_logits = _supports_logits_to_keep(model, parameters)
         usual = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
         self._usual: dict[str, Any] = {k: v for k, v in usual.items() if takes_any or k in parameters}
+        self._says_use_cache = takes_any or "use_cache" in parameters
         # Inner modules look at the configuration, whatever the outermost one is called with.
         self._config = None if getattr(model.config, "return_dict", True) else model.config
 
@@ -60,7 +64,9 @@ class Forward:
             mask: 1 for tokens and 0 for padding [B, P + T], those in the cache included; None for no padding.
             positions: the position of each token [B, T].
         """
-        arguments = dict(self._usual, input_ids=ids, use_cache=cache is not None)
+        arguments = dict(self._usual, input_ids=ids)
+        if self._says_use_cache:
+            arguments["use_cache"] = cache is not None
         if cache is not None:
             if self.cache_name is None:
                 raise TypeError(f"{type(self.model).__name__}.forward takes no cache")
@@ -69,7 +75,7 @@ class Forward:
             arguments["attention_mask"] = mask
         if positions is not None and self.takes_positions:
             arguments["position_ids"] = positions
-        if self._keeps_logits:
+        if self.keeps_few_logits:
             arguments["logits_to_keep"] = keep
         if self._config is None:
             output = self.model(**arguments)
@@ -87,6 +93,28 @@ def _supports_logits_to_keep(model: PreTrainedModel, parameters: object) -> bool
     """As ``generate`` finds out; a class without its mixin is looked at here."""
     known = getattr(model, "_supports_logits_to_keep", None)
     return bool(known()) if callable(known) else "logits_to_keep" in parameters  # type: ignore[operator]
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids go: the model's device, or the first one that it computes on if its weights are elsewhere."""
+    device = model.device
+    if device.type != "meta":
+        return device
+    return torch.device(getattr(getattr(model, "_hf_hook", None), "execution_device", None) or "cpu")
+
+
+def plain_forward(model: PreTrainedModel, ids: Tensor, keep: int) -> Tensor:
+    """Read ``ids`` [B, T] without a cache; the model's own logits of each row's last ``keep`` >= 1 tokens [B, keep, V].
+
+    The logits are those that the model's forward returns, with whatever it does behind its output embeddings. A model
+    without ``logits_to_keep`` makes the logits of all tokens for them.
+    """
+    return Forward(model)(ids, keep=keep, positions=row_positions(0, ids.shape[1], ids.device))
+
+
+def keeps_few_logits(model: PreTrainedModel) -> bool:
+    """Whether a forward pass makes only the logits that are asked for."""
+    return Forward(model).keeps_few_logits
 
 
 def check_finite(values: Tensor | bool, role: str = "target") -> None:
@@ -110,3 +138,22 @@ def finite(logits: Tensor) -> Tensor:
 def row_positions(start: int, count: int, device: torch.device) -> Tensor:
     """The positions [1, count] of tokens from ``start`` on."""
     return torch.arange(start, start + count, device=device)[None]
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Forward passes in here compute no gradients, use no dropout, run uncompiled and draw no random numbers."""
+    training = [module for module in model.modules() if module.training]
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
+        # Hooks are passed over by code that was compiled without them.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True

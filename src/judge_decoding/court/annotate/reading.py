@@ -23,6 +23,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import read_text
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.forward import plain_forward
 from judge_decoding.models.tokenize import end_ids
 
 TOP = 3
@@ -160,7 +161,7 @@ def _read(
     tensor = torch.tensor([ids], device=target.device)
     place = (reader.head.config.norm, reader.head.config.layer) if reader.head else ("before", -1)
     with HiddenTap(target, *place) as tap:
-        logits = target(input_ids=tensor, use_cache=False, logits_to_keep=count + 1).logits[0, -count - 1 :]
+        logits = plain_forward(target, tensor, count + 1)[0]
         states = tap.states[0, -count:].float().cpu()
     # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.
     top = [part.float().softmax(-1).topk(min(TOP, part.shape[-1])) for part in logits.split(256)]

@@ -147,7 +147,9 @@ class TargetGraph(nn.Module):
 
     def __init__(self, model: PreTrainedModel, places: tuple[Place, ...], *, few: bool = False) -> None:
         super().__init__()
-        self.model, self._places, self._few = model, places, few
+        self.model, self._few = model, few
+        # Made here, as looking for a place takes a forward pass of its own.
+        self._taps = [HiddenTap(model, *place) for place in places]
 
     def forward(
         self, tokens: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
@@ -165,7 +167,7 @@ class TargetGraph(nn.Module):
         """
         start, ids = tokens[:, 0], tokens[:, 1:]
         with ExitStack() as stack:
-            taps = [stack.enter_context(HiddenTap(self.model, *place)) for place in self._places]
+            taps = [stack.enter_context(tap) for tap in self._taps]
             with FewTokens() if self._few else nullcontext():
                 logits = _forward(self.model, start, ids, columns, cache, keep)
             states = [tap.states[:, keep] for tap in taps]

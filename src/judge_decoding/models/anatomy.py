@@ -1,0 +1,188 @@
+"""Where in a causal language model its layers and its final norm are, found by watching it read a few tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.models.forward import input_device, plain_forward, undisturbed
+from judge_decoding.models.unwrap import unwrap
+
+_TOKENS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The names of a model's parts, as `torch.nn.Module.get_submodule` takes them.
+
+    Attributes:
+        layers: the list of its layers, or None if it has no such list.
+        last: the module whose output is the last layer's: the last of the layers.
+        norm: the final norm, between the last layer and the output embeddings; None where a layer has the last word.
+        logits: how many logits it gives for a token.
+    """
+
+    layers: str | None
+    last: str | None
+    norm: str | None
+    logits: int
+
+
+_known: WeakKeyDictionary[nn.Module, Anatomy] = WeakKeyDictionary()
+
+
+def anatomy(model: nn.Module) -> Anatomy:
+    """The parts of ``model``. The first call for a model costs a forward pass over three tokens.
+
+    Names differ from family to family, and so does what stands beside them (embedding norms, vision towers, heads of
+    several layers). What is the same everywhere: the last layer is the last of a list of modules that runs before the
+    output embeddings, and the final norm runs between the two and forgets how long the vectors were that it was given.
+
+    Raises:
+        JudgeDecodingError: the model cannot read token ids alone, or has neither layers nor a norm.
+    """
+    model = unwrap(model)
+    found = _known.get(model)
+    if found is None or not all(_has(model, name) for name in (found.layers, found.last, found.norm)):
+        assert isinstance(model, PreTrainedModel)
+        found = _known[model] = _watch(model)
+    return found
+
+
+def _has(model: nn.Module, name: str | None) -> bool:
+    try:
+        return name is None or model.get_submodule(name) is not None
+    except AttributeError:
+        return False
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of a module: its place in the order of all beginnings and ends, and what went in and came out."""
+
+    name: str
+    begin: int
+    end: int = -1
+    leaf: bool = True
+    given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    output: Tensor | None = None
+    shape: tuple[int, ...] = ()
+
+
+def first_tensor(value: object) -> Tensor | None:
+    """The first tensor in what a module was given or gives back."""
+    if isinstance(value, Tensor):
+        return value
+    parts = list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(parts, list | tuple):
+        return None
+    return next((part for part in map(first_tensor, parts) if part is not None), None)
+
+
+def _watch(model: PreTrainedModel) -> Anatomy:
+    """Read a few tokens and find the parts in what was called."""
+    listed = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    calls: list[_Call] = []
+    open_calls: list[_Call] = []
+    clock = 0
+
+    def begin(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal clock
+        clock += 1
+        if open_calls:
+            open_calls[-1].leaf = False
+        call = _Call(name, clock, given=(args, kwargs))
+        calls.append(call)
+        open_calls.append(call)
+
+    def end(name: str, output: object) -> None:
+        nonlocal clock
+        clock += 1
+        call = open_calls.pop()
+        found = first_tensor(output)
+        call.end, call.output, call.shape = clock, found, tuple(found.shape) if found is not None else ()
+        # Only what follows the last layer is looked at more closely: hold no other states.
+        done = [] if call.leaf else calls if name.rpartition(".")[0] in listed else [call]
+        for each in done:
+            each.given = each.output = None
+
+    hooks = []
+    with undisturbed(model):
+        try:
+            for name, module in model.named_modules():
+                hooks += [
+                    module.register_forward_pre_hook(
+                        lambda _module, args, kwargs, name=name: begin(name, args, kwargs), with_kwargs=True
+                    ),
+                    module.register_forward_hook(lambda _module, _args, output, name=name: end(name, output)),
+                ]
+            ids = torch.arange(_TOKENS, device=input_device(model))[None]
+            logits = plain_forward(model, ids, 1)
+        except Exception as error:
+            raise JudgeDecodingError(
+                f"{type(model).__name__} cannot read token ids by themselves ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else 'no message'}), so no judge can be put on it; use a "
+                "decoder-only model that generates from token ids."
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return _found(model, calls, listed, logits.shape[-1])
+
+
+def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits: int) -> Anatomy:
+    head = model.get_output_embeddings()
+    heads = [call.begin for call in calls if head is not None and model.get_submodule(call.name) is head]
+    before = [call for call in calls if call.end < (heads[-1] if heads else calls[0].end)]
+    of_states = [call for call in before if len(call.shape) == 3 and call.shape[:2] == (1, _TOKENS)]
+    in_list = [call for call in of_states if not call.leaf and call.name.rpartition(".")[0] in listed]
+    # Experts and the like are lists inside of layers.
+    names = {call.name for call in in_list}
+    layers = [call for call in in_list if not any(upper in names for upper in _above(call.name))]
+    last = max(layers, key=lambda call: call.end, default=None)
+    norms = [call for call in of_states if call.leaf and (last is None or call.begin > last.end)]
+    norm = next((call for call in reversed(norms) if _is_norm(model.get_submodule(call.name), call)), None)
+    if last is None and norm is None:
+        raise JudgeDecodingError(
+            f"{type(model).__name__} has neither a list of layers nor a final norm that hidden states could be read "
+            "at; use a decoder-only model with them."
+        )
+    return Anatomy(
+        layers=last.name.rpartition(".")[0] if last else None,
+        last=last.name if last else None,
+        norm=norm.name if norm else None,
+        logits=logits,
+    )
+
+
+def _above(name: str) -> list[str]:
+    """The names of the modules that hold the one called ``name``."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _is_norm(module: nn.Module, call: _Call) -> bool:
+    """Whether the module's output hardly grows with its input."""
+    if call.given is None or call.output is None:
+        return False
+    args, kwargs = call.given
+    given = first_tensor((args, kwargs))
+    if given is None or given.shape != call.output.shape:
+        return False
+
+    def longer(value: object) -> object:
+        return value * 8 if value is given else value
+
+    try:
+        other = first_tensor(module(*map(longer, args), **{name: longer(value) for name, value in kwargs.items()}))
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # whatever it is, it is none
+        return False
+    # A linear map's output would be eight times as long. At the same length a dropout or an identity is out as well.
+    return other is not None and bool(other.float().norm() < 3 * call.output.float().norm())
