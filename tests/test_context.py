@@ -19,6 +19,10 @@ from transformers import (
 )
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, PromptLookup
+from judge_decoding.court.labels.swaps import log_probs
+from judge_decoding.evaluation.forced import read_forced
+from judge_decoding.evaluation.texts import Text
+from judge_decoding.judge.features import hidden_states
 from judge_decoding.models.context import context_length, rope_border
 from tiny import Scripted, greedy, llama, perturbed, run, tokens, word_tokenizer
 
@@ -151,3 +155,30 @@ def test_a_draft_with_a_shorter_context_does_not_end_answers() -> None:
         assert answer.finish_reason == "length"
         assert answer.stats.drafted > 0
         assert not answer.rounds[-1].draft_ids
+
+
+def stepwise(model: PreTrainedModel, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states and logits of each token where the sequence ends with it: what decoding sees."""
+    states, logits = [], []
+    for end in range(1, len(ids) + 1):
+        output = model(torch.tensor([ids[:end]]), output_hidden_states=True, use_cache=False)
+        states.append(output.hidden_states[-1][0, -1])
+        logits.append(output.logits[0, -1])
+    return torch.stack(states), torch.stack(logits)
+
+
+def test_training_and_scoring_read_as_decoding_does() -> None:
+    model = phi3()
+    texts = [[*PROMPT, *PROMPT[:20]], PROMPT[:9], [*PROMPT, *PROMPT[:6]]]
+    wanted = [stepwise(model, text) for text in texts]
+    for found, (states, _) in zip(hidden_states(model, texts, "after"), wanted, strict=True):
+        assert torch.allclose(found, states, atol=1e-4)
+    keep = [len(text) - 4 for text in texts]
+    for found, count, (_, logits) in zip(log_probs(model, texts, keep), keep, wanted, strict=True):
+        assert torch.allclose(found, logits[-count:].log_softmax(-1), atol=1e-4)
+    forced = [Text(tuple(text[:4]), tuple(text[4:])) for text in texts]
+    pieces: dict[int, list[torch.Tensor]] = {}
+    for piece in read_forced(model, forced, [("after", -1)], batch_tokens=16):
+        pieces.setdefault(piece.number, []).append(piece.logits)
+    for number, (_, logits) in enumerate(wanted):
+        assert torch.allclose(torch.cat(pieces[number]), logits[3:], atol=1e-4)

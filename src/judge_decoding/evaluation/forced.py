@@ -14,6 +14,7 @@ from judge_decoding.decoding.models import HiddenTap, Place
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.models.abilities import abilities, can_batch, check_reads
 from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.context import rope_border
 from judge_decoding.models.forward import check_finite
 
 
@@ -43,25 +44,41 @@ def read_forced(
     parts of so many. So no more than ``batch_tokens`` distributions over the vocabulary are there at a time.
     """
     check_reads(model)
+    border = rope_border(model)
     with ExitStack() as stack:
         taps = {place: stack.enter_context(HiddenTap(model, *place)) for place in places}
-        # Recurrent layers may not go on with several tokens from what they have read.
-        part = batch_tokens if not abilities(model).cannot_rewind else 2**31
-        for rows in _batches(texts, batch_tokens, alone=not can_batch(model)):
+        for rows in _batches(texts, batch_tokens, alone=border is not None or not can_batch(model)):
             lm = CachedLM(model, len(rows))
             ids = [torch.tensor((*texts[i].prompt_ids, *texts[i].ids), device=model.device) for i in rows]
-            # A batch of several fits into the first of these parts.
-            for begin in range(0, max(map(len, ids)), part):
-                parts = [row[begin : begin + part] for row in ids]
+            begin = 0
+            for end in _ends(model, max(map(len, ids)), batch_tokens):
+                if border is not None:
+                    lm.prepare([min(end, len(ids[0]))])
+                parts = [row[known:end] for row, known in zip(ids, lm.lengths, strict=True)]
+                new = [row[begin:end] for row in ids]
                 # The last token of the prompt says what it expects of the answer's first.
-                heard = [_behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, parts, strict=True)]
-                tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, parts, strict=True)]
+                heard = [_behind(len(texts[i].prompt_ids) - 1 - begin, row) for i, row in zip(rows, new, strict=True)]
+                tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, new, strict=True)]
                 for row, logits in enumerate(lm.read(parts, heard)):
                     check_finite(logits)
-                    end = len(parts[row])
-                    states = {place: tap.states[row, end - tokens[row] : end] for place, tap in taps.items()}
+                    last = len(parts[row])
+                    states = {place: tap.states[row, last - tokens[row] : last] for place, tap in taps.items()}
                     if heard[row]:
                         yield Piece(rows[row], logits, states)
+                begin = end
+
+
+def _ends(model: PreTrainedModel, length: int, batch_tokens: int) -> list[int]:
+    """Where the parts end in which texts of up to ``length`` tokens are read.
+
+    A batch of several fits into the first. Recurrent layers may not go on with several tokens from what they have
+    read; and beyond a border of the positions a text is read as a whole.
+    """
+    border = rope_border(model)
+    if border is not None:
+        return [border.length, length] if length > border.length else [length]
+    step = length if abilities(model).cannot_rewind else batch_tokens
+    return [*range(step, length, step), length]
 
 
 def _behind(start: int, ids: Tensor) -> int:

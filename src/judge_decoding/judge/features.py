@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import HiddenTap, Norm, check_place
+from judge_decoding.models.context import rope_border
 from judge_decoding.models.forward import input_device, keeps_few_logits, plain_forward, undisturbed
 
 BATCH_TOKENS = 2048
@@ -103,6 +104,41 @@ def read(
     Raises:
         JudgeDecodingError: the model has no such place.
     """
+    border = rope_border(model)
+    if border is None:
+        yield from _read(model, sequences, kept, columns, batch_tokens)
+        return
+    # Decoding reads the first tokens of a long sequence before it is long, so with other positions than the rest.
+    before = [[at for at in positions if at < border.length] for positions in kept]
+    behind = [[at for at in positions if at >= border.length] for positions in kept]
+    first: dict[int, dict[Column, Tensor]] = {}
+    for rows, found in _read(model, sequences, before, columns, batch_tokens):
+        for n, i in enumerate(rows):
+            first[i] = {column: values[n] for column, values in found.items()}
+        whole = [n for n, i in enumerate(rows) if not behind[i]]
+        yield [rows[n] for n in whole], {column: [values[n] for n in whole] for column, values in found.items()}
+    together = 1 if border.changes_always else batch_tokens
+    for rows, found in _read(model, sequences, behind, columns, together):
+        yield (
+            rows,
+            {
+                column: [
+                    torch.cat((first[i][column], own)) if i in first else own
+                    for i, own in zip(rows, values, strict=True)
+                ]
+                for column, values in found.items()
+            },
+        )
+
+
+def _read(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    kept: Sequence[Sequence[int]],
+    columns: Sequence[Column],
+    batch_tokens: int,
+) -> Iterator[tuple[list[int], dict[Column, list[Tensor]]]]:
+    """`read` for sequences whose positions have one scale."""
     places = [column for column in columns if isinstance(column, Place)]
     baselines = len(places) < len(columns)
     lengths = [positions[-1] + 1 if positions else 0 for positions in kept]

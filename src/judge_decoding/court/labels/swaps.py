@@ -18,6 +18,7 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.abilities import can_batch
 from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.context import rope_border
 from judge_decoding.models.forward import check_finite
 from judge_decoding.models.text import pieces
 
@@ -45,11 +46,21 @@ def log_probs(
     """Log-probabilities, float32 on the CPU [keep_i, V], behind the last ``keep[i]`` tokens of each of ``rows``."""
     results: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    size = batch_size if can_batch(model) else 1
+    border = rope_border(model)
+    size = batch_size if can_batch(model) and border is None else 1
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
         inputs = [torch.tensor(list(rows[i]), device=model.device) for i in chosen]
-        read = CachedLM(model, len(chosen)).read(inputs, [keep[i] for i in chosen])
+        lm, kept = CachedLM(model, len(chosen)), [keep[i] for i in chosen]
+        if border is not None and len(inputs[0]) > border.length:
+            # What stands before the border is read as in decoding, before the sequence is long.
+            early = max(kept[0] - (len(inputs[0]) - border.length), 0)
+            before = lm.read([inputs[0][: border.length]], [early])[0]
+            lm.prepare([len(inputs[0])])
+            rest = lm.read([inputs[0][lm.lengths[0] :]], [kept[0] - early])[0]
+            read = [torch.cat((before, rest))]
+        else:
+            read = lm.read(inputs, kept)
         for i, logits in zip(chosen, read, strict=True):
             check_finite(logits)
             results[i] = logits.log_softmax(-1).cpu()
