@@ -313,6 +313,15 @@ def test_ids_of_another_tokenizer_count_only_where_labels_are_about_them() -> No
     assert encode(case, other).ids == encode(case.model_copy(update={"token_ids": None}), other).ids
 
 
+def test_an_unknown_word_across_the_seam_takes_nothing_of_the_answer() -> None:
+    """``many?good`` has the id of ``many?``, as both are unknown."""
+    tokenizer = word_tokenizer()
+    found = split("how many?", "good bad", tokenizer)
+    assert tokenizer.convert_ids_to_tokens(found.prompt) == ["<unk>", "<unk>"]
+    assert tokenizer.convert_ids_to_tokens(found.answer) == ["good", "bad"]
+    assert found.spans == [(0, 4), (5, 8)]
+
+
 def test_regular_expressions_are_not_needed_to_follow_a_prompt() -> None:
     """A tokenizer that reads a question's last space apart still goes on with the answer by itself."""
     tokenizer = byte_level_tokenizer("ab")

@@ -70,7 +70,9 @@ def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Spl
     prompt = [*lead, *bare]
     ids, spans = _ids_and_spans(question + answer, tokenizer)
     whole = [*lead, *ids]
-    if whole[: len(prompt)] == prompt:
+    # Unknown words on both sides of the seam have the same id as one word across it.
+    across = bool(bare) and len(spans) >= len(bare) and spans[len(bare) - 1][1] > len(question)
+    if whole[: len(prompt)] == prompt and not across:
         found = whole[len(prompt) :]
         return Split(prompt, found, _shifted(spans, len(found), len(question), len(answer)))
     for anchor in ("", *filter(None, (tokenizer.bos_token, tokenizer.eos_token)), *_ANCHORS):
