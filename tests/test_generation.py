@@ -140,7 +140,7 @@ def test_what_remembers_is_refused() -> None:
 
 
 def test_a_configuration_that_generate_refuses_is_one_sentence() -> None:
-    decoder = JudgeDecoder(configured(bad_words_ids=[[]]), word_tokenizer())
+    decoder = JudgeDecoder(configured(bad_words_ids=[7]), word_tokenizer())
     with pytest.raises(JudgeDecodingError, match=r"GenerationConfig\(\)"):
         decoder.generate(torch.tensor(PROMPTS[0]), 5)
 

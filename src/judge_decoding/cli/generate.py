@@ -147,10 +147,10 @@ def generate(
     use_chat = chat and bool(decoder.tokenizer.chat_template)
     decides = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, threshold)
     asked = messages if use_chat else text
-    ends = {"stop": stop} if stop else {}
+    ends = stop or decoder.stop_strings
     chunks = decoder.stream(
         asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_length], guards=guards,
-        details=json is not None, **ends,
+        details=json is not None, stop=ends,
     )  # fmt: skip
     console = Console(soft_wrap=True)
     written: list[Chunk] = []
@@ -203,9 +203,9 @@ def generate(
         if with_target:
             alone = decoder.alone()
             with notes.status("the target's own answer"):
-                own = alone.generate(asked, max_new_tokens, sampling=sampling, **ends)
+                answer = alone.generate(asked, max_new_tokens, sampling=sampling, stop=ends)
             about |= {
-                "target_text": own.text, "target_tokens": len(own.token_ids), "target_seconds": own.seconds
+                "target_text": answer.text, "target_tokens": len(answer.token_ids), "target_seconds": answer.seconds
             }  # fmt: skip
         rounds, pieces = [c.round for c in written], [piece for c in written for piece in c.pieces]
         threshold = told_threshold(decides, guards)

@@ -28,7 +28,7 @@ from judge_decoding.decoding.loading import ACCESS, as_draft, load_model, load_t
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.rounds import FinishReason, Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.stopping import Criteria, StopStrings, either
+from judge_decoding.decoding.stopping import Criteria, Stop, StopStrings, either
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models import prompts
@@ -386,7 +386,7 @@ class JudgeDecoder:
         strings = options.get("stop", self._defaults.stop_strings)
         strings = [strings] if isinstance(strings, str) and strings else list(strings)
         prepared = self._defaults.prepare(ids, sampling, max_new_tokens, tuple(self.end_ids))
-        stops = [
+        stops: list[Stop] = [
             *([StopStrings(strings, self.tokenizer, ids[0].tolist())] if strings else []),
             *([Criteria(prepared.criteria, ids[0])] if prepared.criteria else []),
         ]
@@ -407,6 +407,11 @@ class JudgeDecoder:
     def sampling(self, temperature: float | None = None, seed: int | None = None) -> SamplingParams:
         """How tokens are chosen where nothing else is said: as the model's generation configuration says."""
         return self._defaults.sampling(None, temperature, seed)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Strings that end an answer where a call names none: those of the generation configuration."""
+        return self._defaults.stop_strings
 
     def _bare_ids(self, text: str) -> list[int]:
         """Token ids of a text without special tokens around it."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from judge_decoding.models.context import reset_positions, rope_border
-from judge_decoding.models.forward import Forward
+from judge_decoding.models.forward import Forward, row_positions
 
 _KNOWN_LAYERS = DynamicCache.__module__
 
@@ -50,7 +51,7 @@ class CachedLM:
             mask = live.clone()
             mask[~mask.any(1)] = True  # a row that attends to nothing would be NaN
             mask = mask.long().to(ids.device)
-        positions = self._positions(sizes, width).to(ids.device) if self._forward.takes_positions else None
+        positions = self._positions(sizes, width, ids.device) if self._forward.takes_positions else None
         logits = self._forward(ids, self._cache, max(kept, 1), mask, positions)
         self._live = live
         self.lengths = [length + size for length, size in zip(self.lengths, sizes, strict=True)]
@@ -58,10 +59,12 @@ class CachedLM:
         ends = [size - (width - kept) for size in sizes]
         return [logits[i, end - count : end].float() for i, (end, count) in enumerate(zip(ends, keep, strict=True))]
 
-    def _positions(self, sizes: Sequence[int], width: int) -> Tensor:
+    def _positions(self, sizes: Sequence[int], width: int, device: torch.device) -> Tensor:
         """The positions of the next tokens [rows, width]; padding has that of the token before it."""
+        if len(sizes) == 1:
+            return row_positions(self.lengths[0], width, device)
         before, new = torch.tensor(self.lengths)[:, None], torch.tensor(sizes)[:, None]
-        return (before + torch.arange(width)).minimum(before + new - 1).clamp(min=0)
+        return (before + torch.arange(width)).minimum(before + new - 1).clamp(min=0).to(device)
 
     def rewind_to(self, lengths: Sequence[int]) -> None:
         """Take back each row's tokens from position ``lengths[i]`` on; a shorter row keeps all of its tokens."""
@@ -110,6 +113,7 @@ class CachedLM:
         """Move every row's tokens to the last ``width`` columns. Keys carry their positions, so they may move."""
         order = self._live.long().argsort(dim=1, stable=True)[:, -width:]
         for layer in self._cache.layers:
+            assert isinstance(layer, DynamicLayer)  # see `can_batch`
             layer.keys, layer.values = _take(layer.keys, order), _take(layer.values, order)
         self._live = self._live.gather(1, order)
 

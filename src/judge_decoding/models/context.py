@@ -92,10 +92,11 @@ def _find_border(model: PreTrainedModel) -> RopeBorder | None:
 def reset_positions(model: PreTrainedModel) -> None:
     """Make dynamically scaled positions forget the longest sequence that was read, so that answers repeat."""
     for module in model.modules():
-        trained = getattr(module, "original_max_seq_len", None)
-        if trained is not None and getattr(module, "max_seq_len_cached", trained) != trained:
-            module.max_seq_len_cached = trained
-            module.register_buffer("inv_freq", module.original_inv_freq.to(module.inv_freq.device), persistent=False)
+        rotary: Any = module
+        trained = getattr(rotary, "original_max_seq_len", None)
+        if trained is not None and getattr(rotary, "max_seq_len_cached", trained) != trained:
+            rotary.max_seq_len_cached = trained
+            rotary.register_buffer("inv_freq", rotary.original_inv_freq.to(rotary.inv_freq.device), persistent=False)
 
 
 def _drops_cache(model: PreTrainedModel, length: int) -> bool:
