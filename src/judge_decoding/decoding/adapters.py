@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from judge_decoding.decoding.hub import Source
 from judge_decoding.decoding.weights import check_complete
@@ -51,7 +52,7 @@ class Adapter:
         check_complete(model, info.to_dict(), name)
 
 
-WITHOUT = {"adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
+WITHOUT: dict[str, dict[str, Any]] = {"adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
 """What keeps ``from_pretrained`` from looking for an adapter by itself, which asks the Hub whatever its options are."""
 _READING = ("revision", "cache_dir", "force_download", "token", "local_files_only", "subfolder")
 
@@ -77,6 +78,14 @@ def find_adapter(source: Source) -> Adapter | None:
             f"{source.place} is an adapter that names no base model; fill in base_model_name_or_path in its {CONFIG}."
         )
     return Adapter(source, base, revision)
+
+
+def can_do_without(source: Source) -> bool:
+    """Whether ``from_pretrained`` can load a model without the adapter beside it: older ones look there all the same.
+
+    They load both at once, and tell what is missing of the adapter only.
+    """
+    return find_adapter_config_file(source.place, **WITHOUT["adapter_kwargs"]) is None
 
 
 def check_peft(name: str) -> None:

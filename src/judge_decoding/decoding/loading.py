@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from judge_decoding.decoding.adapters import WITHOUT, Adapter, check_peft, find_adapter
+from judge_decoding.decoding.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.decoding.choices import AnyDraft
 from judge_decoding.decoding.drafting import PromptLookup
 from judge_decoding.decoding.hub import Source, locate
@@ -116,6 +116,8 @@ def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
 def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTrainedModel:
     """An adapter's base model, with the adapter."""
     check_peft(name)
+    if adapter.base is None and not can_do_without(adapter.source):
+        return _load(adapter.source, {**kwargs, "adapter_kwargs": {}})
     model = _load(_base_of(adapter) if adapter.base else adapter.source, kwargs)
     adapter.put_into(model, name, use_safetensors=kwargs["use_safetensors"] is not False)
     return model
