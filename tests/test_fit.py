@@ -341,15 +341,16 @@ def test_the_command_gives_the_head_of_the_function(
 ) -> None:
     out, args = tmp_path / "head", ("fit", *OPTIONS, "--prompts", prompts, "--out", tmp_path / "head")
     # The cost is told first, and nobody is there to agree to it; what was measured is kept.
-    ends_in_one_sentence(run(*args), "add --yes")
+    refused = run(*args)
+    ends_in_one_sentence(refused, "add --yes")
+    assert refused[2].splitlines()[0] == "Labelling a few prompts for a forecast ..."
+    assert "3 questions gave" in refused[2]
+    assert "target forwards" in refused[2]
     assert not out.exists()
     part = tmp_path / "head.work" / "labels.jsonl.part"
     assert len(part.read_text(encoding="utf-8").splitlines()) == 4  # the settings and three questions
     code, told, err = run(*args, "--yes", "--json")
     assert code == 0, err
-    assert "3 questions gave" in err
-    assert "target forwards" in err
-    assert err.splitlines()[0] == "Labelling a few prompts for a forecast ..."
     same_head(out, whole[0])
     figures = json.loads(told)
     assert figures == {"head": str(out), **whole[1].to_dict(), "methods": figures["methods"]}
@@ -412,12 +413,11 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
     kept = f"Stopped: what is done is kept in {made}.work, and the same command goes on from there."
     for step in ("train_head", "calibrate", "measure_table"):
         assert stopped(f"judge_decoding.training.pipeline.{step}", made) == kept
-    for step in ("cli.court_swaps.load_decoder", "court.labels.swaps.draft_choices"):
+    # Before anything is done: as the models are loaded, and in the first prompt.
+    for step in ("cli.court_swaps.load_decoder", "court.labels.equivalence.draft_choices"):
         new = tmp_path / "new" / "head"
-        line = stopped(f"judge_decoding.{step}", new)
-        if step.startswith("cli"):
-            assert line == "Stopped: nothing was done yet."
-            assert not new.parent.exists()
+        assert stopped(f"judge_decoding.{step}", new) == "Stopped: nothing was done yet."
+        assert not new.parent.exists()
     code, _, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made, "--overwrite")
     assert code == 0, err
 

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 VOCAB_SIZE = 60
@@ -24,7 +24,7 @@ _SMALL: dict[str, Any] = {
     "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "n_routed_experts": 4,
     "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "n_group": 1, "topk_group": 1,
     "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
-    "first_k_dense_replace": 1,
+    "first_k_dense_replace": 1, "is_decoder": True,
 }  # fmt: skip
 
 _MIXED = ["mamba", "attention", "mamba", "attention"]
@@ -37,14 +37,12 @@ _LATENT = {"num_key_value_heads": 4, "head_dim": 4}
 _OWN: dict[str, dict[str, Any]] = {
     "axk1": {"num_key_value_heads": 4},
     "bamba": {**_SSM, "attn_layer_indices": [1, 3]},
-    "bert": {"is_decoder": True},
-    "big_bird": {"is_decoder": True, "attention_type": "original_full"},
+    "big_bird": {"attention_type": "original_full"},
     "codegen": {"rotary_dim": 4},
     "deepseek_v2": _LATENT,
     "deepseek_v3": _LATENT,
     "deepseek_v32": {"num_key_value_heads": 4},
     "deepseek_v4": {"num_key_value_heads": 1},
-    "electra": {"is_decoder": True},
     "falcon": {"alibi": True, "new_decoder_architecture": False, "multi_query": True, "num_kv_heads": 1},
     "falcon_h1": {
         "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1,
@@ -67,13 +65,11 @@ _OWN: dict[str, dict[str, Any]] = {
         "attention_chunk_size": 6, "intermediate_size_mlp": 48, "moe_layers": [], "no_rope_layers": [1, 1, 1, 0],
     },
     "longcat_flash": {"num_key_value_heads": 4},
-    "megatron-bert": {"is_decoder": True},
     "minicpm3": {**_LATENT, "scale_emb": 1, "scale_depth": 1},
     "moshi": {"sliding_window": 200},
     "opt": {"do_layer_norm_before": False},
     "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
     "recurrent_gemma": {"lru_width": 32, "attention_window_size": 6, "block_types": ["recurrent", "attention"]},
-    "roberta": {"is_decoder": True},
 }  # fmt: skip
 """What some families need besides, or what makes their special layers show."""
 
@@ -126,6 +122,8 @@ def build(name: str) -> PreTrainedModel:
         raise ValueError(f"it has {size:,} weights")
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    # The loop is looked at, not what some families add to it by their generation configurations.
+    model.generation_config = GenerationConfig(pad_token_id=0)
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.std() < 0.15:
             parameter.normal_(0, 0.3)
