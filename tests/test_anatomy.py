@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertLMHeadModel,
     CLIPVisionConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -148,3 +150,10 @@ def test_a_model_that_cannot_read_ids_is_refused() -> None:
     model.model.embed_tokens.weight = torch.nn.Parameter(torch.zeros(1, 32), requires_grad=False)
     with pytest.raises(JudgeDecodingError, match=r"LlamaForCausalLM cannot read token ids by themselves \(IndexError"):
         anatomy(model)
+
+
+def test_a_model_that_looks_ahead_is_refused() -> None:
+    sizes = {name: SIZES[name] for name in SIZES if name != "num_key_value_heads"}
+    anatomy(BertLMHeadModel(BertConfig(**sizes, is_decoder=True)).eval())
+    with pytest.raises(JudgeDecodingError, match="BertLMHeadModel is not causal"):
+        anatomy(BertLMHeadModel(BertConfig(**sizes)).eval())

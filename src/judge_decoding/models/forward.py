@@ -29,9 +29,23 @@ def plain_forward(model: PreTrainedModel, ids: Tensor, keep: int) -> Tensor:
     wanted: dict[str, Any] = {"use_cache": False, "logits_to_keep": keep}
     # Kept by every layer if the model's configuration says so, and not wanted here.
     wanted |= {name: False for name in ("output_hidden_states", "output_attentions") if getattr(model.config, name)}
-    output = model(input_ids=ids, **{name: value for name, value in wanted.items() if _takes(model, name)})
+    with _parts_by_name(model):
+        output = model(input_ids=ids, **{name: value for name, value in wanted.items() if _takes(model, name)})
     logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
     return logits[:, -keep:]
+
+
+@contextmanager
+def _parts_by_name(model: PreTrainedModel) -> Iterator[None]:
+    """Put aside a configuration's wish for tuples: many a model cannot read those of its own decoder."""
+    configs = [config for config in (model.config, model.config.get_text_config()) if not config.return_dict]
+    for config in configs:
+        config.return_dict = True
+    try:
+        yield
+    finally:
+        for config in configs:
+            config.return_dict = False
 
 
 def keeps_few_logits(model: PreTrainedModel) -> bool:
