@@ -66,6 +66,10 @@ def test_the_weights_tell_the_target_from_another(
     check_weights(bench, model(target))
     for first, end in ((0, size // 2), (size // 2, size)):
         check_weights(bench, model(target, first=first, end=end))
+    padded = model(target)
+    padded.lm_head.weight = torch.cat((padded.lm_head.weight, torch.zeros(64, padded.lm_head.weight.shape[1])))
+    padded.lm_head.org_vocab_size = padded.lm_head.shard_indices.org_vocab_end_index = size + 64
+    check_weights(bench, padded)
     other = model(target)
     other.lm_head.weight = other.lm_head.weight + 1
     with pytest.raises(JudgeDecodingError, match="other weights"):

@@ -15,7 +15,9 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.forward import input_device, plain_forward, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
-_TOKENS = 3
+# Two rows that differ in their last token: in a causal model the states of the others are the same.
+_IDS = ((0, 1, 2), (0, 1, 3))
+_SHAPE = (2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,14 @@ _known: WeakKeyDictionary[nn.Module, Anatomy] = WeakKeyDictionary()
 
 
 def anatomy(model: nn.Module) -> Anatomy:
-    """The parts of ``model``. The first call for a model costs a forward pass over three tokens.
+    """The parts of ``model``. The first call for a model costs a forward pass over six tokens.
 
     Names differ from family to family, and so does what stands beside them (embedding norms, vision towers, heads of
     several layers). What is the same everywhere: the last layer is the last of a list of modules that runs before the
     output embeddings, and the final norm runs between the two and forgets how long the vectors were that it was given.
 
     Raises:
-        JudgeDecodingError: the model cannot read token ids alone, or has neither layers nor a norm.
+        JudgeDecodingError: the model cannot read token ids alone, is not causal, or has neither layers nor a norm.
     """
     model = unwrap(model)
     found = _known.get(model)
@@ -111,7 +113,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         # Only what follows the last layer is looked at more closely: hold no other states.
         done = [] if call.leaf else calls if name.rpartition(".")[0] in listed else [call]
         for each in done:
-            each.given = each.output = None
+            each.given, each.output = None, each.output if each is call else None
 
     hooks = []
     with undisturbed(model):
@@ -123,7 +125,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
                     ),
                     module.register_forward_hook(lambda _module, _args, output, name=name: end(name, output)),
                 ]
-            ids = torch.arange(_TOKENS, device=input_device(model))[None]
+            ids = torch.tensor(_IDS, device=input_device(model))
             logits = plain_forward(model, ids, 1)
         except Exception as error:
             raise JudgeDecodingError(
@@ -141,7 +143,7 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
     head = model.get_output_embeddings()
     heads = [call.begin for call in calls if head is not None and model.get_submodule(call.name) is head]
     before = [call for call in calls if call.end < (heads[-1] if heads else calls[0].end)]
-    of_states = [call for call in before if len(call.shape) == 3 and call.shape[:2] == (1, _TOKENS)]
+    of_states = [call for call in before if len(call.shape) == 3 and call.shape[:2] == _SHAPE]
     in_list = [call for call in of_states if not call.leaf and call.name.rpartition(".")[0] in listed]
     # Experts and the like are lists inside of layers.
     names = {call.name for call in in_list}
@@ -154,12 +156,23 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
             f"{type(model).__name__} has neither a list of layers nor a final norm that hidden states could be read "
             "at; use a decoder-only model with them."
         )
+    _check_causal(model, (last or norm).output)  # type: ignore[union-attr]  # one of them is there
     return Anatomy(
         layers=last.name.rpartition(".")[0] if last else None,
         last=last.name if last else None,
         norm=norm.name if norm else None,
         logits=logits,
     )
+
+
+def _check_causal(model: PreTrainedModel, states: Tensor | None) -> None:
+    assert states is not None
+    one, other = states[:, :-1].float()
+    if (one - other).norm() > 0.05 * one.norm():
+        raise JudgeDecodingError(
+            f"{type(model).__name__} is not causal: what it makes of a token depends on the tokens behind it; use a "
+            "decoder-only model, or one whose configuration says is_decoder."
+        )
 
 
 def _above(name: str) -> list[str]:

@@ -44,8 +44,10 @@ class Forward:
         usual = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
         self._usual: dict[str, Any] = {k: v for k, v in usual.items() if takes_any or k in parameters}
         self._says_use_cache = takes_any or "use_cache" in parameters
-        # Inner modules look at the configuration, whatever the outermost one is called with.
-        self._config = None if getattr(model.config, "return_dict", True) else model.config
+        # Inner modules look at the configuration, whatever the outermost one is called with; and many a model cannot
+        # read the tuples of its own decoder.
+        configs = {id(config): config for config in (model.config, model.config.get_text_config())}
+        self._with_tuples = [config for config in configs.values() if not getattr(config, "return_dict", True)]
 
     def __call__(
         self,
@@ -77,14 +79,13 @@ class Forward:
             arguments["position_ids"] = positions
         if self.keeps_few_logits:
             arguments["logits_to_keep"] = keep
-        if self._config is None:
+        for config in self._with_tuples:
+            config.return_dict = True
+        try:
             output = self.model(**arguments)
-        else:
-            self._config.return_dict = True
-            try:
-                output = self.model(**arguments)
-            finally:
-                self._config.return_dict = False
+        finally:
+            for config in self._with_tuples:
+                config.return_dict = False
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
         return logits[:, -keep:] if keep else logits
 

@@ -1,0 +1,35 @@
+"""Tell a trained head by what its target is known, without changing what it says of tokens.
+
+python recipes/reference_pair/probe.py HEAD --target TARGET --out HEAD
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from judge_decoding import JudgeHead
+from judge_decoding.decoding.loading import load_model
+from judge_decoding.judge.target import TargetInfo
+
+
+def main() -> None:
+    """Look at the target, which must be the head's own as far as the head can tell, and write the head with that."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("head", type=Path)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    target = load_model(args.target)
+    head = JudgeHead.from_pretrained(args.head, target)
+    found = TargetInfo.of(target, head.config.place)
+    head.config.target = found.model_copy(update={"name_or_path": head.config.target.name_or_path})
+    head.save_pretrained(args.out)
+    print(f"{head.config.target} -> {args.out}")
+
+
+if __name__ == "__main__":
+    main()
