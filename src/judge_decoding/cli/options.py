@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.spelling import listed
 
 
 def given(context: typer.Context, options: tuple[str, ...]) -> list[str]:
@@ -31,6 +30,8 @@ def check_used(context: typer.Context, where: str, *options: str, remedy: str = 
     Raises:
         JudgeDecodingError: some of them are on the command line.
     """
+    from judge_decoding.spelling import listed
+
     if found := given(context, options):
         advice = (
             f"{remedy}, or leave {'them' if len(found) > 1 else 'it'} out" if remedy else f"leave {listed(found)} out"

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import check_writable, is_stream
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
 
@@ -40,6 +39,8 @@ def check_outputs(
     Raises:
         JudgeDecodingError: an output cannot be written, is an input or another output, or is there.
     """
+    from judge_decoding.files import check_writable, is_stream
+
     wanted = [path for path in outputs if path is not None]
     kept, reads = list(work), [Path(path) for path in inputs if path is not None]
     written = [*wanted, *kept]
