@@ -53,6 +53,8 @@ from judge_decoding.rules.base import VerificationRule
 
 # What generate puts into the arguments of every model. Its cache is left empty: the loop has its own.
 _USUAL = {"attention_mask", "position_ids", "logits_to_keep", "use_cache", *CACHE_NAMES}
+# A model's configuration may ask for these in every forward.
+_BY_MODEL = ("output_attentions", "output_hidden_states")
 # These look at the number of a row in its batch, or have something for each.
 _BY_ROW = (
     EncoderNoRepeatNGramLogitsProcessor,
@@ -297,8 +299,7 @@ def _refuse(
         )
     if given.get("synced_gpus"):
         raise JudgeDecodingError("Judge decoding cannot keep several processes in step; leave out synced_gpus.")
-    outputs = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
-    for name in outputs:
+    for name in ("output_scores", "output_logits", *_BY_MODEL):
         # generate drops it without a dict to put it in; and a model's configuration may ask for it in every forward.
         by_model = getattr(model.config, name, False) and name not in given.get("kwargs", {})
         if not getattr(config, name) or not config.return_dict_in_generate or by_model:
@@ -320,7 +321,9 @@ def _refuse(
             'cache_implementation to "dynamic" if the model says otherwise.'
         )
     unknown = sorted(
-        name for name, value in model_kwargs.items() if name not in _USUAL and not _says_nothing(name, value)
+        name
+        for name, value in model_kwargs.items()
+        if name not in (*_USUAL, *_BY_MODEL) and not _says_nothing(name, value)
     )
     if unknown:
         raise JudgeDecodingError(

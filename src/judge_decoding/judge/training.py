@@ -40,7 +40,8 @@ from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
 from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode, question_examples
 from judge_decoding.judge.probe import input_rows
-from judge_decoding.judge.target import TargetInfo, bare, shape
+from judge_decoding.judge.target import TargetInfo, shape
+from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.tokenize import end_ids
 
 Progress = Callable[[str, int, int], None]
@@ -83,7 +84,7 @@ def train_head(
             not there, or a tokenizer without offsets or for another model.
     """
     config, tell = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
-    target, draft = bare(target), None if draft is None else bare(draft)
+    target, draft = as_causal_lm(target), None if draft is None else as_causal_lm(draft, "draft")
     _check_cases(cases, tokenizer)
     ends = end_ids(target, tokenizer)
     examples = [encode(case, tokenizer, config.labels, config.after_error, ends) for case in cases]

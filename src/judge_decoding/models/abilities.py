@@ -8,6 +8,7 @@ logits are compared with those of plain forward passes.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,12 +24,17 @@ from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.forward import Forward, row_positions, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
+logger = logging.getLogger(__name__)
+
 Role = Literal["target", "draft"]
 
 _LENGTH = 12
 """Tokens of the sequence that is read; more where a window is short enough to be crossed."""
 
 _SHORTEST, _LONGEST = 8, 96
+_ROUNDING, _ROUNDING_16, _QUANTIZED = 0.02, 0.5, 2.0
+"""How far apart logits may be, in their standard deviations: in float32, in 16 bits, and of quantised activations."""
+
 _WINDOWS = ("window", "window_size", "chunk_size")
 
 
@@ -40,11 +46,14 @@ class Abilities:
         cannot_read: why the model cannot be decoded from at all.
         cannot_rewind: why tokens cannot be taken back from its KV cache; it can neither verify a draft nor make one.
         cannot_batch: why rows of different lengths cannot share its forward passes.
+        inexact: why a token's logits depend on which tokens are read with it, as with quantised activations: answers
+            may then differ from those without a draft.
     """
 
     cannot_read: str = ""
     cannot_rewind: str = ""
     cannot_batch: str = ""
+    inexact: str = ""
 
 
 _KNOWN: dict[tuple[Any, ...], Abilities] = {}
@@ -81,7 +90,11 @@ def abilities(model: PreTrainedModel) -> Abilities:
     )
     if key not in _KNOWN:
         with undisturbed(model):
-            _KNOWN[key] = _Check(model).run()
+            found = _KNOWN[key] = _Check(model).run()
+        if found.inexact:
+            logger.warning(
+                "%s: %s; greedy answers may differ from those without a draft.", type(model).__name__, found.inexact
+            )
     return _KNOWN[key]
 
 
@@ -128,6 +141,7 @@ class _Check:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._coarse = False
         self._forward = Forward(model)
         config = model.config.get_text_config()
         self._windows = _windows(config, context_length(model))
@@ -158,7 +172,9 @@ class _Check:
         if reason := _try(self._reads):
             return _cannot_read(reason)
         rewind = _try(self._rewinds)
-        return Abilities(cannot_rewind=rewind, cannot_batch=rewind or self._plain_batch() or _try(self._batches))
+        batch = rewind or self._plain_batch() or _try(self._batches)
+        inexact = "its logits for a token depend on the tokens that are read with it" if self._coarse else ""
+        return Abilities(cannot_rewind=rewind, cannot_batch=batch, inexact=inexact)
 
     def _plain(self, count: int) -> Tensor:
         """The logits [count, V] of the first tokens without a cache."""
@@ -211,8 +227,12 @@ class _Check:
         """Whether logits are equal but for rounding, which is larger in formats of fewer bits."""
         if not bool(expected.isfinite().all()):
             return True  # nothing can be said; decoding says that logits are not finite
-        slack = 2.0 if is_quantized(self._model) else 0.02 if self._model.dtype == torch.float32 else 0.5
-        return bool((expected - found).abs().max() <= slack * expected.std().clamp(min=1e-6))
+        slack = _ROUNDING if self._model.dtype == torch.float32 else _ROUNDING_16
+        difference = float((expected - found).abs().max() / expected.std().clamp(min=1e-6))
+        if is_quantized(self._model) and slack < difference <= _QUANTIZED:
+            self._coarse = True
+            return True
+        return difference <= slack
 
 
 # What code of other people raises when it is called in a way that it does not expect.
@@ -242,7 +262,8 @@ def _try(check: Callable[[], str]) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+    reason = lines[0] if lines else ""
+    return f"{type(error).__name__}: {reason[:117]}{'...' * (len(reason) > 117)}" if reason else type(error).__name__
 
 
 def _windows(config: Any, context: int | None) -> Sequence[int]:  # noqa: ANN401  (each family has its own class)
