@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
@@ -22,8 +23,9 @@ from judge_decoding.models.weights import adapters, quantization
 
 LENGTH = 16
 _POSITIONS = (3, 7, 11, 15)
-_DIMENSIONS = 4
+_DIMENSIONS = 16
 _NUMBERS = len(_POSITIONS) * _DIMENSIONS
+_MOST = torch.finfo(torch.float16).max
 # Small beside what a layer adds to it, so that rounding the sum takes nothing away, and large beside a norm's epsilon.
 _SCALE = 0.05
 
@@ -46,7 +48,7 @@ class Probe(BaseModel):
         norm, layer: where the judge reads; what lies above is not looked at.
         dtype: in which the model computed.
         quantization: how its weights were quantised; None if they were not.
-        numbers: float32, little-endian, in base64: `_NUMBERS` of what the first layer is given for ``ids``, as many of
+        numbers: float16, little-endian, in base64: `_NUMBERS` of what the first layer is given for ``ids``, as many of
             each layer's output, and of the final norm's where the judge reads behind it.
     """
 
@@ -82,13 +84,13 @@ class Probe(BaseModel):
             layer=place[1],
             dtype=str(model.dtype).removeprefix("torch."),
             quantization=quantization(model),
-            numbers=base64.b64encode(rows.numpy().astype("<f4").tobytes()).decode(),
+            numbers=base64.b64encode(rows.clamp(-_MOST, _MOST).numpy().astype("<f2").tobytes()).decode(),
         )
 
     def rows(self) -> Tensor:
         """What each layer made of it [layers, `_NUMBERS`]."""
         content = base64.b64decode(self.numbers, validate=True)
-        return torch.frombuffer(bytearray(content), dtype=torch.float32).reshape(-1, _NUMBERS)
+        return torch.from_numpy(np.frombuffer(content, "<f2").astype(np.float32)).reshape(-1, _NUMBERS)
 
     def difference(self, other: Probe) -> float:
         """How far the layer that differs most is from this one's: the median difference of a coordinate, relative.
