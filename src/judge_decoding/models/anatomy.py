@@ -15,7 +15,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.forward import input_device, plain_forward, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
-# Two rows that differ in their last token: in a causal model the states of the others are the same.
+# Two rows that differ in their last token: in a causal model the logits of the others are the same.
 _IDS = ((0, 1, 2), (0, 1, 3))
 _SHAPE = (2, 3)
 
@@ -113,7 +113,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         # Only what follows the last layer is looked at more closely: hold no other states.
         done = [] if call.leaf else calls if name.rpartition(".")[0] in listed else [call]
         for each in done:
-            each.given, each.output = None, each.output if each is call else None
+            each.given = each.output = None
 
     hooks = []
     with undisturbed(model):
@@ -126,7 +126,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
                     module.register_forward_hook(lambda _module, _args, output, name=name: end(name, output)),
                 ]
             ids = torch.tensor(_IDS, device=input_device(model))
-            logits = plain_forward(model, ids, 1)
+            logits = plain_forward(model, ids, _SHAPE[1])
         except Exception as error:
             raise JudgeDecodingError(
                 f"{type(model).__name__} cannot read token ids by themselves ({type(error).__name__}: "
@@ -136,6 +136,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         finally:
             for hook in hooks:
                 hook.remove()
+        _check_causal(model, logits)
         return _found(model, calls, listed, logits.shape[-1])
 
 
@@ -156,7 +157,6 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
             f"{type(model).__name__} has neither a list of layers nor a final norm that hidden states could be read "
             "at; use a decoder-only model with them."
         )
-    _check_causal(model, (last or norm).output)  # type: ignore[union-attr]  # one of them is there
     return Anatomy(
         layers=last.name.rpartition(".")[0] if last else None,
         last=last.name if last else None,
@@ -165,9 +165,8 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
     )
 
 
-def _check_causal(model: PreTrainedModel, states: Tensor | None) -> None:
-    assert states is not None
-    one, other = states[:, :-1].float()
+def _check_causal(model: PreTrainedModel, logits: Tensor) -> None:
+    one, other = logits[:, :-1].float()
     if (one - other).norm() > 0.05 * one.norm():
         raise JudgeDecodingError(
             f"{type(model).__name__} is not causal: what it makes of a token depends on the tokens behind it; use a "
