@@ -61,8 +61,11 @@ def read_forced(
                 tokens = [_behind(len(texts[i].prompt_ids) - begin, row) for i, row in zip(rows, new, strict=True)]
                 for row, logits in enumerate(lm.read(parts, heard)):
                     check_finite(logits)
-                    last = len(parts[row])
-                    states = {place: tap.states[row, last - tokens[row] : last] for place, tap in taps.items()}
+                    states = {}
+                    for place, tap in taps.items():
+                        # Some layers run for those tokens only of which logits are wanted.
+                        last = len(parts[row]) - max(map(len, parts)) + tap.states.shape[1]
+                        states[place] = tap.states[row, last - tokens[row] : last]
                     if heard[row]:
                         yield Piece(rows[row], logits, states)
                 begin = end

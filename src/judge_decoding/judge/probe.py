@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import Norm, Place, decoder_layer
 from judge_decoding.models.anatomy import anatomy, first_tensor
-from judge_decoding.models.forward import input_device, plain_forward, undisturbed
+from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
 from judge_decoding.models.weights import adapters, quantization
 
 LENGTH = 16
@@ -123,13 +123,6 @@ def probe_ids(model: PreTrainedModel) -> list[int]:
     return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, LENGTH + 1)]
 
 
-def input_rows(model: PreTrainedModel) -> int:
-    """How many tokens the model can read."""
-    table: Any = model.get_input_embeddings()
-    size = getattr(table, "num_embeddings", None)
-    return size if isinstance(size, int) else int(table.weight.shape[0])
-
-
 _Known = dict[tuple[tuple[int, ...], Place], tuple[Any, Tensor]]
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
@@ -178,7 +171,7 @@ def _ask(model: PreTrainedModel, ids: Sequence[int], place: Place) -> Tensor:
             ):
                 stack.callback(hook.remove)
         stack.enter_context(undisturbed(model))
-        plain_forward(model, torch.tensor([list(ids)], device=input_device(model)), 1)
+        plain_forward(model, torch.tensor([list(ids)], device=input_device(model)), len(ids))
     return torch.stack([_coordinates(seen[number]) for number in sorted(seen)])
 
 

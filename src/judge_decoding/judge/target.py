@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.models import Place
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.judge.probe import QUANTIZED, Probe, input_rows
+from judge_decoding.judge.probe import QUANTIZED, Probe
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.unwrap import unwrap
 from judge_decoding.models.weights import plain_weight
 

@@ -39,9 +39,9 @@ from judge_decoding.judge.features import BASELINES, Column, Place
 from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
 from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode, question_examples
-from judge_decoding.judge.probe import input_rows
 from judge_decoding.judge.target import TargetInfo, shape
 from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.tokenize import end_ids
 
 Progress = Callable[[str, int, int], None]

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
-from judge_decoding.models.forward import Forward, row_positions, undisturbed
+from judge_decoding.models.forward import Forward, input_rows, row_positions, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class _Check:
             self._length = min(self._length, context)
         if (border := rope_border(model)) is not None:
             self._length = min(self._length, border.length)
-        size = min(model.get_input_embeddings().get_parameter("weight").shape[0], config.vocab_size)
+        size = min(input_rows(model), config.vocab_size)
         # Spread over the vocabulary, and never the same token twice in a row.
         self._ids = torch.tensor([(7 * i * i + 5 * i + 3) % size for i in range(self._length)], device=model.device)
 

@@ -104,6 +104,13 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return torch.device(getattr(getattr(model, "_hf_hook", None), "execution_device", None) or "cpu")
 
 
+def input_rows(model: PreTrainedModel) -> int:
+    """How many tokens the model can read."""
+    table: Any = model.get_input_embeddings()
+    size = getattr(table, "num_embeddings", None)
+    return size if isinstance(size, int) else int(table.weight.shape[0])
+
+
 def plain_forward(model: PreTrainedModel, ids: Tensor, keep: int) -> Tensor:
     """Read ``ids`` [B, T] without a cache; the model's own logits of each row's last ``keep`` >= 1 tokens [B, keep, V].
 

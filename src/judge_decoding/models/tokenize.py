@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.models.chat import is_rendered, turn_end
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.text import pieces
 
 Span = tuple[int, int]
@@ -89,10 +90,13 @@ def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Spl
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokens that end an answer of ``model``: those of its generation config, else the tokenizer's."""
     config = getattr(model, "generation_config", None)  # a model of other code may have none
-    end = getattr(config, "eos_token_id", None)
-    if end is None:
-        end = tokenizer.eos_token_id
-    return tuple(end) if isinstance(end, list | tuple) else () if end is None else (end,)
+    size = input_rows(model)
+    for end in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
+        ends = end if isinstance(end, list | tuple) else () if end is None else (end,)
+        # A configuration's default may be beyond a smaller vocabulary.
+        if known := tuple(i for i in ends if i < size):
+            return known
+    return ()
 
 
 def end_token(question: str, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> int | None:
