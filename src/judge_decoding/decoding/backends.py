@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.models import HiddenTap, Place
 from judge_decoding.decoding.tokens import Tokens
-from judge_decoding.models.abilities import can_batch, check_reads, check_rewinds
+from judge_decoding.models.abilities import abilities, can_batch, check_reads, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import RopeBorder, rope_border
 
@@ -146,7 +146,7 @@ class EagerTarget:
 
 class _EagerReader:
     def __init__(self, model: PreTrainedModel, rows: int, places: set[Place]) -> None:
-        self._lm = CachedLM(model, rows)
+        self._lm = CachedLM(model, rows, rewinds=not abilities(model).cannot_rewind)
         self._border = rope_border(model)
         self._stack = ExitStack()
         self._taps = {place: self._stack.enter_context(HiddenTap(model, *place)) for place in places}

@@ -48,7 +48,7 @@ def read_forced(
     with ExitStack() as stack:
         taps = {place: stack.enter_context(HiddenTap(model, *place)) for place in places}
         for rows in _batches(texts, batch_tokens, alone=border is not None or not can_batch(model)):
-            lm = CachedLM(model, len(rows))
+            lm = CachedLM(model, len(rows), rewinds=False)
             ids = [torch.tensor((*texts[i].prompt_ids, *texts[i].ids), device=model.device) for i in rows]
             begin = 0
             for end in _ends(model, max(map(len, ids)), batch_tokens):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import le
 
 import torch
 from torch import Tensor
@@ -24,18 +25,24 @@ class CachedLM:
     of the cache is squeezed out when there is too much of it. What a model may do (take tokens back, share forwards
     between rows) is for `judge_decoding.models.abilities` to say.
 
+    Args:
+        model: the model.
+        rows: how many sequences there are.
+        rewinds: whether tokens may be taken back. If not, sliding windows keep no more than they need, and recurrent
+            layers can be read.
+
     Attributes:
         lengths: how many tokens of each row the cache holds.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int = 1) -> None:
-        self.model = model
+    def __init__(self, model: PreTrainedModel, rows: int = 1, *, rewinds: bool = True) -> None:
+        self.model, self._rewinds = model, rewinds
         self.lengths = [0] * rows
         self._forward = Forward(model)
         self._border = rope_border(model)
         if self._border is not None and self._border.changes_always:
             reset_positions(model)
-        self._cache = _new_cache(model)
+        self._cache = self._new_cache()
         # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
         self._live = torch.ones(rows, 0, dtype=torch.bool)
 
@@ -68,6 +75,8 @@ class CachedLM:
 
     def rewind_to(self, lengths: Sequence[int]) -> None:
         """Take back each row's tokens from position ``lengths[i]`` on; a shorter row keeps all of its tokens."""
+        if not self._rewinds and all(map(le, self.lengths, lengths)):
+            return
         self.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
         columns = self._live.shape[1]
         if not columns:
@@ -105,9 +114,15 @@ class CachedLM:
         return "" if self._cache.is_croppable else "it has recurrent layers"
 
     def _forget(self) -> None:
-        self._cache = _new_cache(self.model)
+        self._cache = self._new_cache()
         self._live = self._live[:, :0]
         self.lengths = [0] * len(self.lengths)
+
+    def _new_cache(self) -> DynamicCache:
+        cache = DynamicCache(config=self.model.config)
+        if self._rewinds:
+            cache.activate_past_recording()
+        return cache
 
     def _squeeze(self, width: int) -> None:
         """Move every row's tokens to the last ``width`` columns. Keys carry their positions, so they may move."""
@@ -124,12 +139,6 @@ class CachedLM:
         self._cache.batch_select_indices(torch.tensor(rows))
         self._live = self._live[list(rows)]
         self.lengths = [self.lengths[i] for i in rows]
-
-
-def _new_cache(model: PreTrainedModel) -> DynamicCache:
-    cache = DynamicCache(config=model.config)
-    cache.activate_past_recording()
-    return cache
 
 
 def _take(states: Tensor | None, columns: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def log_probs(
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
         inputs = [torch.tensor(list(rows[i]), device=model.device) for i in chosen]
-        lm, kept = CachedLM(model, len(chosen)), [keep[i] for i in chosen]
+        lm, kept = CachedLM(model, len(chosen), rewinds=False), [keep[i] for i in chosen]
         if border is not None and len(inputs[0]) > border.length:
             # What stands before the border is read as in decoding, before the sequence is long.
             early = max(kept[0] - (len(inputs[0]) - border.length), 0)

@@ -1,0 +1,102 @@
+"""Write docs/models.md: what decoding does with each causal LM class of transformers. ``make zoo`` runs it.
+
+Give families as arguments to look at these alone; then the page stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from check import EXACT, Row, check
+from families import build, names
+
+from judge_decoding.decoding.static.compiling import check_compiles
+from judge_decoding.errors import CannotCompileError
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+FOUND = Path(__file__).parent / "found.json"
+"""What was found when the page was made: a test compares."""
+
+_INTRO = """\
+# Models
+
+What judge decoding does with the causal language models of transformers {version}. Each class is built as small as its
+configuration allows, with random weights, and decodes greedily in all ways: alone, with itself as the draft, with prompt
+lookup, with wrong and half-right drafts, in batches that grow unevenly, and with a judge that was trained on it. The
+tokens are compared with those of transformers' own `generate`. `make zoo` makes this page.
+
+* **alone**, **draft**: *exact* is token for token what `generate` says; *refused* is one sentence before the first token.
+* **batch**: *shared* if rows of different lengths share forward passes, *one by one* if each decodes by itself. Both
+  give the same tokens.
+* **compiled**: whether `backend="static"` compiles the class; otherwise it runs eager and says why.
+* **judge**: whether a head trains on the class and scores draft tokens in decoding as in training.
+
+A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives.
+{exact} classes are exact in all ways, {alone} decode alone only, {refused} are refused, and {others} could not be tried:
+their tiny configuration does not build, or `generate` itself fails on it.
+
+"""
+
+
+def look(name: str) -> tuple[Row | None, str, str]:
+    """What was found, whether it compiles, and why it could not be tried."""
+    try:
+        model = build(name)
+    except Exception as error:  # noqa: BLE001  (whatever a model's own code raises)
+        return None, "", f"not built: {_short(error)}"
+    try:
+        row = check(name, model)
+    except Exception as error:  # noqa: BLE001
+        return None, "", f"`generate` fails: {_short(error)}"
+    try:
+        check_compiles(model)
+    except CannotCompileError as error:
+        return row, f"no: {error}", ""
+    return row, "yes", ""
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:80]}".replace("|", "/")
+
+
+def _said(row: Row, way: str) -> str:
+    return row.found[way] if row.found[way] == EXACT else row.found[way].partition(":")[0]
+
+
+def main(wanted: list[str]) -> None:
+    """Look at all families, or at some, and write the page or print what was found."""
+    torch.set_num_threads(1)
+    lines, missing, found = [], [], {}
+    counts = {"exact": 0, "alone": 0, "refused": 0}
+    for name in wanted or names():
+        row, compiled, why = look(name)
+        if row is None:
+            missing.append(f"| {name} | {why} |")
+            found[name] = "not tried"
+        else:
+            found[name] = "wrong" if row.wrong else "exact" if set(row.found.values()) == {EXACT} else (
+                "alone" if row.found["alone"] == EXACT else "refused"
+            )  # fmt: skip
+            counts[found[name]] = counts.get(found[name], 0) + 1
+            reason = next((what for what in row.found.values() if what != EXACT), "").removeprefix("refused: ")
+            draft = "prompt lookup"
+            shared = "-" if row.found["batch"] != EXACT else "shared" if row.batches else "one by one"
+            cells = [name, _said(row, "alone"), _said(row, draft), shared, compiled, _said(row, "judge"), reason]
+            lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+        print(name, found[name], *(row.wrong.items() if row else [why]), flush=True)
+    if wanted:
+        return
+    page = _INTRO.format(version=transformers.__version__, others=len(missing), **counts)
+    page += "| model type | alone | draft | batch | compiled | judge | why not |\n|---|---|---|---|---|---|---|\n"
+    page += "\n".join(lines) + "\n\n## Not tried\n\n| model type | why |\n|---|---|\n" + "\n".join(missing) + "\n"
+    PAGE.write_text(page, encoding="utf-8")
+    FOUND.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
