@@ -13,13 +13,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm lint format benchmark-reference clean
+.PHONY: help demo test test-vllm test-zoo test-versions zoo lint format benchmark-reference clean
 
 help:
 	@echo "make demo                 see judge decoding work on the embedded models, offline"
 	@echo "make benchmark-reference  measure the embedded pair on this machine"
 	@echo "make test                 run the tests"
 	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
+	@echo "make test-zoo             run the tests of every causal LM class of transformers, and make zoo writes their page"
+	@echo "make test-versions        run the tests that touch transformers on its lowest and newest release"
 	@echo "make lint                 ruff and mypy"
 	@echo "make format               put the code in the form that lint wants"
 	@echo "make clean                remove the environment and all caches"
@@ -36,6 +38,26 @@ test: $(VENV)/.installed-dev
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python $(PYTEST) tests/vllm_plugin $(ARGS)
 
+test-zoo: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 tests/zoo $(ARGS)
+
+zoo: $(VENV)/.installed-dev
+	HF_HUB_OFFLINE=1 PYTHONPATH=tests $(BIN)/python -W ignore tests/zoo/table.py $(ARGS)
+
+# What reaches into transformers, on the lowest release that is allowed and on the newest there is now.
+VERSION_TESTS := abilities anatomy batch cache chat context decoder finite generation layers loading \
+  loop_counts loop_greedy loop_sampling probe stop_strings tokenize transformers
+LOWEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+
+test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
+	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --upgrade \
+	  --constraint $(VENV)-newest/constraints.txt transformers
+	@for version in lowest newest; do \
+	  $(VENV)-$$version/bin/python -c 'import torch, transformers as t; print("transformers", t.__version__, "torch", torch.__version__)'; \
+	  $(VENV)-$$version/bin/python $(PYTEST) $(wildcard $(VERSION_TESTS:%=tests/test_%.py)) $(ARGS) && \
+	  $(VENV)-$$version/bin/python -m pytest -n 2 tests/zoo $(ARGS) || exit 1; \
+	done
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,11 +68,11 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The stamps are written last, so that an interrupted installation is taken up again.
-$(VENV)/.created $(VLLM_VENV)/.created:
+$(VENV)/.created $(VENV)-lowest/.created $(VENV)-newest/.created $(VLLM_VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "judge-decoding needs Python 3.11 or newer and '$(PYTHON)' is" \
 	    "$$($(PYTHON) --version 2>/dev/null || echo 'not there'); name a newer one, as in: make PYTHON=python3.12 ..." >&2; \
@@ -67,6 +89,14 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# All as it is pinned, but for transformers and what it wants of others.
+$(VENV)-lowest/.installed $(VENV)-newest/.installed: %/.installed: %/.created pyproject.toml constraints.txt
+	@echo "Installing into $*; the first time this takes some minutes." >&2
+	@grep -vE '^(transformers|huggingface-hub|tokenizers)==' constraints.txt > $*/constraints.txt
+	@$*/bin/python -m pip install -qq --disable-pip-version-check --constraint $*/constraints.txt \
+	  --editable '.[dev]' $(if $(findstring lowest,$*),"transformers==$(LOWEST).*",transformers)
+	@touch $@
 
 # vLLM wants other versions of torch and transformers, so it has an environment to itself.
 $(VLLM_VENV)/.installed: $(VLLM_VENV)/.created pyproject.toml constraints-vllm.txt

@@ -25,19 +25,20 @@ _INTRO = """\
 # Models
 
 What judge decoding does with the causal language models of transformers {version}. Each class is built as small as its
-configuration allows, with random weights, and decodes greedily in all ways: alone, with itself as the draft, with prompt
-lookup, with wrong and half-right drafts, in batches that grow unevenly, and with a judge that was trained on it. The
-tokens are compared with those of transformers' own `generate`. `make zoo` makes this page.
+configuration allows, with random weights, and decodes greedily in all ways: alone, with itself as the draft, with
+prompt lookup, with wrong and half-right drafts, in batches that grow unevenly, and with a judge that was trained on it.
+The tokens are compared with those of transformers' own `generate`. `make zoo` makes this page.
 
-* **alone**, **draft**: *exact* is token for token what `generate` says; *refused* is one sentence before the first token.
+* **alone**, **draft**: *exact* is token for token what `generate` says; *refused* is one sentence before the first
+  token.
 * **batch**: *shared* if rows of different lengths share forward passes, *one by one* if each decodes by itself. Both
   give the same tokens.
 * **compiled**: whether `backend="static"` compiles the class; otherwise it runs eager and says why.
 * **judge**: whether a head trains on the class and scores draft tokens in decoding as in training.
 
 A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives.
-{exact} classes are exact in all ways, {alone} decode alone only, {refused} are refused, and {others} could not be tried:
-their tiny configuration does not build, or `generate` itself fails on it.
+{exact} classes are exact in all ways, {alone} decode alone only, {refused} are refused, and {others} could not be
+tried: their tiny configuration does not build, or `generate` itself fails on it.
 
 """
 

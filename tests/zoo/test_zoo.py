@@ -1,6 +1,6 @@
-"""Every causal LM class of transformers decodes exactly or is refused before the first token: never wrong, no traceback.
+"""Every causal LM class of transformers decodes exactly, or is refused before the first token.
 
-A slow test, in its own folder: ``make zoo-test`` runs it, on the pinned transformers and on others.
+A slow test, in its own folder: ``make test-zoo`` and ``make test-versions`` run it.
 """
 
 from __future__ import annotations
