@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import (
     AnyOf,
@@ -33,7 +33,7 @@ from judge_decoding.evaluation.statistics import ratio_interval
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.judge.head import TargetInfo
 from test_rule_strict import LOOSE
-from tiny import greedy, mistral, perturbed, random_head, request, run, successor, tokens
+from tiny import greedy, llama, mistral, perturbed, random_head, request, run, successor, tokens, word_tokenizer
 
 DRAFTLESS = [
     name for name, rule in available_rules().items() if not rule.needs_draft_probs and not rule.needs_draft_hidden
@@ -317,3 +317,17 @@ def test_nothing_to_score(target: LlamaForCausalLM, tokenizer: PreTrainedTokeniz
     for ids in (((), (1,)), ((1,), ())):
         with pytest.raises(JudgeDecodingError, match="is empty"):
             Text(*ids)
+
+
+def test_a_generation_configuration_counts_as_in_decoding() -> None:
+    """What generate says, scored as a draft, agrees whole; without the configuration it does not."""
+    model, tokenizer = llama(0), word_tokenizer()
+    model.generation_config.repetition_penalty = 1.3
+    prompt = [5, 6, 7, 8]
+    answer = greedy(model, prompt, 20)
+    text = Text(tuple(prompt), tuple(answer))
+    (found,) = score(JudgeDecoder(model, tokenizer), [text], [Exact()], ScoreConfig(num_draft_tokens=(5,)))
+    assert found.stats.accepted_per_round == pytest.approx(17 / 4)  # three rounds of five and a bonus, then two
+    plain = JudgeDecoder(model, tokenizer, generation_config=GenerationConfig())
+    (other,) = score(plain, [text], [Exact()], ScoreConfig(num_draft_tokens=(5,)))
+    assert other.stats.accepted_per_round < found.stats.accepted_per_round

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,7 +28,7 @@ from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loading import ACCESS, as_draft, load_model, load_tokenizer, tokenizer_options
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.decoding.rounds import FinishReason, Round, Stats
-from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.sampling import Processor, Sampler, SamplingParams
 from judge_decoding.decoding.stopping import Criteria, Stop, StopStrings, either
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
@@ -407,6 +408,11 @@ class JudgeDecoder:
     def sampling(self, temperature: float | None = None, seed: int | None = None) -> SamplingParams:
         """How tokens are chosen where nothing else is said: as the model's generation configuration says."""
         return self._defaults.sampling(None, temperature, seed)
+
+    def processor(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Processor | None:
+        """The logits processors of a greedy answer to ``prompt_ids``, as the generation configuration says."""
+        ids = torch.tensor([list(prompt_ids)], device=self.target.device)
+        return self._defaults.prepare(ids, SamplingParams(), max_new_tokens, tuple(self.end_ids)).processor
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

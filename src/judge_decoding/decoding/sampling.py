@@ -109,7 +109,7 @@ class Sampler:
 
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""
-        return logits if self._processor is None else _along(self._processor, ids, logits)
+        return logits if self._processor is None else along(self._processor, ids, logits)
 
     def allowed(self, ids: Tensor, logits: Tensor, draft_ids: Tensor) -> Tensor | None:
         """Which of ``draft_ids`` [M], the last of ``ids`` [1, T], no constraint forbids: bool [M]; None is all.
@@ -118,7 +118,7 @@ class Sampler:
         """
         if self._constraint is None or not len(draft_ids):
             return None
-        constrained = _along(self._constraint, ids, logits)[0, :-1]
+        constrained = along(self._constraint, ids, logits)[0, :-1]
         return constrained.gather(1, draft_ids[:, None])[:, 0] > torch.finfo(constrained.dtype).min
 
     def draw(self, probabilities: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class Sampler:
         return torch.rand(1, count, generator=self._generator, device=device)
 
 
-def _along(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
+def along(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
     """Each position's logits by what it follows."""
     count = logits.shape[1]
     rows = [processor(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i]) for i in range(count)]

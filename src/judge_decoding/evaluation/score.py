@@ -20,6 +20,7 @@ from judge_decoding.decoding.choices import check_positive
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.decoding.sampling import Processor, along
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.forced import Piece, read_forced
@@ -97,7 +98,7 @@ def score(
     for piece in read_forced(decoder.target, texts, places, batch_tokens=config.batch_tokens):
         text = texts[piece.number]
         if piece.number not in reading:
-            reading[piece.number] = _Reading(text, found)
+            reading[piece.number] = _Reading(text, found, decoder.processor(text.prompt_ids, len(text.ids)))
         answer = reading[piece.number]
         answer.push(piece)
         if answer.finished:
@@ -130,8 +131,9 @@ class _Walk:
 class _Reading:
     """A text that is being read: what the target said of the part that some walk has not left yet."""
 
-    def __init__(self, text: Text, found: Sequence[Acceptance]) -> None:
-        self._text = text
+    def __init__(self, text: Text, found: Sequence[Acceptance], processor: Processor | None = None) -> None:
+        self._text, self._processor = text, processor
+        self._heard = 0
         self._first = 0
         self._logits: Tensor | None = None
         self._states: dict[Place, Tensor] = {}
@@ -144,7 +146,7 @@ class _Reading:
 
     def push(self, piece: Piece) -> None:
         """Go on as far as one more piece allows."""
-        logits, states = piece.logits, dict(piece.states)
+        logits, states = self._processed(piece.logits), dict(piece.states)
         if self._logits is not None:
             logits = torch.cat((self._logits, logits))
             states = {place: torch.cat((self._states[place], new)) for place, new in states.items()}
@@ -161,6 +163,14 @@ class _Reading:
         self._logits = logits[passed:].clone()  # not a view, which would keep what is passed in memory
         self._states = {place: each[passed:] for place, each in states.items()}
         self._first += passed
+
+    def _processed(self, logits: Tensor) -> Tensor:
+        """The next logits [n, V] as decoding would process them."""
+        self._heard += len(logits)
+        if self._processor is None:
+            return logits
+        known = [*self._text.prompt_ids, *self._text.ids[: self._heard - 1]]
+        return along(self._processor, torch.tensor([known], device=logits.device), logits[None])[0]
 
 
 def _round(rule: VerificationRule, evidence: Evidence, following: int | None) -> Round:
