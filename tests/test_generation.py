@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
-from judge_decoding import JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
+from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
+from judge_decoding.court.labels.rollouts import local_rollouts
 from judge_decoding.decoding.generation import Defaults
+from judge_decoding.evaluation.thresholds import Task, measure
 from tiny import llama, perturbed, run_uncompiled, word_tokenizer
 
 PROMPTS = ([5, 6, 7, 8], [9], [20, 21, 20, 21, 20], [14, 15, 16])
@@ -150,3 +152,15 @@ def test_the_models_configuration_stays_as_it_was() -> None:
     before = model.generation_config.to_dict()
     JudgeDecoder(model, word_tokenizer()).generate(torch.tensor(PROMPTS[0]), 5)
     assert model.generation_config.to_dict() == before
+
+
+def test_what_is_measured_is_greedy_whatever_the_model_says() -> None:
+    """Calibration and labels must not draw lots because a model samples by default."""
+    model = configured(do_sample=True, temperature=3.0)
+    decoder = JudgeDecoder(model, word_tokenizer(), perturbed(model))
+    wanted = own(llama(0), PROMPTS[0], max_new_tokens=12)
+    (found,) = local_rollouts(decoder)([PROMPTS[0]], [12])
+    assert found[0] == wanted
+    task = Task(["one two three four"], lambda _, text: text == answer.text)
+    answer = decoder.generate("one two three four", 12, temperature=0.0)
+    assert [measure(decoder, task, Exact(), max_new_tokens=12)["accuracy"] for _ in range(4)] == [1.0] * 4

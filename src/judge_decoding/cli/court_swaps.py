@@ -81,7 +81,7 @@ def likelihood(
                 answers = [[words(case) for case in texts[question]] for question in part]
                 costs = [0] * len(part)
             else:
-                made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact())
+                made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact(), temperature=0)
                 answers, costs = [[list(one.token_ids)] for one in made], [1 + one.stats.rounds for one in made]
             for question, own, cost in zip(part, answers, costs, strict=True):
                 found: list[Case] = []

@@ -112,7 +112,7 @@ def measure(
     """
     answers = decoder.generate_batch(
         task.prompts, max_new_tokens, batch_size=batch_size, progress=progress, rule=rule,
-        num_draft_tokens=num_draft_tokens,
+        num_draft_tokens=num_draft_tokens, temperature=0,
     )  # fmt: skip
     stats = Stats()
     for answer in answers:

@@ -224,7 +224,8 @@ def answers(method: Method, asking: Asking, items: Sequence[Item]) -> list[list[
         seed = method.sampling.seed
         found = method.decoder.generate_batch(
             prompts, asking.budget, batch_size=len(going), rule=method.rule, sampling=method.sampling,
-            num_draft_tokens=method.num_draft_tokens or None, stop=asking.stop, details=asking.details,
+            num_draft_tokens=method.num_draft_tokens or None, details=asking.details,
+            stop=asking.stop or method.decoder.stop_strings,
             # Each item has its own, whichever others there are.
             seeds=None if seed is None else [zlib.crc32(f"{seed} {items[i].key}".encode()) for i in going],
         )  # fmt: skip

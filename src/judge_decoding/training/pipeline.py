@@ -220,8 +220,10 @@ def _seconds_to_choose(pair: JudgeDecoder, prompts: Sequence[str], config: FitCo
         tick()
         return spent
 
-    together = seconds(lambda: pair.generate_batch(some, config.max_new_tokens, batch_size=len(some), rule=Exact()))
-    alone = seconds(lambda: pair.generate(some[0], config.max_new_tokens, rule=Exact()))
+    together = seconds(
+        lambda: pair.generate_batch(some, config.max_new_tokens, batch_size=len(some), rule=Exact(), temperature=0)
+    )
+    alone = seconds(lambda: pair.generate(some[0], config.max_new_tokens, rule=Exact(), temperature=0))
     # The thresholds, the target's own answers twice, and the three ways of the table.
     batches = (len(config.thresholds) + 5) * len(prompts) / len(some)
     lengths = len(config.exact_lengths) + len(config.judge_lengths)
@@ -239,7 +241,9 @@ def _task(
     for first in range(0, len(todo), config.batch_size):
         progress("the target's own answers", len(bare) - len(todo) + first, len(bare))
         some = todo[first : first + config.batch_size]
-        made = pair.generate_batch([bare[i] for i in some], config.max_new_tokens, batch_size=len(some), rule=Exact())
+        made = pair.generate_batch(
+            [bare[i] for i in some], config.max_new_tokens, batch_size=len(some), rule=Exact(), temperature=0
+        )
         for i, one in zip(some, made, strict=True):
             stats = one.stats
             own.add(TARGET, Answered(str(i), None, stats.rounds, stats.tokens, stats.accepted), {"text": one.text})

@@ -21,7 +21,7 @@ def local_rollouts(decoder: JudgeDecoder, batch_size: int = 8) -> Rollouts:
 
     def finish(starts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[tuple[list[int], int]]:
         made = decoder.generate_batch(
-            [torch.tensor(start) for start in starts], max(budgets), batch_size=batch_size, rule=Exact()
+            [torch.tensor(start) for start in starts], max(budgets), batch_size=batch_size, rule=Exact(), temperature=0
         )
         return [(list(one.token_ids)[:n], 1 + one.stats.rounds) for one, n in zip(made, budgets, strict=True)]
 

@@ -94,7 +94,9 @@ def run(job: Job) -> Memory:
         return measure_memory(job)
     _forget_peak()
     prompts = [torch.tensor(ids) for ids in job.prompts]
-    decoder.generate_batch(prompts, job.max_new_tokens, batch_size=len(prompts), num_draft_tokens=job.num_draft_tokens)
+    decoder.generate_batch(
+        prompts, job.max_new_tokens, batch_size=len(prompts), num_draft_tokens=job.num_draft_tokens, temperature=0
+    )
     decoding = _peak()
     weights, caches = weight_bytes(decoder), cache_bytes(decoder, job)
     return Memory(

@@ -235,7 +235,7 @@ class Ours:
         synchronize(self.decoder.target.device)
         given = self.decoder.generate_batch(
             list(prompts), self.max_new_tokens, batch_size=len(prompts), rule=self.rule,
-            num_draft_tokens=self.num_draft_tokens, draft_length=clocked,
+            num_draft_tokens=self.num_draft_tokens, draft_length=clocked, temperature=0,
         )  # fmt: skip
         return Answers(
             tuple(one.token_ids for one in given),
