@@ -66,13 +66,16 @@ def test_token_ids_the_target_does_not_know(decoder: JudgeDecoder, ids: list[int
 
 def test_a_prompt_over_the_context_length(decoder: JudgeDecoder) -> None:
     for length in (256, 300):
-        says("context of this pair is 256", lambda n=length: decoder.generate(torch.full((n,), 5), 4))
+        says("target's context is 256", lambda n=length: decoder.generate(torch.full((n,), 5), 4))
     assert len(decoder.generate(torch.full((255,), 5), 4, rule=Exact()).token_ids) == 1
 
 
 def test_a_prompt_over_the_drafts_context_length(decoder: JudgeDecoder) -> None:
     pair = JudgeDecoder(decoder.target, decoder.tokenizer, llama(0, context=16))
-    says("context of this pair is 16", lambda: pair.generate(torch.full((16,), 5), 4))
+    prompt = torch.full((16,), 5)
+    answer = pair.generate(prompt, 4)
+    assert answer.token_ids == decoder.alone().generate(prompt, 4).token_ids
+    assert not answer.stats.drafted
 
 
 def test_chat_without_a_template(target: LlamaForCausalLM) -> None:
@@ -236,20 +239,25 @@ def test_a_recurrent_model_decodes_alone_but_takes_no_draft(
 @pytest.mark.parametrize("prompt", [[7], [1, 5, 6, 5, 6]], ids=["one token", "several"])
 @pytest.mark.parametrize("build", [mamba, mamba2, qwen3_next])
 def test_a_recurrent_model_does_not_draft(build: Callable[[], PreTrainedModel], prompt: list[int]) -> None:
-    drafter = DraftModel(frozen(build), VOCAB_SIZE)
-    says("cannot take rejected tokens back", lambda: run(llama(0), drafter, prompt))
+    says("cannot take rejected tokens back", lambda: run(llama(0), DraftModel(frozen(build), VOCAB_SIZE), prompt))
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "reason"),
     [
-        lambda: RwkvForCausalLM(RwkvConfig(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=2)),
-        lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCAB_SIZE, n_embd=32, n_layer=2, n_head=4)),
+        (
+            lambda: RwkvForCausalLM(RwkvConfig(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=2)),
+            "does not go on from what it has read",
+        ),
+        (
+            lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCAB_SIZE, n_embd=32, n_layer=2, n_head=4)),
+            "takes no KV cache",
+        ),
     ],
     ids=["rwkv", "gpt1"],
 )
-def test_a_model_that_does_not_use_the_cache(build: Callable[[], PreTrainedModel]) -> None:
+def test_a_model_that_does_not_use_the_cache(build: Callable[[], PreTrainedModel], reason: str) -> None:
     """Fed one token at a time it would forget all others, and say nonsense."""
     model = frozen(build)
-    says("does not keep what it read", lambda: run(model, None, [7, 8], max_new_tokens=4))
-    says("does not keep what it read", lambda: run(llama(0), DraftModel(model, VOCAB_SIZE), [7, 8]))
+    says(reason, lambda: run(model, None, [7, 8], max_new_tokens=4))
+    says(reason, lambda: run(llama(0), DraftModel(model, VOCAB_SIZE), [7, 8]))

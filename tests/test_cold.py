@@ -37,7 +37,7 @@ def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
     libraries = {"matplotlib", "datasets", "pandas", "sklearn", "torchvision", "lm_eval", "openai", "starlette"}
     assert not found & (libraries | {"scipy.stats", "torch._inductor.compile_fx", "torch._inductor.codegen.cpp"})
     used = (
-        "cli", "decoding", "errors", "files", "judge", "models", "plugins", "reference", "report", "rules", "spelling"
+        "cli", "decoding", "errors", "files", "judge", "models", "names", "plugins", "report", "rules", "spelling"
     )  # fmt: skip
     own = {name.split(".", 1)[1] for name in found if name.startswith("judge_decoding.")}
     assert {name.split(".")[0] for name in own} == set(used)

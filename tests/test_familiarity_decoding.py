@@ -154,7 +154,8 @@ def test_generate_warns_in_one_sentence(
     head = knowing(target)
     assert head.familiarity is not None
     asked = ("generate", folders["target"], "one two", "--draft", folders["draft"], "--judge", tmp_path / "judge",
-             "--no-chat", "--max-new-tokens", 6, "--plain", "--json", tmp_path / "record.json")  # fmt: skip
+             "--no-chat", "--max-new-tokens", 6, "--plain", "--json", tmp_path / "record.json",
+             "--overwrite")  # fmt: skip
     for limit, warned in ((1e-3, True), (1e3, False)):
         head.familiarity.config.limit = limit
         head.save_pretrained(tmp_path / "judge")

@@ -33,7 +33,7 @@ STATIC_LAUNCHES = 1
 """Joining what several calls of a draft have chosen."""
 
 EAGER_WAITS = 17
-EAGER_LAUNCHES = 96
+EAGER_LAUNCHES = 105
 
 
 class Waits(TorchFunctionMode):

@@ -96,7 +96,7 @@ def collect(events: object, count: int) -> list[list[Round]]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("compiled")
-    model = llama(0, layers=1)
+    model = llama(0, layers=1, context=2048)
     draft, head = perturbed(model, 0.05), random_head(model, norm="after")
     said: list[str] = []
     target = StaticTarget(model, PLACES, progress=said.append, folder=folder)

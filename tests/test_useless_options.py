@@ -28,7 +28,10 @@ CASES = [
     (DRAFTED, "--draft-length confident", "With the draft prompt-lookup"),
     (DRAFTED, "--guard budget(tokens=1)", "With the rule exact"),
     (f"{DRAFTED} --judge {{judge}} --threshold 1", "--guard budget(tokens=1)", "which rescues nothing"),
-    *((GENERATE, option, "At temperature 0") for option in ("--top-p 0.9", "--top-k 3", "--min-p 0.1", "--seed 0")),
+    *(
+        (f"{GENERATE} --temperature 0", option, "At temperature 0")
+        for option in ("--top-p 0.9", "--top-k 3", "--min-p 0.1", "--seed 0")
+    ),
     (f"{GENERATE} --no-chat", "--system x", "With --no-chat"),
     (GENERATE, "--overwrite", "Without --json"),
     ("demo", "--overwrite", "Without --json or --html"),
@@ -113,7 +116,7 @@ def test_several_are_named_together(run: Run, places: dict[str, Path]) -> None:
     is_one_sentence(
         told, "Without --draft there is no use for --judge and --threshold; give a draft model, or leave them"
     )
-    told = run("generate", "nowhere", "one", "--seed", 1, "--top-k", 2)
+    told = run("generate", "nowhere", "one", "--temperature", 0, "--seed", 1, "--top-k", 2)
     assert told == (
         2, "",
         "Error: At temperature 0 there is no use for --top-k and --seed; give a --temperature, or leave them out.\n",

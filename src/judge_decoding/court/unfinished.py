@@ -98,6 +98,8 @@ class Unfinished:
 
 def written_before(part: Path) -> list[Path]:
     """What a stopped run with this unfinished file has written besides its output, so that the next may replace it."""
+    if not part.exists():
+        return []
     rows = (line for _, line in lines(part, "the unfinished file", lambda _: None) if line.startswith('{"wrote": '))
     return [Path(json.loads(row)["wrote"]) for row in rows]
 

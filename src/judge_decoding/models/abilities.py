@@ -206,6 +206,8 @@ class _Check:
     def _plain_batch(self) -> str:
         """Why rows cannot share forward passes, as far as caches and configurations tell."""
         layers = DynamicCache(config=self._model.config).layers
+        if any(getattr(layer, "is_sliding", False) for layer in layers):
+            return "it has layers with a sliding window"
         if not layers or not all(type(layer) is DynamicLayer for layer in layers):
             return "its KV cache has layers of another kind"
         if not self._forward.takes_positions:

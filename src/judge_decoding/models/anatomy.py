@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.models.forward import input_device, plain_forward, undisturbed
+from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
 # Two rows that differ in their last token: in a causal model the logits of the others are the same.
@@ -125,7 +125,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
                     ),
                     module.register_forward_hook(lambda _module, _args, output, name=name: end(name, output)),
                 ]
-            ids = torch.tensor(_IDS, device=input_device(model))
+            ids = torch.tensor(_IDS, device=input_device(model)) % input_rows(model)
             logits = plain_forward(model, ids, _SHAPE[1])
         except Exception as error:
             raise JudgeDecodingError(

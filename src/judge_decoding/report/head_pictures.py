@@ -106,6 +106,6 @@ def _svg(figure: Figure) -> str:
 
     out = io.StringIO()
     # The same figures give the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "judge-decoding"}):
+    with matplotlib.rc_context({"svg.hashsalt": "judge-decoding", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue()
