@@ -26,6 +26,7 @@ from judge_decoding import (
 from judge_decoding.decoding.drafting import DraftModel
 from judge_decoding.decoding.loop import decode
 from judge_decoding.judge.features import hidden_states
+from judge_decoding.models.abilities import abilities
 from judge_decoding.reference import pair as reference
 from judge_decoding.reference.problems import draw_many
 from test_familiarity import knowing
@@ -118,6 +119,8 @@ def test_statistics_of_many_requests() -> None:
 
 def test_it_costs_no_forward_and_waits_for_nothing(draft: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number read from a tensor waits for the device: the distance is read behind all that a round reads anyhow."""
+    for model in (llama(0), draft):  # what a model can do is found out once
+        abilities(model)
     reads: list[str] = []
     for name in ("__bool__", "__int__", "__float__", "item", "tolist"):
         method = getattr(Tensor, name)

@@ -150,7 +150,9 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
     names = {call.name for call in in_list}
     layers = [call for call in in_list if not any(upper in names for upper in _above(call.name))]
     last = max(layers, key=lambda call: call.end, default=None)
-    norms = [call for call in of_states if call.leaf and (last is None or call.begin > last.end)]
+    # One of another width belongs to what some encoders have between their last layer and the output embeddings.
+    behind = [call for call in of_states if last is None or (call.begin > last.end and call.shape == last.shape)]
+    norms = [call for call in behind if call.leaf]
     norm = next((call for call in reversed(norms) if _is_norm(model.get_submodule(call.name), call)), None)
     if last is None and norm is None:
         raise JudgeDecodingError(
