@@ -225,6 +225,7 @@ def made(kind: type[LlamaForCausalLM], **settings: Any) -> LlamaForCausalLM:
     made(LlamaForCausalLM, torchscript=True), made(LlamaForCausalLM, output_hidden_states=True),
     made(LlamaForCausalLM, output_attentions=True, attn_implementation="eager"),
 ], ids=["all logits", "tuples", "return_dict", "use_cache", "torchscript", "hidden states", "attentions"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.past_key_values:FutureWarning")  # the code of other people is older
 def test_code_and_configurations_of_other_people(model: LlamaForCausalLM) -> None:
     wanted, prompt = greedy(llama(0), [5, 6, 7, 8], 16, stop=True), torch.tensor([5, 6, 7, 8])
     tokenizer = word_tokenizer()

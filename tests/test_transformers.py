@@ -47,6 +47,7 @@ from judge_decoding.decoding.guards import Phase, StrictStart
 from judge_decoding.decoding.lengths import Heuristic
 from judge_decoding.integrations.transformers import JudgedOutput
 from judge_decoding.judge.head import TargetInfo
+from judge_decoding.models.forward import cache_name
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from tiny import (
@@ -487,7 +488,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "remembers",
     ),
     "another cache": ({"cache_implementation": "static"}, "its own KV cache"),
-    "a cache of one's own": ({"past_key_values": DynamicCache()}, "its own KV cache"),
+    "a cache of one's own": ({cache_name(llama(0)): DynamicCache()}, "its own KV cache"),
     "embeddings": ({"inputs_embeds": torch.zeros(1, 2, 32)}, "token ids only, and there is inputs_embeds"),
     "positions": ({"position_ids": torch.tensor([[4, 5]])}, "leave out position_ids"),
     "nothing but padding": ({"attention_mask": torch.tensor([[0, 0]])}, "nothing but padding"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ class Forward:
         if takes_any and known.isdisjoint(CACHE_NAMES):  # wrapped without its signature: generate's names will do
             prepare = getattr(model, "prepare_inputs_for_generation", None)
             known |= {"position_ids"} | set(inspect.signature(prepare).parameters if prepare else ())
-        self.cache_name = next((name for name in CACHE_NAMES if name in known), None)
+        self.cache_name = _first_known(known)
         self.takes_positions = "position_ids" in known
         self._takes_mask = "attention_mask" in known
         self.keeps_few_logits = _supports_logits_to_keep(model, parameters)
@@ -88,6 +88,17 @@ class Forward:
                 config.return_dict = False
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
         return logits[:, -keep:] if keep else logits
+
+
+def cache_name(model: PreTrainedModel) -> str:
+    """What ``model`` calls its KV cache, which it must have."""
+    name = Forward(model).cache_name
+    assert name is not None
+    return name
+
+
+def _first_known(names: Collection[str]) -> str | None:
+    return next((name for name in CACHE_NAMES if name in names), None)
 
 
 def _supports_logits_to_keep(model: PreTrainedModel, parameters: object) -> bool:

@@ -19,6 +19,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from judge_decoding.decoding.models import HiddenTap, Place
+from judge_decoding.models.forward import cache_name
 
 CHUNK_BYTES = 2**18
 """So much of a matrix stays in a core's own cache while it is multiplied with one token after the other."""
@@ -111,9 +112,9 @@ def _forward(
         input_ids=ids,
         attention_mask=(columns <= positions[:, :, None])[:, None],
         position_ids=positions,
-        past_key_values=Cache(layers=layers),
         use_cache=True,
         logits_to_keep=keep,
+        **{cache_name(model): Cache(layers=layers)},
     )
     logits: Tensor = output.logits
     return logits
