@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class Abilities:
 
 
 _KNOWN: dict[tuple[Any, ...], Abilities] = {}
+# Several questions are asked for every answer, and the key takes a look at all modules.
+_OF_MODEL: WeakKeyDictionary[PreTrainedModel, Abilities] = WeakKeyDictionary()
 
 
 def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
@@ -82,6 +85,8 @@ def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
 
 def abilities(model: PreTrainedModel) -> Abilities:
     """What decoding may do with ``model``; the answer is remembered for its class, configuration and number format."""
+    if (remembered := _OF_MODEL.get(model)) is not None:
+        return remembered
     key = (
         type(model),
         json.dumps(model.config.to_dict(), sort_keys=True, default=str),
@@ -95,6 +100,7 @@ def abilities(model: PreTrainedModel) -> Abilities:
             logger.warning(
                 "%s: %s; greedy answers may differ from those without a draft.", type(model).__name__, found.inexact
             )
+    _OF_MODEL[model] = _KNOWN[key]
     return _KNOWN[key]
 
 
