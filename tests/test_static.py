@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +40,7 @@ from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import FewTokens
 from judge_decoding.decoding.static.lm import FEW, StaticLM
 from judge_decoding.decoding.static.memory import WIDTH_STEP, Memory
+from judge_decoding.decoding.static.store import CompiledStore
 from judge_decoding.decoding.static.target import StaticTarget
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
@@ -392,6 +396,66 @@ def test_weights_are_shared_and_never_written(pair: Pair) -> None:
     other.model.embed_tokens.weight.mul_(-1)
     rounds = [event for _, event in decode(target, None, [request(other, [5, 6])])]
     assert tokens(rounds) == greedy(other, [5, 6])
+
+
+def test_eight_threads_share_what_was_compiled(pair: Pair) -> None:
+    judge = Judge(pair.head)
+    prompts = [[5 + i % 7, 9 + i % 11, 6 + i % 5] for i in range(24)]
+
+    def answer(prompt: list[int], rule: VerificationRule) -> list[int]:
+        asked = request(pair.model, prompt, rule)
+        return tokens(event for _, event in decode(pair.target, StaticDraft(pair.compiled), [asked]))
+
+    right = [answer(prompt, judge) for prompt in prompts]
+    assert right != [answer(prompt, Exact()) for prompt in prompts]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            assert list(pool.map(lambda prompt: answer(prompt, judge), prompts)) == right
+
+
+@pytest.mark.parametrize("harm", ["a byte", "cut", "empty"])
+def test_damaged_code_is_compiled_anew_and_never_run(pair: Pair, tmp_path: Path, harm: str) -> None:
+    folder = tmp_path / "compiled"
+    shutil.copytree(pair.folder, folder)
+    store = CompiledStore(folder)
+    keys = sorted(path.name.split("-")[0] for path in folder.iterdir())
+    made = store.find(keys[0])
+    assert made
+    content = made.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    made.write_bytes({"a byte": flipped, "cut": content[:1000], "empty": b""}[harm])
+    assert store.find(keys[0]) is None
+    assert not made.exists()
+    assert store.find(keys[1])
+
+
+def test_a_folder_in_the_place_of_compiled_code(tmp_path: Path) -> None:
+    store = CompiledStore(tmp_path)
+    (tmp_path / "key-0.pt2").mkdir()
+    assert store.find("key") is None
+    with store.keeping() as made:
+        made.write_bytes(b"code")
+        (tmp_path / f"key-{hashlib.sha256(b'code').hexdigest()[:32]}.pt2").mkdir()
+        with pytest.raises(CannotCompileError, match="cannot be kept in"):
+            store.keep("key", made)
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotCompileError, match="cannot be kept in"), CompiledStore(tmp_path / "file").keeping():
+        raise AssertionError
+
+
+def test_what_a_stopped_compilation_left_is_removed_later(tmp_path: Path) -> None:
+    store = CompiledStore(tmp_path)
+    new, old = tmp_path / ".unfinished-new", tmp_path / ".unfinished-old"
+    for path in (new, old):
+        path.mkdir()
+        (path / "new.pt2").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    with store.keeping() as made:
+        made.write_bytes(b"code")
+        kept = store.keep("key", made)
+    assert sorted(tmp_path.iterdir()) == sorted([new, kept])
+    assert store.find("key") == kept
 
 
 def test_a_damaged_file_is_removed(pair: Pair, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import torch
@@ -146,6 +147,8 @@ class JudgeDecoder:
         decoder = JudgeDecoder.from_pretrained("TARGET", draft="DRAFT", judge="HEAD")
         print(decoder.generate("What is 7 times 8?", max_new_tokens=64).text)
 
+    Several threads may use one decoder, or decoders that share models; their forward passes take turns.
+
     Args:
         target: the model whose answers are wanted.
         tokenizer: its tokenizer.
@@ -184,6 +187,7 @@ class JudgeDecoder:
         self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
         self.backend = backend
         self._engine: Engine | None = None
+        self._engine_lock = RLock()
         self._defaults = Defaults(self.target, generation_config)
         # By rule and batch size.
         self._experience: defaultdict[tuple[str, int], Experience] = defaultdict(Experience)
@@ -260,9 +264,18 @@ class JudgeDecoder:
         return self._engine.fallbacks if self._engine else ()
 
     def _ready(self, progress: Progress = lambda _: None) -> Engine:
-        if self._engine is None or self._engine.draft is not self.draft:
-            self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)
-        return self._engine
+        with self._engine_lock:
+            if self._engine is None or self._engine.draft is not self.draft:
+                self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)
+            return self._engine
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has: not the compiled code, which is bound to these weights and is loaded again when needed."""
+        made_anew = ("_engine", "_engine_lock", "_experience")
+        return {name: value for name, value in vars(self).items() if name not in made_anew}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _engine=None, _engine_lock=RLock(), _experience=defaultdict(Experience))
 
     def generate(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Generation:
         """Answer ``prompt``.

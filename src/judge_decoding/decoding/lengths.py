@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import median
+from threading import RLock
 
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.errors import JudgeDecodingError
@@ -109,6 +110,7 @@ class Experience:
         self._spent: defaultdict[int, float] = defaultdict(float)
         self.rounds = 0
         """How many rounds with a draft it knows."""
+        self._lock = RLock()  # a decoder may be used by several threads
         self.patience = LEAST_PATIENCE
         """After how many rounds without a draft one token is tried."""
 
@@ -123,6 +125,10 @@ class Experience:
         After a pause the draft has read what was said meanwhile, which is not what its tokens cost: ``paused`` leaves
         the times of such a round out.
         """
+        with self._lock:
+            self._add(event, paused=paused)
+
+    def _add(self, event: Round, *, paused: bool) -> None:
         count, accepted = len(event.draft_ids), event.accepted
         if count and not self.rounds:  # the first round warms the machine up; its times say nothing
             self.rounds = 1
@@ -161,6 +167,10 @@ class Experience:
         length have given and taken counts beside the estimate: a text may have a rhythm that places by themselves do
         not tell.
         """
+        with self._lock:
+            return self._best(longest)
+
+    def _best(self, longest: int) -> int | None:
         if not self._draft:
             return None
         draft, rest = median(self._draft), median(self._rest)

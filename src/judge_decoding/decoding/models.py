@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -83,7 +84,8 @@ class HiddenTap:
     Those of the last layer are taken at the final norm, those of a lower one (``layer`` < -1) are its output. Without
     a final norm the last layer's output is both: before and after. States are there for every position whatever
     ``logits_to_keep`` says, and cost nothing but the model's first tap, which looks for the place in a short forward
-    pass. ``states`` is [B, T, H] in the model's dtype. A tap may be opened again and again.
+    pass. ``states`` is [B, T, H] in the model's dtype. A tap may be opened again and again. A thread sees the states of
+    its own forwards only, whoever else runs the model meanwhile.
 
     Raises:
         JudgeDecodingError: the model has no such place.
@@ -97,12 +99,12 @@ class HiddenTap:
         assert last is not None  # see `anatomy`
         self._module = unwrap(model).get_submodule(last) if layer == -1 else decoder_layer(model, layer)
         self._input = norm == "before" and at_norm
-        self._states: Tensor | None = None
+        self._states: dict[int, Tensor | None] = {}  # by thread
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> Self:
         def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-            self._states = first_tensor((args, kwargs) if self._input else output)
+            self._states[get_ident()] = first_tensor((args, kwargs) if self._input else output)
 
         self._hook = self._module.register_forward_hook(catch, with_kwargs=True)
         return self
@@ -112,11 +114,13 @@ class HiddenTap:
     ) -> None:
         if self._hook is not None:
             self._hook.remove()
-        self._hook = self._states = None
+        self._hook = None
+        self._states.clear()
 
     @property
     def states(self) -> Tensor:
-        """The states of the latest forward [B, T, H]."""
-        if self._states is None:
+        """The states of this thread's latest forward [B, T, H]."""
+        states = self._states.get(get_ident())
+        if states is None:
             raise RuntimeError("no forward has run since the tap was opened")
-        return self._states
+        return states

@@ -150,27 +150,27 @@ def _read(
         begins = [max(positions[0] - 1, 0) if positions else 0 for positions in kept]
     with ExitStack() as stack:
         taps = {place: stack.enter_context(HiddenTap(model, place.norm, place.layer)) for place in places}
-        stack.enter_context(undisturbed(model))
         # Layers that share the keys of others (Gemma 4) run for those tokens only of which logits are wanted.
         keep = 1
         for rows in _batches(lengths, begins, batch_tokens):
-            ids = torch.zeros(len(rows), lengths[rows[-1]], dtype=torch.long, device=input_device(model))
-            for row, i in enumerate(rows):
-                ids[row, : lengths[i]] = torch.tensor(sequences[i][: lengths[i]])
-            wanted = [torch.tensor(list(kept[i])) for i in rows]
-            known = _baselines(model, ids, wanted) if baselines else None
-            if known is None:
-                plain_forward(model, ids, keep or ids.shape[1])
-            if any(tap.states.shape[1] < ids.shape[1] for tap in taps.values()):
-                keep = 0
-                plain_forward(model, ids, ids.shape[1])
-            found: dict[Column, list[Tensor]] = {
-                place: [states[at.to(states.device)].cpu() for states, at in zip(tap.states, wanted, strict=True)]
-                for place, tap in taps.items()
-            }
-            if known is not None:
-                for n, name in enumerate(BASELINES):
-                    found[name] = [pair[n] for pair in known]
+            with undisturbed(model):  # not while a batch is handed out: others may use the model then
+                ids = torch.zeros(len(rows), lengths[rows[-1]], dtype=torch.long, device=input_device(model))
+                for row, i in enumerate(rows):
+                    ids[row, : lengths[i]] = torch.tensor(sequences[i][: lengths[i]])
+                wanted = [torch.tensor(list(kept[i])) for i in rows]
+                known = _baselines(model, ids, wanted) if baselines else None
+                if known is None:
+                    plain_forward(model, ids, keep or ids.shape[1])
+                if any(tap.states.shape[1] < ids.shape[1] for tap in taps.values()):
+                    keep = 0
+                    plain_forward(model, ids, ids.shape[1])
+                found: dict[Column, list[Tensor]] = {
+                    place: [states[at.to(states.device)].cpu() for states, at in zip(tap.states, wanted, strict=True)]
+                    for place, tap in taps.items()
+                }
+                if known is not None:
+                    for n, name in enumerate(BASELINES):
+                        found[name] = [pair[n] for pair in known]
             yield rows, found
 
 

@@ -161,7 +161,7 @@ def _ask(model: PreTrainedModel, ids: Sequence[int], place: Place) -> Tensor:
         if found is not None:
             seen[number] = found
 
-    with ExitStack() as stack:
+    with undisturbed(model), ExitStack() as stack:  # with the model to itself before it has hooks
         for number, module in enumerate(modules):
             for hook in (
                 module.register_forward_pre_hook(
@@ -170,7 +170,6 @@ def _ask(model: PreTrainedModel, ids: Sequence[int], place: Place) -> Tensor:
                 module.register_forward_hook(lambda _module, _args, output, number=number: behind(number, output)),
             ):
                 stack.callback(hook.remove)
-        stack.enter_context(undisturbed(model))
         plain_forward(model, torch.tensor([list(ids)], device=input_device(model)), len(ids))
     return torch.stack([_coordinates(seen[number]) for number in sorted(seen)])
 

@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from judge_decoding.models.context import reset_positions, rope_border
-from judge_decoding.models.forward import Forward, row_positions
+from judge_decoding.models.context import reset_positions, rope_border, rotary_modules
+from judge_decoding.models.forward import Forward, lock_of, row_positions
 
 _KNOWN_LAYERS = DynamicCache.__module__
 
@@ -40,8 +40,8 @@ class CachedLM:
         self.lengths = [0] * rows
         self._forward = Forward(model)
         self._border = rope_border(model)
-        if self._border is not None and self._border.changes_always:
-            reset_positions(model)
+        changes = self._border is not None and self._border.changes_always
+        self._rotary = rotary_modules(model) if changes else []
         self._cache = self._new_cache()
         # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
         self._live = torch.ones(rows, 0, dtype=torch.bool)
@@ -59,7 +59,9 @@ class CachedLM:
             mask[~mask.any(1)] = True  # a row that attends to nothing would be NaN
             mask = mask.long().to(ids.device)
         positions = self._positions(sizes, width, ids.device) if self._forward.takes_positions else None
-        logits = self._forward(ids, self._cache, max(kept, 1), mask, positions)
+        with lock_of(self.model):
+            reset_positions(self._rotary)
+            logits = self._forward(ids, self._cache, max(kept, 1), mask, positions)
         self._live = live
         self.lengths = [length + size for length, size in zip(self.lengths, sizes, strict=True)]
         logits = logits[:, -kept:] if kept else logits[:, :0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from judge_decoding.models.forward import CACHE_NAMES
@@ -89,12 +90,17 @@ def _find_border(model: PreTrainedModel) -> RopeBorder | None:
     return RopeBorder(length, changes_always=False, starts_anew=_drops_cache(model, length))
 
 
-def reset_positions(model: PreTrainedModel) -> None:
-    """Make dynamically scaled positions forget the longest sequence that was read, so that answers repeat."""
-    for module in model.modules():
+def rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules of ``model`` that make its rotary positions."""
+    return [module for module in model.modules() if hasattr(module, "original_max_seq_len")]
+
+
+def reset_positions(rotary_modules: Iterable[nn.Module]) -> None:
+    """Make dynamically scaled positions forget the longest sequence that was read, whoever read it."""
+    for module in rotary_modules:
         rotary: Any = module
-        trained = getattr(rotary, "original_max_seq_len", None)
-        if trained is not None and getattr(rotary, "max_seq_len_cached", trained) != trained:
+        trained = rotary.original_max_seq_len
+        if getattr(rotary, "max_seq_len_cached", trained) != trained:
             rotary.max_seq_len_cached = trained
             rotary.register_buffer("inv_freq", rotary.original_inv_freq.to(rotary.inv_freq.device), persistent=False)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +18,23 @@ from judge_decoding.errors import JudgeDecodingError
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 """What the KV cache is called: from transformers 5.24 on, before, and by the Mamba family before."""
 
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_NEW_LOCK = RLock()
+
+
+def lock_of(model: nn.Module) -> RLock:
+    """The lock that whoever runs ``model`` or changes it for a while holds: several threads may share a model."""
+    if (lock := _LOCKS.get(model)) is None:
+        with _NEW_LOCK:
+            lock = _LOCKS.setdefault(model, RLock())
+    return lock
+
 
 class Forward:
     """Calls the forward of ``model`` and returns its logits, whatever its configuration says about outputs.
 
     Arguments are looked up on the model's class: wrappers of the instance (accelerate's hooks) hide them. Positions are
-    always passed, as ``generate`` does; some models count wrongly without them.
+    always passed, as ``generate`` does; some models count wrongly without them. One thread at a time runs a model.
 
     Attributes:
         cache_name: what the model calls its KV cache; None if it has none.
@@ -31,6 +44,7 @@ class Forward:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
+        self._lock = lock_of(model)
         parameters = inspect.signature(type(model).forward).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         known = set(parameters)
@@ -79,13 +93,14 @@ class Forward:
             arguments["position_ids"] = positions
         if self.keeps_few_logits:
             arguments["logits_to_keep"] = keep
-        for config in self._with_tuples:
-            config.return_dict = True
-        try:
-            output = self.model(**arguments)
-        finally:
+        with self._lock:
             for config in self._with_tuples:
-                config.return_dict = False
+                config.return_dict = True
+            try:
+                output = self.model(**arguments)
+            finally:
+                for config in self._with_tuples:
+                    config.return_dict = False
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
         return logits[:, -keep:] if keep else logits
 
@@ -161,10 +176,14 @@ def row_positions(start: int, count: int, device: torch.device) -> Tensor:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Forward passes in here compute no gradients, use no dropout, run uncompiled and draw no random numbers."""
-    training = [module for module in model.modules() if module.training]
+    """Forward passes in here compute no gradients, use no dropout, run uncompiled and draw no random numbers.
+
+    No other thread runs the model meanwhile.
+    """
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with ExitStack() as stack:
+        stack.enter_context(lock_of(model))
+        training = [module for module in model.modules() if module.training]
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
         # Hooks are passed over by code that was compiled without them.

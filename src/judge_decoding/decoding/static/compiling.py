@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -27,12 +28,17 @@ from judge_decoding.decoding.static import graphs
 from judge_decoding.decoding.static.alignment import align
 from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.static.graphs import DraftGraph, KeysValues, TargetGraph
+from judge_decoding.decoding.static.store import CompiledStore
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
-from judge_decoding.files import cache_folder, replacing
+from judge_decoding.files import cache_folder
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.context import rope_border
+from judge_decoding.models.forward import lock_of
 
 logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = Lock()
+"""Compiling sets variables of the environment, and what one thread has compiled the next one finds."""
 
 _GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
 """What transformers looks at, when it is traced, to leave shared keys as they are."""
@@ -114,7 +120,8 @@ class Compiled:
     """A compiled graph, bound to the weights of its model, which it shares."""
 
     def __init__(self, path: Path, graph: nn.Module, device: torch.device) -> None:
-        # Nobody else calls it at the same time.
+        # Nobody else calls it at the same time; see `__call__`.
+        self._lock = Lock()
         index = device.index if device.type == "cuda" else -1
         self._package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
         # The names that are compiled in, whichever of two tied weights it is.
@@ -146,7 +153,8 @@ class Compiled:
 
     def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
         """Run it: the arguments and the results are those of the graph's forward."""
-        return self._run(*inputs)
+        with self._lock:
+            return self._run(*inputs)
 
 
 def _launch(run: Callable[[list[Tensor]], list[Tensor]], *inputs: Tensor | KeysValues) -> list[Tensor]:
@@ -187,33 +195,34 @@ def _compiled(
     progress: Progress,
     folder: Path,
 ) -> Compiled:
-    path = folder / f"{_key(model, what)}.pt2"
-    if not path.exists():
-        message = f"Compiling {type(model).__name__} ({what.split()[0]}), once; it is kept in {folder}"
-        logger.info(message)
-        progress(message)
-        try:
-            with _grouped_attention(model.device):
-                _compile(graph, example, shapes, path)
-        except JudgeDecodingError:
-            raise
-        except Exception as error:  # dynamo, export, inductor and compilers have hundreds of their own
-            logger.debug("cannot compile", exc_info=True)
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
+    store, key = CompiledStore(folder), _key(model, what)
+    with _ONE_AT_A_TIME:
+        path = store.find(key)
+        if path is None:
+            message = f"Compiling {type(model).__name__} ({what.split()[0]}), once; it is kept in {folder}"
+            logger.info(message)
+            progress(message)
+            try:
+                with lock_of(model), _grouped_attention(model.device), store.keeping() as made:
+                    _compile(graph, example, shapes, made)
+                    path = store.keep(key, made)
+            except JudgeDecodingError:
+                raise
+            except Exception as error:  # dynamo, export, inductor and compilers have hundreds of their own
+                logger.debug("cannot compile", exc_info=True)
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
     align(model)
     return Compiled.load(path, graph, model.device)
 
 
 def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:
-    with warnings.catch_warnings(), torch.no_grad(), replacing(path) as temporary:
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own, on its own code
         program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
         # The weights are the model's own: neither written to disk nor in memory twice.
         options = {"aot_inductor.package_constants_in_so": False}
-        made = temporary.with_name(temporary.name + ".pt2")  # the compiler insists on the ending
-        torch._inductor.aoti_compile_and_package(program, package_path=str(made), inductor_configs=options)
-        made.replace(temporary)
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
 @contextmanager

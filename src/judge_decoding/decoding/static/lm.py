@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -66,16 +67,18 @@ class Forwards:
         self.model = model
         self._progress, self._folder = progress, folder or default_folder()
         self._compiled: dict[tuple[Place, ...], Forward] = {}
+        self._lock = Lock()
 
     def telling(self, places: set[Place]) -> tuple[tuple[Place, ...], Forward]:
         """One that tells at least these places, and which it tells; it is compiled if there is none."""
-        for known, compiled in self._compiled.items():
-            if places <= set(known):
-                return known, compiled
-        wanted = tuple(sorted(places)) or (_USUAL,)
-        make = partial(compile_target, self.model, wanted, self._progress, self._folder)
-        self._compiled[wanted] = Forward(make(), make(few=True) if has_few(self.model) else None)
-        return wanted, self._compiled[wanted]
+        with self._lock:
+            for known, compiled in self._compiled.items():
+                if places <= set(known):
+                    return known, compiled
+            wanted = tuple(sorted(places)) or (_USUAL,)
+            make = partial(compile_target, self.model, wanted, self._progress, self._folder)
+            self._compiled[wanted] = Forward(make(), make(few=True) if has_few(self.model) else None)
+            return wanted, self._compiled[wanted]
 
 
 class StaticLM:

@@ -1,0 +1,83 @@
+"""Where compiled code is kept: files that are run as they are, so that a damaged one must not be."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from judge_decoding.errors import CannotCompileError
+
+_ENDING = ".pt2"
+_UNFINISHED = ".unfinished-"
+_ABANDONED = 24 * 3600.0
+"""Seconds after which what is unfinished belongs to a process that was killed: compiling takes minutes."""
+
+
+class CompiledStore:
+    """A folder of compiled code. Each file's name has its key and the hash of its content.
+
+    Args:
+        folder: it is made when something is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, key: str) -> Path | None:
+        """The file kept for ``key``, if there is one whose content is what was written; damaged ones are removed."""
+        for path in sorted(self.folder.glob(f"{key}-*{_ENDING}")):
+            if not path.is_file():
+                continue
+            if path == self._path(key, path):
+                return path
+            with suppress(OSError):
+                path.unlink()
+        return None
+
+    @contextmanager
+    def keeping(self) -> Iterator[Path]:
+        """Give the place of a new file, which `keep` keeps before the block ends.
+
+        Raises:
+            CannotCompileError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            scratch = TemporaryDirectory(dir=self.folder, prefix=_UNFINISHED, ignore_cleanup_errors=True)
+        except OSError as error:
+            raise self._cannot_keep(error) from error
+        with scratch as name:
+            yield Path(name, f"new{_ENDING}")
+
+    def keep(self, key: str, made: Path) -> Path:
+        """Keep ``made`` for ``key``; where it is then.
+
+        Raises:
+            CannotCompileError: the folder cannot be written.
+        """
+        path = self._path(key, made)
+        try:
+            return made.replace(path)
+        except OSError as error:
+            raise self._cannot_keep(error) from error
+
+    def _path(self, key: str, content: Path) -> Path:
+        with content.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return self.folder / f"{key}-{digest[:32]}{_ENDING}"
+
+    def _sweep(self) -> None:
+        """Remove what processes have left that were stopped while they compiled."""
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(path)
+
+    def _cannot_keep(self, error: OSError) -> CannotCompileError:
+        return CannotCompileError(f"compiled code cannot be kept in {self.folder} ({error.strerror})")
