@@ -9,8 +9,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Exact, JudgeDecoder, JudgeHead, Overshoot, PromptLookup, SamplingParams, TopK
-from judge_decoding.decoding.details import details_of
-from judge_decoding.decoding.drafting import Draft
+from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.rules import Evidence
 
 
@@ -26,7 +25,8 @@ def test_the_numbers_by_hand() -> None:
     q = torch.tensor([[0.25, 0.5, 0.25, 0.0], [0.0, 0.0, 0.0, 1.0]])
     ids = torch.tensor([1, 3])
     evidence = Evidence(ids[None], p.log()[None])
-    first, second = details_of(evidence, torch.tensor([False, True]), Draft(ids, distribution=q))
+    agreed = torch.tensor([[False, True]])
+    first, second = details_of(detail_columns(evidence, agreed, q[None])[0].tolist(), 4)
     assert (first.agreed, second.agreed) == (False, True)
     assert first.target_prob == pytest.approx(0.25)
     assert (first.draft_prob, second.draft_prob) == (0.5, 1.0)
@@ -34,9 +34,9 @@ def test_the_numbers_by_hand() -> None:
     assert first.entropy == pytest.approx(0.5 * math.log(2) + 0.25 * math.log(4) + 0.25 * math.log(8))
     assert [token for token, _ in second.alternatives] == [1, 2, 0, 3]
     assert [p for _, p in second.alternatives] == pytest.approx([0.7, 0.2, 0.1, 0.0])
-    drawn = details_of(evidence, torch.tensor([False, True]), Draft(ids, probs=q, distribution=None))
-    assert [own.draft_prob for own in drawn] == [0.5, 1.0]
-    assert details_of(evidence, torch.tensor([False, True]), Draft(ids))[0].draft_prob is None
+    without = details_of(detail_columns(evidence, agreed, None)[0].tolist(), 4)
+    assert [own.draft_prob for own in without] == [None, None]
+    assert [own.alternatives for own in without] == [first.alternatives, second.alternatives]
 
 
 def test_every_draft_token_has_details_that_fit_the_round(decoder: JudgeDecoder) -> None:

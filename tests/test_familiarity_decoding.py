@@ -140,12 +140,7 @@ def test_it_costs_no_forward_and_waits_for_nothing(draft: PreTrainedModel, monke
         seen.append((len(forwards), rounds, list(reads)))
     (with_forwards, with_rounds, with_reads), (forwards, rounds, others) = seen
     assert (with_forwards, with_rounds) == (forwards, rounds)
-    places = [i for i, name in enumerate(with_reads) if name == "__float__"]
-    assert "__float__" not in others
-    assert len(places) == len(PROMPTS)
-    assert [name for name in with_reads if name != "__float__"] == others
-    # Each follows the last thing that `verify` reads, the target's own token.
-    assert {with_reads[i - 1] for i in places} == {"__int__"}
+    assert with_reads == others
 
 
 # The command line

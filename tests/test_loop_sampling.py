@@ -145,7 +145,8 @@ def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Ten
         token = sampler.draw(q)
         logits = torch.stack((target[0], target[int(token)]))
         row = Row(0, Request(torch.tensor([0]), Exact(), sampler, 5))
-        counts[verify(row, Draft(token, q), Reading([logits], {}, 0, len(logits))).token_ids[0]] += 1
+        (event,) = verify([row], [Draft(token, q)], [Reading([logits], {}, 0, len(logits))])
+        counts[event.token_ids[0]] += 1
     expected = counts.sum() * target[0].softmax(-1).numpy()
     assert chi2.sf(((counts - expected) ** 2 / expected).sum(), SIZE - 1) > 1e-3
 

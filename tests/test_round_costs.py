@@ -24,6 +24,7 @@ from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.decoding.static.lm import FEW
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.decoding.static.target import StaticTarget
+from judge_decoding.decoding.verification import verify
 from tiny import VOCAB_SIZE, llama, perturbed, random_head, request
 
 WAITS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "nonzero", "cpu", "numpy")
@@ -32,7 +33,6 @@ WAITS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "non
 STATIC_LAUNCHES = 1
 """Joining what several calls of a draft have chosen."""
 
-EAGER_WAITS = 17
 EAGER_LAUNCHES = 105
 
 
@@ -179,5 +179,30 @@ def test_an_eager_round(model: LlamaForCausalLM, number: int, monkeypatch: pytes
         rounds = round_costs(model, DraftModel(draft, VOCAB_SIZE), rules(model)[number], 5, counts)
     assert len({kept for kept, _ in rounds}) > 1
     assert {cost[0] for _, cost in rounds} == {6}
-    assert max(cost[1] for _, cost in rounds) <= EAGER_WAITS
     assert max(cost[2] for _, cost in rounds) <= EAGER_LAUNCHES
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("number", [0, 1], ids=["exact", "judge"])
+def test_an_eager_verification_waits_once(
+    model: LlamaForCausalLM, number: int, rows: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows there are, and though their drafts have different lengths."""
+    rule, counts, waits = rules(model)[number], Counts(), []
+
+    def counted(*args: Any) -> Any:
+        with Waits(counts):
+            before = counts.waits
+            events = verify(*args)
+            waits.append((len(events), len({len(event.draft_ids) for event in events}), counts.waits - before))
+        return events
+
+    monkeypatch.setattr("judge_decoding.decoding.loop.verify", counted)
+    requests = [
+        request(model, [1, 5 + row], rule, num_draft_tokens=3 + row, max_new_tokens=30, temperature=temperature, seed=1)
+        for row in range(rows)
+    ]
+    list(decode(model, DraftModel(perturbed(model, 0.05), VOCAB_SIZE), requests))
+    assert (rows, rows, 1) in waits
+    assert {count for _, _, count in waits} == {1}

@@ -29,12 +29,12 @@ class Told:
     Attributes:
         draft_ids: the M draft tokens.
         target_ids: what the target would have said at each of the M+1 positions.
-        scores: the judge's probability that each draft token is correct; None without a judge.
+        scores: the judge's probability that each draft token is correct; without a judge they say nothing.
     """
 
     draft_ids: list[int]
     target_ids: list[int]
-    scores: list[float] | None
+    scores: list[float]
 
 
 class Reading:
@@ -65,6 +65,10 @@ class Reading:
     def logits(self) -> Tensor:
         """[M+1, V] in float32; position i is the target's distribution in the place of draft token i."""
         return self._logits[self._row][: self._count].float()
+
+    def has_states(self, place: Place) -> bool:
+        """Whether hidden states were taken at ``place``."""
+        return place in self._states
 
     def states(self, place: Place) -> Tensor:
         """Hidden states [M+1, H]; position 0 is the last kept token's, position i + 1 draft token i's."""

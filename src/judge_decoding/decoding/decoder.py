@@ -324,6 +324,8 @@ class JudgeDecoder:
             )
         ids = [self.encode(prompt) for prompt in prompts]
         rows = min(batch_size, len(ids))
+        # One rule for all, so that they are verified together.
+        options["rule"] = choose_rule(self.judge, options.get("rule"), options.pop("threshold", None))
         each = [
             self._request(own, max_new_tokens, options, seeds[i] if seeds else None, rows) for i, own in enumerate(ids)
         ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.rounds import TokenDetails
 from judge_decoding.rules.base import Evidence
 
@@ -13,38 +14,35 @@ TOP = 5
 """How many of the target's most probable tokens are told at each place."""
 
 
-def details_of(evidence: Evidence, agreed: Tensor, draft: Draft) -> tuple[TokenDetails, ...]:
-    """The details of the M tokens of ``draft``, the only row of ``evidence``, by one transfer from the device.
+def detail_columns(evidence: Evidence, agreed: Tensor, drawn: Tensor | None) -> Tensor:
+    """What is known of each draft token, as numbers [B, M, D] for `details_of` to read.
 
-    ``agreed`` is standard verification's verdict on each of them [M].
+    Args:
+        evidence: that of the drafts.
+        agreed: standard verification's verdict on each token [B, M].
+        drawn: what they were drawn from [B, M, V]; None for a drafter that has no distributions.
     """
-    if not evidence.draft_ids.shape[1]:
-        return ()
     size = evidence.target_logits.shape[-1]
-    best = evidence.target_probs[0, :-1].topk(min(TOP, size))
-    columns = [
-        agreed[:, None],
-        evidence.token_probs.mT,
-        evidence.entropy.mT,
-        evidence.token_ranks.clamp(max=size).mT,
-        best.values,
-        best.indices,
-    ]
-    told = draft.distribution if draft.probs is None else draft.probs
-    if told is not None:
-        columns.append(evidence.of_tokens(told[None]).mT)
-    # float32 holds every integer below 2 ** 24, and no vocabulary is as large.
-    table: list[list[float]] = torch.cat([column.float() for column in columns], 1).tolist()
+    best = evidence.target_probs[:, :-1].topk(min(TOP, size))
+    own = [agreed, evidence.token_probs, evidence.entropy, evidence.token_ranks.clamp(max=size)]
+    if drawn is not None:
+        own.append(evidence.of_tokens(drawn))
+    return torch.cat((torch.stack([each.float() for each in own], -1), best.values, best.indices), -1)
+
+
+def details_of(table: Sequence[Sequence[float]], vocab_size: int) -> tuple[TokenDetails, ...]:
+    """The details of a row's tokens, from its `detail_columns` on the host [M, D]."""
+    top = min(TOP, vocab_size)
     details = []
     for own, prob, entropy, rank, *rest in table:
-        count = best.indices.shape[1]
-        alternatives = zip(map(int, rest[count : 2 * count]), rest[:count], strict=True)
+        drawn = rest[: -2 * top]
+        alternatives = zip(map(int, rest[-top:]), rest[-2 * top : -top], strict=True)
         details.append(
             TokenDetails(
                 agreed=bool(own),
                 target_prob=prob,
-                draft_prob=rest[-1] if told is not None else None,
-                rank=int(rank) if rank < size else None,
+                draft_prob=drawn[0] if drawn else None,
+                rank=int(rank) if rank < vocab_size else None,
                 entropy=entropy,
                 alternatives=tuple(alternatives),
             )

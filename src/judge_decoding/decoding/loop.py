@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends import EagerTarget, Reading, Target
+from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
@@ -88,11 +88,10 @@ class Row:
             norm=rule.norm if rule.needs_draft_hidden else None,
         )  # fmt: skip
 
-    def distance(self, reading: Reading) -> Tensor | None:
-        """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
-        rule, first = self.request.rule, self.left == self.request.max_new_tokens
-        # Position 0 of the forward read the last kept token, which is the prompt's last one then.
-        return rule.distance(reading.states(rule.place)[0]) if first and rule.place else None
+    @property
+    def is_new(self) -> bool:
+        """No round has ended yet."""
+        return self.left == self.request.max_new_tokens
 
     def take(self, event: Round) -> Round:
         """Go on after ``event``; it may end earlier than it did."""
@@ -161,12 +160,7 @@ def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterato
                 watch.lap("draft")
                 readings = lm.read([row.tokens for row in rows], drafts)
                 watch.lap("verify")
-                events = []
-                for row, draft, reading in zip(rows, drafts, readings, strict=True):
-                    distance = row.distance(reading) if drafter is not None else None
-                    event = verify(row, draft, reading)
-                    # Read behind the one synchronisation of the round, so that nothing more waits for the device.
-                    events.append(event if distance is None else replace(event, distance=float(distance)))
+                events = verify(rows, drafts, readings)
                 watch.lap("rule")
                 seconds = watch.seconds()
             for row, event in zip(rows, events, strict=True):

@@ -103,9 +103,14 @@ class Sampler:
         self._constraint = constraint
 
     @property
+    def is_bare(self) -> bool:
+        """Whether logits stay as they are."""
+        return self._processor is None and self._constraint is None
+
+    @property
     def plain(self) -> bool:
         """Whether the most probable token is chosen, of logits as they are."""
-        return self.greedy and self._processor is None and self._constraint is None
+        return self.greedy and self.is_bare
 
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""

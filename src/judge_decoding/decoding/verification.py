@@ -1,81 +1,87 @@
-"""The verification of one draft: what is kept of it, which token of the target follows, and the round that tells it."""
+"""The verification of all rows' drafts: what stays, which token of the target follows, and the rounds that tell it.
+
+Rows that are verified alike are verified together. Nothing waits for the device before all is computed; then the host
+reads it in one transfer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from judge_decoding.decoding.backends import Reading, Told
-from judge_decoding.decoding.details import details_of
+from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafting import Draft
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.models.forward import check_finite, finite
 from judge_decoding.rules.base import Evidence
-from judge_decoding.rules.judge import Judge
+from judge_decoding.rules.verification import Verdicts, decide, replacements
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Row
 
 
-def verify(row: Row, draft: Draft, reading: Reading) -> Round:
-    """Keep the longest accepted prefix of the draft and one token of the target after it."""
-    if reading.told is not None:
-        return _usual(row, reading.told)
-    request, count = row.request, len(draft.ids)
-    rule, sampler = request.rule, request.sampler
-    ids, logits = torch.cat((row.tokens.ids, draft.ids))[None], reading.logits
-    evidence = _evidence(row, draft, ids, logits, reading)
-    verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
-    if (allowed := sampler.allowed(ids, logits[None], draft.ids)) is not None:
-        verdicts &= allowed
-    lossless = [part.lossless for part in rule.parts]
-    agreed = torch.stack((evidence.agreed[0], *verdicts[lossless])).any(0)
-    kept = wanted = verdicts.any(0)
-    for guard in request.guards:
-        kept = (kept & agreed) | guard.permit(kept & ~agreed, evidence, row.history)
-    sound = [finite(logits), *([] if draft.probs is None else [finite(draft.probs)])]
-    # Whether the numbers are finite is asked with what waits for the device anyway.
-    accepted, *good = torch.stack([kept.long().cumprod(0).sum(), *sound]).tolist()
-    for role, fine in zip(("target", "draft"), good, strict=False):
-        check_finite(bool(fine), role)
-    whole = accepted == count
-    if sampler.greedy:
-        own = evidence.target_ids[0, accepted]
-    elif whole:
-        own = sampler.draw(evidence.target_probs[:, accepted])[0]
-    elif wanted[accepted]:  # a guard said no: as if verification were standard
-        own = sampler.draw(evidence.residual(accepted))[0]
-    else:
-        own = sampler.draw(rule.replacement(evidence, accepted))[0]
-    found = rule.scores(evidence)
-    scores = None if found is None else found[0].tolist()
-    names, first = [part.name for part in rule.parts], verdicts.long().argmax(0).tolist()
-    event = _round(
-        row, draft.ids.tolist(), evidence.target_ids[0].tolist(), agreed.tolist(), [names[i] for i in first],
-        accepted, int(own), scores,
+def verify(rows: Sequence[Row], drafts: Sequence[Draft], readings: Sequence[Reading]) -> list[Round]:
+    """Keep the longest accepted prefix of each row's draft and one token of the target after it.
+
+    Raises:
+        JudgeDecodingError: logits or the draft's probabilities are not finite.
+    """
+    alike: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for i, (row, draft, reading) in enumerate(zip(rows, drafts, readings, strict=True)):
+        if reading.told is None:
+            alike[i if row.request.guards else _kind(row, draft)].append(i)
+    groups = [
+        _Group([rows[i] for i in own], [drafts[i] for i in own], [readings[i] for i in own]) for own in alike.values()
+    ]
+    distances = {i: found for i, reading in enumerate(readings) if (found := _distance(rows[i], reading)) is not None}
+    tables = [group.table for group in groups] + ([torch.stack(list(distances.values()))] if distances else [])
+    # The one time that the host waits for the device.
+    numbers = iter(torch.cat([table.flatten() for table in tables]).tolist() if tables else ())
+    events: dict[int, Round] = {}
+    for own, group in zip(alike.values(), groups, strict=True):
+        events.update(zip(own, group.rounds(numbers), strict=True))
+    for i, reading in enumerate(readings):
+        if reading.told is not None:
+            events[i] = _told_round(rows[i], reading.told)
+    for i in distances:
+        events[i] = replace(events[i], distance=next(numbers))
+    return [events[i] for i in range(len(rows))]
+
+
+def _kind(row: Row, draft: Draft) -> Hashable:
+    """Rows of one kind share their tensors."""
+    request = row.request
+    return (
+        id(request.rule), request.sampler.greedy, len(draft.ids) > 0, draft.probs is None, draft.distribution is None,
+        draft.hidden is None, bool(request.length.stop_below), request.logprobs, request.details,
     )  # fmt: skip
-    if not (request.logprobs or request.details):
-        return event
-    return replace(
-        event,
-        logprobs=_logprobs(event.token_ids, evidence) if request.logprobs else None,
-        details=details_of(evidence, agreed, draft) if request.details else None,
-    )
 
 
-def _usual(row: Row, told: Told) -> Round:
-    """The round of a greedy draft and a rule that was asked in the forward: exact, or a judge."""
+def _distance(row: Row, reading: Reading) -> Tensor | None:
+    """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
+    rule = row.request.rule
+    if not row.is_new or rule.place is None or not reading.has_states(rule.place):
+        return None
+    # Position 0 of the forward read the last kept token, which is the prompt's last one then.
+    return rule.distance(reading.states(rule.place)[0])
+
+
+def _told_round(row: Row, told: Told) -> Round:
+    """The round of a greedy draft whose rule was asked in the forward."""
     rule = row.request.rule
     agreed = [draft == own for draft, own in zip(told.draft_ids, told.target_ids, strict=False)]
     kept, scores = agreed, None
-    if isinstance(rule, Judge) and told.draft_ids:
+    if told.draft_ids and (fused := rule.fused()) is not None and fused.source is not None:
         scores = told.scores
-        assert scores is not None
-        kept = [a or rule.rescues(score) for a, score in zip(agreed, scores, strict=True)]
+        kept = [a or fused.keeps(score) for a, score in zip(agreed, scores, strict=True)]
     accepted = kept.index(False) if False in kept else len(kept)
     return _round(
         row, told.draft_ids, told.target_ids, agreed, [rule.name] * len(kept), accepted, told.target_ids[accepted],
@@ -83,25 +89,134 @@ def _usual(row: Row, told: Told) -> Round:
     )  # fmt: skip
 
 
-def _evidence(row: Row, draft: Draft, ids: Tensor, logits: Tensor, reading: Reading) -> Evidence:
-    """What the rule decides by; ``ids`` [1, T + M] is all that the target has read."""
-    request, count = row.request, len(draft.ids)
-    rule, sampler = request.rule, request.sampler
-    hidden = reading.states(rule.place)[1:] if rule.place and count else None
-    # What only the details asked for is hidden from rules and guards, so that details change no token.
-    asked = rule.needs_draft_probs or request.length.stop_below or not request.details
-    seen = draft.distribution if asked else None
-    return Evidence(
-        draft_ids=draft.ids[None],
-        target_logits=sampler.process(ids, logits[None]),
-        draft_probs=None if draft.probs is None else draft.probs[None],
-        draft_distribution=None if seen is None else seen[None],
-        # A target over several devices has its last layer on another one than its input and output.
-        hidden=None if hidden is None else hidden[None].to(logits.device),
-        draft_hidden=None if draft.hidden is None else draft.hidden[None],
-        uniform=sampler.uniform(count),
-        greedy=sampler.greedy,
-    )
+class _Group:
+    """Rows that are verified together; with guards, which look at one answer, only one.
+
+    Attributes:
+        table: all that the host needs to know, a line for each row [B, C]. In float32, which holds every id
+            below 2 ** 24.
+    """
+
+    def __init__(self, rows: Sequence[Row], drafts: Sequence[Draft], readings: Sequence[Reading]) -> None:
+        self._rows = rows
+        self._counts = [len(draft.ids) for draft in drafts]
+        request = rows[0].request
+        logits = [reading.logits for reading in readings]
+        evidence, allowed = self._evidence(drafts, readings, logits)
+
+        def permit(rescues: Tensor) -> Tensor:
+            for guard in request.guards:
+                rescues = guard.permit(rescues[0], evidence, rows[0].history)[None]
+            return rescues
+
+        verdicts = decide(request.rule, evidence, allowed, permit if request.guards else None)
+        own = self._own(evidence, verdicts)
+        # Whether numbers are finite is asked with what waits for the device anyway.
+        sound = [torch.stack([finite(each) for each in logits])]
+        if drafts[0].probs is not None:
+            sound.append(torch.stack([finite(draft.probs) for draft in drafts if draft.probs is not None]))
+        columns = {
+            "draft_ids": evidence.draft_ids,
+            "target_ids": evidence.target_ids,
+            "agreed": verdicts.agreed,
+            "keeper": verdicts.keeper,
+            "end": torch.stack((verdicts.accepted, own, *sound), 1),
+        }
+        if verdicts.scores is not None:
+            columns["scores"] = verdicts.scores
+        if request.logprobs:
+            columns["logprobs"] = _logprobs(evidence, verdicts.accepted, own)
+        if request.details:
+            probs = [draft.distribution if draft.probs is None else draft.probs for draft in drafts]
+            columns["details"] = detail_columns(evidence, verdicts.agreed, _stacked(probs)).flatten(1)
+        self._vocab_size = evidence.target_logits.shape[-1]
+        self._widths = {name: column.shape[1] for name, column in columns.items()}
+        self.table = torch.cat([column.float() for column in columns.values()], 1)
+
+    def _evidence(
+        self, drafts: Sequence[Draft], readings: Sequence[Reading], logits: Sequence[Tensor]
+    ) -> tuple[Evidence, Tensor | None]:
+        """What the rule decides by, and which draft tokens no constraint forbids [B, M], None for all."""
+        request, device = self._rows[0].request, logits[0].device
+        rule, sampler, longest = request.rule, request.sampler, max(self._counts)
+        processed: list[Tensor | None] = [*logits]
+        allowed: list[Tensor | None] = []
+        for i, (row, draft) in enumerate(zip(self._rows, drafts, strict=True)):
+            own = row.request.sampler
+            if own.is_bare:
+                continue
+            read = torch.cat((row.tokens.ids, draft.ids))[None]  # all that the target has read
+            processed[i] = own.process(read, logits[i][None])[0]
+            found = own.allowed(read, logits[i][None], draft.ids)
+            allowed.append(torch.ones_like(draft.ids, dtype=torch.bool) if found is None else found)
+        hidden = None
+        if rule.place and longest:
+            # A target over several devices has its last layer on another one than its input and output.
+            hidden = _stacked([reading.states(rule.place)[1:].to(device) for reading in readings])
+        # What only the details asked for is hidden from rules and guards, so that details change no token.
+        asked = rule.needs_draft_probs or request.length.stop_below or not request.details
+        uniform = [row.request.sampler.uniform(count)[0] for row, count in zip(self._rows, self._counts, strict=True)]
+        ids = _stacked([draft.ids for draft in drafts])
+        target_logits = _stacked(processed)
+        assert ids is not None
+        assert target_logits is not None
+        evidence = Evidence(
+            draft_ids=ids,
+            target_logits=target_logits,
+            draft_probs=_stacked([draft.probs for draft in drafts]),
+            draft_distribution=_stacked([draft.distribution for draft in drafts]) if asked else None,
+            hidden=hidden,
+            draft_hidden=_stacked([draft.hidden for draft in drafts]),
+            uniform=_stacked(uniform),
+            greedy=sampler.greedy,
+            lengths=None if min(self._counts) == longest else torch.tensor(self._counts, device=device),
+        )
+        return evidence, _stacked(allowed) if allowed else None
+
+    def _own(self, evidence: Evidence, verdicts: Verdicts) -> Tensor:
+        """The target's own token behind what stays of each draft [B]."""
+        request = self._rows[0].request
+        if request.sampler.greedy:
+            return evidence.target_ids.gather(1, verdicts.accepted[:, None])[:, 0]
+        probs = replacements(request.rule, evidence, verdicts)
+        return torch.cat([row.request.sampler.draw(probs[i : i + 1]) for i, row in enumerate(self._rows)])
+
+    def rounds(self, numbers: Iterator[float]) -> list[Round]:
+        """The rounds, from the ``table``'s numbers in order.
+
+        Raises:
+            JudgeDecodingError: logits or probabilities are not finite.
+        """
+        return [self._round(row, count, numbers) for row, count in zip(self._rows, self._counts, strict=True)]
+
+    def _round(self, row: Row, count: int, numbers: Iterator[float]) -> Round:
+        told = {name: list(islice(numbers, width)) for name, width in self._widths.items()}
+        accepted, own, *sound = told["end"]
+        for role, good in zip(("target", "draft"), sound, strict=False):
+            check_finite(bool(good), role)
+        names = [part.name for part in row.request.rule.parts]
+        scores = told["scores"][:count] if "scores" in told and count else None
+        event = _round(
+            row, list(map(int, told["draft_ids"][:count])), list(map(int, told["target_ids"][: count + 1])),
+            list(map(bool, told["agreed"][:count])), [names[int(part)] for part in told["keeper"][:count]],
+            int(accepted), int(own), scores,
+        )  # fmt: skip
+        if not (row.request.logprobs or row.request.details):
+            return event
+        details = None
+        if (flat := told.get("details")) is not None:
+            width = len(flat) // max(1, *self._counts)
+            details = details_of([flat[i * width : (i + 1) * width] for i in range(count)], self._vocab_size)
+        logprobs = tuple(told["logprobs"][: len(event.token_ids)]) if "logprobs" in told else None
+        return replace(event, logprobs=logprobs, details=details)
+
+
+def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
+    """Tensors [M_i, ...] of all rows as one [B, M, ...], the ends of short ones filled with zeros; None without any."""
+    there = [value for value in values if value is not None]
+    if len(there) < len(values) or not there:
+        return None
+    return there[0][None] if len(there) == 1 else pad_sequence(there, batch_first=True)
 
 
 def _round(
@@ -135,8 +250,7 @@ def _round(
     )
 
 
-def _logprobs(token_ids: Sequence[int], evidence: Evidence) -> tuple[float, ...]:
-    """The target's log-probability of each kept token."""
-    chosen = evidence.draft_ids.new_tensor(token_ids)[:, None]
-    found = evidence.target_logits[0, : len(token_ids)].log_softmax(-1).gather(-1, chosen)[:, 0]
-    return tuple(found.tolist())
+def _logprobs(evidence: Evidence, accepted: Tensor, own: Tensor) -> Tensor:
+    """The target's log-probability of each kept token and, behind them, of anything [B, M+1]."""
+    kept = torch.nn.functional.pad(evidence.draft_ids, (0, 1)).scatter(1, accepted[:, None], own[:, None])
+    return evidence.target_logits.log_softmax(-1).gather(-1, kept[..., None])[..., 0]

@@ -26,6 +26,7 @@ from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.forced import Piece, read_forced
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.verification import decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,26 +177,24 @@ class _Reading:
 def _round(rule: VerificationRule, evidence: Evidence, following: int | None) -> Round:
     """The round of a draft that is a window of a text; ``following`` is the text's token behind it, None at its end.
 
-    See `judge_decoding.decoding.verification.verify`, which does this in decoding.
+    The tokens that follow are the text's, and not the target's.
     """
     ids: list[int] = evidence.draft_ids[0].tolist()
-    verdicts = torch.stack([part.accept(evidence)[0] for part in rule.parts])
-    lossless = [part.lossless for part in rule.parts]
-    agreed = torch.stack((evidence.agreed[0], *verdicts[lossless])).any(0).tolist()
-    accepted = int(verdicts.any(0).long().cumprod(0).sum())
+    verdicts = decide(rule, evidence)
+    agreed, accepted = verdicts.agreed[0].tolist(), int(verdicts.accepted[0])
     causes = [Cause.AGREED if good else Cause.RESCUED for good in agreed[:accepted]]
     tokens = ids[:accepted]
     if accepted < len(ids):
         tokens, causes = ids[: accepted + 1], [*causes, Cause.CORRECTION]
     elif following is not None:
         tokens, causes = [*ids, following], [*causes, Cause.BONUS]
-    names, first = [part.name for part in rule.parts], verdicts.long().argmax(0).tolist()
-    scores = rule.scores(evidence)
+    keepers = [rule.parts[part].name for part in verdicts.keeper[0].tolist()]
+    scores = verdicts.scores
     return Round(
         draft_ids=tuple(ids),
         token_ids=tuple(tokens),
         causes=tuple(causes),
         target_ids=tuple(evidence.target_ids[0].tolist()),
         scores=None if scores is None else tuple(scores[0].tolist()),
-        rescuers=tuple(names[first[i]] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes)),
+        rescuers=tuple(keepers[i] if cause is Cause.RESCUED else "" for i, cause in enumerate(causes)),
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.verification import decide
 
 LIFTED = 1e30
 """The logit of a rescued token: the most probable one by far, and its softmax is 1, not infinite or NaN."""
@@ -67,10 +68,9 @@ def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy
             places = torch.tensor([starts[row] for row in rows])[:, None] + inside.cumsum(1) - 1
             device = drafts.token_ids.device
             evidence = _evidence(drafts, places.to(device), counts.to(device), greedy=is_greedy)
-            kept = rule.accept(evidence)
+            verdicts = decide(rule, evidence)
             # Above temperature 0 no coin has come up in the evidence, so what is kept there is the rule's own doing.
-            if is_greedy:
-                kept &= ~evidence.agreed
+            kept = verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept
             # By index and not by mask, which would wait for the device.
             found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
     return found & drafts.allowed & (drafts.token_ids >= 0)

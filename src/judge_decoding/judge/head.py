@@ -127,7 +127,7 @@ class JudgeHead(nn.Module):
         """
         draft = self.config.draft
         if draft is None:
-            return torch.sigmoid(self.linear(hidden.float())[..., 0])
+            return self._probability(hidden.float())
         if draft_hidden is None:
             raise JudgeDecodingError(
                 "This judge head reads the draft model's hidden states too, and this drafter has none; "
@@ -136,9 +136,14 @@ class JudgeHead(nn.Module):
         if draft_hidden.shape[-1] != draft.hidden_size:
             raise JudgeDecodingError(draft.misfit("draft", "hidden size", draft.hidden_size, draft_hidden.shape[-1]))
         states = torch.cat((draft_hidden.float(), hidden.float()), -1)
-        return torch.sigmoid(self.linear(states)[..., 0])
+        return self._probability(states)
 
     forward = probability
+
+    def _probability(self, states: Tensor) -> Tensor:
+        # A sum for each token, as a product of matrices is rounded by how many tokens there are: a row of a batch would
+        # get other scores than alone.
+        return torch.sigmoid((states * self.linear.weight[0]).sum(-1) + self.linear.bias)
 
     def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
         """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, overload
 
 import torch
 from torch import Tensor
@@ -46,6 +46,13 @@ class Evidence:
     draft_distribution: Tensor | None = None
     draft_hidden: Tensor | None = None
     lengths: Tensor | None = None
+    _scores: dict[int, Tensor | None] = field(default_factory=dict, init=False, repr=False)
+
+    def scores_of(self, rule: VerificationRule) -> Tensor | None:
+        """The scores that ``rule`` gives [B, M], computed once however often they are asked for."""
+        if id(rule) not in self._scores:
+            self._scores[id(rule)] = rule.scores(self)
+        return self._scores[id(rule)]
 
     @cached_property
     def target_ids(self) -> Tensor:
@@ -208,6 +215,34 @@ def normalized_excess(wanted: Tensor, drawn: Tensor, otherwise: Tensor | None = 
     return torch.where(total > 0, rest / total, wanted if otherwise is None else otherwise)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fused:
+    """A rule that a compiled forward decides by: standard verification, or else a score that is linear in a state.
+
+    The score of a draft token is ``sigmoid(weight . h + bias)`` with h the target's hidden state at the token itself.
+
+    Attributes:
+        source: where the hidden states are taken; None for standard verification alone.
+        weight: [1, H].
+        bias: [1].
+        threshold: tokens with a higher score stay; at 0 all do.
+    """
+
+    source: Place | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    threshold: float = 1.0
+
+    @overload
+    def keeps(self, score: Tensor) -> Tensor: ...
+    @overload
+    def keeps(self, score: float) -> bool: ...
+    def keeps(self, score: Tensor | float) -> Tensor | bool:
+        """Which tokens with these scores stay even where standard verification rejects them."""
+        # At 0 nothing may be rejected, not even a score that float32 rounds to 0.
+        return score >= 0 if self.threshold == 0 else score > self.threshold
+
+
 class VerificationRule(ABC):
     """Decides which draft tokens stay. A rule sees tensors, never models.
 
@@ -241,6 +276,10 @@ class VerificationRule(ABC):
 
     def scores(self, evidence: Evidence) -> Tensor | None:
         """A score of every draft token [B, M] worth showing to people, if the rule has one."""
+        return None
+
+    def fused(self) -> Fused | None:
+        """What a compiled forward must do to decide by this rule in a greedy round; None if it cannot."""
         return None
 
     def distance(self, hidden: Tensor) -> Tensor | None:
@@ -349,7 +388,7 @@ class AnyOf(VerificationRule):
 
     def scores(self, evidence: Evidence) -> Tensor | None:
         """The scores of the first rule that has any."""
-        return next((s for rule in self.rules if (s := rule.scores(evidence)) is not None), None)
+        return next((s for rule in self.rules if (s := evidence.scores_of(rule)) is not None), None)
 
     def distance(self, hidden: Tensor) -> Tensor | None:
         """That of the first rule that knows."""

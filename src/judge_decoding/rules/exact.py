@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from judge_decoding.rules.base import Evidence, VerificationRule, normalized_excess
+from judge_decoding.rules.base import Evidence, Fused, VerificationRule, normalized_excess
 
 
 class Exact(VerificationRule):
@@ -17,6 +17,10 @@ class Exact(VerificationRule):
     def accept(self, evidence: Evidence) -> Tensor:
         """See `Evidence.agreed`."""
         return evidence.agreed
+
+    def fused(self) -> Fused:
+        """Nothing but standard verification."""
+        return Fused()
 
 
 class Block(VerificationRule):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, overload
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.base import Evidence, Fused, VerificationRule
 
 
 def check_threshold(threshold: float) -> None:
@@ -45,28 +45,20 @@ class Judge(VerificationRule):
         self.head = head
         self.threshold = head.config.threshold if threshold is None else threshold
         check_threshold(self.threshold)
-        self._threshold = float(torch.tensor(self.threshold))
         self.norm, self.layer = head.config.norm, head.config.layer
         self.needs_draft_hidden = head.config.draft is not None
+        # Scores are float32 numbers; so is what a single one of them is compared with on the host.
+        in_float32 = float(torch.tensor(self.threshold))
+        self._fused = Fused(self.place, head.linear.weight, head.linear.bias, in_float32)
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or scored above the threshold."""
-        scores = self.scores(evidence)
-        if scores is None:
-            return evidence.agreed
-        return evidence.agreed | self.rescues(scores)
+        scores = evidence.scores_of(self)
+        return evidence.agreed if scores is None else evidence.agreed | self._fused.keeps(scores)
 
-    @overload
-    def rescues(self, scores: Tensor) -> Tensor: ...
-    @overload
-    def rescues(self, scores: float) -> bool: ...
-    def rescues(self, scores: Tensor | float) -> Tensor | bool:
-        """Which tokens with these scores stay even where standard verification rejects them.
-
-        A single score is a float32 number; so is the threshold, as in a comparison with a tensor.
-        """
-        # At 0 nothing may be rejected, not even a score that float32 rounds to 0.
-        return scores >= 0 if self.threshold == 0 else scores > self._threshold
+    def fused(self) -> Fused | None:
+        """The head, unless it reads the draft model's hidden states too."""
+        return None if self.needs_draft_hidden else self._fused
 
     def scores(self, evidence: Evidence) -> Tensor | None:
         """The head's probability that each draft token is correct [B, M]; None for an empty draft.

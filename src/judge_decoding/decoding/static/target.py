@@ -17,10 +17,8 @@ from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.lm import Forwards, StaticLM
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.decoding.tokens import Tokens
-from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.forward import check_finite
-from judge_decoding.rules.exact import Exact
-from judge_decoding.rules.judge import Judge
+from judge_decoding.rules.base import Fused
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Request, Row
@@ -61,23 +59,24 @@ class StaticTarget:
         """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
         told, run = self._forwards.telling(places)
         # The forward asks one judge, at the first place; what others say is computed behind it.
-        head = next((own for row in rows if (own := _head(row.request)) and own.config.place == told[0]), None)
+        fused = [_fused(row.request) for row in rows]
+        judge = next((own for own in fused if own and own.source == told[0]), None)
         columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
-        weights = (head.linear.weight, head.linear.bias) if head else (None, None)
+        weights = (judge.weight, judge.bias) if judge else (None, None)
         lm = StaticLM(self.model, run, Memory(self.model, len(rows), columns), *weights)
-        return StaticReader(lm, told, head, [_is_usual(row.request, head) for row in rows])
+        usual = [own is not None and (own.source is None or _same(own, judge)) for own in fused]
+        return StaticReader(lm, told, usual)
 
 
-def _head(request: Request) -> JudgeHead | None:
-    """The head that a request's rule is made of, if it is a judge on the target's states and nothing else."""
-    rule = request.rule
-    return rule.head if type(rule) is Judge and not rule.needs_draft_hidden else None
+def _fused(request: Request) -> Fused | None:
+    """What the forward must do to tell all that a round of this request needs; None if it cannot."""
+    plain = request.sampler.plain and not (request.guards or request.logprobs or request.details)
+    return request.rule.fused() if plain else None
 
 
-def _is_usual(request: Request, head: JudgeHead | None) -> bool:
-    """Whether the forward, with ``head`` in it, tells all that a round of this request needs."""
-    known = type(request.rule) is Exact or (head is not None and _head(request) is head)
-    return known and request.sampler.plain and not (request.guards or request.logprobs or request.details)
+def _same(one: Fused, other: Fused | None) -> bool:
+    """Whether both ask the same judge; their thresholds are applied to its scores on the host."""
+    return other is not None and one.source == other.source and one.weight is other.weight and one.bias is other.bias
 
 
 def _batch(rows: Sequence[Tokens], drafts: Sequence[Draft]) -> Tensor | None:
@@ -95,14 +94,13 @@ class StaticReader:
     """A static target in one decoding.
 
     Args:
-        lm: the target; ``head`` is asked in its forward.
+        lm: the target, with a judge in its forward.
         places: whose hidden states it tells.
-        head: the judge; None for none.
         usual: for which rows what the forward tells is enough.
     """
 
-    def __init__(self, lm: StaticLM, places: tuple[Place, ...], head: JudgeHead | None, usual: Sequence[bool]) -> None:
-        self._lm, self._places, self._head, self._usual = lm, places, head, list(usual)
+    def __init__(self, lm: StaticLM, places: tuple[Place, ...], usual: Sequence[bool]) -> None:
+        self._lm, self._places, self._usual = lm, places, list(usual)
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """See `Reader.prefill`."""
@@ -126,7 +124,7 @@ class StaticReader:
     def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
         read, own, scores = told[0][row], told[1][row], told[2][row]
         check_finite(not any(map(isnan, scores[:count])))
-        return Told(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count] if self._head else None)
+        return Told(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count])
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """See `Reader.keep`."""
