@@ -24,9 +24,9 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder
+from judge_decoding.core.hidden import Norm
 from judge_decoding.court.checkers import number
 from judge_decoding.decoding.loading import load_model, load_tokenizer
-from judge_decoding.decoding.models import Norm
 from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.statistics import mcnemar, wilson
 from judge_decoding.files import write_json, write_text

@@ -29,12 +29,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from judge_decoding import TrainingConfig
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.loading import load_model
 from judge_decoding.evaluation.provenance import machine
 from judge_decoding.files import write_json, write_text
 from judge_decoding.judge.cache import FeatureCache
 from judge_decoding.judge.comparison import Tokens, candidate, learning_curve
-from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, Place, read
+from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, read
 from judge_decoding.judge.fitting import deal
 from judge_decoding.judge.labels import Example
 
@@ -63,7 +64,7 @@ def reading(model: PreTrainedModel, examples: list[Example], repetitions: int) -
     hook = model.get_decoder().register_forward_pre_hook(
         lambda _module, _args, kwargs: batches.append(kwargs["input_ids"].clone()), with_kwargs=True
     )
-    for _ in read(model, sequences, kept, [Place()]):
+    for _ in read(model, sequences, kept, [HiddenSource()]):
         pass
     hook.remove()
 
@@ -82,9 +83,9 @@ def reading(model: PreTrainedModel, examples: list[Example], repetitions: int) -
 
     ways: dict[str, Callable[[], None]] = {
         "bare forward": bare,
-        "read": lambda: reads([Place()]),
-        "to disk": lambda: caches([Place()]),
-        "to disk, with baselines": lambda: caches([Place(), *BASELINES]),
+        "read": lambda: reads([HiddenSource()]),
+        "to disk": lambda: caches([HiddenSource()]),
+        "to disk, with baselines": lambda: caches([HiddenSource(), *BASELINES]),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for repetition in tqdm(range(repetitions + 1), desc=str(model.name_or_path)):
@@ -121,7 +122,7 @@ def fitting(width: int, tokens: int, repetitions: int) -> dict[str, object]:
     for _ in tqdm(range(repetitions), desc=f"fits of width {width}"):
         given = features.clone()  # they are standardised in place
         begin = time.perf_counter()
-        found = candidate(Place(), given, known, config, lambda: None)
+        found = candidate(HiddenSource(), given, known, config, lambda: None)
         learning_curve(given, known, config, found.row["auc"], lambda: None)
         spent.append(time.perf_counter() - begin)
     return {"width": width, "tokens": tokens, "auc": found.row["auc"], **spread("seconds", spent)}

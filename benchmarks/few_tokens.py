@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.loading import load_model
 from judge_decoding.decoding.static.compiling import Compiled, compile_target, default_folder
 from judge_decoding.decoding.static.lm import FEW
@@ -74,7 +75,9 @@ def _in_blocks(calls: Sequence[Callable[[], object]], device: torch.device, repe
 
 
 def _forwards(model: PreTrainedModel) -> list[Compiled]:
-    make = partial(compile_target, model, (("after", -1),), lambda line: print(line, file=sys.stderr), default_folder())
+    make = partial(
+        compile_target, model, (HiddenSource(),), lambda line: print(line, file=sys.stderr), default_folder()
+    )
     return [make(), make(few=True)]
 
 

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from judge_decoding import JudgeDecoder
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.engines import Engine
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.evaluation.bench.limits import BareCalls, Machine, measure_machine, round_work
@@ -165,7 +166,7 @@ def random_rows(args: argparse.Namespace, device: torch.device, able: Machine) -
         ways.append(Loop(loop.label, engine, budget, Judge(head, threshold)))
         aims[loop.label.name] = {"aim": level, "threshold": threshold}
         ways.append(Generate(Label("assisted", num_draft_tokens=level, note="all accepted"), target, budget, draft))
-    probes = Probes(BareCalls(target, draft, {("after", -1)}, tell), ways, 1, args.context + budget // 2)
+    probes = Probes(BareCalls(target, draft, {HiddenSource()}, tell), ways, 1, args.context + budget // 2)
     bar = tqdm(total=len(ways) * (args.repetitions + 1), desc="in turns")
     found = measure(
         ways, asked, (), repetitions=args.repetitions, probe=probes, tell=lambda *_: bar.update() and None

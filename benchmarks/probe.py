@@ -18,10 +18,11 @@ from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, qua
 from torchao.quantization.granularity import PerGroup
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.probe import Probe
 from judge_decoding.judge.target import bare
 
-PLACE = ("after", -1)
+PLACE = HiddenSource()
 
 
 def lora(model: nn.Module, scale: float | None = None) -> nn.Module:

@@ -29,9 +29,10 @@ from transformers import (
 )
 
 from judge_decoding import JudgeDecodingError, train_head
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.first_layers import first_layers
-from judge_decoding.decoding.models import HiddenTap, decoder_layer, final_norm, output_size
 from judge_decoding.models.anatomy import anatomy
+from judge_decoding.models.hidden import HiddenStateHook, decoder_layer, final_norm, output_size
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, word_tokenizer
 
@@ -106,7 +107,10 @@ def test_the_parts_are_found_and_a_head_trains_on_them(build: Any, layers: str, 
     assert decoder_layer(model, -3) is model.get_submodule(layers)[0]
     assert final_norm(model) is (model.get_submodule(norm) if norm else None)
     ids = torch.tensor([[5, 6, 7, 8, 9]])
-    with HiddenTap(model, "before") as before, HiddenTap(model, "after") as after:
+    with (
+        HiddenStateHook(model, HiddenSource(-1, "before")) as before,
+        HiddenStateHook(model, HiddenSource(-1, "after")) as after,
+    ):
         model(input_ids=ids)
         states = (before.states, after.states)
     if norm is None:
@@ -139,7 +143,7 @@ def test_the_first_layers_of_a_nested_model(build: Any) -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     short = first_layers(model, 2)
     whole = model(input_ids=ids, output_hidden_states=True).hidden_states[2]
-    with HiddenTap(short, "before") as tap:
+    with HiddenStateHook(short, HiddenSource(-1, "before")) as tap:
         short(input_ids=ids)
         torch.testing.assert_close(tap.states, whole)
     assert len(model.get_submodule(str(anatomy(model).layers))) == 3

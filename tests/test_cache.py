@@ -8,10 +8,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalLM, PreTrainedModel
 
 from judge_decoding import Evidence
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.drafting import DraftModel
-from judge_decoding.decoding.models import HiddenTap, Norm
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.hidden import HiddenStateHook
 from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
 
 
@@ -169,5 +170,5 @@ def test_training_sees_the_states_that_decoding_sees(model: PreTrainedModel, nor
 
 def test_a_tap_needs_a_forward() -> None:
     model = llama()
-    with HiddenTap(model, "before") as tap, pytest.raises(RuntimeError, match="no forward"):
+    with HiddenStateHook(model, HiddenSource(-1, "before")) as tap, pytest.raises(RuntimeError, match="no forward"):
         _ = tap.states

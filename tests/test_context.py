@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, PromptLookup
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.court.labels.swaps import log_probs
 from judge_decoding.evaluation.forced import read_forced
 from judge_decoding.evaluation.texts import Text
@@ -192,7 +193,7 @@ def test_training_and_scoring_read_as_decoding_does() -> None:
         assert torch.allclose(found, logits[-count:].log_softmax(-1), atol=1e-4)
     forced = [Text(tuple(text[:4]), tuple(text[4:])) for text in texts]
     pieces: dict[int, list[torch.Tensor]] = {}
-    for piece in read_forced(model, forced, [("after", -1)], batch_tokens=16):
+    for piece in read_forced(model, forced, [HiddenSource()], batch_tokens=16):
         pieces.setdefault(piece.number, []).append(piece.logits)
     for number, (_, logits) in enumerate(wanted):
         assert torch.allclose(torch.cat(pieces[number]), logits[3:], atol=1e-4)

@@ -12,11 +12,12 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
-from judge_decoding.decoding.models import final_norm
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.cache import FeatureCache, default_folder
-from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, Place, hidden_states, read
+from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, hidden_states, read
 from judge_decoding.judge.labels import Example, encode
 from judge_decoding.judge.target import TargetInfo
+from judge_decoding.models.hidden import final_norm
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
 
@@ -74,12 +75,12 @@ def column(cache: FeatureCache, name: Column, given: list[Example], width: int =
     """All judged tokens of a column."""
     everything = [torch.ones(len(e.judged), dtype=torch.bool) for e in given]
     count = sum(map(len, everything))
-    out = torch.full((count, width) if isinstance(name, Place) else (count,), torch.nan)
+    out = torch.full((count, width) if isinstance(name, HiddenSource) else (count,), torch.nan)
     cache.fill(out, name, given, everything)
     return out
 
 
-def fresh(model: PreTrainedModel, place: Place, given: list[Example]) -> Tensor:
+def fresh(model: PreTrainedModel, place: HiddenSource, given: list[Example]) -> Tensor:
     """The same in one forward a sequence."""
     states = hidden_states(model, [e.ids for e in given], place.norm, place.layer, batch_tokens=1)
     return torch.cat([state[list(e.judged)] for state, e in zip(states, given, strict=True)])
@@ -88,7 +89,7 @@ def fresh(model: PreTrainedModel, place: Place, given: list[Example]) -> Tensor:
 @pytest.mark.parametrize("shard_bytes", [1, 2000, 2**24])
 def test_what_is_stored_is_what_the_model_says(model: LlamaForCausalLM, tmp_path: Path, shard_bytes: int) -> None:
     given = examples()
-    places = [Place(), Place(-1, "before"), Place(-2, "before")]
+    places = [HiddenSource(), HiddenSource(-1, "before"), HiddenSource(-2, "before")]
     cache = FeatureCache(tmp_path, model, shard_bytes=shard_bytes)
     cache.add(given, places, batch_tokens=40)
     for place in places:
@@ -101,10 +102,10 @@ def test_only_the_tokens_wanted_are_copied(model: LlamaForCausalLM, tmp_path: Pa
     given = examples()
     used = [torch.arange(len(e.judged)) % 2 == 0 for e in given]
     cache = FeatureCache(tmp_path, model)
-    cache.add(given, [Place()])
+    cache.add(given, [HiddenSource()])
     out = torch.empty(sum(int(u.sum()) for u in used), 32)
-    cache.fill(out, Place(), given, used)
-    torch.testing.assert_close(out, column(cache, Place(), given)[torch.cat(used)])
+    cache.fill(out, HiddenSource(), given, used)
+    torch.testing.assert_close(out, column(cache, HiddenSource(), given)[torch.cat(used)])
 
 
 def test_a_batch_holds_no_more_tokens_than_it_may(model: LlamaForCausalLM) -> None:
@@ -115,7 +116,7 @@ def test_a_batch_holds_no_more_tokens_than_it_may(model: LlamaForCausalLM) -> No
         lambda _module, _args, kwargs: sizes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     everywhere = [range(len(ids)) for ids in sequences]
-    rows = [row for row, _ in read(model, sequences, everywhere, [Place()], batch_tokens=10)]
+    rows = [row for row, _ in read(model, sequences, everywhere, [HiddenSource()], batch_tokens=10)]
     hook.remove()
     assert sizes == [(3, 3), (1, 7), (1, 9), (1, 9), (1, 12)]
     assert sorted(i for row in rows for i in row) == list(range(7))
@@ -129,7 +130,7 @@ def test_forwards_are_full_and_hold_little_padding() -> None:
     hook = model.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    for _ in read(model, [[5] * n for n in lengths], [[n - 1] for n in lengths], [Place()]):
+    for _ in read(model, [[5] * n for n in lengths], [[n - 1] for n in lengths], [HiddenSource()]):
         pass
     hook.remove()
     tokens = sum(lengths)
@@ -141,9 +142,9 @@ def test_few_logits_are_computed_unless_asked_for(model: LlamaForCausalLM) -> No
     final_norm(model)
     calls: list[tuple[int, ...]] = []
     hook = model.lm_head.register_forward_pre_hook(lambda _module, args: calls.append(tuple(args[0].shape[:2])))
-    list(read(model, [[1, 2, 3, 4, 5]] * 2, [[3, 4]] * 2, [Place()]))
+    list(read(model, [[1, 2, 3, 4, 5]] * 2, [[3, 4]] * 2, [HiddenSource()]))
     assert calls == [(2, 1)]
-    list(read(model, [[1, 2, 3, 4, 5]] * 2, [[3, 4], [4]], [Place(), *BASELINES]))
+    list(read(model, [[1, 2, 3, 4, 5]] * 2, [[3, 4], [4]], [HiddenSource(), *BASELINES]))
     hook.remove()
     assert calls[1:] == [(2, 3)]
 
@@ -154,14 +155,14 @@ def test_the_baselines_are_log_probability_and_rank(build: Callable[..., PreTrai
     sequences = [torch.randint(3, VOCAB_SIZE, (n,), generator=generator).tolist() for n in (1500, 4, 6)]
     kept = [list(range(0, 1500, 2)), [0, 3], [5]]
     long = build(context=2048)
-    everything = list(read(long, sequences, kept, [Place(), *BASELINES], batch_tokens=2000))
+    everything = list(read(long, sequences, kept, [HiddenSource(), *BASELINES], batch_tokens=2000))
     assert sorted(i for rows, _ in everything for i in rows) == [0, 1, 2]
     for rows, found in everything:
         for row, i in enumerate(rows):
             output = long(torch.tensor([sequences[i]]))
             logits = output[0][0]
             states = hidden_states(long, [sequences[i]], "after")[0]
-            torch.testing.assert_close(found[Place()][row], states[kept[i]], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found[HiddenSource()][row], states[kept[i]], atol=1e-5, rtol=1e-4)
             for n, at in enumerate(kept[i]):
                 logprob, rank = (float(found[name][row][n]) for name in BASELINES)
                 if at:
@@ -221,10 +222,10 @@ def test_the_same_answer_twice_is_read_once(model: LlamaForCausalLM, tmp_path: P
     twice = examples() * 2
     cache = FeatureCache(tmp_path, model)
     with counted(model) as forwards:
-        cache.add(twice, [Place()], progress=told.append)
+        cache.add(twice, [HiddenSource()], progress=told.append)
     assert sum(forwards) == 40
     assert sum(told) == 80
-    assert torch.equal(*column(cache, Place(), twice).chunk(2))
+    assert torch.equal(*column(cache, HiddenSource(), twice).chunk(2))
 
 
 class Killed(BaseException):
@@ -245,27 +246,29 @@ def test_a_stopped_reading_goes_on_at_the_next_shard(model: LlamaForCausalLM, tm
         # A batch of about four answers, and a shard for every two batches.
         cache = FeatureCache(tmp_path, model, shard_bytes=4000)
         with pytest.raises(Killed):
-            cache.add(given, [Place()], batch_tokens=28, progress=progress)
+            cache.add(given, [HiddenSource()], batch_tokens=28, progress=progress)
 
     with counted(model) as forwards:
         stop_after(20)
         read_before = sum(forwards)
         forwards.clear()
         known = FeatureCache(tmp_path, model)
-        known.add(given, [Place()])
+        known.add(given, [HiddenSource()])
         read_after = sum(forwards)
     assert read_before >= 20
     lost = read_before + read_after - 40
     assert 0 <= lost <= 8
     assert read_after < 28
-    torch.testing.assert_close(column(known, Place(), given), fresh(model, Place(), given), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        column(known, HiddenSource(), given), fresh(model, HiddenSource(), given), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "renamed", "another model's"])
 def test_a_damaged_or_foreign_shard_is_read_again(model: LlamaForCausalLM, tmp_path: Path, damage: str) -> None:
     given = examples()
     cache = FeatureCache(tmp_path, model, shard_bytes=4000)
-    cache.add(given, [Place()], batch_tokens=28)
+    cache.add(given, [HiddenSource()], batch_tokens=28)
     shards = sorted(cache.folder.glob("*.safetensors"))
     assert len(shards) > 3
     content = bytearray(shards[0].read_bytes())
@@ -280,44 +283,46 @@ def test_a_damaged_or_foreign_shard_is_read_again(model: LlamaForCausalLM, tmp_p
         shards[0].write_bytes(shards[1].read_bytes())
     else:
         other = FeatureCache(tmp_path, llama(1))
-        other.add(given, [Place()])
+        other.add(given, [HiddenSource()])
         shards[0].unlink()
         (foreign,) = other.folder.glob("*.safetensors")
         (cache.folder / foreign.name).write_bytes(foreign.read_bytes())
     again = FeatureCache(tmp_path, model)
     with counted(model) as forwards:
-        again.add(given, [Place()])
+        again.add(given, [HiddenSource()])
     assert 0 < sum(forwards) < 20
-    torch.testing.assert_close(column(again, Place(), given), fresh(model, Place(), given), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        column(again, HiddenSource(), given), fresh(model, HiddenSource(), given), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_another_model_has_features_of_its_own(model: LlamaForCausalLM, tmp_path: Path) -> None:
     """Also one that differs in a lower layer only, in precision only, or in its window only."""
-    FeatureCache(tmp_path, model).add(examples(), [Place()])
+    FeatureCache(tmp_path, model).add(examples(), [HiddenSource()])
     tuned = llama(0)
     tuned.model.layers[0].mlp.up_proj.weight += 0.01
     longer = llama(0)
     longer.config.rope_parameters = {"rope_type": "default", "rope_theta": 5000.0}
     for other in (perturbed(model), tuned, llama(0).to(torch.bfloat16), longer):
         with counted(other) as forwards:
-            FeatureCache(tmp_path, other).add(examples(), [Place()])
+            FeatureCache(tmp_path, other).add(examples(), [HiddenSource()])
         assert sum(forwards) == 40
     named = llama(0)
     named.config.name_or_path = "elsewhere"
     with counted(named) as forwards:
-        FeatureCache(tmp_path, named).add(examples(), [Place()])
+        FeatureCache(tmp_path, named).add(examples(), [HiddenSource()])
     assert forwards == []
 
 
 def test_half_precision_is_stored_as_it_is(tmp_path: Path) -> None:
     half = llama(0).to(torch.bfloat16)
     cache = FeatureCache(tmp_path, half)
-    cache.add(examples(), [Place()])
+    cache.add(examples(), [HiddenSource()])
     size = sum(path.stat().st_size for path in cache.folder.glob("*"))
     numbers = sum(len(e.judged) for e in examples()) * 32
     assert 2 * numbers < size < 3.5 * numbers
-    found = column(cache, Place(), examples())
-    torch.testing.assert_close(found, fresh(half, Place(), examples()), atol=0.1, rtol=0.02)
+    found = column(cache, HiddenSource(), examples())
+    torch.testing.assert_close(found, fresh(half, HiddenSource(), examples()), atol=0.1, rtol=0.02)
     assert torch.equal(found, found.bfloat16().float())
 
 

@@ -21,6 +21,7 @@ from judge_decoding import (
     TrainingConfig,
     train_head,
 )
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafting import DraftModel
 from judge_decoding.judge.head import TargetInfo
 from test_training import BAD, GOOD, word_cases
@@ -151,7 +152,7 @@ def test_it_learns_what_only_the_draft_shows() -> None:
     assert ("reading the answers", 2 * len(word_cases()), 2 * len(word_cases())) in told
     assert alone.config.calibration["auc"] == pytest.approx(0.5)
     assert head.config.calibration["auc"] == 1.0
-    assert head.config.draft == TargetInfo.of(draft, ("before", -1))
+    assert head.config.draft == TargetInfo.of(draft, HiddenSource(-1, "before"))
     same = torch.ones(blind.config.hidden_size)
     bad, *others = (
         float(head.probability(same, features(draft, token)))

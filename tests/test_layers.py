@@ -9,10 +9,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Judge, JudgeDecodingError, JudgeHead, custom_generate
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafting import DraftModel
-from judge_decoding.decoding.models import HiddenTap
-from judge_decoding.judge.features import Place, hidden_states
+from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import TargetInfo
+from judge_decoding.models.hidden import HiddenStateHook
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, random_head, run, tokens
 
 
@@ -88,9 +89,9 @@ def test_places_that_are_not_there_are_refused(deep: LlamaForCausalLM) -> None:
     with pytest.raises(JudgeDecodingError, match="layer is -5, and LlamaForCausalLM has 4 layers"):
         hidden_states(deep, [[1]], "before", -5)
     with pytest.raises(JudgeDecodingError, match="norm is after at layer -2; the final norm follows the last layer"):
-        Place(-2, "after")
+        HiddenSource(-2, "after")
     with pytest.raises(JudgeDecodingError, match="layer is 0; it must be -1, the last, or below"):
-        HiddenTap(deep, "before", 0)
+        HiddenStateHook(deep, HiddenSource(0, "before"))
 
 
 def test_judges_of_different_layers_cannot_be_joined(deep: LlamaForCausalLM) -> None:
@@ -98,4 +99,4 @@ def test_judges_of_different_layers_cannot_be_joined(deep: LlamaForCausalLM) -> 
     with pytest.raises(JudgeDecodingError, match="or of another layer; join judges of one kind"):
         one | other
     joined = one | Judge(random_head(deep, seed=1, layer=-2, norm="before"))
-    assert joined.place == ("before", -2)
+    assert joined.source == HiddenSource(-2, "before")

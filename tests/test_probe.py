@@ -16,6 +16,7 @@ from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import JudgeDecodingError, JudgeHead
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.provenance import fingerprint
 from judge_decoding.judge.cache import FeatureCache
 from judge_decoding.judge.target import TargetInfo
@@ -66,7 +67,9 @@ def tied() -> LlamaForCausalLM:
     ids=["same", "bfloat16", "float16", "padded", "padded bfloat16"],
 )
 def test_the_same_layers_fit(change: Callable[[Any], PreTrainedModel], norm: str) -> None:
-    head = JudgeHead(random_head(llama(0)).config.model_copy(update={"target": TargetInfo.of(llama(0), (norm, -1))}))  # type: ignore[arg-type]
+    head = JudgeHead(
+        random_head(llama(0)).config.model_copy(update={"target": TargetInfo.of(llama(0), HiddenSource(-1, norm))})
+    )  # type: ignore[arg-type]
     head.check_fits(change(llama(0)))
     # And the other way round: trained on the changed one.
     random_head(change(llama(0))).check_fits(llama(0))
@@ -103,7 +106,7 @@ def test_other_embeddings_under_the_same_layers_are_refused() -> None:
 
 
 def test_layers_above_the_head_do_not_matter() -> None:
-    low = TargetInfo.of(llama(0), ("before", -2))
+    low = TargetInfo.of(llama(0), HiddenSource(-2, "before"))
     low.check(with_delta(llama(0), 0.5, layer=1))
     with pytest.raises(JudgeDecodingError, match="other weights"):
         low.check(with_delta(llama(0), 0.5, layer=0))

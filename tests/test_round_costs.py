@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, Judge, VerificationRule, decode
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafting import Drafter, DraftModel
 from judge_decoding.decoding.static.compiling import new_cache
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
@@ -131,7 +132,7 @@ def test_a_static_round(
     model: LlamaForCausalLM, number: int, length: int, forwards: int, monkeypatch: pytest.MonkeyPatch, uncompiled: None
 ) -> None:
     """One forward of the target, few calls of the draft, one wait, no memory; whatever was kept."""
-    target = StaticTarget(model, [("before", -1), ("after", -1)])
+    target = StaticTarget(model, [HiddenSource(-1, "before"), HiddenSource()])
     draft = CompiledDraft(perturbed(model, 0.05), VOCAB_SIZE)
     with counting(monkeypatch, TargetGraph, DraftGraph) as counts:
         rounds = round_costs(target, StaticDraft(draft), rules(model)[number], length, counts)

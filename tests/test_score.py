@@ -26,6 +26,7 @@ from judge_decoding import (
     decode,
     parse_rule,
 )
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.forced import read_forced
 from judge_decoding.evaluation.score import ScoreConfig, score
@@ -104,11 +105,14 @@ def test_every_round_is_the_one_decoding_would_do(
         assert found.stats.causes[Cause.RESCUED]  # else this compares little
 
 
-@pytest.mark.parametrize("place", [("before", -1), ("after", -1), ("before", -2)])
+@pytest.mark.parametrize("source", [HiddenSource(-1, "before"), HiddenSource(), HiddenSource(-2, "before")])
 def test_a_judge_reads_where_its_head_was_trained(
-    target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, place: tuple[str, int]
+    target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, source: HiddenSource
 ) -> None:
-    text, rule = text_by(target, [5, 6], 12, seed=1), Judge(random_head(target, norm=place[0], layer=place[1]), 0)
+    text, rule = (
+        text_by(target, [5, 6], 12, seed=1),
+        Judge(random_head(target, norm=source.norm, layer=source.layer), 0),
+    )
     (event,) = scored(target, tokenizer, [text], [rule], 12)[0].rounds[0]
     assert event.scores == pytest.approx(first_round(target, text, 0, rule, 12).scores, abs=1e-4)
 
@@ -257,7 +261,7 @@ def test_every_token_is_read_once_and_few_distributions_are_there_at_a_time(
     widths: list[tuple[int, int]] = []
     other = target.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: widths.append(tuple(inputs[0].shape)))
     try:
-        pieces = list(read_forced(target, texts, [("after", -1)], batch_tokens=batch_tokens))
+        pieces = list(read_forced(target, texts, [HiddenSource()], batch_tokens=batch_tokens))
     finally:
         hook.remove()
         other.remove()
@@ -270,7 +274,7 @@ def test_every_token_is_read_once_and_few_distributions_are_there_at_a_time(
         ids = torch.tensor([[*text.prompt_ids, *text.ids]])
         whole = target(input_ids=ids).logits[0, len(text.prompt_ids) - 1 :]
         torch.testing.assert_close(torch.cat([piece.logits for piece in own]), whole, atol=1e-4, rtol=1e-4)
-        assert sum(len(piece.states["after", -1]) for piece in own) == len(text.ids)
+        assert sum(len(piece.states[HiddenSource()]) for piece in own) == len(text.ids)
 
 
 def test_a_window_is_the_evidence_of_its_own_tokens() -> None:

@@ -32,9 +32,9 @@ from judge_decoding import (
     VerificationRule,
     decode,
 )
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
 from judge_decoding.decoding.loop import Request
-from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Compiled, check_compiles, has_few
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import FewTokens
@@ -60,7 +60,7 @@ from tiny import (
 )
 
 PROMPTS = [[5], [1, 5, 6, 7, 8], [4 + i % 30 for i in range(70)], [9, 9, 9], [1, 30, 31], [7, 8], [3, 4, 5], [20] * 12]
-PLACES: list[Place] = [("before", -1), ("after", -1)]
+SOURCES = [HiddenSource(-1, "before"), HiddenSource()]
 BUDGETS = [24, 3, 90, 1, 17, 24, 31, 9]
 
 
@@ -103,7 +103,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     model = llama(0, layers=1, context=2048)
     draft, head = perturbed(model, 0.05), random_head(model, norm="after")
     said: list[str] = []
-    target = StaticTarget(model, PLACES, progress=said.append, folder=folder)
+    target = StaticTarget(model, SOURCES, progress=said.append, folder=folder)
     compiled = CompiledDraft(draft, VOCAB_SIZE, progress=said.append, folder=folder)
     with pytest.MonkeyPatch.context() as patch:
         run_uncompiled(patch)
@@ -370,7 +370,7 @@ def test_it_is_compiled_once(pair: Pair) -> None:
     before: list[Path] = sorted(pair.folder.iterdir())
     assert [path.suffix for path in before] == [".pt2"] * 4
     said: list[str] = []
-    StaticTarget(pair.model, PLACES, progress=said.append, folder=pair.folder)
+    StaticTarget(pair.model, SOURCES, progress=said.append, folder=pair.folder)
     CompiledDraft(perturbed(pair.model, 0.2, seed=9), VOCAB_SIZE, progress=said.append, folder=pair.folder)
     assert said == []
     assert sorted(pair.folder.iterdir()) == before
@@ -380,7 +380,7 @@ def test_it_is_kept_where_it_is_told_to_be(pair: Pair, tmp_path: Path, monkeypat
     loaded: list[Path] = []
     monkeypatch.setattr(Compiled, "load", lambda path, *_: loaded.append(path))
     shutil.copytree(pair.folder, tmp_path, dirs_exist_ok=True)
-    StaticTarget(pair.model, PLACES, folder=tmp_path)
+    StaticTarget(pair.model, SOURCES, folder=tmp_path)
     CompiledDraft(pair.draft, VOCAB_SIZE, folder=tmp_path)
     assert sorted(loaded) == sorted(tmp_path.iterdir())
 
@@ -390,7 +390,7 @@ def test_weights_are_shared_and_never_written(pair: Pair) -> None:
     other = llama(7, layers=1)
     for weight in other.parameters():  # as a file may have them: they are moved before the code is bound to them
         weight.data = torch.empty(weight.numel() + 4)[4:].view(weight.shape).copy_(weight)
-    target = StaticTarget(other, PLACES, folder=pair.folder)  # nothing is compiled anew
+    target = StaticTarget(other, SOURCES, folder=pair.folder)  # nothing is compiled anew
     rounds = [event for _, event in decode(target, None, [request(other, [5, 6])])]
     assert tokens(rounds) == greedy(other, [5, 6])
     other.model.embed_tokens.weight.mul_(-1)

@@ -16,10 +16,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Exact, JudgeDecoder, custom_generate
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.lengths import CostOptimal
-from judge_decoding.decoding.models import HiddenTap
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.anatomy import anatomy
+from judge_decoding.models.hidden import HiddenStateHook
 from tiny import EOS, greedy, llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 THREADS = 8
@@ -130,7 +131,7 @@ def test_positions_that_depend_on_what_was_read_before() -> None:
 def test_a_tap_sees_its_own_thread_only() -> None:
     model = llama(0)
     ids = torch.tensor([[5, 6, 7]])
-    with HiddenTap(model, "after") as tap:
+    with HiddenStateHook(model, HiddenSource(-1, "after")) as tap:
         model(ids)
         own = tap.states
         other = threading.Thread(target=lambda: model(torch.tensor([[8, 9]])))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from judge_decoding import JudgeDecodingError, JudgeHead, parse_rule
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.integrations import vllm as plugin
 from judge_decoding.integrations.flat_drafts import LIFTED
 from judge_decoding.integrations.vllm_judge import (
@@ -270,7 +271,7 @@ def test_a_server_that_cannot(head: JudgeHead, after: Path, given: dict[str, Any
 
 def test_model_runner_v2_has_only_the_last_states(head: JudgeHead, folders: dict[str, Path]) -> None:
     before = Bench.of(Settings.read({"head": str(folders["judge"])}))
-    assert before.rule.place == ("before", -1)
+    assert before.rule.source == HiddenSource(-1, "before")
     check_server(config(head), before)
     with pytest.raises(JudgeDecodingError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
         check_server(config(head, v2=True), before)

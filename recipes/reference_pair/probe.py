@@ -25,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(1)
     target = load_model(args.target)
     head = JudgeHead.from_pretrained(args.head, target)
-    found = TargetInfo.of(target, head.config.place)
+    found = TargetInfo.of(target, head.config.source)
     head.config.target = found.model_copy(update={"name_or_path": head.config.target.name_or_path})
     head.save_pretrained(args.out)
     print(f"{head.config.target} -> {args.out}")

@@ -203,8 +203,8 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
             left_out["static"] = reason
         else:
             head = decoder.judge
-            places = {head.config.place} if head is not None else set()
-            calls = BareCalls(decoder.target, models.draft, places, _progress)
+            sources = {head.config.source} if head is not None else set()
+            calls = BareCalls(decoder.target, models.draft, sources, _progress)
     _progress("Measuring what the machine can do")
     machine = measure_machine(decoder.target.device, decoder.target.dtype)
     expected = alone(models, measured)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafting import Draft
-from judge_decoding.decoding.models import HiddenTap, Place
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.models.abilities import abilities, can_batch, check_reads, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import RopeBorder, rope_border
+from judge_decoding.models.hidden import HiddenStateHook
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.loop import Row
@@ -42,7 +43,7 @@ class Reading:
 
     Args:
         logits: of all rows that were read together, [>= M+1, V] each.
-        states: hidden states of all of them by place, [>= M+1, H] each.
+        states: hidden states of all of them by source, [>= M+1, H] each.
         row: which of them it is.
         count: M+1.
         told: the usual round's verdict, where the forward has it.
@@ -53,7 +54,7 @@ class Reading:
     def __init__(
         self,
         logits: Sequence[Tensor] | Tensor,
-        states: Mapping[Place, Tensor],
+        states: Mapping[HiddenSource, Tensor],
         row: int,
         count: int,
         told: Told | None = None,
@@ -66,13 +67,13 @@ class Reading:
         """[M+1, V] in float32; position i is the target's distribution in the place of draft token i."""
         return self._logits[self._row][: self._count].float()
 
-    def has_states(self, place: Place) -> bool:
-        """Whether hidden states were taken at ``place``."""
-        return place in self._states
+    def has_states(self, source: HiddenSource) -> bool:
+        """Whether hidden states were taken at ``source``."""
+        return source in self._states
 
-    def states(self, place: Place) -> Tensor:
+    def states(self, source: HiddenSource) -> Tensor:
         """Hidden states [M+1, H]; position 0 is the last kept token's, position i + 1 draft token i's."""
-        return self._states[place][self._row, : self._count]
+        return self._states[source][self._row, : self._count]
 
 
 class Reader(Protocol):
@@ -118,8 +119,8 @@ class Target(Protocol):
         """
         ...
 
-    def open(self, rows: Sequence[Row], places: set[Place]) -> Reader:
-        """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
+    def open(self, rows: Sequence[Row], sources: set[HiddenSource]) -> Reader:
+        """Begin to decode ``rows``, whose rules read hidden states at ``sources``."""
         ...
 
 
@@ -143,17 +144,17 @@ class EagerTarget:
         """See `judge_decoding.models.abilities`."""
         (check_rewinds if drafts else check_reads)(self.model)
 
-    def open(self, rows: Sequence[Row], places: set[Place]) -> Reader:
+    def open(self, rows: Sequence[Row], sources: set[HiddenSource]) -> Reader:
         """An eager reader."""
-        return _EagerReader(self.model, len(rows), places)
+        return _EagerReader(self.model, len(rows), sources)
 
 
 class _EagerReader:
-    def __init__(self, model: PreTrainedModel, rows: int, places: set[Place]) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int, sources: set[HiddenSource]) -> None:
         self._lm = CachedLM(model, rows, rewinds=not abilities(model).cannot_rewind)
         self._border = rope_border(model)
         self._stack = ExitStack()
-        self._taps = {place: self._stack.enter_context(HiddenTap(model, *place)) for place in places}
+        self._taps = {source: self._stack.enter_context(HiddenStateHook(model, source)) for source in sources}
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         # A prompt that cannot be read in parts is read with its last token, by `read`.
@@ -171,7 +172,7 @@ class _EagerReader:
         ]
         logits = self._lm.read(new, counts)
         # The states of the last kept token and the draft, without what was read again before them.
-        states = {place: self._last(tap.states, new, counts) for place, tap in self._taps.items()}
+        states = {source: self._last(tap.states, new, counts) for source, tap in self._taps.items()}
         return [Reading(logits, states, i, count) for i, count in enumerate(counts)]
 
     def _last(self, states: Tensor, new: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

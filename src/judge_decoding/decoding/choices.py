@@ -8,11 +8,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
-from judge_decoding.decoding.models import output_size
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.context import context_length
+from judge_decoding.models.hidden import output_size
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge

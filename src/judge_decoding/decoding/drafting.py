@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import HiddenTap, Norm
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.abilities import can_batch, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
+from judge_decoding.models.hidden import HiddenStateHook
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.static.lm import StaticLM
@@ -222,7 +223,7 @@ class DraftModel:
             lm.read([ids[:-1] for ids in new], [0] * len(rows))
             new = [ids[-1:] for ids in new]
         norm = next((ask.norm for ask in asks if ask.norm), None)
-        with HiddenTap(self._model, norm) if norm else nullcontext() as tap:
+        with HiddenStateHook(self._model, HiddenSource(-1, norm)) if norm else nullcontext() as tap:
             while any(row.open for row in rows):
                 logits = lm.read(new, [1] * len(rows))
                 if tap:
@@ -309,7 +310,7 @@ class _Row:
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
 
 
-def _collect(rows: Sequence[_Row], tap: HiddenTap) -> None:
+def _collect(rows: Sequence[_Row], tap: HiddenStateHook) -> None:
     """Hand each row the hidden state at the token it has just read: rows read one token each, or none."""
     for row, states in zip(rows, tap.states, strict=True):
         row.see(states[0])

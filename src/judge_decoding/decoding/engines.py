@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.choices import AnyDraft, as_drafter
 from judge_decoding.decoding.drafting import Drafter
-from judge_decoding.decoding.models import output_size
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.hidden import output_size
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.static.compiling import Progress
@@ -63,8 +63,8 @@ class Engine:
             from judge_decoding.decoding.static.draft import CompiledDraft
             from judge_decoding.decoding.static.target import StaticTarget
 
-            places = {judge.config.place} if judge else set()
-            self.target = self._or_eager(lambda: StaticTarget(target, places, progress=progress)) or self.target
+            sources = {judge.config.source} if judge else set()
+            self.target = self._or_eager(lambda: StaticTarget(target, sources, progress=progress)) or self.target
             if isinstance(draft, PreTrainedModel):
                 self._compiled = self._or_eager(lambda: CompiledDraft(draft, output_size(target), progress=progress))
 

@@ -139,10 +139,10 @@ def _batches(target: Target, rows: list[Row]) -> Iterator[list[Row]]:
 
 def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     watch = Stopwatch(target.model.device)
-    places = {place for row in rows if (place := row.request.rule.place)} if drafter is not None else set()
+    sources = {source for row in rows if (source := row.request.rule.source)} if drafter is not None else set()
     nothing = Draft(torch.empty(0, dtype=torch.long, device=target.model.device))
     inference = torch.inference_mode()  # never while a round is handed out: it would be the caller's mode, too
-    with closing(target.open(rows, places)) as lm:
+    with closing(target.open(rows, sources)) as lm:
         with inference:
             lm.prefill([row.tokens.ids[:-1] for row in rows])
         staying: list[int] = []

@@ -68,10 +68,10 @@ def _kind(row: Row, draft: Draft) -> Hashable:
 def _distance(row: Row, reading: Reading) -> Tensor | None:
     """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
     rule = row.request.rule
-    if not row.is_new or rule.place is None or not reading.has_states(rule.place):
+    if not row.is_new or rule.source is None or not reading.has_states(rule.source):
         return None
     # Position 0 of the forward read the last kept token, which is the prompt's last one then.
-    return rule.distance(reading.states(rule.place)[0])
+    return rule.distance(reading.states(rule.source)[0])
 
 
 def _told_round(row: Row, told: Told) -> Round:
@@ -150,9 +150,9 @@ class _Group:
             found = own.allowed(read, logits[i][None], draft.ids)
             allowed.append(torch.ones_like(draft.ids, dtype=torch.bool) if found is None else found)
         hidden = None
-        if rule.place and longest:
+        if rule.source and longest:
             # A target over several devices has its last layer on another one than its input and output.
-            hidden = _stacked([reading.states(rule.place)[1:].to(device) for reading in readings])
+            hidden = _stacked([reading.states(rule.source)[1:].to(device) for reading in readings])
         # What only the details asked for is hidden from rules and guards, so that details change no token.
         asked = rule.needs_draft_probs or request.length.stop_below or not request.details
         uniform = [row.request.sampler.uniform(count)[0] for row, count in zip(self._rows, self._counts, strict=True)]

@@ -1,4 +1,4 @@
-"""Teacher forcing: a target reads given answers, each once, and tells what it would have said at every place."""
+"""Teacher forcing: a target reads given answers, each once, and tells what it would have said at every source."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import HiddenTap, Place
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.models.abilities import abilities, can_batch, check_reads
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import rope_border
 from judge_decoding.models.forward import check_finite
+from judge_decoding.models.hidden import HiddenStateHook
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,21 +25,21 @@ class Piece:
 
     Attributes:
         number: which of the texts it is.
-        logits: float32 [n, V], its distributions of the next n places of the answer, in all of its pieces T + 1: of
+        logits: float32 [n, V], its distributions of the next n sources of the answer, in all of its pieces T + 1: of
             each token, and of what follows the last.
         states: its hidden states at the next tokens of the answer, in all of its pieces T; by norm and layer.
     """
 
     number: int
     logits: Tensor
-    states: Mapping[Place, Tensor]
+    states: Mapping[HiddenSource, Tensor]
 
 
 @torch.inference_mode()
 def read_forced(
-    model: PreTrainedModel, texts: Sequence[Text], places: Collection[Place], *, batch_tokens: int
+    model: PreTrainedModel, texts: Sequence[Text], sources: Collection[HiddenSource], *, batch_tokens: int
 ) -> Iterator[Piece]:
-    """Read all ``texts``, short ones first, and yield what the target says along them; its states are of ``places``.
+    """Read all ``texts``, short ones first, and yield what the target says along them; its states are of ``sources``.
 
     Texts of like length share a forward of at most ``batch_tokens`` tokens, padding included; a longer one is read in
     parts of so many. So no more than ``batch_tokens`` distributions over the vocabulary are there at a time.
@@ -46,7 +47,7 @@ def read_forced(
     check_reads(model)
     border = rope_border(model)
     with ExitStack() as stack:
-        taps = {place: stack.enter_context(HiddenTap(model, *place)) for place in places}
+        taps = {source: stack.enter_context(HiddenStateHook(model, source)) for source in sources}
         for rows in _batches(texts, batch_tokens, alone=border is not None or not can_batch(model)):
             lm = CachedLM(model, len(rows), rewinds=False)
             ids = [torch.tensor((*texts[i].prompt_ids, *texts[i].ids), device=model.device) for i in rows]
@@ -62,10 +63,10 @@ def read_forced(
                 for row, logits in enumerate(lm.read(parts, heard)):
                     check_finite(logits)
                     states = {}
-                    for place, tap in taps.items():
+                    for source, tap in taps.items():
                         # Some layers run for those tokens only of which logits are wanted.
                         last = len(parts[row]) - max(map(len, parts)) + tap.states.shape[1]
-                        states[place] = tap.states[row, last - tokens[row] : last]
+                        states[source] = tap.states[row, last - tokens[row] : last]
                     if heard[row]:
                         yield Piece(rows[row], logits, states)
                 begin = end

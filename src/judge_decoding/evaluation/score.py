@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.choices import check_positive
 from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.decoding.sampling import Processor, along
 from judge_decoding.errors import JudgeDecodingError
@@ -94,9 +94,9 @@ def score(
     for rule in rules:
         check_rule(rule)
     found = [Acceptance(rule, count) for rule in rules for count in config.num_draft_tokens]
-    places = {rule.place for rule in rules if rule.place}
+    sources = {rule.source for rule in rules if rule.source}
     reading: dict[int, _Reading] = {}
-    for piece in read_forced(decoder.target, texts, places, batch_tokens=config.batch_tokens):
+    for piece in read_forced(decoder.target, texts, sources, batch_tokens=config.batch_tokens):
         text = texts[piece.number]
         if piece.number not in reading:
             reading[piece.number] = _Reading(text, found, decoder.processor(text.prompt_ids, len(text.ids)))
@@ -118,11 +118,11 @@ class _Walk:
         self.at = 0
         self.rounds: list[Round] = []
 
-    def advance(self, ids: Sequence[int], whole: Evidence, states: Mapping[Place, Tensor], first: int) -> None:
+    def advance(self, ids: Sequence[int], whole: Evidence, states: Mapping[HiddenSource, Tensor], first: int) -> None:
         """Do the rounds for which ``whole``, the evidence of the tokens from ``first`` on, is enough."""
         known = first + whole.draft_ids.shape[1]
         while self.at < len(ids) and (end := min(self.at + self.num_draft_tokens, len(ids))) <= known:
-            hidden = states[self.rule.place][None] if self.rule.place else None
+            hidden = states[self.rule.source][None] if self.rule.source else None
             window = whole.window(self.at - first, end - self.at, hidden)
             following = ids[end] if end < len(ids) else None
             self.rounds.append(event := _round(self.rule, window, following))
@@ -137,7 +137,7 @@ class _Reading:
         self._heard = 0
         self._first = 0
         self._logits: Tensor | None = None
-        self._states: dict[Place, Tensor] = {}
+        self._states: dict[HiddenSource, Tensor] = {}
         self.walks = [_Walk(each.rule, each.num_draft_tokens) for each in found]
 
     @property
@@ -150,10 +150,10 @@ class _Reading:
         logits, states = self._processed(piece.logits), dict(piece.states)
         if self._logits is not None:
             logits = torch.cat((self._logits, logits))
-            states = {place: torch.cat((self._states[place], new)) for place, new in states.items()}
+            states = {source: torch.cat((self._states[source], new)) for source, new in states.items()}
         ids = self._text.ids
         known = ids[self._first : self._first + len(logits) - 1]
-        states = {place: each.to(logits.device) for place, each in states.items()}
+        states = {source: each.to(logits.device) for source, each in states.items()}
         whole = Evidence(
             draft_ids=torch.tensor([known], dtype=torch.long, device=logits.device), target_logits=logits[None]
         )
@@ -162,7 +162,7 @@ class _Reading:
         # The last row stays: the token there, and so its state, is still to be read.
         passed = min(min(walk.at for walk in self.walks) - self._first, len(logits) - 1)
         self._logits = logits[passed:].clone()  # not a view, which would keep what is passed in memory
-        self._states = {place: each[passed:] for place, each in states.items()}
+        self._states = {source: each[passed:] for source, each in states.items()}
         self._first += passed
 
     def _processed(self, logits: Tensor) -> Tensor:

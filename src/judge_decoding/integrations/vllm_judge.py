@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from judge_decoding.core.hidden import LAST
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.flat_drafts import FlatDrafts, kept_rescues, lift, rescues
 from judge_decoding.integrations.vllm_settings import Bench, Settings
@@ -71,7 +72,7 @@ def check_server(config: Any, bench: Bench) -> None:
 
 def _check_v2(speculative: Any, parallel: Any, rule: VerificationRule) -> None:
     for wrong, what in (
-        (rule.place not in (None, ("after", -1)), "heads on states before the final norm or of a lower layer"),
+        (rule.source not in (None, LAST), "heads on states before the final norm or of a lower layer"),
         (rule.needs_draft_probs, "rules that compare the draft's probabilities"),
         (speculative.enable_adaptive_verification, "adaptive verification"),
         (parallel.enable_batch_sharded_sampling, "batch-sharded sampling"),
@@ -129,7 +130,7 @@ class RunnerJudge:
         if self.bench.head is not None:
             self.bench.head.to(runner.device)
             check_weights(self.bench, runner.get_model())
-            if self.bench.rule.place != ("after", -1):
+            if self.bench.rule.source != LAST:
                 self.aux = self._ask_for_states()
         log.info("A draft token stays if standard verification keeps it or %s.", self.bench.rule)
 

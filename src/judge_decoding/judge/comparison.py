@@ -1,4 +1,4 @@
-"""Candidates for a head, measured alike: places in the target, trivial detectors, and smaller shares of the data."""
+"""Candidates for a head, measured alike: sources in the target, trivial detectors, and smaller shares of the data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.calibration import Aim, auc, outcome
 from judge_decoding.judge.config import TrainingConfig
-from judge_decoding.judge.features import Place
 from judge_decoding.judge.fitting import Validated, cross_validate, standardise
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
@@ -31,7 +31,7 @@ class Tokens:
         labels: 1 (correct) or 0 (wrong) [N].
         numbers: whether it is a number, bool [N].
         fold: number of the fold of its question [N].
-        rank: place of its question among all, as a share [N]; see `fitting.deal`.
+        rank: source of its question among all, as a share [N]; see `fitting.deal`.
         questions: how many questions there are.
         wrong_questions: how many of them have a wrong token.
     """
@@ -46,9 +46,9 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place, the fit on it, and its row in the table."""
+    """A source, the fit on it, and its row in the table."""
 
-    place: Place
+    source: HiddenSource
     fit: Validated
     mean: Tensor
     scale: Tensor
@@ -66,14 +66,14 @@ def validate(
 
 
 def candidate(
-    place: Place, features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None]
+    source: HiddenSource, features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None]
 ) -> Candidate:
     """Fit a head on raw features [N, H], which are standardised in place."""
     mean, scale = standardise(features)
     fit = validate(features, tokens, config, tick)
     assert fit is not None  # `fitting.deal` has seen to it that both classes are everywhere
-    row = {"detector": str(place), "layer": place.layer, "norm": place.norm}
-    return Candidate(place, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
+    row = {"detector": str(source), "layer": source.layer, "norm": source.norm}
+    return Candidate(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
 
 
 def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from judge_decoding.decoding.models import Norm
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.calibration import Aim
-from judge_decoding.judge.features import Place
 from judge_decoding.judge.fitting import ClassWeights
 from judge_decoding.judge.labels import AfterError, Labels
 
@@ -30,7 +29,7 @@ class TrainingConfig:
         folds: of the cross-validation; a question's answers are in one fold.
         aim: what the threshold is chosen by, on scores out of fold: "keep=0.95" (of the correct tokens) or "catch=0.9"
             (of the wrong ones).
-        baseline: compare with the target's log-probability and rank of the token, as several places always are.
+        baseline: compare with the target's log-probability and rank of the token, as several sources always are.
         seed: of the folds.
 
     Raises:
@@ -70,11 +69,11 @@ class TrainingConfig:
             raise JudgeDecodingError(f"aim is {self.aim}, which a data set cannot tell; it must be keep= or catch=.")
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        """All places to try."""
+    def sources(self) -> tuple[HiddenSource, ...]:
+        """All hidden sources to try."""
         norms: tuple[Norm, ...] = ("before", "after") if self.norm == "both" else (self.norm,)
-        found = [Place(-1, norm) for norm in norms if -1 in self.layers]
-        return (*found, *(Place(layer, "before") for layer in sorted(set(self.layers) - {-1}, reverse=True)))
+        found = [HiddenSource(-1, norm) for norm in norms if -1 in self.layers]
+        return (*found, *(HiddenSource(layer, "before") for layer in sorted(set(self.layers) - {-1}, reverse=True)))
 
     @property
     def reading(self) -> str:
@@ -89,4 +88,4 @@ class TrainingConfig:
     @property
     def compares(self) -> bool:
         """Whether there is a table."""
-        return self.baseline or len(self.places) > 1
+        return self.baseline or len(self.sources) > 1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import HiddenTap, Norm, check_place
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.models.context import rope_border
 from judge_decoding.models.forward import input_device, keeps_few_logits, plain_forward, undisturbed
+from judge_decoding.models.hidden import HiddenStateHook
 
 BATCH_TOKENS = 2048
 """Tokens of a forward, padding included: what bounds its memory, whatever the answers' lengths."""
@@ -24,31 +24,13 @@ _LOGIT_ROWS = 1024
 _PART = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a judge reads the target: after which layer (-1 is the last), and before or after the final norm.
-
-    Raises:
-        JudgeDecodingError: no norm follows the layer.
-    """
-
-    layer: int = -1
-    norm: Norm = "after"
-
-    def __post_init__(self) -> None:
-        check_place(self.norm, self.layer)
-
-    def __str__(self) -> str:
-        return f"last layer, {self.norm} the norm" if self.layer == -1 else f"layer {self.layer}"
-
-
 LOG_PROBABILITY, RANK = "log-probability", "rank"
 """The trivial detectors: how probable the target found the token, and how many tokens it found more probable."""
 
 BASELINES = (LOG_PROBABILITY, RANK)
 
-Column = Place | str
-"""Something known of every token: its states [H] at a place, or one of `BASELINES`, a number."""
+Column = HiddenSource | str
+"""Something known of every token: its states [H] from a source, or one of `BASELINES`, a number."""
 
 
 def hidden_states(
@@ -65,10 +47,10 @@ def hidden_states(
     ``progress`` is told how many sequences each batch held; see `read`.
     """
     states: list[Tensor] = [torch.empty(0)] * len(sequences)
-    place = Place(layer, norm)
+    source = HiddenSource(layer, norm)
     everywhere = [range(len(ids)) for ids in sequences]
-    for rows, columns in read(model, sequences, everywhere, [place], batch_tokens=batch_tokens):
-        for i, state in zip(rows, columns[place], strict=True):
+    for rows, columns in read(model, sequences, everywhere, [source], batch_tokens=batch_tokens):
+        for i, state in zip(rows, columns[source], strict=True):
             states[i] = state.float()
         if progress is not None:
             progress(len(rows))
@@ -102,7 +84,7 @@ def read(
         of a baseline, float32 [n].
 
     Raises:
-        JudgeDecodingError: the model has no such place.
+        JudgeDecodingError: the model has no such layer.
     """
     border = rope_border(model)
     if border is None:
@@ -139,8 +121,8 @@ def _read(
     batch_tokens: int,
 ) -> Iterator[tuple[list[int], dict[Column, list[Tensor]]]]:
     """`read` for sequences whose positions have one scale."""
-    places = [column for column in columns if isinstance(column, Place)]
-    baselines = len(places) < len(columns)
+    sources = [column for column in columns if isinstance(column, HiddenSource)]
+    baselines = len(sources) < len(columns)
     lengths = [positions[-1] + 1 if positions else 0 for positions in kept]
     # From where on a forward makes logits for a sequence: those before a token say what was expected of it.
     begins = None
@@ -149,7 +131,7 @@ def _read(
     elif baselines:
         begins = [max(positions[0] - 1, 0) if positions else 0 for positions in kept]
     with ExitStack() as stack:
-        taps = {place: stack.enter_context(HiddenTap(model, place.norm, place.layer)) for place in places}
+        taps = {source: stack.enter_context(HiddenStateHook(model, source)) for source in sources}
         # Layers that share the keys of others (Gemma 4) run for those tokens only of which logits are wanted.
         keep = 1
         for rows in _batches(lengths, begins, batch_tokens):
@@ -165,8 +147,8 @@ def _read(
                     keep = 0
                     plain_forward(model, ids, ids.shape[1])
                 found: dict[Column, list[Tensor]] = {
-                    place: [states[at.to(states.device)].cpu() for states, at in zip(tap.states, wanted, strict=True)]
-                    for place, tap in taps.items()
+                    source: [states[at.to(states.device)].cpu() for states, at in zip(tap.states, wanted, strict=True)]
+                    for source, tap in taps.items()
                 }
                 if known is not None:
                     for n, name in enumerate(BASELINES):

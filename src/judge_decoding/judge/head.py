@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.hub import locate
-from judge_decoding.decoding.models import Norm, Place, check_place
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, read_text, replacing, write_text
 from judge_decoding.judge import card_files
@@ -68,16 +68,16 @@ class JudgeHeadConfig(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _there_is_such_a_place(self) -> Self:
-        check_place(self.norm, self.layer)
+    def _there_are_such_states(self) -> Self:
+        HiddenSource(self.layer, self.norm)
         if -self.layer > self.target.num_hidden_layers:
             raise ValueError(f"layer is {self.layer}, and the target has {self.target.num_hidden_layers} layers")
         return self
 
     @property
-    def place(self) -> Place:
-        """Where the target's states are read."""
-        return self.norm, self.layer
+    def source(self) -> HiddenSource:
+        """Which hidden states of the target are read."""
+        return HiddenSource(self.layer, self.norm)
 
     @property
     def input_size(self) -> int:

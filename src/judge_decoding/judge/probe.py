@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Norm, Place, decoder_layer
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.models.anatomy import anatomy, first_tensor
 from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
+from judge_decoding.models.hidden import decoder_layer
 from judge_decoding.models.weights import adapters, quantization
 
 LENGTH = 16
@@ -70,18 +71,18 @@ class Probe(BaseModel):
         return self
 
     @classmethod
-    def of(cls, model: PreTrainedModel, place: Place, ids: Sequence[int] | None = None) -> Self:
-        """Probe ``model`` where a judge reads it at ``place``.
+    def of(cls, model: PreTrainedModel, source: HiddenSource, ids: Sequence[int] | None = None) -> Self:
+        """Probe ``model`` where a judge reads it at ``source``.
 
         Raises:
-            JudgeDecodingError: the model has no such place.
+            JudgeDecodingError: the model has no such layer.
         """
         ids = list(ids) if ids is not None else probe_ids(model)
-        rows = _numbers(model, ids, place)
+        rows = _numbers(model, ids, source)
         return cls(
             ids=ids,
-            norm=place[0],
-            layer=place[1],
+            norm=source.norm,
+            layer=source.layer,
             dtype=str(model.dtype).removeprefix("torch."),
             quantization=quantization(model),
             numbers=base64.b64encode(rows.clamp(-_MOST, _MOST).numpy().astype("<f2").tobytes()).decode(),
@@ -123,15 +124,15 @@ def probe_ids(model: PreTrainedModel) -> list[int]:
     return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, LENGTH + 1)]
 
 
-_Known = dict[tuple[tuple[int, ...], Place], tuple[Any, Tensor]]
+_Known = dict[tuple[tuple[int, ...], HiddenSource], tuple[Any, Tensor]]
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
-def _numbers(model: PreTrainedModel, ids: Sequence[int], place: Place) -> Tensor:
+def _numbers(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Tensor:
     """The rows of a probe, remembered for as long as the model and its weights are the same."""
-    known, key, state = _known.setdefault(model, {}), (tuple(ids), place), _state(model)
+    known, key, state = _known.setdefault(model, {}), (tuple(ids), source), _state(model)
     if key not in known or known[key][0] != state:
-        known[key] = state, _ask(model, ids, place)
+        known[key] = state, _ask(model, ids, source)
     return known[key][1]
 
 
@@ -141,9 +142,9 @@ def _state(model: PreTrainedModel) -> tuple[Any, ...]:
     return adapters(model), [(id(each), 0 if each.is_inference() else each._version) for each in tensors]
 
 
-def _ask(model: PreTrainedModel, ids: Sequence[int], place: Place) -> Tensor:
+def _ask(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Tensor:
     """One forward pass in which each part is given the same input."""
-    modules, first = _parts(model, place)
+    modules, first = _parts(model, source)
     seen: dict[int, Tensor] = {}
 
     def before(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -174,9 +175,9 @@ def _ask(model: PreTrainedModel, ids: Sequence[int], place: Place) -> Tensor:
     return torch.stack([_coordinates(seen[number]) for number in sorted(seen)])
 
 
-def _parts(model: PreTrainedModel, place: Place) -> tuple[list[nn.Module], int]:
+def _parts(model: PreTrainedModel, source: HiddenSource) -> tuple[list[nn.Module], int]:
     """What to ask, in order, and from which of them on the input is replaced."""
-    parts, (norm, layer) = anatomy(model), place
+    parts, norm, layer = anatomy(model), source.norm, source.layer
     if parts.layers is None:  # then there is a norm, and only what comes to it says anything of the layers
         assert parts.norm is not None
         return [model.get_submodule(parts.norm)], 1

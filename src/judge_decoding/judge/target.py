@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Place
+from judge_decoding.core.hidden import LAST, HiddenSource
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.probe import QUANTIZED, Probe
 from judge_decoding.models.forward import input_rows
@@ -43,11 +43,11 @@ class TargetInfo(BaseModel):
     probe: Probe | None = None
 
     @classmethod
-    def of(cls, model: PreTrainedModel, place: Place = ("after", -1)) -> Self:
-        """Describe ``model``, whose hidden states are read at ``place``.
+    def of(cls, model: PreTrainedModel, source: HiddenSource = LAST) -> Self:
+        """Describe ``model``, whose hidden states are read at ``source``.
 
         Raises:
-            JudgeDecodingError: it has no such place.
+            JudgeDecodingError: it has no such layer.
         """
         model = bare(model)
         weight = plain_weight(model.get_output_embeddings())
@@ -55,7 +55,7 @@ class TargetInfo(BaseModel):
             **shape(model),
             fingerprint=None if weight is None else list(_values(weight, *weight.shape).values()),
             rows=None if weight is None else weight.shape[0],
-            probe=Probe.of(model, place),
+            probe=Probe.of(model, source),
         )
 
     def check(self, model: PreTrainedModel, role: str = "target") -> None:
@@ -83,7 +83,7 @@ class TargetInfo(BaseModel):
                 f"smaller vocabulary of {input_rows(model)} tokens; give the {role} it was trained for, or train a "
                 "head."
             )
-        its = Probe.of(model, (probe.norm, probe.layer), probe.ids)
+        its = Probe.of(model, HiddenSource(probe.layer, probe.norm), probe.ids)
         difference, allowed = probe.difference(its), probe.allowed(its)
         if difference <= allowed:
             return

@@ -18,9 +18,9 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import same_question
-from judge_decoding.decoding.models import decoder_layer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.cache import FeatureCache
 from judge_decoding.judge.calibration import expected_calibration_error, reliability, roc
@@ -35,13 +35,14 @@ from judge_decoding.judge.comparison import (
 )
 from judge_decoding.judge.config import TrainingConfig
 from judge_decoding.judge.familiarity import Familiarity
-from judge_decoding.judge.features import BASELINES, Column, Place
+from judge_decoding.judge.features import BASELINES, Column
 from judge_decoding.judge.fitting import deal, fold, standardise
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
 from judge_decoding.judge.labels import IGNORED, Example, data_hash, encode, question_examples
 from judge_decoding.judge.target import TargetInfo, shape
 from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.forward import input_rows
+from judge_decoding.models.hidden import decoder_layer
 from judge_decoding.models.tokenize import end_ids
 
 Progress = Callable[[str, int, int], None]
@@ -64,7 +65,7 @@ def train_head(
 ) -> JudgeHead:
     """Train a judge head for ``target`` on labelled answers.
 
-    Cross-validation over questions chooses the weight decay, the place and the threshold, and gives all figures; the
+    Cross-validation over questions chooses the weight decay, the source and the threshold, and gives all figures; the
     head is then fitted on all cases. What makes it doubtful, as too little data, is in ``config.calibration`` of the
     head under "warnings".
 
@@ -91,24 +92,24 @@ def train_head(
     models = {"target": target} if draft is None else {"draft": draft, "target": target}
     for role, model in models.items():
         _check_readable(role, model, examples)
-    places = config.places
-    for place in places:
-        if place.layer < -1:
-            decoder_layer(target, place.layer)
+    sources = config.sources
+    for source in sources:
+        if source.layer < -1:
+            decoder_layer(target, source.layer)
     tokens, used = _tokens(cases, examples, config)
     with _features(models, examples, used, config, cache, tell) as (load, target_states):
         best, rows = _best(load, tokens, config, tell)
-        questions = target_states(question_examples(cases, tokenizer), best.place)
-        features = load(best.place)
+        questions = target_states(question_examples(cases, tokenizer), best.source)
+        features = load(best.source)
         standardise(features)
         tick = _ticks(tell, "learning curve", len(SHARES) * len(config.l2))
         curve = learning_curve(features, tokens, config, best.row["auc"], tick)
     head = JudgeHead(
         JudgeHeadConfig(
-            target=TargetInfo.of(target, (best.place.norm, best.place.layer)),
-            draft=None if draft is None else TargetInfo.of(draft, (best.place.norm, -1)),
-            layer=best.place.layer,
-            norm=best.place.norm,
+            target=TargetInfo.of(target, best.source),
+            draft=None if draft is None else TargetInfo.of(draft, HiddenSource(-1, best.source.norm)),
+            layer=best.source.layer,
+            norm=best.source.norm,
             labels=config.reading,
             threshold=min(best.row["threshold"], 1.0),
             data={
@@ -189,7 +190,7 @@ def _features(
     config: TrainingConfig,
     cache: str | Path | None,
     tell: Progress,
-) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], Place], Tensor]]]:
+) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], HiddenSource], Tensor]]]:
     """Read the answers, and give what is known of them.
 
     The first function gives a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
@@ -206,7 +207,7 @@ def _features(
         folder = Path(cache) if cache is not None else Path(temporary)
         caches = {}
         for role, model in models.items():
-            columns: list[Column] = _own(role, config.places)
+            columns: list[Column] = _own(role, config.sources)
             if role == "target" and config.compares:
                 columns += BASELINES
             caches[role] = FeatureCache(folder, model)
@@ -215,7 +216,7 @@ def _features(
         number = sum(int(chosen.sum()) for chosen in used)
 
         def load(column: Column) -> Tensor:
-            if not isinstance(column, Place):
+            if not isinstance(column, HiddenSource):
                 out = torch.empty(number)
                 caches["target"].fill(out, column, examples, used)
                 return out
@@ -225,30 +226,30 @@ def _features(
                 begin += size
             return out
 
-        def target_states(others: Sequence[Example], place: Place) -> Tensor:
+        def target_states(others: Sequence[Example], source: HiddenSource) -> Tensor:
             out = torch.empty(len(others), sizes["target"])
-            caches["target"].add(others, [place])
-            caches["target"].fill(out, place, others, [torch.tensor([True])] * len(others))
+            caches["target"].add(others, [source])
+            caches["target"].fill(out, source, others, [torch.tensor([True])] * len(others))
             return out
 
         yield load, target_states
 
 
-def _own(role: str, places: Sequence[Place]) -> list[Column]:
-    """Where a model is read for these places in the target: the draft always at its last layer."""
-    return list(dict.fromkeys(place if role == "target" else Place(-1, place.norm) for place in places))
+def _own(role: str, sources: Sequence[HiddenSource]) -> list[Column]:
+    """Where a model is read for these sources in the target: the draft always at its last layer."""
+    return list(dict.fromkeys(source if role == "target" else HiddenSource(-1, source.norm) for source in sources))
 
 
 def _best(
     load: Callable[[Column], Tensor], tokens: Tokens, config: TrainingConfig, tell: Progress
 ) -> tuple[Candidate, list[dict[str, Any]]]:
-    """The place with the best AUC out of fold, and the table of all detectors."""
-    places = config.places
-    tick = _ticks(tell, "fitting", len(places) * len(config.l2))
+    """The source with the best AUC out of fold, and the table of all detectors."""
+    sources = config.sources
+    tick = _ticks(tell, "fitting", len(sources) * len(config.l2))
     best: Candidate | None = None
     rows = []
-    for place in places:
-        one = candidate(place, load(place), tokens, config, tick)
+    for source in sources:
+        one = candidate(source, load(source), tokens, config, tick)
         rows.append(one.row)
         if best is None or one.row["auc"] > best.row["auc"]:
             best = one

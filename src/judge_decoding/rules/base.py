@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, overload
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.models import Norm, Place
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.spelling import Value, spell
 
@@ -228,7 +228,7 @@ class Fused:
         threshold: tokens with a higher score stay; at 0 all do.
     """
 
-    source: Place | None = None
+    source: HiddenSource | None = None
     weight: Tensor | None = None
     bias: Tensor | None = None
     threshold: float = 1.0
@@ -298,9 +298,9 @@ class VerificationRule(ABC):
         return evidence.residual(position)
 
     @property
-    def place(self) -> Place | None:
-        """``norm`` and ``layer`` if this rule needs hidden states."""
-        return None if self.norm is None else (self.norm, self.layer)
+    def source(self) -> HiddenSource | None:
+        """Where the hidden states that this rule needs are taken; None if it needs none."""
+        return None if self.norm is None else HiddenSource(self.layer, self.norm)
 
     @property
     def parts(self) -> tuple[VerificationRule, ...]:
@@ -344,7 +344,7 @@ class AnyOf(VerificationRule):
     """Keeps a token that any of its rules keeps; the first with scores provides them.
 
     Raises:
-        JudgeDecodingError: no rules, rules that cannot be joined, rules that need hidden states of different places,
+        JudgeDecodingError: no rules, rules that cannot be joined, rules that need hidden states of different sources,
             or that replace a rejected token in different ways.
     """
 
@@ -352,8 +352,8 @@ class AnyOf(VerificationRule):
         if not rules:
             raise JudgeDecodingError("any_of has no rules; give one or more.")
         self.rules = tuple(part for rule in rules for part in rule.parts)
-        places = {rule.place for rule in self.rules if rule.place}
-        if len(places) > 1:
+        sources = {rule.source for rule in self.rules if rule.source}
+        if len(sources) > 1:
             raise JudgeDecodingError(
                 "One of these judges reads hidden states before and one after the final norm, or of another layer; "
                 "join judges of one kind."
@@ -368,7 +368,8 @@ class AnyOf(VerificationRule):
                 "such rules with others."
             )
         self._replacing = replacing[0] if replacing else None
-        self.norm, self.layer = next(iter(places), (None, -1))
+        source = next(iter(sources), None)
+        self.norm, self.layer = (source.norm, source.layer) if source else (None, -1)
         self.needs_draft_probs = any(rule.needs_draft_probs for rule in self.rules)
         self.needs_draft_hidden = any(rule.needs_draft_hidden for rule in self.rules)
 

@@ -49,7 +49,7 @@ class Judge(VerificationRule):
         self.needs_draft_hidden = head.config.draft is not None
         # Scores are float32 numbers; so is what a single one of them is compared with on the host.
         in_float32 = float(torch.tensor(self.threshold))
-        self._fused = Fused(self.place, head.linear.weight, head.linear.bias, in_float32)
+        self._fused = Fused(self.source, head.linear.weight, head.linear.bias, in_float32)
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Agreed, or scored above the threshold."""

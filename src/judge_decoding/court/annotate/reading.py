@@ -12,18 +12,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.court.annotate.pieces import case_id, cover
 from judge_decoding.court.annotate.storage import READINGS
 from judge_decoding.court.cases import Case
 from judge_decoding.court.spans import Span
 from judge_decoding.court.tokens import CaseTokens, read_tokens
 from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
-from judge_decoding.decoding.models import HiddenTap
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import read_text
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.forward import plain_forward
+from judge_decoding.models.hidden import HiddenStateHook
 from judge_decoding.models.tokenize import end_ids
 
 TOP = 3
@@ -159,8 +160,8 @@ def _read(
     """One forward over the tokens of a case, its end token left out."""
     ids, count = [*words.prompt, *words.answer], len(words.answer)
     tensor = torch.tensor([ids], device=target.device)
-    place = (reader.head.config.norm, reader.head.config.layer) if reader.head else ("before", -1)
-    with HiddenTap(target, *place) as tap:
+    source = reader.head.config.source if reader.head else HiddenSource(-1, "before")
+    with HiddenStateHook(target, source) as tap:
         logits = plain_forward(target, tensor, count + 1)[0]
         states = tap.states[0, -count:].float().cpu()
     # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Place
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.static import graphs
 from judge_decoding.decoding.static.alignment import align
 from judge_decoding.decoding.static.cuda_graphs import CudaRecorder, GraphedCall
@@ -81,7 +81,7 @@ def has_few(model: PreTrainedModel) -> bool:
 
 
 def compile_target(
-    model: PreTrainedModel, places: tuple[Place, ...], progress: Progress, folder: Path, *, few: bool = False
+    model: PreTrainedModel, sources: tuple[HiddenSource, ...], progress: Progress, folder: Path, *, few: bool = False
 ) -> Compiled:
     """A target's forward; see `TargetGraph`.
 
@@ -96,8 +96,8 @@ def compile_target(
     dim = Dim.DYNAMIC  # an error where a size would be built in
     shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
     example = (tokens, columns, keep, weight, bias, cache)
-    graph = TargetGraph(model, places, few=few)
-    return _compiled(graph, model, f"target {places} {few}", example, shapes, progress, folder)
+    graph = TargetGraph(model, sources, few=few)
+    return _compiled(graph, model, f"target {sources} {few}", example, shapes, progress, folder)
 
 
 def compile_draft(

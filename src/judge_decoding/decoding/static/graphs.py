@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from judge_decoding.decoding.models import HiddenTap, Place
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.models.forward import cache_name
+from judge_decoding.models.hidden import HiddenStateHook
 
 CHUNK_BYTES = 2**18
 """So much of a matrix stays in a core's own cache while it is multiplied with one token after the other."""
@@ -129,7 +130,7 @@ class TargetOutput:
             behind each, and the judge's probability that it is correct, NaN where logits are not finite. A usual
             round needs no more.
         logits: [B, K, V], in the model's dtype.
-        states: hidden states at what was read [B, K, H], one tensor a place.
+        states: hidden states at what was read [B, K, H], one tensor a source.
     """
 
     told: Tensor
@@ -142,15 +143,15 @@ class TargetGraph(nn.Module):
 
     Args:
         model: the target.
-        places: where hidden states are wanted; the judge reads those of the first.
+        sources: where hidden states are wanted; the judge reads those of the first.
         few: for few tokens at a time; see `FewTokens`.
     """
 
-    def __init__(self, model: PreTrainedModel, places: tuple[Place, ...], *, few: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, sources: tuple[HiddenSource, ...], *, few: bool = False) -> None:
         super().__init__()
         self.model, self._few = model, few
-        # Made here, as looking for a place takes a forward pass of its own.
-        self._taps = [HiddenTap(model, *place) for place in places]
+        # Made here, as looking for one takes a forward pass of its own.
+        self._taps = [HiddenStateHook(model, source) for source in sources]
 
     def forward(
         self, tokens: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues

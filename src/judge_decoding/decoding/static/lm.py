@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Place
+from judge_decoding.core.hidden import LAST, HiddenSource
 from judge_decoding.decoding.static.compiling import Compiled, Progress, compile_target, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues, TargetOutput
 from judge_decoding.decoding.static.memory import Memory
@@ -22,8 +22,6 @@ PREFILL = 512
 
 FEW = 20
 """Up to so many tokens, of all rows together, are read by the forward for few tokens, where there is one."""
-
-_USUAL: Place = ("after", -1)
 
 
 def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
@@ -57,7 +55,7 @@ class Forward:
 
 
 class Forwards:
-    """The compiled forwards of a model; each tells the hidden states of some places.
+    """The compiled forwards of a model; each tells the hidden states of some sources.
 
     Raises:
         CannotCompileError: this model cannot be compiled.
@@ -66,16 +64,16 @@ class Forwards:
     def __init__(self, model: PreTrainedModel, progress: Progress, folder: Path | None = None) -> None:
         self.model = model
         self._progress, self._folder = progress, folder or default_folder()
-        self._compiled: dict[tuple[Place, ...], Forward] = {}
+        self._compiled: dict[tuple[HiddenSource, ...], Forward] = {}
         self._lock = Lock()
 
-    def telling(self, places: set[Place]) -> tuple[tuple[Place, ...], Forward]:
-        """One that tells at least these places, and which it tells; it is compiled if there is none."""
+    def telling(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], Forward]:
+        """One that tells at least these sources, and which it tells; it is compiled if there is none."""
         with self._lock:
             for known, compiled in self._compiled.items():
-                if places <= set(known):
+                if sources <= set(known):
                     return known, compiled
-            wanted = tuple(sorted(places)) or (_USUAL,)
+            wanted = tuple(sorted(sources)) or (LAST,)
             make = partial(compile_target, self.model, wanted, self._progress, self._folder)
             self._compiled[wanted] = Forward(make(), make(few=True) if has_few(self.model) else None)
             return wanted, self._compiled[wanted]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends import Reading, Told
 from judge_decoding.decoding.drafting import Draft
-from judge_decoding.decoding.models import Place
 from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.lm import Forwards, StaticLM
 from judge_decoding.decoding.static.memory import Memory
@@ -29,7 +29,7 @@ class StaticTarget:
 
     Args:
         model: the target.
-        places: where judges will read hidden states, to compile it once for all of them.
+        sources: where judges will read hidden states, to compile it once for all of them.
         progress: told before it is compiled, which takes from half a minute to some minutes, once.
         folder: where the compiled code is kept.
 
@@ -43,22 +43,22 @@ class StaticTarget:
     def __init__(
         self,
         model: PreTrainedModel,
-        places: Iterable[Place] = (),
+        sources: Iterable[HiddenSource] = (),
         *,
         progress: Progress = lambda _: None,
         folder: Path | None = None,
     ) -> None:
         self.model = model
         self._forwards = Forwards(model, progress, folder)
-        self._forwards.telling(set(places))
+        self._forwards.telling(set(sources))
 
     def check(self, *, drafts: bool) -> None:
         """See `Target.check`: what was compiled can do both."""
 
-    def open(self, rows: Sequence[Row], places: set[Place]) -> StaticReader:
-        """Begin to decode ``rows``, whose rules read hidden states at ``places``."""
-        told, run = self._forwards.telling(places)
-        # The forward asks one judge, at the first place; what others say is computed behind it.
+    def open(self, rows: Sequence[Row], sources: set[HiddenSource]) -> StaticReader:
+        """Begin to decode ``rows``, whose rules read hidden states at ``sources``."""
+        told, run = self._forwards.telling(sources)
+        # The forward asks one judge, at the first source; what others say is computed behind it.
         fused = [_fused(row.request) for row in rows]
         judge = next((own for own in fused if own and own.source == told[0]), None)
         columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
@@ -95,12 +95,12 @@ class StaticReader:
 
     Args:
         lm: the target, with a judge in its forward.
-        places: whose hidden states it tells.
+        sources: whose hidden states it tells.
         usual: for which rows what the forward tells is enough.
     """
 
-    def __init__(self, lm: StaticLM, places: tuple[Place, ...], usual: Sequence[bool]) -> None:
-        self._lm, self._places, self._usual = lm, places, list(usual)
+    def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], usual: Sequence[bool]) -> None:
+        self._lm, self._sources, self._usual = lm, sources, list(usual)
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """See `Reader.prefill`."""
@@ -113,7 +113,7 @@ class StaticReader:
             output = self._lm.read_batch(batch, counts)
         else:
             output = self._lm.append([row.host[-1:] for row in rows], [draft.ids for draft in drafts])
-        states = dict(zip(self._places, output.states, strict=True))
+        states = dict(zip(self._sources, output.states, strict=True))
         # The one synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
         return [

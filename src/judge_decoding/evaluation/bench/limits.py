@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.models import Place, output_size
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.draft import CompiledDraft
 from judge_decoding.decoding.static.lm import Forwards
 from judge_decoding.decoding.static.memory import Memory
 from judge_decoding.evaluation.bench.ways import synchronize
+from judge_decoding.models.hidden import output_size
 
 LEAST_SECONDS = 0.02
 """A bare call is repeated for so long, and at least `LEAST_CALLS` times: it is measured again behind every batch."""
@@ -96,7 +97,7 @@ class BareCalls:
     Args:
         target: the target.
         draft: the draft model, if there is one.
-        places: where the judge reads hidden states; the compiled forward is the engine's own then.
+        sources: where the judge reads hidden states; the compiled forward is the engine's own then.
         progress: told before something is compiled.
         folder: where the compiled code is kept.
 
@@ -108,12 +109,12 @@ class BareCalls:
         self,
         target: PreTrainedModel,
         draft: PreTrainedModel | None,
-        places: set[Place],
+        sources: set[HiddenSource],
         progress: Progress = lambda _: None,
         folder: Path | None = None,
     ) -> None:
         self._target = target
-        _, self._verify = Forwards(target, progress, folder).telling(places)
+        _, self._verify = Forwards(target, progress, folder).telling(sources)
         self._draft = None
         if draft is not None:
             self._draft = CompiledDraft(draft, output_size(target), progress=progress, folder=folder)

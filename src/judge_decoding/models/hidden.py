@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.anatomy import anatomy, first_tensor
 from judge_decoding.models.unwrap import unwrap
-
-Norm = Literal["before", "after"]
-"""Where a hidden state is taken: before or after the model's final norm."""
-
-Place = tuple[Norm, int]
-"""Where hidden states are taken: before or after the final norm, and the layer, counted from the end."""
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module | None:
@@ -64,41 +59,26 @@ def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
     return layers[layer]
 
 
-def check_place(norm: Norm, layer: int) -> None:
-    """Check that hidden states can be taken there.
+class HiddenStateHook:
+    """Catches the hidden states of one source in each forward of ``model`` while it is open.
 
-    Raises:
-        JudgeDecodingError: the layer is not counted from the end, or no norm follows it.
-    """
-    if layer > -1:
-        raise JudgeDecodingError(f"layer is {layer}; it must be -1, the last, or below.")
-    if layer < -1 and norm != "before":
-        raise JudgeDecodingError(
-            f"norm is {norm} at layer {layer}; the final norm follows the last layer only, so it must be before."
-        )
-
-
-class HiddenTap:
-    """Catches the hidden states of one place in each forward of ``model`` while it is open.
-
-    Those of the last layer are taken at the final norm, those of a lower one (``layer`` < -1) are its output. Without
+    Those of the last layer are taken at the final norm, those of a lower one are its output. Without
     a final norm the last layer's output is both: before and after. States are there for every position whatever
-    ``logits_to_keep`` says, and cost nothing but the model's first tap, which looks for the place in a short forward
-    pass. ``states`` is [B, T, H] in the model's dtype. A tap may be opened again and again. A thread sees the states of
-    its own forwards only, whoever else runs the model meanwhile.
+    ``logits_to_keep`` says, and cost nothing but the model's first hook, which looks for the place in a short forward
+    pass. ``states`` is [B, T, H] in the model's dtype. A hook may be opened again and again. A thread sees the states
+    of its own forwards only, whoever else runs the model meanwhile.
 
     Raises:
         JudgeDecodingError: the model has no such place.
     """
 
-    def __init__(self, model: PreTrainedModel, norm: Norm, layer: int = -1) -> None:
-        check_place(norm, layer)
-        parts = anatomy(model)
+    def __init__(self, model: PreTrainedModel, source: HiddenSource) -> None:
+        parts, layer = anatomy(model), source.layer
         at_norm = layer == -1 and parts.norm is not None
         last = parts.norm or parts.last
         assert last is not None  # see `anatomy`
         self._module = unwrap(model).get_submodule(last) if layer == -1 else decoder_layer(model, layer)
-        self._input = norm == "before" and at_norm
+        self._input = source.norm == "before" and at_norm
         self._states: dict[int, Tensor | None] = {}  # by thread
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
@@ -122,5 +102,5 @@ class HiddenTap:
         """The states of this thread's latest forward [B, T, H]."""
         states = self._states.get(get_ident())
         if states is None:
-            raise RuntimeError("no forward has run since the tap was opened")
+            raise RuntimeError("no forward has run since the hook was opened")
         return states

@@ -1,0 +1,1 @@
+"""Types that all packages share. They import nothing but errors."""
