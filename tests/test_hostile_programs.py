@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,12 +18,12 @@ from typing import Any
 import pytest
 
 import judge_decoding
+from commands import needs_bwrap
 from hostile import BOUNDS, CLUMSY, FORGED, OUTSIDE
 from judge_decoding.evaluation import boundaries
 from judge_decoding.evaluation.sandbox import Limits, Outcome, run_program, sandbox_of
 
 Run = Callable[[str], Outcome]
-needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 # One is found by its memory limit among all processes of the machine.
 LIMITS = Limits(seconds=2.5, memory=2**30 + 4096 * os.getpid())
 SECRET, KEY = "TOP-SECRET-LINE", "sk-in-the-environment"

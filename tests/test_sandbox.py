@@ -6,20 +6,20 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from commands import Run, is_one_sentence
+from commands import Run, is_one_sentence, needs_bwrap
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.evaluation import boundaries, sandbox
 from judge_decoding.evaluation.sandbox import Limits, run_program, sandbox_of
 from judge_decoding.evaluation.seccomp import no_new_processes
 
 TESTS = "\ndef check(f):\n    assert f(2, 3) == 5\n    assert f(-1, 1) == 0\n\ncheck(add)\n"
-needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 SANDBOXES = [pytest.param("bwrap", marks=needs_bwrap), "none"]
 
 
@@ -61,9 +61,10 @@ def test_what_passes(where: str, program: str, passes: bool) -> None:
 @pytest.mark.parametrize("where", SANDBOXES)
 def test_threads_work(where: str) -> None:
     program = (
-        "import threading\nfound = []\nthreads = [threading.Thread(target=found.append, args=(i,)) for i in range(40)]\n"
-        "gate = threading.Barrier(40)\nthreads = [threading.Thread(target=lambda: (gate.wait(), found.append(1))) for _ in"
-        " range(40)]\n[t.start() for t in threads]\n[t.join() for t in threads]\nassert len(found) == 40\n"
+        "import threading\nfound, gate = [], threading.Barrier(40)\n"
+        "def work():\n    gate.wait()\n    found.append(1)\n"
+        "threads = [threading.Thread(target=work) for _ in range(40)]\n"
+        "for thread in threads: thread.start()\nfor thread in threads: thread.join()\nassert len(found) == 40\n"
     )
     outcome = run_program(program, sandbox=sandbox_of(where))
     assert outcome.passed, outcome.output
@@ -130,10 +131,10 @@ def test_a_program_has_a_folder_of_its_own(where: str) -> None:
         "open(os.devnull, 'w').close()\n"
         "for _ in range(3000): os.mkdir('deep'); os.chdir('deep')\n"
     )
-    before = set(Path(boundaries.tempfile.gettempdir()).glob("judge-decoding-*"))
+    before = set(Path(tempfile.gettempdir()).glob("judge-decoding-*"))
     outcome = run_program(program, sandbox=sandbox_of(where))
     assert outcome.passed, outcome.output
-    assert set(Path(boundaries.tempfile.gettempdir()).glob("judge-decoding-*")) == before
+    assert set(Path(tempfile.gettempdir()).glob("judge-decoding-*")) == before
 
 
 @pytest.mark.parametrize("where", SANDBOXES)
@@ -158,8 +159,8 @@ def test_in_bubblewrap_a_program_is_nobody_without_rights() -> None:
         "assert [line.split(':')[0].strip() for line in open('/proc/net/dev') if ':' in line] == ['lo']\n"
         "assert sorted(os.listdir('/proc/self/fd')) == ['0', '1', '2', '3', '4']\n"  # The last is that of listdir.
         "mounts = [line.split() for line in open('/proc/mounts')]\n"
-        "writable = {where for _, where, kind, how, *_ in mounts if how.startswith('rw')}\n"
-        "assert {path for path in writable if not path.startswith('/dev/') or path == '/dev/shm'} == {'/tmp', '/dev/shm'}\n"
+        "writable = {where for _, where, kind, how, *_ in mounts if how.startswith('rw') and 'dev' not in kind}\n"
+        "assert writable == {'/tmp', '/dev/shm'}, writable\n"
     )
     outcome = run_program(program)
     assert outcome.passed, outcome.output
@@ -200,7 +201,7 @@ def test_there_is_no_such_sandbox(spelling: str) -> None:
 
 def test_without_bubblewrap_nothing_runs_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    for call in (lambda: run_program(""), lambda: sandbox_of(), lambda: sandbox_of("bwrap")):
+    for call in (lambda: run_program(""), sandbox_of):
         with pytest.raises(JudgeDecodingError, match=r"not installed.*--sandbox docker:IMAGE.*--no-sandbox\.$"):
             call()
     with pytest.raises(JudgeDecodingError, match="docker is not installed"):
