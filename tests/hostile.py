@@ -27,6 +27,16 @@ def tracer(frame, event, arg):
     return tracer
 """
 START = "sys.settrace(tracer)\nsys._getframe().f_trace = tracer\n"
+MONITOR = """
+import sys
+def line(code, number):
+    lines = [line for _, _, line in code.co_lines() if line]
+    if code.co_filename == "program.py" and code.co_name == "<module>": sys._getframe(1).f_lineno = max(lines)
+m = sys.monitoring  # Since 3.12.
+m.use_tool_id(3, "x")
+m.register_callback(3, m.events.LINE, line)
+m.set_events(3, m.events.LINE)
+"""
 C = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 TRY = "def attempt(do):\n  try: do()\n  except OSError as error: print(error)\n  else: print('ESCAPED')\n"
 
@@ -181,13 +191,17 @@ FORGED = {
     "jump by threading": JUMP
     + "import threading\nthreading.settrace(tracer)\nt = threading.Thread(target=print)\nt.start()\n"
     "t.join()\nsys._getframe().f_trace = tracer\n",
+    "jump in all threads": "import threading\n" + JUMP + "threading.settrace_all_threads(tracer)\n" + START,
+    "jump by monitoring": MONITOR,
+    "other locals in the driver": "import sys\nf = sys._getframe()\nwhile f:\n  for name in list(f.f_locals):\n"
+    "    if name in ('step', 'code', 'key'): f.f_locals[name] = lambda *a: 0\n  f = f.f_back",
     "other code in the driver": "import __main__\n__main__.take.__code__ = (lambda step: 0).__code__\nassert False",
     "other names in the driver": "import __main__, os\n__main__.os = __main__.partial = __main__.max = None\nassert False",
     "an exception that is equal to all": "class E(BaseException):\n  __eq__ = __lt__ = __gt__ = lambda *a: True\nraise E",
     "end before the tests": "'''",
     "no text: NUL": "x = 1\0\n",
     "no text: half a pair": "x = '\ud800'\n",
-    "no text: a coding": "# coding: rot13\nx = 1",
+    "another encoding": "# coding: punycode\nx = 1",
     "parentheses": "(" * 100_000,
     "recursion": "f = lambda: f()\nf()",
 }

@@ -35,7 +35,8 @@ def limit(seconds: float, memory: int, file_size: int) -> None:
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Refuse tracing, with which a program could jump over its tests, and new code for this very function."""
-    if event == "sys.settrace" or (event == "object.__setattr__" and arguments[1] == "__code__"):
+    traced = event in ("sys.settrace", "sys.monitoring.register_callback")
+    if traced or (event == "object.__setattr__" and arguments[1] == "__code__"):
         raise PermissionError(f"{event} is not allowed here")
 
 
@@ -49,7 +50,8 @@ def steps(length: int, verdict: int) -> Iterator[bytes | Callable[[], None]]:
     # Not "__main__": what a program does when it is started is not what its tests are about.
     module = sys.modules["program"] = ModuleType("program")
     os.write(verdict, b"+")
-    code = compile(text, "program.py", "exec", dont_inherit=True)
+    # Text, in which no comment of its own can say that the tests behind it are to be read in another encoding.
+    code = compile(text.decode("utf-8-sig"), "program.py", "exec", dont_inherit=True)
     sys.addaudithook(watch)
     yield partial(exec, code, vars(module))
 
