@@ -237,6 +237,7 @@ def test_one_that_is_less_careful_is_deceived(
     assert run_program(FORGED[name] + TESTS).passed
 
 
+@needs_bwrap  # As the others, on Linux.
 @pytest.mark.parametrize("name", ["read a file of the user", "write", "remove by dir_fd", "TCP", "unix socket", "fork"])
 def test_without_a_boundary_they_would_be_seen(world: World, name: str) -> None:
     """The checks above can fail: without a sandbox these programs get what they want."""

@@ -120,7 +120,7 @@ def test_the_disk_is_limited() -> None:
 
 
 @pytest.mark.parametrize("where", SANDBOXES)
-def test_a_program_has_a_folder_of_its_own(where: str) -> None:
+def test_a_program_has_a_folder_of_its_own(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import os, tempfile\n"
         "assert os.listdir('.') == []\n"
@@ -131,10 +131,10 @@ def test_a_program_has_a_folder_of_its_own(where: str) -> None:
         "open(os.devnull, 'w').close()\n"
         "for _ in range(3000): os.mkdir('deep'); os.chdir('deep')\n"
     )
-    before = set(Path(tempfile.gettempdir()).glob("judge-decoding-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     outcome = run_program(program, sandbox=sandbox_of(where))
     assert outcome.passed, outcome.output
-    assert set(Path(tempfile.gettempdir()).glob("judge-decoding-*")) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", SANDBOXES)
