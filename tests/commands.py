@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+
+import pytest
+
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap here (Debian's bubblewrap)")
 
 Result = tuple[int, str, str]
 """Exit code, standard output, standard error."""

@@ -67,13 +67,13 @@ WHOLE = "def coprime(a, b):\n    return gcd(a, b) == 1\n"
     ],
 )
 def test_unit_tests(question: str, answer: str, right: bool) -> None:
-    assert checker_of("tests", allow_code=True)(question, answer, CHECK) is right
+    assert checker_of("tests", allow_code=True, sandbox="none")(question, answer, CHECK) is right
 
 
 def test_tests_that_would_not_run_are_refused() -> None:
     tests = f"if __name__ == '__main__':\n    {CHECK.splitlines()[0]}"
     with pytest.raises(JudgeDecodingError, match="never run here"):
-        checker_of("tests", allow_code=True)("Write it.", WHOLE, tests)
+        checker_of("tests", allow_code=True, sandbox="none")("Write it.", WHOLE, tests)
 
 
 def test_code_runs_only_where_allowed() -> None:

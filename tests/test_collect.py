@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from commands import Run, the_sentence
+from commands import Run, needs_bwrap, the_sentence
 from endpoint import never
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.court.collect import Answering, Want, pairs
@@ -317,7 +317,8 @@ def test_what_can_be_wrong(
     assert not out.exists()
 
 
-def test_code_is_checked_by_its_tests(collect: Collect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", [pytest.param((), marks=needs_bwrap), ("--no-sandbox",)])
+def test_code_is_checked_by_its_tests(collect: Collect, tmp_path: Path, where: tuple[str, ...]) -> None:
     """HumanEval's fields, answers from a part, as if they had been collected: right and wrong ones."""
     row = {"prompt": "def double(x):\n", "test": "def check(f):\n    assert f(4) == 8", "entry_point": "double"}
     out = tmp_path / "out.jsonl"
@@ -332,7 +333,7 @@ def test_code_is_checked_by_its_tests(collect: Collect, tmp_path: Path, monkeypa
     code, told, err = collect(
         write_rows(tmp_path / "in.jsonl", [row]), "-o", out, "--model", "reference", "--temperature", 1, "--samples", 4,
         "--template", "{prompt}", "--reference-template", r"{test}\ncheck({entry_point})", "--checker", "tests",
-        "--allow-code-execution", "--json",
+        "--allow-code-execution", "--json", *where,
     )  # fmt: skip
     assert code == 0, err
     figures = json.loads(told)

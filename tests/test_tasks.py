@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from commands import Run
 from judge_decoding import JudgeDecodingError
+from judge_decoding.evaluation.sandbox import sandbox_of
 from judge_decoding.evaluation.tasks import Item, Source, Task, available_tasks, parse_task, read_items
 from judge_decoding.evaluation.tasks.choices import LETTERS, choice_item, chosen
 from judge_decoding.evaluation.tasks.humaneval import HumanEval
@@ -63,14 +64,16 @@ def test_all_tasks_are_there_and_spell_themselves() -> None:
         "gsm8k", "humaneval", "mmlu", "mmlu(subject=anatomy)", "spec_bench(category=rag)", "jsonl",
         r"jsonl(checker='regex:\\boxed\{(\d+)\}', question=q)", 'jsonl(checker="regex:it\'s (.*)")',
     ):  # fmt: skip
-        assert str(parse_task(spelling, allow_code=True)) == spelling
+        assert str(parse_task(spelling, allow_code=True, sandbox="none")) == spelling
 
 
 @pytest.mark.parametrize("spelling", ["humaneval", "jsonl(checker=tests)"])
 def test_what_runs_code_wants_leave(spelling: str) -> None:
     with pytest.raises(JudgeDecodingError, match=r"runs the code that the models write.*--allow-code-execution"):
         parse_task(spelling)
-    assert parse_task(spelling, allow_code=True).runs_code
+    task = parse_task(spelling, allow_code=True, sandbox="none")
+    assert task.runs_code
+    assert str(task.sandbox) == "none"
     assert not parse_task("jsonl(checker=number)").runs_code
 
 
@@ -153,7 +156,7 @@ def test_rows_become_items(spelling: str, row: Any, item: Item, tmp_path: Path) 
 def test_bad_rows_are_named(spelling: str, row: Any, why: str, tmp_path: Path) -> None:
     told: list[str] = []
     with pytest.raises(JudgeDecodingError, match="has no questions for the task"):
-        read(parse_task(spelling, allow_code=True), row, folder=tmp_path, on_bad=told.append)
+        read(parse_task(spelling, allow_code=True, sandbox="none"), row, folder=tmp_path, on_bad=told.append)
     assert told == [f"{tmp_path / 'rows.jsonl'}, line 1 {why}."]
 
 
@@ -209,6 +212,7 @@ def test_rows_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def humaneval(folder: Path) -> tuple[HumanEval, Item]:
     task = HumanEval()
+    task.sandbox = sandbox_of("none")
     (item,) = read(task, HUMANEVAL, folder=folder)
     return task, item
 
@@ -303,7 +307,7 @@ def test_an_answer_in_the_form_that_was_asked_for_is_always_read(place: int, bef
     ],
 )
 def test_ones_own_file_is_checked_as_one_says(spelling: str, row: Any, answers: Any, tmp_path: Path) -> None:
-    task = parse_task(spelling, allow_code=True)
+    task = parse_task(spelling, allow_code=True, sandbox="none")
     (item,) = read(task, row, folder=tmp_path)
     assert {answer: task.check(item, answer) for answer in answers} == answers
     assert task.scoring == ("none" if None in answers.values() else "check")

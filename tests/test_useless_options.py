@@ -15,6 +15,7 @@ EVALUATE = "evaluate --target {none} --out {new} --task jsonl --data {file}"
 CHECKED = "evaluate --target {none} --out {new} --task jsonl(checker=number) --data {file}"
 SWEEP = "sweep --target {none} --draft prompt-lookup --out {new} --task jsonl(checker=number) --data {file}"
 COLLECT = "court collect {file} -o {new} -m"
+CODE = ("--allow-code-execution", "--sandbox docker:python:3.12", "--no-sandbox")
 TRAIN = "train {none} {file} -o {new}"
 
 CASES = [
@@ -41,10 +42,10 @@ CASES = [
     (f"{CHECKED} --draft prompt-lookup --no-target-alone", "--margin 1", "With --no-target-alone"),
     (f"{EVALUATE} --draft prompt-lookup", "--margin 1", "whose answers are not right or wrong"),
     (EVALUATE, "--seed 1", "At temperature 0 and without --limit"),
-    (EVALUATE, "--allow-code-execution", "which runs no code"),
+    *((EVALUATE, option, "which runs no code") for option in CODE),
     (SWEEP, "--threshold 0.5", "Without --judge"),
     (f"{SWEEP} --every-length", "--tune 2", "With --every-length"),
-    (SWEEP, "--allow-code-execution", "which runs no code"),
+    *((SWEEP, option, "which runs no code") for option in CODE),
     (SWEEP.replace("(checker=number)", ""), "--margin 1", "whose answers are not right or wrong"),
     *(("bench --target {none}", option, "Without --draft and --draft-layers") for option in (
         "--judge {judge}", "--num-draft-tokens 3",
@@ -67,7 +68,7 @@ CASES = [
     (f"{COLLECT} openai:m --raw", "--system x", "Where there is no chat"),
     *((f"{COLLECT} {{none}}", option, "Without --dataset") for option in ("--config x", "--split test")),
     ("court collect --dataset {saved} -o {new} -m {none}", "--config x", "For a data set that was saved to a folder"),
-    (f"{COLLECT} {{none}}", "--allow-code-execution", "Without --checker tests"),
+    *((f"{COLLECT} {{none}}", option, "Without --checker tests") for option in CODE),
     ("court label likelihood {file} -o {new} --target {none} --draft {none} --threshold 1 --given",
      "--max-new-tokens 9", "With --given"),
     ("court annotate {file} -o {new} --target {none}", "--draft {none}", "Without --head"),

@@ -12,6 +12,7 @@ import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.task_options import CODE_OPTIONS, NoSandbox, SandboxName, sandbox_spelling
 
 if TYPE_CHECKING:
     from judge_decoding.court.collect import Answering, Sorted, Writer
@@ -63,6 +64,8 @@ def collect(
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="The checker tests may run the answers' code; see the docs.")
     ] = False,
+    sandbox: SandboxName = None,
+    no_sandbox: NoSandbox = False,
     samples: Annotated[int, typer.Option(help="Answers of each model to each question.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus; 1 is off.")] = 1.0,
@@ -85,7 +88,7 @@ def collect(
     """Have models answer questions, and sort the answers right from wrong."""
     from judge_decoding.cli.court_files import bar, read_prompts
     from judge_decoding.cli.models import check_dtype
-    from judge_decoding.court.checkers import checker_of, unit_tests
+    from judge_decoding.court.checkers import checker_of
     from judge_decoding.court.collect import Answering
     from judge_decoding.court.questions import Fields, dataset_rows, file_rows
     from judge_decoding.errors import JudgeDecodingError
@@ -95,7 +98,8 @@ def collect(
     check_dtype(dtype)
     if only_pairs and checker is None:
         raise JudgeDecodingError("Pairs of right and wrong answers need a checker; give one with --checker.")
-    check = None if checker is None else checker_of(checker, allow_code=allow_code_execution)
+    where = sandbox_spelling(sandbox, none=no_sandbox)
+    check = None if checker is None else checker_of(checker, allow_code=allow_code_execution, sandbox=where)
     how = Answering(samples, temperature, top_p, seed, max_new_tokens, tuple(stop or ()), system)
     _check_used(context, model, dataset, checker, temperature, chat=chat, raw=raw)
     fields = Fields(prompt_field, reference_field, template, reference_template)
@@ -127,7 +131,7 @@ def collect(
         typer.echo(f"{there} of {len(wanted)} answers are there already.", err=True)
     with bar("answering", len(wanted), there) as advance:
         failures = core.collect(questions, writers, samples, collected, advance)
-    workers = len(os.sched_getaffinity(0)) if check is unit_tests and hasattr(os, "sched_getaffinity") else 1
+    workers = len(os.sched_getaffinity(0)) if checker == "tests" and hasattr(os, "sched_getaffinity") else 1
     with bar("checking", len(wanted & collected.done.keys())) as advance:
         found = core.sort_answers(questions, models, samples, collected, check, workers=workers, progress=advance)
     if not found.cases:
@@ -175,7 +179,7 @@ def _check_used(
     elif (Path(dataset) / "state.json").exists():
         check_used(context, "For a split that was saved to a folder", "--config", "--split")
     if checker != "tests":
-        check_used(context, "Without --checker tests", "--allow-code-execution")
+        check_used(context, "Without --checker tests", *CODE_OPTIONS)
 
 
 def _writer(

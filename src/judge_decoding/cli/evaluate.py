@@ -21,11 +21,14 @@ from judge_decoding.cli.task_options import (
     Judge,
     Limit,
     Margin,
+    NoSandbox,
+    SandboxName,
     Seed,
     System,
     Target,
     TaskName,
     TrainedOn,
+    sandbox_spelling,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +75,8 @@ def evaluate(
     grader: Grader = None,
     trained_on: TrainedOn = None,
     allow_code_execution: AllowCode = False,
+    sandbox: SandboxName = None,
+    no_sandbox: NoSandbox = False,
     dtype: Dtype = "auto",
     device: Device = None,
     backend: Backend = "eager",
@@ -100,7 +105,8 @@ def evaluate(
         check_used(context, "With --no-target-alone", "--margin")
     if not temperature and limit is None:
         check_used(context, "At temperature 0 and without --limit", "--seed", remedy="give one of the two")
-    asked = checked_task(context, task, grader, allow_code=allow_code_execution)
+    where = sandbox_spelling(sandbox, none=no_sandbox)
+    asked = checked_task(context, task, grader, allow_code=allow_code_execution, sandbox=where)
     ready = prepare(
         asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from judge_decoding.cli.options import check_used
+from judge_decoding.cli.task_options import CODE_OPTIONS
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.decoder import JudgeDecoder
@@ -125,7 +126,7 @@ def prepare(
     return Prepared(decoder, asking, items, names, facts)
 
 
-def checked_task(context: typer.Context, spelling: str, grader: str | None, *, allow_code: bool) -> Task:
+def checked_task(context: typer.Context, spelling: str, grader: str | None, *, allow_code: bool, sandbox: str) -> Task:
     """The task; options that do nothing for it are refused.
 
     Raises:
@@ -134,9 +135,9 @@ def checked_task(context: typer.Context, spelling: str, grader: str | None, *, a
     from judge_decoding.cli.grading import check_grader
     from judge_decoding.evaluation.tasks import parse_task
 
-    task = parse_task(spelling, allow_code=allow_code)
+    task = parse_task(spelling, allow_code=allow_code, sandbox=sandbox)
     if not task.runs_code:
-        check_used(context, f"For the task {task.name}, which runs no code,", "--allow-code-execution")
+        check_used(context, f"For the task {task.name}, which runs no code,", *CODE_OPTIONS)
     if task.scoring != "check":
         check_used(context, f"For the task {task}, whose answers are not right or wrong,", "--margin")
     check_grader(task.scoring, grader)

@@ -21,11 +21,14 @@ from judge_decoding.cli.task_options import (
     Judge,
     Limit,
     Margin,
+    NoSandbox,
+    SandboxName,
     Seed,
     System,
     Target,
     TaskName,
     TrainedOn,
+    sandbox_spelling,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +74,8 @@ def sweep(
     grader: Grader = None,
     trained_on: TrainedOn = None,
     allow_code_execution: AllowCode = False,
+    sandbox: SandboxName = None,
+    no_sandbox: NoSandbox = False,
     dtype: Dtype = "auto",
     device: Device = None,
     backend: Backend = "eager",
@@ -101,7 +106,8 @@ def sweep(
             check_used(context, "Without --judge", "--threshold", remedy="give a judge head")
     if every_length:
         check_used(context, "With --every-length", "--tune")
-    asked = checked_task(context, task, grader, allow_code=allow_code_execution)
+    where = sandbox_spelling(sandbox, none=no_sandbox)
+    asked = checked_task(context, task, grader, allow_code=allow_code_execution, sandbox=where)
     if asked.scoring == "check":
         check_plots()
     ready = prepare(

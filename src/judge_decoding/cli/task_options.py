@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.errors import JudgeDecodingError
+
 TaskName = Annotated[str, typer.Option(help="Such as gsm8k or 'arithmetic(family=comparison)'; see the docs.")]
 Target = Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")]
 Judge = Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")]
@@ -27,7 +29,27 @@ TrainedOn = Annotated[
     list[Path] | None, typer.Option(help="TokenCourt file the head was trained on: no question may be in it.")
 ]
 AllowCode = Annotated[
-    bool, typer.Option("--allow-code-execution", help="What the models write may be run; see the docs.")
+    bool, typer.Option("--allow-code-execution", help="Code that the models write may be run; see the docs.")
 ]
+SandboxName = Annotated[
+    str | None,
+    typer.Option("--sandbox", help="Where code runs: bwrap (bubblewrap, the default), docker:IMAGE or podman:IMAGE."),
+]
+NoSandbox = Annotated[
+    bool, typer.Option("--no-sandbox", help="Code runs without a boundary: it may do all that you may.")
+]
+CODE_OPTIONS = ("--allow-code-execution", "--sandbox", "--no-sandbox")
+"""Those that only what runs code has a use for."""
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+
+
+def sandbox_spelling(name: str | None, *, none: bool) -> str:
+    """What ``--sandbox`` and ``--no-sandbox`` ask for, as `sandbox_of` spells it.
+
+    Raises:
+        JudgeDecodingError: they contradict each other.
+    """
+    if none and name is not None:
+        raise JudgeDecodingError("--sandbox and --no-sandbox contradict each other; leave one of them out.")
+    return "none" if none else name or "bwrap"

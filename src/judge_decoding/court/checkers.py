@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import EntryPoint
 
 from judge_decoding.court.final import final_number
 from judge_decoding.court.number_text import foreign_numeral
 from judge_decoding.court.results import last_choice, result_function, whole_text
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.sandbox import Limits, run_program
+from judge_decoding.evaluation.sandbox import Limits, Sandbox, run_program, sandbox_of
 from judge_decoding.plugins import imported, installed, told
 from judge_decoding.spelling import guess
 
@@ -52,7 +53,9 @@ def exact(_question: str, answer: str, reference: str) -> bool | None:
     return whole_text(answer) == whole_text(reference)
 
 
-def unit_tests(question: str, answer: str, reference: str, limits: Limits | None = None) -> bool | None:
+def unit_tests(
+    question: str, answer: str, reference: str, limits: Limits | None = None, sandbox: Sandbox | None = None
+) -> bool | None:
     """Whether the answer's code passes the tests that the reference holds; see `run_program` for what it may do.
 
     The code is that of the answer's first fenced block, else all of it. It is run behind the question, as in HumanEval
@@ -70,13 +73,13 @@ def unit_tests(question: str, answer: str, reference: str, limits: Limits | None
     fenced = _FENCE.search(answer)
     code = fenced[1] if fenced else answer
     whole = question + code if not fenced else f"{question}\n{code}"
-    return any(run_program(f"{program}\n\n{reference}\n", limits).passed for program in (whole, code))
+    return any(run_program(f"{program}\n\n{reference}\n", limits, sandbox).passed for program in (whole, code))
 
 
 _BUILT_IN: dict[str, Checker] = {"number": number, "choice": choice, "exact": exact, "tests": unit_tests}
 
 
-def checker_of(spelling: str, *, allow_code: bool = False) -> Checker:
+def checker_of(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Checker:
     """The checker for ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or of an installed package.
 
     A pattern's last match (its first group, if it has one) in the answer must be that in the reference, or all of the
@@ -85,15 +88,17 @@ def checker_of(spelling: str, *, allow_code: bool = False) -> Checker:
     Args:
         spelling: as above.
         allow_code: the answers' code may be run.
+        sandbox: where it is run, as `sandbox_of` spells it.
 
     Raises:
-        JudgeDecodingError: there is no such checker, it cannot be imported, or it runs code and may not.
+        JudgeDecodingError: there is no such checker, it cannot be imported, or it runs code and may not or cannot.
     """
     if spelling == "tests" and not allow_code:
         raise JudgeDecodingError(
-            "The checker tests runs the code of the answers, and its isolation is no wall; allow it with "
-            "--allow-code-execution, best in a container."
+            "The checker tests runs the code of the answers; allow it with --allow-code-execution."
         )
+    if spelling == "tests":
+        return partial(unit_tests, sandbox=sandbox_of(sandbox))
     if spelling in _BUILT_IN:
         return _BUILT_IN[spelling]
     if spelling.startswith("regex:"):

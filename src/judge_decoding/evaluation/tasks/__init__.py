@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.sandbox import sandbox_of
 from judge_decoding.evaluation.tasks.arc import ARC
 from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.tasks.base import Item, Source, Task, read_items, text_of
@@ -41,15 +42,16 @@ def available_tasks() -> dict[str, type[Task]]:
     return {**_BUILT_IN, **{name: _load(entry) for name, entry in _foreign().items()}}
 
 
-def parse_task(spelling: str, *, allow_code: bool = False) -> Task:
+def parse_task(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Task:
     """The task that ``spelling`` means, such as ``arithmetic(family=comparison)``.
 
     Args:
         spelling: a name, with its settings in parentheses; what has a default can be left out.
         allow_code: what the models write may be run.
+        sandbox: where it is run, as `sandbox_of` spells it.
 
     Raises:
-        JudgeDecodingError: it cannot be read, there is no such task, or it runs code and may not.
+        JudgeDecodingError: it cannot be read, there is no such task, or it runs code and may not or cannot.
     """
     (name, given), *more = read(spelling, "task", "arithmetic(family=comparison)")
     if more:
@@ -57,9 +59,10 @@ def parse_task(spelling: str, *, allow_code: bool = False) -> Task:
     task = construct(_find(name), name, given, "task")
     if task.runs_code and not allow_code:
         raise JudgeDecodingError(
-            f"The task {name} runs the code that the models write, and its isolation is no wall; allow it with "
-            "--allow-code-execution, best in a container."
+            f"The task {name} runs the code that the models write; allow it with --allow-code-execution."
         )
+    if task.runs_code:
+        task.sandbox = sandbox_of(sandbox)
     return task
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.court.questions import Rows, dataset_rows, file_rows
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.sandbox import Sandbox
 from judge_decoding.markdown import one_line
 from judge_decoding.spelling import spell
 
@@ -75,6 +76,8 @@ class Task(ABC):
     """Answers are right or wrong, get a grade from a model that judges, or count for speed only."""
     runs_code: bool = False
     """Checking runs what the model wrote."""
+    sandbox: Sandbox | None = None
+    """Where that runs; None is bubblewrap."""
     max_new_tokens: ClassVar[int] = 512
     """Token budget of an answer."""
     stop: ClassVar[tuple[str, ...]] = ("\nQuestion:",)

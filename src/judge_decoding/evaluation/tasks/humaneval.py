@@ -37,7 +37,7 @@ class HumanEval(Task):
     def check(self, item: Item, answer: str) -> bool | None:
         """By running it with the tests."""
         program = _program(item.turns[-1])
-        return unit_tests(program, _indented(program, answer), item.reference)
+        return unit_tests(program, _indented(program, answer), item.reference, sandbox=self.sandbox)
 
 
 def _program(turn: str) -> str:

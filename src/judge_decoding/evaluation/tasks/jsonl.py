@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge_decoding.court.checkers import checker_of
+from judge_decoding.court.checkers import checker_of, unit_tests
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.court.questions import Fields
 from judge_decoding.evaluation.tasks.base import Item, Task
@@ -30,17 +30,18 @@ class JSONL(Task):
         self.checker, self.question, self.reference = checker, question, reference
         self.scoring = "check" if checker else "none"
         self.runs_code = checker == "tests"
-        # Whether code may be run, the one who makes a task from a spelling has asked.
-        self._check = checker_of(checker, allow_code=True) if checker else None
+        self._check = checker_of(checker) if checker and not self.runs_code else None
         self._fields = Fields(prompt=question, reference=reference)
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
         """A row has the fields that the settings name."""
         question, reference = self._fields.read(row)
-        if self._check and not reference.strip():
+        if self.checker and not reference.strip():
             raise RowError("has no reference to check answers with; name its field as in jsonl(reference=answer)")
         return Item(place, (question,), reference)
 
     def check(self, item: Item, answer: str) -> bool | None:
         """By the checker."""
+        if self.runs_code:
+            return unit_tests(item.turns[-1], answer, item.reference, sandbox=self.sandbox)
         return self._check(item.turns[-1], answer, item.reference) if self._check else None
