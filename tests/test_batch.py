@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedModel
 
 from judge_decoding import Exact, Judge, JudgeHead, PromptLookup, Round, TopK, VerificationRule
-from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding.drafters.base import Drafter
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import Request, decode
 from judge_decoding.models.abilities import can_batch
 from judge_decoding.models.cached_lm import CachedLM

@@ -23,7 +23,7 @@ from judge_decoding import (
     TopK,
     custom_generate,
 )
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import decode
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.models.abilities import abilities

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from judge_decoding import Cause, Evidence, JudgeDecodingError, Round, Stats
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.guards import (
     Budget,
     Guard,

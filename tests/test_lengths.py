@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Cause, Exact, JudgeDecoder, JudgeDecodingError, Round, TopK
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Experience, Fixed, Heuristic
 from judge_decoding.decoding.rounds import Seconds
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, run, tokens

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
 from judge_decoding.decoding.backends import Reading
-from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import Request, Row
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.tokens import Tokens
@@ -119,7 +120,7 @@ def test_a_draft_model_reports_the_distributions_it_drew_from(
     """Exactly, with all settings applied: p/q is wrong otherwise."""
     table = tables[1]
     sampler = Sampler(SamplingParams(**setting, seed=0), torch.device("cpu"))  # type: ignore[arg-type]
-    draft = DraftModel(bigram(table), SIZE).propose([Ask(0, Tokens(torch.tensor([3, 0])), 30, sampler)])[0]
+    draft = DraftModel(bigram(table), SIZE).propose([DraftRequest(0, Tokens(torch.tensor([3, 0])), 30, sampler)])[0]
     assert draft.probs is not None
     chain = [0, *draft.ids.tolist()]
     for previous, probs in zip(chain, draft.probs, strict=False):

@@ -24,7 +24,7 @@ from judge_decoding import (
     available_rules,
     parse_rule,
 )
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.rounds import Cause
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.rules.truncation import Truncation

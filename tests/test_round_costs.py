@@ -18,7 +18,8 @@ from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, Judge, VerificationRule, decode
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.drafting import Drafter, DraftModel
+from judge_decoding.decoding.drafters.base import Drafter
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.static.compiling import new_cache
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph

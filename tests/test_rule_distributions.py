@@ -20,7 +20,7 @@ from judge_decoding import (
     VerificationRule,
     available_rules,
 )
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.rules.divergence import kl
 from judge_decoding.rules.ratio import factors
 from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Cause, Evidence, Exact, JudgeHead, Stats, VerificationRule, available_rules, parse_rule
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.judge.head import TargetInfo
 from tiny import EOS, VOCAB_SIZE, bigram, perturbed, random_head, run
 

@@ -33,7 +33,8 @@ from judge_decoding import (
     decode,
 )
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftModel
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import Request
 from judge_decoding.decoding.static.compiling import Compiled, check_compiles, has_few
 from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
@@ -263,10 +264,10 @@ class Wrapped:
         self.inner, self.what = inner, what
         self.before: list[Draft] = []
 
-    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+    def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         if self.what == "made for other tokens":
-            return self.inner.propose([replace(ask, tokens=Tokens(ask.ids[:-1])) for ask in asks])
-        drafts = self.inner.propose(asks)
+            return self.inner.propose([replace(ask, tokens=Tokens(ask.ids[:-1])) for ask in requests])
+        drafts = self.inner.propose(requests)
         if self.what == "cut short":
             return [replace(draft, ids=draft.ids[:2]) for draft in drafts]
         if self.what == "another row's":
@@ -274,7 +275,7 @@ class Wrapped:
         if self.what == "the first row's only":
             return [drafts[0]] * len(drafts)
         self.before, drafts = drafts, self.before
-        return drafts if len(drafts) == len(asks) else self.before
+        return drafts if len(drafts) == len(requests) else self.before
 
 
 @pytest.mark.parametrize(

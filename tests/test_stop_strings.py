@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, StopStringCriteria
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError
-from judge_decoding.decoding.drafting import PromptLookup
+from judge_decoding.decoding.drafters.simple import PromptLookup
 from judge_decoding.decoding.stopping import StopStrings
 from tiny import bigram, byte_fallback_tokenizer, byte_level_tokenizer, perturbed, word_tokenizer
 

@@ -9,7 +9,7 @@ import pytest
 
 from judge_decoding import Exact, decode
 from judge_decoding.decoding import backends, loop
-from judge_decoding.decoding.drafting import DraftModel
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.rounds import Seconds
 from judge_decoding.decoding.timing import Stopwatch
 from tiny import llama, perturbed, request

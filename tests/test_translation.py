@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, Stats, TranslatingDraft
-from judge_decoding.decoding.drafting import Ask, Draft
+from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.tokens import Tokens
@@ -41,8 +41,8 @@ OTHER_PAIRS = byte_level_tokenizer("bc", "de", "fa")
 SHUFFLED = word_tokenizer(random.Random(0).sample(WORDS, len(WORDS)), chat=False)
 
 
-def ask(ids: Sequence[int], count: int = 6, row: int = 0) -> Ask:
-    return Ask(row, Tokens(torch.tensor(list(ids))), count, Sampler(SamplingParams(), torch.device("cpu")))
+def ask(ids: Sequence[int], count: int = 6, row: int = 0) -> DraftRequest:
+    return DraftRequest(row, Tokens(torch.tensor(list(ids))), count, Sampler(SamplingParams(), torch.device("cpu")))
 
 
 def propose(drafter: TranslatingDraft, ids: Sequence[int], count: int = 6) -> list[int]:
@@ -58,9 +58,9 @@ class Watched(TranslatingDraft):
         super().__init__(*args)
         self.proposed: list[int] = []
 
-    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
-        drafts = super().propose(asks)
-        for each, draft in zip(asks, drafts, strict=True):
+    def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        drafts = super().propose(requests)
+        for each, draft in zip(requests, drafts, strict=True):
             self.proposed.append(len(draft.ids))
             assert len(draft.ids) <= each.count
             before, after = (decode_ids(self._target, ids) for ids in (each.ids, torch.cat((each.ids, draft.ids))))

@@ -233,7 +233,7 @@ def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokeni
     assert f"judge(threshold={decoder.judge.config.threshold:g})" in names  # type: ignore[union-attr]
     assert len(names) == len({*names})
     # Prompt lookup has no probabilities, which KL needs.
-    from judge_decoding.decoding.drafting import PromptLookup
+    from judge_decoding.decoding.drafters.simple import PromptLookup
 
     lookup = JudgeDecoder(decoder.target, tokenizer, PromptLookup())
     assert not any(str(rule).startswith(("kl", "judge")) for rule in usual_rules(lookup))

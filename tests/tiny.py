@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from judge_decoding.decoding.drafting import Ask, Draft, Drafter
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import Request, decode
@@ -187,8 +187,8 @@ class Scripted(Drafter):
     def __init__(self, script: Callable[[list[int], int], Sequence[int]]) -> None:
         self._script = script
 
-    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
-        return [Draft(torch.tensor(list(self._script(a.ids.tolist(), a.count)), dtype=torch.long)) for a in asks]
+    def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(torch.tensor(list(self._script(a.ids.tolist(), a.count)), dtype=torch.long)) for a in requests]
 
 
 class AcceptAll(VerificationRule):

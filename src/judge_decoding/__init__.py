@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case, read_cases, write_cases
     from judge_decoding.decoding.decoder import Chunk, Generation, JudgeDecoder, Options
-    from judge_decoding.decoding.drafting import Ask, Draft, Drafter, DraftFunction, DraftModel, PromptLookup
+    from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
+    from judge_decoding.decoding.drafters.model import DraftModel
+    from judge_decoding.decoding.drafters.simple import DraftFunction, PromptLookup
+    from judge_decoding.decoding.drafters.translation import TranslatingDraft
     from judge_decoding.decoding.guards import Budget, Guard, LoopGuard, Overshoot, Phase, StrictStart, parse_guard
     from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
     from judge_decoding.decoding.loop import Request, decode
     from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats, TokenDetails
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
     from judge_decoding.decoding.tokens import Tokens
-    from judge_decoding.decoding.translation import TranslatingDraft
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.integrations.transformers import custom_generate
     from judge_decoding.judge.config import TrainingConfig
@@ -52,7 +54,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnyOf",
-    "Ask",
     "Block",
     "Budget",
     "Cascade",
@@ -65,6 +66,7 @@ __all__ = [
     "DraftFunction",
     "DraftLength",
     "DraftModel",
+    "DraftRequest",
     "Drafter",
     "Ensemble",
     "EntropyGate",
@@ -125,7 +127,7 @@ __all__ = [
 # Where each public name lives. They are imported on first use, so that the command line starts at once.
 _HOMES = {
     "AnyOf": "judge_decoding.rules",
-    "Ask": "judge_decoding.decoding.drafting",
+    "DraftRequest": "judge_decoding.decoding.drafters.base",
     "Block": "judge_decoding.rules",
     "Budget": "judge_decoding.decoding.guards",
     "Cascade": "judge_decoding.rules",
@@ -134,11 +136,11 @@ _HOMES = {
     "Chunk": "judge_decoding.decoding.decoder",
     "Confident": "judge_decoding.decoding.lengths",
     "CostOptimal": "judge_decoding.decoding.lengths",
-    "Draft": "judge_decoding.decoding.drafting",
-    "DraftFunction": "judge_decoding.decoding.drafting",
+    "Draft": "judge_decoding.decoding.drafters.base",
+    "DraftFunction": "judge_decoding.decoding.drafters.simple",
     "DraftLength": "judge_decoding.decoding.lengths",
-    "DraftModel": "judge_decoding.decoding.drafting",
-    "Drafter": "judge_decoding.decoding.drafting",
+    "DraftModel": "judge_decoding.decoding.drafters.model",
+    "Drafter": "judge_decoding.decoding.drafters.base",
     "Ensemble": "judge_decoding.rules",
     "EntropyGate": "judge_decoding.rules",
     "Evidence": "judge_decoding.rules",
@@ -166,7 +168,7 @@ _HOMES = {
     "Options": "judge_decoding.decoding.decoder",
     "Overshoot": "judge_decoding.decoding.guards",
     "Phase": "judge_decoding.decoding.guards",
-    "PromptLookup": "judge_decoding.decoding.drafting",
+    "PromptLookup": "judge_decoding.decoding.drafters.simple",
     "Relaxed": "judge_decoding.rules",
     "Request": "judge_decoding.decoding.loop",
     "Round": "judge_decoding.decoding.rounds",
@@ -180,7 +182,7 @@ _HOMES = {
     "Tokens": "judge_decoding.decoding.tokens",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.judge.config",
-    "TranslatingDraft": "judge_decoding.decoding.translation",
+    "TranslatingDraft": "judge_decoding.decoding.drafters.translation",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",
     "available_rules": "judge_decoding.rules",

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.drafting import Draft
+from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.models.abilities import abilities, can_batch, check_reads, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
@@ -81,6 +81,10 @@ class Reader(Protocol):
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty."""
+        ...
+
+    def prefilled(self, source: HiddenSource) -> list[Tensor]:
+        """The hidden states [T_i, H] of what `prefill` has just read of each row."""
         ...
 
     def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
@@ -161,6 +165,11 @@ class _EagerReader:
         whole = self._border is None or all(self._border.splits(len(row) + 1) for row in rows)
         if whole and any(map(len, rows)):
             self._lm.read(rows, [0] * len(rows))
+
+    def prefilled(self, source: HiddenSource) -> list[Tensor]:
+        lengths = self._lm.lengths
+        states = self._taps[source].states if any(lengths) else torch.empty(len(lengths), 0, 0)
+        return [states[row, :length] for row, length in enumerate(lengths)]
 
     def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
         counts = [draft.ids.shape[0] + 1 for draft in drafts]

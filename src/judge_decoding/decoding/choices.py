@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
+from judge_decoding.decoding.drafters.base import Drafter
+from judge_decoding.decoding.drafters.model import DraftModel
+from judge_decoding.decoding.drafters.simple import DraftFunction
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.abilities import as_causal_lm
@@ -58,7 +60,7 @@ def unwrap_draft(draft: AnyDraft | None) -> AnyDraft | None:
     Raises:
         JudgeDecodingError: it is a module that is no causal LM.
     """
-    return as_causal_lm(draft, "draft") if isinstance(draft, nn.Module) else draft
+    return as_causal_lm(draft, "draft") if isinstance(draft, nn.Module) and not isinstance(draft, Drafter) else draft
 
 
 def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | None:

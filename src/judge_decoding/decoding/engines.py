@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends import EagerTarget, Target
 from judge_decoding.decoding.choices import AnyDraft, as_drafter
-from judge_decoding.decoding.drafting import Drafter
+from judge_decoding.decoding.drafters.base import Drafter, needs_of
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.hidden import output_size
@@ -64,7 +64,10 @@ class Engine:
             from judge_decoding.decoding.static.target import StaticTarget
 
             sources = {judge.config.source} if judge else set()
-            self.target = self._or_eager(lambda: StaticTarget(target, sources, progress=progress)) or self.target
+            if needs_of(draft) is None:
+                self.target = self._or_eager(lambda: StaticTarget(target, sources, progress=progress)) or self.target
+            else:
+                self.fallbacks += ("the drafter reads the target's hidden states, which the compiled prompt lacks",)
             if isinstance(draft, PreTrainedModel):
                 self._compiled = self._or_eager(lambda: CompiledDraft(draft, output_size(target), progress=progress))
 

@@ -20,12 +20,12 @@ from transformers import (
 
 from judge_decoding.decoding.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.decoding.choices import AnyDraft
-from judge_decoding.decoding.drafting import PromptLookup
+from judge_decoding.decoding.drafters import is_drafter, named_drafter
+from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.decoding.hub import Source, locate
-from judge_decoding.decoding.translation import TranslatingDraft
 from judge_decoding.decoding.weights import check_complete, check_finite
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.names import PROMPT_LOOKUP, place_of
+from judge_decoding.names import place_of
 
 AUTO = "auto"
 """For a device: divide the model over all GPUs, and the memory of the machine where they are too small."""
@@ -266,7 +266,7 @@ def as_draft(
     draft_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,  # noqa: ANN401  (passed on)
 ) -> AnyDraft | None:
-    """The draft that is meant: one that is named is loaded, and "prompt-lookup" is a `PromptLookup`.
+    """The draft that is meant: one that is named is loaded or, like "prompt-lookup", made.
 
     Args:
         draft: a name or folder, or the draft itself.
@@ -278,12 +278,12 @@ def as_draft(
     Raises:
         JudgeDecodingError: as `load_draft`; options for a draft that is not loaded.
     """
-    if isinstance(draft, str | Path) and draft != PROMPT_LOOKUP:
+    if isinstance(draft, str | Path) and not is_drafter(draft):
         options = draft_options(draft, kwargs, draft_kwargs or {})
         return load_draft(draft, tokenizer(), translate=translate, **options)
     if draft_kwargs:
         raise JudgeDecodingError("draft_kwargs are for loading a draft by name; leave them out.")
-    return PromptLookup() if isinstance(draft, str | Path) else draft
+    return named_drafter(str(draft)) if isinstance(draft, str | Path) else draft
 
 
 def tokenizer_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends import EagerTarget, Target
-from judge_decoding.decoding.drafting import Ask, Draft, Drafter
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest, needs_of
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.rounds import FinishReason, Round, Seconds
@@ -72,8 +72,10 @@ class Row:
         self.tokens = Tokens(request.prompt_ids)
         self.history = History(list(self.tokens.host))
         self.left = request.max_new_tokens
+        self.accepted: int | None = None
+        self.hidden: Tensor | None = None
 
-    def ask(self, border: RopeBorder | None) -> Ask:
+    def draft_request(self, border: RopeBorder | None) -> DraftRequest:
         """What to draft: never more than the budget leaves room for beside the target's own token.
 
         Nor more than the target can read in one forward, if its positions change their scale at a ``border``.
@@ -82,11 +84,16 @@ class Row:
         count = max(min(length.next(), self.left - 1), 0)
         if border is not None and (longest := border.longest_draft(len(self.tokens))) is not None:
             count = min(count, longest)
-        return Ask(
+        return DraftRequest(
             self.number, self.tokens, count, self.request.sampler,
             stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
             norm=rule.norm if rule.needs_draft_hidden else None,
+            accepted=self.accepted, hidden=self.hidden,
         )  # fmt: skip
+
+    def see(self, states: Tensor) -> None:
+        """Keep the target's hidden states [n, H] at the next known tokens for the drafter's next request."""
+        self.hidden = states if self.hidden is None else torch.cat((self.hidden, states))
 
     @property
     def is_new(self) -> bool:
@@ -98,6 +105,7 @@ class Row:
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
             event = event.cut(count)
         self.left = 0 if event.stopped else self.left - len(event.token_ids)
+        self.accepted = event.accepted
         self.tokens.extend(event.token_ids)
         self.history.add(event)
         self.request.length.observe(event)
@@ -139,28 +147,38 @@ def _batches(target: Target, rows: list[Row]) -> Iterator[list[Row]]:
 
 def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
     watch = Stopwatch(target.model.device)
-    sources = {source for row in rows if (source := row.request.rule.source)} if drafter is not None else set()
+    needs = needs_of(drafter)
+    wanted = {needs, *(row.request.rule.source for row in rows)} if drafter is not None else set()
+    sources = {source for source in wanted if source is not None}
     nothing = Draft(torch.empty(0, dtype=torch.long, device=target.model.device))
     inference = torch.inference_mode()  # never while a round is handed out: it would be the caller's mode, too
     with closing(target.open(rows, sources)) as lm:
         with inference:
             lm.prefill([row.tokens.ids[:-1] for row in rows])
+            if needs is not None:
+                for row, states in zip(rows, lm.prefilled(needs), strict=True):
+                    row.see(states)
         staying: list[int] = []
         while rows:
             watch.start()
             with inference:
                 if staying:
                     lm.keep(staying, [len(row.tokens) - 1 for row in rows])
-                asks = [row.ask(target.border) for row in rows]
+                requests = [row.draft_request(target.border) for row in rows]
                 watch.lap("overhead")
-                if drafter is not None and any(ask.count for ask in asks):
-                    drafts = drafter.propose(asks)
+                if drafter is not None and any(request.count for request in requests):
+                    drafts = drafter.propose(requests)
+                    for row in rows:
+                        row.hidden = None
                 else:
                     drafts = [nothing] * len(rows)
                 watch.lap("draft")
                 readings = lm.read([row.tokens for row in rows], drafts)
                 watch.lap("verify")
                 events = verify(rows, drafts, readings)
+                if needs is not None:
+                    for row, reading, event in zip(rows, readings, events, strict=True):
+                        row.see(reading.states(needs)[: event.accepted + 1])
                 watch.lap("rule")
                 seconds = watch.seconds()
             for row, event in zip(rows, events, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from judge_decoding.errors import JudgeDecodingError
 
@@ -94,7 +94,13 @@ def draw(rng: random.Random, family: Family, steps: tuple[int, ...] = STEPS) -> 
 def draw_from(
     rng: random.Random, split: Split, family: Family | None = None, steps: tuple[int, ...] = STEPS
 ) -> Problem:
-    """Draw one problem of ``split``; without ``family`` seven of eight are collections."""
+    """Draw one problem of ``split``; without ``family`` seven of eight are collections.
+
+    Raises:
+        JudgeDecodingError: there is no such split.
+    """
+    if split not in get_args(Split):
+        raise JudgeDecodingError(f"There is no split {split!r}; the splits are {', '.join(get_args(Split))}.")
     while True:
         problem = draw(rng, family or ("collection" if rng.random() < 0.88 else "comparison"), steps)
         if problem.split == split:

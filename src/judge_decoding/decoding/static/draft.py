@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.drafting import Ask, Draft, DraftModel, Origin
+from judge_decoding.decoding.drafters.base import Draft, DraftRequest, Origin
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.static.compiling import Progress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.static.graphs import KeysValues
 from judge_decoding.decoding.static.lm import Forwards, StaticLM, are_few, in_parts
@@ -99,37 +100,37 @@ class StaticDraft(DraftModel):
         self._can_batch = True
         self._eager: DraftModel | None = None
 
-    def _propose(self, asks: Sequence[Ask]) -> list[Draft]:
+    def _propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         rows: list[int] = []
         count = 0
-        for ask in asks:
+        for ask in requests:
             if not ask.plain:
-                return self._otherwise(asks)
+                return self._otherwise(requests)
             rows.append(ask.row)
             count = max(count, ask.count)
         lm = self._narrowed(tuple(rows))
         assert isinstance(lm, StaticLM)  # see `_new_lm`
         memory = lm.memory
         if not any(memory.lengths):
-            self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in asks], memory)
-        sizes = [len(ask.tokens) for ask in asks]
+            self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in requests], memory)
+        sizes = [len(ask.tokens) for ask in requests]
         # The last token is read again; after a draft that was accepted whole its last token is new, too.
         missing = max(1, *map(sub, sizes, memory.lengths))
         # Rows that lack fewer tokens read known ones again, at negative positions the first one.
-        last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, asks, strict=True)]
+        last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, requests, strict=True)]
         batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
         memory.lengths = [size + count - 1 for size in sizes]
         return [
             Draft.of(Origin(batch, i, ask.tokens, size), ask.count)
-            for i, (ask, size) in enumerate(zip(asks, sizes, strict=True))
+            for i, (ask, size) in enumerate(zip(requests, sizes, strict=True))
         ]
 
-    def _otherwise(self, asks: Sequence[Ask]) -> list[Draft]:
-        if not any(ask.norm for ask in asks):
-            return super()._propose(asks)
+    def _otherwise(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        if not any(ask.norm for ask in requests):
+            return super()._propose(requests)
         # The draft's hidden states are not among what was compiled.
         self._eager = self._eager or DraftModel(self._model, self._vocab_size)
-        return self._eager.propose(asks)
+        return self._eager.propose(requests)
 
     def _new_lm(self, rows: int) -> StaticLM:
         return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))

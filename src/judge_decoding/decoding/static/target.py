@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends import Reading, Told
-from judge_decoding.decoding.drafting import Draft
+from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.decoding.static.lm import Forwards, StaticLM
 from judge_decoding.decoding.static.memory import Memory
@@ -105,6 +105,10 @@ class StaticReader:
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """See `Reader.prefill`."""
         self._lm.prefill(rows)
+
+    def prefilled(self, source: HiddenSource) -> list[Tensor]:
+        """Not here: drafters that read the target's states have it run eager; see `Engine`."""
+        raise NotImplementedError
 
     def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
         """See `Reader.read`."""

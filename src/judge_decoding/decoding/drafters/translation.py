@@ -9,7 +9,8 @@ from itertools import groupby, takewhile
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.decoding.drafting import Ask, Draft, DraftModel
+from judge_decoding.decoding.drafters.base import Draft, DraftRequest
+from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.models.text import INCOMPLETE, decode_ids
@@ -53,24 +54,24 @@ class TranslatingDraft:
         # What the draft expects before any text, such as a begin token.
         self._lead = lead_ids(tokenizer)
 
-    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+    def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """At most ``count`` tokens a row; none where the draft's text cannot be told in the target's tokens."""
-        drafts = [Draft(ask.ids[:0]) for ask in asks]
-        known = [ask.tokens.host for ask in asks]
+        drafts = [Draft(request.ids[:0]) for request in requests]
+        known = [request.tokens.host for request in requests]
         reading = [self._for_draft(ids) for ids in known]
         readable = [i for i, ids in enumerate(reading) if 0 < len(ids) < self._context]
         inner = [
             replace(
-                asks[i],
+                requests[i],
                 tokens=Tokens(torch.tensor(reading[i], device=self._device)),
-                count=min(asks[i].count, self._context - len(reading[i])) if self._is_whole(known[i]) else 0,
+                count=min(requests[i].count, self._context - len(reading[i])) if self._is_whole(known[i]) else 0,
                 sampler=self._greedy, distribution=False, norm=None,
             )
             for i in readable
         ]  # fmt: skip
         for i, draft in zip(readable, self._model.propose(inner) if inner else [], strict=True):
             new = self._for_target(known[i], reading[i], draft.ids.tolist())
-            drafts[i] = Draft(asks[i].ids.new_tensor(new[: asks[i].count]))
+            drafts[i] = Draft(requests[i].ids.new_tensor(new[: requests[i].count]))
         return drafts
 
     def _for_draft(self, ids: list[int]) -> list[int]:
@@ -124,18 +125,20 @@ class _RereadingDraft(DraftModel):
         self._read: dict[int, list[int]] = {}
         self._kept: dict[int, int] = {}
 
-    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+    def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """As any draft model."""
-        drafts = super().propose(asks)
-        self._read = {a.row: [*a.tokens.host, *d.ids.tolist()] for a, d in zip(asks, drafts, strict=True)}
+        drafts = super().propose(requests)
+        self._read = {a.row: [*a.tokens.host, *d.ids.tolist()] for a, d in zip(requests, drafts, strict=True)}
         return drafts
 
-    def _unchanged(self, asks: Sequence[Ask]) -> list[int]:
-        same = [_common(self._read.get(ask.row, []), ask.tokens.host[:-1]) for ask in asks]
+    def _unchanged(self, requests: Sequence[DraftRequest]) -> list[int]:
+        same = [_common(self._read.get(request.row, []), request.tokens.host[:-1]) for request in requests]
         # A sliding window has forgotten what was before the last place it was taken back to.
-        if not self._can_batch and any(n < self._kept.get(ask.row, 0) for n, ask in zip(same, asks, strict=True)):
+        if not self._can_batch and any(
+            n < self._kept.get(request.row, 0) for n, request in zip(same, requests, strict=True)
+        ):
             self._lm = None
-        self._kept = {ask.row: n for ask, n in zip(asks, same, strict=True)}
+        self._kept = {request.row: n for request, n in zip(requests, same, strict=True)}
         return same
 
 

@@ -1,0 +1,41 @@
+"""Where drafts come from, and the drafters that have a name.
+
+A package registers a drafter under the entry-point group ``judge_decoding.drafters``: a name, and a function without
+arguments that makes a `Drafter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from judge_decoding.decoding.drafters.base import Drafter
+from judge_decoding.decoding.drafters.simple import PromptLookup
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.names import PROMPT_LOOKUP
+from judge_decoding.plugins import imported, installed, told
+
+GROUP = "judge_decoding.drafters"
+"""The entry-point group of drafters."""
+
+_BUILT_IN: dict[str, Callable[[], Drafter]] = {PROMPT_LOOKUP: PromptLookup}
+
+
+def is_drafter(name: object) -> bool:
+    """Whether ``name`` is that of a drafter, and not of a model."""
+    return isinstance(name, str) and (name in _BUILT_IN or name in installed(GROUP, _BUILT_IN))
+
+
+def named_drafter(name: str) -> Drafter:
+    """Make the drafter of this name.
+
+    Raises:
+        JudgeDecodingError: another package's drafter cannot be had.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]()
+    entry = installed(GROUP, _BUILT_IN)[name]
+    drafter = cast(Callable[[], object], imported(entry, "drafter"))()
+    if not isinstance(drafter, Drafter):
+        raise JudgeDecodingError(f"{told(entry, 'drafter')} proposes no tokens; repair or remove that package.")
+    return drafter
