@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.terminal import say
 from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.judge.head import JudgeHead
 
@@ -41,7 +41,7 @@ def check_dtype(dtype: str) -> None:
         raise JudgeDecodingError(f"dtype is {dtype}; it must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
 
 
-def compiled(decoder: JudgeDecoder, notes: Console) -> None:
+def compiled(decoder: JudgeDecoder, notes: Terminal) -> None:
     """Make the models ready for their back end; ``notes`` shows what is compiled and tells why something is not."""
     with notes.status("loading what was compiled" if decoder.backend == "static" else "") as status:
         begin = time.perf_counter()
@@ -58,5 +58,5 @@ def kept_if_not_calibrated(head: JudgeHead, folder: Path) -> Iterator[None]:
         yield
     except JudgeDecodingError:
         head.save_pretrained(folder)
-        typer.echo(f"The head without a calibrated threshold is in {folder}.", err=True)
+        say(f"The head without a calibrated threshold is in {folder}.", err=True)
         raise

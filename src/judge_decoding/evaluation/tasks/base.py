@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.court.questions import Rows, dataset_rows, file_rows
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.markdown import one_line
 from judge_decoding.spelling import spell
+from judge_decoding.visible import one_line
 
 Message = Mapping[str, str]
 """``{"role": ..., "content": ...}``."""
