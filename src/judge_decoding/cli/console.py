@@ -23,7 +23,7 @@ class Terminal(Console):
 
     def __init__(self, *, err: bool = False, **options: Any) -> None:  # noqa: ANN401  (rich's own)
         file = unguarded(sys.stderr if err else sys.stdout)
-        super().__init__(file=file, stderr=err, markup=False, emoji=False, highlight=False, **options)
+        super().__init__(file=file, stderr=err, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Show what cannot be seen, and drop links, which could lead anywhere."""
