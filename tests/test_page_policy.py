@@ -26,7 +26,8 @@ from samples import known
 CHROMIUM = find_chromium()
 INJECTED = (
     "<script>window.taken = 1</script><script src='data:text/javascript,window.taken=1'></script>"
-    "<img src=x onerror='window.taken = 1'><svg onload='window.taken = 1'></svg><a href='javascript:window.taken=1'>x</a>"
+    "<img src=x onerror='window.taken = 1'><svg onload='window.taken = 1'></svg>"
+    "<a href='javascript:window.taken=1'>x</a>"
     "<link rel=stylesheet href='http://127.0.0.1:{port}/x.css'><base href='http://127.0.0.1:{port}/'>"
 )
 
@@ -57,7 +58,8 @@ def _answers() -> str:
 
 
 def _results() -> str:
-    return results_page(Results(task="t", target="t", rows=(Row(rule="target", name="target", num_draft_tokens=0, tokens_per_forward=1.0, answers=1),)))
+    row = Row(rule="target", name="target", num_draft_tokens=0, tokens_per_forward=1.0, answers=1)
+    return results_page(Results(task="t", target="t", rows=(row,)))
 
 
 PAGES: dict[str, tuple[Callable[[], str], str, str]] = {
