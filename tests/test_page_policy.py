@@ -49,7 +49,8 @@ def _score() -> str:
     view = [([], 1)]
     return file_page(
         "judge_decoding.report", "score", title="t", facts={}, columns=COLUMNS, rows=[], names=["one", "two"],
-        pictures=[(bars([0.5, 0.5], 1), places([1.0]))] * 2, most=1, size=(1, 1), rejected=[[], []], legend=(), answers=[("q", view * 2)],
+        pictures=[(bars([0.5, 0.5], 1), places([1.0]))] * 2, most=1,
+        size=(1, 1), rejected=[[], []], legend=(), answers=[("q", view * 2)],
     )  # fmt: skip
 
 

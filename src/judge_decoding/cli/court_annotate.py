@@ -10,7 +10,7 @@ import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.terminal import say
+from judge_decoding.cli.terminal import say, warn
 
 if TYPE_CHECKING:
     from judge_decoding.court.annotate.reading import Reading
@@ -44,10 +44,10 @@ def annotate(
     from judge_decoding.cli.court_files import read
     from judge_decoding.court.annotate.storage import (
         PREFIX,
-        READINGS,
-        TOKEN_FILE,
         cases_path,
         decisions_path,
+        readings_path,
+        token_path,
     )
     from judge_decoding.errors import JudgeDecodingError
 
@@ -61,11 +61,11 @@ def annotate(
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
     who = annotator or _login()
     made, decisions = cases_path(output, who), decisions_path(output, who)
-    token_file = output / TOKEN_FILE
+    token_file = token_path(output)
     own = [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
     check_outputs(
         [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
-        work=[decisions, output / READINGS], own=own,
+        work=[decisions, readings_path(output)], own=own,
     )  # fmt: skip
     cases = read(answers)
     from judge_decoding.court.annotate.server import kept_token, listen, serve
@@ -86,6 +86,9 @@ def annotate(
 
             webbrowser.open(address)
         serve(session, listener, token)
+        session.save_cases()
+        if session.problem:
+            warn(session.problem)
         labelled = len(session.labelled())
         say(f"\n{labelled} cases labelled -> {session.cases_path if labelled else session.log.path}")
         agreement = session.agreement()
