@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.status import Status
 from rich.style import Style
 from rich.text import Text
 
@@ -34,6 +35,10 @@ class Terminal(Console):
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  (rich's own)
         """Text as it is shown, so that its width is known before it is laid out."""
         return super().render_str(shown(text), **options)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:  # noqa: ANN401  (rich's own)
+        """A line with a spinner, whose text is no markup either."""
+        return super().status(Text(status) if isinstance(status, str) else status, **options)
 
 
 def progress(*more: ProgressColumn, begin: Iterable[ProgressColumn] = (), console: Console | None = None) -> Progress:
