@@ -15,7 +15,7 @@ from judge_decoding.court.annotate.pieces import case_id, cover, pieces_of, span
 from judge_decoding.court.annotate.queue import Queue
 from judge_decoding.court.annotate.reading import Reader, read_answers
 from judge_decoding.court.annotate.session import Decision, Session, StaleError
-from judge_decoding.court.annotate.storage import READINGS, DecisionLog, Event, read_events, standing
+from judge_decoding.court.annotate.storage import DecisionLog, Event, read_events, readings_path, standing
 from judge_decoding.judge.head import JudgeHead
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -386,8 +386,8 @@ def test_the_target_reads_each_answer_once(folders: dict[str, Path], tmp_path: P
     assert len(first.choices) == 3
     assert all(0.01 <= probability <= 1 for choice in first.choices for _, probability in choice)
     assert 0 <= (first.uncertainty or 0) <= 1
-    kept = (tmp_path / READINGS).read_bytes()
-    (tmp_path / READINGS).write_bytes(kept[:-9])  # killed while writing
+    kept = readings_path(tmp_path).read_bytes()
+    readings_path(tmp_path).write_bytes(kept[:-9])  # killed while writing
     assert read_answers(cases, reader, tmp_path) == found
     monkeypatch.setattr(reading, "load_model", None)
     assert read_answers(cases[:2], reader, tmp_path) == found

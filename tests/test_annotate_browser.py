@@ -10,6 +10,7 @@ import pytest
 
 from browser import Browser, browsing, find_chromium
 from judge_decoding import Case, read_cases, write_cases
+from judge_decoding.court.annotate.storage import readings_path
 from test_annotate_server import HOSTILE, Server
 
 CHROMIUM = find_chromium()
@@ -229,7 +230,7 @@ def test_what_the_target_would_have_said(browser: Browser, folders: dict[str, Pa
         browser.press("ArrowRight")
         assert browser.js("document.querySelector('#choices').textContent") != shown
         assert browser.js("document.querySelectorAll('.piece.other').length") >= 1
-    assert (tmp_path / "out" / "target.jsonl").read_text().count("\n") == 1
+    assert readings_path(tmp_path / "out").read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -260,3 +261,19 @@ def test_it_fits_a_phone_and_can_be_read(browser: Browser, tmp_path: Path, dark:
                 browser.until("document.readyState === 'complete' && document.title.startsWith('Agreement')")
     finally:
         browser.look(1000, 800)
+
+
+def test_what_is_not_among_the_cases_yet_is_told(browser: Browser, tmp_path: Path) -> None:
+    answers = written(tmp_path / "answers.jsonl", *(Case(question=f"q{i}", answer="a b") for i in range(3)))
+    path = tmp_path / "out" / "cases-ann.jsonl"
+    problem = "document.querySelector('#problem')"
+    with Server(answers, tmp_path / "out", "--annotator", "ann", "--repeats", "0") as server:
+        open_page(browser, server)
+        path.mkdir()  # no file can take its place
+        press(browser, "n", "Case 2 of 3")
+        assert browser.js(f"{problem}.hidden") is False
+        assert "Your decisions are saved, but not yet in cases-ann.jsonl" in browser.js(f"{problem}.textContent")
+        path.rmdir()
+        press(browser, "n", "Case 3 of 3")
+        assert browser.js(f"{problem}.hidden") is True
+    assert len(read_cases(path)) == 2

@@ -23,6 +23,7 @@ from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import main as cli
 from judge_decoding.court.annotate.server import kept_token, listen, make_app
 from judge_decoding.court.annotate.session import Session
+from judge_decoding.court.annotate.storage import token_path
 from judge_decoding.decoding.loading import load_model
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 
@@ -175,7 +176,7 @@ def test_a_second_window_gets_the_next_case(client: TestClient) -> None:
 
 def test_the_token_is_kept_and_for_the_owner_only(tmp_path: Path) -> None:
     token = kept_token(tmp_path / "new")
-    path = tmp_path / "new" / "token"
+    path = token_path(tmp_path / "new")
     assert kept_token(tmp_path / "new") == token
     assert len(token) == 32
     if sys.platform != "win32":

@@ -232,9 +232,9 @@ def test_info_of_something_else(run: Run, folders: dict[str, Path]) -> None:
 
 
 def test_a_model_cannot_steer_the_terminal() -> None:
-    from judge_decoding.report.terminal import safe
+    from judge_decoding.visible import shown
 
-    assert safe("a\x1b[31mb\x07\n") == "a\\x1b[31mb\\x07\n"
+    assert shown("a\x1b[31mb\x07\n") == "a\\x1b[31mb\\x07\n"
 
 
 def test_a_page_escapes_what_a_model_wrote() -> None:

@@ -136,7 +136,7 @@ def test_retry_after_is_heeded(collect: Collect, serve: Serve, questions: Path, 
     server = serve(lambda body, number: refused(429, f"You \x1b[31mare {KEY} out of quota.", retry_after="100000"))
     out = tmp_path / "out.jsonl"
     error = the_sentence(collect(questions, "-o", out, "--model", "openai:m", "--concurrency", 1))
-    assert "lets no more requests through (429: You [31mare *** out of quota)" in error
+    assert "lets no more requests through (429: You \\x1b[31mare *** out of quota)" in error
     assert "run the same command later" in error
     assert len(server.bodies) <= 2  # the second with the full number of tries, which it does not use
     assert not out.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -176,6 +178,20 @@ def test_csv_as_spreadsheets_write_it(path: Path) -> None:
     found, told = read("csv", path, content)
     assert not told
     assert [case.errors for case in found] == [((5, 8),), ((2, 3),), (), ((5, 5),)]
+
+
+FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1", "'=1", "''=1", "=")
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "'tis", "''", "'", "'a=", "a=1", " =1", "1-1"])
+def test_csv_has_no_formula_and_gives_every_text_back(path: Path, text: str) -> None:
+    before = Case(question=text, answer=text, errors=((0, len(text)),), source=text, writer=text, annotator=text)
+    written = FORMATS["csv"].write([before])
+    (row,) = csv.DictReader(io.StringIO(written, newline=""))
+    for name in ("question", "answer", "error", "source", "writer", "annotator"):
+        assert row[name] == (f"'{text}" if text in FORMULAS else text)
+        assert not row[name].startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"))
+    assert read("csv", path, written) == ([before], [])
 
 
 def test_csv_rows_that_are_no_cases(path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from judge_decoding.markdown import block, code, one_line, plain, table
+from judge_decoding.markdown import block, code, plain, table
+from judge_decoding.visible import one_line
 from samples import HOSTILE
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])

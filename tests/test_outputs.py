@@ -15,6 +15,7 @@ import typer
 from commands import Run, is_one_sentence
 from judge_decoding import Case, write_cases
 from judge_decoding.cli.main import app
+from judge_decoding.court.annotate.storage import token_path
 from judge_decoding.court.unfinished import Unfinished, written_before
 
 HEAD = ("config.json", "model.safetensors", "README.md", "roc.svg", "results-2.json", "custom_generate/generate.py")
@@ -52,7 +53,7 @@ TABLE = {
     "train": Writes("{target} {file} -o {out}", HEAD, ("output", "cache"), ("calibrate_on",)),
     "card": Writes("", (), (), ("results",)),  # it writes into the head that it reads: see test_card_files.py
     "court collect": Writes("{file} -m {target} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
-    "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", "token"), ("output",)),
+    "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", token_path(Path()).name), ("output",)),
     "court label arithmetic": Writes(
         "{file} -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("output", "aside")
     ),

@@ -16,7 +16,7 @@ from judge_decoding import JudgeDecodingError
 from judge_decoding.evaluation.rows import Row, read_results
 from judge_decoding.report.plots import _front, pareto_svg
 from judge_decoding.report.samples import write_samples
-from judge_decoding.report.terminal import safe
+from judge_decoding.visible import shown
 from samples import HOSTILE, known
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,7 +74,7 @@ def test_names_are_text(text: str) -> None:
     tags = {element.tag for element in ET.fromstring(svg).iter()}
     assert tags <= {SVG + name for name in "svg defs style g path use text clipPath rect".split()}
     assert "<script" not in svg
-    assert sum(told.startswith(safe(text[:10].strip())) for told in texts(svg)) == 3
+    assert sum(told.startswith(shown(text[:10].strip())) for told in texts(svg)) == 3
 
 
 def test_the_page_has_the_picture(run: Run, tmp_path: Path) -> None:

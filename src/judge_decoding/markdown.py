@@ -9,13 +9,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+from judge_decoding.visible import one_line
+
 _MARKUP = re.compile(r"[\\`*_\[\]<>~$&@!#{}]|:(?=//)|\.(?=[^\W\d])")
-
-
-def one_line(text: str) -> str:
-    """``text`` in one line, with escapes for what cannot be seen: control characters, changes of direction."""
-    line = " ".join(text.split())
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
 def plain(text: str) -> str:

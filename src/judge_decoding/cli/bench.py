@@ -13,6 +13,7 @@ from judge_decoding.cli.models import Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Seed, System
+from judge_decoding.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,15 +135,14 @@ def bench(
         write_text(out / "bench.md", bench_markdown(results))
         write_text(out / "results.json", results.model_dump_json(indent=2, exclude_none=True) + "\n")
     if json:
-        typer.echo(results.model_dump_json(indent=2, exclude_none=True))
+        say_json(results.model_dump_json(indent=2, exclude_none=True))
         return
-    from rich.console import Console
-
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.report.bench import show
 
-    show(results, Console())
+    show(results, Terminal())
     if out is not None:
-        typer.echo(f"\nFigures: {out / 'results.json'}\nTables: {out / 'bench.md'}")
+        say(f"\nFigures: {out / 'results.json'}\nTables: {out / 'bench.md'}")
 
 
 def _ready(
@@ -323,4 +323,4 @@ def _memory(ready: Prepared, chosen: Chosen, length: int, budget: int, prompts: 
 
 
 def _progress(text: str) -> None:
-    typer.echo(f"{text} ...", err=True)
+    say(f"{text} ...", err=True)

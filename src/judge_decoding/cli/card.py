@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.outputs import check_outputs
+from judge_decoding.cli.terminal import say, warn
 
 if TYPE_CHECKING:
     from judge_decoding.judge.head import JudgeHead
@@ -50,7 +51,7 @@ def card(
     if not can_draw() and any(row.accuracy is not None for one in found for row in one.rows):
         _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
     told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
-    typer.echo(f"{head / CARD} is written, with {told}.")
+    say(f"{head / CARD} is written, with {told}.")
 
 
 def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
@@ -81,4 +82,4 @@ def _same_name(judge: str, head: Path) -> bool:
 
 
 def _note(sentence: str) -> None:
-    typer.secho(f"Note: {sentence}", err=True, fg=typer.colors.YELLOW)
+    warn(f"Note: {sentence}")

@@ -10,6 +10,7 @@ import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
+from judge_decoding.cli.terminal import say, warn
 
 if TYPE_CHECKING:
     from judge_decoding.court.annotate.reading import Reading
@@ -43,10 +44,10 @@ def annotate(
     from judge_decoding.cli.court_files import read
     from judge_decoding.court.annotate.storage import (
         PREFIX,
-        READINGS,
-        TOKEN_FILE,
         cases_path,
         decisions_path,
+        readings_path,
+        token_path,
     )
     from judge_decoding.errors import JudgeDecodingError
 
@@ -60,11 +61,11 @@ def annotate(
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
     who = annotator or _login()
     made, decisions = cases_path(output, who), decisions_path(output, who)
-    token_file = output / TOKEN_FILE
+    token_file = token_path(output)
     own = [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
     check_outputs(
         [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
-        work=[decisions, output / READINGS], own=own,
+        work=[decisions, readings_path(output)], own=own,
     )  # fmt: skip
     cases = read(answers)
     from judge_decoding.court.annotate.server import kept_token, listen, serve
@@ -75,21 +76,24 @@ def annotate(
     session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:
-            typer.echo(f"The last line of {session.log.path} was half-written and is removed.", err=True)
+            say(f"The last line of {session.log.path} was half-written and is removed.", err=True)
         token = kept_token(output)
         listener = listen(port)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
-        typer.echo(f"Annotate at {address}\nEvery decision is saved at once; stop with Ctrl-C.")
+        say(f"Annotate at {address}\nEvery decision is saved at once; stop with Ctrl-C.")
         if browser:
             import webbrowser
 
             webbrowser.open(address)
         serve(session, listener, token)
+        session.save_cases()
+        if session.problem:
+            warn(session.problem)
         labelled = len(session.labelled())
-        typer.echo(f"\n{labelled} cases labelled -> {session.cases_path if labelled else session.log.path}")
+        say(f"\n{labelled} cases labelled -> {session.cases_path if labelled else session.log.path}")
         agreement = session.agreement()
         for pair in (*agreement["selves"], *agreement["pairs"]):
-            typer.echo(summary(pair))
+            say(summary(pair))
 
 
 def _judge(context: typer.Context, head: str) -> JudgeHead:
@@ -114,7 +118,7 @@ def _readings(
     with steps() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):
-        typer.echo(f"Empty or too long for the target, so shown as words, and last: {missing} answers.", err=True)
+        say(f"Empty or too long for the target, so shown as words, and last: {missing} answers.", err=True)
     return readings
 
 

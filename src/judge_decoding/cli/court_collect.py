@@ -13,6 +13,7 @@ import typer
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import CODE_OPTIONS, NoSandbox, SandboxName, sandbox_spelling
+from judge_decoding.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
     from judge_decoding.court.collect import Answering, Sorted, Writer
@@ -128,7 +129,7 @@ def collect(
     wanted = {(question.prompt, name, i) for question in questions for name in models for i in range(samples)}
     there = len(wanted & collected.done.keys())
     if there:
-        typer.echo(f"{there} of {len(wanted)} answers are there already.", err=True)
+        say(f"{there} of {len(wanted)} answers are there already.", err=True)
     with bar("answering", len(wanted), there) as advance:
         failures = core.collect(questions, writers, samples, collected, advance)
     workers = len(os.sched_getaffinity(0)) if checker == "tests" and hasattr(os, "sched_getaffinity") else 1
@@ -223,19 +224,18 @@ def _tell(found: Sorted, failures: Mapping[str, Sequence[str]], cases: int, outp
     from dataclasses import asdict
 
     for name, reasons in failures.items():
-        typer.secho(
+        warn(
             f"{len(reasons)} answers of {name} failed, the first one because {reasons[0].rstrip('.')}; the same "
-            f"command tries them again, or remove {output}.part.",
-            err=True, fg=typer.colors.YELLOW,
-        )  # fmt: skip
+            f"command tries them again, or remove {output}.part."
+        )
     models = {name: asdict(tally) | {"failed": len(failures.get(name, ()))} for name, tally in found.tallies.items()}
     if json:
         told = {"models": models, "duplicates": found.duplicates, "cases": cases}
-        typer.echo(json_module.dumps(told, indent=2, ensure_ascii=False))
+        say_json(json_module.dumps(told, indent=2, ensure_ascii=False))
         return
     for name, row in models.items():
         figures = ", ".join(
             f"{count} {what.replace('_', ' ')}" for what, count in row.items() if count or what == "answers"
         )
-        typer.echo(f"{name}: {figures}")
-    typer.echo(f"{cases} cases written to {output}; {found.duplicates} duplicates left out.")
+        say(f"{name}: {figures}")
+    say(f"{cases} cases written to {output}; {found.duplicates} duplicates left out.")

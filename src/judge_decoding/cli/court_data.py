@@ -10,6 +10,7 @@ import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
     from judge_decoding.court.summary import Spans
@@ -46,12 +47,12 @@ def check(
             except JudgeDecodingError as error:
                 problems.append(f"{file}, line {number}: {error}")
     for problem in problems:
-        typer.echo(problem)
+        say(problem)
     if output is not None:
         if not good:
             raise JudgeDecodingError(f"No case of {file} is good; nothing was written.")
         write_cases(output, good)
-    typer.echo(f"{len(good)} good cases, {len(problems)} bad lines.")
+    say(f"{len(good)} good cases, {len(problems)} bad lines.")
     if problems:
         raise typer.Exit(1)
 
@@ -73,21 +74,21 @@ def stats(
     found = leaks(cases)
     figures["questions in several files"] = found
     if json:
-        typer.echo(json_module.dumps(_underscored(figures), indent=2, ensure_ascii=False))
+        say_json(json_module.dumps(_underscored(figures), indent=2, ensure_ascii=False))
         return
     for name, part in figures["files"].items():
-        typer.secho(name, bold=True)
+        say(name, bold=True)
         for key, value in part.items():
             if key == "agreement":
                 _tell_agreement(value)
             elif isinstance(value, Mapping):
-                typer.echo(f"  {key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
+                say(f"  {key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
             elif value is not None:
-                typer.echo(f"  {key}: {value}")
+                say(f"  {key}: {value}")
     if len(cases) > 1:
-        typer.echo(f"questions in several files: {len(found)}")
+        say(f"questions in several files: {len(found)}")
         for question, names in list(found.items())[:5]:
-            typer.echo(f"  {' '.join(question.split())[:80]!r} in {', '.join(names)}")
+            say(f"  {' '.join(question.split())[:80]!r} in {', '.join(names)}")
 
 
 def _tell_agreement(rows: list[dict[str, Any]]) -> None:
@@ -96,7 +97,7 @@ def _tell_agreement(rows: list[dict[str, Any]]) -> None:
             f"{name} {row[name]:.2f}" for name in row if name.startswith(("kappa", "same")) and row[name] is not None
         ]
         one, other = row["annotators"]
-        typer.echo(f"  {one} and {other} on {row['answers']} answers: " + (", ".join(told) or "kappa has no value"))
+        say(f"  {one} and {other} on {row['answers']} answers: " + (", ".join(told) or "kappa has no value"))
 
 
 def _underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
@@ -134,7 +135,7 @@ def view(
         "cut into": "words" if tokenizer is None else f"tokens of {tokenizer}",
     }
     write_text(output, cases_page(file.name, shown, facts, _spans(tokenizer)))
-    typer.echo(f"{len(shown)} cases written to {output}.")
+    say(f"{len(shown)} cases written to {output}.")
 
 
 def split(
@@ -163,7 +164,7 @@ def split(
     parts = sets.split(read(file), shares, seed)
     for name, cases in parts.items():
         write_cases(name, cases)
-        typer.echo(f"{len(cases)} cases, {len({case.question for case in cases})} questions written to {name}.")
+        say(f"{len(cases)} cases, {len({case.question for case in cases})} questions written to {name}.")
 
 
 def merge(
@@ -186,11 +187,11 @@ def merge(
     merged = sets.merge([case for path in files for case in read(path)], on_conflict)  # type: ignore[arg-type]  # checked
     for labels in merged.conflicts:
         told = "; ".join(f"{case.annotator or case.source or 'unknown'} {list(case.errors)}" for case in labels)
-        typer.echo(f"Conflict: {' '.join(labels[0].question.split())[:60]!r}: {told}", err=True)
+        say(f"Conflict: {' '.join(labels[0].question.split())[:60]!r}: {told}", err=True)
     if not merged.cases:
         raise JudgeDecodingError("Nothing is left of these files; keep the first of conflicting verdicts.")
     write_cases(output, merged.cases)
-    typer.echo(
+    say(
         f"{len(merged.cases)} cases written to {output}; {merged.duplicates} duplicates, "
         f"{len(merged.conflicts)} conflicts."
     )
@@ -211,7 +212,7 @@ def rethreshold(
     cases = sets.rethreshold(read(file), threshold)
     write_cases(output, cases)
     wrong = sum(bool(case.errors) for case in cases)
-    typer.echo(f"{len(cases)} labels, {wrong} wrong, written to {output}.")
+    say(f"{len(cases)} labels, {wrong} wrong, written to {output}.")
 
 
 def _spans(tokenizer: str | None) -> Spans | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from judge_decoding.cli.terminal import ask, say, say_json, warn
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
@@ -25,17 +25,15 @@ class Warnings:
         self.count = 0
 
     def __call__(self, sentence: str) -> None:
-        """One more; what is in it of a file cannot steer the terminal."""
-        from judge_decoding.markdown import one_line
-
+        """One more."""
         self.count += 1
         if self.count <= MOST_WARNINGS:
-            typer.secho(f"Left out: {one_line(sentence)}", err=True, fg=typer.colors.YELLOW)
+            warn(f"Left out: {sentence}")
 
     def close(self) -> None:
         """Say how many were not told."""
         if self.count > MOST_WARNINGS:
-            typer.secho(f"Left out: {self.count - MOST_WARNINGS} more lines.", err=True, fg=typer.colors.YELLOW)
+            warn(f"Left out: {self.count - MOST_WARNINGS} more lines.")
 
 
 def read(path: Path) -> list[Case]:
@@ -74,23 +72,20 @@ def agree(cost: str, *, yes: bool) -> None:
     """
     from judge_decoding.errors import JudgeDecodingError
 
-    typer.echo(cost, err=True)
+    say(cost, err=True)
     if yes:
         return
     if not sys.stdin.isatty():
         raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
-    typer.confirm("Go on?", abort=True, err=True)
+    ask("Go on?")
 
 
 @contextmanager
 def bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr, where that is a terminal; gives the function that says one more is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from judge_decoding.cli.console import progress
 
-    notes = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+    with progress() as shown:
         task = shown.add_task(title, total=total, completed=done)
         yield lambda: shown.advance(task)
 
@@ -99,7 +94,7 @@ def show(figures: Mapping[str, Any], *, json: bool) -> None:
     """Print figures as ``name: value`` lines, or as JSON with names without spaces."""
     if json:
         plain = {name.replace(" ", "_").replace(",", ""): value for name, value in figures.items()}
-        typer.echo(json_module.dumps(plain, indent=2, ensure_ascii=False))
+        say_json(json_module.dumps(plain, indent=2, ensure_ascii=False))
         return
     for name, value in figures.items():
-        typer.echo(f"{name}: {value}")
+        say(f"{name}: {value}")

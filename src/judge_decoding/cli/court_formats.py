@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say
 
 if TYPE_CHECKING:
     from judge_decoding.court.formats.base import Format
@@ -47,7 +48,7 @@ def import_cases(
             for case in cases
         ]
     write_cases(output, cases)
-    typer.echo(f"{len(cases)} cases written to {output}; {warnings.count} rows left out.")
+    say(f"{len(cases)} cases written to {output}; {warnings.count} rows left out.")
 
 
 def export_cases(
@@ -64,7 +65,7 @@ def export_cases(
     check_outputs([output], [file], overwrite=overwrite)
     cases = read(file)
     write_text(output, chosen.write(cases))
-    typer.echo(f"{len(cases)} cases written to {output}.")
+    say(f"{len(cases)} cases written to {output}.")
 
 
 def _format(name: str) -> Format:

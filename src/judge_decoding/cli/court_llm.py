@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say, warn
 
 
 def llm(
@@ -65,7 +66,7 @@ def llm(
         (key, core.request(case, temperature=temperature, max_new_tokens=max_new_tokens)) for key, case in todo
     ]
     if len(todo) < len(unsure) * votes:
-        typer.echo(f"{len(unsure) * votes - len(todo)} of {len(unsure) * votes} votes are there already.", err=True)
+        say(f"{len(unsure) * votes - len(todo)} of {len(unsure) * votes} votes are there already.", err=True)
     if todo:
         letters = sum(len(message["content"]) for _, body in requests for message in body["messages"])
         agree(
@@ -105,11 +106,10 @@ def llm(
     if not failures:
         part.unlink(missing_ok=True)
     else:
-        typer.secho(
+        warn(
             f"{len(failures)} requests failed, the first one because {failures[0].rstrip('.')}; the same command tries "
-            f"them again, or remove {part}.",
-            err=True, fg=typer.colors.YELLOW,
-        )  # fmt: skip
+            f"them again, or remove {part}."
+        )
     figures: dict[str, Any] = {
         "located": sum(bool(case.errors) for case in labelled),
         "called right": sum(not case.errors for case in labelled),
@@ -134,7 +134,7 @@ def _tell(figures: dict[str, Any], *, json: bool) -> None:
         return
     show({name: value for name, value in figures.items() if value is not agreement}, json=False)
     if agreement is not None:
-        typer.secho("agreement with labels by hand", bold=True)
+        say("agreement with labels by hand", bold=True)
         for name, value in agreement.items():
             told = "has no value" if value is None else f"{value:.2f}" if isinstance(value, float) else value
-            typer.echo(f"  {name}: {told}")
+            say(f"  {name}: {told}")

@@ -10,6 +10,7 @@ import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
@@ -93,10 +94,10 @@ def likelihood(
                 done(question, found, spent)
 
     made, told = run(list(texts), label, progress, yes=yes)
-    typer.echo(told)
+    say(told)
     scores = sorted(case.score for case in made if case.score is not None)
     quantiles = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
-    typer.echo(f"Scores: {quantiles}.")
+    say(f"Scores: {quantiles}.")
 
 
 def equivalence(
@@ -152,7 +153,7 @@ def equivalence(
         )
 
     unit = "target forwards" if endpoint is None else "tokens of the endpoint"
-    typer.echo(run(texts, label, progress, yes=yes, unit=unit)[1])
+    say(run(texts, label, progress, yes=yes, unit=unit)[1])
 
 
 def run(
@@ -173,7 +174,7 @@ def run(
 
     done = sum(question in progress.done for question in questions)
     if done:
-        typer.echo(f"{done} of {len(questions)} questions are done already.", err=True)
+        say(f"{done} of {len(questions)} questions are done already.", err=True)
     with steps() as screen:
 
         def ask(cost: Forecast) -> None:

@@ -59,9 +59,9 @@ def demo(
         check_threshold(threshold)
 
     import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
+    from judge_decoding.cli.console import Terminal, progress
     from judge_decoding.evaluation.provenance import machine
     from judge_decoding.evaluation.rows import row
     from judge_decoding.evaluation.tasks import read_items
@@ -89,9 +89,8 @@ def demo(
     tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
     work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
 
-    console, notes = Console(), Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
+    console = Terminal()
+    with progress() as bar:
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = partial(bar.advance, task)
         if tuning:
@@ -118,7 +117,8 @@ def demo(
         "machine": machine(),
     }
 
-    console.print(f"\n[bold]{problems} held-out arithmetic word problems[/], {facts['machine']}\n", highlight=False)
+    title = (f"{problems} held-out arithmetic word problems", "bold")
+    console.print(Text.assemble("\n", title, f", {facts['machine']}\n"))
     console.print(comparison_table(rows, NAMES))
     console.print(
         "\nStandard: speculative decoding that keeps only what the target would have said itself.\n"
@@ -128,8 +128,8 @@ def demo(
         style="dim",
         highlight=False,
     )
-    console.print("[bold]One answer, a line for each round[/]", highlight=False)
-    console.print(problem.turns[0] + "\n", markup=False, highlight=False)
+    console.print("One answer, a line for each round", style="bold", highlight=False)
+    console.print(problem.turns[0] + "\n", highlight=False)
     console.print(worked_example(example))
     console.print(legend(), end="")
     console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
@@ -139,10 +139,10 @@ def demo(
             json,
             {"problems": problems, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows},
         )
-        console.print(f"Figures: {json}", markup=False)
+        console.print(f"Figures: {json}")
     if html is not None:
         files.write_text(html, comparison_page(rows, NAMES, facts, problem.turns[0], example))
-        console.print(f"Web page: {html}", markup=False)
+        console.print(f"Web page: {html}")
 
 
 def _telling_example(judge: Method, asking: Asking, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:

@@ -30,6 +30,7 @@ from judge_decoding.cli.task_options import (
     TrainedOn,
     sandbox_spelling,
 )
+from judge_decoding.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,8 +117,7 @@ def evaluate(
     spec_bench = ready.asking.task.name == "spec_bench"
     in_spec_bench = spec_bench and batch_size == 1
     if spec_bench and not in_spec_bench:
-        typer.secho("Spec-Bench's own format wants times, so it is not written with --batch-size.", err=True,
-                    fg=typer.colors.YELLOW)  # fmt: skip
+        warn("Spec-Bench's own format wants times, so it is not written with --batch-size.")
 
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.sampling import SamplingParams
@@ -171,7 +171,7 @@ def evaluate(
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
     record.part.unlink(missing_ok=True)
     if json:
-        typer.echo(told.model_dump_json(indent=2, exclude_none=True))
+        say_json(told.model_dump_json(indent=2, exclude_none=True))
         return
     counted = Counting.of(table[-1])
     tell(
@@ -182,7 +182,7 @@ def evaluate(
         if length
         else "",
     )
-    typer.echo(f"\nFigures: {results}\nAnswers: {samples}, for `judge-decoding report`")
+    say(f"\nFigures: {results}\nAnswers: {samples}, for `judge-decoding report`")
 
 
 def _by_item(samples: Sequence[Sample], ready: Prepared) -> Iterator[tuple[Item, list[Sample]]]:

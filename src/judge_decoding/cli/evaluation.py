@@ -92,19 +92,18 @@ def prepare(
     finally:
         warnings.close()
 
-    from rich.console import Console
-
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.decoding.loading import usual_device
     from judge_decoding.evaluation.evaluate import check_not_trained_on, fitting, hash_of
     from judge_decoding.evaluation.provenance import command, machine, versions
     from judge_decoding.evaluation.trial import Asking
 
-    with Console(stderr=True).status("loading the models"):
+    with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
             target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or usual_device()
         )
-    compiled(decoder, Console(stderr=True))
+    compiled(decoder, Terminal(err=True))
     template = bool(decoder.tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
@@ -160,11 +159,10 @@ def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
 
 def warm_up(methods: Sequence[Method], ready: Prepared) -> None:
     """Answer one item with each method, uncounted: the first answer of a process is slow."""
-    from rich.console import Console
-
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.evaluation.trial import answers
 
-    with Console(stderr=True).status("warming up"):
+    with Terminal(err=True).status("warming up"):
         for method in methods:
             answers(method, ready.asking, ready.items[:1])
 
@@ -176,16 +174,12 @@ def _source(task: Task, data: Path | None) -> str:
 @contextmanager
 def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, Answered], None]]:
     """A progress bar that tells accuracy and tokens per forward so far; gives the function that takes an answer."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TextColumn
 
-    notes = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
-    )  # fmt: skip
+    from judge_decoding.cli.console import progress
+
     so_far: dict[str, list[Answered]] = {}
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+    with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
         bar = shown.add_task(title, total=total, completed=done, told="")
 
         def take(name: str, one: Answered) -> None:
@@ -201,15 +195,14 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, An
 
 def tell(results: Results, more: str = "") -> None:
     """Print the tables, what they mean, and ``more``."""
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.report.rows import notes, results_tables
 
-    console = Console()
-    title = f"[bold]{results.items} items of {escape(results.task)}[/], {escape(results.machine)}"
-    console.print(f"\n{title}\n", highlight=False)
+    console = Terminal()
+    console.print(Text.assemble("\n", (f"{results.items} items of {results.task}", "bold"), f", {results.machine}\n"))
     for table in results_tables(results):
         console.print(table)
         console.print()
-    console.print(" ".join(filter(None, (notes(results), more))), style="dim", highlight=False, markup=False)
+    console.print(" ".join(filter(None, (notes(results), more))), style="dim", highlight=False)

@@ -12,6 +12,7 @@ import typer
 
 from judge_decoding.cli.models import Device
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
@@ -104,7 +105,7 @@ def _goes_on(work: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, typer.Abort) as stop:
         kept = f"what is done is kept in {work}, and the same command goes on from there"
-        typer.echo(f"Stopped: {kept if work.exists() else 'nothing was done yet'}.", err=True)
+        say(f"Stopped: {kept if work.exists() else 'nothing was done yet'}.", err=True)
         raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 1) from stop
 
 
@@ -141,7 +142,7 @@ def _cost(forecast: FitForecast) -> str:
 def _tell_labels(path: Path, cases: Sequence[Case], spent: Spent | None) -> None:
     from judge_decoding.cli.court_swaps import labelled
 
-    typer.echo(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)
+    say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)
 
 
 def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: bool, json: bool) -> None:
@@ -149,13 +150,13 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
     import json as json_module
     import shlex
 
-    from rich.console import Console
     from rich.table import Table as Shown
 
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.names import REFERENCE, place_of
 
     if json:
-        typer.echo(json_module.dumps({"head": str(out), **found.to_dict()}, indent=2))
+        say_json(json_module.dumps({"head": str(out), **found.to_dict()}, indent=2))
         return
     title, notes = _of(found.table, found.prompts)
     shown = Shown(box=None, title_justify="left", title=title)
@@ -169,13 +170,13 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
             str(row.num_draft_tokens or "-"), f"{row.accepted_per_round:.2f}" if row.num_draft_tokens else "-",
             f"{row.tokens_per_second:.0f}", f"{row.speedup:.2f}x",
         )  # fmt: skip
-    console = Console()
+    console = Terminal()
     console.print()
     console.print(shown)
     for note in notes:
         console.print(note, highlight=False)
     for sentence in found.warnings:
-        typer.secho(f"Warning: {sentence}", err=True, fg=typer.colors.YELLOW)
+        warn(f"Warning: {sentence}")
     small = draft or REFERENCE  # nothing else comes with a draft
     use = _USE.format(
         out=str(out), target=target, draft=small, served=place_of(target, "target"),
@@ -189,7 +190,7 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
         )),
         additional=shlex.quote(json_module.dumps({"judge": {"head": str(out)}})),
     )  # fmt: skip
-    console.print(use, markup=False, highlight=False, soft_wrap=True)
+    console.print(use, highlight=False, soft_wrap=True)
 
 
 def _of(table: Table, prompts: int) -> tuple[str, list[str]]:

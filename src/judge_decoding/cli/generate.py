@@ -11,6 +11,7 @@ import typer
 from judge_decoding.cli.models import Backend, Device
 from judge_decoding.cli.options import check_used, given
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import stream
 
 _OF_SAMPLING = ("--top-p", "--top-k", "--min-p", "--seed")
 _CUT_OFF = {
@@ -88,9 +89,9 @@ def generate(
     import time
     from dataclasses import replace
 
-    from rich.console import Console
     from transformers import GenerationConfig
 
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
     from judge_decoding.decoding.guards import parse_guard
@@ -124,7 +125,7 @@ def generate(
     text = prompt if prompt is not None else sys.stdin.read()
     if not text.strip():
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
-    notes = Console(stderr=True)
+    notes = Terminal(err=True)
     with notes.status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
             target,
@@ -152,14 +153,13 @@ def generate(
         asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_length], guards=guards,
         details=json is not None, stop=ends,
     )  # fmt: skip
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     written: list[Chunk] = []
     begin = time.perf_counter()
     for chunk in chunks:
         written.append(chunk)
         if plain:
-            sys.stdout.write(chunk.text)
-            sys.stdout.flush()
+            stream(chunk.text)
         else:
             for piece, cause in zip(chunk.pieces, chunk.round.causes, strict=True):
                 console.print(token_text(piece, cause, marks=False), end="")
@@ -167,7 +167,7 @@ def generate(
     stats = Stats.of(chunk.round for chunk in written)
     distance = next(iter(stats.distances), None)
     if plain:
-        sys.stdout.write("\n")
+        stream("\n")
     else:
         console.print("\n")
         console.print(legend(marks=False), end="")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from judge_decoding.cli.terminal import warn
 
 if TYPE_CHECKING:
     from judge_decoding.evaluation.grading import Grade
@@ -46,10 +46,7 @@ def grade_answers(
     missing = len(reasons) + sum(one.grade is None for one in grades.known.values())
     if missing:
         why = f"; the first request failed because {reasons[0].rstrip('.')}" if reasons else ""
-        typer.secho(
-            f"{missing} of {total} answers have no grade{why}. Their items are left out of the mean.",
-            err=True, fg=typer.colors.YELLOW,
-        )  # fmt: skip
+        warn(f"{missing} of {total} answers have no grade{why}. Their items are left out of the mean.")
     found: dict[Key, dict[int, Grade]] = {key: {} for key in answered}
     for (key, turn), one in grades.known.items():
         found[key][turn] = one
@@ -85,5 +82,4 @@ def check_grader(scoring: str, grader: str | None) -> None:
 
         Endpoint(grader.removeprefix(PREFIX))  # what it lacks is told before the work
     if grader is None and scoring == "grade":
-        typer.secho("The answers stay without grades; name a model that gives them with --grader.", err=True,
-                    fg=typer.colors.YELLOW)  # fmt: skip
+        warn("The answers stay without grades; name a model that gives them with --grader.")

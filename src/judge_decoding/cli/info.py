@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.terminal import say_json
+
 if TYPE_CHECKING:
     from judge_decoding.judge.head import JudgeHeadConfig
     from judge_decoding.judge.target import TargetInfo
@@ -30,11 +32,12 @@ def info(
 def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: str | None = None) -> None:
     """Print a head's configuration for people or, with ``json``, for programs."""
     if json:
-        typer.echo(config.model_dump_json(indent=2))
+        say_json(config.model_dump_json(indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from judge_decoding.cli.console import Terminal
 
     draft, known = config.draft, config.familiarity
     rows = {
@@ -60,7 +63,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _place(config: JudgeHeadConfig) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli import last
 from judge_decoding.cli.bench import bench
 from judge_decoding.cli.card import card
 from judge_decoding.cli.court import court_app
@@ -25,6 +26,7 @@ from judge_decoding.cli.score import score
 from judge_decoding.cli.serve import PASS_ON as TO_VLLM
 from judge_decoding.cli.serve import serve
 from judge_decoding.cli.sweep import sweep
+from judge_decoding.cli.terminal import fail, guarded, say
 from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
 
@@ -56,7 +58,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"judge-decoding {version('judge-decoding')}")
+        say(f"judge-decoding {version('judge-decoding')}")
         raise typer.Exit
 
 
@@ -70,25 +72,38 @@ def _root(
 
 
 def main() -> None:
-    """Run a command. What a user did wrong is one sentence on stderr and exit code 2."""
+    """Run a command.
+
+    What a user did wrong is one sentence on stderr and exit code 2; what nobody expected is one too, and exit code 70.
+    """
     # Progress bars of the libraries below would mix with ours and with streamed text.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # To look through hundreds of thousands of new objects for garbage again and again, while modules are imported that
     # stay, is a sixth of the time that transformers takes to load. Tensors are freed by their counts, without this.
     gc.set_threshold(50_000)
+    with guarded():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except JudgeDecodingError as error:
-        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        fail(f"Error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("Stopped.", err=True)
+        say("Stopped.", err=True)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe went away, as ``| head`` does; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  (panics of the tokenizers' Rust code are no Exception)
+        last.tell(error)
+        sys.exit(last.EXIT)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.terminal import say
 from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.judge.head import JudgeHead
 
@@ -41,11 +41,13 @@ def check_dtype(dtype: str) -> None:
         raise JudgeDecodingError(f"dtype is {dtype}; it must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
 
 
-def compiled(decoder: JudgeDecoder, notes: Console) -> None:
+def compiled(decoder: JudgeDecoder, notes: Terminal) -> None:
     """Make the models ready for their back end; ``notes`` shows what is compiled and tells why something is not."""
+    from rich.text import Text
+
     with notes.status("loading what was compiled" if decoder.backend == "static" else "") as status:
         begin = time.perf_counter()
-        for reason in decoder.compile(status.update):
+        for reason in decoder.compile(lambda text: status.update(Text(text))):
             notes.print(f"Not compiled: {reason}.", highlight=False, soft_wrap=True)
     if (seconds := time.perf_counter() - begin) > COMPILING:
         notes.print(f"Compiled in {seconds:.0f} s; the next time it is there.", style="dim", highlight=False)
@@ -58,5 +60,5 @@ def kept_if_not_calibrated(head: JudgeHead, folder: Path) -> Iterator[None]:
         yield
     except JudgeDecodingError:
         head.save_pretrained(folder)
-        typer.echo(f"The head without a calibrated threshold is in {folder}.", err=True)
+        say(f"The head without a calibrated threshold is in {folder}.", err=True)
         raise

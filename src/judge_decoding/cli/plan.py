@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from judge_decoding.cli.terminal import say_json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -105,7 +107,7 @@ def _print_json(
         "published": [asdict(each) for each in compared],
         "assumed": {"allowance": ALLOWANCE, "launch": LAUNCH, "all_reduce": recipe.gpus.all_reduce_latency},
     }
-    typer.echo(dumps(told, indent=2))
+    say_json(dumps(told, indent=2))
 
 
 def _print(
@@ -117,12 +119,12 @@ def _print(
     *,
     own: bool,
 ) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.serving.plan import LAUNCH
 
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     gpus, standard = recipe.gpus, recipe.accepted.standard if recipe.accepted else None
 
     def say(text: str) -> None:
@@ -210,7 +212,7 @@ def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None
         rows.append([f"{weights}, draft on {on}", *figures, *alone])
     heads = [f"{what}, {share:.0%}" for what in ("judge", "plain") for share in SHARES]
     plain = f", plain {known.plain:g}" if known.plain else ""
-    console.print(f"Published: judge {known.judge:g}{plain} tokens per second ({known.source}).", markup=False)
+    console.print(f"Published: judge {known.judge:g}{plain} tokens per second ({known.source}).")
     console.print(_table(["if the target was in", *heads], rows))
     console.print(f"Draft length {recipe.num_draft_tokens} in all. Which it was is not known; nothing is fitted to it.")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say
 
 
 def report(
@@ -45,5 +46,5 @@ def report(
         warnings.close()
     write_text(output, answers_page(title, samples, figures=figures, most=most))
     told = "1 answer" if len(samples) == 1 else f"{len(samples)} answers"
-    typer.echo(f"{told} read, the first {most} of them shown in {output}." if len(samples) > most else
+    say(f"{told} read, the first {most} of them shown in {output}." if len(samples) > most else
                f"{told} shown in {output}.")  # fmt: skip

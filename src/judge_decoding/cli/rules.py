@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from judge_decoding.cli.terminal import say_json
+
 if TYPE_CHECKING:
     from judge_decoding.rules import VerificationRule
 
@@ -18,11 +20,12 @@ def rules(json: Annotated[bool, typer.Option("--json", help="Print them as JSON.
     if json:
         from json import dumps
 
-        typer.echo(dumps(rows, indent=2, ensure_ascii=False))
+        say_json(dumps(rows, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from judge_decoding.cli.console import Terminal
 
     table = Table("rule", "parameters", "strict at", "lossless", "needs", box=None, padding=(0, 2, 0, 0))
     for row in rows:
@@ -32,7 +35,7 @@ def rules(json: Annotated[bool, typer.Option("--json", help="Print them as JSON.
         strict = (f"{key}={_shown(value)}" for key, value in (row["strict"] or {}).items())
         cells = (row["name"], ", ".join(given), ", ".join(strict), "yes" if row["lossless"] else "no")
         table.add_row(*map(Text, (*cells, ", ".join(row["needs"]))))
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print(
         "\nWrite a rule as in judge(threshold=0.7) | top_k(k=4); what has a value above can be left out. At its strict "

@@ -10,6 +10,7 @@ import typer
 from judge_decoding.cli.models import Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import say_json
 
 if TYPE_CHECKING:
     from judge_decoding.court.cases import Case
@@ -63,9 +64,9 @@ def score(
     form = Form(None if template is None else template.replace("\\n", "\n"), chat)
     cases, left_out = _read(answers, prompt_field, answer_field, limit)
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
+    from judge_decoding.cli.console import Terminal, progress
     from judge_decoding.decoding.decoder import JudgeDecoder
     from judge_decoding.evaluation.score import ScoreConfig, check_rule
     from judge_decoding.evaluation.score import score as score_texts
@@ -80,7 +81,7 @@ def score(
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
     for spelling in spellings:  # what is wrong with one shows before the target is loaded
         check_rule(parse_rule(spelling, head))
-    notes = Console(stderr=True)
+    notes = Terminal(err=True)
     with notes.status("loading the target"):
         decoder = JudgeDecoder.from_pretrained(
             place_of(target, "target"), None, judge, dtype=dtype, device=device or usual_device()
@@ -89,8 +90,7 @@ def score(
     config = ScoreConfig(
         tuple(dict.fromkeys(num_draft_tokens or [decoder.num_draft_tokens])), batch_tokens=batch_tokens, shown=shown
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
+    with progress(console=notes) as bar:
         task = bar.add_task("the target reads the answers", total=len(texts))
         rules = [parse_rule(spelling, decoder.judge) for spelling in spellings]
         found = score_texts(decoder, texts, rules, config, progress=lambda: bar.advance(task))
@@ -111,12 +111,11 @@ def score(
         from json import dumps
 
         facts = {name.replace(" ", "_"): value for name, value in facts.items()}
-        typer.echo(dumps({**facts, "rules": [each.to_dict(spell) for each in found]}, indent=2, ensure_ascii=False))
+        say_json(dumps({**facts, "rules": [each.to_dict(spell) for each in found]}, indent=2, ensure_ascii=False))
         return
-    console = Console()
-    console.print(
-        f"\n[bold]{len(texts)} answers as the draft[/], {facts['tokens']} tokens; target {target}\n", highlight=False
-    )
+    console = Terminal()
+    title = (f"{len(texts)} answers as the draft", "bold")
+    console.print(Text.assemble("\n", title, f", {facts['tokens']} tokens; target {target}\n"))
     console.print(score_table(found))
     console.print(
         "\nThe texts go on as they are: behind a rejected token the text's own stands in for the target's. So the more "
@@ -131,7 +130,7 @@ def score(
     for each in found:
         console.print(most_rejected(each, spell), highlight=False)
     if html is not None:
-        console.print(f"\nWeb page: {html}", markup=False, highlight=False)
+        console.print(f"\nWeb page: {html}", highlight=False)
 
 
 def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -> tuple[list[tuple[int, Case]], int]:

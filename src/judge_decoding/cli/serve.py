@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 from typing import Annotated
 
 import typer
 
 from judge_decoding.cli.options import check_used
+from judge_decoding.cli.terminal import say
 
 PASS_ON = {"allow_extra_args": True}
 """What comes after ``--`` goes to vLLM."""
@@ -31,7 +31,7 @@ def serve(
     command = [*one.command(), *context.args]
     if dry_run:
         check_used(context, "With --dry-run", "--force")
-        typer.echo(shlex.join(command))
+        say(shlex.join(command))
         return
     memory = Memory.of(one)
     if not memory.fits and not force:
@@ -51,6 +51,5 @@ def serve(
     except JudgeDecodingError as error:
         make = shlex.join(one.fit_command())
         raise JudgeDecodingError(f"{str(error).removesuffix('.')}, or make the head with: {make}.") from error
-    typer.echo(shlex.join(command))
-    sys.stdout.flush()
+    say(shlex.join(command))
     os.execvp(command[0], command)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import typer
+from judge_decoding.cli.terminal import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -31,7 +31,7 @@ class Steps:
                 self._shown.update(earlier, visible=False)
             self._tasks[what] = self._shown.add_task(what, total=total or None)
             if self._lines and self._shown.disable and done < total:
-                typer.echo(f"{what[:1].upper()}{what[1:]} ...", err=True)
+                say(f"{what[:1].upper()}{what[1:]} ...", err=True)
         self._shown.update(self._tasks[what], total=total or None, completed=done)
 
     @contextmanager
@@ -47,21 +47,9 @@ class Steps:
 @contextmanager
 def steps(*, lines: bool = False) -> Iterator[Steps]:
     """Show steps on stderr while the block runs; see `Steps`."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-    notes = Console(stderr=True)
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as shown:
+    from judge_decoding.cli.console import progress
+
+    with progress(TimeElapsedColumn(), begin=[SpinnerColumn()]) as shown:
         yield Steps(shown, lines=lines)

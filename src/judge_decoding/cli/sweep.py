@@ -30,6 +30,7 @@ from judge_decoding.cli.task_options import (
     TrainedOn,
     sandbox_spelling,
 )
+from judge_decoding.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,10 +168,10 @@ def sweep(
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
     record.part.unlink(missing_ok=True)
     if json:
-        typer.echo(told.model_dump_json(indent=2, exclude_none=True))
+        say_json(told.model_dump_json(indent=2, exclude_none=True))
         return
     tell(told)
-    typer.echo(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
+    say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
 
 
 def _work(names: Sequence[str], items: Sequence[Item], record: Record) -> tuple[int, int]:

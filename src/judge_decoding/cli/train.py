@@ -10,6 +10,7 @@ import typer
 from judge_decoding.cli.models import Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.terminal import warn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -114,13 +115,9 @@ def train(
     everything = [case for path in cases for case in read_cases(path)]
     data = [case for case in everything if case.located]
     if len(data) < len(everything):
-        typer.secho(
-            f"Left out: {len(everything) - len(data)} answers that are known to be wrong, but not where.",
-            err=True, fg=typer.colors.YELLOW,
-        )  # fmt: skip
+        warn(f"Left out: {len(everything) - len(data)} answers that are known to be wrong, but not where.")
 
-    from rich.console import Console
-
+    from judge_decoding.cli.console import Terminal
     from judge_decoding.cli.train_report import report
     from judge_decoding.decoding.loading import as_draft, load_model, load_tokenizer, usual_device
     from judge_decoding.judge.cache import default_folder
@@ -150,7 +147,7 @@ def train(
             "states, or --aim accuracy=1 --calibrate-on QUESTIONS."
         )
     task = _task(goal, calibrate_on, result, draft, data)
-    notes = Console(stderr=True)
+    notes = Terminal(err=True)
     with notes.status("loading the models"):
         tokenizer, place = load_tokenizer(target), device or usual_device()
         small = as_draft(draft, lambda: tokenizer, dtype=dtype, device=place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from judge_decoding.cli.terminal import warn
 
 if TYPE_CHECKING:
     from judge_decoding.judge.head import JudgeHeadConfig
@@ -20,15 +20,15 @@ def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
     describe(config, place, json=json)
     figures = config.calibration
     if not json:
-        from rich.console import Console
+        from judge_decoding.cli.console import Terminal
 
-        console = Console()
+        console = Terminal()
         for part in (_comparison(figures["comparison"]), _reliability(figures["reliability"]), _curve(figures)):
             if part is not None:
                 console.print()
                 console.print(part)
     for sentence in figures["warnings"]:
-        typer.secho(f"Warning: {sentence}", err=True, fg=typer.colors.YELLOW)
+        warn(f"Warning: {sentence}")
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -233,9 +234,9 @@ class Endpoint:
         return _FailedError(f"the endpoint refused it ({status}{said})", trouble=status >= 500)
 
     def _said(self, error: APIStatusError) -> str:
-        """What the server says of an error, made fit for a terminal."""
+        """What the server says of an error, in one line."""
         message = error.body.get("message") if isinstance(error.body, dict) else None
-        text = " ".join("".join(c if c.isprintable() else " " for c in str(message or "")).split())
+        text = one_line(str(message or ""))
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return f": {text[:200].rstrip('.')}" if text else ""

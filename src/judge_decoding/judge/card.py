@@ -14,7 +14,8 @@ from huggingface_hub import ModelCardData
 
 from judge_decoding.judge.card_files import PICTURES
 from judge_decoding.judge.card_results import eval_results, is_repo_id, limits, results_section
-from judge_decoding.markdown import block, code, json_block, one_line, plain, table
+from judge_decoding.markdown import block, code, json_block, plain, table
+from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
     from judge_decoding.evaluation.rows import Results

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from huggingface_hub import EvalResult
 
 from judge_decoding.intervals import UNKNOWN, number, points, share
-from judge_decoding.markdown import block, code, one_line, plain, table
+from judge_decoding.markdown import block, code, plain, table
+from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
     from judge_decoding.evaluation.rows import Results, Row

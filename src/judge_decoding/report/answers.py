@@ -6,15 +6,13 @@ page forbids all other scripts.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from judge_decoding.decoding.rounds import Cause
-from judge_decoding.pages import templates
+from judge_decoding.pages import file_page
 from judge_decoding.report.by_task import by_task
 from judge_decoding.report.samples import Sample
 from judge_decoding.report.verdicts import MEANING
@@ -31,14 +29,14 @@ def answers_page(
         figures: captions and SVG, which must come from `plots`: it is put in as it is.
         most: show no more than the first so many answers.
     """
-    environment = templates("judge_decoding.report")
-    script = environment.get_template("answers.js").render()
     shown = samples[:most]
     facts = summary(samples)
     if len(shown) < len(samples):
         facts["shown here"] = f"the first {len(shown)} answers"
     rejected = ("rejected", "the rest of a draft, thrown away (key R)")
-    return environment.get_template("answers.html").render(
+    return file_page(
+        "judge_decoding.report",
+        "answers",
         title=title,
         facts=facts,
         figures=[(caption, Markup(svg)) for caption, svg in figures],
@@ -49,8 +47,6 @@ def answers_page(
         counts=[_counts(sample) for sample in shown],
         heads=[_head(sample.question) for sample in shown],
         data=htmlsafe_json_dumps({"samples": [_data(sample) for sample in shown]}),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 

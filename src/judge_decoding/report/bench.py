@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from judge_decoding import markdown
 from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Limits, Ratio
 from judge_decoding.intervals import UNKNOWN, number
-from judge_decoding.report.terminal import safe
+from judge_decoding.visible import shown
 
 CACHES = 32e6
 """Bytes that a processor's caches may hold: of models below that, memory is not the limit."""
@@ -91,20 +91,20 @@ def _cells(rows: Sequence[BenchRow], columns: Columns) -> tuple[list[str], list[
 
 def terminal_tables(results: BenchResults) -> list[Table]:
     """For a terminal, narrow enough for 80 columns."""
-    shown = []
+    found = []
     for title, heads, lines in tables(results):
         table = Table(
-            title=escape(title), title_justify="left", title_style="bold", box=None, header_style="bold",
+            title=Text(title), title_justify="left", title_style="bold", box=None, header_style="bold",
             pad_edge=False, padding=(0, 1, 0, 0),
         )  # fmt: skip
         words = 2 if heads[0] == "one" else 1
         for place, head in enumerate(heads):
             name = place < words
-            table.add_column(escape(head), justify="left" if name else "right", no_wrap=not name, overflow="fold")
+            table.add_column(Text(head), justify="left" if name else "right", no_wrap=not name, overflow="fold")
         for line in lines:
-            table.add_row(*(escape(safe(cell)) for cell in line))
-        shown.append(table)
-    return shown
+            table.add_row(*(Text(shown(cell)) for cell in line))
+        found.append(table)
+    return found
 
 
 def notes(results: BenchResults) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import Spans
 from judge_decoding.court.verdicts import Verdict, verdicts, words
-from judge_decoding.pages import templates
+from judge_decoding.pages import file_page
 
 _CLASSES = {
     Verdict.CORRECT: "correct",
@@ -31,13 +31,11 @@ def cases_page(title: str, cases: Sequence[Case], facts: Mapping[str, Any], span
         kind = "wrong" if case.errors else "right" if case.located else "unlocated"
         about = [("source", case.source), ("writer", case.writer), ("annotator", case.annotator)]
         shown.append((case, pieces, wrong_end, kind, [(name, value) for name, value in about if value]))
-    return (
-        templates("judge_decoding.report")
-        .get_template("cases.html")
-        .render(
-            title=title,
-            facts=facts,
-            legend=[(_CLASSES[verdict], verdict.value) for verdict in Verdict],
-            cases=shown,
-        )
+    return file_page(
+        "judge_decoding.report",
+        "cases",
+        title=title,
+        facts=facts,
+        legend=[(_CLASSES[verdict], verdict.value) for verdict in Verdict],
+        cases=shown,
     )

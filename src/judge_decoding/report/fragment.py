@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from judge_decoding.decoding.rounds import Cause, Round, Stats
 from judge_decoding.pages import templates
 from judge_decoding.report.verdicts import MEANING
+from judge_decoding.visible import shown
 
 # Lines and backgrounds have the colours; the text keeps the notebook's own.
 _STYLES = {
@@ -24,7 +25,7 @@ def answer_fragment(pieces: Sequence[str], rounds: Sequence[Round]) -> str:
         for i, cause in enumerate(event.causes):
             score = f", score {event.scores[i]:.3f}" if cause is Cause.RESCUED and event.scores is not None else ""
             # A special token, or one that ends inside a character, has no text.
-            text = next(texts) or ("▫" if cause is Cause.RESCUED else "")
+            text = shown(next(texts)) or ("▫" if cause is Cause.RESCUED else "")
             ink = text.lstrip(" ") or text  # marks stand under words, not under the spaces before them
             tip = "" if cause is Cause.AGREED else cause.value + score
             tokens.append((text[: len(text) - len(ink)], ink, cause, tip))

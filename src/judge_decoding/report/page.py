@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from judge_decoding.decoding.rounds import Cause
-from judge_decoding.pages import templates
+from judge_decoding.pages import file_page
 from judge_decoding.report.terminal import COLUMNS, row
 from judge_decoding.report.verdicts import MEANING, ShownRound
 
@@ -19,17 +19,15 @@ def comparison_page(
     rounds: Sequence[ShownRound],
 ) -> str:
     """The page: the table, its facts (problems, seed, machine, ...), and a worked example."""
-    return (
-        templates("judge_decoding.report")
-        .get_template("comparison.html")
-        .render(
-            columns=[title.replace("\n", " ") for _, title in COLUMNS],
-            rows=[(name, row(key, methods[key])) for key, name in names.items()],
-            facts=facts,
-            question=question,
-            rounds=rounds,
-            legend=[(cause.value, MEANING[cause]) for cause in Cause],
-            bars=[(name, methods[key]["speedup"]) for key, name in names.items()],
-            longest=max(m["speedup"] for m in methods.values()),
-        )
+    return file_page(
+        "judge_decoding.report",
+        "comparison",
+        columns=[title.replace("\n", " ") for _, title in COLUMNS],
+        rows=[(name, row(key, methods[key])) for key, name in names.items()],
+        facts=facts,
+        question=question,
+        rounds=rounds,
+        legend=[(cause.value, MEANING[cause]) for cause in Cause],
+        bars=[(name, methods[key]["speedup"]) for key, name in names.items()],
+        longest=max(m["speedup"] for m in methods.values()),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.rows import MATCHED, Row
 from judge_decoding.report import head_pictures
-from judge_decoding.report.terminal import safe
+from judge_decoding.visible import one_line
 
 CAPTION = (
     "Accuracy with 95% intervals against speed, a point for each setting. Further to the top and right is better; to "
@@ -132,5 +132,5 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 def _label(text: str) -> str:
     """One short line without control characters, which an SVG may not hold."""
-    line = safe(" ".join(text.split()))
+    line = one_line(text)
     return line if len(line) <= 24 else line[:23] + "…"

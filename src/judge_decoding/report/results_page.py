@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
 from judge_decoding.evaluation.rows import Results
-from judge_decoding.pages import templates
+from judge_decoding.pages import file_page
 from judge_decoding.report.plots import CAPTION, pareto_svg
 from judge_decoding.report.rows import notes
 
@@ -29,15 +29,13 @@ def results_page(results: Results) -> str:
     tables = {"Quality": cells(results.rows, QUALITY), "Speed": cells(results.rows, SPEED)}
     if results.tuning:
         tables["How the draft lengths were chosen, on other items"] = cells(results.tuning, SPEED)
-    return (
-        templates("judge_decoding.report")
-        .get_template("results.html")
-        .render(
-            title=results.task,
-            facts={name: value for name, value in facts.items() if value != ""},
-            figure=Markup(pareto_svg(results.rows)) if plotted else None,
-            caption=CAPTION,
-            tables={name: table for name, table in tables.items() if len(table[0]) > 1},
-            notes=notes(results),
-        )
+    return file_page(
+        "judge_decoding.report",
+        "results",
+        title=results.task,
+        facts={name: value for name, value in facts.items() if value != ""},
+        figure=Markup(pareto_svg(results.rows)) if plotted else None,
+        caption=CAPTION,
+        tables={name: table for name, table in tables.items() if len(table[0]) > 1},
+        notes=notes(results),
     )

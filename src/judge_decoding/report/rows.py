@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
 from judge_decoding.evaluation.rows import TARGET, Results
-from judge_decoding.report.terminal import safe
+from judge_decoding.visible import shown
 
 
 def results_tables(results: Results) -> list[Table]:
@@ -21,7 +21,7 @@ def results_tables(results: Results) -> list[Table]:
             name = title == "method"
             table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
         for line in lines:
-            table.add_row(*(escape(safe(cell)) for cell in line))
+            table.add_row(*(Text(shown(cell)) for cell in line))
         tables.append(table)
     return tables
 

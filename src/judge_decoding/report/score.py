@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.evaluation.acceptance import Acceptance
-from judge_decoding.report.terminal import safe
+from judge_decoding.visible import shown
 
 COLUMNS = (
     "rule",
@@ -88,4 +88,4 @@ def most_rejected(acceptance: Acceptance, spell: Callable[[int], str], count: in
 
 
 def _quoted(text: str) -> str:
-    return f"«{safe(text).replace(chr(10), '⏎')}»"
+    return f"«{shown(text).replace(chr(10), '⏎')}»"

@@ -12,7 +12,7 @@ from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.models.text import pieces
-from judge_decoding.pages import templates
+from judge_decoding.pages import file_page
 from judge_decoding.report.score import COLUMNS, cells
 
 MEANING = (
@@ -106,29 +106,27 @@ def score_page(
         spelled = pieces(tokenizer, [*text.prompt_ids, *text.ids])[len(text.prompt_ids) :]
         views = [shown_tokens(each.rounds[number], spelled, tokenizer) for each in found]
         answers.append((text.prompt, list(zip(views, (len(each.rounds[number]) for each in found), strict=True))))
-    return (
-        templates("judge_decoding.report")
-        .get_template("score.html")
-        .render(
-            title=title,
-            facts=facts,
-            columns=[column.replace("\n", " ") for column in COLUMNS],
-            rows=[cells(each) for each in found],
-            names=[each.name for each in found],
-            pictures=[(bars(each.histogram, most), places(each.by_place)) for each in found],
-            most=most,
-            size=(_WIDTH, _HEIGHT),
-            rejected=[
-                [
-                    (repr(_spelling(tokenizer, one.token)), one.times, one.decided,
-                     ", ".join(f"{_spelling(tokenizer, own)!r}" for own, _ in one.instead))
-                    for one in each.most_rejected()
-                ]
-                for each in found
-            ],
-            legend=MEANING,
-            answers=answers,
-        )
+    return file_page(
+        "judge_decoding.report",
+        "score",
+        title=title,
+        facts=facts,
+        columns=[column.replace("\n", " ") for column in COLUMNS],
+        rows=[cells(each) for each in found],
+        names=[each.name for each in found],
+        pictures=[(bars(each.histogram, most), places(each.by_place)) for each in found],
+        most=most,
+        size=(_WIDTH, _HEIGHT),
+        rejected=[
+            [
+                (repr(_spelling(tokenizer, one.token)), one.times, one.decided,
+                 ", ".join(f"{_spelling(tokenizer, own)!r}" for own, _ in one.instead))
+                for one in each.most_rejected()
+            ]
+            for each in found
+        ],
+        legend=MEANING,
+        answers=answers,
     )  # fmt: skip
 
 

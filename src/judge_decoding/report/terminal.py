@@ -10,6 +10,7 @@ from rich.text import Text
 
 from judge_decoding.decoding.rounds import Cause
 from judge_decoding.report.verdicts import MEANING, ShownRound
+from judge_decoding.visible import shown
 
 # Blue, orange and grey are told apart by all common kinds of colour vision; the marks serve where there is no colour.
 STYLES = {
@@ -20,17 +21,10 @@ STYLES = {
 }
 MARKS = {Cause.AGREED: ("", ""), Cause.RESCUED: ("«", "»"), Cause.CORRECTION: ("{", "}"), Cause.BONUS: ("(", ")")}
 
-_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
-
-
-def safe(text: str) -> str:
-    """``text`` without control characters, so that a model cannot steer the terminal; newlines and tabs stay."""
-    return text.translate(_UNPRINTABLE)
-
 
 def token_text(text: str, cause: Cause, *, marks: bool) -> Text:
     """One token in the style of its cause, between its marks if asked for; the space before it stays outside."""
-    text = safe(text)
+    text = shown(text)
     body = text.lstrip(" ")
     before, after = MARKS[cause] if marks else ("", "")
     line = Text(text[: len(text) - len(body)])
@@ -56,7 +50,7 @@ def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Te
         for token in event.tokens:
             page.append_text(token_text(token.text.replace("\n", "⏎"), token.cause, marks=True))
         if rejected and event.rejected:
-            page.append(f"  ✗{safe(event.rejected)}", style="dim strike")
+            page.append(f"  ✗{shown(event.rejected)}", style="dim strike")
         page.append("\n")
     return page
 

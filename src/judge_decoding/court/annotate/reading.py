@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.court.annotate.pieces import case_id, cover
-from judge_decoding.court.annotate.storage import READINGS
+from judge_decoding.court.annotate.storage import ALL_READINGS, readings_path
 from judge_decoding.court.cases import Case
 from judge_decoding.court.spans import Span
 from judge_decoding.court.tokens import CaseTokens, read_tokens
@@ -82,9 +83,10 @@ def read_answers(
     Raises:
         JudgeDecodingError: a model cannot be loaded, the head belongs to another, or the tokenizer has no offsets.
     """
-    path = folder / READINGS
+    path = readings_path(folder)
     wanted = {case_id(case): case for case in cases}
-    found = {name: reading for name, reading in _kept(path, reader.maker).items() if name in wanted}
+    _end_line(path)
+    found = {name: reading for name, reading in _kept(folder, reader.maker).items() if name in wanted}
     missing = [case for name, case in wanted.items() if name not in found]
     if not missing:
         return found
@@ -120,22 +122,22 @@ def read_answers(
     return found
 
 
-def _kept(path: Path, maker: str) -> dict[str, Reading]:
-    """What was read before by the same models. A broken line, such as a kill leaves, is read anew."""
-    if not path.exists():
-        return {}
-    text = read_text(path, "the target's readings")
-    found: dict[str, Reading] = {}
-    for line in text.split("\n"):
-        try:
-            reading = Reading.model_validate_json(line)
-        except ValidationError:
-            continue
-        if reading.maker == maker:
-            found[reading.case] = reading
-    if text and not text.endswith("\n"):
+def _end_line(path: Path) -> None:
+    """End the line that a kill has left."""
+    if path.exists() and (text := read_text(path, "the target's readings")) and not text.endswith("\n"):
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write("\n")
+
+
+def _kept(folder: Path, maker: str) -> dict[str, Reading]:
+    """What the same models have read before, for any user of the folder. A broken line is read anew."""
+    found: dict[str, Reading] = {}
+    for path in sorted(folder.glob(ALL_READINGS)):
+        for line in read_text(path, "the target's readings").split("\n"):
+            with suppress(ValidationError):
+                reading = Reading.model_validate_json(line)
+                if reading.maker == maker:
+                    found[reading.case] = reading
     return found
 
 

@@ -6,6 +6,8 @@ import hmac
 import os
 import secrets
 import socket
+import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,13 +17,14 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from judge_decoding.court.annotate.connections import Impatient
 from judge_decoding.court.annotate.session import Decision, Session, StaleError
-from judge_decoding.court.annotate.storage import TOKEN_FILE
+from judge_decoding.court.annotate.storage import token_path
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem
 from judge_decoding.pages import templates
@@ -63,7 +66,8 @@ class Guard:
                 ]
             await send(message)
 
-        await self._app(scope, receive, hardened)
+        with suppress(ClientDisconnect):  # a client may leave at any time
+            await self._app(scope, receive, hardened)
 
     def _problem(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
@@ -88,7 +92,8 @@ def make_app(session: Session, token: str) -> ASGIApp:
     def page(_: Request) -> Response:
         return _html("annotate.html", token=token, annotator=session.annotator)
 
-    def state(_: Request) -> Response:
+    async def state(_: Request) -> Response:
+        # Like a decision not in a thread of its own, as it may write what could not be written before.
         return JSONResponse(session.state())
 
     async def decide(request: Request) -> Response:
@@ -142,19 +147,32 @@ def kept_token(folder: Path) -> str:
     Raises:
         JudgeDecodingError: it cannot be read or written.
     """
-    path = folder / TOKEN_FILE
+    path = token_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            if len(token := path.read_text(encoding="ascii", errors="replace").strip()) >= 32 and token.isalnum():
-                return token
-            path.unlink()
+        if token := _own_token(path):
+            return token
+        path.unlink(missing_ok=True)
         token = secrets.token_hex(16)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(token + "\n")
     except OSError as error:
         raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
     return token
+
+
+def _own_token(path: Path) -> str:
+    """The token in a file that only this user can have written and can read; empty if it is no such file."""
+    try:
+        # Not through a link that somebody else has made, and not waiting for the writer of a pipe.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        with os.fdopen(os.open(path, flags)) as file:
+            found = os.fstat(file.fileno())
+            token = file.read(100).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    own = sys.platform == "win32" or (found.st_uid == os.getuid() and not found.st_mode & 0o077)
+    return token if own and stat.S_ISREG(found.st_mode) and len(token) >= 32 and token.isalnum() else ""
 
 
 def listen(port: int) -> socket.socket:
@@ -184,6 +202,8 @@ def serve(session: Session, listener: socket.socket, token: str) -> None:
         access_log=False,  # addresses have the token in them
         lifespan="off",
         ws="none",
+        http=Impatient,
+        use_colors=False,  # whatever goes to standard error is shown as text
         server_header=False,
         timeout_graceful_shutdown=2,
     )

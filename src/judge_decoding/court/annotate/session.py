@@ -68,6 +68,7 @@ class Session:
         annotator: who.
         log: the decisions.
         cases_path: a TokenCourt file of what is decided so far, written anew after each decision.
+        problem: why that file is behind the decisions, as after one on a full disk; empty if it is not.
 
     Args:
         cases: the answers; labels they have are not shown. Equal answers come up once.
@@ -104,6 +105,7 @@ class Session:
         self._queue = Queue(list(self._cases), annotator, uncertainty=doubts, repeats=repeats, seed=seed)
         self.cases_path = cases_path(folder, annotator)
         self.log = DecisionLog(decisions_path(folder, annotator))
+        self.problem = ""
         self._write_cases()
 
     def _cut(self, name: str) -> list[Span]:
@@ -112,6 +114,8 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """What the page shows, as JSON values: progress and the case that is up. Who wrote it is not in there."""
+        if self.problem:
+            self.save_cases()
         events = self.log.events
         progress = self._queue.progress(events)
         turn = self._queue.next(events)
@@ -121,6 +125,7 @@ class Session:
             "total": progress.total,
             "skipped": progress.skipped,
             "can_undo": bool(standing(events)[0]),
+            "problem": self.problem,
             "case": None if turn is None else self._shown(turn),
         }
 
@@ -173,7 +178,7 @@ class Session:
                     **common,
                 )
             )
-        self._write_cases()
+        self.save_cases()
 
     def _span(self, name: str, decision: Decision) -> Span:
         case, pieces = self._cases[name], self._pieces[name]
@@ -206,6 +211,18 @@ class Session:
             for name, event in found.items()
             if (case := self._cases.get(name)) is not None
         ]
+
+    def save_cases(self) -> None:
+        """Write the file of cases; if that fails, `problem` says why, as the decisions themselves are saved."""
+        try:
+            self._write_cases()
+        except JudgeDecodingError as error:
+            self.problem = (
+                f"Your decisions are saved, but not yet in {self.cases_path.name} ({str(error).removesuffix('.')}); "
+                "make room; they get there with the next one, or when you load the page or start the command again."
+            )
+        else:
+            self.problem = ""
 
     def _write_cases(self) -> None:
         # A data set without cases is refused wherever it is read, so there is none before the first decision.

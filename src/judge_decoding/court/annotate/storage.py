@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from getpass import getuser
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -18,10 +19,8 @@ if sys.platform != "win32":
     import fcntl
 
 PREFIX = "decisions-"
-READINGS = "target.jsonl"
-"""What the target read of the answers."""
-TOKEN_FILE = "token"
-"""What opens the page."""
+ALL_READINGS = "target*.jsonl"
+"""What the target read of the answers, for each user."""
 
 
 class Event(BaseModel):
@@ -135,6 +134,21 @@ def decisions_path(folder: Path, annotator: str) -> Path:
 def cases_path(folder: Path, annotator: str) -> Path:
     """Where the cases that ``annotator`` has decided are in ``folder``."""
     return folder / f"cases-{annotator}.jsonl"
+
+
+def readings_path(folder: Path) -> Path:
+    """Where this user keeps what the target read of the answers in ``folder``."""
+    return folder / f"target-{_user()}.jsonl"
+
+
+def token_path(folder: Path) -> Path:
+    """Where what opens this user's page is in ``folder``."""
+    return folder / f"token-{_user()}"
+
+
+def _user() -> str:
+    # Of a folder that several share, none can write the files of another.
+    return str(os.getuid()) if sys.platform != "win32" else getuser()
 
 
 def read_events(path: Path) -> list[Event]:

@@ -2,12 +2,16 @@
 
 A column ``occurrence`` says which one is meant where the words stand there more than once. ``source``, ``writer``
 and ``annotator`` are read too. Semicolons and tabs, as spreadsheets write them, are taken for commas.
+
+A spreadsheet takes a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break for a formula, which can
+reach out of the file. Such a cell is written behind an apostrophe, and one more if it has some, and read without it.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from judge_decoding.files import read_bytes
 END = "<end>"
 """Quoted in place of words where the answer should not have ended."""
 
+_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")  # wide signs count where they are typed
 _NEEDED = ("question", "answer", "error")
 _MORE = ("source", "writer", "annotator")
 
@@ -49,6 +54,7 @@ def _make(row: dict[str, str]) -> Case:
         raise RowError("has another number of columns than the first line; quote texts that hold the separator")
     if any("\udc80" <= letter <= "\udcff" for value in row.values() for letter in value or ""):
         raise RowError("is not UTF-8 text; convert it first")
+    row = {name: _unescaped(cell or "") for name, cell in row.items()}
     answer, quote = row["answer"], row["error"]
     errors: tuple[tuple[int, int], ...] = ()
     if quote:
@@ -58,6 +64,14 @@ def _make(row: dict[str, str]) -> Case:
     return Case.model_validate(
         {"source": "csv", **more, "question": row["question"], "answer": answer, "errors": errors}
     )
+
+
+def _escaped(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _unescaped(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _find(answer: str, quote: str, occurrence: str) -> int:
@@ -98,7 +112,8 @@ def _write(cases: Sequence[Case]) -> str:
                 row["occurrence"] = "end"
             elif len(starts) > 1 or quote == END:
                 row["occurrence"] = str(starts.index(start) + 1)
-        writer.writerow(row | {name: getattr(case, name) for name in _MORE})
+        row |= {name: getattr(case, name) for name in _MORE}
+        writer.writerow({name: _escaped(cell) for name, cell in row.items()})
     return file.getvalue()
 
 

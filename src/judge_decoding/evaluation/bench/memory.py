@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench.results import Memory
-from judge_decoding.markdown import one_line
+from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench.ways import Answers, Label, up_to_end
-from judge_decoding.markdown import one_line
+from judge_decoding.visible import one_line
 
 CHILD = Path(__file__).with_name("vllm_child.py")
 

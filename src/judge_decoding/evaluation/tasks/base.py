@@ -14,8 +14,8 @@ from judge_decoding.court.formats.base import RowError
 from judge_decoding.court.questions import Rows, dataset_rows, file_rows
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.sandbox import Sandbox
-from judge_decoding.markdown import one_line
 from judge_decoding.spelling import spell
+from judge_decoding.visible import one_line
 
 Message = Mapping[str, str]
 """``{"role": ..., "content": ...}``."""

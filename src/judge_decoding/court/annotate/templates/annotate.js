@@ -87,6 +87,7 @@ async function decide(action, said) {
 
 function show(data, said) {
   state = data;
+  complain(data.problem);
   const { case: item, done, total, skipped } = data;
   by("progress").max = total;
   by("progress").value = done;
