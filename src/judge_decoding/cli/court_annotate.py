@@ -61,7 +61,10 @@ def annotate(
     who = annotator or _login()
     made, decisions = cases_path(output, who), decisions_path(output, who)
     token_file = output / TOKEN_FILE
-    own = [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+
+    def own() -> list[Path]:
+        return [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+
     check_outputs(
         [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
         work=[decisions, output / READINGS], own=own,

@@ -101,9 +101,11 @@ def collect(
     fields = Fields(prompt_field, reference_field, template, reference_template)
     models = list(dict.fromkeys(model))
     part = output.with_name(output.name + ".part")
-    # With a part the output is this command's own, of a run in which some requests failed.
-    own = [output] if part.exists() else []
-    check_outputs([output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], own=own)
+    check_outputs(
+        [output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], alone=(context, output),
+        # With a part the output is this command's own, of a run in which some requests failed.
+        own=lambda: [output] if part.exists() else [],
+    )  # fmt: skip
     writers = [
         _writer(
             name, how, chat=chat, raw=raw, batch_size=batch_size, concurrency=concurrency, retries=retries, dtype=dtype

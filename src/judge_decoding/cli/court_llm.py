@@ -11,6 +11,7 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 
 def llm(
+    context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the labelled answers go.")],
     model: Annotated[
@@ -44,8 +45,10 @@ def llm(
     if votes > 1 and not temperature:
         raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")
     part = output.with_name(output.name + ".part")
-    own = [output, *written_before(part)] if part.exists() else []
-    check_outputs([output, aside], [answers, compare], overwrite=overwrite, work=[part], own=own)
+    check_outputs(
+        [output, aside], [answers, compare], overwrite=overwrite, work=[part], alone=(context, output),
+        own=lambda: [output, *written_before(part)] if part.exists() else [],
+    )  # fmt: skip
     endpoint = Endpoint(model.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
     hand = [] if compare is None else read(compare)
     cases = {(case.question, case.answer): case for case in read(answers)}

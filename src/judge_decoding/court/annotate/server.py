@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from judge_decoding.court.annotate.session import Decision, Session, StaleError
 from judge_decoding.court.annotate.storage import TOKEN_FILE
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem
+from judge_decoding.files import first_problem, read_bytes
 from judge_decoding.pages import templates
 
 HOST = "127.0.0.1"
@@ -145,8 +145,9 @@ def kept_token(folder: Path) -> str:
     path = folder / TOKEN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            if len(token := path.read_text(encoding="ascii", errors="replace").strip()) >= 32 and token.isalnum():
+        if path.exists():
+            token = read_bytes(path, "the token of the page").decode("ascii", "replace").strip()
+            if len(token) >= 32 and token.isalnum():
                 return token
             path.unlink()
         token = secrets.token_hex(16)
