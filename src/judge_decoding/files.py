@@ -298,15 +298,17 @@ def rows(
     kind: type[Row],
     complaint: str,
     on_bad: Callable[[str], None] | None = None,
+    *,
+    longest: int = LINE,
 ) -> Iterator[tuple[int, Row]]:
     """The lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
 
-    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for ``on_bad``.
+    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for the others.
 
     Raises:
         JudgeDecodingError: the file cannot be read, or a line is no such model.
     """
-    for number, line in lines(path, what, on_bad):
+    for number, line in lines(path, what, on_bad, longest=longest):
         try:
             row = kind.model_validate_json(line)
         except ValidationError as error:

@@ -23,8 +23,8 @@ MOST = 2**31
 """Most bytes of a file that is read line by line."""
 DOCUMENT = 2**28
 """Most bytes of a file that is read as one whole."""
-LINE = 2**24
-"""Most bytes of a line."""
+LINE = 2**23
+"""Most bytes of a line with a case or a question: more than the longest contexts hold."""
 SILENCE = 60.0
 """Seconds that a pipe may say nothing."""
 

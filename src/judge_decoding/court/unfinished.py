@@ -8,7 +8,7 @@ from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import end_line, lines
-from judge_decoding.inputs import MOST, reading
+from judge_decoding.inputs import DOCUMENT, MOST, reading
 
 
 class Unfinished:
@@ -41,7 +41,7 @@ class Unfinished:
             return first.startswith(file.read(len(first) + 1))
 
     def _load(self, settings: dict[str, Any]) -> None:
-        rows = list(lines(self.part, "the unfinished file", lambda _: None))
+        rows = list(lines(self.part, "the unfinished file", lambda _: None, longest=DOCUMENT))
         try:
             begun = json.loads(rows[0][1])["settings"]
         except (IndexError, ValueError, KeyError, TypeError) as error:
@@ -104,7 +104,12 @@ def written_before(part: Path) -> list[Path]:
     """What a stopped run with this unfinished file has written besides its output, so that the next may replace it."""
     if not part.exists():
         return []
-    rows = (line for _, line in lines(part, "the unfinished file", lambda _: None) if line.startswith('{"wrote": '))
+    found = lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
+    rows = (line for _, line in found if line.startswith('{"wrote": '))
+        line
+        for _, line in lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
+        if line.startswith('{"wrote": ')
+    )
     return [Path(json.loads(row)["wrote"]) for row in rows]
 
 

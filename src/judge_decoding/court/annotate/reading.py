@@ -21,6 +21,7 @@ from judge_decoding.decoding.loading import check_same_vocabulary, load_model, l
 from judge_decoding.decoding.models import HiddenTap
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import end_line, rows
+from judge_decoding.inputs import DOCUMENT
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.locks import one_run
@@ -136,7 +137,7 @@ def _kept(path: Path, maker: str, wanted: Container[str]) -> dict[str, Reading]:
     """What was read before by the same models. A broken line, such as a kill leaves, is read anew."""
     if not path.exists():
         return {}
-    kept = rows(path, "the target's readings", Reading, "is no reading: {}", lambda _: None)
+    kept = rows(path, "the target's readings", Reading, "is no reading: {}", lambda _: None, longest=DOCUMENT)
     return {reading.case: reading for _, reading in kept if reading.maker == maker and reading.case in wanted}
 
 
