@@ -115,9 +115,11 @@ def collect(
     rows = partial(file_rows, prompts) if prompts is not None else lambda _: dataset_rows(str(dataset), config, split)
     questions = read_prompts(str(prompts or dataset), rows, fields, _render(chat, target, models, how), limit)
 
+    from judge_decoding.bounds import check_bound
     from judge_decoding.court import collect as core
     from judge_decoding.court.cases import write_cases
 
+    check_bound("requests", len(questions) * len(models) * samples, "The number of answers")
     settings = {
         "temperature": temperature, "top_p": top_p, "seed": seed, "max_new_tokens": max_new_tokens,
         "stop": list(how.stop), "system": system, "chat": chat, "raw": raw,

@@ -35,6 +35,7 @@ def llm(
     """Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare it."""
     import hashlib
 
+    from judge_decoding.bounds import check_bound
     from judge_decoding.cli.court_files import agree, bar, read
     from judge_decoding.court.cases import write_cases
     from judge_decoding.court.endpoint import PREFIX, Body, Endpoint, Reply
@@ -53,6 +54,7 @@ def llm(
     hand = [] if compare is None else read(compare)
     cases = {(case.question, case.answer): case for case in read(answers)}
     unsure = [case for case in cases.values() if case.correct is not True]
+    check_bound("requests", len(unsure) * votes, "The number of requests")
     settings = {
         "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
         "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],

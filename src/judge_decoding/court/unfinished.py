@@ -106,10 +106,6 @@ def written_before(part: Path) -> list[Path]:
         return []
     found = lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
     rows = (line for _, line in found if line.startswith('{"wrote": '))
-        line
-        for _, line in lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
-        if line.startswith('{"wrote": ')
-    )
     return [Path(json.loads(row)["wrote"]) for row in rows]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.decoding.drafting import Drafter, DraftFunction, DraftModel
 from judge_decoding.decoding.models import output_size
 from judge_decoding.errors import JudgeDecodingError
@@ -48,7 +49,7 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
     """
     own = judge.config.num_draft_tokens if judge is not None else None
     count = given if given is not None else own or DEFAULT_NUM_DRAFT_TOKENS
-    check_positive("num_draft_tokens", count)
+    check_bound("num_draft_tokens", count)
     return count
 
 
@@ -82,13 +83,3 @@ def room(length: int, target: PreTrainedModel) -> int:
             f"The prompt has {length} tokens and the target's context is {context}; shorten the prompt."
         )
     return context - length
-
-
-def check_positive(name: str, value: int) -> None:
-    """Check that a count is 1 or more.
-
-    Raises:
-        JudgeDecodingError: it is not.
-    """
-    if value < 1:
-        raise JudgeDecodingError(f"{name} is {value}; it must be 1 or more.")

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.court.cases import Case
 from judge_decoding.court.results import same_result
 from judge_decoding.court.summary import same_question
@@ -174,6 +175,7 @@ def calibrate(
     Raises:
         JudgeDecodingError: no threshold is good enough, or another run is at ``part``.
     """
+    check_bound("points", points)
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
     settings = identity(decoder, list(task.prompts), task.key, max_new_tokens, num_draft_tokens, head=head)
     with nullcontext() if part is None else one_run(part):
