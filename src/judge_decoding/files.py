@@ -20,13 +20,13 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.inputs import DOCUMENT, LINE, MOST, cannot_read, descriptor, reading, too_large
+from judge_decoding.inputs import DOCUMENT, LINE, LINES, MOST, cannot_read, descriptor, reading, too_large
 
 Row = TypeVar("Row", bound=BaseModel)
 
 _GZIP = b"\x1f\x8b"  # no text begins so
 _PACKED = 100
-"""Times its size that a packed file may hold: text has about ten, and what is made to do harm a thousand."""
+"""Times its size that a large packed file may hold: text has about ten, and what is made to do harm a thousand."""
 
 
 @contextmanager
@@ -246,7 +246,7 @@ def lines(
     error. What is packed with gzip is read as what is in it.
 
     Raises:
-        JudgeDecodingError: the file cannot be read, is not UTF-8, or has more than `MOST` bytes.
+        JudgeDecodingError: the file cannot be read, is not UTF-8, or has more than `MOST` bytes or `LINES` lines.
     """
 
     def bad(number: int, reason: str) -> None:
@@ -255,6 +255,8 @@ def lines(
         on_bad(f"{path}, line {number} {reason}.")
 
     for number, line in enumerate(_byte_lines(path, what, longest), start=1):
+        if number > LINES:
+            raise cannot_read(path, what, f"it has more than {LINES:,} lines; divide it")
         if number == 1:
             if line.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise cannot_read(path, what, "it is UTF-16 and not UTF-8 text; convert it first")
@@ -278,7 +280,7 @@ def _byte_lines(path: Path, what: str, longest: int) -> Iterator[bytes]:
         if raw.peek(2).startswith(_GZIP):
             file = gzip.GzipFile(fileobj=raw)
             if packed := os.fstat(raw.fileno()).st_size:
-                most = min(MOST, max(_PACKED * packed, LINE))
+                most = min(MOST, max(_PACKED * packed, DOCUMENT))
         size = 0
         try:
             while line := file.readline(longest + 2):

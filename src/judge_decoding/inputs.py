@@ -25,6 +25,8 @@ DOCUMENT = 2**28
 """Most bytes of a file that is read as one whole."""
 LINE = 2**23
 """Most bytes of a line with a case or a question: more than the longest contexts hold."""
+LINES = 10**7
+"""Most lines of a file."""
 SILENCE = 60.0
 """Seconds that a pipe may say nothing."""
 
