@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -170,3 +171,64 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe9")
     with pytest.raises(JudgeDecodingError, match="not UTF-8"):
         read_text(tmp_path / "latin", "the thing")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount")
+def test_a_disk_that_can_only_be_read_shows_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    script = (
+        f"mount -t tmpfs none {tmp_path}/disk && touch {tmp_path}/disk/there && mount -o remount,ro {tmp_path}/disk && "
+        f'exec {sys.executable} -c "$1" {tmp_path}/disk'
+    )
+    program = """
+import sys
+from pathlib import Path
+from judge_decoding import JudgeDecodingError
+from judge_decoding.files import check_writable
+from judge_decoding.locks import one_run
+for name in ("new", "there", "new/deep/x"):
+    for check in (check_writable, lambda path: one_run(path).__enter__()):
+        try:
+            check(Path(sys.argv[1], name))
+        except JudgeDecodingError as error:
+            print(error)
+"""
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script, "bash", program], capture_output=True, text=True, check=False
+    )
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    told = done.stdout.splitlines()
+    assert len(told) == 6, done
+    assert all("Read-only file system; choose another place." in line for line in told)
+
+
+def test_a_descriptor_is_tried(tmp_path: Path) -> None:
+    """One that is open to be read only, or not open at all, is no place to write to."""
+    (tmp_path / "x").write_text("")
+    with (tmp_path / "x").open("rb") as file, pytest.raises(JudgeDecodingError, match="Cannot write /dev/fd/"):
+        check_writable(Path(f"/dev/fd/{file.fileno()}"))
+    with (tmp_path / "x").open("wb") as file:
+        check_writable(Path(f"/dev/fd/{file.fileno()}"))
+
+
+def test_a_socket_is_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+        with pytest.raises(JudgeDecodingError, match="Cannot write"):
+            check_writable(tmp_path / "s")
+
+
+def test_folders_that_were_made_for_nothing_go(tmp_path: Path) -> None:
+    def work() -> None:
+        with replacing(tmp_path / "a" / "b" / "x"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]

@@ -309,7 +309,7 @@ def test_a_start_that_fails_leaves_nothing(decoder: JudgeDecoder, tmp_path: Path
         ({"result": "nonsense"}, "There is no result nonsense"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"judge_lengths": ()}, "judge_lengths is empty"),
-        ({"exact_lengths": (0, 2)}, "draft length is below 1"),
+        ({"exact_lengths": (0, 2)}, "exact_lengths is 0; it must be 1 or more"),
     ],
 )
 def test_settings_that_make_no_sense(setting: dict[str, Any], message: str) -> None:

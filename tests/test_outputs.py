@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -226,3 +227,30 @@ def test_a_stopped_run_may_replace_what_it_wrote(tmp_path: Path) -> None:
     assert written_before(begun.part) == []
     begun.will_write(tmp_path / "aside")
     assert written_before(Work(tmp_path / "out", {}).part) == [tmp_path / "aside"]
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if "{file}" in row.args])
+def test_a_start_that_is_refused_leaves_nothing(
+    run: Run, places: dict[str, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither unfinished work nor locks, folders or tokens; here the refusal comes from the file, or the model."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    places["out"].rmdir()
+    places["out"] = places["out"] / "deep"
+    for content in (b"", b"nothing\n", b"\xff\xfe"):
+        places["file"].write_bytes(content)
+        before = contents(tmp_path)
+        code, _, err = call(run, name, places)
+        assert code == 2
+        assert "Error: " in err
+        assert contents(tmp_path) == before
+
+
+def test_an_annotation_whose_port_is_taken_leaves_nothing(court: Run, places: dict[str, Path], tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    args = ("annotate", places["file"], "-o", tmp_path / "new" / "labels", "--annotator", "a", "--no-browser")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused(court(*args, "--port", taken.getsockname()[1]), "Cannot listen on port", tmp_path, before)

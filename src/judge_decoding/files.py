@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import json
 import os
-import re
 import shutil
 import stat
 import sys
@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkstemp
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.inputs import DOCUMENT, LINE, LINES, MOST, cannot_read, descriptor, reading, too_large
 
 Row = TypeVar("Row", bound=BaseModel)
 
-_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _GZIP = b"\x1f\x8b"  # no text begins so
+_PACKED = 100
+"""Times its size that a large packed file may hold: text has about ten, and what is made to do harm a thousand."""
 
 
 @contextmanager
@@ -42,19 +44,41 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
         return
     real = Path(os.path.realpath(path))
+    with folder_of(path):
+        try:
+            temporary = _new_file_beside(real)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            yield temporary
+            _give_rights(temporary, real)
+            temporary.replace(real)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_of(path: Path) -> Iterator[None]:
+    """Make the folder of ``path`` for the block; what was made and stays empty goes again.
+
+    Raises:
+        JudgeDecodingError: it cannot be made.
+    """
+    made: list[Path] = []
     try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _new_file_beside(real)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        yield temporary
-        _give_rights(temporary, real)
-        temporary.replace(real)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        try:
+            folder = Path(os.path.realpath(path)).parent
+            made += [place for place in (folder, *folder.parents) if not place.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager
@@ -64,7 +88,7 @@ def _filling(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / "content"
         temporary.touch()
         yield temporary
-        number = _descriptor(path)
+        number = descriptor(path)
         try:
             if number is not None:
                 sys.stdout.flush()  # what was printed before comes before
@@ -75,7 +99,7 @@ def _filling(path: Path) -> Iterator[Path]:
         except BrokenPipeError:
             raise  # the reader went away
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
 
 def is_stream(path: Path) -> bool:
@@ -87,19 +111,7 @@ def is_stream(path: Path) -> bool:
         mode = path.stat().st_mode
     except OSError:
         return False
-    return _descriptor(path) is not None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _descriptor(path: Path) -> int | None:
-    """The number of the descriptor that ``path`` names, as ``/dev/stdout`` and links to it do."""
-    place = path.absolute()
-    for _ in range(40):  # as many links as Linux follows
-        if match := _DESCRIPTOR.fullmatch(str(place)):
-            return int(match[1])
-        if not place.is_symlink():
-            return None
-        place = place.parent / place.readlink()
-    return None
+    return descriptor(path) is not None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _new_file_beside(path: Path) -> Path:
@@ -123,7 +135,8 @@ def _give_rights(temporary: Path, path: Path) -> None:
     temporary.chmod(stat.S_IMODE(old.st_mode))
 
 
-def _cannot_write(path: Path, error: OSError) -> JudgeDecodingError:
+def cannot_write(path: Path, error: OSError) -> JudgeDecodingError:
+    """The sentence about a place that cannot be written."""
     return JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.")
 
 
@@ -151,8 +164,11 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise JudgeDecodingError(f"Cannot write {path}: it is a folder; name a file.")
         if is_stream(path):
+            number = descriptor(path)
+            if number is not None:
+                os.write(number, b"")
             # Not opened: the reader of a pipe would take the end of the trial for the end.
-            if not os.access(path, os.W_OK):
+            elif path.is_socket() or not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         real = Path(os.path.realpath(path))
@@ -163,7 +179,7 @@ def check_writable(path: Path) -> None:
             raise JudgeDecodingError(f"Cannot write {path}: {parent} is not a folder; choose another place.")
         _new_file_beside(parent / real.name).unlink()
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -177,6 +193,14 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON value
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def end_line(file: BinaryIO) -> None:
+    """End the last line of a file that is open to be read and added to: nothing is to be glued to half a line."""
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.write(b"\n")
+
+
 def first_problem(error: ValidationError) -> str:
     """The first of the problems pydantic found, in one line: where, and what."""
     first = error.errors()[0]
@@ -184,61 +208,90 @@ def first_problem(error: ValidationError) -> str:
     return " ".join(f"{where}: {first['msg']}".split() if where else first["msg"].split())
 
 
-def read_text(path: Path, what: str) -> str:
-    """The text of ``path``; ``what`` names it in the error.
-
-    Raises:
-        JudgeDecodingError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
-    except UnicodeDecodeError as error:
-        raise JudgeDecodingError(f"Cannot read {what} {path}: it is not UTF-8 text; convert it first.") from error
-
-
-def read_bytes(path: Path, what: str) -> bytes:
+def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
     """The content of ``path``; ``what`` names it in the error.
 
     Raises:
-        JudgeDecodingError: it cannot be read.
+        JudgeDecodingError: it cannot be read, or has more than ``most`` bytes.
+    """
+    parts, size = [], 0
+    with reading(path, what, most) as file:
+        while part := file.read(2**20):
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise too_large(path, what, most)
+    return b"".join(parts)
+
+
+def read_text(path: Path, what: str, most: int = DOCUMENT) -> str:
+    """The text of ``path``; ``what`` names it in the error.
+
+    Raises:
+        JudgeDecodingError: as `read_bytes`, or it is not UTF-8.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise JudgeDecodingError(f"Cannot read {what} {path}: {error.strerror}; check the path.") from error
+        return read_bytes(path, what, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise cannot_read(path, what, "it is not UTF-8 text; convert it first") from error
 
 
-def lines(path: Path, what: str, on_bad: Callable[[str], None] | None = None) -> Iterator[tuple[int, str]]:
+def lines(
+    path: Path, what: str, on_bad: Callable[[str], None] | None = None, *, longest: int = LINE
+) -> Iterator[tuple[int, str]]:
     """The lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
 
     Not those of ``splitlines``, which also splits at the line separators that JSON allows inside a string. A line
-    that is not UTF-8 is told to ``on_bad`` and left out; without ``on_bad`` it is an error. What is packed with gzip is
-    read as what is in it.
+    that is not UTF-8, or longer than ``longest`` bytes, is told to ``on_bad`` and left out; without ``on_bad`` it is an
+    error. What is packed with gzip is read as what is in it.
 
     Raises:
-        JudgeDecodingError: the file cannot be read, or is not UTF-8.
+        JudgeDecodingError: the file cannot be read, is not UTF-8, or has more than `MOST` bytes or `LINES` lines.
     """
-    content = read_bytes(path, what)
-    if content.startswith(_GZIP):
+
+    def bad(number: int, reason: str) -> None:
+        if on_bad is None:
+            raise cannot_read(path, what, f"line {number} {reason}")
+        on_bad(f"{path}, line {number} {reason}.")
+
+    for number, line in enumerate(_byte_lines(path, what, longest), start=1):
+        if number > LINES:
+            raise cannot_read(path, what, f"it has more than {LINES:,} lines; divide it")
+        if number == 1:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise cannot_read(path, what, "it is UTF-16 and not UTF-8 text; convert it first")
+            line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
+        if len(line) > longest:
+            bad(number, f"is longer than {longest / 2**20:,.0f} MiB; divide or remove it")
+        elif line.strip():
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                bad(number, "is not UTF-8 text; convert or remove it")
+            else:
+                yield number, text
+
+
+def _byte_lines(path: Path, what: str, longest: int) -> Iterator[bytes]:
+    """The lines without their ends; of one that is longer than ``longest``, the begin, which is longer, too."""
+    with reading(path, what, MOST) as raw:
+        file: io.BufferedReader | gzip.GzipFile = raw
+        most = MOST
+        if raw.peek(2).startswith(_GZIP):
+            file = gzip.GzipFile(fileobj=raw)
+            if packed := os.fstat(raw.fileno()).st_size:
+                most = min(MOST, max(_PACKED * packed, DOCUMENT))
+        size = 0
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise JudgeDecodingError(f"Cannot read {what} {path}: it is a damaged gzip file; get it again.") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise JudgeDecodingError(f"Cannot read {what} {path}: it is UTF-16 and not UTF-8 text; convert it first.")
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if on_bad is None:
-                raise JudgeDecodingError(
-                    f"Cannot read {what} {path}: line {number} is not UTF-8 text; convert it first."
-                ) from error
-            on_bad(f"{path}, line {number} is not UTF-8 text; convert or remove it.")
+            while line := file.readline(longest + 2):
+                yield line.removesuffix(b"\n")
+                size += len(line)
+                while line and not line.endswith(b"\n") and size <= most:
+                    size += len(line := file.readline(longest))
+                if size > most:
+                    raise too_large(path, what, most)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise cannot_read(path, what, "it is a damaged gzip file; get it again") from error
 
 
 def rows(
@@ -247,15 +300,17 @@ def rows(
     kind: type[Row],
     complaint: str,
     on_bad: Callable[[str], None] | None = None,
+    *,
+    longest: int = LINE,
 ) -> Iterator[tuple[int, Row]]:
     """The lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
 
-    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for ``on_bad``.
+    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for the others.
 
     Raises:
         JudgeDecodingError: the file cannot be read, or a line is no such model.
     """
-    for number, line in lines(path, what, on_bad):
+    for number, line in lines(path, what, on_bad, longest=longest):
         try:
             row = kind.model_validate_json(line)
         except ValidationError as error:

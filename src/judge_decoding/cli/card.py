@@ -57,9 +57,10 @@ def card(
 def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
     """Check that what is replaced is a card as this command writes it, and results that are given again."""
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.files import read_bytes
     from judge_decoding.judge.card_files import CARD, kept_results
 
-    given = [path.read_bytes() for path in files]
+    given = [read_bytes(path, "the results") for path in files]
     for kept in kept_results(head):
         if kept.content not in given:
             raise JudgeDecodingError(
@@ -67,7 +68,7 @@ def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path])
                 "or drop it with --overwrite."
             )
     card = head / CARD
-    if card.exists() and card.read_bytes() != loaded.card_as_written(head).encode():
+    if card.exists() and read_bytes(card, "the card") != loaded.card_as_written(head).encode():
         raise JudgeDecodingError(
             f"{card} is not as this command writes it: a person or another version changed it; keep a copy of what "
             "you need, and replace it with --overwrite."

@@ -62,7 +62,10 @@ def annotate(
     who = annotator or _login()
     made, decisions = cases_path(output, who), decisions_path(output, who)
     token_file = token_path(output)
-    own = [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+
+    def own() -> list[Path]:
+        return [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+
     check_outputs(
         [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
         work=[decisions, readings_path(output)], own=own,
@@ -71,6 +74,8 @@ def annotate(
     from judge_decoding.court.annotate.server import kept_token, listen, serve
     from judge_decoding.court.annotate.session import Session, summary
 
+    # A port that is taken shows before anything is read or written.
+    listener = context.with_resource(listen(port))
     judge = _judge(context, head) if head is not None else None
     readings = _readings(cases, output, target, judge, draft) if target is not None else None
     session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
@@ -78,7 +83,6 @@ def annotate(
         if session.log.repaired:
             say(f"The last line of {session.log.path} was half-written and is removed.", err=True)
         token = kept_token(output)
-        listener = listen(port)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
         say(f"Annotate at {address}\nEvery decision is saved at once; stop with Ctrl-C.")
         if browser:

@@ -106,9 +106,11 @@ def collect(
     fields = Fields(prompt_field, reference_field, template, reference_template)
     models = list(dict.fromkeys(model))
     part = output.with_name(output.name + ".part")
-    # With a part the output is this command's own, of a run in which some requests failed.
-    own = [output] if part.exists() else []
-    check_outputs([output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], own=own)
+    check_outputs(
+        [output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], alone=(context, output),
+        # With a part the output is this command's own, of a run in which some requests failed.
+        own=lambda: [output] if part.exists() else [],
+    )  # fmt: skip
     writers = [
         _writer(
             name, how, chat=chat, raw=raw, batch_size=batch_size, concurrency=concurrency, retries=retries, dtype=dtype
@@ -118,9 +120,11 @@ def collect(
     rows = partial(file_rows, prompts) if prompts is not None else lambda _: dataset_rows(str(dataset), config, split)
     questions = read_prompts(str(prompts or dataset), rows, fields, _render(chat, target, models, how), limit)
 
+    from judge_decoding.bounds import check_bound
     from judge_decoding.court import collect as core
     from judge_decoding.court.cases import write_cases
 
+    check_bound("requests", len(questions) * len(models) * samples, "The number of answers")
     settings = {
         "temperature": temperature, "top_p": top_p, "seed": seed, "max_new_tokens": max_new_tokens,
         "stop": list(how.stop), "system": system, "chat": chat, "raw": raw,

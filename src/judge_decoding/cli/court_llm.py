@@ -12,6 +12,7 @@ from judge_decoding.cli.terminal import say, warn
 
 
 def llm(
+    context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the labelled answers go.")],
     model: Annotated[
@@ -35,6 +36,7 @@ def llm(
     """Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare it."""
     import hashlib
 
+    from judge_decoding.bounds import check_bound
     from judge_decoding.cli.court_files import agree, bar, read
     from judge_decoding.court.cases import write_cases
     from judge_decoding.court.endpoint import PREFIX, Body, Endpoint, Reply
@@ -45,12 +47,15 @@ def llm(
     if votes > 1 and not temperature:
         raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")
     part = output.with_name(output.name + ".part")
-    own = [output, *written_before(part)] if part.exists() else []
-    check_outputs([output, aside], [answers, compare], overwrite=overwrite, work=[part], own=own)
+    check_outputs(
+        [output, aside], [answers, compare], overwrite=overwrite, work=[part], alone=(context, output),
+        own=lambda: [output, *written_before(part)] if part.exists() else [],
+    )  # fmt: skip
     endpoint = Endpoint(model.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
     hand = [] if compare is None else read(compare)
     cases = {(case.question, case.answer): case for case in read(answers)}
     unsure = [case for case in cases.values() if case.correct is not True]
+    check_bound("requests", len(unsure) * votes, "The number of requests")
     settings = {
         "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
         "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],

@@ -55,7 +55,7 @@ def likelihood(
         "way": "likelihood", "target": target, "draft": draft, "threshold": threshold, "given": given,
         "suffix": suffix, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    _check(output, questions, target, draft, overwrite=overwrite)
+    _check(context, output, questions, target, draft, overwrite=overwrite)
     cases = read(questions)
     progress = Progress(output, settings)
 
@@ -101,6 +101,7 @@ def likelihood(
 
 
 def equivalence(
+    context: typer.Context,
     questions: _Questions,
     output: _Output,
     target: _Target,
@@ -131,7 +132,7 @@ def equivalence(
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     function = result_function(result)
-    _check(output, questions, target, draft, overwrite=overwrite)
+    _check(context, output, questions, target, draft, overwrite=overwrite)
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
@@ -209,9 +210,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 
-def _check(output: Path, *inputs: str | Path | None, overwrite: bool) -> None:
+def _check(context: typer.Context, output: Path, *inputs: str | Path | None, overwrite: bool) -> None:
     part = output.with_name(output.name + ".part")
-    check_outputs([output], inputs, overwrite=overwrite, work=[part], own=[output] if part.exists() else [])
+    check_outputs(
+        [output], inputs, overwrite=overwrite, work=[part], alone=(context, output),
+        own=lambda: [output] if part.exists() else [],
+    )  # fmt: skip
 
 
 def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:

@@ -95,7 +95,7 @@ def evaluate(
     others, part = [samples, out / "spec_bench.jsonl", out / "grades.jsonl"], out / "samples.jsonl.part"
     check_outputs(
         [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
-        work=[part, out / "grades.jsonl.part"], own=others if part.exists() else [],
+        work=[part, out / "grades.jsonl.part"], alone=(context, results), own=lambda: others if part.exists() else [],
     )  # fmt: skip
     if not has_draft(target, draft):
         check_used(

@@ -79,8 +79,6 @@ def prepare(
     from judge_decoding.names import complete
 
     check_dtype(dtype)
-    if temperature < 0:
-        raise JudgeDecodingError(f"temperature is {temperature}; it must be 0 or more.")
     target, draft, judge = models
     draft, judge = complete(target, draft, judge)
     names = {"target": target, "draft": draft or "", "judge": judge or ""}

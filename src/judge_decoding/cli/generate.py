@@ -76,6 +76,7 @@ def generate(
     from judge_decoding.cli.models import check_dtype, compiled
     from judge_decoding.decoding.loading import load_tokenizer, usual_device
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.inputs import LINE
 
     check_outputs([json], [target, draft, judge], overwrite=overwrite)
     check_dtype(dtype)
@@ -122,7 +123,9 @@ def generate(
     asked_for = given(context, ("--chat", "--system")) if chat else []
     if asked_for and not load_tokenizer(place_of(target, "target")).chat_template:
         raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
-    text = prompt if prompt is not None else sys.stdin.read()
+    text = prompt if prompt is not None else sys.stdin.read(LINE + 1)
+    if len(text) > LINE:
+        raise JudgeDecodingError(f"The prompt has more than {LINE:,} letters, and no model reads so much; shorten it.")
     if not text.strip():
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     notes = Terminal(err=True)

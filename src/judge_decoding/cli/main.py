@@ -19,6 +19,7 @@ from judge_decoding.cli.fit import fit
 from judge_decoding.cli.generate import generate
 from judge_decoding.cli.info import info
 from judge_decoding.cli.lm_eval import PASS_ON, lm_eval
+from judge_decoding.cli.options import with_bounds
 from judge_decoding.cli.plan import plan
 from judge_decoding.cli.report import report
 from judge_decoding.cli.rules import rules
@@ -52,6 +53,7 @@ app.command()(plan)
 app.command(context_settings=TO_VLLM)(serve)
 app.command("lm-eval", context_settings=PASS_ON, add_help_option=False)(lm_eval)
 app.add_typer(court_app, name="court")
+with_bounds(app)
 
 
 def _version(wanted: bool) -> None:

@@ -1,10 +1,37 @@
-"""One rule for options that would do nothing: they are refused."""
+"""What holds for the options of all commands: numbers are in bounds, and options that would do nothing are refused."""
 
 from __future__ import annotations
 
-import typer
+from typing import Any
 
+import typer
+from typer.core import TyperCommand
+
+from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
+
+
+class Bounded(TyperCommand):
+    """A command that looks at the numbers among its options before anything else; see `BOUNDS`."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  (typer has its own kind of context, by version)
+        """Run the command.
+
+        Raises:
+            JudgeDecodingError: a number is out of its bounds.
+        """
+        for parameter in self.params:
+            check_bound(parameter.name or "", ctx.params.get(parameter.name), max(parameter.opts, key=len))
+        return super().invoke(ctx)
+
+
+def with_bounds(app: typer.Typer) -> None:
+    """Have all commands of ``app`` look at their numbers."""
+    for command in app.registered_commands:
+        command.cls = Bounded
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            with_bounds(group.typer_instance)
 
 
 def given(context: typer.Context, options: tuple[str, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,8 @@ def check_outputs(
     overwrite: bool,
     folder: bool = False,
     work: Iterable[Path] = (),
-    own: Collection[Path] = (),
+    own: Callable[[], Collection[Path]] = tuple,
+    alone: tuple[typer.Context, Path] | None = None,
 ) -> None:
     """Refuse outputs before any work is done on them; nothing is left behind.
 
@@ -34,12 +35,15 @@ def check_outputs(
         overwrite: whether outputs may be there.
         folder: whether the user has named the folder of the outputs, not the outputs themselves.
         work: files that the command keeps meanwhile. They may be there: it goes on with them, or refuses them itself.
-        own: outputs that a stopped run of the same command has written, so that they may be there.
+        own: gives the outputs that a stopped run of the same command has written, so that they may be there.
+        alone: the command's context, and an output that no other run may be at until it ends; see `one_run`.
 
     Raises:
-        JudgeDecodingError: an output cannot be written, is an input or another output, or is there.
+        JudgeDecodingError: an output cannot be written, is an input or another output, or is there; or another run is
+            at it.
     """
     from judge_decoding.files import check_writable, is_stream
+    from judge_decoding.locks import one_run
 
     wanted = [path for path in outputs if path is not None]
     kept, reads = list(work), [Path(path) for path in inputs if path is not None]
@@ -53,9 +57,12 @@ def check_outputs(
     for path in written:
         for read in reads:
             _check_not_read(path, read)
+    if alone is not None:
+        context, output = alone
+        context.with_resource(one_run(output))
     if overwrite:
         return
-    ours = {_identity(path) for path in own}
+    ours = {_identity(path) for path in own()}
     for path in wanted:
         if _identity(path) not in ours and path.exists() and not is_stream(path):
             another = "folder" if folder else "file"

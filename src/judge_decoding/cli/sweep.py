@@ -98,7 +98,7 @@ def sweep(
     others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl"], out / "results.json.part"
     check_outputs(
         [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
-        work=[part, out / "grades.jsonl.part"], own=others if part.exists() else [],
+        work=[part, out / "grades.jsonl.part"], alone=(context, results), own=lambda: others if part.exists() else [],
     )  # fmt: skip
     if target != REFERENCE:
         if draft is None:

@@ -101,8 +101,9 @@ def train(
     by_task = goal.kind == "accuracy"
     kept = [output / "calibration.part", *files_of_head(output / UNCALIBRATED)] if by_task else []
     check_outputs(
-        files_of_head(output), [target, draft, *cases, calibrate_on], overwrite=overwrite, folder=True, work=kept
-    )
+        files_of_head(output), [target, draft, *cases, calibrate_on], overwrite=overwrite, folder=True, work=kept,
+        alone=(context, output) if by_task else None,
+    )  # fmt: skip
     if not by_task:
         check_used(
             context, f"With the aim {aim}", "--result", "--max-new-tokens", "--batch-size",

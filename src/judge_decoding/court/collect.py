@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from judge_decoding.bounds import check_bounds
 from judge_decoding.court.cases import Case
 from judge_decoding.court.checkers import Checker
 from judge_decoding.court.questions import Question
@@ -41,14 +42,7 @@ class Answering:
     system: str = ""
 
     def __post_init__(self) -> None:
-        for name, good, allowed in (
-            ("samples", self.samples >= 1, "1 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
-        ):
-            if not good:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
+        check_bounds(self)
         if self.samples > 1 and not self.temperature:
             raise JudgeDecodingError(
                 f"{self.samples} samples at temperature 0 would be one and the same answer; give --temperature."

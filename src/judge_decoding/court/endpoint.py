@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.visible import one_line
 
@@ -94,8 +95,8 @@ class Endpoint:
             )
         if not model:
             raise JudgeDecodingError(f"The endpoint's model has no name; give one as in {PREFIX}NAME.")
-        if concurrency < 1 or retries < 0:
-            raise JudgeDecodingError("concurrency must be 1 or more, and retries 0 or more.")
+        for name, value in (("concurrency", concurrency), ("retries", retries), ("timeout", timeout)):
+            check_bound(name, value)
         self.model = model
         self._concurrency, self._retries, self._timeout = concurrency, retries, timeout
         self._instead: dict[str, str | None] = {}

@@ -13,6 +13,7 @@ from typing import Any
 from judge_decoding.court.formats.base import RowError
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import lines
+from judge_decoding.inputs import check_folder
 
 Rows = Iterator[tuple[str, Any]]
 """Rows with their names, such as "line 3"."""
@@ -116,12 +117,13 @@ def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
     Raises:
         JudgeDecodingError: it cannot be read.
     """
-    found = list(lines(path, "the questions", on_bad))
-    if path.name.removesuffix(".gz").endswith(".txt") or not (found and found[0][1].lstrip().startswith("{")):
-        for place, line in found:
+    is_text = True if path.name.removesuffix(".gz").endswith(".txt") else None
+    for place, line in lines(path, "the questions", on_bad):
+        if is_text is None:
+            is_text = not line.lstrip().startswith("{")
+        if is_text:
             yield f"line {place}", {_PROMPT_FIELDS[0]: line.strip()}
-        return
-    for place, line in found:
+            continue
         try:
             yield f"line {place}", json.loads(line)
         except ValueError as error:
@@ -141,6 +143,10 @@ def dataset_rows(name: str, config: str | None, split: str) -> Rows:
     import datasets
 
     datasets.disable_progress_bars()
+    if Path(name).is_dir():
+        for folder in (Path(name), Path(name, split)):
+            if folder.is_dir():
+                check_folder(folder, "the data set")
     try:
         if (Path(name) / "state.json").exists() or (Path(name) / "dataset_dict.json").exists():
             saved = datasets.load_from_disk(name)

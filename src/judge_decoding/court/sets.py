@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.court.cases import Case
 from judge_decoding.court.summary import same_question
 from judge_decoding.errors import JudgeDecodingError
@@ -99,8 +100,9 @@ def rethreshold(cases: Sequence[Case], threshold: float) -> list[Case]:
     """The same cases with another threshold on their scores: above it is correct, else the judged part is wrong.
 
     Raises:
-        JudgeDecodingError: a case has no score, or no judged part.
+        JudgeDecodingError: a case has no score, or no judged part, or the threshold is not finite.
     """
+    check_bound("threshold", threshold)
     for case in cases:
         if case.score is None or not case.judged:
             raise JudgeDecodingError(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import lines, read_bytes
+from judge_decoding.files import end_line, lines
+from judge_decoding.inputs import DOCUMENT, MOST, reading
 
 
 class Unfinished:
@@ -29,13 +30,18 @@ class Unfinished:
         self.output, self.part, self.settings = output, output.with_name(output.name + self.suffix), settings
         self._begun = False
         first = _line({"settings": settings})
-        if self.part.exists() and not first.startswith(read_bytes(self.part, "the unfinished file")):
+        if self.part.exists() and not self._holds_only(first):
             self._load(settings)
         else:
             self.part.unlink(missing_ok=True)  # of the settings a piece was written, and nothing else
 
+    def _holds_only(self, first: bytes) -> bool:
+        """Whether a kill left nothing of the part but its first line, or a piece of that."""
+        with reading(self.part, "the unfinished file", MOST) as file:
+            return first.startswith(file.read(len(first) + 1))
+
     def _load(self, settings: dict[str, Any]) -> None:
-        rows = list(lines(self.part, "the unfinished file", lambda _: None))
+        rows = list(lines(self.part, "the unfinished file", lambda _: None, longest=DOCUMENT))
         try:
             begun = json.loads(rows[0][1])["settings"]
         except (IndexError, ValueError, KeyError, TypeError) as error:
@@ -52,10 +58,8 @@ class Unfinished:
                 self.take(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 continue  # cut off when it was stopped: that one is done again
-        # The next line must not be glued to one that was cut off.
-        if not read_bytes(self.part, "the unfinished file").endswith(b"\n"):
-            with self.part.open("ab") as file:
-                file.write(b"\n")
+        with self.part.open("ab+") as file:
+            end_line(file)
 
     def differs(self, begun: dict[str, Any]) -> None:
         """The part was begun with other settings. If this returns, it is begun anew.
@@ -100,7 +104,8 @@ def written_before(part: Path) -> list[Path]:
     """What a stopped run with this unfinished file has written besides its output, so that the next may replace it."""
     if not part.exists():
         return []
-    rows = (line for _, line in lines(part, "the unfinished file", lambda _: None) if line.startswith('{"wrote": '))
+    found = lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
+    rows = (line for _, line in found if line.startswith('{"wrote": '))
     return [Path(json.loads(row)["wrote"]) for row in rows]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.drafters.simple import DraftFunction
@@ -50,7 +51,7 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
     """
     own = judge.config.num_draft_tokens if judge is not None else None
     count = given if given is not None else own or DEFAULT_NUM_DRAFT_TOKENS
-    check_positive("num_draft_tokens", count)
+    check_bound("num_draft_tokens", count)
     return count
 
 
@@ -84,13 +85,3 @@ def room(length: int, target: PreTrainedModel) -> int:
             f"The prompt has {length} tokens and the target's context is {context}; shorten the prompt."
         )
     return context - length
-
-
-def check_positive(name: str, value: int) -> None:
-    """Check that a count is 1 or more.
-
-    Raises:
-        JudgeDecodingError: it is not.
-    """
-    if value < 1:
-        raise JudgeDecodingError(f"{name} is {value}; it must be 1 or more.")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.decoding.choices import (
     AnyDraft,
-    check_positive,
     choose_num_draft_tokens,
     choose_rule,
     unwrap_draft,
@@ -317,7 +317,7 @@ class JudgeDecoder:
         Raises:
             JudgeDecodingError: as `generate`, and a number of seeds that is not that of the prompts.
         """
-        check_positive("batch_size", batch_size)
+        check_bound("batch_size", batch_size)
         if seeds is not None and len(seeds) != len(prompts):
             raise JudgeDecodingError(
                 f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed a prompt."
@@ -385,11 +385,11 @@ class JudgeDecoder:
                 raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
         if max_new_tokens is None:
             max_new_tokens = self._defaults.max_new_tokens(ids.shape[1])
-        check_positive("max_new_tokens", max_new_tokens)
+        check_bound("max_new_tokens", max_new_tokens)
         room = context_room(ids.shape[1], self.target)
         count = options.get("num_draft_tokens")
         count = self.num_draft_tokens if count is None else count
-        check_positive("num_draft_tokens", count)
+        check_bound("num_draft_tokens", count)
         seed = options.get("seed") if seed is None else seed
         sampling = self._defaults.sampling(options.get("sampling"), options.get("temperature"), seed)
         rule = choose_rule(self.judge, options.get("rule"), options.get("threshold"))

@@ -33,6 +33,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, and not in its __all__
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.inputs import check_folder
 from judge_decoding.names import NAMES
 from judge_decoding.spelling import guess
 
@@ -107,6 +108,7 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
         place = Path(name, options.pop("subfolder", None) or "")
         if not place.is_dir():
             raise _cannot(what, name, f"it has no folder {place.relative_to(name)}; check subfolder.")
+        check_folder(place, f"the {what}")
         return Source(str(place), options)
     if _is(Path.exists, name):
         more = f" and gguf_file={Path(name).name!r}" if str(name).endswith(".gguf") else ""

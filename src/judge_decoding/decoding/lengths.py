@@ -8,6 +8,7 @@ from itertools import combinations
 from statistics import median
 from threading import RLock
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.decoding.rounds import Round
 from judge_decoding.errors import JudgeDecodingError
 
@@ -270,8 +271,7 @@ def _line(points: Mapping[int, float]) -> tuple[float, float]:
 
 
 def _check_count(count: int) -> None:
-    if count < 1:
-        raise JudgeDecodingError(f"The draft length is {count}; it must be 1 or more.")
+    check_bound("num_draft_tokens", count, "The draft length")
 
 
 POLICIES: dict[str, Callable[[int], DraftLength]] = {

@@ -23,7 +23,7 @@ from judge_decoding.decoding.choices import AnyDraft
 from judge_decoding.decoding.drafters import is_drafter, named_drafter
 from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.decoding.hub import Source, locate
-from judge_decoding.decoding.weights import check_complete, check_finite
+from judge_decoding.decoding.weights import check_complete, check_depth, check_finite
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import place_of
 
@@ -102,6 +102,8 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
 
 def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """A whole model, its weights compared with its class."""
+    if source.is_folder:
+        check_depth(Path(source.place))
     wanted = {**WITHOUT, **source.options, **kwargs, "output_loading_info": True}
     # A weight of another shape is random as well, if the caller wants that; else our own sentence says which.
     insisted = wanted.get("ignore_mismatched_sizes", False)

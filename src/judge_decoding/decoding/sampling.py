@@ -18,6 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from judge_decoding.bounds import check_bounds
 from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:
@@ -53,15 +54,7 @@ class SamplingParams:
     truncation: Truncation | None = None
 
     def __post_init__(self) -> None:
-        for name, good, allowed in (
-            ("temperature", self.temperature >= 0, "0 or more"),
-            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k is None or self.top_k >= 0, "0 (off) or more"),
-            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", self.repetition_penalty is None or self.repetition_penalty > 0, "above 0"),
-        ):
-            if not good:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {allowed}.")
+        check_bounds(self)
         if self.truncation is not None and not self.temperature:
             raise JudgeDecodingError(
                 f"The truncation {self.truncation} leaves tokens to draw from, and at temperature 0 nothing is drawn; "

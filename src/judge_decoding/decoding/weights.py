@@ -5,18 +5,41 @@ Weights that a checkpoint lacks are drawn at random by ``from_pretrained``, with
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.files import read_bytes
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _OLD_BUFFERS = ("bias", "masked_bias")
 """Masks that attention layers kept in their checkpoints once."""
+
+
+def check_depth(folder: Path) -> None:
+    """Check that the model in ``folder`` has a number of layers that can be made at all: each is Python objects first.
+
+    Raises:
+        JudgeDecodingError: it has not.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    try:
+        config = json.loads(read_bytes(path, "the model's configuration"))
+    except (ValueError, RecursionError):
+        return  # what is wrong with it shows when it is loaded
+    for part in (config, *(config.values() if isinstance(config, dict) else ())):
+        for name, value in part.items() if isinstance(part, dict) else ():
+            if name.endswith(("layers", "layer")):
+                check_bound("num_hidden_layers", value, f"{name} of {path}")
 
 
 def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], name: str) -> None:

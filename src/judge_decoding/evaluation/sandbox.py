@@ -27,7 +27,7 @@ from typing import IO, cast
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.boundaries import Limits, Sandbox, spelled
-from judge_decoding.markdown import one_line
+from judge_decoding.visible import one_line
 
 __all__ = ["Limits", "Outcome", "Sandbox", "run_program", "sandbox_of"]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from judge_decoding.bounds import check_bounds
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.choices import check_positive
 from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.decoding.sampling import Processor, along
@@ -47,9 +47,7 @@ class ScoreConfig:
     shown: int = 5
 
     def __post_init__(self) -> None:
-        for count in self.num_draft_tokens:
-            check_positive("num_draft_tokens", count)
-        check_positive("batch_tokens", self.batch_tokens)
+        check_bounds(self)
 
 
 def check_rule(rule: VerificationRule) -> None:

@@ -15,6 +15,7 @@ from judge_decoding.court.cases import Case
 from judge_decoding.court.tokens import check_spelling, read_tokens
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import first_problem, lines
+from judge_decoding.inputs import DOCUMENT
 from judge_decoding.models.chat import render
 
 _AS_IN_CASES = ("ended", "token_ids", "tokenizer")
@@ -105,7 +106,7 @@ def read_answers(
     Raises:
         JudgeDecodingError: the file cannot be read.
     """
-    for number, line in lines(path, "the answers", on_bad):
+    for number, line in lines(path, "the answers", on_bad, longest=DOCUMENT):
         try:
             row = json.loads(line)
         except ValueError:

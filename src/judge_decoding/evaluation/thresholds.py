@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.court.cases import Case
 from judge_decoding.court.results import same_result
 from judge_decoding.court.summary import same_question
@@ -19,9 +21,10 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.provenance import fingerprint
-from judge_decoding.files import rows, write_json
+from judge_decoding.files import read_bytes, rows, write_json
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape
+from judge_decoding.locks import one_run
 from judge_decoding.rules import Exact, Judge, VerificationRule
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
@@ -170,22 +173,24 @@ def calibrate(
         progress: called after each answer, ``(len(thresholds) + 1) * len(task.prompts)`` times.
 
     Raises:
-        JudgeDecodingError: no threshold is good enough.
+        JudgeDecodingError: no threshold is good enough, or another run is at ``part``.
     """
+    check_bound("points", points)
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
     settings = identity(decoder, list(task.prompts), task.key, max_new_tokens, num_draft_tokens, head=head)
-    done = _begun(part, settings)
-    for name, rule in rules.items():
-        if name in done:
-            for _ in task.prompts:
-                progress()
-            continue
-        done[name] = measure(
-            decoder, task, rule, max_new_tokens=max_new_tokens, num_draft_tokens=num_draft_tokens,
-            batch_size=batch_size, progress=progress,
-        )  # fmt: skip
-        if part is not None:
-            write_json(part, {"settings": settings, "done": done})
+    with nullcontext() if part is None else one_run(part):
+        done = _begun(part, settings)
+        for name, rule in rules.items():
+            if name in done:
+                for _ in task.prompts:
+                    progress()
+                continue
+            done[name] = measure(
+                decoder, task, rule, max_new_tokens=max_new_tokens, num_draft_tokens=num_draft_tokens,
+                batch_size=batch_size, progress=progress,
+            )  # fmt: skip
+            if part is not None:
+                write_json(part, {"settings": settings, "done": done})
     own = done["target"]["accuracy"]
     curve = [{"threshold": t} | done[str(t)] for t in thresholds]
     head.config.threshold = lowest_threshold(curve, own, points)
@@ -215,7 +220,7 @@ def _begun(part: Path | None, settings: str) -> dict[str, dict[str, float]]:
     if part is None or not part.exists():
         return {}
     try:
-        begun = json.loads(part.read_text(encoding="utf-8"))
+        begun = json.loads(read_bytes(part, "the unfinished calibration"))
         return dict(begun["done"]) if begun["settings"] == settings else {}
     except (ValueError, KeyError, TypeError):
         return {}

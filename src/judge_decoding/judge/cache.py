@@ -14,7 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import cache_folder, replacing
+from judge_decoding.inputs import MOST, reading
 from judge_decoding.judge.features import BATCH_TOKENS, Column, read
 from judge_decoding.judge.labels import Example
 from judge_decoding.models.weights import adapters, sample, tensors
@@ -102,13 +104,13 @@ class FeatureCache:
     def _enter(self, path: Path) -> None:
         """Take a shard into the index, if it is whole and this model's."""
         try:
-            with path.open("rb") as file:
+            with reading(path, "the hidden states", MOST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != path.stem:
                     return
             with safe_open(path, "pt") as shard:
                 header, columns = shard.metadata() or {}, list(shard.keys())
             answers = json.loads(header["answers"])
-        except (OSError, SafetensorError, KeyError, ValueError):
+        except (JudgeDecodingError, OSError, SafetensorError, KeyError, ValueError):
             return
         if header.get("model") != self._key:
             return

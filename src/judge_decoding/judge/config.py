@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from judge_decoding.bounds import check_bounds
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.calibration import Aim
@@ -57,14 +58,10 @@ class TrainingConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be one of {', '.join(allowed)}.")
-        for name, good, wanted in (
-            ("layers", bool(self.layers) and max(self.layers, default=0) <= -1, "one or more numbers of -1 or below"),
-            ("wrong_weight", 0 < self.wrong_weight < float("inf"), "above 0"),
-            ("l2", bool(self.l2) and min(self.l2, default=0) >= 0, "one or more numbers of 0 or more"),
-            ("folds", self.folds >= 2, "2 or more"),
-        ):
-            if not good:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
+        check_bounds(self)
+        for name in ("layers", "l2"):
+            if not getattr(self, name):
+                raise JudgeDecodingError(f"{name} is empty; give one number at least.")
         if self.goal.kind == "accuracy":
             raise JudgeDecodingError(f"aim is {self.aim}, which a data set cannot tell; it must be keep= or catch=.")
 

@@ -12,14 +12,14 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.hub import locate
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, read_text, replacing, write_text
+from judge_decoding.files import first_problem, read_bytes, read_text, replacing, write_text
 from judge_decoding.judge import card_files
 from judge_decoding.judge.card_files import CARD, PICTURES, AnyResults
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
@@ -246,11 +246,11 @@ class JudgeHead(nn.Module):
                 f"{folder / CONFIG} does not describe a judge head: {first_problem(error)}; check the path."
             ) from error
         head = cls(config)
+        if not (folder / WEIGHTS).exists():
+            raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.")
         try:
-            head.load_state_dict(load_file(folder / WEIGHTS))
-        except FileNotFoundError as error:
-            raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.") from error
-        except (SafetensorError, RuntimeError, OSError) as error:
+            head.load_state_dict(load(read_bytes(folder / WEIGHTS, "the judge head's weights")))
+        except (SafetensorError, RuntimeError) as error:
             raise JudgeDecodingError(
                 f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias"
                 f"{', and the statistics of the training questions' if config.familiarity else ''}; "

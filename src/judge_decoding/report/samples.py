@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from judge_decoding.decoding.rounds import Cause, FinishReason
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.files import rows, write_text
+from judge_decoding.inputs import DOCUMENT
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Id = Annotated[int, Field(ge=0)]
@@ -170,7 +171,7 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
     """
     path = Path(path)
     complaint = "is not an answer with its rounds: {}; mend or remove the line."
-    samples = [sample for _, sample in rows(path, "the answers", Sample, complaint, on_bad)]
+    samples = [sample for _, sample in rows(path, "the answers", Sample, complaint, on_bad, longest=DOCUMENT)]
     if not samples:
         raise JudgeDecodingError(f"{path} has no answers; `judge-decoding evaluate` and `generate --json` write them.")
     return samples

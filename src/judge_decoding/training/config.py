@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from judge_decoding.bounds import check_bounds
 from judge_decoding.court.results import result_function
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.thresholds import THRESHOLDS
@@ -49,16 +50,10 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise JudgeDecodingError(f"share is {self.share:g}; it must be between 0 and 1.")
-        if not 0 <= self.points <= 100:
-            raise JudgeDecodingError(f"points is {self.points:g}; it must be 0 to 100.")
-        for name in ("max_new_tokens", "batch_size", "length_prompts", "timed_prompts"):
-            if getattr(self, name) < 1:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        check_bounds(self)
         for name in ("thresholds", "exact_lengths", "judge_lengths"):
             if not getattr(self, name):
                 raise JudgeDecodingError(f"{name} is empty; give one value at least.")
-        if min(*self.exact_lengths, *self.judge_lengths) < 1:
-            raise JudgeDecodingError("A draft length is below 1; it must be 1 or more.")
         _ = self.function
 
     @property

@@ -21,9 +21,10 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.thresholds import Question, Task, calibrate, identity
 from judge_decoding.evaluation.trial import Answered
-from judge_decoding.files import write_json
+from judge_decoding.files import read_bytes, write_json
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.training import Progress, train_head
+from judge_decoding.locks import one_run
 from judge_decoding.rules import Exact
 from judge_decoding.training.config import FitConfig
 from judge_decoding.training.places import check_places
@@ -112,30 +113,31 @@ def fit_head(
 
     Raises:
         JudgeDecodingError: the folder cannot be written, there are too few prompts, the draft is no model, the forecast
-            is not agreed to, the draft never differs, no threshold is good enough, or the work that was begun was begun
-            with other settings.
+            is not agreed to, the draft never differs, no threshold is good enough, another run is at the folder, or the
+            work that was begun was begun with other settings.
     """
     config, out = config or FitConfig(), Path(out)
     work = check_places(out)
     teaching, tuning = divide(prompts, references, config)
-    progress("loading the models", 0, 0)
-    pair = decoder if isinstance(decoder, JudgeDecoder) else decoder()
-    draft_model(pair)
-    progress("loading the models", 1, 1)
+    with one_run(out):
+        progress("loading the models", 0, 0)
+        pair = decoder if isinstance(decoder, JudgeDecoder) else decoder()
+        draft_model(pair)
+        progress("loading the models", 1, 1)
 
-    cases, spent = _labels(pair, teaching, tuning, config, work, agree, progress)
-    labelled(cases, spent)
-    head = train_head(pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress)
-    head.to(pair.target.device)
-    task = _task(pair, tuning, config, work, progress)
-    _calibrate(pair, head, task, config, work, progress)
-    kept = Answers(work / "answers.jsonl", {"of": _table_of(pair, head, task, config)})
-    table = measure_table(pair, head, task, config, kept, progress)
-    head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
-    warnings = [*head.config.calibration["warnings"], *_doubts(tuning, task, table, config)]
-    head.config.calibration |= {"warnings": warnings, "table": table.to_dict()}
-    head.save_pretrained(out)
-    return Fitted(head, cases, spent, len(task.prompts), table, warnings)
+        cases, spent = _labels(pair, teaching, tuning, config, work, agree, progress)
+        labelled(cases, spent)
+        head = train_head(pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress)
+        head.to(pair.target.device)
+        task = _task(pair, tuning, config, work, progress)
+        _calibrate(pair, head, task, config, work, progress)
+        kept = Answers(work / "answers.jsonl", {"of": _table_of(pair, head, task, config)})
+        table = measure_table(pair, head, task, config, kept, progress)
+        head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
+        warnings = [*head.config.calibration["warnings"], *_doubts(tuning, task, table, config)]
+        head.config.calibration |= {"warnings": warnings, "table": table.to_dict()}
+        head.save_pretrained(out)
+        return Fitted(head, cases, spent, len(task.prompts), table, warnings)
 
 
 def divide(
@@ -204,8 +206,8 @@ def _labels(
 
 def _noted(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_bytes(path, "the settings of the labels"))
+    except (JudgeDecodingError, ValueError):
         return None
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.court.annotate.storage import Event, standing
-from judge_decoding.errors import JudgeDecodingError
 
 GAP = 20
 """Decisions between a case and its repeat, or half the cases if there are fewer than twice as many."""
@@ -56,8 +56,7 @@ class Queue:
         repeats: float = 0.1,
         seed: int = 0,
     ) -> None:
-        if not 0 <= repeats <= 1:
-            raise JudgeDecodingError(f"repeats is {repeats}; it must be between 0 and 1.")
+        check_bound("repeats", repeats)
         doubts = uncertainty or {}
         self.order = sorted(cases, key=lambda case: (-doubts.get(case, 0.0), _chance(seed, "order", case)))
         self._known = frozenset(self.order)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,9 +20,11 @@ from judge_decoding.court.spans import Span
 from judge_decoding.court.tokens import CaseTokens, read_tokens
 from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import read_text
+from judge_decoding.files import end_line, rows
+from judge_decoding.inputs import DOCUMENT
 from judge_decoding.judge.features import hidden_states
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.locks import one_run
 from judge_decoding.models.forward import plain_forward
 from judge_decoding.models.hidden import HiddenStateHook
 from judge_decoding.models.tokenize import end_ids
@@ -81,15 +82,28 @@ def read_answers(
     answers are read and how many there are.
 
     Raises:
-        JudgeDecodingError: a model cannot be loaded, the head belongs to another, or the tokenizer has no offsets.
+        JudgeDecodingError: a model cannot be loaded, the head belongs to another, the tokenizer has no offsets, or
+            another run reads answers there.
     """
     path = readings_path(folder)
     wanted = {case_id(case): case for case in cases}
-    _end_line(path)
-    found = {name: reading for name, reading in _kept(folder, reader.maker).items() if name in wanted}
+    found = _kept(folder, reader.maker, wanted)
+    if len(found) < len(wanted):
+        with one_run(path):
+            found = _kept(folder, reader.maker, wanted)
+            _read_missing(path, wanted, found, reader, progress or (lambda _done, _total: None))
+    return found
+
+
+def _read_missing(
+    path: Path,
+    wanted: Mapping[str, Case],
+    found: dict[str, Reading],
+    reader: Reader,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Read those of the ``wanted`` answers that were not ``found``, and add them there and to the file."""
     missing = [case for name, case in wanted.items() if name not in found]
-    if not missing:
-        return found
     tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=usual_device())
     if not tokenizer.is_fast:
         raise JudgeDecodingError(
@@ -106,38 +120,26 @@ def read_answers(
     ends = end_ids(target, tokenizer)
     context = getattr(target.config.get_text_config(), "max_position_embeddings", None) or 2**31
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n") as file:
+        with path.open("ab+") as file:
+            end_line(file)
             for number, case in enumerate(missing, start=len(found) + 1):
                 tokens = _words(case, read_tokens(case, tokenizer, ends))
                 pieces = cover(len(case.answer), [span or (0, 0) for span in tokens.spans])
                 if len(tokens.prompt) + len(tokens.answer) <= context and tokens.prompt and tokens.answer:
                     reading = _read(case, tokens, pieces, reader, target, draft, tokenizer, ends)
                     found[reading.case] = reading
-                    file.write(reading.model_dump_json() + "\n")
-                if progress is not None:
-                    progress(number, len(wanted))
+                    file.write(reading.model_dump_json().encode() + b"\n")
+                progress(number, len(wanted))
     except OSError as error:
         raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
-    return found
 
 
-def _end_line(path: Path) -> None:
-    """End the line that a kill has left."""
-    if path.exists() and (text := read_text(path, "the target's readings")) and not text.endswith("\n"):
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write("\n")
-
-
-def _kept(folder: Path, maker: str) -> dict[str, Reading]:
-    """What the same models have read before, for any user of the folder. A broken line is read anew."""
+def _kept(folder: Path, maker: str, wanted: Container[str]) -> dict[str, Reading]:
+    """What the same models have read before, for any user; a broken line, as a kill leaves, does not count."""
     found: dict[str, Reading] = {}
     for path in sorted(folder.glob(ALL_READINGS)):
-        for line in read_text(path, "the target's readings").split("\n"):
-            with suppress(ValidationError):
-                reading = Reading.model_validate_json(line)
-                if reading.maker == maker:
-                    found[reading.case] = reading
+        kept = rows(path, "the target's readings", Reading, "is no reading: {}", lambda _: None, longest=DOCUMENT)
+        found |= {own.case: own for _, own in kept if own.maker == maker and own.case in wanted}
     return found
 
 

@@ -13,10 +13,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem
-
-if sys.platform != "win32":
-    import fcntl
+from judge_decoding.files import first_problem, read_bytes
+from judge_decoding.locks import lock
 
 PREFIX = "decisions-"
 ALL_READINGS = "target*.jsonl"
@@ -72,8 +70,11 @@ class DecisionLog:
         except OSError as error:
             raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
         try:
-            self._lock()
-            content = path.read_bytes()
+            if not lock(self._file):
+                raise JudgeDecodingError(
+                    f"{path} is in use by another annotation server; go on there, or give another --annotator."
+                )
+            content = read_bytes(path, "the decisions")
             self.events, whole = _parse(path, content)
             self.repaired = whole < len(content)
             if self.repaired:
@@ -115,16 +116,6 @@ class DecisionLog:
             line = line[os.write(self._file, line) :]
         os.fsync(self._file)
 
-    def _lock(self) -> None:
-        # On Windows two servers of one annotator go unnoticed.
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise JudgeDecodingError(
-                    f"{self.path} is in use by another annotation server; go on there, or give another --annotator."
-                ) from error
-
 
 def decisions_path(folder: Path, annotator: str) -> Path:
     """Where the decisions of ``annotator`` are in ``folder``."""
@@ -157,11 +148,7 @@ def read_events(path: Path) -> list[Event]:
     Raises:
         JudgeDecodingError: it cannot be read, or a line other than the last is broken.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise JudgeDecodingError(f"Cannot read the decisions {path}: {error.strerror}; check the path.") from error
-    return _parse(path, content)[0]
+    return _parse(path, read_bytes(path, "the decisions"))[0]
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from judge_decoding.court.cases import Case
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines, read_text
+from judge_decoding.files import first_problem, lines
+from judge_decoding.inputs import DOCUMENT
 
 OnBad = Callable[[str], None]
 Row = TypeVar("Row", bound=BaseModel)
@@ -70,16 +72,19 @@ def json_rows(
     def deferred(text: str) -> Callable[[], list[Case]]:
         return lambda: make(model.model_validate_json(text))
 
-    found = list(lines(path, "the file", on_bad))
-    if found and found[0][1].lstrip().startswith("["):
+    found = lines(path, "the file", on_bad, longest=DOCUMENT)
+    first = next(found, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
         try:
-            array = json.loads(read_text(path, "the file").removeprefix("\ufeff"))
+            array = json.loads("\n".join(line for _, line in chain([first], found)))
         except ValueError as error:
             raise JudgeDecodingError(f"{path} is not whole JSON: {error}; export it again.") from error
         for number, item in enumerate(array, start=1):
             yield f"item {number}", deferred(json.dumps(item))
         return
-    for number, line in found:
+    for number, line in chain([first], found):
         yield f"line {number}", deferred(line)
 
 

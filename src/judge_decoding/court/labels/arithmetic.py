@@ -13,6 +13,8 @@ from judge_decoding.court.cases import Case
 from judge_decoding.court.labels.equations import equations
 
 SOURCE = "arithmetic"
+LONGEST = 2**20
+"""Letters of an answer that is looked at: a longer one would take many seconds, and no model writes it."""
 
 
 @dataclass(slots=True)
@@ -24,7 +26,7 @@ class Sorted:
         right: answers that a checker found right and that have no false equation.
         accused: answers that a checker found right although they have a false equation, located as above; a person
             should look at them.
-        silent: answers without a false equation that nothing shows to be right.
+        silent: answers without a false equation that nothing shows to be right, and those that are too long.
     """
 
     located: list[Case] = field(default_factory=list)
@@ -47,6 +49,9 @@ def label(cases: Iterable[Case]) -> Sorted:
     """Sort answers by their arithmetic; spans that the cases have already are replaced."""
     result = Sorted()
     for case in cases:
+        if len(case.answer) > LONGEST:
+            result.silent.append(case)
+            continue
         span = false_equation(case.answer, ended=case.ended)
         labelled = case.model_copy(
             update={"errors": (span,) if span else (), "source": SOURCE, "judged": None, "annotator": ""}

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 
+from judge_decoding.bounds import check_bounds
 from judge_decoding.court.cases import Case
 from judge_decoding.court.labels.swaps import draft_choices, draft_model, log_probs, prompt_ids, swap_case
 from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.errors import JudgeDecodingError
 
 SOURCE = "likelihood"
 
@@ -39,9 +39,7 @@ class LikelihoodConfig:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("suffix", "batch_size"):
-            if getattr(self, name) < 1:
-                raise JudgeDecodingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        check_bounds(self)
 
 
 def label_by_likelihood(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.court.checkers import number
 from judge_decoding.court.questions import Rows
 from judge_decoding.errors import JudgeDecodingError
@@ -24,7 +25,7 @@ class Arithmetic(Task):
         seed: draws others.
 
     Raises:
-        JudgeDecodingError: there is no such family or split.
+        JudgeDecodingError: there is no such family or split, or a number is out of range.
     """
 
     name = "arithmetic"
@@ -35,6 +36,8 @@ class Arithmetic(Task):
         for what, value, known in (("family", family, problems.Family), ("split", split, problems.Split)):
             if value not in get_args(known):
                 raise JudgeDecodingError(f"arithmetic's {what} is {value}; it must be {' or '.join(get_args(known))}.")
+        for name, given in (("count", count), ("seed", seed)):
+            check_bound(name, given, f"arithmetic's {name}")
         self.family, self.split, self.count, self.seed = family, split, count, seed
 
     def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:

@@ -1,0 +1,88 @@
+"""What numbers may be: one table by name, for the options of commands and for what Python functions are given.
+
+The bounds are wide. They keep out what no one means: what would fill the memory, take for ever, or overflow below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from judge_decoding.errors import JudgeDecodingError
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The numbers from ``least``, which is out itself if it is ``open``, to ``most``; in ``words``, if it has some."""
+
+    least: float
+    most: float
+    words: str = ""
+    open: bool = False
+
+    def allowed(self, value: float) -> str | None:
+        """What is allowed instead of ``value``; None if it is itself."""
+        if not -math.inf < value < math.inf:
+            return self.words or "a finite number"
+        if value > self.most:
+            return self.words or f"at most {self.most:,.0f}"
+        if value < self.least or (self.open and value == self.least):
+            return self.words or (f"above {self.least:,.0f}" if self.open else f"{self.least:,.0f} or more")
+        return None
+
+
+_ANY = Bound(-(10**18), 10**18)
+_SHARE = Bound(0, 1, "between 0 and 1")
+_POINTS = Bound(0, 100, "0 to 100")
+
+BOUNDS: Mapping[str, Bound] = {
+    # How much is done at once, or held in memory.
+    "batch_size": Bound(1, 2**16), "batch_tokens": Bound(1, 2**24), "concurrency": Bound(1, 1024),
+    "threads": Bound(1, 1024), "retries": Bound(0, 100), "timeout": Bound(0, 86_400, open=True),
+    # How much is made.
+    "samples": Bound(1, 10_000), "votes": Bound(1, 1000), "requests": Bound(0, 10**7), "count": Bound(1, 100_000),
+    "max_new_tokens": Bound(1, 10**9), "num_draft_tokens": Bound(1, 10_000), "suffix": Bound(1, 100_000),
+    "draft_layers": Bound(1, 10_000), "repetitions": Bound(1, 10_000), "folds": Bound(2, 1000),
+    "length_prompts": Bound(1, 10**6), "timed_prompts": Bound(1, 10**6),
+    # How tokens are drawn.
+    "temperature": Bound(0, 1e6), "top_p": Bound(0, 1, "above 0 and at most 1", open=True), "min_p": _SHARE,
+    "top_k": Bound(0, 2**31), "repetition_penalty": Bound(0, 1e6, open=True),
+    # How a head is made and judged.
+    "points": _POINTS, "margin": _POINTS, "thresholds": _SHARE, "repeats": _SHARE,
+    "exact_lengths": Bound(1, 10_000), "judge_lengths": Bound(1, 10_000),
+    "wrong_weight": Bound(0, 1e6, open=True), "l2": Bound(0, 1e9),
+    "layers": Bound(-10_000, -1, "-1, the last, or below"),
+    "num_hidden_layers": Bound(0, 10_000),
+}  # fmt: skip
+"""By the name of the option, field or parameter. A number with another name is finite and has at most 18 digits."""
+
+
+def check_bound(name: str, value: object, shown: str = "") -> None:
+    """Check a number, or all those of a list or tuple; what is none, such as None or a text, is passed over.
+
+    Args:
+        name: see `BOUNDS`.
+        value: what was given.
+        shown: its name in the error, if that is another one.
+
+    Raises:
+        JudgeDecodingError: it is out of its bounds.
+    """
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, int | float) and not isinstance(one, bool):
+            allowed = BOUNDS.get(name, _ANY).allowed(one)
+            if allowed is not None:
+                told = str(one) if len(str(one)) <= 20 else f"{str(one)[:20]}..."
+                raise JudgeDecodingError(f"{shown or name} is {told}; it must be {allowed}.")
+
+
+def check_bounds(thing: Any, names: Iterable[str] = ()) -> None:  # noqa: ANN401  (any data class)
+    """Check the fields of a data class, or those with these names.
+
+    Raises:
+        JudgeDecodingError: one is out of its bounds.
+    """
+    for name in names or (field.name for field in fields(thing)):
+        check_bound(name, getattr(thing, name))
