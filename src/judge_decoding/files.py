@@ -24,6 +24,7 @@ from judge_decoding.errors import JudgeDecodingError
 Row = TypeVar("Row", bound=BaseModel)
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _GZIP = b"\x1f\x8b"  # no text begins so
 
 
@@ -134,8 +135,17 @@ def _umask() -> int:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder of the user's cache directory. It may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
+    """A folder of the user's cache directory. It may be removed at any time.
+
+    Raises:
+        JudgeDecodingError: the user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
+    except RuntimeError as error:  # a user without a home, as in some containers
+        raise JudgeDecodingError(
+            "There is no home folder to keep things in; name a folder for them in XDG_CACHE_HOME."
+        ) from error
 
 
 def check_writable(path: Path) -> None:
@@ -182,6 +192,24 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return " ".join(f"{where}: {first['msg']}".split() if where else first["msg"].split())
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
+    """A JSON value.
+
+    Raises:
+        ValueError: the text is none, is nested too deep, or spells half a character.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it has half a surrogate pair, which is no text") from error
+    return value
 
 
 def read_text(path: Path, what: str) -> str:

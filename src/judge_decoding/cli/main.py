@@ -89,6 +89,11 @@ def main() -> None:
         # The reader of a pipe went away, as ``| head`` does; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a name that no file can have, a disk that is full or gone
+        if not error.filename:
+            raise
+        typer.secho(f"Error: {error.filename}: {error.strerror}; choose another place.", err=True, fg=typer.colors.RED)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

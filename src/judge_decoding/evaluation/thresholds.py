@@ -19,7 +19,7 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.provenance import fingerprint
-from judge_decoding.files import rows, write_json
+from judge_decoding.files import parse_json, rows, write_json
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape
 from judge_decoding.rules import Exact, Judge, VerificationRule
@@ -215,7 +215,7 @@ def _begun(part: Path | None, settings: str) -> dict[str, dict[str, float]]:
     if part is None or not part.exists():
         return {}
     try:
-        begun = json.loads(part.read_text(encoding="utf-8"))
+        begun = parse_json(part.read_text(encoding="utf-8"))
         return dict(begun["done"]) if begun["settings"] == settings else {}
     except (ValueError, KeyError, TypeError):
         return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.thresholds import Question, Task, calibrate, identity
 from judge_decoding.evaluation.trial import Answered
-from judge_decoding.files import write_json
+from judge_decoding.files import parse_json, write_json
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.training import Progress, train_head
 from judge_decoding.rules import Exact
@@ -204,7 +203,7 @@ def _labels(
 
 def _noted(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from judge_decoding.court.cases import Case
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines, read_text
+from judge_decoding.files import first_problem, lines, parse_json, read_text
 
 OnBad = Callable[[str], None]
 Row = TypeVar("Row", bound=BaseModel)
@@ -73,7 +73,7 @@ def json_rows(
     found = list(lines(path, "the file", on_bad))
     if found and found[0][1].lstrip().startswith("["):
         try:
-            array = json.loads(read_text(path, "the file").removeprefix("\ufeff"))
+            array = parse_json(read_text(path, "the file").removeprefix("\ufeff"))
         except ValueError as error:
             raise JudgeDecodingError(f"{path} is not whole JSON: {error}; export it again.") from error
         for number, item in enumerate(array, start=1):
