@@ -161,32 +161,6 @@ def test_a_model_that_is_not_there(name: str) -> None:
     says("Cannot load the tokenizer", lambda: JudgeDecoder.from_pretrained(name))
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("config.json", b"{"),
-        ("config.json", b"[]"),
-        ("config.json", b'{"model_type": "nonsense"}'),
-        ("config.json", b'{"model_type": "t5"}'),
-        ("model.safetensors", b"nonsense"),
-        ("model.safetensors", b""),
-    ],
-)
-def test_a_damaged_model(folders: dict[str, Path], tmp_path: Path, name: str, content: bytes) -> None:
-    for file in folders["target"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / name).write_bytes(content)
-    says("Cannot load the model", lambda: load_model(str(tmp_path)))
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b""])
-def test_a_damaged_tokenizer(folders: dict[str, Path], tmp_path: Path, content: bytes) -> None:
-    for file in folders["target"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "tokenizer.json").write_bytes(content)
-    says("Cannot load the tokenizer", lambda: load_tokenizer(str(tmp_path)))
-
-
 def test_an_unwritable_output(tmp_path: Path, target: LlamaForCausalLM) -> None:
     (tmp_path / "file").write_text("")
     says("Cannot write", lambda: write_cases(tmp_path / "file" / "cases.jsonl", []))

@@ -162,7 +162,7 @@ def test_version_and_help(run: Run) -> None:
         (("{target}", "one one", "--draft", "prompt-lookup", "--rule", "kl_judge"), "use a draft model"),
         (("{target}", "one", "--temperature", "-1"), "temperature is -1"),
         (("{target}", "one", "--dtype", "int8"), "dtype is int8"),
-        (("{target}", "one", "--device", "nonsense"), "Cannot load the model"),
+        (("{target}", "one", "--device", "nonsense"), "The device nonsense cannot be used"),
         (("{target}", "one", "--json", "{folder}"), "it is a folder"),
         (("{target}", "one", "--json", "{below_a_file}"), "is not a folder"),
     ],

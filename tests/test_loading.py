@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from commands import Run, ends_in_one_sentence
 from judge_decoding import JudgeDecoder, JudgeDecodingError
 from judge_decoding.decoding import adapters
 from judge_decoding.decoding.loading import draft_options, load_model, load_tokenizer, tokenizer_options
 from judge_decoding.decoding.weights import check_finite
-from tiny import greedy, llama, word_tokenizer
+from tiny import greedy, llama, with_own_code, word_tokenizer
 
 IDS = [5, 6, 7, 8]
 
@@ -123,23 +122,12 @@ def test_options_for_tokenizers_do_not_reach_models_nor_a_targets_configuration_
 def stranger(tmp_path: Path, target: LlamaForCausalLM) -> tuple[Path, Path]:
     """A model with code of its own in every place, and the file that this code leaves behind when it runs."""
     folder, mark = saved(tmp_path / "stranger", target), tmp_path / "mark"
-    run = f"from pathlib import Path\nPath({str(mark)!r}).write_text('run')\n"
-    (folder / "own_model.py").write_text(
-        f"{run}from transformers import LlamaConfig, LlamaForCausalLM\nclass OwnConfig(LlamaConfig):\n"
-        "    model_type = 'own'\nclass OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
-    )
-    (folder / "own_tokenizer.py").write_text(
-        f"{run}from transformers import PreTrainedTokenizerFast as Base\nclass OwnTokenizer(Base):\n    pass\n"
-    )
-    maps = {"AutoConfig": "own_model.OwnConfig", "AutoModelForCausalLM": "own_model.OwnForCausalLM"}
-    reconfigured(folder, model_type="own", architectures=["OwnForCausalLM"], auto_map=maps)
-    tokenizer = {"AutoTokenizer": [None, "own_tokenizer.OwnTokenizer"]}
-    reconfigured(folder, "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=tokenizer)
+    with_own_code(folder, mark)
     return folder, mark
 
 
 def test_no_code_of_a_model_runs_whatever_comes_on_standard_input(
-    stranger: tuple[Path, Path], folders: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stranger: tuple[Path, Path], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, mark = stranger
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
@@ -147,16 +135,6 @@ def test_no_code_of_a_model_runs_whatever_comes_on_standard_input(
         says("trust_remote_code=True", lambda: load(folder))  # noqa: B023  (called at once)
         says("trust_remote_code=True", lambda: load(folder, trust_remote_code=None))  # noqa: B023
     says("trust_remote_code=True", lambda: answer(folders["target"], folder))
-    cases = tmp_path / "cases.jsonl"
-    cases.write_text('{"question": "one", "answer": " two"}\n')
-    for command in (
-        ("score", cases, "--target", folder),
-        ("generate", folder, "one"),
-        ("generate", folders["target"], "one", "--draft", folder),
-        ("train", folder, cases, "-o", tmp_path / "head"),
-        ("court", "stats", cases, "--tokenizer", folder),
-    ):
-        ends_in_one_sentence(run(*command, stdin="y\n" * 9), "trust_remote_code=True")
     assert not mark.exists()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,35 @@ def word_tokenizer(words: Sequence[str] = WORDS, *, chat: bool = True) -> PreTra
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def with_own_code(folder: Path, mark: Path) -> None:
+    """Give a saved model code of its own in every place; it makes the file ``mark`` when it runs."""
+    run = f"from pathlib import Path\nPath({str(mark)!r}).write_text('run')\n"
+    (folder / "own_model.py").write_text(
+        f"{run}from transformers import LlamaConfig, LlamaForCausalLM\nclass OwnConfig(LlamaConfig):\n"
+        "    model_type = 'own'\nclass OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    (folder / "own_tokenizer.py").write_text(
+        f"{run}from transformers import PreTrainedTokenizerFast as Base\nclass OwnTokenizer(Base):\n    pass\n"
+    )
+    maps = {"AutoConfig": "own_model.OwnConfig", "AutoModelForCausalLM": "own_model.OwnForCausalLM"}
+    tokenizer = {"AutoTokenizer": [None, "own_tokenizer.OwnTokenizer"]}
+    for name, values in (
+        ("config.json", {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": maps}),
+        ("tokenizer_config.json", {"tokenizer_class": "OwnTokenizer", "auto_map": tokenizer}),
+    ):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+    with_own_generate(folder, mark)
+
+
+def with_own_generate(folder: Path, mark: Path) -> None:
+    """Give a folder code that ``generate`` may load; it makes the file ``mark`` when it runs."""
+    (folder / "custom_generate").mkdir(exist_ok=True)
+    (folder / "custom_generate" / "generate.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).write_text('run')\ndef generate(model, **_):\n    pass\n"
+    )
 
 
 def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -24,6 +25,7 @@ from judge_decoding.inputs import DOCUMENT, LINE, LINES, MOST, cannot_read, desc
 
 Row = TypeVar("Row", bound=BaseModel)
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _GZIP = b"\x1f\x8b"  # no text begins so
 _PACKED = 100
 """Times its size that a large packed file may hold: text has about ten, and what is made to do harm a thousand."""
@@ -147,8 +149,17 @@ def _umask() -> int:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder of the user's cache directory. It may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
+    """A folder of the user's cache directory. It may be removed at any time.
+
+    Raises:
+        JudgeDecodingError: the user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
+    except RuntimeError as error:  # a user without a home, as in some containers
+        raise JudgeDecodingError(
+            "There is no home folder to keep things in; name a folder for them in XDG_CACHE_HOME."
+        ) from error
 
 
 def check_writable(path: Path) -> None:
@@ -206,6 +217,24 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return " ".join(f"{where}: {first['msg']}".split() if where else first["msg"].split())
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
+    """A JSON value.
+
+    Raises:
+        ValueError: the text is none, is nested too deep, or spells half a character.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it has half a surrogate pair, which is no text") from error
+    return value
 
 
 def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:

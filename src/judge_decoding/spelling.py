@@ -18,6 +18,8 @@ from judge_decoding.errors import JudgeDecodingError
 
 T = TypeVar("T")
 
+_LONGEST = 10_000
+
 Value = int | float | bool | str
 """What a parameter can be."""
 
@@ -116,6 +118,8 @@ def read(spelling: str, kind: str = "rule", example: str = "top_k(k=4)") -> list
     Raises:
         JudgeDecodingError: it cannot be read.
     """
+    if len(spelling) > _LONGEST:
+        raise JudgeDecodingError(f"The {kind} has {len(spelling)} letters; the longest can have {_LONGEST}.")
     tokens = _tokens(spelling, kind, example)
     calls: list[tuple[str, dict[str, str]]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,6 +106,8 @@ def bench(
         check_outputs(
             [out / "results.json", out / "bench.md"], [data, target, draft, judge], overwrite=overwrite, folder=True
         )
+    if vllm_python is not None and shutil.which(vllm_python) is None:
+        raise JudgeDecodingError(f"There is no program {vllm_python}; name a Python that has vLLM.")
     if draft is not None and draft_layers is not None:
         raise JudgeDecodingError("A draft is given by --draft and by --draft-layers; give one of them.")
     if draft is None and draft_layers is None and target != "reference":

@@ -232,7 +232,13 @@ def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judg
     from transformers import GenerationConfig
 
     from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer, usual_device
+    from judge_decoding.decoding.loading import (
+        cannot_load,
+        check_same_vocabulary,
+        load_model,
+        load_tokenizer,
+        usual_device,
+    )
 
     large, small = _names(target, draft, dtype)
     tokenizer = load_tokenizer(large)
@@ -242,6 +248,8 @@ def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judg
         ends = GenerationConfig.from_pretrained(large).eos_token_id
     except OSError:
         ends = None
+    except Exception as error:  # transformers follows a file that anybody may have written
+        raise cannot_load("generation configuration", large, error) from error
     if ends is not None and model.generation_config is not None:
         model.generation_config.eos_token_id = ends
     return JudgeDecoder(model, tokenizer, model)

@@ -7,6 +7,8 @@ from importlib import import_module
 
 import typer
 
+from judge_decoding.errors import JudgeDecodingError, reason
+
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 """How the command is registered: every argument is the harness's own, ``--help`` too."""
 
@@ -19,5 +21,9 @@ def lm_eval(context: typer.Context) -> None:
     ours, sys.argv = sys.argv, ["lm-eval", *context.args]  # it reads them there
     try:
         cli_evaluate()
+    except JudgeDecodingError:
+        raise
+    except ValueError as error:  # what the harness says of its arguments
+        raise JudgeDecodingError(f"The harness refuses this: {reason(error)}; change its arguments.") from error
     finally:
         sys.argv = ours

@@ -103,6 +103,12 @@ def _run() -> None:
         sys.exit(0)
     except SystemExit:
         raise
+    except OSError as error:  # a name that no file can have, a disk that is full or gone
+        if not error.filename:
+            last.tell(error)
+            sys.exit(last.EXIT)
+        fail(f"Error: {error.filename}: {error.strerror}; choose another place.")
+        sys.exit(2)
     except BaseException as error:  # noqa: BLE001  (panics of the tokenizers' Rust code are no Exception)
         last.tell(error)
         sys.exit(last.EXIT)

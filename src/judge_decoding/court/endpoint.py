@@ -247,15 +247,20 @@ class Endpoint:
 
         try:
             client = openai.AsyncOpenAI(timeout=self._timeout)
+            parts = urlsplit(str(client.base_url))
+            port = parts.port
         except openai.OpenAIError as error:
             raise JudgeDecodingError(
                 "There is no key for the endpoint; set OPENAI_API_KEY (to any word for a server without keys) and, for "
                 "another endpoint than OpenAI's, OPENAI_BASE_URL."
             ) from error
-        parts = urlsplit(str(client.base_url))
-        self.address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}".rstrip(
-            "/"
-        )
+        except Exception as error:  # the HTTP library's own; the address may hold a password, so it is not told
+            raise JudgeDecodingError(
+                "The address in OPENAI_BASE_URL is none; give one as in http://localhost:8000/v1."
+            ) from error
+        if not (client.api_key.isascii() and client.api_key.isprintable()):
+            raise JudgeDecodingError("The key in OPENAI_API_KEY has characters that no key can have; copy it again.")
+        self.address = f"{parts.scheme}://{parts.hostname}{f':{port}' if port else ''}{parts.path}".rstrip("/")
         self._secrets = [secret for secret in (client.api_key, parts.password) if secret]
         return client
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.court.formats.base import RowError
-from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import lines
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.files import lines, parse_json
 from judge_decoding.inputs import check_folder
 
 Rows = Iterator[tuple[str, Any]]
@@ -125,7 +124,7 @@ def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
             yield f"line {place}", {_PROMPT_FIELDS[0]: line.strip()}
             continue
         try:
-            yield f"line {place}", json.loads(line)
+            yield f"line {place}", parse_json(line)
         except ValueError as error:
             on_bad(f"{path}, line {place} is not JSON: {error}; mend or remove the line.")
 
@@ -153,13 +152,12 @@ def dataset_rows(name: str, config: str | None, split: str) -> Rows:
             data = saved[split] if isinstance(saved, datasets.DatasetDict) else saved
         else:
             data = datasets.load_dataset(name, config, split=split)
+        for place, row in enumerate(data):
+            yield f"row {place}", row
     except Exception as error:  # pyarrow, fsspec and the Hub's client all raise their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise JudgeDecodingError(
-            f"Cannot load the data set {name} ({split}): {reason}; check its name, --config and --split."
+            f"Cannot load the data set {name} ({split}): {reason(error)}; check its name, --config and --split."
         ) from error
-    for place, row in enumerate(data):
-        yield f"row {place}", row
 
 
 def read_questions(

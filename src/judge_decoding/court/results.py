@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from judge_decoding.court.final import final_number
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, reason
 
 
 def last_number(answer: str) -> str | None:
@@ -67,8 +67,8 @@ def result_function(spelling: str) -> Callable[[str], str | None]:
     if separator:
         try:
             function = getattr(import_module(kind), rest)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise JudgeDecodingError(f"There is no function {spelling}: {error}; check the name.") from error
+        except Exception as error:  # the import runs the user's own code
+            raise JudgeDecodingError(f"There is no function {spelling} ({reason(error)}); check the name.") from error
         if callable(function):
             return function  # type: ignore[no-any-return]  # the user's own
     raise JudgeDecodingError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import end_line, lines
+from judge_decoding.files import end_line, lines, parse_json
 from judge_decoding.inputs import DOCUMENT, MOST, reading
 
 
@@ -43,7 +43,7 @@ class Unfinished:
     def _load(self, settings: dict[str, Any]) -> None:
         rows = list(lines(self.part, "the unfinished file", lambda _: None, longest=DOCUMENT))
         try:
-            begun = json.loads(rows[0][1])["settings"]
+            begun = parse_json(rows[0][1])["settings"]
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise JudgeDecodingError(f"{self.part} is no unfinished work; remove it to begin anew.") from error
         if begun != settings and len(rows) == 1:  # nothing was done yet
@@ -55,7 +55,7 @@ class Unfinished:
         self._begun = True
         for _, line in rows[1:]:
             try:
-                self.take(json.loads(line))
+                self.take(parse_json(line))
             except (ValueError, KeyError, TypeError):
                 continue  # cut off when it was stopped: that one is done again
         with self.part.open("ab+") as file:
@@ -106,7 +106,7 @@ def written_before(part: Path) -> list[Path]:
         return []
     found = lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
     rows = (line for _, line in found if line.startswith('{"wrote": '))
-    return [Path(json.loads(row)["wrote"]) for row in rows]
+    return [Path(parse_json(row)["wrote"]) for row in rows]
 
 
 def _line(row: dict[str, Any]) -> bytes:

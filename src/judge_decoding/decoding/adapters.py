@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from judge_decoding.decoding.hub import Source
 from judge_decoding.decoding.weights import check_complete
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import read_bytes
+from judge_decoding.files import parse_json, read_text
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -70,7 +69,7 @@ def find_adapter(source: Source) -> Adapter | None:
     if any(source.has(name) for name in _WEIGHTS):
         return Adapter(source, None, None)
     try:
-        config: Mapping[str, Any] = json.loads(read_bytes(path, "the adapter's configuration"))
+        config: Mapping[str, Any] = parse_json(read_text(path, "the adapter's configuration"))
         base, revision = config["base_model_name_or_path"], config.get("revision")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JudgeDecodingError(f"{source.place} has a damaged {CONFIG}; fetch or save the adapter again.") from error

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from judge_decoding.decoding.sampling import Processor, SamplingParams, TruncationWarper
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +129,16 @@ class Defaults:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Strings that end an answer."""
+        """Strings that end an answer.
+
+        Raises:
+            JudgeDecodingError: the configuration has something else there.
+        """
         strings = self.config.stop_strings or ()
-        return (strings,) if isinstance(strings, str) else tuple(strings)
+        found = [strings] if isinstance(strings, str) else strings
+        if not isinstance(found, list | tuple) or not all(isinstance(string, str) for string in found):
+            raise self._refused(TypeError(f"stop_strings is {strings!r}"))
+        return tuple(found)
 
     def max_new_tokens(self, prompt_length: int) -> int:
         """The token budget of an answer."""
@@ -153,9 +160,11 @@ class Defaults:
             return SamplingParams(seed=seed)
         # As generate does it, with its own default where the configuration is silent.
         top_k = _DEFAULT_TOP_K if config.top_k is None else config.top_k
-        found = SamplingParams(
-            temperature=1.0 if config.temperature is None else config.temperature, top_k=top_k, seed=seed
-        )
+        temperature = 1.0 if config.temperature is None else config.temperature
+        try:
+            found = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
+        except (TypeError, JudgeDecodingError) as error:
+            raise self._refused(error) from error
         if not self._said:
             self._said = True
             logger.warning(
@@ -183,11 +192,22 @@ class Defaults:
             processors.append(TruncationWarper(params.truncation))
         constraints = constraints_of(processors)
         return Prepared(
-            # transformers annotates tensors by the legacy LongTensor and FloatTensor.
-            cast(Processor, processors) if processors else None,
-            cast(Processor, constraints) if constraints else None,
+            self._guarded(processors) if processors else None,
+            self._guarded(constraints) if constraints else None,
             criteria or None,
         )
+
+    def _guarded(self, processors: LogitsProcessorList) -> Processor:
+        """The same, where one that fails is told to be the configuration's."""
+
+        def process(ids: Tensor, logits: Tensor) -> Tensor:
+            try:
+                # transformers annotates tensors by the legacy LongTensor and FloatTensor.
+                return cast(Processor, processors)(ids, logits)
+            except Exception as error:  # transformers follows a file that anybody may have written
+                raise self._refused(error) from error
+
+        return process
 
     def _cleaned(self, params: SamplingParams) -> GenerationConfig:
         """The configuration with what a call says over it, and without what has no meaning here."""
@@ -210,6 +230,13 @@ class Defaults:
         if params.repetition_penalty is not None:
             config.repetition_penalty = params.repetition_penalty
         return config
+
+    def _refused(self, error: Exception) -> JudgeDecodingError:
+        name = self._model.config.name_or_path or type(self._model).__name__
+        return JudgeDecodingError(
+            f"The generation configuration of {name} cannot be followed ({reason(error)}); correct it, or decode "
+            "without it: generation_config=GenerationConfig() (--generation-config none)."
+        )
 
     def _ask(
         self, ids: Tensor, config: GenerationConfig, max_new_tokens: int, end_ids: list[int]
@@ -241,11 +268,9 @@ class Defaults:
         generate = cast(Callable[..., Tensor], GenerationMixin.generate)
         try:
             generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=keep)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise JudgeDecodingError(
-                f"The model's generation configuration cannot be followed ({str(error).splitlines()[0]}); correct it, "
-                "or pass generation_config=GenerationConfig() to decode without it."
-            ) from error
-        processors, criteria = found[0]
+            processors, criteria = found[0]
+            criteria(ids, None)  # what is wrong with one shows now
+        except Exception as error:  # transformers follows a file that anybody may have written
+            raise self._refused(error) from error
         usual = (EosTokenCriteria, MaxLengthCriteria)
         return processors, StoppingCriteriaList([c for c in criteria if type(c) not in usual])

@@ -24,7 +24,8 @@ from judge_decoding.decoding.drafters import is_drafter, named_drafter
 from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.decoding.hub import Source, locate
 from judge_decoding.decoding.weights import check_complete, check_depth, check_finite
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.files import parse_json
 from judge_decoding.names import place_of
 
 AUTO = "auto"
@@ -82,10 +83,13 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
                 "name one device."
             )
         device, kwargs["device_map"] = None, "auto"
+    if device is not None:
+        _check_device(device)
     name = place_of(name_or_path, "target")
     kwargs = {key: value for key, value in kwargs.items() if key not in TOKENIZER} | _trust(kwargs)
     kwargs.setdefault("use_safetensors", True)  # other weight files are pickles, which can run code
     source, rest = _located(name, "model", kwargs)
+    _check_generation_config(source)
     adapter = None if rest.get("gguf_file") else find_adapter(source)
     try:
         model = _load(source, rest) if adapter is None else _load_with(adapter, rest, str(name))
@@ -98,6 +102,38 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
     check_finite(model, str(name))
     model.eval().requires_grad_(False)
     return model
+
+
+def _check_device(device: str) -> None:
+    """Check before a model is loaded that there is such a place for it.
+
+    Raises:
+        JudgeDecodingError: there is none.
+    """
+    try:
+        if torch.empty(1, device=device).is_meta:
+            raise ValueError("it holds no numbers")
+    except Exception as error:  # the libraries of devices raise their own
+        raise JudgeDecodingError(
+            f"The device {device} cannot be used ({reason(error)}); choose another one, such as cpu."
+        ) from error
+
+
+def _check_generation_config(source: Source) -> None:
+    """Check that a folder's generation configuration can be read: transformers goes on without one that is damaged.
+
+    Raises:
+        JudgeDecodingError: it is damaged.
+    """
+    path = Path(source.place, "generation_config.json")
+    if not source.is_folder or not path.is_file():
+        return
+    try:
+        good = isinstance(parse_json(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        good = False
+    if not good:
+        raise JudgeDecodingError(f"{path} is damaged; fetch or save it again, or remove it.")
 
 
 def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
@@ -179,20 +215,19 @@ def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
             f"Cannot load the {what} {name}: it comes with code of its own, which is run only if you trust it; read "
             "it, then load it from Python with trust_remote_code=True."
         )
-    lines = str(error).strip().splitlines()
-    reason = lines[0].rstrip(".") if lines else type(error).__name__
+    why = reason(error)
     if isinstance(error, torch.OutOfMemoryError):
         return JudgeDecodingError(
-            f"Cannot load the {what} {name}: {reason}; free memory, or choose another device, device='auto' or a "
+            f"Cannot load the {what} {name}: {why}; free memory, or choose another device, device='auto' or a "
             "smaller dtype."
         )
     if isinstance(error, ImportError):
-        return JudgeDecodingError(f"Cannot load the {what} {name}: {reason}; install what is missing.")
-    if isinstance(error, TypeError) and "unexpected keyword argument" in reason:
-        option = reason.rpartition(" ")[2]
+        return JudgeDecodingError(f"Cannot load the {what} {name}: {why}; install what is missing.")
+    if isinstance(error, TypeError) and "unexpected keyword argument" in why:
+        option = why.rpartition(" ")[2]
         return JudgeDecodingError(f"Cannot load the {what} {name}: there is no option {option}; check its spelling.")
     return JudgeDecodingError(
-        f"Cannot load the {what} {name}: {reason}; check the name, and that its files are there and whole."
+        f"Cannot load the {what} {name}: {why}; check the name, and that its files are there and whole."
     )
 
 

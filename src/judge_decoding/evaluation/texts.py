@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from judge_decoding.court.cases import Case
 from judge_decoding.court.tokens import check_spelling, read_tokens
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines
+from judge_decoding.files import first_problem, lines, parse_json
 from judge_decoding.inputs import DOCUMENT
 from judge_decoding.models.chat import render
 
@@ -108,7 +107,7 @@ def read_answers(
     """
     for number, line in lines(path, "the answers", on_bad, longest=DOCUMENT):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             on_bad(f"{path}, line {number} is not JSON; mend or remove the line.")
             continue

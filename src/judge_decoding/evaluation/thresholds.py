@@ -21,7 +21,7 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.provenance import fingerprint
-from judge_decoding.files import read_bytes, rows, write_json
+from judge_decoding.files import parse_json, read_text, rows, write_json
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape
 from judge_decoding.locks import one_run
@@ -220,7 +220,7 @@ def _begun(part: Path | None, settings: str) -> dict[str, dict[str, float]]:
     if part is None or not part.exists():
         return {}
     try:
-        begun = json.loads(read_bytes(part, "the unfinished calibration"))
+        begun = parse_json(read_text(part, "the unfinished calibration"))
         return dict(begun["done"]) if begun["settings"] == settings else {}
-    except (ValueError, KeyError, TypeError):
+    except (JudgeDecodingError, ValueError, KeyError, TypeError):
         return {}

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.models.template_bounds import check_bounds
 
 Message = Mapping[str, Any]
 """``role`` and ``content``, a text or a list of parts ``{"type": "text", "text": ...}``."""
 
-_REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 _MARK = "Qzxjk"
 """A text that no template writes by itself."""
 
@@ -67,8 +66,8 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
     plain, refusal = None, None
     for form in (parts, joined) if lists else (joined, parts):
         try:
-            text = _apply(form, tokenizer, continues=continues)
-        except _REFUSALS as error:
+            text = _apply(form, tokenizer, answers=not continues, continues=continues)
+        except Exception as error:  # noqa: BLE001  (a template of a stranger)
             refusal = error if form is joined else refusal
             continue
         if _says(text, joined[-1]["content"]):
@@ -76,8 +75,10 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
         plain = text if form is joined else plain
     if plain is not None:
         return plain
+    assert refusal is not None
     raise JudgeDecodingError(
-        f"The model's chat template refuses these messages ({refusal}); give the roles and texts it expects."
+        f"The model's chat template refuses these messages ({reason(refusal)}); give the roles and texts it expects, "
+        f"or repair the template of {tokenizer.name_or_path or 'the tokenizer'}."
     ) from refusal
 
 
@@ -138,10 +139,23 @@ def _says(text: str, content: str | None) -> bool:
     )
 
 
-def _apply(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, continues: bool) -> str:
+def _apply(
+    messages: list[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    answers: bool = False,
+    continues: bool = False,
+) -> str:
+    """What the template makes of messages, with the begin of an answer, or with the last message left open.
+
+    Raises:
+        Exception: whatever a template raises; `BoundsError` for one that would take all memory or time.
+    """
+    variables = {"tools": None, "documents": None, **tokenizer.special_tokens_map, "add_generation_prompt": answers}
+    check_bounds(tokenizer.get_chat_template(), messages, **variables)
     return str(
         tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not continues, continue_final_message=continues
+            messages, tokenize=False, add_generation_prompt=answers, continue_final_message=continues
         )
     )
 
@@ -165,8 +179,8 @@ def _around(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) 
     parts = [message | {"content": _parted(message["content"])} for message in messages]
     for form in (messages, parts):
         try:
-            text = str(tokenizer.apply_chat_template(form, tokenize=False, add_generation_prompt=False))
-        except _REFUSALS:
+            text = _apply(form, tokenizer)
+        except Exception:  # noqa: BLE001  (a template of a stranger)
             continue
         if _MARK in text and "'type': 'text'" not in text:
             before, _, after = text.partition(_MARK)

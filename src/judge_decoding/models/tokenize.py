@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.models.chat import is_rendered, turn_end
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.text import pieces
@@ -34,18 +35,34 @@ class Split:
 
 def bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of ``text`` and nothing around them."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return list(_encoded(text, tokenizer, add_special_tokens=False)["input_ids"])
+
+
+def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> BatchEncoding:
+    """What the tokenizer makes of a text.
+
+    Raises:
+        JudgeDecodingError: it cannot.
+    """
+    try:
+        encoding: BatchEncoding = tokenizer(text, verbose=False, **how)
+    except Exception as error:  # tokenizers are other people's code, and take no half of a surrogate pair
+        raise JudgeDecodingError(
+            f"The tokenizer of {tokenizer.name_or_path or 'the model'} cannot read the text {text[:40]!r} "
+            f"({reason(error)}); correct the text, or the tokenizer's files."
+        ) from error
+    return encoding
 
 
 def lead_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer writes before a text: usually a begin token, or nothing."""
     for probe in ("a", "1", "."):
-        bare, whole = bare_ids(probe, tokenizer), list(tokenizer(probe, verbose=False)["input_ids"])
+        bare, whole = bare_ids(probe, tokenizer), list(_encoded(probe, tokenizer)["input_ids"])
         for start in range(len(whole) - len(bare) + 1) if bare else ():
             if whole[start : start + len(bare)] == bare:
                 return whole[:start]
     end = (tokenizer.eos_token_id, tokenizer.sep_token_id)
-    whole = list(tokenizer("", verbose=False)["input_ids"])
+    whole = list(_encoded("", tokenizer)["input_ids"])
     return [i for i in whole if i == tokenizer.bos_token_id or i not in end]
 
 
@@ -93,6 +110,11 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
     size = input_rows(model)
     for end in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
         ends = end if isinstance(end, list | tuple) else () if end is None else (end,)
+        if not all(isinstance(i, int) for i in ends):
+            raise JudgeDecodingError(
+                f"The end tokens of {model.name_or_path or type(model).__name__} are {end!r}, which are no token ids; "
+                "correct eos_token_id in its generation_config.json."
+            )
         # A configuration's default may be beyond a smaller vocabulary.
         if known := tuple(i for i in ends if i < size):
             return known
@@ -132,7 +154,7 @@ def _ids_and_spans(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[
             spans.append((at, at + len(piece)))
             at += len(piece)
         return ids, [(begin + len(text) - at, end + len(text) - at) for begin, end in spans]
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoding = _encoded(text, tokenizer, add_special_tokens=False, return_offsets_mapping=True)
     return list(encoding["input_ids"]), [(begin, end) for begin, end in encoding["offset_mapping"]]
 
 

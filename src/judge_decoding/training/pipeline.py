@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from judge_decoding.decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.thresholds import Question, Task, calibrate, identity
 from judge_decoding.evaluation.trial import Answered
-from judge_decoding.files import read_bytes, write_json
+from judge_decoding.files import parse_json, read_text, write_json
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.training import Progress, train_head
 from judge_decoding.locks import one_run
@@ -206,7 +205,7 @@ def _labels(
 
 def _noted(path: Path) -> object:
     try:
-        return json.loads(read_bytes(path, "the settings of the labels"))
+        return parse_json(read_text(path, "the settings of the labels"))
     except (JudgeDecodingError, ValueError):
         return None
 

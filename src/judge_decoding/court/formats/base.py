@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from judge_decoding.court.cases import Case
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines
+from judge_decoding.files import first_problem, lines, parse_json
 from judge_decoding.inputs import DOCUMENT
 
 OnBad = Callable[[str], None]
@@ -78,7 +78,7 @@ def json_rows(
         return
     if first[1].lstrip().startswith("["):
         try:
-            array = json.loads("\n".join(line for _, line in chain([first], found)))
+            array = parse_json("\n".join(line for _, line in chain([first], found)))
         except ValueError as error:
             raise JudgeDecodingError(f"{path} is not whole JSON: {error}; export it again.") from error
         for number, item in enumerate(array, start=1):
