@@ -22,7 +22,7 @@ help:
 	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
 	@echo "make test-zoo             run the tests of every causal LM class of transformers, and make zoo writes their page"
 	@echo "make test-versions        run the tests that touch transformers on its lowest and newest release"
-	@echo "make lint                 ruff and mypy"
+	@echo "make lint                 ruff, mypy and which package may import which"
 	@echo "make format               put the code in the form that lint wants"
 	@echo "make clean                remove the environment and all caches"
 
@@ -64,6 +64,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix-only .

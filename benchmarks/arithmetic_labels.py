@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from judge_decoding.court.labels.arithmetic import false_equation
+from judge_decoding.labelling.labels.arithmetic import false_equation
 
 
 def main() -> None:

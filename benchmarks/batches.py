@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Exact, JudgeDecoder
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 

@@ -25,17 +25,17 @@ from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder
 from judge_decoding.core.hidden import Norm
-from judge_decoding.court.checkers import number
-from judge_decoding.decoding.loading import load_model, load_tokenizer
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.evaluation.statistics import mcnemar, wilson
-from judge_decoding.files import write_json, write_text
-from judge_decoding.judge.calibration import auc
+from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.familiarity import Familiarity
-from judge_decoding.judge.features import hidden_states
+from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.prompts import Prompt
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Family, Problem, draw_from, draw_many
+from judge_decoding.statistics import mcnemar, wilson
+from judge_decoding.tasks.checkers import number
+from judge_decoding.training.calibration import auc
+from judge_decoding.training.features import hidden_states
 
 Distance = Callable[[Tensor], Tensor]
 """From states [N, H] to distances [N]; above 1 is unlike 95% of the questions it was fitted on."""

@@ -30,14 +30,14 @@ from transformers import PreTrainedModel
 
 from judge_decoding import TrainingConfig
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.loading import load_model
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.files import write_json, write_text
-from judge_decoding.judge.cache import FeatureCache
-from judge_decoding.judge.comparison import Tokens, candidate, learning_curve
-from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, read
-from judge_decoding.judge.fitting import deal
-from judge_decoding.judge.labels import Example
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.loading.models import load_model
+from judge_decoding.models.provenance import machine
+from judge_decoding.training.cache import FeatureCache
+from judge_decoding.training.comparison import Tokens, candidate, learning_curve
+from judge_decoding.training.features import BASELINES, BATCH_TOKENS, Column, read
+from judge_decoding.training.fitting import deal
+from judge_decoding.training.labels import Example
 
 QUESTION, ANSWER = (20, 120), (30, 200)
 """Least and most tokens."""

@@ -4,8 +4,8 @@ With MKL's matrix products; with sums in plain loops; and the faster of them wit
 
     python benchmarks/few_tokens.py reference SMOLLM2-135M-INSTRUCT --threads 1
 
-Where the loops stop being faster is `judge_decoding.decoding.static.lm.FEW`; how addresses matter is said in
-`judge_decoding.decoding.static.alignment`.
+Where the loops stop being faster is `judge_decoding.decoding.backends.static.lm.FEW`; how addresses matter is said in
+`judge_decoding.decoding.backends.static.alignment`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.loading import load_model
-from judge_decoding.decoding.static.compiling import Compiled, compile_target, default_folder
-from judge_decoding.decoding.static.lm import FEW
-from judge_decoding.decoding.static.memory import Memory
+from judge_decoding.decoding.backends.static.compiling import Compiled, compile_target, default_folder
+from judge_decoding.decoding.backends.static.lm import FEW
+from judge_decoding.decoding.backends.static.memory import Memory
 from judge_decoding.evaluation.bench.limits import times
-from judge_decoding.evaluation.provenance import machine
+from judge_decoding.loading.models import load_model
+from judge_decoding.models.provenance import machine
 
 TOKENS = (1, 2, 3, 4, 5, 7, 9, 13, 17, 21, 25, 33)
 CONTEXT = 200
@@ -42,7 +42,7 @@ def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) ->
     ``same`` is the model once more, whose weights stay where they were loaded.
     """
     forwards = _forwards(model)
-    with patch("judge_decoding.decoding.static.compiling.align"):
+    with patch("judge_decoding.decoding.backends.static.compiling.align"):
         loaded = _forwards(same)
     weight, bias = torch.zeros(1, model.config.get_text_config().hidden_size), torch.zeros(1)
     memory = Memory(model, 1, CONTEXT + max(TOKENS))

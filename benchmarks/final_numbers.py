@@ -18,7 +18,7 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-from judge_decoding.court.checkers import number
+from judge_decoding.tasks.checkers import number
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from test_numbers import GROUPING, LATEX, PLACES, VALUES

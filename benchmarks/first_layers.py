@@ -16,13 +16,13 @@ from statistics import median
 import torch
 
 from judge_decoding import JudgeDecoder
-from judge_decoding.decoding.first_layers import first_layers
-from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import DEFAULTS, EQUAL, Assistance, Models
 from judge_decoding.evaluation.bench.results import ratio
 from judge_decoding.evaluation.bench.run import alone
-from judge_decoding.evaluation.provenance import machine
+from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.models.first_layers import first_layers
+from judge_decoding.models.provenance import machine
 
 PROMPTS = (
     "Write a short story about a lighthouse keeper.",

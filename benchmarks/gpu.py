@@ -33,17 +33,17 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from judge_decoding import JudgeDecoder
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.core.rounds import Stats
 from judge_decoding.decoding.engines import Engine
-from judge_decoding.decoding.rounds import Stats
 from judge_decoding.evaluation.bench.limits import BareCalls, Machine, measure_machine, round_work
 from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import Assistance, Models
 from judge_decoding.evaluation.bench.results import BenchRow, Limits, limits, row
 from judge_decoding.evaluation.bench.run import Probes, alone, run
 from judge_decoding.evaluation.bench.ways import Answers, Label, Way, counted, synchronize
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference import pair as embedded
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.rules import Judge

@@ -32,8 +32,8 @@ from judge_decoding.decoding.engines import Engine
 from judge_decoding.evaluation.bench.limits import BareCalls, Machine, Shape, Work, measure_machine, work
 from judge_decoding.evaluation.bench.measure import steady
 from judge_decoding.evaluation.bench.ways import Label
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.models.provenance import machine
 from random_pairs import LLAMA_1B, LLAMA_8B, TINY, Loop, llama, prompts, tell
 
 SMALL_TARGET = {

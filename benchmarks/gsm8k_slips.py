@@ -23,9 +23,9 @@ from typing import Any
 from tqdm import tqdm
 
 from judge_decoding import Case, TrainingConfig, train_head
-from judge_decoding.decoding.loading import load_model, load_tokenizer
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.files import lines, write_json, write_text
+from judge_decoding.io.files import lines, write_json, write_text
+from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.models.provenance import machine
 
 _ANNOTATION = re.compile(r"<<[^>]*>>")
 _RESULT = re.compile(r"(?<==)(\s*\$?\s*)(\d+)(?![\d.,]\d|\d)")

@@ -24,23 +24,23 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
-from judge_decoding.court.checkers import number as checked
-from judge_decoding.court.labels.equivalence import label_by_equivalence
-from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
-from judge_decoding.court.results import last_number
-from judge_decoding.court.sets import rethreshold
+from judge_decoding.data.sets import rethreshold
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.evaluation.statistics import mcnemar, wilson
-from judge_decoding.evaluation.tasks import read_items
-from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
-from judge_decoding.evaluation.thresholds import Task, calibrate
 from judge_decoding.evaluation.trial import Asking, Method, count
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.labelling.labels.equivalence import label_by_equivalence
+from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
+from judge_decoding.statistics import mcnemar, wilson
+from judge_decoding.tasks import read_items
+from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.checkers import number as checked
+from judge_decoding.tasks.results import last_number
+from judge_decoding.training.thresholds import Task, calibrate
 
 BATCH = 32
 NUM_DRAFT_TOKENS = 16

@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Confident, CostOptimal, DraftLength, Exact, Fixed, Heuristic, JudgeDecoder
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import draw_many
 

@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Exact, JudgeDecoder, JudgeHead, JudgeHeadConfig, PromptLookup, Stats
-from judge_decoding.decoding.first_layers import first_layers
-from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.judge.head import TargetInfo
+from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.models.first_layers import first_layers
 
 
 def main() -> None:

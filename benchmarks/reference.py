@@ -23,14 +23,14 @@ from tqdm import tqdm
 
 from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, VerificationRule
 from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS
-from judge_decoding.evaluation.provenance import machine
-from judge_decoding.evaluation.statistics import mcnemar, wilson
-from judge_decoding.evaluation.tasks import read_items
-from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
 from judge_decoding.evaluation.trial import Asking, Method, Outcome, best_draft_length, compare
 from judge_decoding.evaluation.trial import count as counted
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference.pair import load_pair
+from judge_decoding.statistics import mcnemar, wilson
+from judge_decoding.tasks import read_items
+from judge_decoding.tasks.arithmetic import Arithmetic
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_K = (2, 4, 8)

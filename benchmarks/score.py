@@ -23,10 +23,10 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Case, Exact, JudgeDecoder, Stats, VerificationRule, parse_rule
-from judge_decoding.evaluation.provenance import machine
 from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import Form, Text, as_text
-from judge_decoding.files import write_json, write_text
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.models.provenance import machine
 from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of

@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 
 from judge_decoding import Case, write_cases
-from judge_decoding.decoding.loading import load_tokenizer
-from judge_decoding.files import lines
+from judge_decoding.io.files import lines
+from judge_decoding.loading.models import load_tokenizer
 
 _RESULT = re.compile(r"(?<==)( ?\$?)(\d+)")
 

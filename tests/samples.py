@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge_decoding.report.samples import Sample, SampleDetails, SampleRound
+from judge_decoding.core.samples import Sample, SampleDetails, SampleRound
 
 HOSTILE = (
     "</script><script>document.title = 'taken'; window.taken = 1</script><!--<script>"

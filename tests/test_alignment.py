@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from judge_decoding.decoding.static.alignment import CACHE_LINE, align
+from judge_decoding.decoding.backends.static.alignment import CACHE_LINE, align
 
 
 def misaligned(values: Tensor) -> Tensor:

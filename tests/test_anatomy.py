@@ -30,8 +30,8 @@ from transformers import (
 
 from judge_decoding import JudgeDecodingError, train_head
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.first_layers import first_layers
 from judge_decoding.models.anatomy import anatomy
+from judge_decoding.models.first_layers import first_layers
 from judge_decoding.models.hidden import HiddenStateHook, decoder_layer, final_norm, output_size
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, word_tokenizer

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge_decoding import Case, JudgeDecodingError, read_cases
-from judge_decoding.court.annotate import agreement, reading
-from judge_decoding.court.annotate.pieces import case_id, cover, pieces_of, span_of, words
-from judge_decoding.court.annotate.queue import Queue
-from judge_decoding.court.annotate.reading import Reader, read_answers
-from judge_decoding.court.annotate.session import Decision, Session, StaleError
-from judge_decoding.court.annotate.storage import DecisionLog, Event, read_events, readings_path, standing
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.labelling.annotate import agreement, reading
+from judge_decoding.labelling.annotate.pieces import case_id, cover, pieces_of, span_of, words
+from judge_decoding.labelling.annotate.queue import Queue
+from judge_decoding.labelling.annotate.reading import Reader, read_answers
+from judge_decoding.labelling.annotate.session import Decision, Session, StaleError
+from judge_decoding.labelling.annotate.storage import DecisionLog, Event, read_events, readings_path, standing
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40)
 ANSWERS = [Case(question=f"q{i}", answer=f"one two {i}", writer="a secret model") for i in range(10)]

@@ -10,7 +10,7 @@ import pytest
 
 from browser import Browser, browsing, find_chromium
 from judge_decoding import Case, read_cases, write_cases
-from judge_decoding.court.annotate.storage import readings_path
+from judge_decoding.labelling.annotate.storage import readings_path
 from test_annotate_server import HOSTILE, Server
 
 CHROMIUM = find_chromium()

@@ -23,12 +23,12 @@ from starlette.testclient import TestClient
 
 from commands import Run
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
-from judge_decoding.court.annotate import connections
-from judge_decoding.court.annotate.connections import Impatient
-from judge_decoding.court.annotate.reading import Reader, read_answers
-from judge_decoding.court.annotate.server import kept_token, listen, make_app
-from judge_decoding.court.annotate.session import Decision, Session
-from judge_decoding.court.annotate.storage import token_path
+from judge_decoding.labelling.annotate import connections
+from judge_decoding.labelling.annotate.connections import Impatient
+from judge_decoding.labelling.annotate.reading import Reader, read_answers
+from judge_decoding.labelling.annotate.server import kept_token, listen, make_app
+from judge_decoding.labelling.annotate.session import Decision, Session
+from judge_decoding.labelling.annotate.storage import token_path
 
 TOKEN = "0123456789abcdef" * 2
 SOON = 0.4
@@ -355,7 +355,7 @@ def test_a_token_file_that_is_not_private_is_made_anew(tmp_path: Path, kind: str
 def test_a_second_user_annotates_in_the_folder_of_a_first_one(
     shared: Path, folders: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("judge_decoding.court.annotate.server.serve", lambda _, listener, __: listener.close())
+    monkeypatch.setattr("judge_decoding.labelling.annotate.server.serve", lambda _, listener, __: listener.close())
     answers = shared / "answers.jsonl"
     write_cases(answers, [Case(question="one two", answer=" good cat")])
     (shared / "out").mkdir()
@@ -367,6 +367,6 @@ def test_a_second_user_annotates_in_the_folder_of_a_first_one(
     assert told.startswith("(0, "), told
     assert "0 cases labelled" in told
     # What the first user's target has read is there for the second; the model itself is not asked again.
-    monkeypatch.setattr("judge_decoding.court.annotate.reading.load_model", None)
+    monkeypatch.setattr("judge_decoding.labelling.annotate.reading.load_model", None)
     reader = Reader(str(folders["target"]))
     assert as_user(12345, lambda: len(read_answers(read_cases(answers), reader, shared / "out"))) == "1"

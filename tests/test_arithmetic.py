@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from judge_decoding import Case
-from judge_decoding.court.labels.arithmetic import false_equation, label
-from judge_decoding.court.labels.equations import equations
+from judge_decoding.labelling.labels.arithmetic import false_equation, label
+from judge_decoding.labelling.labels.equations import equations
 
 
 def false(text: str) -> str | None:

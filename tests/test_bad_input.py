@@ -28,7 +28,7 @@ from transformers import (
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, write_cases
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.loading import check_same_vocabulary, load_model, load_tokenizer
+from judge_decoding.loading.models import check_same_vocabulary, load_model, load_tokenizer
 from tiny import EOS, VOCAB_SIZE, WORDS, Scripted, greedy, llama, random_head, run, tokens, word_tokenizer
 
 

@@ -185,7 +185,7 @@ def test_the_page_is_markdown_with_nothing_foreign_in_it() -> None:
 def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Path]) -> None:
     job = memory.Job(str(folders["target"]), None, 1, None, "float32", 3, 8, [[4, 5, 6], [7, 8]], 1)
     from judge_decoding import JudgeDecoder
-    from judge_decoding.decoding.first_layers import first_layers
+    from judge_decoding.models.first_layers import first_layers
 
     decoder = JudgeDecoder.from_pretrained(job.target)
     weights = memory.weight_bytes(decoder)

@@ -12,9 +12,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import CostOptimal, Exact, JudgeDecoder, JudgeHead
-from judge_decoding.decoding.first_layers import first_layers
+from judge_decoding.core.rounds import Round, Seconds
 from judge_decoding.decoding.lengths import Fixed
-from judge_decoding.decoding.rounds import Round, Seconds
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench import limits as limits_module
 from judge_decoding.evaluation.bench.limits import (
@@ -42,6 +41,7 @@ from judge_decoding.evaluation.bench.ways import (
     counted,
     up_to_end,
 )
+from judge_decoding.models.first_layers import first_layers
 from tiny import EOS, greedy, llama
 
 PROMPTS = [torch.tensor(ids) for ids in ([4, 5, 6], [7, 8], [9, 10, 11, 12], [13, 14])]

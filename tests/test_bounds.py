@@ -30,12 +30,12 @@ from judge_decoding import (
 )
 from judge_decoding.bounds import BOUNDS, check_bound
 from judge_decoding.cli.main import app
-from judge_decoding.court.collect import Answering
-from judge_decoding.court.endpoint import Endpoint
-from judge_decoding.court.labels.likelihood import LikelihoodConfig
-from judge_decoding.court.sets import rethreshold
+from judge_decoding.data.sets import rethreshold
 from judge_decoding.evaluation.score import ScoreConfig
-from judge_decoding.evaluation.tasks import parse_task
+from judge_decoding.io.endpoint import Endpoint
+from judge_decoding.labelling.collect import Answering
+from judge_decoding.labelling.labels.likelihood import LikelihoodConfig
+from judge_decoding.tasks import parse_task
 
 HUGE = 10**26
 
@@ -210,7 +210,7 @@ def test_many_answers_of_many_questions(court: Run, tmp_path: Path, monkeypatch:
 
 def test_the_largest_arithmetic_task_ends() -> None:
     """More problems than there are is a sentence, as many as are allowed are drawn in seconds."""
-    from judge_decoding.evaluation.tasks import read_items
+    from judge_decoding.tasks import read_items
 
     assert len(read_items(parse_task("arithmetic(count=3000)"))) == 3000
     with pytest.raises(JudgeDecodingError, match="ask for fewer"):

@@ -10,9 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalL
 from judge_decoding import Evidence
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.features import hidden_states
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.hidden import HiddenStateHook
+from judge_decoding.training.features import hidden_states
 from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
 
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from judge_decoding import JudgeDecodingError
-from judge_decoding.judge.calibration import (
+from judge_decoding.training.calibration import (
     Aim,
     auc,
     expected_calibration_error,

@@ -13,7 +13,7 @@ from markdown_it.token import Token
 from transformers import LlamaForCausalLM
 
 from judge_decoding import JudgeHead
-from judge_decoding.evaluation.rows import Results, Row
+from judge_decoding.core.results import Results, Row
 from samples import HOSTILE
 from tiny import random_head
 

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from judge_decoding import JudgeDecodingError, JudgeHead
-from judge_decoding.evaluation.rows import Results
+from judge_decoding.core.results import Results
 from judge_decoding.judge import head as module
 from judge_decoding.report import head_pictures
 from test_card import FULL, TARGET, card_of, changed, parsed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from judge_decoding import JudgeDecodingError
-from judge_decoding.court.checkers import checker_of
+from judge_decoding.tasks.checkers import checker_of
 from test_rule_spelling import install
 
 PAGE = Path(__file__).parents[1] / "docs" / "court.md"

@@ -238,7 +238,7 @@ def test_a_model_cannot_steer_the_terminal() -> None:
 
 
 def test_a_page_escapes_what_a_model_wrote() -> None:
-    from judge_decoding.decoding.rounds import Cause
+    from judge_decoding.core.rounds import Cause
     from judge_decoding.report.page import comparison_page
     from judge_decoding.report.verdicts import ShownRound, ShownToken
 

@@ -13,10 +13,10 @@ import pytest
 from commands import Run, needs_bwrap, the_sentence
 from endpoint import never
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
-from judge_decoding.court.collect import Answering, Want, pairs
-from judge_decoding.court.questions import Question
-from judge_decoding.court.writers import LocalWriter, seed_of, without_stop
 from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.io.questions import Question
+from judge_decoding.labelling.collect import Answering, Want, pairs
+from judge_decoding.labelling.writers import LocalWriter, seed_of, without_stop
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 

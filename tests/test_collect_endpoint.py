@@ -19,8 +19,8 @@ import pytest
 from commands import Run, the_sentence
 from endpoint import KEY, Response, Serve, asked, completed, never, refused, said
 from judge_decoding import read_cases
-from judge_decoding.court import endpoint
-from judge_decoding.court.endpoint import Endpoint
+from judge_decoding.io import endpoint
+from judge_decoding.io.endpoint import Endpoint
 
 QUESTIONS = [f"What is {i} plus {i}?" for i in range(8)]
 

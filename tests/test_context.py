@@ -22,11 +22,11 @@ from transformers import (
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, PromptLookup
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.court.labels.swaps import log_probs
 from judge_decoding.evaluation.forced import read_forced
 from judge_decoding.evaluation.texts import Text
-from judge_decoding.judge.features import hidden_states
+from judge_decoding.labelling.labels.swaps import log_probs
 from judge_decoding.models.context import context_length, rope_border
+from judge_decoding.training.features import hidden_states
 from tiny import EOS, Scripted, greedy, llama, perturbed, run, tokens, word_tokenizer
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError
-from judge_decoding.court.agreement import agreement, cohens_kappa
-from judge_decoding.court.sets import merge, rethreshold, split
-from judge_decoding.court.summary import leaks, summary
-from judge_decoding.court.tokens import check_tokens, fingerprint, token_spans
-from judge_decoding.court.verdicts import Verdict, verdicts, words
-from judge_decoding.judge.labels import IGNORED, encode
+from judge_decoding.data.agreement import agreement, cohens_kappa
+from judge_decoding.data.sets import merge, rethreshold, split
+from judge_decoding.data.summary import leaks, summary
+from judge_decoding.data.tokens import check_tokens, fingerprint, token_spans
+from judge_decoding.data.verdicts import Verdict, verdicts, words
 from judge_decoding.report.cases import cases_page
+from judge_decoding.training.labels import IGNORED, encode
 from test_cases import TEXT, cases
 from tiny import byte_fallback_tokenizer, byte_level_tokenizer, word_tokenizer
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.static.cuda_graphs import LONGEST, PLAIN_CALLS, CudaRecorder, GraphedCall
-from judge_decoding.decoding.static.graphs import KeysValues
+from judge_decoding.decoding.backends.static.cuda_graphs import LONGEST, PLAIN_CALLS, CudaRecorder, GraphedCall
+from judge_decoding.decoding.backends.static.graphs import KeysValues
 
 
 class Graph:

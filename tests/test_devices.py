@@ -10,9 +10,9 @@ import pytest
 
 from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeHead, write_cases
-from judge_decoding.decoding import loading
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.loading import models as loading
 from judge_decoding.reference import pair
 from judge_decoding.serving.recipe import load, packaged
 
@@ -59,7 +59,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
             raise JudgeDecodingError("enough.")
 
     monkeypatch.setattr(loading, "load_model", stop)
-    monkeypatch.setattr("judge_decoding.decoding.decoder.load_model", stop)
+    monkeypatch.setattr("judge_decoding.decoder.load_model", stop)
     return seen
 
 

@@ -20,10 +20,10 @@ from transformers import LlamaForCausalLM
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from endpoint import Response, Serve, refused, said
 from judge_decoding import Case, JudgeDecodingError, write_cases
-from judge_decoding.evaluation.rows import TARGET, Results, Row, read_results
+from judge_decoding.core.results import TARGET, Results, Row, read_results
+from judge_decoding.core.samples import read_samples
 from judge_decoding.report.results_page import results_page
 from judge_decoding.report.rows import notes, results_tables
-from judge_decoding.report.samples import read_samples
 from samples import HOSTILE
 from test_familiarity import knowing
 from tiny import llama
@@ -162,11 +162,11 @@ def test_a_run_goes_on_with_the_same_settings_only(
     given = [*options, "--num-draft-tokens", 4, "--out", tmp_path / "o", "--limit", 3]
     given += ["--tune", 1] if command == "sweep" else []
     with monkeypatch.context() as patch:
-        patch.setattr("judge_decoding.report.samples.write_samples", stopped)
+        patch.setattr("judge_decoding.core.samples.write_samples", stopped)
         patch.setattr("judge_decoding.report.results_page.results_page", stopped)
         ends_in_one_sentence(run(command, *given), "Stopped.")
     if change == "machine":
-        monkeypatch.setattr("judge_decoding.evaluation.provenance.machine", lambda _: "another")
+        monkeypatch.setattr("judge_decoding.models.provenance.machine", lambda _: "another")
     elif isinstance(change, str):
         model = llama(0)
         model.lm_head.weight[0, 0] += 0.01
@@ -319,7 +319,7 @@ def test_grading_that_was_stopped_goes_on(
     assert kept >= 1
     assert not (tmp_path / "o" / "results.json").exists()
     good[0] = 1000
-    monkeypatch.delattr("judge_decoding.decoding.decoder.JudgeDecoder.generate_batch")  # all answers are there
+    monkeypatch.delattr("judge_decoding.decoder.JudgeDecoder.generate_batch")  # all answers are there
     monkeypatch.setattr("judge_decoding.cli.evaluation.warm_up", lambda *_: None)
     told = figures(run, command, *given)
     assert {row["grade"] for row in told["rows"]} == {7}

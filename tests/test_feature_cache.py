@@ -13,11 +13,11 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreT
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.judge.cache import FeatureCache, default_folder
-from judge_decoding.judge.features import BASELINES, BATCH_TOKENS, Column, hidden_states, read
-from judge_decoding.judge.labels import Example, encode
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.models.hidden import final_norm
+from judge_decoding.training.cache import FeatureCache, default_folder
+from judge_decoding.training.features import BASELINES, BATCH_TOKENS, Column, hidden_states, read
+from judge_decoding.training.labels import Example, encode
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
 

@@ -15,7 +15,7 @@ from threading import Thread
 import pytest
 
 from judge_decoding import Case, JudgeDecodingError, JudgeHead, write_cases
-from judge_decoding.files import check_writable, read_text, replacing, write_json, write_text
+from judge_decoding.io.files import check_writable, read_text, replacing, write_json, write_text
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def test_standard_output_goes_on(tmp_path: Path, name: str) -> None:
     """Where it is a file, it is that file that goes on, behind what is in it."""
     (tmp_path / "link").symlink_to("/dev/stdout")
     program = (
-        "from pathlib import Path; from judge_decoding.files import check_writable, write_text; print('before');"
+        "from pathlib import Path; from judge_decoding.io.files import check_writable, write_text; print('before');"
         f"path = Path({name!r}); check_writable(path); write_text(path, 'it\\n'); print('after')"
     )
     with (tmp_path / "all.txt").open("w") as file:
@@ -184,8 +184,8 @@ def test_a_disk_that_can_only_be_read_shows_before_the_work(tmp_path: Path) -> N
 import sys
 from pathlib import Path
 from judge_decoding import JudgeDecodingError
-from judge_decoding.files import check_writable
-from judge_decoding.locks import one_run
+from judge_decoding.io.files import check_writable
+from judge_decoding.io.locks import one_run
 for name in ("new", "there", "new/deep/x"):
     for check in (check_writable, lambda path: one_run(path).__enter__()):
         try:

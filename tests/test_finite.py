@@ -7,9 +7,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, custom_generate
-from judge_decoding.court.labels.swaps import log_probs
 from judge_decoding.evaluation.forced import read_forced
 from judge_decoding.evaluation.texts import Text
+from judge_decoding.labelling.labels.swaps import log_probs
 from tiny import llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 PROMPT = torch.tensor([5, 6, 7, 8])

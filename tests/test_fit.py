@@ -26,11 +26,11 @@ from judge_decoding import (
     fit_head,
     read_cases,
 )
-from judge_decoding.court.results import last_number
+from judge_decoding.fit import pipeline
 from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.training import pipeline
+from judge_decoding.tasks.results import last_number
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
 PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
@@ -77,7 +77,7 @@ def prompts(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command tries as little as these tests do."""
-    monkeypatch.setattr("judge_decoding.training.config.FitConfig", QUICK)
+    monkeypatch.setattr("judge_decoding.fit.config.FitConfig", QUICK)
 
 
 def rows(out: Path, name: str = "answers") -> list[dict[str, Any]]:
@@ -179,7 +179,7 @@ def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) ->
 def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     run: Run, quick: None, made: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("judge_decoding.training.config.FitConfig", partial(QUICK, length_prompts=6))
+    monkeypatch.setattr("judge_decoding.fit.config.FitConfig", partial(QUICK, length_prompts=6))
     code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
     assert code == 0, err
     answers = [row for row in rows(made) if row["method"] == "target"]
@@ -412,7 +412,7 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
 
     kept = f"Stopped: what is done is kept in {made}.work, and the same command goes on from there."
     for step in ("train_head", "calibrate", "measure_table"):
-        assert stopped(f"judge_decoding.training.pipeline.{step}", made) == kept
+        assert stopped(f"judge_decoding.fit.pipeline.{step}", made) == kept
     # Before anything is done: as the models are loaded, and in the first prompt.
     for step in ("cli.court_swaps.load_decoder", "court.labels.equivalence.draft_choices"):
         new = tmp_path / "new" / "head"

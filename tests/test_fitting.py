@@ -13,9 +13,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from judge_decoding import JudgeDecodingError
-from judge_decoding.judge import fitting
-from judge_decoding.judge.calibration import auc
-from judge_decoding.judge.fitting import cross_validate, deal, fold, minimise, standardise, token_weights
+from judge_decoding.training import fitting
+from judge_decoding.training.calibration import auc
+from judge_decoding.training.fitting import cross_validate, deal, fold, minimise, standardise, token_weights
 
 
 def fit_linear(

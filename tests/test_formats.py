@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge_decoding import Case, JudgeDecodingError
-from judge_decoding.court.formats import FORMATS
-from judge_decoding.court.formats.steps import join, split
+from judge_decoding.labelling.formats import FORMATS
+from judge_decoding.labelling.formats.steps import join, split
 from test_cases import TEXT, cases
 
 

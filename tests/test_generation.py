@@ -10,9 +10,9 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
-from judge_decoding.court.labels.rollouts import local_rollouts
 from judge_decoding.decoding.generation import Defaults
-from judge_decoding.evaluation.thresholds import Task, measure
+from judge_decoding.labelling.labels.rollouts import local_rollouts
+from judge_decoding.training.thresholds import Task, measure
 from tiny import llama, perturbed, run_uncompiled, word_tokenizer
 
 PROMPTS = ([5, 6, 7, 8], [9], [20, 21, 20, 21, 20], [14, 15, 16])

@@ -9,9 +9,9 @@ import pytest
 
 from endpoint import Response, Serve, asked, never, refused, said
 from judge_decoding import JudgeDecodingError
-from judge_decoding.court.endpoint import Endpoint, Reply
 from judge_decoding.evaluation.grading import PROMPT, Grade, grade, mean_grade, read_grade, request
-from judge_decoding.evaluation.tasks import Item
+from judge_decoding.io.endpoint import Endpoint, Reply
+from judge_decoding.tasks import Item
 
 ITEM = Item("81", ("Who came second?", "And last?"), "To turn 1:\nYou did.", "reasoning")
 BARE = Item("82", ("Write a post.",), "", "writing")

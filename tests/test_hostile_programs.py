@@ -20,8 +20,8 @@ import pytest
 import judge_decoding
 from commands import needs_bwrap
 from hostile import BOUNDS, CLUMSY, FORGED, OUTSIDE
-from judge_decoding.evaluation import boundaries
-from judge_decoding.evaluation.sandbox import Limits, Outcome, run_program, sandbox_of
+from judge_decoding.io import boundaries
+from judge_decoding.io.sandbox import Limits, Outcome, run_program, sandbox_of
 
 Run = Callable[[str], Outcome]
 # One is found by its memory limit among all processes of the machine.
@@ -36,8 +36,8 @@ X86 = platform.machine() == "x86_64"
 ORDINARY = """
 import json, os, sys
 from dataclasses import asdict
-from judge_decoding.evaluation import boundaries
-from judge_decoding.evaluation.sandbox import Limits, run_program
+from judge_decoding.io import boundaries
+from judge_decoding.io.sandbox import Limits, run_program
 # Its own Python may be where only root gets.
 boundaries._interpreter = lambda: sys.argv[1]
 boundaries._packages = boundaries._python = lambda: []

@@ -19,9 +19,9 @@ import pytest
 import judge_decoding
 from commands import Run, ends_in_one_sentence
 from judge_decoding import Case, JudgeDecodingError, JudgeHead, files, inputs, read_cases, write_cases
-from judge_decoding.court.questions import file_rows
-from judge_decoding.decoding.loading import load_model, load_tokenizer
-from judge_decoding.files import lines, read_bytes, read_text
+from judge_decoding.io.files import lines, read_bytes, read_text
+from judge_decoding.io.questions import file_rows
+from judge_decoding.loading.models import load_model, load_tokenizer
 
 SOURCES = Path(judge_decoding.__file__).parent
 CASE = Case(question="q", answer="1 + 1 = 3", correct=False)
@@ -176,7 +176,7 @@ READ = """
 import sys
 from pathlib import Path
 from judge_decoding import inputs, JudgeDecodingError
-from judge_decoding.files import lines
+from judge_decoding.io.files import lines
 inputs.SILENCE = 1.0
 try:
     print([text for _, text in lines(Path(sys.argv[1]), "the thing")])

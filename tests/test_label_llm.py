@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from commands import Run, the_sentence
 from endpoint import Response, Serve, asked, refused, said
 from judge_decoding import Case, read_cases, write_cases
-from judge_decoding.court.labels.llm import PROMPT, Said, compare, decide, labelled, locate, read_reply, request
+from judge_decoding.labelling.labels.llm import PROMPT, Said, compare, decide, labelled, locate, read_reply, request
 
 Label = Callable[..., tuple[int, str, str]]
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from judge_decoding import Case
-from judge_decoding.judge.labels import IGNORED, AfterError, Labels, data_hash, encode
+from judge_decoding.training.labels import IGNORED, AfterError, Labels, data_hash, encode
 from tiny import EOS, byte_fallback_tokenizer, byte_level_tokenizer, word_tokenizer
 
 READINGS: list[tuple[Labels, AfterError]] = [

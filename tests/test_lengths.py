@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Cause, Exact, JudgeDecoder, JudgeDecodingError, Round, TopK
+from judge_decoding.core.rounds import Seconds
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Experience, Fixed, Heuristic
-from judge_decoding.decoding.rounds import Seconds
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, run, tokens
 
 DRAFT, VERIFY, SLOPE, REST = 1.0, 5.0, 0.05, 0.3

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError
-from judge_decoding.decoding import adapters
-from judge_decoding.decoding.loading import draft_options, load_model, load_tokenizer, tokenizer_options
-from judge_decoding.decoding.weights import check_finite
+from judge_decoding.loading import adapters
+from judge_decoding.loading.models import draft_options, load_model, load_tokenizer, tokenizer_options
+from judge_decoding.loading.weights import check_finite
 from tiny import greedy, llama, with_own_code, word_tokenizer
 
 IDS = [5, 6, 7, 8]

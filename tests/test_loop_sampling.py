@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
-from judge_decoding.decoding.backends import Reading
+from judge_decoding.decoding.backends.eager import Reading
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import Request, Row

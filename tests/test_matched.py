@@ -24,8 +24,8 @@ from judge_decoding import (
     available_rules,
     parse_rule,
 )
+from judge_decoding.core.rounds import Cause
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.rounds import Cause
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.rules.truncation import Truncation
 from test_loop_sampling import LENGTH, SIZE, drafter_named, p_value, tables  # noqa: F401  (a fixture)

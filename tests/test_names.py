@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from commands import Run, is_one_sentence, the_sentence
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, PromptLookup
-from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.integrations.head_folder import generate_with_head
+from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.names import EMBEDDED, NAMES, place_of
 from judge_decoding.reference import pair
 from tiny import greedy

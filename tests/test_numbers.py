@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge_decoding.court.checkers import number
-from judge_decoding.court.final import final_number
-from judge_decoding.court.results import last_number, result_function, same_result
-from judge_decoding.court.roots import _evaluated, calculated
-from judge_decoding.evaluation.thresholds import Question, Task
+from judge_decoding.tasks.checkers import number
+from judge_decoding.tasks.final import final_number
+from judge_decoding.tasks.results import last_number, result_function, same_result
+from judge_decoding.tasks.roots import _evaluated, calculated
+from judge_decoding.training.thresholds import Question, Task
 
 GROUPING = [
     ("#### 1,234,567", "1234567", True),
@@ -304,7 +304,7 @@ def test_no_answer_stops_a_sweep() -> None:
     script = (
         "import json, resource, sys\n"
         "answers = json.load(sys.stdin)\n"
-        "from judge_decoding.court.checkers import number\n"
+        "from judge_decoding.tasks.checkers import number\n"
         "number('q', r'\\boxed{\\sqrt{2}}', '1')\n"  # what is imported counts for none
         "start = resource.getrusage(resource.RUSAGE_SELF)\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (int(start.ru_utime) + 60,) * 2)\n"  # all of them take less than 2

@@ -20,15 +20,15 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from commands import Run, is_one_sentence
 from endpoint import Response, Serve, asked, said
 from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, locks, read_cases, write_cases
-from judge_decoding.court.annotate.reading import Reader, read_answers
-from judge_decoding.court.annotate.storage import READINGS, DecisionLog
-from judge_decoding.court.cases import Case
-from judge_decoding.locks import one_run
+from judge_decoding.data.cases import Case
+from judge_decoding.io.locks import one_run
+from judge_decoding.labelling.annotate.reading import Reader, read_answers
+from judge_decoding.labelling.annotate.storage import READINGS, DecisionLog
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from judge_decoding.locks import one_run
+from judge_decoding.io.locks import one_run
 with one_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -16,8 +16,8 @@ import typer
 from commands import Run, is_one_sentence
 from judge_decoding import Case, write_cases
 from judge_decoding.cli.main import app
-from judge_decoding.court.annotate.storage import token_path
-from judge_decoding.court.unfinished import Unfinished, written_before
+from judge_decoding.io.resume import Unfinished, written_before
+from judge_decoding.labelling.annotate.storage import token_path
 
 HEAD = ("config.json", "model.safetensors", "README.md", "roc.svg", "results-2.json", "custom_generate/generate.py")
 EVALUATED = ("results.json", "samples.jsonl", "spec_bench.jsonl", "grades.jsonl")

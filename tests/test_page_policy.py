@@ -11,8 +11,8 @@ import pytest
 
 from browser import Browser, browsing, find_chromium
 from judge_decoding import Case
-from judge_decoding.decoding.rounds import Cause
-from judge_decoding.evaluation.rows import Results, Row
+from judge_decoding.core.results import Results, Row
+from judge_decoding.core.rounds import Cause
 from judge_decoding.pages import file_page
 from judge_decoding.report.answers import answers_page
 from judge_decoding.report.cases import cases_page

@@ -17,10 +17,10 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import JudgeDecodingError, JudgeHead
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.evaluation.provenance import fingerprint
-from judge_decoding.judge.cache import FeatureCache
 from judge_decoding.judge.target import TargetInfo
+from judge_decoding.models.provenance import fingerprint
 from judge_decoding.models.weights import quantization, tensors
+from judge_decoding.training.cache import FeatureCache
 from tiny import VOCAB_SIZE, llama, perturbed, random_head
 
 

@@ -17,11 +17,11 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from commands import Run, is_one_sentence
 from judge_decoding import Budget, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead, TopK
-from judge_decoding.decoding.rounds import Cause, Round, Stats
+from judge_decoding.core.rounds import Cause, Round, Stats
+from judge_decoding.core.samples import Sample, read_samples, write_samples
+from judge_decoding.evaluation.recording import record, spellings, told_threshold
 from judge_decoding.models.text import pieces
 from judge_decoding.report.answers import answers_page, summary
-from judge_decoding.report.recording import record, spellings, told_threshold
-from judge_decoding.report.samples import Sample, read_samples, write_samples
 from samples import HOSTILE, hostile, known
 from tiny import EOS, byte_fallback_tokenizer, byte_level_tokenizer
 

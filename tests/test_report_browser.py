@@ -10,10 +10,10 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from browser import Browser, browsing, find_chromium
 from judge_decoding import JudgeDecoder, JudgeHead
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
+from judge_decoding.core.samples import Sample, SampleRound
+from judge_decoding.evaluation.recording import record
 from judge_decoding.report.answers import answers_page
-from judge_decoding.report.recording import record
-from judge_decoding.report.samples import Sample, SampleRound
 from samples import HOSTILE, hostile, known
 
 CHROMIUM = find_chromium()

@@ -13,9 +13,9 @@ import pytest
 
 from commands import Run, is_one_sentence
 from judge_decoding import JudgeDecodingError
-from judge_decoding.evaluation.rows import Row, read_results
+from judge_decoding.core.results import Row, read_results
+from judge_decoding.core.samples import write_samples
 from judge_decoding.report.plots import _front, pareto_svg
-from judge_decoding.report.samples import write_samples
 from judge_decoding.visible import shown
 from samples import HOSTILE, known
 

@@ -10,9 +10,9 @@ import pytest
 
 from browser import Browser, browsing, find_chromium
 from commands import Run
+from judge_decoding.core.samples import Sample, read_samples, write_samples
 from judge_decoding.report.answers import answers_page
 from judge_decoding.report.by_task import by_task
-from judge_decoding.report.samples import Sample, read_samples, write_samples
 from samples import HOSTILE, known
 
 CHROMIUM = find_chromium()

@@ -18,14 +18,14 @@ from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, Judge, VerificationRule, decode
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.decoding.backends.static.compiling import new_cache
+from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
+from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
+from judge_decoding.decoding.backends.static.lm import FEW
+from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.static.compiling import new_cache
-from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
-from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph
-from judge_decoding.decoding.static.lm import FEW
-from judge_decoding.decoding.static.memory import Memory
-from judge_decoding.decoding.static.target import StaticTarget
 from judge_decoding.decoding.verification import verify
 from tiny import VOCAB_SIZE, llama, perturbed, random_head, request
 
@@ -99,7 +99,7 @@ def counting(patch: pytest.MonkeyPatch, *models: type) -> Iterator[Counts]:
     with patch.context() as context, waits, launches:
         for model in models:
             context.setattr(model, "forward", forward(model.forward))
-        context.setattr("judge_decoding.decoding.static.memory.new_cache", zeros)
+        context.setattr("judge_decoding.decoding.backends.static.memory.new_cache", zeros)
         yield counts
 
 

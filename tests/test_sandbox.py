@@ -15,9 +15,9 @@ import pytest
 
 from commands import Run, is_one_sentence, needs_bwrap
 from judge_decoding import Case, JudgeDecodingError, write_cases
-from judge_decoding.evaluation import boundaries, sandbox
-from judge_decoding.evaluation.sandbox import Limits, run_program, sandbox_of
-from judge_decoding.evaluation.seccomp import no_new_processes
+from judge_decoding.io import boundaries, sandbox
+from judge_decoding.io.sandbox import Limits, run_program, sandbox_of
+from judge_decoding.io.seccomp import no_new_processes
 
 TESTS = "\ndef check(f):\n    assert f(2, 3) == 5\n    assert f(-1, 1) == 0\n\ncheck(add)\n"
 SANDBOXES = [pytest.param("bwrap", marks=needs_bwrap), "none"]

@@ -30,9 +30,9 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.forced import read_forced
 from judge_decoding.evaluation.score import ScoreConfig, score
-from judge_decoding.evaluation.statistics import ratio_interval
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.judge.head import TargetInfo
+from judge_decoding.statistics import ratio_interval
 from test_rule_strict import LOOSE
 from tiny import greedy, llama, mistral, perturbed, random_head, request, run, successor, tokens, word_tokenizer
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError, read_cases
-from judge_decoding.court.tokens import fingerprint, split_ids
+from judge_decoding.data.tokens import fingerprint, split_ids
 from judge_decoding.evaluation.texts import Form, Text, as_text, read_answers
 from tiny import EOS, byte_level_tokenizer, word_tokenizer
 

@@ -33,16 +33,16 @@ from judge_decoding import (
     decode,
 )
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.decoding.backends.static.compiling import Compiled, check_compiles, has_few
+from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
+from judge_decoding.decoding.backends.static.graphs import FewTokens
+from judge_decoding.decoding.backends.static.lm import FEW, StaticLM
+from judge_decoding.decoding.backends.static.memory import WIDTH_STEP, Memory
+from judge_decoding.decoding.backends.static.store import CompiledStore
+from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import Request
-from judge_decoding.decoding.static.compiling import Compiled, check_compiles, has_few
-from judge_decoding.decoding.static.draft import CompiledDraft, StaticDraft
-from judge_decoding.decoding.static.graphs import FewTokens
-from judge_decoding.decoding.static.lm import FEW, StaticLM
-from judge_decoding.decoding.static.memory import WIDTH_STEP, Memory
-from judge_decoding.decoding.static.store import CompiledStore
-from judge_decoding.decoding.static.target import StaticTarget
 from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from tiny import (
@@ -236,7 +236,7 @@ def test_guards_details_and_logprobs(pair: Pair) -> None:
 
 
 def test_long_prompts_are_read_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("judge_decoding.decoding.static.lm.PREFILL", 16)
+    monkeypatch.setattr("judge_decoding.decoding.backends.static.lm.PREFILL", 16)
 
     def requests() -> list[Request]:
         return [request(pair.model, prompt, Judge(pair.head, 0.5), max_new_tokens=30) for prompt in PROMPTS[:3]]

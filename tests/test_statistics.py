@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from judge_decoding import JudgeDecodingError
-from judge_decoding.evaluation.rows import Row, row
-from judge_decoding.evaluation.statistics import (
+from judge_decoding.core.results import ItemResult, Row, row
+from judge_decoding.statistics import (
     difference_interval,
     mcnemar,
     mean_interval,
@@ -17,7 +17,6 @@ from judge_decoding.evaluation.statistics import (
     ratio_interval,
     wilson,
 )
-from judge_decoding.evaluation.trial import Answered
 
 
 def pairs(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -85,9 +84,9 @@ def test_ratios_are_of_sums_and_drawn_in_pairs() -> None:
     assert 1 < low < 2.5 < high < 4
 
 
-def answers(rights: Sequence[bool | None], *, tokens: int = 10, seconds: float | None = 1.0) -> list[Answered]:
+def answers(rights: Sequence[bool | None], *, tokens: int = 10, seconds: float | None = 1.0) -> list[ItemResult]:
     return [
-        Answered(str(i), right, rounds=5, tokens=tokens, accepted=tokens - 5, seconds=seconds)
+        ItemResult(str(i), right, rounds=5, tokens=tokens, accepted=tokens - 5, seconds=seconds)
         for i, right in enumerate(rights)
     ]
 

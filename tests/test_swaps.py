@@ -14,13 +14,13 @@ from commands import Run, ends_in_one_sentence
 from endpoint import Response, Serve, completed
 from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import court_swaps
-from judge_decoding.court.labels.equivalence import label_by_equivalence
-from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
-from judge_decoding.court.labels.progress import Progress
-from judge_decoding.court.results import result_function
-from judge_decoding.court.tokens import check_tokens
-from judge_decoding.judge.labels import encode
+from judge_decoding.data.tokens import check_tokens
+from judge_decoding.labelling.labels.equivalence import label_by_equivalence
+from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
+from judge_decoding.labelling.labels.progress import Progress
 from judge_decoding.models.text import pieces
+from judge_decoding.tasks.results import result_function
+from judge_decoding.training.labels import encode
 from tiny import EOS, bigram, greedy, perturbed, word_tokenizer
 
 # A verdict needs a text: the model has more tokens than the tokenizer, and special ones have none but the end.

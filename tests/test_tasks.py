@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from commands import Run
 from judge_decoding import JudgeDecodingError
-from judge_decoding.evaluation.sandbox import sandbox_of
-from judge_decoding.evaluation.tasks import Item, Source, Task, available_tasks, parse_task, read_items
-from judge_decoding.evaluation.tasks.choices import LETTERS, choice_item, chosen
-from judge_decoding.evaluation.tasks.humaneval import HumanEval
-from judge_decoding.evaluation.tasks.jsonl import JSONL
-from judge_decoding.evaluation.tasks.mmlu import MMLU
 from judge_decoding.evaluation.trial import Asking
+from judge_decoding.io.sandbox import sandbox_of
+from judge_decoding.tasks import Item, Source, Task, available_tasks, parse_task, read_items
+from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
+from judge_decoding.tasks.humaneval import HumanEval
+from judge_decoding.tasks.jsonl import JSONL
+from judge_decoding.tasks.mmlu import MMLU
 from test_checkers import BODY, CHECK, STUB, WHOLE
 from test_rule_spelling import install
 
@@ -346,7 +346,7 @@ def test_an_installed_package_brings_a_task(monkeypatch: pytest.MonkeyPatch, tmp
     [
         ("import nonsense_that_is_not_there", "cannot be imported (ModuleNotFoundError"),
         ("Bad = 5", "is no subclass of Task with that name"),
-        ("from judge_decoding.evaluation.tasks.gsm8k import GSM8K as Bad", "is no subclass of Task with that name"),
+        ("from judge_decoding.tasks.gsm8k import GSM8K as Bad", "is no subclass of Task with that name"),
     ],
 )
 def test_a_package_whose_task_is_broken_is_named(
@@ -380,7 +380,7 @@ def test_what_another_packages_task_does_wrong_is_one_sentence(
     body: str, message: str, folders: dict[str, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = (
-        "from judge_decoding.evaluation.tasks import Item, Task, text_of\n\n\nclass Bad(Task):\n    name = 'bad'\n\n"
+        "from judge_decoding.tasks import Item, Task, text_of\n\n\nclass Bad(Task):\n    name = 'bad'\n\n"
         "    def item(self, row, place):\n        return Item(place, (row['q'],))\n\n"
         f"    {body}\n"
     )

@@ -31,7 +31,7 @@ from judge_decoding import Case, write_cases
 from judge_decoding.cli import terminal
 from judge_decoding.cli.console import Terminal, progress
 from judge_decoding.cli.main import app
-from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.report.fragment import answer_fragment
 from judge_decoding.serving.recipe import packaged
 from judge_decoding.visible import one_line, shown, shown_json
@@ -327,7 +327,7 @@ def test_no_command_lets_a_terminal_obey(
     run: Run, hostile: dict[str, Path], tmp_path: Path, name: str, args: str, outside: str, monkeypatch: Any
 ) -> None:
     """With hostile files and models; and with a hostile argument more, which the usage error repeats."""
-    monkeypatch.setattr("judge_decoding.court.annotate.server.serve", lambda _, listener, __: listener.close())
+    monkeypatch.setattr("judge_decoding.labelling.annotate.server.serve", lambda _, listener, __: listener.close())
     monkeypatch.setattr("webbrowser.open", lambda _: None)
     places = {**hostile, "file": hostile["cases"], "out": tmp_path / f"out{NAME}", "text": TEXT}
     words = [*name.split(), *(part.format(**places) for part in args.split())]

@@ -9,8 +9,8 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead
-from judge_decoding.court.results import result_function
-from judge_decoding.evaluation.thresholds import (
+from judge_decoding.tasks.results import result_function
+from judge_decoding.training.thresholds import (
     Question,
     Task,
     calibrate,

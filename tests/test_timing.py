@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from judge_decoding import Exact, decode
-from judge_decoding.decoding import backends, loop
+from judge_decoding.core.rounds import Seconds
+from judge_decoding.decoding import loop
+from judge_decoding.decoding.backends.eager import eager as backends
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.rounds import Seconds
 from judge_decoding.decoding.timing import Stopwatch
 from tiny import llama, perturbed, request
 

@@ -15,16 +15,16 @@ from tokenizers.processors import TemplateProcessing
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
-from judge_decoding.court.collect import Answer, Answering, Collected, Want
-from judge_decoding.court.labels.swaps import prompt_ids as prompt_of_swaps
-from judge_decoding.court.labels.swaps import swap_case
-from judge_decoding.court.questions import Question
-from judge_decoding.court.tokens import check_tokens, fingerprint, read_tokens, split_ids, token_spans
-from judge_decoding.court.writers import LocalWriter
+from judge_decoding.data.tokens import check_tokens, fingerprint, read_tokens, split_ids, token_spans
 from judge_decoding.evaluation.texts import Form, as_text
-from judge_decoding.judge.labels import encode, question_examples
+from judge_decoding.io.questions import Question
+from judge_decoding.labelling.collect import Answer, Answering, Collected, Want
+from judge_decoding.labelling.labels.swaps import prompt_ids as prompt_of_swaps
+from judge_decoding.labelling.labels.swaps import swap_case
+from judge_decoding.labelling.writers import LocalWriter
 from judge_decoding.models.text import pieces
 from judge_decoding.models.tokenize import end_ids, end_token, lead_ids, prompt_ids, split
+from judge_decoding.training.labels import encode, question_examples
 from tiny import WORDS, bigram, byte_fallback_tokenizer, byte_level_tokenizer, llama, perturbed, word_tokenizer
 
 Tokenizer = PreTrainedTokenizerFast

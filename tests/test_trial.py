@@ -10,15 +10,15 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Exact, Judge, JudgeDecoder, JudgeHead, TopK
-from judge_decoding.court.cases import Case
+from judge_decoding.core.results import TARGET, ItemResult
+from judge_decoding.data.cases import Case
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import METHOD, check_not_trained_on, evaluate, fitting, label
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.rows import TARGET
 from judge_decoding.evaluation.sweep import candidates, every_length, measure, split, tune, usual_rules
-from judge_decoding.evaluation.tasks.base import Item, Message, Task
-from judge_decoding.evaluation.trial import Answered, Asking, Method, answers, compare, count
+from judge_decoding.evaluation.trial import Asking, Method, answers, compare, count
+from judge_decoding.tasks.base import Item, Message, Task
 
 
 class Words(Task):
@@ -186,9 +186,9 @@ def test_an_interrupted_evaluation_comes_to_the_same(decoder: JudgeDecoder, aski
     class StopError(Exception):
         pass
 
-    done: list[Answered] = []
+    done: list[ItemResult] = []
 
-    def progress(_: str, one: Answered) -> None:
+    def progress(_: str, one: ItemResult) -> None:
         done.append(one)
         if len(done) == 4:
             raise StopError

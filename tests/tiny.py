@@ -21,15 +21,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from judge_decoding.core.rounds import Round
+from judge_decoding.decoding.backends.static import draft as static_draft
+from judge_decoding.decoding.backends.static import lm as static_lm
+from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import Request, decode
-from judge_decoding.decoding.rounds import Round
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.static import draft as static_draft
-from judge_decoding.decoding.static import lm as static_lm
-from judge_decoding.decoding.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.rules import Evidence, Exact, VerificationRule
 

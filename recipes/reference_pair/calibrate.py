@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
-from judge_decoding.court.checkers import number
-from judge_decoding.decoding.loading import load_model, load_tokenizer
-from judge_decoding.evaluation.tasks import read_items
-from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
-from judge_decoding.evaluation.thresholds import THRESHOLDS, Task, calibrate
 from judge_decoding.evaluation.trial import Asking, Method, best_draft_length
+from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
 from judge_decoding.reference.problems import draw_many
+from judge_decoding.tasks import read_items
+from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.checkers import number
+from judge_decoding.training.thresholds import THRESHOLDS, Task, calibrate
 
 
 def main() -> None:

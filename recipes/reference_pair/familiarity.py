@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from judge_decoding import JudgeHead, read_cases
-from judge_decoding.decoding.loading import load_model, load_tokenizer
 from judge_decoding.judge.familiarity import Familiarity, question_examples
-from judge_decoding.judge.features import hidden_states
-from judge_decoding.judge.labels import data_hash
+from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.training.features import hidden_states
+from judge_decoding.training.labels import data_hash
 
 
 def main() -> None:

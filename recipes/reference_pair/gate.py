@@ -14,12 +14,12 @@ from corpus import DRAFT_TASTE
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.court.checkers import number
-from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.reference.checker import first_wrong_token
 from judge_decoding.reference.grammar import Taste, render, split_tokens
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
+from judge_decoding.tasks.checkers import number
 
 FORCED = {
     "": None,

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from judge_decoding import JudgeHead
-from judge_decoding.decoding.loading import load_model
 from judge_decoding.judge.target import TargetInfo
+from judge_decoding.loading.models import load_model
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import torch
 from corpus import ARITHMETIC, ARITHMETIC_WEIGHT, DRAFT_TASTE, TARGET_TASTE, batches
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from judge_decoding.decoding.loading import load_tokenizer
+from judge_decoding.loading.models import load_tokenizer
 
 SHAPES = {
     "target": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8, "num_attention_heads": 4},

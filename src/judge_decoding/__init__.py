@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from judge_decoding.court.cases import Case, read_cases, write_cases
-    from judge_decoding.decoding.decoder import Chunk, Generation, JudgeDecoder, Options
+    from judge_decoding.core.rounds import Cause, Round, Seconds, Stats, TokenDetails
+    from judge_decoding.data.cases import Case, read_cases, write_cases
+    from judge_decoding.decoder import Chunk, Generation, JudgeDecoder, Options
     from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
     from judge_decoding.decoding.drafters.model import DraftModel
     from judge_decoding.decoding.drafters.simple import DraftFunction, PromptLookup
@@ -15,14 +16,13 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.guards import Budget, Guard, LoopGuard, Overshoot, Phase, StrictStart, parse_guard
     from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
     from judge_decoding.decoding.loop import Request, decode
-    from judge_decoding.decoding.rounds import Cause, Round, Seconds, Stats, TokenDetails
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
     from judge_decoding.decoding.tokens import Tokens
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.fit.config import FitConfig
+    from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
     from judge_decoding.integrations.transformers import custom_generate
-    from judge_decoding.judge.config import TrainingConfig
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-    from judge_decoding.judge.training import train_head
     from judge_decoding.rules import (
         AnyOf,
         Block,
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
         available_rules,
         parse_rule,
     )
-    from judge_decoding.training.config import FitConfig
-    from judge_decoding.training.pipeline import FitForecast, Fitted, fit_head
+    from judge_decoding.training.options import TrainingConfig
+    from judge_decoding.training.training import train_head
 
 __version__ = "0.1.0"
 
@@ -131,9 +131,9 @@ _HOMES = {
     "Block": "judge_decoding.rules",
     "Budget": "judge_decoding.decoding.guards",
     "Cascade": "judge_decoding.rules",
-    "Case": "judge_decoding.court.cases",
-    "Cause": "judge_decoding.decoding.rounds",
-    "Chunk": "judge_decoding.decoding.decoder",
+    "Case": "judge_decoding.data.cases",
+    "Cause": "judge_decoding.core.rounds",
+    "Chunk": "judge_decoding.decoder",
     "Confident": "judge_decoding.decoding.lengths",
     "CostOptimal": "judge_decoding.decoding.lengths",
     "Draft": "judge_decoding.decoding.drafters.base",
@@ -145,16 +145,16 @@ _HOMES = {
     "EntropyGate": "judge_decoding.rules",
     "Evidence": "judge_decoding.rules",
     "Exact": "judge_decoding.rules",
-    "FitConfig": "judge_decoding.training.config",
-    "FitForecast": "judge_decoding.training.pipeline",
-    "Fitted": "judge_decoding.training.pipeline",
+    "FitConfig": "judge_decoding.fit.config",
+    "FitForecast": "judge_decoding.fit.pipeline",
+    "Fitted": "judge_decoding.fit.pipeline",
     "Fixed": "judge_decoding.decoding.lengths",
     "Fuzzy": "judge_decoding.rules",
-    "Generation": "judge_decoding.decoding.decoder",
+    "Generation": "judge_decoding.decoder",
     "Guard": "judge_decoding.decoding.guards",
     "Heuristic": "judge_decoding.decoding.lengths",
     "Judge": "judge_decoding.rules",
-    "JudgeDecoder": "judge_decoding.decoding.decoder",
+    "JudgeDecoder": "judge_decoding.decoder",
     "JudgeDecodingError": "judge_decoding.errors",
     "JudgeHead": "judge_decoding.judge.head",
     "JudgeHeadConfig": "judge_decoding.judge.head",
@@ -165,35 +165,35 @@ _HOMES = {
     "Mentored": "judge_decoding.rules",
     "MentoredSimple": "judge_decoding.rules",
     "MinProbability": "judge_decoding.rules",
-    "Options": "judge_decoding.decoding.decoder",
+    "Options": "judge_decoding.decoder",
     "Overshoot": "judge_decoding.decoding.guards",
     "Phase": "judge_decoding.decoding.guards",
     "PromptLookup": "judge_decoding.decoding.drafters.simple",
     "Relaxed": "judge_decoding.rules",
     "Request": "judge_decoding.decoding.loop",
-    "Round": "judge_decoding.decoding.rounds",
+    "Round": "judge_decoding.core.rounds",
     "RunningSurprise": "judge_decoding.rules",
     "Sampler": "judge_decoding.decoding.sampling",
     "SamplingParams": "judge_decoding.decoding.sampling",
-    "Seconds": "judge_decoding.decoding.rounds",
-    "Stats": "judge_decoding.decoding.rounds",
+    "Seconds": "judge_decoding.core.rounds",
+    "Stats": "judge_decoding.core.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
-    "TokenDetails": "judge_decoding.decoding.rounds",
+    "TokenDetails": "judge_decoding.core.rounds",
     "Tokens": "judge_decoding.decoding.tokens",
     "TopK": "judge_decoding.rules",
-    "TrainingConfig": "judge_decoding.judge.config",
+    "TrainingConfig": "judge_decoding.training.options",
     "TranslatingDraft": "judge_decoding.decoding.drafters.translation",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",
     "available_rules": "judge_decoding.rules",
     "custom_generate": "judge_decoding.integrations.transformers",
     "decode": "judge_decoding.decoding.loop",
-    "fit_head": "judge_decoding.training.pipeline",
+    "fit_head": "judge_decoding.fit.pipeline",
     "parse_guard": "judge_decoding.decoding.guards",
     "parse_rule": "judge_decoding.rules",
-    "read_cases": "judge_decoding.court.cases",
-    "train_head": "judge_decoding.judge.training",
-    "write_cases": "judge_decoding.court.cases",
+    "read_cases": "judge_decoding.data.cases",
+    "train_head": "judge_decoding.training.training",
+    "write_cases": "judge_decoding.data.cases",
 }
 
 

@@ -11,7 +11,7 @@ from drafters import eagle, recording
 from pair import PROMPTS, Answers, are_ours
 
 from conftest import answers, engine
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.integrations.vllm_settings import Bench, Settings
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.judge import Judge

@@ -13,7 +13,7 @@ from drafters import PIPELINE, PIPELINE_SETTINGS, PIPELINE_TOKENS, eagle, eagle3
 from pair import Answers, are_ours
 
 from conftest import answers, engine
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
 from judge_decoding.rules.judge import Judge
 

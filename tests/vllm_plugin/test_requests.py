@@ -14,7 +14,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 from conftest import engine
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
 from judge_decoding.rules.judge import Judge
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from json_pair import SCHEMAS, check_json
 from pair import GRAMMAR, Answers, accepted_by_cause, are_ours
 
-from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.rules.judge import Judge
 
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ import openai
 import pytest
 from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, Answers, accepted_by_cause, are_ours, prompts
 
-from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
 from judge_decoding.rules.judge import Judge
 

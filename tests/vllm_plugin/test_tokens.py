@@ -7,7 +7,7 @@ from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
 from vllm import LLM, SamplingParams
 
 from conftest import answers
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.rules.judge import Judge
 
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from judge_decoding import Case, Judge, JudgeDecodingError, PromptLookup, decode, train_head
 from judge_decoding.decoding.choices import as_drafter
 from judge_decoding.decoding.drafters.base import Drafter
-from judge_decoding.judge.features import hidden_states
 from judge_decoding.models.abilities import abilities, as_causal_lm
+from judge_decoding.training.features import hidden_states
 from tiny import WORDS, Scripted, request, run, tokens, word_tokenizer
 
 EXACT = "exact"

@@ -14,7 +14,7 @@ import transformers
 from check import EXACT, Row, check
 from families import build, names
 
-from judge_decoding.decoding.static.compiling import check_compiles
+from judge_decoding.decoding.backends.static.compiling import check_compiles
 from judge_decoding.errors import CannotCompileError
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

@@ -132,7 +132,7 @@ def bench(
     )  # fmt: skip
     results = _measure(ready, chosen)
     if out is not None:
-        from judge_decoding.files import write_text
+        from judge_decoding.io.files import write_text
         from judge_decoding.report.bench import bench_markdown
 
         write_text(out / "bench.md", bench_markdown(results))
@@ -157,14 +157,14 @@ def _ready(
 ) -> Prepared:
     """The questions and models; the draft is made of the target where that is wanted."""
     from judge_decoding.cli.evaluation import prepare
-    from judge_decoding.evaluation.tasks import parse_task
+    from judge_decoding.tasks import parse_task
 
     ready = prepare(parse_task(task), data, models, trained_on=(), backend="eager", temperature=0.0, **options)
     if draft_layers is None:
         return ready
 
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.first_layers import first_layers
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.models.first_layers import first_layers
 
     decoder = ready.decoder
     short = first_layers(decoder.target, draft_layers)

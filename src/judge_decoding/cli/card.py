@@ -33,9 +33,9 @@ def card(
     if not head.is_dir():
         raise JudgeDecodingError(f"{head} is no folder; name the folder of a judge head.")
 
-    from judge_decoding.evaluation.rows import read_results
-    from judge_decoding.judge.card_files import CARD, files_of_card, kept_results
+    from judge_decoding.core.results import read_results
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.report.card_files import CARD, files_of_card, kept_results
     from judge_decoding.report.head_pictures import can_draw
 
     loaded = JudgeHead.from_pretrained(head)
@@ -57,8 +57,8 @@ def card(
 def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
     """Check that what is replaced is a card as this command writes it, and results that are given again."""
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.files import read_bytes
-    from judge_decoding.judge.card_files import CARD, kept_results
+    from judge_decoding.io.files import read_bytes
+    from judge_decoding.report.card_files import CARD, kept_results
 
     given = [read_bytes(path, "the results") for path in files]
     for kept in kept_results(head):

@@ -13,9 +13,9 @@ from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.terminal import say, warn
 
 if TYPE_CHECKING:
-    from judge_decoding.court.annotate.reading import Reading
-    from judge_decoding.court.cases import Case
+    from judge_decoding.data.cases import Case
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.labelling.annotate.reading import Reading
 
 
 def annotate(
@@ -42,14 +42,14 @@ def annotate(
     from importlib.util import find_spec
 
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court.annotate.storage import (
+    from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.labelling.annotate.storage import (
         PREFIX,
         cases_path,
         decisions_path,
         readings_path,
         token_path,
     )
-    from judge_decoding.errors import JudgeDecodingError
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
@@ -71,8 +71,8 @@ def annotate(
         work=[decisions, readings_path(output)], own=own,
     )  # fmt: skip
     cases = read(answers)
-    from judge_decoding.court.annotate.server import kept_token, listen, serve
-    from judge_decoding.court.annotate.session import Session, summary
+    from judge_decoding.labelling.annotate.server import kept_token, listen, serve
+    from judge_decoding.labelling.annotate.session import Session, summary
 
     # A port that is taken shows before anything is read or written.
     listener = context.with_resource(listen(port))
@@ -114,8 +114,8 @@ def _readings(
 ) -> dict[str, Reading]:
     """Let the target read the answers that it has not read before."""
     from judge_decoding.cli.steps import steps
-    from judge_decoding.court.annotate.pieces import case_id
-    from judge_decoding.court.annotate.reading import Reader, read_answers
+    from judge_decoding.labelling.annotate.pieces import case_id
+    from judge_decoding.labelling.annotate.reading import Reader, read_answers
     from judge_decoding.names import place_of
 
     reader = Reader(place_of(target, "target"), judge, place_of(draft, "draft"))

@@ -16,7 +16,7 @@ from judge_decoding.cli.task_options import CODE_OPTIONS, NoSandbox, SandboxName
 from judge_decoding.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
-    from judge_decoding.court.collect import Answering, Sorted, Writer
+    from judge_decoding.labelling.collect import Answering, Sorted, Writer
 
 
 def collect(
@@ -89,10 +89,10 @@ def collect(
     """Have models answer questions, and sort the answers right from wrong."""
     from judge_decoding.cli.court_files import bar, read_prompts
     from judge_decoding.cli.models import check_dtype
-    from judge_decoding.court.checkers import checker_of
-    from judge_decoding.court.collect import Answering
-    from judge_decoding.court.questions import Fields, dataset_rows, file_rows
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.io.questions import Fields, dataset_rows, file_rows
+    from judge_decoding.labelling.collect import Answering
+    from judge_decoding.tasks.checkers import checker_of
 
     if (prompts is None) == (dataset is None):
         raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
@@ -121,8 +121,8 @@ def collect(
     questions = read_prompts(str(prompts or dataset), rows, fields, _render(chat, target, models, how), limit)
 
     from judge_decoding.bounds import check_bound
-    from judge_decoding.court import collect as core
-    from judge_decoding.court.cases import write_cases
+    from judge_decoding.data.cases import write_cases
+    from judge_decoding.labelling import collect as core
 
     check_bound("requests", len(questions) * len(models) * samples, "The number of answers")
     settings = {
@@ -165,7 +165,7 @@ def _check_used(
     raw: bool,
 ) -> None:
     """Refuse what does nothing for these models, questions and checker."""
-    from judge_decoding.court.endpoint import PREFIX
+    from judge_decoding.io.endpoint import PREFIX
 
     far = [name for name in models if name.startswith(PREFIX)]
     if not far:
@@ -190,8 +190,8 @@ def _check_used(
 def _writer(
     name: str, how: Answering, *, chat: bool, raw: bool, batch_size: int, concurrency: int, retries: int, dtype: str
 ) -> Writer:
-    from judge_decoding.court.endpoint import PREFIX, Endpoint
-    from judge_decoding.court.writers import EndpointWriter, LocalWriter
+    from judge_decoding.io.endpoint import PREFIX, Endpoint
+    from judge_decoding.labelling.writers import EndpointWriter, LocalWriter
     from judge_decoding.names import place_of
 
     if name.startswith(PREFIX):
@@ -202,8 +202,8 @@ def _writer(
 
 def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
     """From a question to the whole prompt, where a chat template makes it."""
-    from judge_decoding.court.endpoint import PREFIX
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.io.endpoint import PREFIX
 
     if not chat:
         if target is not None:
@@ -216,7 +216,7 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
         raise JudgeDecodingError(
             "There is no local model whose chat template makes the prompts; name one with --target."
         )
-    from judge_decoding.decoding.loading import load_tokenizer
+    from judge_decoding.loading.models import load_tokenizer
     from judge_decoding.models.chat import render
 
     tokenizer = load_tokenizer(local)

@@ -13,7 +13,7 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from judge_decoding.court.summary import Spans
+    from judge_decoding.data.summary import Spans
 
 _TOKENIZER = typer.Option(help="Tokenizer: Hub name or folder; answers are cut into its tokens instead of words.")
 
@@ -26,7 +26,7 @@ def check(
     overwrite: Overwrite = False,
 ) -> None:
     """Name every line that is no case or does not survive the tokenizer; exit code 1 if there is one."""
-    from judge_decoding.court.cases import read_numbered, write_cases
+    from judge_decoding.data.cases import read_numbered, write_cases
     from judge_decoding.errors import JudgeDecodingError
 
     check_outputs([output], [file, tokenizer], overwrite=overwrite)
@@ -36,8 +36,8 @@ def check(
     numbered = read_numbered(file, problems.append)
     good = [case for _, case in numbered]
     if tokenizer is not None:
-        from judge_decoding.court.tokens import check_tokens
-        from judge_decoding.decoding.loading import load_tokenizer
+        from judge_decoding.data.tokens import check_tokens
+        from judge_decoding.loading.models import load_tokenizer
 
         loaded, good = load_tokenizer(tokenizer), []
         for number, case in numbered:
@@ -66,7 +66,7 @@ def stats(
     import json as json_module
 
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court.summary import leaks, summary
+    from judge_decoding.data.summary import leaks, summary
 
     cases = {str(path): read(path) for path in files}
     spans = _spans(tokenizer)
@@ -124,7 +124,7 @@ def view(
     check_outputs([output], [file, tokenizer], overwrite=overwrite)
 
     from judge_decoding.cli.court_files import read
-    from judge_decoding.files import write_text
+    from judge_decoding.io.files import write_text
     from judge_decoding.report.cases import cases_page
 
     cases = read(file)
@@ -146,8 +146,8 @@ def split(
 ) -> None:
     """Divide cases by question: no question is in two parts, and it stays in its part when cases are added."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court import sets
-    from judge_decoding.court.cases import write_cases
+    from judge_decoding.data import sets
+    from judge_decoding.data.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
 
     shares: dict[str, float] = {}
@@ -177,8 +177,8 @@ def merge(
 ) -> None:
     """Put files together without duplicates; answers with several verdicts are named."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court import sets
-    from judge_decoding.court.cases import write_cases
+    from judge_decoding.data import sets
+    from judge_decoding.data.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
 
     if on_conflict not in ("first", "drop", "keep"):
@@ -205,8 +205,8 @@ def rethreshold(
 ) -> None:
     """Put another threshold on labels that carry scores; nothing is computed anew."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court import sets
-    from judge_decoding.court.cases import write_cases
+    from judge_decoding.data import sets
+    from judge_decoding.data.cases import write_cases
 
     check_outputs([output], [file], overwrite=overwrite)
     cases = sets.rethreshold(read(file), threshold)
@@ -218,8 +218,8 @@ def rethreshold(
 def _spans(tokenizer: str | None) -> Spans | None:
     if tokenizer is None:
         return None
-    from judge_decoding.court.tokens import token_spans
-    from judge_decoding.decoding.loading import load_tokenizer
+    from judge_decoding.data.tokens import token_spans
+    from judge_decoding.loading.models import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
     return lambda case: token_spans(case, loaded)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from judge_decoding.cli.terminal import ask, say, say_json, warn
 
 if TYPE_CHECKING:
-    from judge_decoding.court.cases import Case
-    from judge_decoding.court.questions import Fields, Question, Rows
+    from judge_decoding.data.cases import Case
+    from judge_decoding.io.questions import Fields, Question, Rows
 
 MOST_WARNINGS = 5
 
@@ -38,7 +38,7 @@ class Warnings:
 
 def read(path: Path) -> list[Case]:
     """The good cases of a file; the bad lines are named on stderr."""
-    from judge_decoding.court.cases import read_cases
+    from judge_decoding.data.cases import read_cases
 
     warnings = Warnings()
     try:
@@ -55,7 +55,7 @@ def read_prompts(
     limit: int | None,
 ) -> list[Question]:
     """The questions of ``rows``, which are told of bad ones by what they are given; these are named on stderr."""
-    from judge_decoding.court.questions import read_questions
+    from judge_decoding.io.questions import read_questions
 
     warnings = Warnings()
     try:

@@ -11,7 +11,7 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say
 
 if TYPE_CHECKING:
-    from judge_decoding.court.formats.base import Format
+    from judge_decoding.labelling.formats.base import Format
 
 _FORMAT = typer.Option("--format", "-f", help="csv, prm800k, processbench, prodigy or label-studio.")
 
@@ -28,7 +28,7 @@ def import_cases(
 ) -> None:
     """Turn a file of another format into cases; rows that are none are named and left out."""
     from judge_decoding.cli.court_files import Warnings
-    from judge_decoding.court.cases import write_cases
+    from judge_decoding.data.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
 
     chosen = _format(format_name)
@@ -59,7 +59,7 @@ def export_cases(
 ) -> None:
     """Write cases in another format."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.files import write_text
+    from judge_decoding.io.files import write_text
 
     chosen = _format(format_name)
     check_outputs([output], [file], overwrite=overwrite)
@@ -69,8 +69,8 @@ def export_cases(
 
 
 def _format(name: str) -> Format:
-    from judge_decoding.court.formats import FORMATS
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.labelling.formats import FORMATS
 
     if name not in FORMATS:
         raise JudgeDecodingError(f"There is no format {name}; there are {', '.join(FORMATS)}.")

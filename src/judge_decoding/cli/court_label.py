@@ -26,9 +26,9 @@ def arithmetic(
 ) -> None:
     """Evaluate every equation of an answer; the first false one is the error."""
     from judge_decoding.cli.court_files import read, show
-    from judge_decoding.court.cases import write_cases
-    from judge_decoding.court.labels.arithmetic import label
+    from judge_decoding.data.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.labelling.labels.arithmetic import label
 
     check_outputs([output, aside], [answers], overwrite=overwrite)
     result = label(read(answers))

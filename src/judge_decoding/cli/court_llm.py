@@ -38,11 +38,11 @@ def llm(
 
     from judge_decoding.bounds import check_bound
     from judge_decoding.cli.court_files import agree, bar, read
-    from judge_decoding.court.cases import write_cases
-    from judge_decoding.court.endpoint import PREFIX, Body, Endpoint, Reply
-    from judge_decoding.court.labels import llm as core
-    from judge_decoding.court.unfinished import written_before
+    from judge_decoding.data.cases import write_cases
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.io.endpoint import PREFIX, Body, Endpoint, Reply
+    from judge_decoding.io.resume import written_before
+    from judge_decoding.labelling.labels import llm as core
 
     if votes > 1 and not temperature:
         raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")

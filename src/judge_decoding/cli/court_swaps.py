@@ -13,10 +13,10 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say
 
 if TYPE_CHECKING:
-    from judge_decoding.court.cases import Case
-    from judge_decoding.court.labels.pilot import Forecast, Labeller, Spent
-    from judge_decoding.court.labels.progress import Progress
-    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.data.cases import Case
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.labelling.labels.pilot import Forecast, Labeller, Spent
+    from judge_decoding.labelling.labels.progress import Progress
 
 _Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Where the labels go.")]
@@ -47,7 +47,7 @@ def likelihood(
 ) -> None:
     """Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court.labels.progress import Progress
+    from judge_decoding.labelling.labels.progress import Progress
 
     if given:
         check_used(context, "With --given, where nothing is generated,", "--max-new-tokens")
@@ -59,8 +59,8 @@ def likelihood(
     cases = read(questions)
     progress = Progress(output, settings)
 
-    from judge_decoding.court.labels.likelihood import LikelihoodConfig, label_by_likelihood
-    from judge_decoding.court.tokens import split_ids
+    from judge_decoding.data.tokens import split_ids
+    from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
     from judge_decoding.rules.exact import Exact
 
     config = LikelihoodConfig(threshold, suffix, batch_size)
@@ -124,8 +124,8 @@ def equivalence(
 ) -> None:
     """Label the draft's tokens by whether the target's answer stays the same with them (AutoJudge)."""
     from judge_decoding.cli.court_files import read
-    from judge_decoding.court.labels.progress import Progress
-    from judge_decoding.court.results import result_function
+    from judge_decoding.labelling.labels.progress import Progress
+    from judge_decoding.tasks.results import result_function
 
     settings = {
         "way": "equivalence", "target": target, "draft": draft, "endpoint": endpoint, "result": result,
@@ -136,14 +136,14 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
-    from judge_decoding.court.labels.equivalence import label_by_equivalence
+    from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 
     rollouts = None
     if endpoint is None:
         decoder = load_decoder(target, draft, dtype)
     else:
-        from judge_decoding.court.endpoint import PREFIX, Endpoint
-        from judge_decoding.court.labels.rollouts import endpoint_rollouts
+        from judge_decoding.io.endpoint import PREFIX, Endpoint
+        from judge_decoding.labelling.labels.rollouts import endpoint_rollouts
 
         rollouts = endpoint_rollouts(Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size))
         decoder = _draft_with_tokenizer_of(target, draft, dtype)
@@ -171,7 +171,7 @@ def run(
     """
     from judge_decoding.cli.court_files import agree
     from judge_decoding.cli.steps import steps
-    from judge_decoding.court.labels.pilot import label_rest
+    from judge_decoding.labelling.labels.pilot import label_rest
 
     done = sum(question in progress.done for question in questions)
     if done:
@@ -220,8 +220,8 @@ def _check(context: typer.Context, output: Path, *inputs: str | Path | None, ove
 
 def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:
     """The pair; 'reference' is the embedded one."""
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.loading import usual_device
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.loading.models import usual_device
 
     large, small = _names(target, draft, dtype)
     return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or usual_device())
@@ -231,8 +231,8 @@ def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judg
     """What is needed here of a pair whose target is elsewhere."""
     from transformers import GenerationConfig
 
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.loading import (
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.loading.models import (
         cannot_load,
         check_same_vocabulary,
         load_model,

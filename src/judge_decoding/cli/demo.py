@@ -12,9 +12,9 @@ from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.rounds import Round
-    from judge_decoding.evaluation.tasks import Item
+    from judge_decoding.core.rounds import Round
     from judge_decoding.evaluation.trial import Asking, Method
+    from judge_decoding.tasks import Item
 
 NAMES = {
     "target": "target alone",
@@ -62,16 +62,16 @@ def demo(
     from rich.text import Text
 
     from judge_decoding.cli.console import Terminal, progress
-    from judge_decoding.evaluation.provenance import machine
-    from judge_decoding.evaluation.rows import row
-    from judge_decoding.evaluation.tasks import read_items
-    from judge_decoding.evaluation.tasks.arithmetic import Arithmetic
+    from judge_decoding.core.results import row
     from judge_decoding.evaluation.trial import Asking, Method, best_draft_length, compare
+    from judge_decoding.models.provenance import machine
     from judge_decoding.reference.pair import load_pair
     from judge_decoding.report.page import comparison_page
     from judge_decoding.report.terminal import comparison_table, legend, worked_example
     from judge_decoding.report.verdicts import shown
     from judge_decoding.rules import Exact, Judge
+    from judge_decoding.tasks import read_items
+    from judge_decoding.tasks.arithmetic import Arithmetic
 
     torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
     pair, draft = load_pair()

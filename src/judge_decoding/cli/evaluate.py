@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from judge_decoding.cli.evaluation import Prepared
-    from judge_decoding.evaluation.tasks.base import Item
-    from judge_decoding.report.samples import Sample
+    from judge_decoding.core.samples import Sample
+    from judge_decoding.tasks.base import Item
 
 
 def evaluate(
@@ -119,15 +119,15 @@ def evaluate(
     if spec_bench and not in_spec_bench:
         warn("Spec-Bench's own format wants times, so it is not written with --batch-size.")
 
+    from judge_decoding.core.results import TARGET, Results, with_grades
+    from judge_decoding.core.samples import write_samples
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import evaluate as core
     from judge_decoding.evaluation.counting import Counting
     from judge_decoding.evaluation.record import Record
-    from judge_decoding.evaluation.rows import TARGET, Results, with_grades
     from judge_decoding.evaluation.trial import Method
-    from judge_decoding.files import write_text
-    from judge_decoding.report.samples import write_samples
+    from judge_decoding.io.files import write_text
     from judge_decoding.rules import parse_rule
 
     decoder = ready.decoder
@@ -196,8 +196,8 @@ def _graded(
 ) -> tuple[list[Sample], dict[str, list[float]]]:
     """The samples with their grades, and the grades of the items by way of decoding."""
     from judge_decoding.cli.grading import grade_answers, means
+    from judge_decoding.core.results import TARGET
     from judge_decoding.evaluation.evaluate import METHOD
-    from judge_decoding.evaluation.rows import TARGET
 
     answered: dict[tuple[str, str], tuple[Item, list[str]]] = {}
     for item, turns in _by_item(samples, ready):

@@ -14,10 +14,10 @@ from judge_decoding.cli.options import check_used
 from judge_decoding.cli.task_options import CODE_OPTIONS
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.rows import Results
-    from judge_decoding.evaluation.tasks.base import Item, Task
-    from judge_decoding.evaluation.trial import Answered, Asking, Method
+    from judge_decoding.core.results import ItemResult, Results
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.evaluation.trial import Asking, Method
+    from judge_decoding.tasks.base import Item, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Prepared:
         """What must not change while answers are collected."""
         from torch import nn
 
-        from judge_decoding.evaluation.provenance import fingerprint
+        from judge_decoding.models.provenance import fingerprint
 
         models = (("target", self.decoder.target), ("draft", self.decoder.draft))
         weights = {
@@ -75,8 +75,8 @@ def prepare(
     from judge_decoding.cli.court_files import Warnings, read
     from judge_decoding.cli.models import check_dtype, compiled
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.evaluation.tasks import read_items
     from judge_decoding.names import complete
+    from judge_decoding.tasks import read_items
 
     check_dtype(dtype)
     target, draft, judge = models
@@ -91,11 +91,11 @@ def prepare(
         warnings.close()
 
     from judge_decoding.cli.console import Terminal
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.loading import usual_device
+    from judge_decoding.decoder import JudgeDecoder
     from judge_decoding.evaluation.evaluate import check_not_trained_on, fitting, hash_of
-    from judge_decoding.evaluation.provenance import command, machine, versions
     from judge_decoding.evaluation.trial import Asking
+    from judge_decoding.loading.models import usual_device
+    from judge_decoding.models.provenance import command, machine, versions
 
     with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
@@ -130,7 +130,7 @@ def checked_task(context: typer.Context, spelling: str, grader: str | None, *, a
         JudgeDecodingError: there is no such task, or an option does nothing for it.
     """
     from judge_decoding.cli.grading import check_grader
-    from judge_decoding.evaluation.tasks import parse_task
+    from judge_decoding.tasks import parse_task
 
     task = parse_task(spelling, allow_code=allow_code, sandbox=sandbox)
     if not task.runs_code:
@@ -170,17 +170,17 @@ def _source(task: Task, data: Path | None) -> str:
 
 
 @contextmanager
-def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, Answered], None]]:
+def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, ItemResult], None]]:
     """A progress bar that tells accuracy and tokens per forward so far; gives the function that takes an answer."""
     from rich.progress import TextColumn
 
     from judge_decoding.cli.console import progress
 
-    so_far: dict[str, list[Answered]] = {}
+    so_far: dict[str, list[ItemResult]] = {}
     with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
         bar = shown.add_task(title, total=total, completed=done, told="")
 
-        def take(name: str, one: Answered) -> None:
+        def take(name: str, one: ItemResult) -> None:
             own = so_far.setdefault(name, [])
             own.append(one)
             verdicts = [each.correct for each in own if each.correct is not None]

@@ -15,11 +15,11 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say, say_json, warn
 
 if TYPE_CHECKING:
-    from judge_decoding.court.cases import Case
-    from judge_decoding.court.labels.pilot import Spent
-    from judge_decoding.court.questions import Question
-    from judge_decoding.training.pipeline import FitForecast, Fitted
-    from judge_decoding.training.table import Table
+    from judge_decoding.data.cases import Case
+    from judge_decoding.fit.pipeline import FitForecast, Fitted
+    from judge_decoding.fit.table import Table
+    from judge_decoding.io.questions import Question
+    from judge_decoding.labelling.labels.pilot import Spent
 
 
 def fit(
@@ -59,8 +59,8 @@ def fit(
     from judge_decoding.cli.court_swaps import load_decoder
     from judge_decoding.cli.steps import steps
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.fit.places import check_places
     from judge_decoding.judge.head import files_of_head
-    from judge_decoding.training.places import check_places
 
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
@@ -77,8 +77,8 @@ def fit(
         screen("loading the models", 0, 0)  # torch and transformers come first, and take their time
 
         from judge_decoding.cli.court_files import agree
-        from judge_decoding.training.config import FitConfig
-        from judge_decoding.training.pipeline import fit_head
+        from judge_decoding.fit.config import FitConfig
+        from judge_decoding.fit.pipeline import fit_head
 
         config = FitConfig(
             result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
@@ -113,11 +113,11 @@ def _questions(
     path: Path, fields: tuple[str | None, str | None, str | None], template_of: str | None, limit: int | None
 ) -> list[Question]:
     from judge_decoding.cli.court_files import read_prompts
-    from judge_decoding.court.questions import Fields, file_rows
+    from judge_decoding.io.questions import Fields, file_rows
 
     render = None
     if template_of is not None:
-        from judge_decoding.decoding.loading import load_tokenizer
+        from judge_decoding.loading.models import load_tokenizer
         from judge_decoding.models import chat
 
         tokenizer = load_tokenizer(template_of)

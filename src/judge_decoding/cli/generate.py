@@ -74,9 +74,9 @@ def generate(
 ) -> None:
     """Answer one prompt with any pair of models."""
     from judge_decoding.cli.models import check_dtype, compiled
-    from judge_decoding.decoding.loading import load_tokenizer, usual_device
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.inputs import LINE
+    from judge_decoding.io.inputs import LINE
+    from judge_decoding.loading.models import load_tokenizer, usual_device
 
     check_outputs([json], [target, draft, judge], overwrite=overwrite)
     check_dtype(dtype)
@@ -93,11 +93,11 @@ def generate(
     from transformers import GenerationConfig
 
     from judge_decoding.cli.console import Terminal
+    from judge_decoding.core.rounds import Stats
+    from judge_decoding.decoder import Chunk, JudgeDecoder
     from judge_decoding.decoding.choices import choose_rule
-    from judge_decoding.decoding.decoder import Chunk, JudgeDecoder
     from judge_decoding.decoding.guards import parse_guard
     from judge_decoding.decoding.lengths import POLICIES
-    from judge_decoding.decoding.rounds import Stats
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.judge.head import JudgeHead
     from judge_decoding.names import complete, place_of
@@ -192,8 +192,8 @@ def generate(
             soft_wrap=True,
         )
     if json is not None:
-        from judge_decoding.report.recording import record, told_threshold
-        from judge_decoding.report.samples import write_samples
+        from judge_decoding.core.samples import write_samples
+        from judge_decoding.evaluation.recording import record, told_threshold
 
         about: dict[str, object] = {
             **names,

@@ -10,7 +10,7 @@ from judge_decoding.cli.terminal import warn
 
 if TYPE_CHECKING:
     from judge_decoding.evaluation.grading import Grade
-    from judge_decoding.evaluation.tasks.base import Item
+    from judge_decoding.tasks.base import Item
 
 Key = tuple[str, str]
 """A method's name and an item's key."""
@@ -24,9 +24,9 @@ def grade_answers(
     A request that comes to nothing leaves its answer without a grade, and is told.
     """
     from judge_decoding.cli.court_files import bar
-    from judge_decoding.court.endpoint import PREFIX, Endpoint
     from judge_decoding.evaluation.grading import grade
     from judge_decoding.evaluation.record import Grades
+    from judge_decoding.io.endpoint import PREFIX, Endpoint
 
     grades = Grades(output, settings | {"grader": grader})
     total = sum(min(len(texts), len(item.turns)) for item, texts in answered.values())
@@ -78,7 +78,7 @@ def check_grader(scoring: str, grader: str | None) -> None:
     if grader is not None and scoring != "grade":
         raise JudgeDecodingError("The answers of this task are not graded; leave --grader out.")
     if grader is not None:
-        from judge_decoding.court.endpoint import PREFIX, Endpoint
+        from judge_decoding.io.endpoint import PREFIX, Endpoint
 
         Endpoint(grader.removeprefix(PREFIX))  # what it lacks is told before the work
     if grader is None and scoring == "grade":

@@ -20,8 +20,8 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Tell what a judge head is, how well it was calibrated, and whether it fits a target."""
-    from judge_decoding.decoding.loading import load_model
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.loading.models import load_model
     from judge_decoding.names import place_of
 
     place = place_of(head, "judge")

@@ -15,7 +15,7 @@ from judge_decoding.errors import JudgeDecodingError
 
 if TYPE_CHECKING:
     from judge_decoding.cli.console import Terminal
-    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoder import JudgeDecoder
     from judge_decoding.judge.head import JudgeHead
 
 Device = Annotated[

@@ -42,8 +42,8 @@ def check_outputs(
         JudgeDecodingError: an output cannot be written, is an input or another output, or is there; or another run is
             at it.
     """
-    from judge_decoding.files import check_writable, is_stream
-    from judge_decoding.locks import one_run
+    from judge_decoding.io.files import check_writable, is_stream
+    from judge_decoding.io.locks import one_run
 
     wanted = [path for path in outputs if path is not None]
     kept, reads = list(work), [Path(path) for path in inputs if path is not None]

@@ -13,8 +13,8 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say_json
 
 if TYPE_CHECKING:
-    from judge_decoding.court.cases import Case
-    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.data.cases import Case
+    from judge_decoding.decoder import JudgeDecoder
     from judge_decoding.evaluation.texts import Form, Text
 
 DEFAULT_RULES = ("exact", "top_k(k=4)", "typical")
@@ -54,8 +54,8 @@ def score(
     They can be by people or by a strong model: would this help your workload? There need be no draft model yet.
     """
     from judge_decoding.cli.models import check_dtype
-    from judge_decoding.decoding.loading import usual_device
     from judge_decoding.evaluation.texts import Form
+    from judge_decoding.loading.models import usual_device
 
     check_outputs([html], [answers, target, judge], overwrite=overwrite)
     if html is None:
@@ -67,10 +67,10 @@ def score(
     from rich.text import Text
 
     from judge_decoding.cli.console import Terminal, progress
-    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoder import JudgeDecoder
     from judge_decoding.evaluation.score import ScoreConfig, check_rule
     from judge_decoding.evaluation.score import score as score_texts
-    from judge_decoding.files import write_text
+    from judge_decoding.io.files import write_text
     from judge_decoding.judge.head import JudgeHead
     from judge_decoding.names import place_of
     from judge_decoding.report.score import histograms, most_rejected, score_table

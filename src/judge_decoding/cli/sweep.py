@@ -35,10 +35,10 @@ from judge_decoding.cli.terminal import say, say_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from judge_decoding.core.results import Row
     from judge_decoding.evaluation.record import Record
-    from judge_decoding.evaluation.rows import Row
     from judge_decoding.evaluation.sweep import Candidate
-    from judge_decoding.evaluation.tasks.base import Item
+    from judge_decoding.tasks.base import Item
 
 
 def sweep(
@@ -119,12 +119,12 @@ def sweep(
     )  # fmt: skip
     decoder = ready.decoder
 
+    from judge_decoding.core.results import Results, with_grades
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import sweep as core
     from judge_decoding.evaluation.evaluate import hash_of
     from judge_decoding.evaluation.record import Record
-    from judge_decoding.evaluation.rows import Results, with_grades
-    from judge_decoding.files import write_text
+    from judge_decoding.io.files import write_text
     from judge_decoding.report.plots import pareto_svg
     from judge_decoding.report.results_page import results_page
     from judge_decoding.rules import parse_rule

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from judge_decoding.decoding.choices import AnyDraft
-    from judge_decoding.evaluation.thresholds import Task
-    from judge_decoding.judge.calibration import Aim
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.judge.training import Progress
+    from judge_decoding.training.calibration import Aim
+    from judge_decoding.training.thresholds import Task
+    from judge_decoding.training.training import Progress
 
 UNCALIBRATED = "uncalibrated"
 """Folder in the head's, for a head for which no threshold was found."""
@@ -88,11 +88,11 @@ def train(
     """Train a judge head for a target on labelled answers."""
     from judge_decoding.cli.models import check_dtype
     from judge_decoding.cli.steps import steps
-    from judge_decoding.court.cases import read_cases
+    from judge_decoding.data.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.files import check_writable
-    from judge_decoding.judge.calibration import Aim
+    from judge_decoding.io.files import check_writable
     from judge_decoding.judge.head import files_of_head
+    from judge_decoding.training.calibration import Aim
 
     check_dtype(dtype)
     if output.exists() and not output.is_dir():
@@ -120,12 +120,12 @@ def train(
 
     from judge_decoding.cli.console import Terminal
     from judge_decoding.cli.train_report import report
-    from judge_decoding.decoding.loading import as_draft, load_model, load_tokenizer, usual_device
-    from judge_decoding.judge.cache import default_folder
-    from judge_decoding.judge.config import TrainingConfig
-    from judge_decoding.judge.training import train_head
+    from judge_decoding.loading.models import as_draft, load_model, load_tokenizer, usual_device
     from judge_decoding.names import PROMPT_LOOKUP, complete
     from judge_decoding.report.head_pictures import can_draw, head_pictures
+    from judge_decoding.training.cache import default_folder
+    from judge_decoding.training.options import TrainingConfig
+    from judge_decoding.training.training import train_head
 
     config = TrainingConfig(
         labels=labels, after_error=after_error, norm=norm, layers=_numbers("layers", layers, int),  # type: ignore[arg-type]  # checked there
@@ -181,9 +181,9 @@ def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, dat
     Raises:
         JudgeDecodingError: it cannot be read, its questions are trained on, or something is missing or too much.
     """
-    from judge_decoding.court.results import result_function
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.evaluation.thresholds import Task, check_disjoint, read_questions
+    from judge_decoding.tasks.results import result_function
+    from judge_decoding.training.thresholds import Task, check_disjoint, read_questions
 
     if goal.kind != "accuracy":
         if questions is not None:
@@ -207,8 +207,8 @@ def _calibrate(
     tell: Progress,
 ) -> None:
     from judge_decoding.cli.models import kept_if_not_calibrated
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.training.thresholds import THRESHOLDS, calibrate
 
     done = 0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.rounds import TokenDetails
+from judge_decoding.core.rounds import TokenDetails
 from judge_decoding.rules.base import Evidence
 
 TOP = 5

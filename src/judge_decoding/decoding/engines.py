@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends import EagerTarget, Target
+from judge_decoding.decoding.backends.eager import EagerTarget, Target
 from judge_decoding.decoding.choices import AnyDraft, as_drafter
 from judge_decoding.decoding.drafters.base import Drafter, needs_of
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
@@ -17,8 +17,8 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.hidden import output_size
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.static.compiling import Progress
-    from judge_decoding.decoding.static.draft import CompiledDraft
+    from judge_decoding.decoding.backends.static.compiling import Progress
+    from judge_decoding.decoding.backends.static.draft import CompiledDraft
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ class Engine:
         self._compiled: CompiledDraft | None = None
         if backend == "static":
             # What nobody asks for is not loaded.
-            from judge_decoding.decoding.static.draft import CompiledDraft
-            from judge_decoding.decoding.static.target import StaticTarget
+            from judge_decoding.decoding.backends.static.draft import CompiledDraft
+            from judge_decoding.decoding.backends.static.target import StaticTarget
 
             sources = {judge.config.source} if judge else set()
             if needs_of(draft) is None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.rules.base import Evidence
 from judge_decoding.spelling import construct, guess, read, spell

@@ -9,7 +9,7 @@ from statistics import median
 from threading import RLock
 
 from judge_decoding.bounds import check_bound
-from judge_decoding.decoding.rounds import Round
+from judge_decoding.core.rounds import Round
 from judge_decoding.errors import JudgeDecodingError
 
 

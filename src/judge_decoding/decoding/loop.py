@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends import EagerTarget, Target
+from judge_decoding.core.rounds import FinishReason, Round, Seconds
+from judge_decoding.decoding.backends.eager import EagerTarget, Target
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest, needs_of
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.rounds import FinishReason, Round, Seconds
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.timing import Stopwatch
 from judge_decoding.decoding.tokens import Tokens

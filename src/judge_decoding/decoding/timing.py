@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from judge_decoding.decoding.rounds import Seconds
+from judge_decoding.core.rounds import Seconds
 
 Phase = Literal["draft", "verify", "rule", "overhead"]
 

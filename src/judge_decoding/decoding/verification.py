@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from judge_decoding.decoding.backends import Reading, Told
+from judge_decoding.core.rounds import Cause, Round
+from judge_decoding.decoding.backends.eager import Reading, Told
 from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafters.base import Draft
-from judge_decoding.decoding.rounds import Cause, Round
 from judge_decoding.models.forward import check_finite, finite
 from judge_decoding.rules.base import Evidence
 from judge_decoding.rules.verification import Verdicts, decide, replacements

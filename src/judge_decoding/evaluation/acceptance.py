@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from judge_decoding.decoding.rounds import Cause, Round, Stats
-from judge_decoding.evaluation.statistics import Interval, ratio_interval
+from judge_decoding.core.rounds import Cause, Round, Stats
 from judge_decoding.rules.base import VerificationRule
+from judge_decoding.statistics import Interval, ratio_interval
 
 
 @dataclass(slots=True)

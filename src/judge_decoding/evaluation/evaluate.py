@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from judge_decoding.court.cases import Case
-from judge_decoding.court.summary import same_question
-from judge_decoding.decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.core.results import TARGET, ItemResult, Row, row
+from judge_decoding.core.samples import Sample
+from judge_decoding.data.cases import Case
+from judge_decoding.data.summary import same_question
+from judge_decoding.decoder import Generation, JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.rows import TARGET, Row, row
-from judge_decoding.evaluation.tasks.base import Item
-from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, compare, has_room
+from judge_decoding.evaluation.recording import record as sample_of
+from judge_decoding.evaluation.recording import told_threshold
+from judge_decoding.evaluation.trial import Asking, Method, Outcome, compare, has_room
 from judge_decoding.models.chat import render
-from judge_decoding.report.recording import record as sample_of
-from judge_decoding.report.recording import told_threshold
-from judge_decoding.report.samples import Sample
 from judge_decoding.rules.base import AnyOf, VerificationRule
+from judge_decoding.tasks.base import Item
 
 LONG = 30
 """Characters of a question that is no part of another one by chance."""
@@ -89,7 +89,7 @@ def evaluate(
     record: Record | None = None,
     alone: bool = True,
     batch_size: int = 1,
-    progress: Callable[[str, Answered], None] = lambda *_: None,
+    progress: Callable[[str, ItemResult], None] = lambda *_: None,
     **about: Any,  # noqa: ANN401  (checked by Sample)
 ) -> tuple[list[Sample], dict[str, Outcome]]:
     """Answer a task: samples with their rounds, and what became of each item.
@@ -110,7 +110,7 @@ def evaluate(
     methods = {METHOD: method} | ({TARGET: method.alone()} if alone else {})
     told: dict[tuple[str, str], Any] = dict(record.told) if record is not None else {}
 
-    def keep(name: str, item: Item, one: Answered, given: Sequence[Generation]) -> None:
+    def keep(name: str, item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if name == METHOD:
             found = [_sample(method, asking, item, turn, answer) for turn, answer in enumerate(given, start=1)]
             # Of several turns the verdict is about the last.

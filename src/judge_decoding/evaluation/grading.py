@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from judge_decoding.court.endpoint import Body, Endpoint, Reply
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.tasks.base import Item
+from judge_decoding.io.endpoint import Body, Endpoint, Reply
+from judge_decoding.tasks.base import Item
 
 Name = TypeVar("Name", bound=Hashable)
 

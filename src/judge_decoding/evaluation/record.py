@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from judge_decoding.court.unfinished import Unfinished
+from judge_decoding.core.results import ItemResult
 from judge_decoding.evaluation.grading import Grade
-from judge_decoding.evaluation.trial import Answered
-from judge_decoding.files import write_text
+from judge_decoding.io.files import write_text
+from judge_decoding.io.resume import Unfinished
 
 Key = tuple[str, str]
 """A method's name and an item's key."""
@@ -25,16 +25,16 @@ class Record(Unfinished):
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.known: dict[Key, Answered] = {}
+        self.known: dict[Key, ItemResult] = {}
         self.told: dict[Key, Any] = {}
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember an answer."""
         key = row["method"], row["answered"]["item"]
-        self.known[key], self.told[key] = Answered(**row["answered"]), row.get("told")
+        self.known[key], self.told[key] = ItemResult(**row["answered"]), row.get("told")
 
-    def add(self, method: str, answered: Answered, told: Any = None) -> None:  # noqa: ANN401  (any JSON value)
+    def add(self, method: str, answered: ItemResult, told: Any = None) -> None:  # noqa: ANN401  (any JSON value)
         """An answer is there, with what else is to be kept of it."""
         key = method, answered.item
         self.known[key], self.told[key] = answered, told

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.core.rounds import Cause, Round
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.sampling import Processor, along
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.tasks.base import Item
+from judge_decoding.tasks.base import Item
 
 
 class Kept(Protocol):

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row, row
+from judge_decoding.decoder import Generation, JudgeDecoder
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.rows import MATCHED, TARGET, Row, row
-from judge_decoding.evaluation.tasks.base import Item
-from judge_decoding.evaluation.trial import Answered, Asking, Method, Outcome, compare
+from judge_decoding.evaluation.trial import Asking, Method, Outcome, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
+from judge_decoding.tasks.base import Item
 
 LENGTHS = (2, 4, 8, 16, 24)
 """Draft lengths to choose from."""
@@ -88,7 +88,7 @@ def at_length(one: Candidate, length: int) -> str:
     return f"{one.name}, {length} tokens"
 
 
-Progress = Callable[[str, Answered], None]
+Progress = Callable[[str, ItemResult], None]
 """Told of each answer: the method's name, and what became of it."""
 
 
@@ -177,7 +177,7 @@ def _with(one: Candidate, length: int) -> Method:
 def _run(
     methods: dict[str, Method], asking: Asking, items: Sequence[Item], record: Record, progress: Progress
 ) -> dict[str, Outcome]:
-    def keep(name: str, _item: Item, one: Answered, given: Sequence[Generation]) -> None:
+    def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         record.add(name, one, {"texts": [asking.bare(answer.text) for answer in given], "distance": given[0].distance})
         progress(name, one)
 

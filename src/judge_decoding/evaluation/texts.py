@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from judge_decoding.court.cases import Case
-from judge_decoding.court.tokens import check_spelling, read_tokens
+from judge_decoding.data.cases import Case
+from judge_decoding.data.tokens import check_spelling, read_tokens
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, lines, parse_json
-from judge_decoding.inputs import DOCUMENT
+from judge_decoding.io.files import first_problem, lines, parse_json
+from judge_decoding.io.inputs import DOCUMENT
 from judge_decoding.models.chat import render
 
 _AS_IN_CASES = ("ended", "token_ids", "tokenizer")

@@ -6,14 +6,15 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from judge_decoding.core.results import ItemResult
+from judge_decoding.core.rounds import Stats
+from judge_decoding.decoder import Generation, JudgeDecoder
 from judge_decoding.decoding.choices import room
-from judge_decoding.decoding.decoder import Generation, JudgeDecoder
-from judge_decoding.decoding.rounds import Stats
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.tasks.base import Item, Task, guarded
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.rules.base import VerificationRule
+from judge_decoding.tasks.base import Item, Task, guarded
 
 GREEDY = SamplingParams()
 
@@ -85,34 +86,11 @@ class Asking:
         return answer[: min(ends)] if ends else answer
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What became of one item, all of its turns together.
-
-    Attributes:
-        item: its key.
-        correct: whether the answer is right; None where that cannot be told.
-        rounds: target forwards.
-        tokens: new tokens, end tokens included.
-        accepted: accepted draft tokens.
-        seconds: of decoding, prompts included; None where others were decoded in the same time.
-        cut_off: whether an answer ended at the token budget or the context length, not by itself.
-    """
-
-    item: str
-    correct: bool | None
-    rounds: int
-    tokens: int
-    accepted: int
-    seconds: float | None = None
-    cut_off: bool = False
-
-
 @dataclass(slots=True)
 class Outcome:
     """What one method did on the items so far."""
 
-    answers: list[Answered] = field(default_factory=list)
+    answers: list[ItemResult] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
     num_draft_tokens: int = 0
 
@@ -142,7 +120,7 @@ class Outcome:
         return sum(one.tokens for one in self.answers) / len(self.answers)
 
 
-Tell = Callable[[str, Item, Answered, Sequence[Generation]], None]
+Tell = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
 """Told of each answer as it is there: the method's name, the item, what became of it, the answers to its turns."""
 
 
@@ -153,7 +131,7 @@ def compare(
     tell: Tell = lambda *_: None,
     *,
     batch_size: int = 1,
-    known: Mapping[tuple[str, str], Answered] | None = None,
+    known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> dict[str, Outcome]:
     """Every method on every item, item by item, so that all meet the same state of the machine.
 
@@ -168,7 +146,7 @@ def compare(
         known: what is there already, by method and item.
     """
     known = known or {}
-    found = {name: dict[str, Answered]() for name in methods}
+    found = {name: dict[str, ItemResult]() for name in methods}
     stats = {name: Stats() for name in methods}
     names = list(methods)
     for place, first in enumerate(range(0, len(items), batch_size)):
@@ -243,7 +221,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
         return False
 
 
-def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: bool = True) -> Answered:
+def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
     """What became of an item with these answers to its turns.
 
     Raises:
@@ -255,7 +233,7 @@ def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: 
             verdict = asking.task.check(item, asking.bare(given[-1].text))
             if verdict is not None and not isinstance(verdict, bool):
                 raise TypeError(f"check gives {type(verdict).__name__}, not True, False or None")
-    return Answered(
+    return ItemResult(
         item.key,
         verdict,
         rounds=sum(one.stats.rounds for one in given),

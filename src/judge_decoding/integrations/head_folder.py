@@ -23,10 +23,10 @@ from transformers import (
 from judge_decoding.decoding.choices import AnyDraft
 from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
 from judge_decoding.decoding.lengths import POLICIES, DraftLength, Fixed
-from judge_decoding.decoding.loading import as_draft, load_tokenizer
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_generate, custom_generate
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.loading.models import as_draft, load_tokenizer
 from judge_decoding.models.tokenize import bare_ids
 from judge_decoding.names import PROMPT_LOOKUP
 from judge_decoding.rules import VerificationRule, parse_rule

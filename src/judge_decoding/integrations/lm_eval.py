@@ -22,13 +22,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from judge_decoding.core.rounds import Stats
 from judge_decoding.decoding.choices import choose_num_draft_tokens, choose_rule
-from judge_decoding.decoding.hub import locate
-from judge_decoding.decoding.loading import ACCESS, as_draft, cannot_load, load_model
-from judge_decoding.decoding.rounds import Stats
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.transformers import custom_generate
+from judge_decoding.io.hub import locate
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.loading.models import ACCESS, as_draft, cannot_load, load_model
 from judge_decoding.names import complete, place_of
 from judge_decoding.rules import parse_rule
 from judge_decoding.spelling import guess

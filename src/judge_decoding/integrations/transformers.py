@@ -30,6 +30,7 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from judge_decoding.core.rounds import Round, Stats
 from judge_decoding.decoding.choices import (
     AnyDraft,
     as_drafter,
@@ -42,7 +43,6 @@ from judge_decoding.decoding.generation import check_processors, constraints_of
 from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
 from judge_decoding.decoding.loop import Request, decode
-from judge_decoding.decoding.rounds import Round, Stats
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.stopping import Criteria
 from judge_decoding.errors import JudgeDecodingError

@@ -9,7 +9,7 @@ from typing import Any
 import prometheus_client
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase
 
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
 from judge_decoding.integrations.vllm_settings import KEY
 
 _log = logging.getLogger("vllm.judge_decoding")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from judge_decoding.decoding.choices import choose_rule
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem
+from judge_decoding.io.files import first_problem
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import AnyOf, VerificationRule
 from judge_decoding.rules.divergence import Fuzzy, KLJudge

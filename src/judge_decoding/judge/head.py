@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource, Norm
-from judge_decoding.decoding.hub import locate
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, read_bytes, read_text, replacing, write_text
-from judge_decoding.judge import card_files
-from judge_decoding.judge.card_files import CARD, PICTURES, AnyResults
+from judge_decoding.io.files import first_problem, read_bytes, read_text, replacing, write_text
+from judge_decoding.io.hub import locate
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.names import place_of
+from judge_decoding.report import card_files
+from judge_decoding.report.card_files import CARD, PICTURES, AnyResults
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.

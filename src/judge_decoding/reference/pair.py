@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from judge_decoding.decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.loading import load_model, load_tokenizer
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.names import EMBEDDED, REFERENCE, REFERENCE_DRAFT
 from judge_decoding.reference.problems import Problem
 

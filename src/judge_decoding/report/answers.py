@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
+from judge_decoding.core.samples import Sample
 from judge_decoding.pages import file_page
 from judge_decoding.report.by_task import by_task
-from judge_decoding.report.samples import Sample
 from judge_decoding.report.verdicts import MEANING
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from judge_decoding.evaluation.statistics import difference_interval, mcnemar, wilson
+from judge_decoding.core.samples import Sample
 from judge_decoding.intervals import UNKNOWN, number, p_value, points, share
-from judge_decoding.report.samples import Sample
+from judge_decoding.statistics import difference_interval, mcnemar, wilson
 
 _NAMELESS = "no task"
 

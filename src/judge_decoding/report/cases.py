@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from judge_decoding.court.cases import Case
-from judge_decoding.court.summary import Spans
-from judge_decoding.court.verdicts import Verdict, verdicts, words
+from judge_decoding.data.cases import Case
+from judge_decoding.data.summary import Spans
+from judge_decoding.data.verdicts import Verdict, verdicts, words
 from judge_decoding.pages import file_page
 
 _CLASSES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from judge_decoding.decoding.rounds import Cause, Round, Stats
+from judge_decoding.core.rounds import Cause, Round, Stats
 from judge_decoding.pages import templates
 from judge_decoding.report.verdicts import MEANING
 from judge_decoding.visible import shown

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.statistics import wilson
+from judge_decoding.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

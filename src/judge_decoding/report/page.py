@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
 from judge_decoding.pages import file_page
 from judge_decoding.report.terminal import COLUMNS, row
 from judge_decoding.report.verdicts import MEANING, ShownRound

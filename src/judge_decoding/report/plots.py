@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from judge_decoding.core.results import MATCHED, Row
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.rows import MATCHED, Row
 from judge_decoding.report import head_pictures
 from judge_decoding.visible import one_line
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
-from judge_decoding.evaluation.rows import Results
+from judge_decoding.core.results import Results
 from judge_decoding.pages import file_page
+from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.report.plots import CAPTION, pareto_svg
 from judge_decoding.report.rows import notes
 

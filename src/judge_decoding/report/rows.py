@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from judge_decoding.evaluation.columns import QUALITY, SPEED, cells
-from judge_decoding.evaluation.rows import TARGET, Results
+from judge_decoding.core.results import TARGET, Results
+from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.visible import shown
 
 

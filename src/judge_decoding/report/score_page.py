@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.models.text import pieces

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from judge_decoding.decoding.rounds import Cause
+from judge_decoding.core.rounds import Cause
 from judge_decoding.report.verdicts import MEANING, ShownRound
 from judge_decoding.visible import shown
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from judge_decoding.decoding.rounds import Cause, Round
+from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.models.text import pieces
 
 MEANING = {

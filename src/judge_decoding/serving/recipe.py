@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.files import first_problem, read_text
+from judge_decoding.io.files import first_problem, read_text
 from judge_decoding.spelling import guess, listed
 
 Count = Annotated[int, Field(ge=1, le=10**9)]

@@ -1,1 +1,1 @@
-"""From prompts to a judge head: the steps of `fit_head`."""
+"""From labelled answers to a head."""

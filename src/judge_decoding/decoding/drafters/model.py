@@ -20,7 +20,7 @@ from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.hidden import HiddenStateHook
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.static.lm import StaticLM
+    from judge_decoding.decoding.backends.static.lm import StaticLM
 
 
 class DraftModel:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.static.compiling import Progress
-from judge_decoding.decoding.static.draft import CompiledDraft
-from judge_decoding.decoding.static.lm import Forwards
-from judge_decoding.decoding.static.memory import Memory
+from judge_decoding.decoding.backends.static.compiling import Progress
+from judge_decoding.decoding.backends.static.draft import CompiledDraft
+from judge_decoding.decoding.backends.static.lm import Forwards
+from judge_decoding.decoding.backends.static.memory import Memory
 from judge_decoding.evaluation.bench.ways import synchronize
 from judge_decoding.models.hidden import output_size
 

@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from torch import Tensor
 
-from judge_decoding.decoding.rounds import Seconds, Stats
+from judge_decoding.core.rounds import Seconds, Stats
 from judge_decoding.evaluation.bench.ways import Answers, Way
 
 Tell = Callable[[int, str], None]

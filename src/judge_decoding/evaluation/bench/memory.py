@@ -23,7 +23,7 @@ from judge_decoding.visible import one_line
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from judge_decoding.decoding.decoder import JudgeDecoder
+    from judge_decoding.decoder import JudgeDecoder
 
 _PROC = Path("/proc/self")
 
@@ -73,8 +73,8 @@ def run(job: Job) -> Memory:
     """Do it in this process, which should have done nothing before."""
     import torch
 
-    from judge_decoding.decoding.decoder import JudgeDecoder
-    from judge_decoding.decoding.first_layers import first_layers
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.models.first_layers import first_layers
 
     torch.set_num_threads(job.threads)
     a = torch.ones(512, 512)
@@ -114,8 +114,8 @@ def weight_bytes(decoder: JudgeDecoder) -> int:
 
 def cache_bytes(decoder: JudgeDecoder, job: Job) -> int:
     """Bytes of the keys and values that decoding ``job`` asks for."""
-    from judge_decoding.decoding.static.draft import COLUMNS
-    from judge_decoding.decoding.static.memory import Memory as Columns
+    from judge_decoding.decoding.backends.static.draft import COLUMNS
+    from judge_decoding.decoding.backends.static.memory import Memory as Columns
 
     longest, rows = max(map(len, job.prompts)) + job.max_new_tokens, len(job.prompts)
     caches = [Columns(decoder.target, rows, longest)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.backends.static.compiling import Progress
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.lengths import CostOptimal
-from judge_decoding.decoding.static.compiling import Progress
 from judge_decoding.evaluation.bench.ways import Assistance, Generate, Label, Ours, Way
 from judge_decoding.rules import Exact, Judge
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from judge_decoding.decoding.decoder import JudgeDecoder
+from judge_decoding.core.rounds import Round
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
-from judge_decoding.decoding.rounds import Round
 from judge_decoding.rules.base import VerificationRule
 
 Family = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]

@@ -1,1 +1,0 @@
-"""TokenCourt: labelled answers, from which a judge learns."""

@@ -1,0 +1,1 @@
+"""Labelled answers: cases, spans, verdicts, and sets of them."""

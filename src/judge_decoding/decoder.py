@@ -1,0 +1,450 @@
+"""Text in, text out: the decoder most people use."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from judge_decoding.bounds import check_bound
+from judge_decoding.core.rounds import FinishReason, Round, Stats
+from judge_decoding.decoding.choices import (
+    AnyDraft,
+    choose_num_draft_tokens,
+    choose_rule,
+    unwrap_draft,
+)
+from judge_decoding.decoding.choices import room as context_room
+from judge_decoding.decoding.engines import Backend, Engine, check_backend
+from judge_decoding.decoding.generation import Defaults
+from judge_decoding.decoding.guards import Guard, check_guards
+from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
+from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.sampling import Processor, Sampler, SamplingParams
+from judge_decoding.decoding.stopping import Criteria, Stop, StopStrings, either
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.loading.models import ACCESS, as_draft, load_model, load_tokenizer, tokenizer_options
+from judge_decoding.models import prompts
+from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.prompts import Prompt
+from judge_decoding.models.text import Detokenizer, pieces
+from judge_decoding.models.tokenize import bare_ids, end_ids
+from judge_decoding.names import complete, place_of
+from judge_decoding.rules.base import VerificationRule
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.backends.static.compiling import Progress
+
+
+class Options(TypedDict, total=False):
+    """What can be chosen for each answer.
+
+    Attributes:
+        threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
+        rule: a verification rule instead of the judge, such as ``Exact()`` or ``TopK(4)``.
+        num_draft_tokens: draft length M; where a policy is chosen, the one it starts from.
+        draft_length: a draft-length policy, made with M for each answer: `Fixed` (the default), `Heuristic`,
+            `Confident`, `CostOptimal`, or any function from M to a `DraftLength`.
+        sampling: how tokens are chosen, instead of the next two.
+        temperature: 0 is greedy; by default tokens are chosen as the model's generation configuration says.
+        seed: makes a sampled answer repeatable.
+        stop: strings that end the answer with the token that completes one, as ``stop_strings`` of transformers does;
+            special tokens count by their names. By default those of the generation configuration.
+        guards: where no token may be rescued.
+        logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
+        for_training: the answer is to be training data of another model; refused with a lossy rule.
+        details: tell probabilities, rank, entropy and the target's alternatives of every draft token
+            (`Round.details`). It changes no token and costs a little time.
+    """
+
+    threshold: float | None
+    rule: VerificationRule | None
+    num_draft_tokens: int | None
+    draft_length: Callable[[int], DraftLength]
+    sampling: SamplingParams | None
+    temperature: float | None
+    seed: int | None
+    stop: str | Sequence[str]
+    guards: Sequence[Guard]
+    logprobs: bool
+    for_training: bool
+    details: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one round adds: the event, and the text of each kept token (joined, they are the text).
+
+    ``finish_reason`` says why the answer ends with this chunk; None while it goes on.
+    """
+
+    round: Round
+    pieces: tuple[str, ...]
+    finish_reason: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        """The text this round adds."""
+        return "".join(self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A finished answer.
+
+    Attributes:
+        text: the answer.
+        token_ids: its tokens, an end token included.
+        rounds: how it came about.
+        seconds: how long it took, the prompt included.
+        finish_reason: "stop" if it ended by itself, "length" at the token budget, "context" at the context length.
+        stats: the counts of the rounds.
+        pieces: the texts of the tokens; joined, they are the text.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    rounds: tuple[Round, ...]
+    seconds: float
+    finish_reason: FinishReason
+    stats: Stats = field(repr=False)
+    pieces: tuple[str, ...] = field(repr=False)
+
+    @property
+    def distance(self) -> float | None:
+        """How unlike the questions the judge was trained on the prompt is; above 1 it is unlike 95% of them.
+
+        None without a judge, or with one that does not know.
+        """
+        return next((event.distance for event in self.rounds if event.distance is not None), None)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens per second, reading the prompt included."""
+        return len(self.token_ids) / self.seconds if self.seconds else 0.0
+
+    def _repr_html_(self) -> str:
+        """How notebooks show it: each token by why it was kept."""
+        from judge_decoding.report.fragment import answer_fragment
+
+        return answer_fragment(self.pieces, self.rounds)
+
+
+class JudgeDecoder:
+    """A target with a draft and, perhaps, a judge.
+
+    Example::
+
+        decoder = JudgeDecoder.from_pretrained("TARGET", draft="DRAFT", judge="HEAD")
+        print(decoder.generate("What is 7 times 8?", max_new_tokens=64).text)
+
+    Several threads may use one decoder, or decoders that share models; their forward passes take turns.
+
+    Args:
+        target: the model whose answers are wanted.
+        tokenizer: its tokenizer.
+        draft: a small model with the same vocabulary, any `Drafter`, a function from the ids so far and a count to
+            the ids it proposes, or None for plain decoding.
+        judge: a head trained for ``target``; without one verification is exact.
+        num_draft_tokens: draft length M; by default the head's own best one, or 16.
+        backend: "eager" runs the models as they are; "static" compiles them at the first answer (or by `compile`), once
+            for a machine, and gives the same tokens faster. What cannot be compiled runs eager; see `fallbacks`.
+        generation_config: how answers are decoded where a call does not say: logits processors, sampling, token budget,
+            stop strings. By default it is the model's own, as for transformers' ``generate``; an empty
+            ``GenerationConfig()`` asks for nothing.
+
+    Raises:
+        JudgeDecodingError: the judge is for another target, or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        target: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        draft: AnyDraft | None = None,
+        judge: JudgeHead | None = None,
+        *,
+        num_draft_tokens: int | None = None,
+        backend: Backend = "eager",
+        generation_config: GenerationConfig | None = None,
+    ) -> None:
+        check_backend(backend)
+        target, draft = as_causal_lm(target), unwrap_draft(draft)
+        if judge is not None:
+            judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
+            judge.to(target.device)
+        self.target, self.tokenizer, self.judge = target, tokenizer, judge
+        self.draft = draft
+        self.num_draft_tokens = choose_num_draft_tokens(judge, num_draft_tokens)
+        self.backend = backend
+        self._engine: Engine | None = None
+        self._engine_lock = RLock()
+        self._defaults = Defaults(self.target, generation_config)
+        # By rule and batch size.
+        self._experience: defaultdict[tuple[str, int], Experience] = defaultdict(Experience)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        target: str | Path,
+        draft: str | Path | AnyDraft | None = None,
+        judge: str | Path | None = None,
+        *,
+        num_draft_tokens: int | None = None,
+        translate: bool = False,
+        backend: Backend = "eager",
+        generation_config: GenerationConfig | None = None,
+        draft_kwargs: Mapping[str, Any] | None = None,
+        **model_kwargs: Any,  # noqa: ANN401  (passed on)
+    ) -> Self:
+        """Load everything by name or folder.
+
+        Args:
+            target: Hub name or folder of the target, of a LoRA adapter for it, or "reference", the embedded target: it
+                comes with its own draft and judge where none are named, as on the command line.
+            draft: the same of the draft, "prompt-lookup", or a draft as the class takes it.
+            judge: folder or Hub repository of a judge head; "reference" is the embedded one.
+            num_draft_tokens: draft length M.
+            translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
+            backend: "eager" or "static".
+            generation_config: see `JudgeDecoder`.
+            draft_kwargs: options for loading the draft, before those in ``model_kwargs``; ``{"revision": "v2"}``.
+            model_kwargs: options of ``AutoModelForCausalLM.from_pretrained``, and ``device``: one device, or "auto" to
+                divide the target over all GPUs. Those about access (``token``, ``cache_dir``, ``local_files_only``,
+                ``trust_remote_code``, ...) and about the machine (``dtype``, ``device_map``, ``attn_implementation``,
+                ``quantization_config``, ...) are for target and draft. All others are the target's only: ``revision``,
+                ``variant``, ``gguf_file``, values of its configuration. A ``subfolder`` is the draft's too if the
+                draft has such a folder. Tokenizers get what is for them. ``trust_remote_code`` is False unless given,
+                ``use_safetensors`` True.
+
+        Raises:
+            JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
+        """
+        draft, judge = complete(target, draft, judge)
+        target = place_of(target, "target")
+        tokenizer = load_tokenizer(target, **tokenizer_options(model_kwargs))
+        drafter = as_draft(draft, lambda: tokenizer, translate=translate, draft_kwargs=draft_kwargs, **model_kwargs)
+        model = load_model(target, **model_kwargs)
+        head = None
+        if judge is not None:
+            access = {key: value for key, value in model_kwargs.items() if key in ACCESS}
+            head = JudgeHead.from_pretrained(judge, model, **access)
+        return cls(
+            model, tokenizer, drafter, head,
+            num_draft_tokens=num_draft_tokens, backend=backend, generation_config=generation_config,
+        )  # fmt: skip
+
+    def compile(self, progress: Progress = lambda _: None) -> tuple[str, ...]:
+        """Make the models ready for the back end, and say why some of them stay eager (`fallbacks`).
+
+        Without it that happens at the first answer. ``progress`` is told, in a few words, before anything is compiled.
+        """
+        self._ready(progress)
+        return self.fallbacks
+
+    def alone(self) -> JudgeDecoder:
+        """The target without draft and judge, in the same back end."""
+        decoder = JudgeDecoder(self.target, self.tokenizer, backend=self.backend)
+        decoder._defaults = self._defaults
+        decoder._engine = self._ready().alone()
+        return decoder
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Why models run eager although the static back end was asked for; empty before the first answer."""
+        return self._engine.fallbacks if self._engine else ()
+
+    def _ready(self, progress: Progress = lambda _: None) -> Engine:
+        with self._engine_lock:
+            if self._engine is None or self._engine.draft is not self.draft:
+                self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)
+            return self._engine
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has: not the compiled code, which is bound to these weights and is loaded again when needed."""
+        made_anew = ("_engine", "_engine_lock", "_experience")
+        return {name: value for name, value in vars(self).items() if name not in made_anew}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _engine=None, _engine_lock=RLock(), _experience=defaultdict(Experience))
+
+    def generate(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Generation:
+        """Answer ``prompt``.
+
+        Args:
+            prompt: a text, chat messages, or token ids.
+            max_new_tokens: token budget; None for that of the model's generation configuration, or 256. The context
+                length also ends an answer; `Generation.finish_reason` says which.
+            options: see `Options`.
+
+        Raises:
+            JudgeDecodingError: an empty or too long prompt, or a value out of range.
+        """
+        begin = time.perf_counter()
+        request = self._request(self.encode(prompt), max_new_tokens, options)
+        rounds = list(self._rounds(request))
+        return self._finished(request, rounds, time.perf_counter() - begin)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int | None = None,
+        *,
+        batch_size: int = 8,
+        seeds: Sequence[int] | None = None,
+        progress: Callable[[], None] = lambda: None,
+        **options: Unpack[Options],
+    ) -> list[Generation]:
+        """Answer many prompts, ``batch_size`` at a time; each answer is what its prompt would get alone.
+
+        Args:
+            prompts: texts, chats or ids.
+            max_new_tokens: token budget of each; see `generate`.
+            batch_size: how many share the forwards. Models with sliding windows answer one by one.
+            seeds: one a prompt; by default all have the one of ``options``.
+            progress: called after each answer.
+            options: see `Options`.
+
+        Raises:
+            JudgeDecodingError: as `generate`, and a number of seeds that is not that of the prompts.
+        """
+        check_bound("batch_size", batch_size)
+        if seeds is not None and len(seeds) != len(prompts):
+            raise JudgeDecodingError(
+                f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed a prompt."
+            )
+        ids = [self.encode(prompt) for prompt in prompts]
+        rows = min(batch_size, len(ids))
+        # One rule for all, so that they are verified together.
+        options["rule"] = choose_rule(self.judge, options.get("rule"), options.pop("threshold", None))
+        each = [
+            self._request(own, max_new_tokens, options, seeds[i] if seeds else None, rows) for i, own in enumerate(ids)
+        ]
+        answers: dict[int, Generation] = {}
+        engine = self._ready()
+        # Prompts of like length together: little padding.
+        order = sorted(range(len(each)), key=lambda i: -ids[i].shape[1])
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            rounds: list[list[Round]] = [[] for _ in chosen]
+            begin = time.perf_counter()
+            for row, event in decode(engine.target, engine.drafter(), [each[i] for i in chosen]):
+                rounds[row].append(event)
+            seconds = time.perf_counter() - begin
+            for i, events in zip(chosen, rounds, strict=True):
+                answers[i] = self._finished(each[i], events, seconds)
+                progress()
+        return [answers[i] for i in range(len(each))]
+
+    def stream(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Iterator[Chunk]:
+        """Answer ``prompt`` and yield each round as it ends; see `generate`."""
+        request = self._request(self.encode(prompt), max_new_tokens, options)
+        events = self._rounds(request)  # what is wrong shows here, not at the first chunk
+        return self._chunks(request, events)
+
+    def _chunks(self, request: Request, events: Iterator[Round]) -> Iterator[Chunk]:
+        detokenizer, left = Detokenizer(self.tokenizer, self.end_ids), request.max_new_tokens
+        for event in events:
+            texts = [detokenizer.push(token) for token in event.token_ids]
+            left -= len(texts)
+            if not (event.stopped or not left):
+                yield Chunk(event, tuple(texts))
+                continue
+            texts[-1] += detokenizer.flush()
+            yield Chunk(event, tuple(texts), request.finish_reason(event))
+
+    def rounds(self, ids: Tensor, max_new_tokens: int | None, **options: Unpack[Options]) -> Iterator[Round]:
+        """The rounds that follow token ids [1, T]; the layer without text below `stream`."""
+        return self._rounds(self._request(ids, max_new_tokens, options))
+
+    def _rounds(self, request: Request) -> Iterator[Round]:
+        engine = self._ready()
+        return (event for _, event in decode(engine.target, engine.drafter(), [request]))
+
+    def encode(self, prompt: Prompt) -> Tensor:
+        """Token ids [1, T] of a prompt, on the target's device; see `prompts.encode`."""
+        vocab_size = self.target.get_input_embeddings().get_parameter("weight").shape[0]
+        return prompts.encode(prompt, self.tokenizer, vocab_size).to(self.target.device)
+
+    def _request(
+        self, ids: Tensor, max_new_tokens: int | None, options: Options, seed: int | None = None, rows: int = 1
+    ) -> Request:
+        """One answer to decode, one of so many ``rows`` at a time, its options checked."""
+        known = Options.__optional_keys__
+        for name in options:
+            if name not in known:
+                raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
+        if max_new_tokens is None:
+            max_new_tokens = self._defaults.max_new_tokens(ids.shape[1])
+        check_bound("max_new_tokens", max_new_tokens)
+        room = context_room(ids.shape[1], self.target)
+        count = options.get("num_draft_tokens")
+        count = self.num_draft_tokens if count is None else count
+        check_bound("num_draft_tokens", count)
+        seed = options.get("seed") if seed is None else seed
+        sampling = self._defaults.sampling(options.get("sampling"), options.get("temperature"), seed)
+        rule = choose_rule(self.judge, options.get("rule"), options.get("threshold"))
+        for name, what in (("logprobs", "log-probabilities"), ("for_training", "training data")):
+            if options.get(name) and not rule.is_lossless:
+                raise JudgeDecodingError(
+                    f"{what.capitalize()} of the target are asked for, but with {rule} some tokens are not the "
+                    "target's own; use rule exact, or the judge at threshold 1."
+                )
+        strings = options.get("stop", self._defaults.stop_strings)
+        strings = [strings] if isinstance(strings, str) and strings else list(strings)
+        prepared = self._defaults.prepare(ids, sampling, max_new_tokens, tuple(self.end_ids))
+        stops: list[Stop] = [
+            *([StopStrings(strings, self.tokenizer, ids[0].tolist())] if strings else []),
+            *([Criteria(prepared.criteria, ids[0])] if prepared.criteria else []),
+        ]
+        length = options.get("draft_length", Fixed)(count)
+        length.remember(self._experience[str(rule), rows])
+        return Request(
+            ids[0], rule, Sampler(sampling, self.target.device, prepared.processor, prepared.constraint),
+            min(max_new_tokens, room),
+            length=length,
+            end_ids=self.end_ids,
+            guards=check_guards(options.get("guards", ()), self._bare_ids),
+            stop=either(stops),
+            logprobs=options.get("logprobs", False),
+            details=options.get("details", False),
+            limit="context" if room < max_new_tokens else "length",
+        )  # fmt: skip
+
+    def sampling(self, temperature: float | None = None, seed: int | None = None) -> SamplingParams:
+        """How tokens are chosen where nothing else is said: as the model's generation configuration says."""
+        return self._defaults.sampling(None, temperature, seed)
+
+    def processor(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Processor | None:
+        """The logits processors of a greedy answer to ``prompt_ids``, as the generation configuration says."""
+        ids = torch.tensor([list(prompt_ids)], device=self.target.device)
+        return self._defaults.prepare(ids, SamplingParams(), max_new_tokens, tuple(self.end_ids)).processor
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Strings that end an answer where a call names none: those of the generation configuration."""
+        return self._defaults.stop_strings
+
+    def _bare_ids(self, text: str) -> list[int]:
+        """Token ids of a text without special tokens around it."""
+        return bare_ids(text, self.tokenizer)
+
+    def _finished(self, request: Request, rounds: Sequence[Round], seconds: float) -> Generation:
+        ids = tuple(token for event in rounds for token in event.token_ids)
+        texts = tuple(pieces(self.tokenizer, ids, self.end_ids))
+        reason = request.finish_reason(rounds[-1])
+        return Generation("".join(texts), ids, tuple(rounds), seconds, reason, Stats.of(rounds), texts)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return frozenset(end_ids(self.target, self.tokenizer))

@@ -1,0 +1,1 @@
+"""Where the target runs: as it is, or compiled."""

@@ -1,0 +1,263 @@
+"""Compiling a model ahead of time, once: the result is kept on disk and loads in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.export import Dim
+from transformers import PreTrainedModel
+
+from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.decoding.backends.static import graphs
+from judge_decoding.decoding.backends.static.alignment import align
+from judge_decoding.decoding.backends.static.cuda_graphs import CudaRecorder, GraphedCall
+from judge_decoding.decoding.backends.static.graphs import DraftGraph, KeysValues, TargetGraph
+from judge_decoding.decoding.backends.static.store import CompiledStore
+from judge_decoding.errors import CannotCompileError, JudgeDecodingError
+from judge_decoding.io.files import cache_folder
+from judge_decoding.models.abilities import abilities
+from judge_decoding.models.context import rope_border
+from judge_decoding.models.forward import lock_of
+
+logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = Lock()
+"""Compiling sets variables of the environment, and what one thread has compiled the next one finds."""
+
+_GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
+"""What transformers looks at, when it is traced, to leave shared keys as they are."""
+
+Progress = Callable[[str], None]
+"""Told before something that takes a while, in a few words."""
+
+
+def default_folder() -> Path:
+    """Where compiled models are kept: in the user's cache directory. It may be removed at any time."""
+    return cache_folder("compiled")
+
+
+def check_compiles(model: PreTrainedModel) -> None:
+    """Check what can be known of a model before it is compiled.
+
+    Raises:
+        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is
+            no compiler for a CPU's code.
+    """
+    name = type(model).__name__
+    devices = {parameter.device for parameter in model.parameters()}
+    can = abilities(model)
+    if reason := can.cannot_read or can.cannot_rewind or can.cannot_batch:
+        raise CannotCompileError(f"{name} has no plain KV cache ({reason})")
+    if rope_border(model) is not None:
+        raise CannotCompileError(f"the rotary positions of {name} change their scale with the sequence's length")
+    if model.config.get_text_config()._attn_implementation != "sdpa":
+        raise CannotCompileError(f'{name} was not loaded with attn_implementation="sdpa"')
+    if len(devices) > 1 or getattr(model, "hf_device_map", None):
+        raise CannotCompileError(f"{name} is spread over several devices")
+    compilers = [os.environ.get("CXX", "g++"), "c++", "g++", "clang++"]
+    if devices == {torch.device("cpu")} and not any(shutil.which(compiler) for compiler in compilers):
+        raise CannotCompileError("there is no C++ compiler (g++ or clang)")
+
+
+def has_few(model: PreTrainedModel) -> bool:
+    """Whether this model gains by `FewTokens`: in float32, on a CPU for which MKL is the alternative."""
+    return model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkl.is_available()
+
+
+def compile_target(
+    model: PreTrainedModel, sources: tuple[HiddenSource, ...], progress: Progress, folder: Path, *, few: bool = False
+) -> Compiled:
+    """A target's forward; see `TargetGraph`.
+
+    Raises:
+        CannotCompileError: it cannot be compiled.
+    """
+    check_compiles(model)
+    tokens, columns, cache = _example(model)
+    hidden = model.config.get_text_config().hidden_size
+    weight, bias = torch.zeros(1, hidden, device=model.device), torch.zeros(1, device=model.device)
+    keep = torch.arange(4, device=model.device)
+    dim = Dim.DYNAMIC  # an error where a size would be built in
+    shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
+    example = (tokens, columns, keep, weight, bias, cache)
+    graph = TargetGraph(model, sources, few=few)
+    return _compiled(graph, model, f"target {sources} {few}", example, shapes, progress, folder)
+
+
+def compile_draft(
+    model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path, *, few: bool = False
+) -> Compiled:
+    """So many greedy steps of a draft; see `DraftGraph`.
+
+    Raises:
+        CannotCompileError: it cannot be compiled.
+    """
+    check_compiles(model)
+    tokens, columns, cache = _example(model)
+    shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, _any_size(cache))
+    graph = DraftGraph(model, steps, vocab_size, few=few)
+    example = (tokens, columns, cache)
+    return _compiled(graph, model, f"draft {steps} {vocab_size} {few}", example, shapes, progress, folder)
+
+
+class Compiled:
+    """A compiled graph, bound to the weights of its model, which it shares."""
+
+    def __init__(self, path: Path, graph: nn.Module, device: torch.device) -> None:
+        # Nobody else calls it at the same time; see `__call__`.
+        self._lock = Lock()
+        index = device.index if device.type == "cuda" else -1
+        self._package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
+        # The names that are compiled in, whichever of two tied weights it is.
+        known: dict[str, Tensor] = dict(graph.named_parameters(remove_duplicate=False))
+        known.update(graph.named_buffers(remove_duplicate=False))
+        names = self._package.get_constant_fqns()
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
+        self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
+        self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
+        run = partial(_launch, self._package.loader.run)
+        self._run = GraphedCall(run, CudaRecorder(device)) if device.type == "cuda" else run
+
+    @classmethod
+    def load(cls, path: Path, graph: nn.Module, device: torch.device) -> Compiled:
+        """Load it for a graph and its weights.
+
+        Raises:
+            CannotCompileError: the file is damaged, and is removed; or the graph has constants beside its weights.
+        """
+        try:
+            return cls(path, graph, device)
+        except RuntimeError as error:
+            path.unlink(missing_ok=True)
+            raise CannotCompileError(
+                f"{path} could not be loaded and was removed; next time it is made anew"
+            ) from error
+
+    def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
+        """Run it: the arguments and the results are those of the graph's forward."""
+        with self._lock:
+            return self._run(*inputs)
+
+
+def _launch(run: Callable[[list[Tensor]], list[Tensor]], *inputs: Tensor | KeysValues) -> list[Tensor]:
+    """Not through the package's own call, which reads the form of its arguments from JSON every time."""
+    return run([t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))])
+
+
+def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
+    """Memory for so many tokens in so many rows. Zeros, as what lies behind a row's end must be finite."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shape = (rows, heads, columns, size)
+
+    def zeros() -> Tensor:
+        return torch.zeros(shape, dtype=model.dtype, device=model.device)
+
+    return [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
+
+
+def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, KeysValues]:
+    """Inputs whose sizes all differ, so that none is taken for another, and none is 1, which would be built in."""
+    device = model.device
+    tokens = torch.zeros(2, 6, dtype=torch.long, device=device)
+    return tokens, torch.arange(48, device=device), new_cache(model, 2, 96)
+
+
+def _any_size(cache: KeysValues) -> list[tuple[dict[int, Any], dict[int, Any]]]:
+    return [({0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 2: Dim.DYNAMIC}) for _ in cache]
+
+
+def _compiled(
+    graph: nn.Module,
+    model: PreTrainedModel,
+    what: str,
+    example: tuple[Any, ...],
+    shapes: tuple[Any, ...],
+    progress: Progress,
+    folder: Path,
+) -> Compiled:
+    store, key = CompiledStore(folder), _key(model, what)
+    with _ONE_AT_A_TIME:
+        path = store.find(key)
+        if path is None:
+            message = f"Compiling {type(model).__name__} ({what.split()[0]}), once; it is kept in {folder}"
+            logger.info(message)
+            progress(message)
+            try:
+                with lock_of(model), _grouped_attention(model.device), store.keeping() as made:
+                    _compile(graph, example, shapes, made)
+                    path = store.keep(key, made)
+            except JudgeDecodingError:
+                raise
+            except Exception as error:  # dynamo, export, inductor and compilers have hundreds of their own
+                logger.debug("cannot compile", exc_info=True)
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
+    align(model)
+    return Compiled.load(path, graph, model.device)
+
+
+def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's own, on its own code
+        program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        # The weights are the model's own: neither written to disk nor in memory twice.
+        options = {"aot_inductor.package_constants_in_so": False}
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+
+
+@contextmanager
+def _grouped_attention(device: torch.device) -> Iterator[None]:
+    """On a CPU, attend to keys that several heads share as they are.
+
+    Where there is a mask transformers would repeat them for every head, at each forward and for the whole context. On
+    a GPU that is the faster way: attention with a mask and shared keys has no good kernel there.
+    """
+    before = os.environ.get(_GROUPED)
+    if device.type == "cpu":
+        os.environ[_GROUPED] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_GROUPED, None)
+        else:
+            os.environ[_GROUPED] = before
+
+
+def _key(model: PreTrainedModel, what: str) -> str:
+    """What the compiled code depends on; weights are not among it."""
+    device, config = model.device, model.config.to_dict()
+    for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
+        config.pop(name, None)
+    parts = [
+        what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)),
+        Path(graphs.__file__).read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"),
+        torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),
+        torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+    ]  # fmt: skip
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _source(model: type) -> str:
+    """The source file of a model's class: models can bring code of their own."""
+    return Path(inspect.getsourcefile(model) or "").read_text(encoding="utf-8")

@@ -1,0 +1,141 @@
+"""The static draft: several tokens a call, and nothing waits for the device before the target has read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import sub
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.decoding.backends.static.compiling import Progress, compile_draft, default_folder, has_few
+from judge_decoding.decoding.backends.static.graphs import KeysValues
+from judge_decoding.decoding.backends.static.lm import Forwards, StaticLM, are_few, in_parts
+from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.drafters.base import Draft, DraftRequest, Origin
+from judge_decoding.decoding.drafters.model import DraftModel
+
+LAYERS = 16
+"""A call goes through about so many layers: long enough that its start costs little, short enough to compile soon."""
+MOST_STEPS = 4
+COLUMNS = 512
+"""Tokens a row has memory for at first; it doubles when they are full."""
+
+
+class CompiledDraft:
+    """A draft model compiled ahead of time, for any number of decodings one after the other.
+
+    Args:
+        model: the draft.
+        vocab_size: that of the target's logits.
+        progress: told before something is compiled.
+        folder: where the compiled code is kept.
+
+    Raises:
+        CannotCompileError: this model cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocab_size: int,
+        *,
+        progress: Progress = lambda _: None,
+        folder: Path | None = None,
+    ) -> None:
+        self.model, self.vocab_size = model, vocab_size
+        self._forwards = Forwards(model, progress, folder)
+        self.steps = max(min(LAYERS // model.config.get_text_config().num_hidden_layers, MOST_STEPS), 1)
+        folder = folder or default_folder()
+        self._few = has_few(model)
+        self._wide = compile_draft(model, 1, vocab_size, progress, folder)
+        self._greedy = self._wide
+        if self._few or self.steps > 1:
+            self._greedy = compile_draft(model, self.steps, vocab_size, progress, folder, few=self._few)
+
+    def forward(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
+        """See `Forward`: for drafts that are not greedy; compiled when the first one is wanted."""
+        return self._forwards.telling(set())[1](tokens, *others)
+
+    def drafter(self) -> StaticDraft:
+        """The drafter of one decoding: its cache belongs to its rows."""
+        return StaticDraft(self)
+
+    def go_on(self, tokens: Tensor, memory: Memory, end: int, count: int) -> Tensor:
+        """Read ``tokens`` [B, 1 + T] and choose ``count`` more, greedily: what a target reads next [B, 2 + count].
+
+        That is position and id of each row's last token, and the chosen ones. ``end`` is the longest row's number of
+        tokens then. No call waits for the one before.
+        """
+        columns = memory.columns(end + count + self.steps)
+        parts: list[Tensor] = []
+        left = count
+        while left > 0:
+            several = 2 * left > self.steps and (are_few(tokens) or not self._few)
+            more, tokens = (self._greedy if several else self._wide)(tokens, columns, memory.cache)
+            left -= more.shape[1] - 2
+            parts.append(more[:, 2:] if parts else more)
+        found = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return found[:, : 2 + count].contiguous() if left else found
+
+    def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
+        """Read the first tokens of empty rows."""
+        for tokens, end in in_parts(rows):
+            self._wide(tokens, memory.columns(end), memory.cache)
+        memory.lengths = [len(row) for row in rows]
+
+
+class StaticDraft(DraftModel):
+    """A compiled draft in one decoding. A draft that is not plainly greedy is made step by step, as `DraftModel` does.
+
+    Args:
+        compiled: the draft.
+    """
+
+    def __init__(self, compiled: CompiledDraft) -> None:
+        super().__init__(compiled.model, compiled.vocab_size)
+        self._compiled = compiled
+        self._can_batch = True
+        self._eager: DraftModel | None = None
+
+    def _propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        rows: list[int] = []
+        count = 0
+        for ask in requests:
+            if not ask.plain:
+                return self._otherwise(requests)
+            rows.append(ask.row)
+            count = max(count, ask.count)
+        lm = self._narrowed(tuple(rows))
+        assert isinstance(lm, StaticLM)  # see `_new_lm`
+        memory = lm.memory
+        if not any(memory.lengths):
+            self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in requests], memory)
+        sizes = [len(ask.tokens) for ask in requests]
+        # The last token is read again; after a draft that was accepted whole its last token is new, too.
+        missing = max(1, *map(sub, sizes, memory.lengths))
+        # Rows that lack fewer tokens read known ones again, at negative positions the first one.
+        last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, requests, strict=True)]
+        batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
+        memory.lengths = [size + count - 1 for size in sizes]
+        return [
+            Draft.of(Origin(batch, i, ask.tokens, size), ask.count)
+            for i, (ask, size) in enumerate(zip(requests, sizes, strict=True))
+        ]
+
+    def _otherwise(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        if not any(ask.norm for ask in requests):
+            return super()._propose(requests)
+        # The draft's hidden states are not among what was compiled.
+        self._eager = self._eager or DraftModel(self._model, self._vocab_size)
+        return self._eager.propose(requests)
+
+    def _new_lm(self, rows: int) -> StaticLM:
+        return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))
+
+
+def _last(ids: list[int], count: int) -> list[int]:
+    """The last ``count`` of ``ids``, the first repeated if there are fewer."""
+    return [ids[0]] * (count - len(ids)) + ids[-count:]

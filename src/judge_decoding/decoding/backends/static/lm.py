@@ -1,0 +1,168 @@
+"""A compiled model and the cache of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from judge_decoding.core.hidden import LAST, HiddenSource
+from judge_decoding.decoding.backends.static.compiling import (
+    Compiled,
+    Progress,
+    compile_target,
+    default_folder,
+    has_few,
+)
+from judge_decoding.decoding.backends.static.graphs import KeysValues, TargetOutput
+from judge_decoding.decoding.backends.static.memory import Memory
+
+PREFILL = 512
+"""Tokens of a prompt that are read at once: what a forward needs beside weights and cache grows with them."""
+
+FEW = 20
+"""Up to so many tokens, of all rows together, are read by the forward for few tokens, where there is one."""
+
+
+def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Prompts [T_i] side by side, `PREFILL` tokens at a time: as `TargetGraph` has them, and where each part ends."""
+    ids = pad_sequence(list(rows), batch_first=True)
+    for start in range(0, ids.shape[1], PREFILL):
+        part = ids[:, start : start + PREFILL]
+        yield nn.functional.pad(part, (1, 0), value=start), start + part.shape[1]
+
+
+def are_few(tokens: Tensor) -> bool:
+    """Whether a forward for few tokens reads these; they are as `TargetGraph.forward` has them."""
+    rows, width = tokens.shape
+    return rows * (width - 1) <= FEW
+
+
+class Forward:
+    """A target's forward, compiled for any number of tokens and, where that gains, for few.
+
+    Args:
+        wide: for any number.
+        few: for up to `FEW`; see `FewTokens`.
+    """
+
+    def __init__(self, wide: Compiled, few: Compiled | None) -> None:
+        self._wide, self._few = wide, few or wide
+
+    def __call__(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
+        """See `TargetGraph.forward`."""
+        return (self._few if are_few(tokens) else self._wide)(tokens, *others)
+
+
+class Forwards:
+    """The compiled forwards of a model; each tells the hidden states of some sources.
+
+    Raises:
+        CannotCompileError: this model cannot be compiled.
+    """
+
+    def __init__(self, model: PreTrainedModel, progress: Progress, folder: Path | None = None) -> None:
+        self.model = model
+        self._progress, self._folder = progress, folder or default_folder()
+        self._compiled: dict[tuple[HiddenSource, ...], Forward] = {}
+        self._lock = Lock()
+
+    def telling(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], Forward]:
+        """One that tells at least these sources, and which it tells; it is compiled if there is none."""
+        with self._lock:
+            for known, compiled in self._compiled.items():
+                if sources <= set(known):
+                    return known, compiled
+            wanted = tuple(sorted(sources)) or (LAST,)
+            make = partial(compile_target, self.model, wanted, self._progress, self._folder)
+            self._compiled[wanted] = Forward(make(), make(few=True) if has_few(self.model) else None)
+            return wanted, self._compiled[wanted]
+
+
+class StaticLM:
+    """What `CachedLM` is, with a compiled forward and memory that was there before.
+
+    Args:
+        model: what was compiled.
+        run: its forward; see `Forward`.
+        memory: the cache of its rows.
+        weight: a judge's [1, H], to ask it in every forward.
+        bias: that judge's [1].
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        run: Callable[..., list[Tensor]],
+        memory: Memory,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> None:
+        self._run, self.memory = run, memory
+        size = model.config.get_text_config().hidden_size
+        self._weight = torch.zeros(1, size, device=model.device) if weight is None else weight
+        self._bias = torch.zeros(1, device=model.device) if bias is None else bias
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens of each row the cache holds."""
+        return self.memory.lengths
+
+    def prefill(self, rows: Sequence[Tensor]) -> None:
+        """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
+        last = self.memory.arange(1)  # one position's logits are the least there is
+        for tokens, end in in_parts(rows):
+            self._forward(tokens, end, last)
+        self.memory.lengths = [len(row) for row in rows]
+
+    def append(self, known: Sequence[Sequence[int]], rows: Sequence[Tensor]) -> TargetOutput:
+        """Append ``known[i]``, as many for each, and behind them ``rows[i]`` [T_i]: what the target tells of all.
+
+        K is then the number of all of the longest row.
+        """
+        first = [[length, *ids] for length, ids in zip(self.lengths, known, strict=True)]
+        tokens = self.memory.tokens(first)
+        more = [row.shape[0] for row in rows]
+        if any(more):
+            tokens = torch.cat((tokens, pad_sequence(list(rows), True) if len(rows) > 1 else rows[0][None]), 1)
+        return self.read_batch(tokens, [len(ids) + new for ids, new in zip(known, more, strict=True)])
+
+    def read_batch(self, tokens: Tensor, counts: Sequence[int]) -> TargetOutput:
+        """Append ``counts[i]`` tokens to each row, which are there as `TargetGraph.forward` has them."""
+        count = tokens.shape[1] - 1
+        output = self._forward(tokens, max(self.lengths) + count, self.memory.arange(count))
+        self.memory.lengths = [length + new for length, new in zip(self.lengths, counts, strict=True)]
+        return output
+
+    def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
+        """As `CachedLM.read`."""
+        if not any(self.lengths) and not any(keep):
+            self.prefill(rows)
+            return [torch.empty(0) for _ in rows]
+        logits = self.append([()] * len(rows), rows).logits
+        return [
+            logits[i, len(row) - count : len(row)].float()
+            for i, (row, count) in enumerate(zip(rows, keep, strict=True))
+        ]
+
+    def rewind_to(self, lengths: Sequence[int]) -> None:
+        """As `CachedLM.rewind_to`."""
+        self.memory.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """As `CachedLM.select`."""
+        self.memory.select(rows)
+
+    def prepare(self, lengths: Sequence[int]) -> None:
+        """As `CachedLM.prepare`: models whose positions change their scale are not compiled."""
+
+    def _forward(self, tokens: Tensor, end: int, keep: Tensor) -> TargetOutput:
+        columns = self.memory.columns(end)
+        told, logits, *states = self._run(tokens, columns, keep, self._weight, self._bias, self.memory.cache)
+        return TargetOutput(told, logits, tuple(states))

@@ -1,0 +1,140 @@
+"""The static target: one compiled forward a round, with the judge in it, and one transfer to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.decoding.backends.eager import Reading, Told
+from judge_decoding.decoding.backends.static.compiling import Progress
+from judge_decoding.decoding.backends.static.lm import Forwards, StaticLM
+from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.drafters.base import Draft
+from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.models.forward import check_finite
+from judge_decoding.rules.base import Fused
+
+if TYPE_CHECKING:
+    from judge_decoding.decoding.loop import Request, Row
+
+
+class StaticTarget:
+    """A target compiled ahead of time.
+
+    Args:
+        model: the target.
+        sources: where judges will read hidden states, to compile it once for all of them.
+        progress: told before it is compiled, which takes from half a minute to some minutes, once.
+        folder: where the compiled code is kept.
+
+    Raises:
+        CannotCompileError: this model cannot be compiled; decode with the eager back end.
+    """
+
+    can_batch = True
+    border = None
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        sources: Iterable[HiddenSource] = (),
+        *,
+        progress: Progress = lambda _: None,
+        folder: Path | None = None,
+    ) -> None:
+        self.model = model
+        self._forwards = Forwards(model, progress, folder)
+        self._forwards.telling(set(sources))
+
+    def check(self, *, drafts: bool) -> None:
+        """See `Target.check`: what was compiled can do both."""
+
+    def open(self, rows: Sequence[Row], sources: set[HiddenSource]) -> StaticReader:
+        """Begin to decode ``rows``, whose rules read hidden states at ``sources``."""
+        told, run = self._forwards.telling(sources)
+        # The forward asks one judge, at the first source; what others say is computed behind it.
+        fused = [_fused(row.request) for row in rows]
+        judge = next((own for own in fused if own and own.source == told[0]), None)
+        columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
+        weights = (judge.weight, judge.bias) if judge else (None, None)
+        lm = StaticLM(self.model, run, Memory(self.model, len(rows), columns), *weights)
+        usual = [own is not None and (own.source is None or _same(own, judge)) for own in fused]
+        return StaticReader(lm, told, usual)
+
+
+def _fused(request: Request) -> Fused | None:
+    """What the forward must do to tell all that a round of this request needs; None if it cannot."""
+    plain = request.sampler.plain and not (request.guards or request.logprobs or request.details)
+    return request.rule.fused() if plain else None
+
+
+def _same(one: Fused, other: Fused | None) -> bool:
+    """Whether both ask the same judge; their thresholds are applied to its scores on the host."""
+    return other is not None and one.source == other.source and one.weight is other.weight and one.bias is other.bias
+
+
+def _batch(rows: Sequence[Tokens], drafts: Sequence[Draft]) -> Tensor | None:
+    """All there is to read in one tensor, if a compiled draft has left it like that."""
+    batch = drafts[0].origin.batch if drafts[0].origin else None
+    if batch is None or batch.shape[0] != len(rows):
+        return None
+    for i, draft in enumerate(drafts):
+        if draft.origin is None or not draft.origin.is_of(batch, i, rows[i]):
+            return None
+    return batch
+
+
+class StaticReader:
+    """A static target in one decoding.
+
+    Args:
+        lm: the target, with a judge in its forward.
+        sources: whose hidden states it tells.
+        usual: for which rows what the forward tells is enough.
+    """
+
+    def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], usual: Sequence[bool]) -> None:
+        self._lm, self._sources, self._usual = lm, sources, list(usual)
+
+    def prefill(self, rows: Sequence[Tensor]) -> None:
+        """See `Reader.prefill`."""
+        self._lm.prefill(rows)
+
+    def prefilled(self, source: HiddenSource) -> list[Tensor]:
+        """Not here: drafters that read the target's states have it run eager; see `Engine`."""
+        raise NotImplementedError
+
+    def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
+        """See `Reader.read`."""
+        counts = [draft.ids.shape[0] + 1 for draft in drafts]
+        if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.memory.device:
+            output = self._lm.read_batch(batch, counts)
+        else:
+            output = self._lm.append([row.host[-1:] for row in rows], [draft.ids for draft in drafts])
+        states = dict(zip(self._sources, output.states, strict=True))
+        # The one synchronisation of a usual round.
+        told = output.told.tolist() if any(self._usual) else None
+        return [
+            Reading(output.logits, states, i, count, self._told(told, i, count) if told and self._usual[i] else None)
+            for i, count in enumerate(counts)
+        ]
+
+    def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
+        read, own, scores = told[0][row], told[1][row], told[2][row]
+        check_finite(not any(map(isnan, scores[:count])))
+        return Told(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count])
+
+    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """See `Reader.keep`."""
+        self._lm.select(rows)
+        self._lm.rewind_to(lengths)
+        self._usual = [self._usual[row] for row in rows]
+
+    def close(self) -> None:
+        """See `Reader.close`: nothing but memory is held."""

@@ -1,0 +1,73 @@
+"""How `fit_head` makes a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from judge_decoding.bounds import check_bounds
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.tasks.results import result_function
+from judge_decoding.training.thresholds import THRESHOLDS
+
+Result = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """How `fit_head` makes a head.
+
+    Attributes:
+        result: what tells if two answers agree: "number", "choice", "text", "regex:PATTERN", "module:function", or a
+            function from an answer to its result (None if it has none).
+        points: of 100, that the accuracy may be below the target's.
+        share: of the prompts that choose threshold and draft length; the others are labelled.
+        max_new_tokens: token budget of an answer.
+        batch_size: answers that share the forwards.
+        seed: divides the prompts.
+        thresholds: those to try.
+        exact_lengths: draft lengths to try for standard verification.
+        judge_lengths: draft lengths to try for the judge.
+        length_prompts: prompts that each draft length is timed on, at most.
+        timed_prompts: prompts of the table that speeds are measured on, at most.
+
+    Raises:
+        JudgeDecodingError: a value is out of range, or there is no such result.
+    """
+
+    result: str | Result = "number"
+    points: float = 1.0
+    share: float = 0.4
+    max_new_tokens: int = 256
+    batch_size: int = 16
+    seed: int = 0
+    thresholds: tuple[float, ...] = THRESHOLDS
+    exact_lengths: tuple[int, ...] = (2, 4, 6, 8)
+    judge_lengths: tuple[int, ...] = (4, 8, 12, 16, 24)
+    length_prompts: int = 6
+    timed_prompts: int = 12
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise JudgeDecodingError(f"share is {self.share:g}; it must be between 0 and 1.")
+        check_bounds(self)
+        for name in ("thresholds", "exact_lengths", "judge_lengths"):
+            if not getattr(self, name):
+                raise JudgeDecodingError(f"{name} is empty; give one value at least.")
+        _ = self.function
+
+    @property
+    def function(self) -> Result:
+        """The function from an answer to its result.
+
+        Raises:
+            JudgeDecodingError: there is none.
+        """
+        return result_function(self.result) if isinstance(self.result, str) else self.result
+
+    @property
+    def result_name(self) -> str:
+        """The result in words, to tell settings apart."""
+        if isinstance(self.result, str):
+            return self.result
+        return f"{self.result.__module__}:{getattr(self.result, '__qualname__', type(self.result).__qualname__)}"

@@ -1,0 +1,193 @@
+"""The table that `fit_head` ends with: the target alone, standard verification and the judge, side by side.
+
+Accuracy and accepted tokens are of all its prompts; the first of them are answered one by one, the three ways in turns,
+and give the speeds. Draft lengths are timed before, on other prompts if there are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from judge_decoding import tasks
+from judge_decoding.core.results import ItemResult
+from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
+from judge_decoding.fit.config import FitConfig
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.rules import Exact, Judge
+from judge_decoding.tasks.base import Message
+from judge_decoding.training import thresholds
+from judge_decoding.training.training import Progress
+
+TARGET, STANDARD, JUDGE = "target", "exact", "judge"
+
+APART = 2
+"""Draft lengths are timed on prompts of their own if so many times as many are left for the table."""
+WARM_UP = 32
+"""Tokens of an uncounted answer: the first one of a process, or of a draft length, is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A row of the table.
+
+    Attributes:
+        num_draft_tokens: draft length; 0 without a draft.
+        accuracy: share of answers with the reference's result.
+        accepted_per_round: accepted draft tokens per round.
+        tokens_per_forward: tokens per target forward.
+        tokens_per_second: of the timed prompts.
+        speedup: tokens per second over those of the target alone.
+    """
+
+    num_draft_tokens: int
+    accuracy: float
+    accepted_per_round: float
+    tokens_per_forward: float
+    tokens_per_second: float
+    speedup: float
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The table, and what its figures are of.
+
+    Attributes:
+        methods: rows by name: "target", "exact" (standard verification) and "judge".
+        prompts: how many prompts accuracy, accepted tokens and tokens per forward are of.
+        timed_prompts: how many of them speeds are of.
+        length_prompts: how many prompts chose the draft lengths.
+        apart: whether these are none of the table's.
+    """
+
+    methods: dict[str, Figures]
+    prompts: int
+    timed_prompts: int
+    length_prompts: int
+    apart: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return asdict(self)
+
+
+class Answers(Record):
+    """Answers that stay in ``output`` itself, so that a command that is repeated makes none of them again."""
+
+    suffix = ""
+
+    def differs(self, begun: dict[str, Any]) -> None:
+        """Those of another head or of other settings are replaced."""
+
+
+class Prompts(tasks.Task):
+    """The prompts of a calibration task, each named by its number there, as what `compare` asks."""
+
+    name = "fit"
+    stop = ()
+
+    def __init__(self, task: thresholds.Task) -> None:
+        self.task = task
+
+    def item(self, row: str, place: str) -> tasks.Item:
+        """A prompt and its number."""
+        return tasks.Item(place, (row,))
+
+    def items(self) -> list[tasks.Item]:
+        """All prompts."""
+        return [self.item(prompt, str(number)) for number, prompt in enumerate(self.task.prompts)]
+
+    def check(self, item: tasks.Item, answer: str) -> bool:
+        """Whether the answer has the reference's result."""
+        return self.task.right(int(item.key), answer)
+
+    def plain(self, messages: Sequence[Message]) -> str:
+        """The prompt as it is."""
+        return messages[-1]["content"]
+
+
+def measure_table(
+    decoder: JudgeDecoder, head: JudgeHead, task: thresholds.Task, config: FitConfig, kept: Answers, tell: Progress
+) -> Table:
+    """Choose the draft lengths and measure the three ways.
+
+    Args:
+        decoder: target and draft.
+        head: with its threshold.
+        task: the prompts that chose the threshold.
+        config: lengths to try, and on how many prompts.
+        kept: the answers so far; those to come are added.
+        tell: told of each answer.
+    """
+    prompts = Prompts(task)
+    items, asking = prompts.items(), Asking(prompts, max_new_tokens=config.max_new_tokens)
+    tuned = min(config.length_prompts, len(items))
+    apart = len(items) >= tuned * (1 + APART)
+    rules = {STANDARD: Method(decoder, Exact()), JUDGE: Method(decoder, Judge(head))}
+    lengths = {STANDARD: config.exact_lengths, JUDGE: config.judge_lengths}
+
+    def run(
+        what: str, methods: dict[str, Method], chosen: Sequence[tasks.Item], batch_size: int = 1
+    ) -> dict[str, Outcome]:
+        there = sum((name, item.key) in kept.known for name in methods for item in chosen)
+        total = len(methods) * len(chosen)
+        count = ticks(tell, what, total, there)
+
+        def add(name: str, item: tasks.Item, answered: ItemResult, given: Sequence[Generation]) -> None:
+            kept.add(name, answered, {"prompt": item.turns[0], "text": given[0].text})
+            count()
+
+        if batch_size == 1 and there < total:
+            short = replace(asking, max_new_tokens=min(WARM_UP, config.max_new_tokens))
+            for method in methods.values():
+                answers(method, short, chosen[:1])
+        return compare(methods, asking, chosen, add, batch_size=batch_size, known=kept.known)
+
+    tried = {
+        f"{name}@{length}": replace(method, num_draft_tokens=length)
+        for name, method in rules.items()
+        for length in lengths[name]
+    }
+    speeds = {
+        name: outcome.tokens_per_second for name, outcome in run("timing draft lengths", tried, items[:tuned]).items()
+    }
+    methods = {TARGET: Method(decoder).alone()}
+    for name in rules:
+        methods[name] = tried[max((one for one in tried if one.startswith(f"{name}@")), key=speeds.__getitem__)]
+    shown = items[tuned:] if apart else items
+    timed = min(config.timed_prompts, len(shown))
+    one_by_one = run("measuring speed", methods, shown[:timed])
+    together = run("measuring accuracy", methods, shown[timed:], config.batch_size)
+    base = one_by_one[TARGET].tokens_per_second
+    return Table(
+        {name: _figures(method, one_by_one[name], together[name], base) for name, method in methods.items()},
+        len(shown), timed, tuned, apart,
+    )  # fmt: skip
+
+
+def _figures(method: Method, timed: Outcome, others: Outcome, base: float) -> Figures:
+    every = [*timed.answers, *others.answers]
+    rounds = sum(one.rounds for one in every)
+    return Figures(
+        num_draft_tokens=method.num_draft_tokens,
+        accuracy=sum(bool(one.correct) for one in every) / len(every),
+        accepted_per_round=sum(one.accepted for one in every) / rounds,
+        tokens_per_forward=sum(one.tokens for one in every) / rounds,
+        tokens_per_second=timed.tokens_per_second,
+        speedup=timed.tokens_per_second / base,
+    )
+
+
+def ticks(tell: Progress, what: str, total: int, done: int = 0) -> Callable[[], None]:
+    """A function that tells that one more is done; the beginning is told at once."""
+    tell(what, done, total)
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        tell(what, done, total)
+
+    return tick

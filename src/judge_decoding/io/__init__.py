@@ -1,0 +1,1 @@
+"""Files, jobs that resume, endpoints, and code that a model wrote."""

@@ -1,0 +1,351 @@
+"""Reading and writing files so that a user never meets a traceback or half a file."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkstemp
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.inputs import DOCUMENT, LINE, LINES, MOST, cannot_read, descriptor, reading, too_large
+
+Row = TypeVar("Row", bound=BaseModel)
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_GZIP = b"\x1f\x8b"  # no text begins so
+_PACKED = 100
+"""Times its size that a large packed file may hold: text has about ten, and what is made to do harm a thousand."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file that takes the place of ``path`` when the block ends well, and goes if not.
+
+    A symbolic link stays, and what it points to is replaced. A file that is replaced keeps its mode. What is no regular
+    file, such as ``/dev/stdout`` or a named pipe, gets the content instead of being replaced.
+
+    Raises:
+        JudgeDecodingError: the place cannot be written.
+    """
+    if is_stream(path):
+        with _filling(path) as temporary:
+            yield temporary
+        return
+    real = Path(os.path.realpath(path))
+    with folder_of(path):
+        try:
+            temporary = _new_file_beside(real)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            yield temporary
+            _give_rights(temporary, real)
+            temporary.replace(real)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_of(path: Path) -> Iterator[None]:
+    """Make the folder of ``path`` for the block; what was made and stays empty goes again.
+
+    Raises:
+        JudgeDecodingError: it cannot be made.
+    """
+    made: list[Path] = []
+    try:
+        try:
+            folder = Path(os.path.realpath(path)).parent
+            made += [place for place in (folder, *folder.parents) if not place.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+@contextmanager
+def _filling(path: Path) -> Iterator[Path]:
+    """Give a temporary file whose content goes into ``path`` when the block ends well."""
+    with TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        temporary.touch()
+        yield temporary
+        number = descriptor(path)
+        try:
+            if number is not None:
+                sys.stdout.flush()  # what was printed before comes before
+            # A descriptor that is opened anew by its name would write from the file's begin.
+            into = path.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
+            with into, temporary.open("rb") as content:
+                shutil.copyfileobj(content, into)
+        except BrokenPipeError:
+            raise  # the reader went away
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is a pipe, a device or another thing that is neither a file nor a folder, or an open descriptor.
+
+    Such a thing is written to, never replaced.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return descriptor(path) is not None or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _new_file_beside(path: Path) -> Path:
+    """Make an empty file with a name of its own in the folder of ``path``, which only this user can read."""
+    handle, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    os.close(handle)
+    return Path(name)
+
+
+def _give_rights(temporary: Path, path: Path) -> None:
+    """Give a new file mode and owner of the one that it replaces, or the usual mode."""
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        temporary.chmod(0o666 & ~_umask())
+        return
+    new = temporary.stat()
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(OSError):  # only root can give a file away
+            os.chown(temporary, old.st_uid, old.st_gid)
+    temporary.chmod(stat.S_IMODE(old.st_mode))
+
+
+def cannot_write(path: Path, error: OSError) -> JudgeDecodingError:
+    """The sentence about a place that cannot be written."""
+    return JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of the user's cache directory. It may be removed at any time.
+
+    Raises:
+        JudgeDecodingError: the user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
+    except RuntimeError as error:  # a user without a home, as in some containers
+        raise JudgeDecodingError(
+            "There is no home folder to keep things in; name a folder for them in XDG_CACHE_HOME."
+        ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that ``path`` cannot be written.
+
+    It is tried, as rights do not tell all: root may write everywhere but not on a disk that is mounted to be read.
+    Nothing is left of the trial.
+
+    Raises:
+        JudgeDecodingError: it is a folder, or its folder cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise JudgeDecodingError(f"Cannot write {path}: it is a folder; name a file.")
+        if is_stream(path):
+            number = descriptor(path)
+            if number is not None:
+                os.write(number, b"")
+            # Not opened: the reader of a pipe would take the end of the trial for the end.
+            elif path.is_socket() or not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        real = Path(os.path.realpath(path))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.close(os.open(real, os.O_WRONLY))
+        parent = next(place for place in real.parents if place.exists())
+        if not parent.is_dir():
+            raise JudgeDecodingError(f"Cannot write {path}: {parent} is not a folder; choose another place.")
+        _new_file_beside(parent / real.name).unlink()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON value)
+    """Write ``value`` to ``path`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def end_line(file: BinaryIO) -> None:
+    """End the last line of a file that is open to be read and added to: nothing is to be glued to half a line."""
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.write(b"\n")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of the problems pydantic found, in one line: where, and what."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return " ".join(f"{where}: {first['msg']}".split() if where else first["msg"].split())
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
+    """A JSON value.
+
+    Raises:
+        ValueError: the text is none, is nested too deep, or spells half a character.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it has half a surrogate pair, which is no text") from error
+    return value
+
+
+def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
+    """The content of ``path``; ``what`` names it in the error.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, or has more than ``most`` bytes.
+    """
+    parts, size = [], 0
+    with reading(path, what, most) as file:
+        while part := file.read(2**20):
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise too_large(path, what, most)
+    return b"".join(parts)
+
+
+def read_text(path: Path, what: str, most: int = DOCUMENT) -> str:
+    """The text of ``path``; ``what`` names it in the error.
+
+    Raises:
+        JudgeDecodingError: as `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, what, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise cannot_read(path, what, "it is not UTF-8 text; convert it first") from error
+
+
+def lines(
+    path: Path, what: str, on_bad: Callable[[str], None] | None = None, *, longest: int = LINE
+) -> Iterator[tuple[int, str]]:
+    """The lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
+
+    Not those of ``splitlines``, which also splits at the line separators that JSON allows inside a string. A line
+    that is not UTF-8, or longer than ``longest`` bytes, is told to ``on_bad`` and left out; without ``on_bad`` it is an
+    error. What is packed with gzip is read as what is in it.
+
+    Raises:
+        JudgeDecodingError: the file cannot be read, is not UTF-8, or has more than `MOST` bytes or `LINES` lines.
+    """
+
+    def bad(number: int, reason: str) -> None:
+        if on_bad is None:
+            raise cannot_read(path, what, f"line {number} {reason}")
+        on_bad(f"{path}, line {number} {reason}.")
+
+    for number, line in enumerate(_byte_lines(path, what, longest), start=1):
+        if number > LINES:
+            raise cannot_read(path, what, f"it has more than {LINES:,} lines; divide it")
+        if number == 1:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise cannot_read(path, what, "it is UTF-16 and not UTF-8 text; convert it first")
+            line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
+        if len(line) > longest:
+            bad(number, f"is longer than {longest / 2**20:,.0f} MiB; divide or remove it")
+        elif line.strip():
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                bad(number, "is not UTF-8 text; convert or remove it")
+            else:
+                yield number, text
+
+
+def _byte_lines(path: Path, what: str, longest: int) -> Iterator[bytes]:
+    """The lines without their ends; of one that is longer than ``longest``, the begin, which is longer, too."""
+    with reading(path, what, MOST) as raw:
+        file: io.BufferedReader | gzip.GzipFile = raw
+        most = MOST
+        if raw.peek(2).startswith(_GZIP):
+            file = gzip.GzipFile(fileobj=raw)
+            if packed := os.fstat(raw.fileno()).st_size:
+                most = min(MOST, max(_PACKED * packed, DOCUMENT))
+        size = 0
+        try:
+            while line := file.readline(longest + 2):
+                yield line.removesuffix(b"\n")
+                size += len(line)
+                while line and not line.endswith(b"\n") and size <= most:
+                    size += len(line := file.readline(longest))
+                if size > most:
+                    raise too_large(path, what, most)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise cannot_read(path, what, "it is a damaged gzip file; get it again") from error
+
+
+def rows(
+    path: Path,
+    what: str,
+    kind: type[Row],
+    complaint: str,
+    on_bad: Callable[[str], None] | None = None,
+    *,
+    longest: int = LINE,
+) -> Iterator[tuple[int, Row]]:
+    """The lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
+
+    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for the others.
+
+    Raises:
+        JudgeDecodingError: the file cannot be read, or a line is no such model.
+    """
+    for number, line in lines(path, what, on_bad, longest=longest):
+        try:
+            row = kind.model_validate_json(line)
+        except ValidationError as error:
+            problem = f"{path}, line {number} {complaint.format(first_problem(error))}"
+            if on_bad is None:
+                raise JudgeDecodingError(problem) from error
+            on_bad(problem)
+        else:
+            yield number, row

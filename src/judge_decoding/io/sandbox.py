@@ -1,0 +1,174 @@
+"""Running the Python code that a model wrote, with its unit tests, behind a boundary.
+
+Outside a boundary nothing runs unless the user says so; `sandbox_of` has the boundaries there are. A program has an
+empty folder, no network, no sight of other processes, and limits of time, memory and disk. Whatever it does comes to
+one of two verdicts: it ran to its end, or it did not.
+
+The tests call the program's functions, so both run in one interpreter, and a program can meddle with its tests. An
+object that says it equals everything passes any comparison, and what the tests take from ``builtins`` can be replaced.
+A program that knows this one can read the word for "passed" out of its own memory (with ctypes, or by
+``/proc/self/mem``). All the rest ends as not passed: leaving early by whatever way, looking for the word in frames,
+with the collector or among the open files, jumping over the tests with a trace function, exit handlers, writing to
+every descriptor there is.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import selectors
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import IO, cast
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.boundaries import Limits, Sandbox, spelled
+from judge_decoding.visible import one_line
+
+__all__ = ["Limits", "Outcome", "Sandbox", "run_program", "sandbox_of"]
+
+_SHOWN = 2000
+_STARTED = b"+"
+_START_SECONDS = 60.0
+"""How long a sandbox may take until the program's own time begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a program.
+
+    Attributes:
+        passed: it ran to its end without an error.
+        timed_out: it was stopped because its time was over.
+        output: the end of what it printed, the error included.
+    """
+
+    passed: bool
+    timed_out: bool
+    output: str
+
+
+@cache
+def sandbox_of(spelling: str = "bwrap") -> Sandbox:
+    """The sandbox of that spelling, which was seen to work.
+
+    Args:
+        spelling: ``bwrap`` (bubblewrap); ``docker:IMAGE`` or ``podman:IMAGE``, a container of an image that has
+            ``python3``; or ``none``, which is no boundary.
+
+    Raises:
+        JudgeDecodingError: there is no such sandbox, or it does not work here.
+    """
+    sandbox = spelled(spelling)
+    if not run_program("", sandbox=sandbox).passed:
+        raise JudgeDecodingError(f"The sandbox {sandbox} runs no program to its end; {sandbox.needs}.")
+    return sandbox
+
+
+def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | None = None) -> Outcome:
+    """Run a Python program that nobody vouches for.
+
+    Args:
+        program: its text; what stands under ``if __name__ == "__main__"`` does not run.
+        limits: what it may use.
+        sandbox: where it runs; by default in bubblewrap.
+
+    Raises:
+        JudgeDecodingError: the sandbox does not start, or this system has no limits for processes (Windows).
+    """
+    if sys.platform == "win32":
+        raise JudgeDecodingError(
+            "Code cannot be run safely on this system, which has no limits for processes; use Linux or macOS."
+        )
+    limits, sandbox = limits or Limits(), sandbox or sandbox_of()
+    text, word = program.encode("utf-8", "surrogatepass"), secrets.token_bytes(32)
+    try:
+        with sandbox.start(limits, len(text)) as process:
+            talk = _Talk(process, limits)
+            talk.run(text + word)
+    except OSError as error:
+        raise _does_not_start(sandbox, str(error.strerror)) from error
+    output = talk.output.decode("utf-8", "replace")
+    if not talk.started:
+        raise _does_not_start(sandbox, output.strip().rpartition("\n")[2] or "it says nothing")
+    return Outcome(talk.ended and talk.verdict == _STARTED + word, talk.timed_out, output)
+
+
+def _does_not_start(sandbox: Sandbox, reason: str) -> JudgeDecodingError:
+    return JudgeDecodingError(f"The sandbox {sandbox} does not start ({one_line(reason)[:200]}); {sandbox.needs}.")
+
+
+class _Talk:
+    """What is said to a program and what it says, in bounds of time and size.
+
+    Attributes:
+        verdict: the beginning of what came by the pipe for the verdict.
+        output: the end of what was printed.
+        ended: it came to an end by itself, and said no more than it may.
+        timed_out: its time was over.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
+        self.verdict, self.output, self.ended, self.timed_out = b"", b"", False, False
+        self._process, self._limits, self._heard = process, limits, 0
+        self._deadline = time.monotonic() + _START_SECONDS
+
+    @property
+    def started(self) -> bool:
+        """The sandbox stands, and the program began."""
+        return self.verdict.startswith(_STARTED)
+
+    def run(self, told: bytes) -> None:
+        """Say ``told``, and listen to the end."""
+        given, verdict, printed = (
+            cast("IO[bytes]", pipe) for pipe in (self._process.stdin, self._process.stdout, self._process.stderr)
+        )
+        rest = memoryview(told)
+
+        def say(descriptor: int) -> bool:
+            nonlocal rest
+            with suppress(BrokenPipeError):  # A sandbox that is dead is seen by what it says.
+                rest = rest[os.write(descriptor, rest) :]
+                return bool(rest)
+            return False
+
+        with selectors.DefaultSelector() as pipes:
+            os.set_blocking(given.fileno(), False)
+            pipes.register(given, selectors.EVENT_WRITE, say)
+            pipes.register(verdict, selectors.EVENT_READ, self._hear_verdict)
+            pipes.register(printed, selectors.EVENT_READ, self._hear_printed)
+            while pipes.get_map():
+                left = self._deadline - time.monotonic()
+                self.timed_out = left <= 0
+                if self.timed_out or self._heard > self._limits.file_size:
+                    return
+                for key, _ in pipes.select(left):
+                    if not key.data(key.fd):
+                        pipes.unregister(key.fileobj)
+                        cast("IO[bytes]", key.fileobj).close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(self._deadline - time.monotonic(), 0))
+        self.timed_out = self._process.returncode is None
+        self.ended = not self.timed_out and self._heard <= self._limits.file_size
+
+    def _hear_verdict(self, descriptor: int) -> bool:
+        """Take a part of the verdict; its first byte starts the program's time."""
+        found = self._read(descriptor)
+        if not self.verdict:
+            self._deadline = time.monotonic() + self._limits.seconds
+        self.verdict = (self.verdict + found)[:64]
+        return bool(found)
+
+    def _hear_printed(self, descriptor: int) -> bool:
+        found = self._read(descriptor)
+        self.output = (self.output + found)[-_SHOWN:]
+        return bool(found)
+
+    def _read(self, descriptor: int) -> bytes:
+        found = os.read(descriptor, 2**16)
+        self._heard += len(found)
+        return found

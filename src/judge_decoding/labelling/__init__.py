@@ -1,0 +1,1 @@
+"""How labelled answers are made: collected, labelled, annotated, exchanged."""

@@ -1,0 +1,184 @@
+"""What an annotator decided, one line an event, only ever appended: a kill at any moment loses nothing saved."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from getpass import getuser
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import first_problem, read_bytes
+from judge_decoding.io.locks import lock
+
+PREFIX = "decisions-"
+ALL_READINGS = "target*.jsonl"
+"""What the target read of the answers, for each user."""
+
+
+class Event(BaseModel):
+    """One thing an annotator did.
+
+    Attributes:
+        action: "label" decides a case, "skip" sets it aside, "undo" takes the latest event that still stands back,
+            "reopen" puts all skipped cases up again.
+        case: `case_id` of the answer; empty for undo and reopen.
+        errors: character spans ``[start, end)`` of the answer that are wrong, as in `Case`.
+        repeat: the annotator had decided this case before; the two measure their agreement with themselves.
+        seconds: time the case was looked at.
+        annotator: who.
+        at: when it was saved, UTC, ISO 8601.
+        key: made by the page, so that an event sent twice is saved once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Literal["label", "skip", "undo", "reopen"]
+    case: str = ""
+    errors: tuple[tuple[int, int], ...] = ()
+    repeat: bool = False
+    seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    annotator: str
+    at: str = ""
+    key: str = ""
+
+
+class DecisionLog:
+    """The decisions file of one annotator, open for appending; nobody else can have it open meanwhile.
+
+    Attributes:
+        path: the file.
+        events: all events in it, oldest first.
+        repaired: a half-written last line was found and removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file.
+
+        Raises:
+            JudgeDecodingError: it cannot be written, is in use, or a line other than the last is broken.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+        try:
+            if not lock(self._file):
+                raise JudgeDecodingError(
+                    f"{path} is in use by another annotation server; go on there, or give another --annotator."
+                )
+            content = read_bytes(path, "the decisions")
+            self.events, whole = _parse(path, content)
+            self.repaired = whole < len(content)
+            if self.repaired:
+                os.ftruncate(self._file, whole)
+            elif content and not content.endswith(b"\n"):
+                self._write(b"\n")
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, so that another server may have it."""
+        os.close(self._file)
+
+    def append(self, event: Event) -> None:
+        """Save an event; when this returns it is on the disk.
+
+        Raises:
+            JudgeDecodingError: the disk is full or gone; nothing of the event is left in the file.
+        """
+        size = os.fstat(self._file).st_size
+        try:
+            self._write((event.model_dump_json(exclude_defaults=True) + "\n").encode())
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            raise JudgeDecodingError(f"Cannot write {self.path}: {error.strerror}; make room and try again.") from error
+        self.events.append(event)
+
+    def _write(self, line: bytes) -> None:
+        while line:
+            line = line[os.write(self._file, line) :]
+        os.fsync(self._file)
+
+
+def decisions_path(folder: Path, annotator: str) -> Path:
+    """Where the decisions of ``annotator`` are in ``folder``."""
+    return folder / f"{PREFIX}{annotator}.jsonl"
+
+
+def cases_path(folder: Path, annotator: str) -> Path:
+    """Where the cases that ``annotator`` has decided are in ``folder``."""
+    return folder / f"cases-{annotator}.jsonl"
+
+
+def readings_path(folder: Path) -> Path:
+    """Where this user keeps what the target read of the answers in ``folder``."""
+    return folder / f"target-{_user()}.jsonl"
+
+
+def token_path(folder: Path) -> Path:
+    """Where what opens this user's page is in ``folder``."""
+    return folder / f"token-{_user()}"
+
+
+def _user() -> str:
+    # Of a folder that several share, none can write the files of another.
+    return str(os.getuid()) if sys.platform != "win32" else getuser()
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events of a decisions file that somebody else may be writing: a half-written last line is left out.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, or a line other than the last is broken.
+    """
+    return _parse(path, read_bytes(path, "the decisions"))[0]
+
+
+def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:
+    """The events, and how many bytes they take up, line ends included."""
+    events: list[Event] = []
+    whole = 0
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        unfinished = number == len(lines)
+        if line.strip():
+            try:
+                events.append(Event.model_validate_json(line))
+            except ValidationError as error:
+                if unfinished:
+                    break
+                raise JudgeDecodingError(
+                    f"{path}, line {number} is not a decision: {first_problem(error)}; mend or remove the line."
+                ) from error
+        whole += len(line) + (not unfinished)
+    return events, whole
+
+
+def standing(events: Sequence[Event]) -> tuple[list[Event], Event | None]:
+    """The events that were not taken back, and the one that was taken back last if nothing was done since."""
+    kept: list[Event] = []
+    undone: Event | None = None
+    for event in events:
+        if event.action == "undo":
+            undone = kept.pop() if kept else None
+        else:
+            kept.append(event)
+            undone = None
+    return kept, undone

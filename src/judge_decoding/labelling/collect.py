@@ -1,0 +1,268 @@
+"""Answers by models, collected and sorted right from wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from judge_decoding.bounds import check_bounds
+from judge_decoding.data.cases import Case
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.questions import Question
+from judge_decoding.io.resume import Unfinished
+from judge_decoding.tasks.checkers import Checker
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How answers are made.
+
+    Attributes:
+        samples: answers of each model to each question.
+        temperature: 0 is greedy.
+        top_p: nucleus; 1 is off.
+        seed: makes sampled answers repeatable; endpoints are told of it only if there is one.
+        max_new_tokens: token budget of an answer.
+        stop: strings that end an answer and are no part of it.
+        system: system message, where there is a chat.
+
+    Raises:
+        JudgeDecodingError: a value is out of its range, or several greedy answers are wanted.
+    """
+
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    max_new_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if self.samples > 1 and not self.temperature:
+            raise JudgeDecodingError(
+                f"{self.samples} samples at temperature 0 would be one and the same answer; give --temperature."
+            )
+        if not all(self.stop):
+            raise JudgeDecodingError("A stop string is empty; give at least one character.")
+
+    def messages(self, text: str) -> list[dict[str, str]]:
+        """The chat that asks ``text``."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": text}]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One answer that is wanted of a writer: the ``sample``-th to ``question``."""
+
+    question: Question
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a writer said.
+
+    Attributes:
+        text: what follows the prompt.
+        ended: by itself, not by the token limit.
+        token_ids: prompt and answer in tokens, where the writer read the prompt as the target will.
+        tokenizer: fingerprint of the tokenizer that they are of.
+    """
+
+    text: str
+    ended: bool
+    token_ids: tuple[int, ...] | None = None
+    tokenizer: str = ""
+
+
+class Writer(Protocol):
+    """Something that answers questions."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the data."""
+        ...
+
+    def write(
+        self,
+        wants: Sequence[Want],
+        done: Callable[[Want, Answer], None],
+        failed: Callable[[Want, str], None],
+    ) -> None:
+        """Answer ``wants`` in any order; tell of each as it is done, or failed for a reason of its own.
+
+        Raises:
+            JudgeDecodingError: nothing more can be had of it.
+        """
+        ...
+
+
+Key = tuple[str, str, int]
+"""Prompt, writer and sample."""
+
+
+class Collected(Unfinished):
+    """The answers so far, in ``<output>.part``."""
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.done: dict[Key, Answer] = {}
+        super().__init__(output, settings)
+
+    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+        """Remember an answer."""
+        prompt, writer, sample = row["key"]
+        ids = row.get("token_ids")
+        self.done[prompt, writer, sample] = Answer(
+            row["answer"], row["ended"], None if ids is None else tuple(ids), row.get("tokenizer", "")
+        )
+
+    def add(self, writer: str, want: Want, answer: Answer) -> None:
+        """An answer is there."""
+        key = (want.question.prompt, writer, want.sample)
+        row: dict[str, Any] = {"key": key, "answer": answer.text, "ended": answer.ended}
+        if answer.token_ids is not None:
+            row |= {"token_ids": answer.token_ids, "tokenizer": answer.tokenizer}
+        self.append(row)
+        self.done[key] = answer
+
+
+def collect(
+    questions: Sequence[Question],
+    writers: Sequence[Writer],
+    samples: int,
+    collected: Collected,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, list[str]]:
+    """Have every writer answer every question ``samples`` times, but for what is there already.
+
+    Returns:
+        The reasons of what failed, by writer.
+
+    Raises:
+        JudgeDecodingError: a writer can do nothing more; what is done is kept.
+    """
+    failures: dict[str, list[str]] = {}
+    for writer in writers:
+        name = writer.name
+        wants = [Want(question, sample) for question in questions for sample in range(samples)]
+        wants = [want for want in wants if (want.question.prompt, name, want.sample) not in collected.done]
+
+        def done(want: Want, answer: Answer, name: str = name) -> None:
+            collected.add(name, want, answer)
+            progress()
+
+        def failed(_: Want, reason: str, name: str = name) -> None:
+            failures.setdefault(name, []).append(reason)
+            progress()
+
+        if wants:
+            writer.write(wants, done, failed)
+    return failures
+
+
+@dataclass(slots=True)
+class Tally:
+    """How the answers of one writer came out; what was cut off at the token limit is not checked."""
+
+    answers: int = 0
+    right: int = 0
+    wrong: int = 0
+    unchecked: int = 0
+    cut_off: int = 0
+
+    def count(self, case: Case) -> None:
+        """One more."""
+        self.answers += 1
+        self.cut_off += not case.ended
+        self.right += case.correct is True
+        self.wrong += case.correct is False
+        self.unchecked += case.correct is None
+
+
+@dataclass(slots=True)
+class Sorted:
+    """The cases to keep, and what all answers came to.
+
+    Attributes:
+        cases: by question, writer and sample.
+        tallies: by writer, duplicates included.
+        duplicates: answers that another one to the same question repeats; they are left out.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    duplicates: int = 0
+
+
+def sort_answers(
+    questions: Sequence[Question],
+    writers: Sequence[str],
+    samples: int,
+    collected: Collected,
+    checker: Checker | None = None,
+    *,
+    workers: int = 1,
+    progress: Callable[[], None] = lambda: None,
+) -> Sorted:
+    """Check the answers and keep each text once for a question.
+
+    Args:
+        questions: as they were asked.
+        writers: names of those whose answers count.
+        samples: how many of each.
+        collected: the answers; what is missing is passed over.
+        checker: says which are right; those cut off at the token limit, or without a reference, are not checked.
+        workers: answers that are checked at once.
+        progress: called after each answer.
+    """
+    found = [
+        (question, name, answer)
+        for question in questions
+        for name in writers
+        for sample in range(samples)
+        if (answer := collected.done.get((question.prompt, name, sample))) is not None
+    ]
+
+    def check(one: tuple[Question, str, Answer]) -> Case:
+        question, name, answer = one
+        verdict = None
+        if checker is not None and answer.ended and question.reference:
+            verdict = checker(question.text, answer.text, question.reference)
+        return Case(
+            question=question.prompt,
+            answer=answer.text,
+            ended=answer.ended,
+            writer=name,
+            reference=question.reference,
+            correct=verdict,
+            token_ids=answer.token_ids,
+            tokenizer=answer.tokenizer,
+        )
+
+    result = Sorted(tallies={name: Tally() for name in writers})
+    seen: set[tuple[str, str]] = set()
+    with ThreadPoolExecutor(workers) as pool:
+        for case in pool.map(check, found) if workers > 1 else map(check, found):
+            result.tallies[case.writer].count(case)
+            progress()
+            if (case.question, case.answer) in seen:
+                result.duplicates += 1
+            else:
+                seen.add((case.question, case.answer))
+                result.cases.append(case)
+    return result
+
+
+def pairs(cases: Sequence[Case]) -> list[Case]:
+    """One right and one wrong answer, the first of each, of the questions that have both."""
+    first: dict[str, dict[bool, Case]] = {}
+    for case in cases:
+        if case.correct is not None:
+            first.setdefault(case.question, {}).setdefault(case.correct, case)
+    return [case for both in first.values() if len(both) == 2 for case in (both[True], both[False])]

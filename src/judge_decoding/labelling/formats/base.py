@@ -1,0 +1,90 @@
+"""What a format is, and how its rows are read so that a bad one is named and the good ones are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from judge_decoding.data.cases import Case
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import first_problem, lines, parse_json
+from judge_decoding.io.inputs import DOCUMENT
+from judge_decoding.io.rows import RowError
+
+OnBad = Callable[[str], None]
+Row = TypeVar("Row", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        name: as on the command line.
+        rows: the rows of a file with their names ("line 3"), each a function that makes its cases or raises
+            `RowError`.
+        write: the text of a file of cases.
+    """
+
+    name: str
+    rows: Callable[[Path, OnBad], Iterator[tuple[str, Callable[[], list[Case]]]]]
+    write: Callable[[Sequence[Case]], str]
+
+    def read(self, path: Path, on_bad: OnBad) -> list[Case]:
+        """The cases of a file. ``on_bad`` is told of each row that is none, in a sentence that names it.
+
+        Raises:
+            JudgeDecodingError: the file cannot be read, or has no case.
+        """
+        cases: list[Case] = []
+        for where, make in self.rows(path, on_bad):
+            try:
+                cases += make()
+            except ValidationError as error:
+                on_bad(f"{path}, {where} is not a case: {first_problem(error)}; mend or remove it.")
+            except RowError as error:
+                on_bad(f"{path}, {where} {error}.")
+        if not cases:
+            raise JudgeDecodingError(f"{path} has no cases in the format {self.name}; check the file and the format.")
+        return cases
+
+
+class Foreign(BaseModel):
+    """A row of someone else's file: what we do not use may be there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def json_rows(
+    path: Path, on_bad: OnBad, model: type[Row], make: Callable[[Row], list[Case]]
+) -> Iterator[tuple[str, Callable[[], list[Case]]]]:
+    """The rows of a JSON file, one object a line or one array of objects."""
+
+    def deferred(text: str) -> Callable[[], list[Case]]:
+        return lambda: make(model.model_validate_json(text))
+
+    found = lines(path, "the file", on_bad, longest=DOCUMENT)
+    first = next(found, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        try:
+            array = parse_json("\n".join(line for _, line in chain([first], found)))
+        except ValueError as error:
+            raise JudgeDecodingError(f"{path} is not whole JSON: {error}; export it again.") from error
+        for number, item in enumerate(array, start=1):
+            yield f"item {number}", deferred(json.dumps(item))
+        return
+    for number, line in chain([first], found):
+        yield f"line {number}", deferred(line)
+
+
+def json_line(row: object) -> str:
+    """One row of a JSONL file."""
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,0 +1,65 @@
+"""Labels by arithmetic: the first false equation of an answer is where it goes wrong.
+
+It needs no model and no person, and finds slips of calculation only: an answer that calculates the wrong thing
+rightly has no false equation. So an answer without one is taken for right only if a checker said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from judge_decoding.data.cases import Case
+from judge_decoding.labelling.labels.equations import equations
+
+SOURCE = "arithmetic"
+LONGEST = 2**20
+"""Letters of an answer that is looked at: a longer one would take many seconds, and no model writes it."""
+
+
+@dataclass(slots=True)
+class Sorted:
+    """What labelling by arithmetic came to.
+
+    Attributes:
+        located: answers with a false equation, the result of the first one being the error.
+        right: answers that a checker found right and that have no false equation.
+        accused: answers that a checker found right although they have a false equation, located as above; a person
+            should look at them.
+        silent: answers without a false equation that nothing shows to be right, and those that are too long.
+    """
+
+    located: list[Case] = field(default_factory=list)
+    right: list[Case] = field(default_factory=list)
+    accused: list[Case] = field(default_factory=list)
+    silent: list[Case] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> list[Case]:
+        """The cases that a judge can learn from."""
+        return self.located + self.right
+
+
+def false_equation(answer: str, *, ended: bool = True) -> tuple[int, int] | None:
+    """Character span of the result of the first false equation of ``answer``; None if there is none."""
+    return next((found.span for found in equations(answer, ended=ended) if not found.true), None)
+
+
+def label(cases: Iterable[Case]) -> Sorted:
+    """Sort answers by their arithmetic; spans that the cases have already are replaced."""
+    result = Sorted()
+    for case in cases:
+        if len(case.answer) > LONGEST:
+            result.silent.append(case)
+            continue
+        span = false_equation(case.answer, ended=case.ended)
+        labelled = case.model_copy(
+            update={"errors": (span,) if span else (), "source": SOURCE, "judged": None, "annotator": ""}
+        )
+        if span:
+            (result.accused if case.correct else result.located).append(labelled)
+        elif case.correct:
+            result.right.append(labelled)
+        else:
+            result.silent.append(case)
+    return result

@@ -1,0 +1,149 @@
+"""Labels by equivalence: AutoJudge's semi-greedy search (arXiv 2504.20039, algorithm 1).
+
+The target answers a question. Then, from left to right, the draft's token takes the place of the target's wherever
+they differ, and the target finishes the answer from there. If the result is still the same, the token does not matter
+(it is *correct*) and stays swapped; if not, it is *wrong* and is taken back. The result to keep is the target's own,
+not a reference's: a judge is to lose nothing of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from judge_decoding.data.cases import Case
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.labelling.labels.rollouts import Rollouts, local_rollouts
+from judge_decoding.labelling.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
+from judge_decoding.models.text import pieces
+from judge_decoding.tasks.results import same_result
+
+SOURCE = "equivalence"
+
+Result = Callable[[str], str | None]
+"""The result of an answer, such as its final number, or None. Answers with the `same_result` are equivalent."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """One question's search.
+
+    Attributes:
+        answer: the answer so far, with the swaps that stayed.
+        choices: the draft's tokens for it; None when it has changed.
+        left: the position from which mismatches are looked for.
+        kept: positions of swaps that stayed.
+        wrong: the answers up to and with a token that was taken back.
+        forwards: target forwards spent on it.
+    """
+
+    question: str
+    prompt: list[int]
+    answer: list[int]
+    wanted: str | None
+    choices: list[int] | None = None
+    left: int = 0
+    kept: list[int] = field(default_factory=list)
+    wrong: list[list[int]] = field(default_factory=list)
+    forwards: int = 0
+
+    def next_swap(self) -> int | None:
+        """The next position where the draft says something else."""
+        assert self.choices is not None
+        return next((i for i in range(self.left, len(self.answer)) if self.choices[i] != self.answer[i]), None)
+
+
+def label_by_equivalence(
+    decoder: JudgeDecoder,
+    questions: Sequence[str],
+    result: Result,
+    *,
+    max_new_tokens: int = 256,
+    batch_size: int = 8,
+    done: Callable[[str, list[Case], int], None] | None = None,
+    rollouts: Rollouts | None = None,
+) -> list[Case]:
+    """Label the mismatches of the target's greedy answers to ``questions``.
+
+    Each question gives a case with all swaps that stayed, and one for each token that was taken back.
+
+    Args:
+        decoder: target and draft; rollouts are greedy and exact, sped up by the draft.
+        questions: whole prompts, as the target reads them.
+        result: what of an answer must stay the same.
+        max_new_tokens: token budget of an answer.
+        batch_size: questions that are searched at once.
+        done: told of each question as it ends, its cases, and how many target forwards its answers took.
+        rollouts: how the target finishes answers, if not by the decoder; then the decoder's target only says which
+            tokens end one.
+
+    Raises:
+        JudgeDecodingError: the decoder has no draft model, or a question is empty or too long.
+    """
+    draft = draft_model(decoder)
+    ends = decoder.end_ids
+
+    finish = rollouts or local_rollouts(decoder, batch_size)
+
+    def answers(starts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[tuple[list[int], int]]:
+        """What the target says after each of ``starts``, and its cost; nothing behind an end token."""
+        found: list[tuple[list[int], int]] = [([], 0)] * len(starts)
+        open_ = [i for i, row in enumerate(starts) if row[-1] not in ends and budgets[i] > 0]
+        if open_:
+            made = finish([starts[i] for i in open_], [budgets[i] for i in open_])
+            for i, one in zip(open_, made, strict=True):
+                found[i] = one
+        return found
+
+    def text(ids: Sequence[int]) -> str:
+        return "".join(pieces(decoder.tokenizer, ids, ends))
+
+    cases: list[Case] = []
+    waiting, active = list(dict.fromkeys(questions)), list[_Search]()
+    while waiting or active:
+        fresh, waiting = waiting[: batch_size - len(active)], waiting[batch_size - len(active) :]
+        prompts = [prompt_ids(decoder, question) for question in fresh]
+        for question, prompt, (ids, cost) in zip(
+            fresh, prompts, answers(prompts, [max_new_tokens] * len(prompts)) if fresh else [], strict=True
+        ):
+            active.append(_Search(question, prompt, ids, result(text(ids)), forwards=cost))
+        changed = [search for search in active if search.choices is None]
+        for search, choices in zip(
+            changed,
+            draft_choices(draft, [s.prompt for s in changed], [s.answer for s in changed], batch_size),
+            strict=True,
+        ):
+            search.choices = choices
+        places = [search.next_swap() for search in active]
+        for search, place in zip(active, places, strict=True):
+            if place is None:
+                found = _cases(decoder, search)
+                if done is not None:
+                    done(search.question, found, search.forwards)
+                cases += found
+        moving = [(search, place) for search, place in zip(active, places, strict=True) if place is not None]
+        active = [search for search, _ in moving]
+        tried = [[*s.answer[:i], (s.choices or [])[i]] for s, i in moving]
+        starts = [[*s.prompt, *row] for (s, _), row in zip(moving, tried, strict=True)]
+        made = answers(starts, [max_new_tokens - len(row) for row in tried]) if moving else []
+        for (search, place), row, (rest, cost) in zip(moving, tried, made, strict=True):
+            search.forwards += cost
+            search.left = place + 1
+            if same_result(result, result(text([*row, *rest])), search.wanted):
+                search.answer, search.choices = [*row, *rest], None
+                search.kept.append(place)
+            else:
+                search.wrong.append(row)
+    return cases
+
+
+def _cases(decoder: JudgeDecoder, search: _Search) -> list[Case]:
+    def case(answer: Sequence[int], swaps: Sequence[int], *, wrong: bool) -> Case | None:
+        return swap_case(
+            decoder.tokenizer, search.question, search.prompt, answer, swaps,
+            wrong=wrong, source=SOURCE, ends=decoder.end_ids,
+        )  # fmt: skip
+
+    found = [case(row, [len(row) - 1], wrong=True) for row in search.wrong]
+    found.append(case(search.answer, search.kept, wrong=False))
+    return [case for case in found if case is not None]

@@ -1,0 +1,276 @@
+r"""Reading and evaluating what stands beside an equals sign: numbers, operators, brackets, units in between.
+
+The grammar, by descending binding::
+
+    value   = number [number "/" number] | number "/" number | "(" sum ")" | "-" value | \frac "(" sum ")" "(" sum ")"
+    power   = value unit* ["^" power]
+    product = power (("*" | "/" | "x" | "of" after a percentage) power)*
+    sum     = product (("+" | "-") product)*
+
+The second form of a value is one only without spaces, behind a "/" with spaces. Units are words. Values are exact
+fractions; nothing is handed to Python's own evaluator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from judge_decoding.labelling.labels.lexemes import Kind, Lexeme, number
+
+_BITS = 4096
+"""No value may be longer, so that a tower of powers costs nothing."""
+_DEPTH = 40
+"""No brackets may be nested deeper."""
+_DIGITS = 1000
+
+
+class UnreadableError(Exception):
+    """There is no expression here, or none whose value can be known."""
+
+
+@dataclass(slots=True)
+class Expression:
+    """A side of an equation.
+
+    Attributes:
+        value: what it comes to.
+        end: index of the first lexeme behind it.
+        first: value of its first operand, which a running calculation (``5 + 3 = 8 * 2 = 16``) begins with.
+        operators: how many operators it has; none makes it a bare number.
+        decimals: how many decimals the bare number shows.
+        percent: a percentage is in it.
+        units: its unit words.
+    """
+
+    value: Fraction
+    end: int
+    first: Fraction
+    operators: int = 0
+    decimals: int = 0
+    percent: bool = False
+    units: set[str] = field(default_factory=set)
+
+
+class Parser:
+    """Reads one expression from ``lexemes``, beginning at ``start``."""
+
+    def __init__(self, lexemes: Sequence[Lexeme], start: int, stop: int) -> None:
+        self._lexemes, self._at, self._stop = lexemes, start, stop
+        self._operators = self._decimals = self._depth = 0
+        self._percent = self._quotient = False
+        self._units: set[str] = set()
+        self._first: Fraction | None = None
+
+    def parse(self) -> Expression:
+        """The longest expression that begins here.
+
+        Raises:
+            UnreadableError: none does, or its value cannot be known.
+        """
+        value = self._sum()
+        first = value if self._first is None else self._first
+        return Expression(value, self._at, first, self._operators, self._decimals, self._percent, self._units)
+
+    def _peek(self, ahead: int = 0) -> Lexeme | None:
+        at = self._at + ahead
+        return self._lexemes[at] if at < self._stop else None
+
+    def _operator(self, wanted: str, ahead: int = 0) -> bool:
+        lexeme = self._peek(ahead)
+        return lexeme is not None and lexeme.kind is Kind.OPERATOR and lexeme.text in wanted
+
+    def _starts_value(self, ahead: int = 0) -> bool:
+        lexeme = self._peek(ahead)
+        if lexeme is not None and lexeme.kind is Kind.OPERATOR and lexeme.text == "-":
+            lexeme = self._peek(ahead + 1)
+        return lexeme is not None and lexeme.kind in (Kind.NUMBER, Kind.OPEN, Kind.FRACTION)
+
+    def _sum(self) -> Fraction:
+        value = self._product()
+        while self._operator("+-") and self._starts_value(1):
+            sign = 1 if self._operator("+") else -1
+            self._step(value)
+            value = _checked(value + sign * self._product())
+        return value
+
+    def _product(self) -> Fraction:
+        value = self._power()
+        while (operator := self._multiplication()) is not None:
+            if operator:  # none of its own between "2(3 + 4)"
+                self._step(value)
+            else:
+                self._operators += 1
+            right = self._power()
+            if operator == "/":
+                if not right:
+                    raise UnreadableError
+                value = _checked(value / right)
+            else:
+                value = _checked(value * right)
+        return value
+
+    def _multiplication(self) -> str | None:
+        lexeme = self._peek()
+        if lexeme is None:
+            return None
+        if self._operator("*/") and self._starts_value(1):
+            return lexeme.text
+        if lexeme.kind is Kind.WORD and self._starts_value(1) and not self._operator("-", 1):  # 5x - 5 has an unknown
+            if lexeme.text in "xX":
+                return "*"
+            if lexeme.text == "of" and (self._percent or self._quotient):
+                return "*"
+        if lexeme.kind is Kind.OPEN and self._lexemes[self._at - 1].kind in (Kind.NUMBER, Kind.CLOSE):
+            return ""
+        return None
+
+    def _step(self, value: Fraction) -> None:
+        if self._first is None:
+            self._first = value
+        self._quotient = self._operator("/")
+        self._operators += 1
+        self._at += 1
+
+    def _power(self) -> Fraction:
+        value = self._value()
+        self._skip_units()
+        if self._operator("^"):
+            self._step(value)
+            exponent = self._power()
+            if exponent.denominator != 1 or abs(exponent) > 64 or (not value and exponent < 0):
+                raise UnreadableError
+            return _checked(value ** int(exponent))
+        return value
+
+    def _value(self) -> Fraction:
+        lexeme = self._peek()
+        self._depth += 1
+        if lexeme is None or self._depth > _DEPTH:
+            raise UnreadableError
+        try:
+            return self._value_of(lexeme)
+        finally:
+            self._depth -= 1
+
+    def _value_of(self, lexeme: Lexeme) -> Fraction:
+        self._at += 1
+        if lexeme.kind is Kind.OPERATOR and lexeme.text == "-":
+            return -self._value()
+        if lexeme.kind is Kind.NUMBER:
+            if lexeme.end - lexeme.start > _DIGITS:  # Python refuses to read more than 4,300
+                raise UnreadableError
+            value, self._decimals, percent = number(lexeme.text)
+            self._percent |= percent
+            if lexeme.text.lstrip("\\")[0] in "$€£¥":
+                self._units.add("dollar")
+            return _checked((value + self._mixed(value)) / self._tight_divisor())
+        if lexeme.kind is Kind.OPEN:
+            return self._closed(lexeme)
+        if lexeme.kind is Kind.FRACTION:
+            parts = []
+            for _ in range(2):
+                opening = self._peek()
+                if opening is None or opening.kind is not Kind.OPEN:
+                    raise UnreadableError
+                self._at += 1
+                parts.append(self._closed(opening))
+            if not parts[1]:
+                raise UnreadableError
+            self._operators += 1
+            return _checked(parts[0] / parts[1])
+        raise UnreadableError
+
+    def _closed(self, opening: Lexeme) -> Fraction:
+        """The sum in brackets whose first one has been read."""
+        value = self._sum()
+        closing = self._peek()
+        pairs = {"(": ")", "[": "]", "{": "}"}
+        if closing is None or closing.kind is not Kind.CLOSE or closing.text[-1] != pairs[opening.text[-1]]:
+            raise UnreadableError
+        self._at += 1
+        return value
+
+    def _mixed(self, whole: Fraction) -> Fraction:
+        """The fraction of a mixed number such as ``2 1/2``, 0 if none follows."""
+        top, bottom = self._peek(), self._peek(2)
+        if (
+            whole.denominator != 1
+            or top is None
+            or bottom is None
+            or top.kind is not Kind.NUMBER
+            or bottom.kind is not Kind.NUMBER
+            or not self._operator("/", 1)
+        ):
+            return Fraction(0)
+        if max(top.end - top.start, bottom.end - bottom.start) > _DIGITS:
+            return Fraction(0)
+        above, below = number(top.text)[0], number(bottom.text)[0]
+        if not 0 < above < below:
+            return Fraction(0)
+        self._at += 3
+        self._operators += 1
+        return above / below
+
+    def _tight_divisor(self) -> Fraction:
+        """What the number just read is divided by first, as in ``3 / 1/2``; 1 if by nothing."""
+        before = self._lexemes[self._at - 2] if self._at > 1 else None
+        over, bottom = self._peek(), self._peek(1)
+        if (
+            before is None
+            or before.text != "/"
+            or not before.spaced
+            or over is None
+            or over.text != "/"
+            or over.spaced
+            or bottom is None
+            or bottom.kind is not Kind.NUMBER
+            or bottom.spaced
+            or bottom.end - bottom.start > _DIGITS
+        ):
+            return Fraction(1)
+        value = number(bottom.text)[0]
+        if not value:
+            raise UnreadableError
+        self._at += 2
+        return value
+
+    def _skip_units(self) -> None:
+        while (lexeme := self._peek()) is not None:
+            following = self._peek(1)
+            if lexeme.kind is Kind.WORD:
+                if self._multiplication() is not None:
+                    return
+                word = lexeme.text.lower()
+                if len(word) == 1 and word != "a":  # an unknown of an equation, not a unit
+                    raise UnreadableError
+                self._units.add(word)
+                self._at += 1
+            elif (
+                following is not None
+                and following.kind is Kind.WORD
+                and following.text not in "xX"
+                and (self._operator("/") or (self._operator("-") and not lexeme.spaced and not following.spaced))
+            ):  # "5 miles/hour", "30-minute"
+                self._at += 1
+            elif lexeme.kind is Kind.OPEN and self._is_remark():
+                continue
+            else:
+                return
+
+    def _is_remark(self) -> bool:
+        """Skip words in brackets, as in ``4 (the children) * 3``."""
+        ahead = 1
+        while (lexeme := self._peek(ahead)) is not None and lexeme.kind is Kind.WORD:
+            ahead += 1
+        if lexeme is None or lexeme.kind is not Kind.CLOSE or ahead == 1:
+            return False
+        self._at += ahead + 1
+        return True
+
+
+def _checked(value: Fraction) -> Fraction:
+    if value.numerator.bit_length() > _BITS or value.denominator.bit_length() > _BITS:
+        raise UnreadableError
+    return value

@@ -1,0 +1,81 @@
+"""Labels by likelihood: SelfJudge's score (arXiv 2510.02329), for any text, without a checker.
+
+For an answer y and the draft's token z in place of y_i::
+
+    s = log p(z | y_<i) - log p(y_i | y_<i)  +  log p(y_>i | y_<i, z) - log p(y_>i | y_<=i)
+
+with p the target and y_>i the next ``suffix`` tokens: how much less likely the target finds the token, and the same
+continuation behind it. z is correct if s is above a threshold. It costs one forward an answer and one a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from judge_decoding.bounds import check_bounds
+from judge_decoding.data.cases import Case
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.labelling.labels.swaps import draft_choices, draft_model, log_probs, prompt_ids, swap_case
+
+SOURCE = "likelihood"
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodConfig:
+    """How to label by likelihood.
+
+    Attributes:
+        threshold: tokens with a score above it are correct. The paper takes the 10% quantile of the scores of tokens
+            that labelling by equivalence rejects.
+        suffix: how many tokens behind the swap are read (the paper's 20).
+        batch_size: swaps that share a forward.
+    """
+
+    threshold: float
+    suffix: int = 20
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+def label_by_likelihood(
+    decoder: JudgeDecoder, question: str, answer: Sequence[int], config: LikelihoodConfig
+) -> tuple[list[Case], int]:
+    """Cases of the mismatches of an answer (token ids), one each, and how many target forwards they cost.
+
+    Raises:
+        JudgeDecodingError: the decoder has no draft model, or the question is empty.
+    """
+    prompt, answer = prompt_ids(decoder, question), list(answer)
+    if not answer:
+        return [], 0
+    choices = draft_choices(draft_model(decoder), [prompt], [answer])[0]
+    places = [i for i, token in enumerate(choices) if token != answer[i]]
+    if not places:
+        return [], 0
+    own = log_probs(decoder.target, [[*prompt, *answer[:-1]]], [len(answer)])[0]
+    before = own.gather(1, torch.tensor(answer)[:, None])[:, 0]  # log p(y_i | y_<i)
+    rows, keep = [], []
+    for i in places:
+        behind = answer[i + 1 : i + 1 + config.suffix]
+        # Read up to the last but one token of the suffix; what follows it is not needed.
+        rows.append([*prompt, *answer[:i], choices[i], *behind[:-1]])
+        keep.append(max(len(behind), 1))
+    cases = []
+    for i, after in zip(places, log_probs(decoder.target, rows, keep, config.batch_size), strict=True):
+        behind = answer[i + 1 : i + 1 + config.suffix]
+        score = float(own[i, choices[i]] - before[i])
+        if behind:
+            swapped = after.gather(1, torch.tensor(behind)[:, None])[:, 0]
+            score += float((swapped - before[i + 1 : i + 1 + len(behind)]).sum())
+        case = swap_case(
+            decoder.tokenizer, question, prompt, [*answer[:i], choices[i]], [i],
+            wrong=score <= config.threshold, source=SOURCE, score=score, ends=decoder.end_ids,
+        )  # fmt: skip
+        if case is not None:
+            cases.append(case)
+    return cases, 1 + len(places)

@@ -1,0 +1,229 @@
+"""Labels by a language model: it quotes the first wrong phrase, several times, and the majority decides.
+
+The Judge Decoding paper tried this and found such labels too imprecise (arXiv 2501.19309), so measure them against
+labels by hand (`compare`) before a judge learns from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from judge_decoding.data.agreement import agreement
+from judge_decoding.data.cases import Case
+from judge_decoding.data.spans import Span, touches
+from judge_decoding.data.verdicts import words
+from judge_decoding.io.endpoint import Body
+from judge_decoding.io.resume import Unfinished
+from judge_decoding.labelling.formats.quotes import END
+
+PROMPT = Path(__file__).with_name("first_error.txt").read_text(encoding="utf-8")
+"""What the model is told to do."""
+
+_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "first_error",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "reason": {"type": "string"},
+                "error": {
+                    "anyOf": [
+                        {
+                            "type": "object",
+                            "properties": {"before": {"type": "string"}, "quote": {"type": "string"}},
+                            "required": ["before", "quote"],
+                            "additionalProperties": False,
+                        },
+                        {"type": "null"},
+                    ]
+                },
+            },
+            "required": ["reason", "error"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)```\s*", re.DOTALL)
+
+
+class Said(Enum):
+    """What a model said of an answer, where it is no place in it."""
+
+    RIGHT = "right"
+    """Nothing is wrong."""
+    NOWHERE = "nowhere"
+    """It quoted what is not there or is there several times, or did not keep to the form; or no majority agrees."""
+
+
+class _Error(BaseModel):
+    quote: str
+    before: str = ""
+
+
+class _Reply(BaseModel):
+    error: _Error | None
+
+
+def request(case: Case, *, temperature: float, max_new_tokens: int) -> Body:
+    """The request that asks for the first error of a case's answer."""
+    code = hashlib.sha256(f"{case.question}\0{case.answer}".encode()).hexdigest()[:12]
+    parts = [f"<question-{code}>\n{case.question}\n</question-{code}>"]
+    if case.reference:
+        parts.append(
+            f"A right answer, or tests of one, to compare with:\n<right-{code}>\n{case.reference}\n</right-{code}>"
+        )
+    parts.append(f"<answer-{code}>\n{case.answer}\n</answer-{code}>")
+    if not case.ended:
+        parts.append("The answer was cut off; that it stops is no error.")
+    return {
+        "messages": [{"role": "system", "content": PROMPT}, {"role": "user", "content": "\n\n".join(parts)}],
+        "temperature": temperature,
+        "max_tokens": max_new_tokens,
+        "response_format": _FORMAT,
+    }
+
+
+def locate(answer: str, quote: str, before: str = "") -> Span | None:
+    """The character span of ``quote`` in ``answer``; None where it is not, or in several places.
+
+    Space at its ends does not count. Where the very words are not found, runs of space are taken for equal. Of several
+    places that one counts behind which stands ``before``, compared in the same way.
+    """
+    quote = quote.strip()
+    if not quote:
+        return None
+    for exact in (True, False):
+        found = [match.span(1) for match in re.finditer(f"(?=({_pattern(quote, exact=exact)}))", answer)]
+        if len(found) > 1 and before.strip():
+            pattern = re.compile(_pattern(before.strip(), exact=exact) + r"\s*\Z")
+            found = [span for span in found if pattern.search(answer[: span[0]])]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _pattern(text: str, *, exact: bool) -> str:
+    return re.escape(text) if exact else r"\s+".join(map(re.escape, text.split()))
+
+
+def read_reply(text: str, case: Case) -> Span | Said:
+    """The place a reply names, or what else it says. What does not keep to the form names no place."""
+    fenced = _FENCED.fullmatch(text)
+    try:
+        error = _Reply.model_validate_json(fenced[1] if fenced else text).error
+    except ValidationError:
+        return Said.NOWHERE
+    if error is None:
+        return Said.RIGHT
+    if error.quote.strip() == END and END not in case.answer:
+        return (len(case.answer), len(case.answer)) if case.ended else Said.NOWHERE
+    return locate(case.answer, error.quote, error.before) or Said.NOWHERE
+
+
+def decide(votes: Sequence[Span | Said], asked: int) -> Span | Said:
+    """What more than half of those ``asked`` said; places are the same if they begin at the same character.
+
+    Where they end differently, the most frequent end counts, and of equally frequent ones the first.
+    """
+    if not votes:
+        return Said.NOWHERE
+    start, count = Counter(vote if isinstance(vote, Said) else vote[0] for vote in votes).most_common(1)[0]
+    if 2 * count <= asked:
+        return Said.NOWHERE
+    if isinstance(start, Said):
+        return start
+    ends = Counter(vote[1] for vote in votes if not isinstance(vote, Said) and vote[0] == start)
+    return start, min(ends, key=lambda end: (-ends[end], end))
+
+
+def labelled(case: Case, said: Span | Said, source: str) -> Case | None:
+    """The case with this label; None if it has none, or is called right although a checker found it wrong."""
+    if said is Said.NOWHERE or (said is Said.RIGHT and case.correct is False):
+        return None
+    errors = () if isinstance(said, Said) else (said,)
+    return case.model_copy(
+        update={"errors": errors, "source": source, "annotator": source, "judged": None, "seconds": None, "score": None}
+    )
+
+
+Key = tuple[str, str, int]
+"""Question, answer, and the number of the vote."""
+
+
+class Votes(Unfinished):
+    """The replies so far, in ``<output>.part``."""
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.done: dict[Key, str] = {}
+        super().__init__(output, settings)
+
+    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+        """Remember a reply."""
+        question, answer, number = row["key"]
+        self.done[question, answer, number] = row["reply"]
+
+    def add(self, key: Key, reply: str) -> None:
+        """A reply is there."""
+        self.append({"key": key, "reply": reply})
+        self.done[key] = reply
+
+    def of(self, case: Case, count: int) -> list[Span | Said]:
+        """The votes on a case, of at most ``count``."""
+        replies = [self.done.get((case.question, case.answer, number)) for number in range(count)]
+        return [read_reply(reply, case) for reply in replies if reply is not None]
+
+
+def compare(decided: Iterable[Case], aside: Iterable[Case], hand: Iterable[Case]) -> dict[str, Any]:
+    """How labels agree with those by hand on the same answers.
+
+    Args:
+        decided: answers with a label by the model.
+        aside: answers it was asked about in vain.
+        hand: labels by hand; of several of an answer the first counts.
+    """
+    theirs = {(case.question, case.answer): case for case in hand if case.located}
+    ours = {(case.question, case.answer): case for case in decided}
+    lost = {(case.question, case.answer) for case in aside} & theirs.keys()
+    both = sorted(ours.keys() & theirs.keys())
+    counts = dict.fromkeys(
+        ("same first error", "another first error", "wrong by hand, called right", "wrong by hand, set aside",
+         "right by hand, called right", "right by hand, called wrong", "right by hand, set aside"), 0
+    )  # fmt: skip
+    for key in both:
+        mine, yours = (_first_word(side[key]) for side in (ours, theirs))
+        if yours is None:
+            counts["right by hand, called right" if mine is None else "right by hand, called wrong"] += 1
+        elif mine is None:
+            counts["wrong by hand, called right"] += 1
+        else:
+            counts["same first error" if mine == yours else "another first error"] += 1
+    for key in lost:
+        counts[f"{'wrong' if theirs[key].errors else 'right'} by hand, set aside"] += 1
+    pair = [
+        side[key].model_copy(update={"annotator": who})
+        for who, side in (("llm", ours), ("hand", theirs))
+        for key in both
+    ]
+    rows = agreement(pair)
+    kappas = {name: value for name, value in (rows[0] if rows else {}).items() if name.startswith("kappa")}
+    return {"answers": len(both) + len(lost), **counts, **kappas}
+
+
+def _first_word(case: Case) -> int | None:
+    """The number of the first wrong word, the answer's end being the last one; None for a right answer."""
+    if not case.errors:
+        return None
+    start, end = min(case.errors)
+    spans = [*words(case.answer), (len(case.answer), len(case.answer) + 1)]
+    return next(number for number, span in enumerate(spans) if touches(*span, [(start, end)]))

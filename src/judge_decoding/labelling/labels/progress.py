@@ -1,0 +1,57 @@
+"""Long labelling that can be stopped at any moment and goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from judge_decoding.data.cases import Case, write_cases
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.resume import Unfinished
+
+
+class Progress(Unfinished):
+    """What has been labelled so far, one question a line.
+
+    Args:
+        output: where the cases go when all is done.
+        settings: what must not change in between.
+
+    Raises:
+        JudgeDecodingError: a part was begun with other settings, or cannot be read or written.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.done: dict[str, list[Case]] = {}
+        super().__init__(output, settings)
+
+    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+        """Remember a question that is done."""
+        self.done[row["question"]] = [Case.model_validate(case) for case in row["cases"]]
+
+    def add(self, question: str, cases: list[Case]) -> None:
+        """A question is done."""
+        self.done[question] = cases
+        rows = [case.model_dump(mode="json", exclude_defaults=True) for case in cases]
+        self.append({"question": question, "cases": rows})
+
+    def finish(self, questions: Sequence[str], written: Callable[[], None] = lambda: None) -> list[Case]:
+        """Write the cases of ``questions`` to the output, in that order, and remove the part.
+
+        An earlier run with the same settings may have had other questions, too; theirs are left out. ``written`` is
+        called before the part is removed: what it notes down cannot be lost together with it.
+
+        Raises:
+            JudgeDecodingError: there is no case.
+        """
+        cases = [case for question in questions for case in self.done.get(question, ())]
+        if not cases:
+            raise JudgeDecodingError(
+                "There is nothing to label: the draft says everywhere what the target says; use another draft or more "
+                "questions."
+            )
+        write_cases(self.output, cases)
+        written()
+        self.part.unlink(missing_ok=True)
+        return cases

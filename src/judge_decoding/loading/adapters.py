@@ -1,0 +1,98 @@
+"""LoRA and other adapters by name: a folder or repository with ``adapter_config.json`` beside the adapter's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import parse_json, read_text
+from judge_decoding.io.hub import Source
+from judge_decoding.loading.weights import check_complete
+
+CONFIG = "adapter_config.json"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter for a model.
+
+    Attributes:
+        source: where it is.
+        base: name or folder of the model it changes; None where that model lies beside it.
+        revision: that model's, where the adapter names one.
+    """
+
+    source: Source
+    base: str | None
+    revision: str | None
+
+    def put_into(self, model: PreTrainedModel, name: str, *, use_safetensors: bool) -> None:
+        """Load the adapter's weights into its base model.
+
+        Raises:
+            JudgeDecodingError: peft is not installed, the weights are no safetensors, or not those of such an adapter.
+        """
+        if use_safetensors and not self.source.has("adapter_model.safetensors"):
+            raise JudgeDecodingError(
+                f"{name} has no adapter_model.safetensors; save the adapter again with safe_serialization=True, or "
+                "pass use_safetensors=False if you trust its adapter_model.bin."
+            )
+        options = {key: value for key, value in self.source.options.items() if key in _READING and value is not None}
+        info = model.load_adapter(
+            self.source.place, adapter_kwargs=options, dtype=model.dtype, use_safetensors=use_safetensors,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+        check_complete(model, info.to_dict(), name)
+
+
+WITHOUT: dict[str, dict[str, Any]] = {"adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
+"""What keeps ``from_pretrained`` from looking for an adapter by itself, which asks the Hub whatever its options are."""
+_READING = ("revision", "cache_dir", "force_download", "token", "local_files_only", "subfolder")
+
+
+def find_adapter(source: Source) -> Adapter | None:
+    """The adapter at a place; None where there is none.
+
+    Raises:
+        JudgeDecodingError: its configuration is damaged or names no base model.
+    """
+    path = source.file(CONFIG)
+    if path is None:
+        return None
+    if any(source.has(name) for name in _WEIGHTS):
+        return Adapter(source, None, None)
+    try:
+        config: Mapping[str, Any] = parse_json(read_text(path, "the adapter's configuration"))
+        base, revision = config["base_model_name_or_path"], config.get("revision")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JudgeDecodingError(f"{source.place} has a damaged {CONFIG}; fetch or save the adapter again.") from error
+    if not base or not isinstance(base, str):
+        raise JudgeDecodingError(
+            f"{source.place} is an adapter that names no base model; fill in base_model_name_or_path in its {CONFIG}."
+        )
+    return Adapter(source, base, revision)
+
+
+def can_do_without(source: Source) -> bool:
+    """Whether ``from_pretrained`` can load a model without the adapter beside it: older ones look there all the same.
+
+    They load both at once, and tell what is missing of the adapter only.
+    """
+    return find_adapter_config_file(source.place, **WITHOUT["adapter_kwargs"]) is None
+
+
+def check_peft(name: str) -> None:
+    """Check that adapters can be loaded.
+
+    Raises:
+        JudgeDecodingError: peft is not installed.
+    """
+    if find_spec("peft") is None:
+        raise JudgeDecodingError(f"{name} is an adapter, which needs peft; install it with: pip install peft.")

@@ -1,0 +1,361 @@
+"""Loading models and tokenizers from the Hub or a folder, with errors a user can act on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from judge_decoding.decoding.choices import AnyDraft
+from judge_decoding.decoding.drafters import is_drafter, named_drafter
+from judge_decoding.decoding.drafters.translation import TranslatingDraft
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.io.files import parse_json
+from judge_decoding.io.hub import Source, locate
+from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
+from judge_decoding.loading.weights import check_complete, check_depth, check_finite
+from judge_decoding.names import place_of
+
+AUTO = "auto"
+"""For a device: divide the model over all GPUs, and the memory of the machine where they are too small."""
+
+ACCESS = frozenset({"cache_dir", "force_download", "local_files_only", "proxies", "token", "trust_remote_code"})
+"""Options about what may be read, and how: for models and tokenizers, of target and draft."""
+PLACE = frozenset({"code_revision", "gguf_file", "revision", "subfolder"})
+"""Options about where in a repository something is: for a model and its tokenizer, of the target."""
+TOKENIZER = frozenset({"add_prefix_space", "fix_mistral_regex", "from_slow", "legacy", "tokenizer_type", "use_fast"})
+"""Options for tokenizers alone, of target and draft, whose tokens have to be the same."""
+MACHINE = frozenset(
+    "allow_all_kernels attn_implementation device device_map disable_mmap dtype experts_implementation "
+    "low_cpu_mem_usage max_memory offload_buffers offload_folder quantization_config torch_dtype use_kernels "
+    "use_safetensors weights_only".split()
+)
+"""Options about the machine that the models are for, and about which files are trusted: for target and draft."""
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
+    "tekken.json",
+)  # fmt: skip
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def usual_device() -> str:
+    """Where a model goes if nobody says: a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def draft_device(device: str | None) -> str | None:
+    """Where the draft goes if its target goes to ``device``: one that is divided leaves the draft on one GPU, whole."""
+    return usual_device() if device == AUTO else device
+
+
+def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
+    """Load a causal LM in evaluation mode: from safetensors only, all its weights, and none of its own code.
+
+    A folder or repository with a LoRA adapter stands for its base model with the adapter.
+
+    Args:
+        name_or_path: Hub name or folder; "reference" and "reference-draft" are the embedded models.
+        device: where to put it; "auto" divides it over all GPUs, and needs accelerate, as ``device_map`` does.
+        kwargs: given to ``AutoModelForCausalLM.from_pretrained``. ``use_safetensors=False`` reads pickles (``.bin``)
+            as well, and ``trust_remote_code=True`` runs code that comes with the model.
+
+    Raises:
+        JudgeDecodingError: there is no such model, its files are damaged or hold other weights, it is no causal LM, it
+            comes with code that is not trusted, the device is unknown, or accelerate or peft is not there.
+    """
+    if device == AUTO:
+        if find_spec("accelerate") is None:
+            raise JudgeDecodingError(
+                "Dividing a model over several devices needs accelerate; install it with: pip install accelerate, or "
+                "name one device."
+            )
+        device, kwargs["device_map"] = None, "auto"
+    if device is not None:
+        _check_device(device)
+    name = place_of(name_or_path, "target")
+    kwargs = {key: value for key, value in kwargs.items() if key not in TOKENIZER} | _trust(kwargs)
+    kwargs.setdefault("use_safetensors", True)  # other weight files are pickles, which can run code
+    source, rest = _located(name, "model", kwargs)
+    _check_generation_config(source)
+    adapter = None if rest.get("gguf_file") else find_adapter(source)
+    try:
+        model = _load(source, rest) if adapter is None else _load_with(adapter, rest, str(name))
+        if device is not None:
+            model.to(torch.device(device))  # type: ignore[arg-type]  # the decorated signature loses its self
+    except JudgeDecodingError:
+        raise
+    except Exception as error:  # libraries for quantised weights and code of strangers raise whatever they like
+        raise _cannot_load_model(source, str(name), error, rest) from error
+    check_finite(model, str(name))
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _check_device(device: str) -> None:
+    """Check before a model is loaded that there is such a place for it.
+
+    Raises:
+        JudgeDecodingError: there is none.
+    """
+    try:
+        if torch.empty(1, device=device).is_meta:
+            raise ValueError("it holds no numbers")
+    except Exception as error:  # the libraries of devices raise their own
+        raise JudgeDecodingError(
+            f"The device {device} cannot be used ({reason(error)}); choose another one, such as cpu."
+        ) from error
+
+
+def _check_generation_config(source: Source) -> None:
+    """Check that a folder's generation configuration can be read: transformers goes on without one that is damaged.
+
+    Raises:
+        JudgeDecodingError: it is damaged.
+    """
+    path = Path(source.place, "generation_config.json")
+    if not source.is_folder or not path.is_file():
+        return
+    try:
+        good = isinstance(parse_json(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        good = False
+    if not good:
+        raise JudgeDecodingError(f"{path} is damaged; fetch or save it again, or remove it.")
+
+
+def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
+    """A whole model, its weights compared with its class."""
+    if source.is_folder:
+        check_depth(Path(source.place))
+    wanted = {**WITHOUT, **source.options, **kwargs, "output_loading_info": True}
+    # A weight of another shape is random as well, if the caller wants that; else our own sentence says which.
+    insisted = wanted.get("ignore_mismatched_sizes", False)
+    wanted["ignore_mismatched_sizes"] = True
+    loaded = AutoModelForCausalLM.from_pretrained(source.place, **wanted)
+    model: PreTrainedModel
+    model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
+    check_complete(model, info | ({"mismatched_keys": ()} if insisted else {}), source.place)
+    return model
+
+
+def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTrainedModel:
+    """An adapter's base model, with the adapter."""
+    check_peft(name)
+    if adapter.base is None and not can_do_without(adapter.source):
+        return _load(adapter.source, {**kwargs, "adapter_kwargs": {}})
+    model = _load(_base_of(adapter) if adapter.base else adapter.source, kwargs)
+    adapter.put_into(model, name, use_safetensors=kwargs["use_safetensors"] is not False)
+    return model
+
+
+def _base_of(adapter: Adapter) -> Source:
+    """Where an adapter's base model is: the adapter's own revision and subfolder are not its."""
+    options = {key: value for key, value in adapter.source.options.items() if key in ACCESS}
+    if adapter.revision:
+        options["revision"] = adapter.revision
+    return locate(adapter.base or "", f"model that the adapter {adapter.source.place} is for,", options)
+
+
+def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401  (passed on)
+    """Load a tokenizer; an adapter without one has that of its base model.
+
+    Args:
+        name_or_path: Hub name or folder; "reference" and "reference-draft" are the embedded models.
+        kwargs: given to ``AutoTokenizer.from_pretrained``; code that comes with it runs with
+            ``trust_remote_code=True`` only.
+
+    Raises:
+        JudgeDecodingError: there is none, its files are damaged, or it comes with code that is not trusted.
+    """
+    name = place_of(name_or_path, "target")
+    source, rest = _located(name, "tokenizer", kwargs | _trust(kwargs))
+    if not rest.get("gguf_file"):
+        adapter = find_adapter(source)
+        if adapter is not None and adapter.base and not any(map(source.has, _TOKENIZER_FILES)):
+            source = _base_of(adapter)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, **source.options, **rest)
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise cannot_load("tokenizer", str(name), error) from error
+    return tokenizer
+
+
+def _trust(kwargs: Mapping[str, Any]) -> dict[str, bool]:
+    """No code of a model is run unless the caller says so: without an answer transformers asks on standard input."""
+    return {"trust_remote_code": bool(kwargs.get("trust_remote_code", False))}
+
+
+_READING = ACCESS - {"trust_remote_code"} | {"revision", "subfolder"}
+
+
+def _located(name: str | Path, what: str, kwargs: Mapping[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """Where something is, and the options that are not about that."""
+    reading = {key: value for key, value in kwargs.items() if key in _READING and value is not None}
+    rest = {key: value for key, value in kwargs.items() if key not in _READING}
+    return locate(name, what, reading), rest
+
+
+def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
+    """The sentence about a model or tokenizer that cannot be loaded, with the first line of what is wrong."""
+    if "trust_remote_code" in str(error):
+        return JudgeDecodingError(
+            f"Cannot load the {what} {name}: it comes with code of its own, which is run only if you trust it; read "
+            "it, then load it from Python with trust_remote_code=True."
+        )
+    why = reason(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return JudgeDecodingError(
+            f"Cannot load the {what} {name}: {why}; free memory, or choose another device, device='auto' or a "
+            "smaller dtype."
+        )
+    if isinstance(error, ImportError):
+        return JudgeDecodingError(f"Cannot load the {what} {name}: {why}; install what is missing.")
+    if isinstance(error, TypeError) and "unexpected keyword argument" in why:
+        option = why.rpartition(" ")[2]
+        return JudgeDecodingError(f"Cannot load the {what} {name}: there is no option {option}; check its spelling.")
+    return JudgeDecodingError(
+        f"Cannot load the {what} {name}: {why}; check the name, and that its files are there and whole."
+    )
+
+
+def _cannot_load_model(source: Source, name: str, error: Exception, kwargs: Mapping[str, Any]) -> JudgeDecodingError:
+    """`cannot_load`, with the way out where the weights are no safetensors."""
+    pickled = isinstance(error, OSError) and kwargs["use_safetensors"] and not kwargs.get("gguf_file")
+    if not pickled or not any(map(source.has, _PICKLES)):
+        return cannot_load("model", name, error)
+    new = source.place if source.is_folder else Path(name).name  # in place, or into a folder with the tokenizer, too
+    classes = ["AutoModelForCausalLM"] if source.is_folder else ["AutoModelForCausalLM", "AutoTokenizer"]
+    steps = [
+        f"{one}.from_pretrained({json.dumps(source.place)}{', use_safetensors=False' if 'Model' in one else ''})"
+        f".save_pretrained({json.dumps(new)})"
+        for one in classes
+    ]
+    program = "; ".join([f"from transformers import {', '.join(classes)}", *steps])
+    return JudgeDecodingError(
+        f"Cannot load the model {name}: its weights are pickles (.bin), which are not read as they can run code; if "
+        f"you trust them, convert them to safetensors with: python -c {shlex.quote(program)}"
+        f"{'' if source.is_folder else f' and name the folder {Path(name).name}'}, or pass use_safetensors=False."
+    )
+
+
+def check_same_vocabulary(target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase) -> None:
+    """Check that a draft's tokens mean the same to the target.
+
+    Raises:
+        JudgeDecodingError: the two vocabularies differ.
+    """
+    ours, theirs = target.get_vocab(), draft.get_vocab()
+    if ours != theirs:
+        differing = sum(theirs.get(token) != index for token, index in ours.items())
+        raise JudgeDecodingError(
+            f"Target and draft have different vocabularies ({len(ours)} and {len(theirs)} tokens, {differing} of the "
+            "target's mean something else to the draft); use a draft of the same family, or draft by its "
+            "text with translate=True (--translate)."
+        )
+
+
+def load_draft(
+    name_or_path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    translate: bool = False,
+    **kwargs: Any,  # noqa: ANN401  (passed on)
+) -> PreTrainedModel | TranslatingDraft:
+    """Load a draft for a target with this ``tokenizer``.
+
+    Args:
+        name_or_path: Hub name or folder; "reference" is the embedded draft.
+        tokenizer: the target's.
+        translate: go through the text if the draft has another vocabulary.
+        kwargs: see `load_model`; ``device`` is the target's, see `draft_device`. Its tokenizer gets those for it.
+
+    Raises:
+        JudgeDecodingError: it cannot be loaded, or has another vocabulary and is not to be translated.
+    """
+    name = place_of(name_or_path, "draft")
+    if "device" in kwargs:
+        kwargs["device"] = draft_device(kwargs["device"])
+    own = load_tokenizer(name, **tokenizer_options(kwargs))
+    if translate and own.get_vocab() != tokenizer.get_vocab():
+        return TranslatingDraft(load_model(name, **kwargs), own, tokenizer)
+    check_same_vocabulary(tokenizer, own)
+    return load_model(name, **kwargs)
+
+
+def as_draft(
+    draft: str | Path | AnyDraft | None,
+    tokenizer: Callable[[], PreTrainedTokenizerBase],
+    *,
+    translate: bool = False,
+    draft_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,  # noqa: ANN401  (passed on)
+) -> AnyDraft | None:
+    """The draft that is meant: one that is named is loaded or, like "prompt-lookup", made.
+
+    Args:
+        draft: a name or folder, or the draft itself.
+        tokenizer: gives the target's; called only where it is needed.
+        translate: as for `load_draft`.
+        draft_kwargs: options for loading this draft, before ``kwargs``.
+        kwargs: those for loading the target; see `draft_options` for which of them are the draft's, too.
+
+    Raises:
+        JudgeDecodingError: as `load_draft`; options for a draft that is not loaded.
+    """
+    if isinstance(draft, str | Path) and not is_drafter(draft):
+        options = draft_options(draft, kwargs, draft_kwargs or {})
+        return load_draft(draft, tokenizer(), translate=translate, **options)
+    if draft_kwargs:
+        raise JudgeDecodingError("draft_kwargs are for loading a draft by name; leave them out.")
+    return named_drafter(str(draft)) if isinstance(draft, str | Path) else draft
+
+
+def tokenizer_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options for loading a model that its tokenizer needs, too."""
+    own = {key: value for key, value in kwargs.items() if key in ACCESS | PLACE | TOKENIZER}
+    if isinstance(kwargs.get("config"), PreTrainedConfig):
+        own["config"] = kwargs["config"]
+    return own
+
+
+def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for loading a draft whose target is loaded with ``kwargs``.
+
+    What is about access, the tokenizer or the machine is for both; what says where in the target's repository something
+    is, or changes the target's configuration, is the target's only. The exception is a ``subfolder`` that the draft has
+    as well. A ``device_map`` that names the target's modules leaves the draft on one device, whole.
+
+    Args:
+        name: the draft's name or folder.
+        kwargs: the target's.
+        own: the draft's own; they come first.
+    """
+    options = {key: value for key, value in kwargs.items() if key in ACCESS | TOKENIZER | MACHINE}
+    if isinstance(options.get("device_map"), dict) and set(options["device_map"]) != {""}:
+        del options["device_map"]
+        options.setdefault("device", usual_device())
+    if own.keys() & {"device", "device_map"}:
+        options = {key: value for key, value in options.items() if key not in ("device", "device_map")}
+    subfolder = kwargs.get("subfolder")
+    if subfolder and "subfolder" not in own:
+        root, _ = _located(place_of(name, "draft"), "draft", {**options, **own})
+        if root.is_folder:
+            there = Path(root.place, subfolder).is_dir()
+        else:
+            inside = Source(root.place, {**root.options, "subfolder": subfolder})
+            there = inside.has("config.json")
+        options |= {"subfolder": subfolder} if there else {}
+    return options | dict(own)

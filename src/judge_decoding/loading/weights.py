@@ -1,0 +1,183 @@
+"""Whether the weights that were loaded are those of the model: all of them, no others, and numbers.
+
+Weights that a checkpoint lacks are drawn at random by ``from_pretrained``, with a warning at most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.bounds import check_bound
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import read_bytes
+
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_OLD_BUFFERS = ("bias", "masked_bias")
+"""Masks that attention layers kept in their checkpoints once."""
+
+
+def check_depth(folder: Path) -> None:
+    """Check that the model in ``folder`` has a number of layers that can be made at all: each is Python objects first.
+
+    Raises:
+        JudgeDecodingError: it has not.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    try:
+        config = json.loads(read_bytes(path, "the model's configuration"))
+    except (ValueError, RecursionError):
+        return  # what is wrong with it shows when it is loaded
+    for part in (config, *(config.values() if isinstance(config, dict) else ())):
+        for name, value in part.items() if isinstance(part, dict) else ():
+            if name.endswith(("layers", "layer")):
+                check_bound("num_hidden_layers", value, f"{name} of {path}")
+
+
+def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], name: str) -> None:
+    """Check that a model's weights all come from its checkpoint, and that the checkpoint describes no other model.
+
+    What ties to other weights and what the model's class says may be missing or left over, ``from_pretrained`` has
+    taken out of ``info`` already. Buffers may be missing: the model computes them. What a checkpoint holds beside the
+    model may be left over: a vision tower, a value head, layers that predict further tokens.
+
+    Args:
+        model: the loaded model.
+        info: what ``from_pretrained`` gives with ``output_loading_info=True``.
+        name: the checkpoint's, for the sentence.
+
+    Raises:
+        JudgeDecodingError: weights are missing, of another shape, or left over inside the model's layers.
+    """
+    kind = type(model).__name__
+    if differing := sorted(info.get("mismatched_keys", ())):
+        key, theirs, ours = differing[0]
+        raise JudgeDecodingError(
+            f"The weights of {name} do not fit its configuration: {key} is {_shape(theirs)} and {kind} wants "
+            f"{_shape(ours)}{_and_more(differing)}; {_REMEDY}"
+        )
+    if missing := sorted(_missing(model, info.get("missing_keys", ()))):
+        raise JudgeDecodingError(
+            f"{name} lacks weights of {kind}, and they would be random: {missing[0]}{_and_more(missing)}; {_REMEDY}"
+        )
+    if left := sorted(key for key in info.get("unexpected_keys", ()) if _belongs_inside(model, key)):
+        raise JudgeDecodingError(
+            f"{name} has weights for which {kind} has no use, so that they would be ignored: {left[0]}"
+            f"{_and_more(left)}; {_REMEDY}"
+        )
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Check that no weight is NaN or infinite, and no buffer NaN (masks may be infinite).
+
+    One pass over the memory of the weights, without a copy; one synchronisation a device. Integers, 8-bit floats and
+    what lies on disk are not looked at; of quantised weights the scales are.
+
+    Raises:
+        JudgeDecodingError: there is one that is.
+    """
+    names: list[str] = []
+    found: dict[torch.device, list[Tensor]] = {}
+    order: dict[torch.device, list[str]] = {}
+    for key, tensor, finite in _tensors(model):
+        lowest, highest = torch.aminmax(tensor.detach())
+        bad = ~(lowest.isfinite() & highest.isfinite()) if finite else lowest.isnan()
+        found.setdefault(tensor.device, []).append(bad)
+        order.setdefault(tensor.device, []).append(key)
+    for device, flags in found.items():
+        bad_ones = torch.stack(flags).tolist()
+        names += [key for key, bad in zip(order[device], bad_ones, strict=True) if bad]
+    if names:
+        raise JudgeDecodingError(
+            f"Weights of {name} are not finite numbers: {names[0]}{_and_more(names)}; fetch or save the model again, "
+            "or choose a dtype in which they fit."
+        )
+
+
+_REMEDY = "fetch or save it again, or use the config.json that belongs to these weights."
+
+
+def _missing(model: PreTrainedModel, keys: Iterable[str]) -> Iterator[str]:
+    """The keys without which weights are random.
+
+    A quantised layer may go without some of its numbers (zero points, scales of activations), but not without all.
+    """
+    buffers = {key for key, _ in model.named_buffers()}
+    absent = [key for key in keys if key not in buffers]
+    if not _is_quantised(model):
+        yield from absent
+        return
+    everything: dict[str, set[str]] = {}
+    for key in model.state_dict():
+        everything.setdefault(key.rpartition(".")[0], set()).add(key)
+    for key in absent:
+        if everything.get(key.rpartition(".")[0], set()) <= set(absent):
+            yield key
+
+
+def _belongs_inside(model: PreTrainedModel, key: str) -> bool:
+    """Whether a key that the model has no place for would change what it computes, had it one.
+
+    It does not where it belongs to a part that the model lacks as a whole. It does where it is another layer of a list
+    of layers, or something more in one of them.
+    """
+    module: nn.Module = model
+    *parents, last = key.split(".")
+    inside = False
+    for part in parents:
+        child = dict(module.named_children()).get(part)
+        if child is None:
+            if isinstance(module, nn.ModuleList) and part.isdecimal():
+                return not _predicts_further(model, int(part), len(module))
+            return inside and not _is_quantised(model)
+        inside = inside or isinstance(module, nn.ModuleList)
+        module = child
+    if _is_quantised(model) or (last in _OLD_BUFFERS and dict(module.named_children())):
+        return False
+    return inside or not dict(module.named_children())
+
+
+def _predicts_further(model: PreTrainedModel, number: int, layers: int) -> bool:
+    """Whether layer ``number`` behind a model's own ones predicts tokens beyond the next (MTP), as its config says."""
+    config = model.config.get_text_config()
+    more = getattr(config, "num_nextn_predict_layers", None) or getattr(config, "mtp_num_hidden_layers", None) or 0
+    return number < layers + int(more)
+
+
+def _is_quantised(model: PreTrainedModel) -> bool:
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+    """Names and tensors of floating-point numbers, and whether infinite ones are wrong as well."""
+    for key, parameter in model.named_parameters():
+        yield from ((key, tensor, True) for tensor in _plain(parameter))
+    for key, buffer in model.named_buffers():
+        yield from ((key, tensor, False) for tensor in _plain(buffer))
+
+
+def _plain(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors of numbers that a tensor is made of: a quantised one has several."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            inner = getattr(tensor, name)
+            if isinstance(inner, Tensor):
+                yield from _plain(inner)
+    elif tensor.dtype in _FLOATS and tensor.numel() and tensor.device.type != "meta":
+        yield tensor
+
+
+def _and_more(names: Collection[object]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))

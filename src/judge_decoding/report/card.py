@@ -1,0 +1,182 @@
+"""The model card of a head: what it is, what it was made from, what it can be trusted with.
+
+All that comes from a head's configuration or from results is escaped: names can be anybody's.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCardData
+
+from judge_decoding.markdown import block, code, json_block, plain, table
+from judge_decoding.report.card_files import PICTURES
+from judge_decoding.report.card_results import eval_results, is_repo_id, limits, results_section
+from judge_decoding.visible import one_line
+
+if TYPE_CHECKING:
+    from judge_decoding.core.results import Results
+
+_CARD = """\
+---
+{metadata}
+---
+# {title}
+
+A linear layer of {numbers} numbers on the {place} of {architecture}{too}. For a draft
+token it gives the probability that the token is *correct*, so that speculative decoding keeps correct
+tokens which the target would have worded otherwise (Judge Decoding, arXiv 2501.19309).
+
+{usage}
+or, with `judge-decoding` installed, in transformers itself, which asks for `trust_remote_code=True` because it runs the
+one import in `custom_generate/generate.py`:
+
+```python
+model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=True, draft="THE-DRAFT-MODEL")
+```
+{serve}
+* Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
+* Wrong tokens: {labels}
+* Distance of a prompt to the training questions: {familiarity}
+
+## Results
+
+{results}
+## Data
+
+{data}
+## Calibration
+
+Out of fold: {out_of_fold}.
+
+{calibration}{warnings}{comparison}{thresholds}{curve}{pictures}
+## Limits
+
+Judge decoding gives up the guarantee that the target's distribution is kept. The head knows the kind of text it
+was trained on; measure its cost on yours before you rely on it.
+{limits}"""
+
+_USAGE = """\
+from judge_decoding import JudgeDecoder
+
+decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge="THIS-REPOSITORY")
+print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
+
+_SERVE = """
+or in vLLM, with `judge-decoding` installed beside it:
+
+{command}
+"""
+
+
+def model_card(
+    config: dict[str, Any],
+    pictures: Container[str] = (),
+    results: Sequence[Results] = (),
+    plots: Sequence[str | None] = (),
+) -> str:
+    """The card of a head, as Markdown.
+
+    Args:
+        config: its configuration.
+        pictures: those of `PICTURES` that are beside it.
+        results: what was measured with it.
+        plots: the file of each of these results' plot, None for none.
+    """
+    target, draft, known = config["target"], config["draft"], config["familiarity"]
+    figures = dict(config["calibration"])
+    lists = {name: _list(figures.pop(name)) for name in _LISTS if name in figures}
+    shown = [f"\n![{text}]({name})\n" for name, text in PICTURES.items() if name in pictures]
+    place = f"last hidden state ({config['norm']} the final norm)"
+    name = one_line(target["name_or_path"])
+    title = f"Judge head for {name or 'a model without a name'}"
+    return _CARD.format(
+        metadata=_metadata(name, title, results),
+        title=plain(title),
+        usage=block(
+            _USAGE.format(
+                target=one_line(target["name_or_path"]),
+                draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL",
+            ),
+            "python",
+        ),
+        architecture=code(target["architecture"]),
+        too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
+        # vLLM does not hand over the draft's states.
+        serve="" if draft else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
+        numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
+        place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
+        threshold=config["threshold"],
+        labels=code(config["labels"]),
+        familiarity=(
+            f"told with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
+            if known
+            else "not known"
+        ),
+        results=results_section(results, plots),
+        data=json_block(config["data"]),
+        out_of_fold=plain(str(figures.pop("out_of_fold", "not told"))),
+        calibration=json_block(figures),
+        warnings="".join(f"\n**{plain(str(sentence))}**\n" for sentence in lists.get("warnings", ())),
+        comparison=_table("Compared with", lists.get("comparison", ()), _COMPARED),
+        thresholds=_table("Thresholds, on the calibration questions", lists.get("curve", ()), _THRESHOLDS),
+        curve=_table("Learning curve", lists.get("learning_curve", ()), {"questions": "questions", "auc": "AUC"}),
+        pictures="".join(shown),
+        limits=limits(results),
+    )
+
+
+def _metadata(name: str, title: str, results: Sequence[Results]) -> str:
+    """What the Hub reads, as YAML."""
+    return ModelCardData(
+        library_name="judge-decoding",
+        base_model=name if is_repo_id(name) else None,  # the Hub takes nothing but its own names
+        tags=["judge-decoding", "speculative-decoding", "custom_generate"],
+        model_name=title if results else None,
+        eval_results=eval_results(results) or None,
+    ).to_yaml()
+
+
+_LISTS = ("warnings", "comparison", "curve", "learning_curve", "reliability", "roc")
+_COMPARED = {
+    "detector": "detector",
+    "auc": "AUC, all tokens",
+    "auc_numbers": "AUC, numbers",
+    "log_loss": "log-loss",
+    "threshold": "threshold",
+    "kept_correct": "correct tokens kept",
+    "caught_wrong": "wrong tokens caught",
+}
+_THRESHOLDS = {
+    "threshold": "threshold",
+    "accuracy": "accuracy",
+    "accepted_per_round": "accepted draft tokens per round",
+}
+
+
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
+
+
+def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> str:
+    """A Markdown table, nothing without rows."""
+    lines = [[_cell(row.get(name)) for name in columns] for row in rows if isinstance(row, Mapping)]
+    return f"\n### {title}\n\n{table(list(columns.values()), lines)}" if lines else ""
+
+
+def _cell(value: object) -> str:
+    return f"{value + 0.0:.3f}" if isinstance(value, float) else "-" if value is None else plain(str(value))
+
+
+def _serve(target: str, num_draft_tokens: int) -> str:
+    """How a server of the target is told of the head."""
+    drafts = {"method": "draft_model", "model": "THE-DRAFT-MODEL", "num_speculative_tokens": num_draft_tokens}
+    parts = (
+        f"vllm serve {shlex.quote(one_line(target) or 'TARGET')}",
+        f"--speculative-config '{json.dumps(drafts)}'",
+        """--additional-config '{"judge": {"head": "THIS-REPOSITORY"}}'""",
+    )
+    return _SERVE.format(command=block(" \\\n  ".join(parts)))

@@ -1,0 +1,49 @@
+"""Rows of results as people read them: the columns of every table, in a terminal, on a page and in a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from judge_decoding.core.results import MATCHED, Row
+from judge_decoding.intervals import UNKNOWN, number, p_value, points, share
+
+Columns = Mapping[str, Callable[[Row], str]]
+"""Titles, which may be broken into lines, and the cell of a row."""
+
+
+def _shown(row: Row) -> str:
+    if row.non_inferior is None:
+        return UNKNOWN
+    if row.lossless and not row.rule.endswith(MATCHED):
+        return "lossless"
+    if row.difference_high is not None and row.difference_high < 0:
+        return "worse"
+    return "yes" if row.non_inferior else "not shown"
+
+
+QUALITY: Columns = {
+    "accuracy [95%]": lambda row: share(row.accuracy, row.accuracy_low, row.accuracy_high),
+    "less the target's,\npoints [95%]": lambda row: points(row.difference, row.difference_low, row.difference_high),
+    "McNemar\np": lambda row: p_value(row.mcnemar_p),
+    "not\ninferior": _shown,
+    "answers\ncut off": lambda row: f"{row.cut_off} of {row.answers}" if row.cut_off else UNKNOWN,
+    "grade [95%]": lambda row: number(row.grade, row.grade_low, row.grade_high),
+}
+"""What the answers are worth."""
+
+SPEED: Columns = {
+    "draft\nlength": lambda row: str(row.num_draft_tokens or UNKNOWN),
+    "accepted\ndraft tokens\nper round": lambda row: number(row.accepted_per_round if row.num_draft_tokens else None),
+    "tokens\nper target\nforward": lambda row: number(row.tokens_per_forward),
+    "tokens\nper\nsecond": lambda row: UNKNOWN if row.tokens_per_second is None else f"{row.tokens_per_second:.0f}",
+    "speed-up\n[95%]": lambda row: number(row.speedup, row.speedup_low, row.speedup_high, "x"),
+}
+"""How fast they came."""
+
+
+def cells(rows: Sequence[Row], columns: Columns) -> tuple[list[str], list[list[str]]]:
+    """The titles of the columns that say something, the method's name first, and the cells of each row."""
+    table = {title: [cell(row) for row in rows] for title, cell in columns.items()}
+    known = {title: column for title, column in table.items() if set(column) != {UNKNOWN}}
+    names = [row.name for row in rows]
+    return ["method", *known], [list(line) for line in zip(names, *known.values(), strict=True)]

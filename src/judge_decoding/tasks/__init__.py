@@ -1,0 +1,89 @@
+"""Tasks by name: ``gsm8k``, ``mmlu(subject=anatomy)``, and those of installed packages.
+
+A package brings a task under the entry-point group ``judge_decoding.tasks``: a name, and a subclass of `Task` with that
+``name``.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.rows import RowError
+from judge_decoding.io.sandbox import sandbox_of
+from judge_decoding.plugins import imported, installed, told
+from judge_decoding.spelling import construct, guess, read
+from judge_decoding.tasks.arc import ARC
+from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.base import Item, Source, Task, read_items, text_of
+from judge_decoding.tasks.gsm8k import GSM8K
+from judge_decoding.tasks.humaneval import HumanEval
+from judge_decoding.tasks.jsonl import JSONL
+from judge_decoding.tasks.mmlu import MMLU
+from judge_decoding.tasks.mt_bench import MTBench
+from judge_decoding.tasks.spec_bench import SpecBench
+
+__all__ = ["Item", "RowError", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
+
+GROUP = "judge_decoding.tasks"
+"""The entry-point group of tasks."""
+
+_BUILT_IN: dict[str, type[Task]] = {
+    task.name: task for task in (Arithmetic, GSM8K, HumanEval, MMLU, ARC, MTBench, SpecBench, JSONL)
+}
+
+
+def available_tasks() -> dict[str, type[Task]]:
+    """All tasks by name: this package's, then those of installed packages.
+
+    Raises:
+        JudgeDecodingError: an installed package's task cannot be imported or is none.
+    """
+    return {**_BUILT_IN, **{name: _load(entry) for name, entry in _foreign().items()}}
+
+
+def parse_task(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Task:
+    """The task that ``spelling`` means, such as ``arithmetic(family=comparison)``.
+
+    Args:
+        spelling: a name, with its settings in parentheses; what has a default can be left out.
+        allow_code: what the models write may be run.
+        sandbox: where it is run, as `sandbox_of` spells it.
+
+    Raises:
+        JudgeDecodingError: it cannot be read, there is no such task, or it runs code and may not or cannot.
+    """
+    (name, given), *more = read(spelling, "task", "arithmetic(family=comparison)")
+    if more:
+        raise JudgeDecodingError(f"{spelling[:80]!r} names several tasks; give one at a time.")
+    task = construct(_find(name), name, given, "task")
+    if task.runs_code and not allow_code:
+        raise JudgeDecodingError(
+            f"The task {name} runs the code that the models write; allow it with --allow-code-execution."
+        )
+    if task.runs_code:
+        task.sandbox = sandbox_of(sandbox)
+    return task
+
+
+def _find(name: str) -> type[Task]:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    foreign = _foreign()
+    if name in foreign:
+        return _load(foreign[name])
+    names = [*_BUILT_IN, *foreign]
+    raise JudgeDecodingError(f"There is no task {name[:40]}{guess(name, names)}; there are {', '.join(names)}.")
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    return installed(GROUP, _BUILT_IN)
+
+
+def _load(entry: EntryPoint) -> type[Task]:
+    found = imported(entry, "task")
+    if not (isinstance(found, type) and issubclass(found, Task) and getattr(found, "name", None) == entry.name):
+        raise JudgeDecodingError(
+            f"{told(entry, 'task')} is no subclass of Task with that name; repair or remove that package."
+        )
+    return found

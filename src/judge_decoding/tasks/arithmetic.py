@@ -1,0 +1,61 @@
+"""The word problems of the embedded pair: made here, so that they need no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from judge_decoding.bounds import check_bound
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.questions import Rows
+from judge_decoding.reference import problems
+from judge_decoding.reference.pair import MAX_NEW_TOKENS
+from judge_decoding.tasks.base import Item, Message, Task
+from judge_decoding.tasks.checkers import number
+
+
+class Arithmetic(Task):
+    """Problems of the split ``test``, of which neither the models nor the head have seen one.
+
+    Args:
+        family: ``collection``, which the head was trained on, or ``comparison``, of which it has seen nothing.
+        split: ``calibration`` for what is to be chosen, ``test`` for what is to be told.
+        count: how many.
+        seed: draws others.
+
+    Raises:
+        JudgeDecodingError: there is no such family or split, or a number is out of range.
+    """
+
+    name = "arithmetic"
+    max_new_tokens = MAX_NEW_TOKENS
+    stop = ()
+
+    def __init__(self, family: str = "collection", split: str = "test", count: int = 200, seed: int = 0) -> None:
+        for what, value, known in (("family", family, problems.Family), ("split", split, problems.Split)):
+            if value not in get_args(known):
+                raise JudgeDecodingError(f"arithmetic's {what} is {value}; it must be {' or '.join(get_args(known))}.")
+        for name, given in (("count", count), ("seed", seed)):
+            check_bound(name, given, f"arithmetic's {name}")
+        self.family, self.split, self.count, self.seed = family, split, count, seed
+
+    def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
+        """The problems themselves."""
+        if data is not None:
+            raise JudgeDecodingError("The task arithmetic makes its own problems; leave --data out.")
+        drawn = problems.draw_many(self.seed, self.split, self.count, self.family)  # type: ignore[arg-type]  # checked
+        return ((str(place), problem) for place, problem in enumerate(drawn))
+
+    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+        """A problem with its number as the reference."""
+        return Item(place, (row.question.strip(),), str(row.answer), self.family)
+
+    def plain(self, messages: Sequence[Message]) -> str:
+        """As the pair was trained."""
+        *before, last = messages
+        return "".join(f"{one['content']}\n" for one in before) + f"Q: {last['content']}\nA:"
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        """By the final number, that of the closing sentence."""
+        return number(item.turns[-1], answer, item.reference)

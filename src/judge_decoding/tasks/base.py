@@ -1,0 +1,196 @@
+"""A task: questions that are put to a model, and how its answers are judged."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.questions import Rows, dataset_rows, file_rows
+from judge_decoding.io.rows import RowError
+from judge_decoding.io.sandbox import Sandbox
+from judge_decoding.spelling import spell
+from judge_decoding.visible import one_line
+
+Message = Mapping[str, str]
+"""``{"role": ..., "content": ...}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that is asked.
+
+    Attributes:
+        key: what it is called in the task, such as its number in the data set.
+        turns: what the user says; each turn is answered before the next is put.
+        reference: a right answer, or the unit tests of one; empty if there is none.
+        category: what kind of question it is, where the task has several.
+
+    Raises:
+        RowError: there is no key or nothing to ask, or something is no text.
+    """
+
+    key: str
+    turns: tuple[str, ...]
+    reference: str = ""
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        for text in (self.key, *self.turns, self.reference, self.category):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # JSON can spell it, and no tokenizer takes it
+                raise RowError("has half a surrogate pair, which is no text") from error
+        if not (self.key and self.turns and all(turn.strip() for turn in self.turns)):
+            raise RowError("has no key, or nothing to ask")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a task's data is on the Hub."""
+
+    dataset: str
+    config: str | None = None
+    split: str = "test"
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.dataset, self.config, self.split)))
+
+
+class Task(ABC):
+    """Questions, how they are put, and who says what is right.
+
+    A subclass is a small file: where the data is, how a row becomes an `Item`, and `check`. The parameters of its
+    constructor are its settings, spelled as in ``mmlu(subject=anatomy)``.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[Source | None] = None
+    """Data on the Hub; None if it has no such data."""
+    scoring: Literal["check", "grade", "none"] = "check"
+    """Answers are right or wrong, get a grade from a model that judges, or count for speed only."""
+    runs_code: bool = False
+    """Checking runs what the model wrote."""
+    sandbox: Sandbox | None = None
+    """Where that runs; None is bubblewrap."""
+    max_new_tokens: ClassVar[int] = 512
+    """Token budget of an answer."""
+    stop: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
+    """What ends an answer where there is no chat template; no part of it."""
+
+    @abstractmethod
+    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+        """The item of a row of the data; None if the row belongs to another task or setting.
+
+        Args:
+            row: a row as the data set has it.
+            place: where it is, such as "row 3": a key where the row has none of its own.
+
+        Raises:
+            RowError: the row is none of this task's.
+        """
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        """Whether an answer to the last turn is right; None where that cannot be told."""
+        return None
+
+    def plain(self, messages: Sequence[Message]) -> str:
+        """The prompt where there is no chat template."""
+        heads = {"user": "Question: ", "assistant": "Answer: ", "system": ""}
+        return "".join(f"{heads[one['role']]}{one['content']}\n" for one in messages) + "Answer:"
+
+    def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
+        """The rows of ``data``, a local file, else of the Hub.
+
+        Raises:
+            JudgeDecodingError: they cannot be had.
+        """
+        if data is not None:
+            return file_rows(data, on_bad)
+        if self.source is None:
+            raise JudgeDecodingError(f"The task {self.name} has no data of its own; give a file with --data.")
+        return dataset_rows(self.source.dataset, self.source.config, self.source.split)
+
+    def __str__(self) -> str:
+        return spell(self, self.name)
+
+
+def read_items(
+    task: Task,
+    data: Path | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    on_bad: Callable[[str], None] = lambda _: None,
+) -> list[Item]:
+    """The items of a task, each key once, in the order of the data.
+
+    Args:
+        task: the task.
+        data: a local file instead of the Hub's data.
+        limit: no more than so many of them, drawn at random: the first ones are often all of one kind.
+        seed: draws others.
+        on_bad: told of each row that is none, in a sentence that names it.
+
+    Raises:
+        JudgeDecodingError: the data cannot be had, or holds no item.
+    """
+    source = str(data or task.source or task)
+    items: dict[str, Item] = {}
+    with guarded(task, "its data"):
+        rows = list(task.rows(data, on_bad))
+    for place, row in rows:
+        with guarded(task, place):
+            try:
+                item = task.item(row, place)
+            except RowError as error:
+                on_bad(f"{source}, {place} {error}.")
+                continue
+            if not isinstance(item, Item | None):
+                raise TypeError(f"item gives {type(item).__name__}, not Item or None")
+        if item is None:
+            continue
+        if item.key in items:
+            on_bad(f"{source}, {place} has the key {item.key} of another row.")
+        items.setdefault(item.key, item)
+    if not items:
+        raise JudgeDecodingError(f"{source} has no questions for the task {task}; check the file, or its settings.")
+    found = list(items.values())
+    if limit is not None and limit < len(found):
+        found = [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), limit))]
+    return found
+
+
+@contextmanager
+def guarded(task: Task, place: str) -> Iterator[None]:
+    """Around what a task does, which may be another package's code.
+
+    Raises:
+        JudgeDecodingError: it fails.
+    """
+    try:
+        yield
+    except JudgeDecodingError:
+        raise
+    except Exception as error:
+        raise JudgeDecodingError(
+            f"The task {task.name} fails at {one_line(place)} ({type(error).__name__}: {one_line(str(error))}); repair "
+            "the task, or the data."
+        ) from error
+
+
+def text_of(row: Any, field: str) -> str:  # noqa: ANN401  (any JSON value)
+    """The text in a field of a row.
+
+    Raises:
+        RowError: there is none.
+    """
+    value = row.get(field) if isinstance(row, Mapping) else None
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"has no text in a field {field}")
+    return value

@@ -1,0 +1,143 @@
+"""Right or wrong: comparing an answer's result with a reference, or running its code with unit tests.
+
+A package of your own brings a checker under the entry-point group ``judge_decoding.checkers``: a name, and a function
+``check(question, answer, reference)`` that gives True, False, or None where it cannot tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import EntryPoint
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.sandbox import Limits, Sandbox, run_program, sandbox_of
+from judge_decoding.plugins import imported, installed, told
+from judge_decoding.spelling import guess
+from judge_decoding.tasks.final import final_number
+from judge_decoding.tasks.number_text import foreign_numeral
+from judge_decoding.tasks.results import last_choice, result_function, whole_text
+
+GROUP = "judge_decoding.checkers"
+"""The entry-point group of checkers."""
+
+Checker = Callable[[str, str, str], bool | None]
+"""From a question (without chat template), an answer and a reference to a verdict; None where it cannot tell."""
+
+_FENCE = re.compile(
+    r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
+
+
+def number(_question: str, answer: str, reference: str) -> bool | None:
+    """Whether the final numbers of answer and reference are the same; see `final_number` and `Number.same`.
+
+    An answer without one is wrong; it cannot be told where its only numeral is of a kind that is not read, as ``Ⅻ``.
+    """
+    wanted, found = final_number(reference), final_number(answer)
+    if wanted is None or (found is None and foreign_numeral(answer) and not re.search(r"\d", answer)):
+        return None
+    return found is not None and found.same(wanted)
+
+
+def choice(_question: str, answer: str, reference: str) -> bool | None:
+    """Whether the answer names the reference's letter A to J: that at its start, else the one that it names."""
+    start = re.match(r"\W*([A-J])(?![A-Za-z'])", reference)
+    wanted = start[1] if start else last_choice(reference)
+    return None if wanted is None else last_choice(answer) == wanted
+
+
+def exact(_question: str, answer: str, reference: str) -> bool | None:
+    """Whether answer and reference are the same text, space apart."""
+    return whole_text(answer) == whole_text(reference)
+
+
+def unit_tests(
+    question: str, answer: str, reference: str, limits: Limits | None = None, sandbox: Sandbox | None = None
+) -> bool | None:
+    """Whether the answer's code passes the tests that the reference holds; see `run_program` for what it may do.
+
+    The code is that of the answer's first fenced block, else all of it. It is run behind the question, as in HumanEval
+    where the question begins the program, and where that fails, by itself. Tests that are only defined and not called
+    let every answer pass.
+
+    Raises:
+        JudgeDecodingError: the tests are behind ``if __name__ == "__main__"``, and would not run.
+    """
+    if "__main__" in reference:
+        raise JudgeDecodingError(
+            "Unit tests behind a test of __name__ never run here, so that every answer would pass; give statements "
+            "that run by themselves, such as assertions or check(candidate)."
+        )
+    fenced = _FENCE.search(answer)
+    code = fenced[1] if fenced else answer
+    whole = question + code if not fenced else f"{question}\n{code}"
+    return any(run_program(f"{program}\n\n{reference}\n", limits, sandbox).passed for program in (whole, code))
+
+
+_BUILT_IN: dict[str, Checker] = {"number": number, "choice": choice, "exact": exact, "tests": unit_tests}
+
+
+def checker_of(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Checker:
+    """The checker for ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or of an installed package.
+
+    A pattern's last match (its first group, if it has one) in the answer must be that in the reference, or all of the
+    reference where it does not match there.
+
+    Args:
+        spelling: as above.
+        allow_code: the answers' code may be run.
+        sandbox: where it is run, as `sandbox_of` spells it.
+
+    Raises:
+        JudgeDecodingError: there is no such checker, it cannot be imported, or it runs code and may not or cannot.
+    """
+    if spelling == "tests" and not allow_code:
+        raise JudgeDecodingError(
+            "The checker tests runs the code of the answers; allow it with --allow-code-execution."
+        )
+    if spelling == "tests":
+        return partial(unit_tests, sandbox=sandbox_of(sandbox))
+    if spelling in _BUILT_IN:
+        return _BUILT_IN[spelling]
+    if spelling.startswith("regex:"):
+        return _same_result(result_function(spelling))
+    foreign = installed(GROUP, _BUILT_IN)
+    if spelling in foreign:
+        return _load(foreign[spelling])
+    names = [*_BUILT_IN, "regex:PATTERN", *foreign]
+    raise JudgeDecodingError(
+        f"There is no checker {spelling[:40]}{guess(spelling, names)}; the checkers are {', '.join(names)}."
+    )
+
+
+def _same_result(result: Callable[[str], str | None]) -> Checker:
+    def check(_question: str, answer: str, reference: str) -> bool | None:
+        wanted = result(reference)
+        found = result(answer)
+        return found is not None and whole_text(found) == whole_text(reference if wanted is None else wanted)
+
+    return check
+
+
+def _load(entry: EntryPoint) -> Checker:
+    who, function = told(entry, "checker"), imported(entry, "checker")
+    if not callable(function):
+        raise JudgeDecodingError(f"{who} is no function; repair or remove that package.")
+
+    def check(question: str, answer: str, reference: str) -> bool | None:
+        try:
+            verdict = function(question, answer, reference)
+        except Exception as error:  # another package's code
+            raise JudgeDecodingError(
+                f"{who} fails ({type(error).__name__}: {error}) for the answer {answer[:60]!r}; repair it."
+            ) from error
+        if verdict is not None and not isinstance(verdict, bool):
+            raise JudgeDecodingError(
+                f"{who} gives {type(verdict).__name__} for the answer {answer[:60]!r}; it must give True, False or "
+                "None."
+            )
+        return verdict
+
+    return check

@@ -1,0 +1,39 @@
+"""Multiple choice, answered in words.
+
+The usual way to score it compares the likelihood of each choice. Nothing is decoded then, so that no verification rule,
+however bad, would change the figure. Here the model reasons briefly and names a letter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from judge_decoding.io.rows import RowError
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.results import last_choice
+
+LETTERS = "ABCDEFGH"
+"""No more: I is a word, too."""
+
+_ASK = "Reason briefly. Then end with a line that names the letter of the right choice, in this form: Answer: letter"
+
+
+def choice_item(key: str, question: str, choices: Any, right: int, category: str = "") -> Item:  # noqa: ANN401
+    """The item of a question with its choices; ``right`` is the place of the right one, from 0.
+
+    Raises:
+        RowError: there are not 2 to 8 choices, one is no text, or none is the right one.
+    """
+    if not (isinstance(choices, list) and all(isinstance(one, str) for one in choices)):
+        raise RowError("has no list of texts as its choices")
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise RowError(f"has {len(choices)} choices; there must be 2 to {len(LETTERS)}")
+    if not 0 <= right < len(choices):
+        raise RowError(f"has {len(choices)} choices, and none of them is number {right + 1}, the right one")
+    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return Item(key, (f"{question.strip()}\n\n{listed}\n\n{_ASK}",), LETTERS[right], category)
+
+
+def chosen(answer: str) -> str | None:
+    """The letter that an answer names; see `last_choice`."""
+    return last_choice(answer, LETTERS)

@@ -1,0 +1,39 @@
+"""MMLU: exam questions of 57 subjects with four choices (Hendrycks et al., arXiv 2009.03300)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from judge_decoding.io.rows import RowError
+from judge_decoding.tasks.base import Item, Source, Task, text_of
+from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
+
+
+class MMLU(Task):
+    """The letter that the answer names must be the right one; see `choices` for why it is answered in words.
+
+    Args:
+        subject: one of the subjects, such as ``anatomy``; all of them without it.
+    """
+
+    name = "mmlu"
+    source = Source("cais/mmlu", "all")
+
+    def __init__(self, subject: str | None = None) -> None:
+        self.subject = subject
+
+    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+        """A row has ``question``, ``subject``, ``choices``, and ``answer``: a number from 0, or a letter."""
+        question, subject = text_of(row, "question"), text_of(row, "subject")
+        if self.subject not in (None, subject):
+            return None
+        right = row.get("answer")
+        if isinstance(right, str) and len(right) == 1 and right in LETTERS:
+            right = LETTERS.index(right)
+        if not isinstance(right, int) or isinstance(right, bool):
+            raise RowError("has no number and no letter in a field answer")
+        return choice_item(place, question, row.get("choices"), right, subject)
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        """By the letter."""
+        return chosen(answer) == item.reference

@@ -1,0 +1,25 @@
+"""MT-Bench: 80 conversations of two turns (Zheng et al., arXiv 2306.05685)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from judge_decoding.tasks.base import Item, Source, Task
+from judge_decoding.tasks.conversations import MT_BENCH, conversation
+
+
+class MTBench(Task):
+    """Answers are graded by a model (`grading`), not checked.
+
+    Of a file of Spec-Bench, which holds MT-Bench, the questions of MT-Bench's categories are taken.
+    """
+
+    name = "mt_bench"
+    source = Source("HuggingFaceH4/mt_bench_prompts", split="train")
+    scoring = "grade"
+    max_new_tokens = 1024
+
+    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+        """See `conversation`."""
+        found = conversation(row)
+        return found if found.category in MT_BENCH else None

@@ -1,0 +1,81 @@
+"""The result of an answer: what two answers must share to be equivalent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.tasks.final import final_number
+
+
+def last_number(answer: str) -> str | None:
+    """The final number of an answer in its shortest decimals (a fraction if they do not end); see `final_number`."""
+    found = final_number(answer)
+    return None if found is None else str(found)
+
+
+def same_result(result: Callable[[str], str | None], one: str | None, other: str | None) -> bool:
+    """Whether two results of the same function are equal: numbers by what they are worth, all else as texts."""
+    if result is not last_number or one is None or other is None:
+        return one == other
+    first, second = final_number(one), final_number(other)
+    return first is not None and second is not None and first.same(second)
+
+
+def last_choice(answer: str, letters: str = "ABCDEFGHIJ") -> str | None:
+    r"""The letter of the last "Answer: X", "answer is X" or ``\boxed{X}``, else the last one that stands alone.
+
+    The words A and I count only where there is nothing else.
+    """
+    letter = rf"([{letters}])(?![\w'])"
+    named: list[str] = re.findall(
+        rf"(?:\\boxed\s?\{{\W{{0,3}}(?:text\w*\W{{1,3}})?|(?i:answer)\W*(?i:is\b)?\W*){letter}", answer
+    )
+    alone = named or re.findall(rf"(?<![\w']){letter}(?! [a-z])", answer) or re.findall(rf"(?<![\w']){letter}", answer)
+    return alone[-1] if alone else None
+
+
+def whole_text(answer: str) -> str:
+    """The answer itself, spaces at its ends and runs of them apart."""
+    return " ".join(answer.split())
+
+
+def result_function(spelling: str) -> Callable[[str], str | None]:
+    """The function for ``number``, ``choice``, ``text``, ``regex:PATTERN`` or ``module:function``.
+
+    A pattern's last match counts, its first group if it has one. A function gets the answer and gives a text or None.
+
+    Raises:
+        JudgeDecodingError: there is no such thing.
+    """
+    known: dict[str, Callable[[str], str | None]] = {
+        "number": last_number,
+        "choice": last_choice,
+        "text": whole_text,
+    }
+    if spelling in known:
+        return known[spelling]
+    kind, separator, rest = spelling.partition(":")
+    if kind == "regex" and separator:
+        try:
+            pattern = re.compile(rest)
+        except re.error as error:
+            raise JudgeDecodingError(f"The pattern {rest!r} is no regular expression: {error}; mend it.") from error
+        return lambda answer: _last_match(pattern, answer)
+    if separator:
+        try:
+            function = getattr(import_module(kind), rest)
+        except Exception as error:  # the import runs the user's own code
+            raise JudgeDecodingError(f"There is no function {spelling} ({reason(error)}); check the name.") from error
+        if callable(function):
+            return function  # type: ignore[no-any-return]  # the user's own
+    raise JudgeDecodingError(
+        f"There is no result {spelling}; there are {', '.join(known)}, regex:PATTERN and module:function."
+    )
+
+
+def _last_match(pattern: re.Pattern[str], answer: str) -> str | None:
+    found = list(pattern.finditer(answer))
+    return str(found[-1].group(1 if pattern.groups else 0)) if found else None

@@ -1,0 +1,124 @@
+"""Candidates for a head, measured alike: sources in the target, trivial detectors, and smaller shares of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.training.calibration import Aim, auc, outcome
+from judge_decoding.training.fitting import Validated, cross_validate, standardise
+from judge_decoding.training.options import TrainingConfig
+
+SHARES = (1 / 8, 1 / 4, 1 / 2)
+"""Of the questions, for the learning curve; all of them are its last point."""
+
+STILL_RISING = 0.01
+"""An AUC that rises by more than this with the second half of the questions asks for more data."""
+
+FEW_WRONG, FEW_QUESTIONS = 50, 10
+"""Fewer wrong tokens, or fewer questions with one, are too few to measure by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens with a verdict, in one order everywhere.
+
+    Attributes:
+        labels: 1 (correct) or 0 (wrong) [N].
+        numbers: whether it is a number, bool [N].
+        fold: number of the fold of its question [N].
+        rank: source of its question among all, as a share [N]; see `fitting.deal`.
+        questions: how many questions there are.
+        wrong_questions: how many of them have a wrong token.
+    """
+
+    labels: Tensor
+    numbers: Tensor
+    fold: Tensor
+    rank: Tensor
+    questions: int
+    wrong_questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A source, the fit on it, and its row in the table."""
+
+    source: HiddenSource
+    fit: Validated
+    mean: Tensor
+    scale: Tensor
+    row: dict[str, Any]
+
+
+def validate(
+    features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None], share: float = 1.0
+) -> Validated | None:
+    """Cross-validate on standardised features [N, H], trained on a ``share`` of the questions and tested on all."""
+    return cross_validate(
+        features, tokens.labels, tokens.fold, config.l2, config.class_weights, config.wrong_weight,
+        train=None if share == 1 else tokens.rank < share, progress=tick,
+    )  # fmt: skip
+
+
+def candidate(
+    source: HiddenSource, features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None]
+) -> Candidate:
+    """Fit a head on raw features [N, H], which are standardised in place."""
+    mean, scale = standardise(features)
+    fit = validate(features, tokens, config, tick)
+    assert fit is not None  # `fitting.deal` has seen to it that both classes are everywhere
+    row = {"detector": str(source), "layer": source.layer, "norm": source.norm}
+    return Candidate(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
+
+
+def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:
+    """A detector's figures from its scores [N], whatever their scale; higher is more correct."""
+    correct, numbers = tokens.labels.bool(), tokens.numbers
+    both = numbers.any() and 0 < int(correct[numbers].sum()) < int(numbers.sum())
+    threshold = aim.threshold(scores, correct)
+    return {
+        "auc": auc(scores, correct),
+        "auc_numbers": auc(scores[numbers], correct[numbers]) if both else None,
+        "log_loss": log_loss,
+        "threshold": threshold,
+        **outcome(scores, correct, threshold),
+    }
+
+
+def learning_curve(
+    features: Tensor, tokens: Tokens, config: TrainingConfig, whole: float, tick: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """AUC over shares of the questions, on standardised features [N, H]; ``whole`` is that of all.
+
+    All points are tested on all questions, out of fold. Shares without tokens of both classes to train on are left out.
+    """
+    rows = []
+    for share in SHARES:
+        fit = validate(features, tokens, config, tick, share)
+        if fit is not None:
+            count = round(share * tokens.questions)
+            rows.append({"share": share, "questions": count, "auc": auc(fit.scores, tokens.labels)})
+    return [*rows, {"share": 1.0, "questions": tokens.questions, "auc": whole}]
+
+
+def doubts(tokens: Tokens, curve: Sequence[dict[str, Any]]) -> list[str]:
+    """What speaks against trusting a head trained on so little, each in one sentence."""
+    found = []
+    wrong = int((tokens.labels == 0).sum())
+    if wrong < FEW_WRONG or tokens.wrong_questions < FEW_QUESTIONS:
+        found.append(
+            f"There are only {wrong} wrong tokens, in {tokens.wrong_questions} questions, so the figures are rough; "
+            f"label answers until there are {FEW_WRONG} in {FEW_QUESTIONS} questions."
+        )
+    half = next((row["auc"] for row in curve if row["share"] == 1 / 2), None)
+    if half is not None and curve[-1]["auc"] - half > STILL_RISING:
+        found.append(
+            f"The judge is still learning (AUC {half:.3f} with half of the questions, {curve[-1]['auc']:.3f} with all "
+            "of them); more labelled answers will make it better."
+        )
+    return found

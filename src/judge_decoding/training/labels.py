@@ -1,0 +1,106 @@
+"""From a case to token ids and the verdict of each: how the labels of an answer are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.data.cases import Case
+from judge_decoding.data.spans import touches
+from judge_decoding.data.tokens import read_tokens
+from judge_decoding.models.tokenize import prompt_ids
+
+Labels = Literal["error", "span", "from_error"]
+"""Which tokens are wrong: the first one of the first error, all that touch an error, or all from the first error on."""
+
+AfterError = Literal["correct", "ignore"]
+"""What the other tokens behind the first error count as, unless all of them are wrong."""
+
+IGNORED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A case in tokens.
+
+    Attributes:
+        ids: question and answer.
+        labels: 1 (correct), 0 (wrong) or -1 (not used) for every token.
+        judged: positions of the tokens that have a verdict under one reading or another.
+        numbers: whether every token is a number.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    judged: tuple[int, ...]
+    numbers: tuple[bool, ...]
+
+
+def encode(
+    case: Case,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Labels = "span",
+    after_error: AfterError = "ignore",
+    ends: Sequence[int] | None = None,
+) -> Example:
+    """A case in tokens, their labels read as ``labels`` and ``after_error`` say.
+
+    ``ends`` are the tokens that end an answer of the target; by default the tokenizer's end token.
+
+    The question's tokens are unused and, where a case says which parts are judged, those that touch none of them. A
+    token touches an error by its space, too.
+
+    Raises:
+        JudgeDecodingError: the case's own token ids are not of this tokenizer.
+    """
+    tokens = read_tokens(case, tokenizer, ends)
+    ids, spans = (*tokens.prompt, *tokens.answer), [*[None] * len(tokens.prompt), *tokens.spans]
+    judged = tuple(i for i, span in enumerate(spans) if span and (case.judged is None or touches(*span, case.judged)))
+    verdicts = [IGNORED] * len(ids)
+    errors = sorted(case.errors)
+    first, found = errors[:1], False
+    for i in judged:
+        begin, end = spans[i] or (0, 0)
+        after = bool(first) and begin > first[0][0]
+        if labels == "span":
+            wrong = touches(begin, end, errors)
+        elif labels == "from_error":
+            wrong = after or touches(begin, end, first)
+        else:
+            wrong = not found and touches(begin, end, first)
+        found = found or wrong
+        behind = 1 if after_error == "correct" else IGNORED
+        verdicts[i] = 0 if wrong else behind if after or found else 1
+    text = case.answer
+    numbers = tuple(span is not None and _is_number(text[span[0] : span[1]]) for span in spans)
+    return Example(ids, tuple(verdicts), judged, numbers)
+
+
+def question_examples(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """The questions of cases, each once, as prompts of which the last token counts."""
+    found: dict[str, Example] = {}
+    for case in cases:
+        if case.question in found or not case.question.strip():
+            continue
+        prompt = tuple(prompt_ids(case.question, tokenizer))
+        size = len(prompt)
+        found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
+    return list(found.values())
+
+
+def _is_number(text: str) -> bool:
+    return any(c.isdigit() for c in text) and not any(c.isalpha() for c in text)
+
+
+def data_hash(cases: Sequence[Case]) -> str:
+    """Hash of what a head learns from: questions, answers, error spans, and what else tells the labels."""
+    digest = hashlib.sha256()
+    for case in cases:
+        digest.update(repr((case.question, case.answer, case.ended, case.errors)).encode())
+        if case.judged is not None or case.token_ids is not None:
+            digest.update(repr((case.judged, case.token_ids)).encode())
+    return digest.hexdigest()
