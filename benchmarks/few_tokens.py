@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.compiling import Compiled, compile_target, default_folder
 from judge_decoding.decoding.backends.static.lm import FEW
-from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.evaluation.bench.limits import times
 from judge_decoding.loading.models import load_model
 from judge_decoding.models.provenance import machine
@@ -45,7 +45,7 @@ def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) ->
     with patch("judge_decoding.decoding.backends.static.compiling.align"):
         loaded = _forwards(same)
     weight, bias = torch.zeros(1, model.config.get_text_config().hidden_size), torch.zeros(1)
-    memory = Memory(model, 1, CONTEXT + max(TOKENS))
+    memory = StaticKVCache(model, 1, CONTEXT + max(TOKENS))
     columns = memory.columns(CONTEXT + max(TOKENS))
     for count in TOKENS:
         tokens = nn.functional.pad(torch.ones(1, count, dtype=torch.long), (1, 0), value=CONTEXT)

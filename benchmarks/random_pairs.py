@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from judge_decoding.core.rounds import Round
 from judge_decoding.decoding.engines import Engine
 from judge_decoding.decoding.lengths import Fixed
-from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.evaluation.bench.ways import Answers, Clock, Label, synchronize
 from judge_decoding.rules import Exact, VerificationRule

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 from judge_decoding import Exact, Judge, JudgeHead, PromptLookup, Round, TopK, VerificationRule
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.request import Request
 from judge_decoding.models.abilities import can_batch
 from judge_decoding.models.cached_lm import CachedLM
 from tiny import EOS, VOCAB_SIZE, AcceptAll, llama, mistral, perturbed, random_head, request, run, tokens

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from judge_decoding import Cause, Exact, JudgeDecoder, JudgeDecodingError, Round, TopK
 from judge_decoding.core.rounds import Seconds
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Experience, Fixed, Heuristic
+from judge_decoding.decoding.lengths import AcceptanceModel, Confident, CostOptimal, DraftLength, Fixed, Heuristic
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, run, tokens
 
 DRAFT, VERIFY, SLOPE, REST = 1.0, 5.0, 0.05, 0.3
@@ -72,9 +72,9 @@ def test_cost_optimal_stops_drafting_where_nothing_is_accepted_and_tries_again_n
 
 def test_short_answers_do_not_try_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried ever less often is so over all answers, and nothing is sought meanwhile."""
-    sought, best = [], Experience.best
-    monkeypatch.setattr(Experience, "best", lambda self, longest: sought.append(longest) or best(self, longest))
-    taught, lengths = Experience(), []
+    sought, best = [], AcceptanceModel.best
+    monkeypatch.setattr(AcceptanceModel, "best", lambda self, longest: sought.append(longest) or best(self, longest))
+    taught, lengths = AcceptanceModel(), []
     for _ in range(8):
         policy = CostOptimal(4)
         policy.remember(taught)
@@ -85,7 +85,7 @@ def test_short_answers_do_not_try_again_and_again(monkeypatch: pytest.MonkeyPatc
 
 def test_what_a_draft_reads_after_a_pause_is_not_what_its_tokens_cost() -> None:
     """Otherwise a draft that paused would seem too dear for ever."""
-    known = Experience()
+    known = AcceptanceModel()
     for _ in range(20):
         known.add(event(4, 4))
     best = known.best(64)
@@ -112,7 +112,7 @@ def test_a_slow_round_at_first_is_forgotten() -> None:
 
 def test_a_row_notices_that_another_rows_drafts_pay() -> None:
     """The rows of a batch share what they know."""
-    taught = Experience()
+    taught = AcceptanceModel()
     rows = [CostOptimal(4, experience=taught) for _ in range(2)]
     for _ in range(40):
         for row in rows:
@@ -128,7 +128,7 @@ def test_a_row_notices_that_another_rows_drafts_pay() -> None:
 
 
 def test_cost_optimal_notices_a_change_for_the_better() -> None:
-    taught = Experience()
+    taught = AcceptanceModel()
     for rate, rounds in ((0.0, 600), (1.0, 400)):
         policy = CostOptimal(4)
         policy.remember(taught)
@@ -143,7 +143,7 @@ def test_cost_optimal_notices_a_change() -> None:
 
 
 def test_what_one_answer_taught_serves_the_next() -> None:
-    taught = Experience()
+    taught = AcceptanceModel()
     for _ in range(6):  # short answers
         policy = CostOptimal(4)
         policy.remember(taught)

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from commands import Run
 from judge_decoding import Exact, JudgeDecodingError, Stats, VerificationRule, parse_rule
-from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.integrations.lm_eval import JudgeLM  # which registers the model
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many

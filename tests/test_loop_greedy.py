@@ -10,7 +10,7 @@ from judge_decoding import Cause, Exact, Judge, JudgeHead, MinProbability, Promp
 from judge_decoding.decoding.drafters.base import Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.tokens import TokenBuffer
 from tiny import (
     EOS,
     VOCAB_SIZE,
@@ -199,7 +199,7 @@ def test_prompt_lookup_takes_the_latest_longest_match() -> None:
     sampler = Sampler(SamplingParams(), torch.device("cpu"))
 
     def propose(ids: list[int], count: int) -> list[int]:
-        return lookup.propose([DraftRequest(0, Tokens(torch.tensor(ids)), count, sampler)])[0].ids.tolist()
+        return lookup.propose([DraftRequest(0, TokenBuffer(torch.tensor(ids)), count, sampler)])[0].ids.tolist()
 
     assert propose([1, 2, 3, 9, 5, 2, 3, 7, 1, 2, 3], 2) == [9, 5]  # three tokens match, though two match later
     assert propose([2, 3, 8, 2, 3, 7, 2, 3], 1) == [7]  # the latest of two matches

@@ -11,12 +11,12 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
-from judge_decoding.decoding.backends.eager import Reading
+from judge_decoding.decoding.backends.base import VerifyOutput
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.loop import Request, Row
+from judge_decoding.decoding.request import Request, SequenceState
 from judge_decoding.decoding.sampling import Sampler
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.decoding.verification import verify
 from judge_decoding.rules import Exact
 from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, run, tokens
@@ -120,7 +120,9 @@ def test_a_draft_model_reports_the_distributions_it_drew_from(
     """Exactly, with all settings applied: p/q is wrong otherwise."""
     table = tables[1]
     sampler = Sampler(SamplingParams(**setting, seed=0), torch.device("cpu"))  # type: ignore[arg-type]
-    draft = DraftModel(bigram(table), SIZE).propose([DraftRequest(0, Tokens(torch.tensor([3, 0])), 30, sampler)])[0]
+    draft = DraftModel(bigram(table), SIZE).propose([DraftRequest(0, TokenBuffer(torch.tensor([3, 0])), 30, sampler)])[
+        0
+    ]
     assert draft.probs is not None
     chain = [0, *draft.ids.tolist()]
     for previous, probs in zip(chain, draft.probs, strict=False):
@@ -145,8 +147,8 @@ def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Ten
         q = draft[:1].softmax(-1)
         token = sampler.draw(q)
         logits = torch.stack((target[0], target[int(token)]))
-        row = Row(0, Request(torch.tensor([0]), Exact(), sampler, 5))
-        (event,) = verify([row], [Draft(token, q)], [Reading([logits], {}, 0, len(logits))])
+        row = SequenceState(0, Request(torch.tensor([0]), Exact(), sampler, 5))
+        (event,) = verify([row], [Draft(token, q)], [VerifyOutput([logits], {}, 0, len(logits))])
         counts[event.token_ids[0]] += 1
     expected = counts.sum() * target[0].softmax(-1).numpy()
     assert chi2.sf(((counts - expected) ** 2 / expected).sum(), SIZE - 1) > 1e-3

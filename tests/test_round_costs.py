@@ -22,7 +22,7 @@ from judge_decoding.decoding.backends.static.compiling import new_cache
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.decoding.backends.static.lm import FEW
-from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel
@@ -167,7 +167,7 @@ def test_the_calls_of_a_draft(
     monkeypatch.setattr(DraftGraph, "forward", seen)
     tokens = torch.ones(rows, 1 + missing, dtype=torch.long)
     with torch.inference_mode():
-        found = draft.go_on(tokens, Memory(model, rows, 64), missing, count)
+        found = draft.go_on(tokens, StaticKVCache(model, rows, 64), missing, count)
     assert found.shape == (rows, 2 + count)
     assert found[:, :2].tolist() == [[missing, 1]] * rows  # where the last token is that was read
     assert "".join(map(str, steps)) == calls

@@ -37,13 +37,13 @@ from judge_decoding.decoding.backends.static.compiling import Compiled, check_co
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import FewTokens
 from judge_decoding.decoding.backends.static.lm import FEW, StaticLM
-from judge_decoding.decoding.backends.static.memory import WIDTH_STEP, Memory
+from judge_decoding.decoding.backends.static.memory import WIDTH_STEP, StaticKVCache
 from judge_decoding.decoding.backends.static.store import CompiledStore
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.decoding.loop import Request
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.request import Request
+from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from tiny import (
     EOS,
@@ -108,7 +108,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     compiled = CompiledDraft(draft, VOCAB_SIZE, progress=said.append, folder=folder)
     with pytest.MonkeyPatch.context() as patch:
         run_uncompiled(patch)
-        compiled._forwards.telling(set())  # what reads drafts that are not greedy is a target's forward again
+        compiled._forwards.for_sources(set())  # what reads drafts that are not greedy is a target's forward again
     return Pair(model, draft, head, target, compiled, said, folder)
 
 
@@ -266,7 +266,7 @@ class Wrapped:
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         if self.what == "made for other tokens":
-            return self.inner.propose([replace(ask, tokens=Tokens(ask.ids[:-1])) for ask in requests])
+            return self.inner.propose([replace(ask, tokens=TokenBuffer(ask.ids[:-1])) for ask in requests])
         drafts = self.inner.propose(requests)
         if self.what == "cut short":
             return [replace(draft, ids=draft.ids[:2]) for draft in drafts]
@@ -300,7 +300,7 @@ def test_a_draft_with_a_smaller_vocabulary(pair: Pair, uncompiled: None) -> None
 
 
 def test_select_moves_rows_and_lengths() -> None:
-    memory = Memory(llama(0), 3, 10)
+    memory = StaticKVCache(llama(0), 3, 10)
     for keys, values in memory.cache:
         keys.add_(torch.arange(3.0)[:, None, None, None])
         values.sub_(torch.arange(3.0)[:, None, None, None])
@@ -315,7 +315,7 @@ def test_select_moves_rows_and_lengths() -> None:
 
 def test_few_tokens_have_a_forward_of_their_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """One token, a few, and more than are few; alone and in a batch."""
-    forward, called, call = pair.target._forwards.telling(set())[1], list[Compiled](), Compiled.__call__
+    forward, called, call = pair.target._forwards.for_sources(set())[1], list[Compiled](), Compiled.__call__
 
     def seen(self: Compiled, *inputs: object) -> list[Tensor]:
         called.append(self)

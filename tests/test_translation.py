@@ -15,7 +15,7 @@ from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, Stats, T
 from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.text import decode_ids
 from judge_decoding.rules.base import VerificationRule
 from tiny import (
@@ -42,7 +42,9 @@ SHUFFLED = word_tokenizer(random.Random(0).sample(WORDS, len(WORDS)), chat=False
 
 
 def ask(ids: Sequence[int], count: int = 6, row: int = 0) -> DraftRequest:
-    return DraftRequest(row, Tokens(torch.tensor(list(ids))), count, Sampler(SamplingParams(), torch.device("cpu")))
+    return DraftRequest(
+        row, TokenBuffer(torch.tensor(list(ids))), count, Sampler(SamplingParams(), torch.device("cpu"))
+    )
 
 
 def propose(drafter: TranslatingDraft, ids: Sequence[int], count: int = 6) -> list[int]:

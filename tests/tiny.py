@@ -28,7 +28,8 @@ from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGra
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.rules import Evidence, Exact, VerificationRule

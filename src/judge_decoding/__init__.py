@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from judge_decoding.core.rounds import Cause, Round, Seconds, Stats, TokenDetails
     from judge_decoding.data.cases import Case, read_cases, write_cases
-    from judge_decoding.decoder import Chunk, Generation, JudgeDecoder, Options
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.answer import Chunk, Generation, Options
     from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
     from judge_decoding.decoding.drafters.model import DraftModel
     from judge_decoding.decoding.drafters.simple import DraftFunction, PromptLookup
     from judge_decoding.decoding.drafters.translation import TranslatingDraft
     from judge_decoding.decoding.guards import Budget, Guard, LoopGuard, Overshoot, Phase, StrictStart, parse_guard
     from judge_decoding.decoding.lengths import Confident, CostOptimal, DraftLength, Fixed, Heuristic
-    from judge_decoding.decoding.loop import Request, decode
+    from judge_decoding.decoding.loop import decode
+    from judge_decoding.decoding.request import Request
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
-    from judge_decoding.decoding.tokens import Tokens
+    from judge_decoding.decoding.tokens import TokenBuffer
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.fit.config import FitConfig
     from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
@@ -105,8 +107,8 @@ __all__ = [
     "Seconds",
     "Stats",
     "StrictStart",
+    "TokenBuffer",
     "TokenDetails",
-    "Tokens",
     "TopK",
     "TrainingConfig",
     "TranslatingDraft",
@@ -133,7 +135,7 @@ _HOMES = {
     "Cascade": "judge_decoding.rules",
     "Case": "judge_decoding.data.cases",
     "Cause": "judge_decoding.core.rounds",
-    "Chunk": "judge_decoding.decoder",
+    "Chunk": "judge_decoding.decoding.answer",
     "Confident": "judge_decoding.decoding.lengths",
     "CostOptimal": "judge_decoding.decoding.lengths",
     "Draft": "judge_decoding.decoding.drafters.base",
@@ -150,7 +152,7 @@ _HOMES = {
     "Fitted": "judge_decoding.fit.pipeline",
     "Fixed": "judge_decoding.decoding.lengths",
     "Fuzzy": "judge_decoding.rules",
-    "Generation": "judge_decoding.decoder",
+    "Generation": "judge_decoding.decoding.answer",
     "Guard": "judge_decoding.decoding.guards",
     "Heuristic": "judge_decoding.decoding.lengths",
     "Judge": "judge_decoding.rules",
@@ -165,12 +167,12 @@ _HOMES = {
     "Mentored": "judge_decoding.rules",
     "MentoredSimple": "judge_decoding.rules",
     "MinProbability": "judge_decoding.rules",
-    "Options": "judge_decoding.decoder",
+    "Options": "judge_decoding.decoding.answer",
     "Overshoot": "judge_decoding.decoding.guards",
     "Phase": "judge_decoding.decoding.guards",
     "PromptLookup": "judge_decoding.decoding.drafters.simple",
     "Relaxed": "judge_decoding.rules",
-    "Request": "judge_decoding.decoding.loop",
+    "Request": "judge_decoding.decoding.request",
     "Round": "judge_decoding.core.rounds",
     "RunningSurprise": "judge_decoding.rules",
     "Sampler": "judge_decoding.decoding.sampling",
@@ -179,7 +181,7 @@ _HOMES = {
     "Stats": "judge_decoding.core.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
     "TokenDetails": "judge_decoding.core.rounds",
-    "Tokens": "judge_decoding.decoding.tokens",
+    "TokenBuffer": "judge_decoding.decoding.tokens",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.training.options",
     "TranslatingDraft": "judge_decoding.decoding.drafters.translation",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.bounds import check_bound
-from judge_decoding.core.rounds import FinishReason, Round, Stats
+from judge_decoding.core.rounds import Round, Stats
+from judge_decoding.decoding.answer import Chunk, Generation, Options
 from judge_decoding.decoding.choices import (
     AnyDraft,
     choose_num_draft_tokens,
@@ -25,9 +25,10 @@ from judge_decoding.decoding.choices import (
 from judge_decoding.decoding.choices import room as context_room
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.generation import Defaults
-from judge_decoding.decoding.guards import Guard, check_guards
-from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
-from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.guards import check_guards
+from judge_decoding.decoding.lengths import AcceptanceModel, Fixed
+from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Processor, Sampler, SamplingParams
 from judge_decoding.decoding.stopping import Criteria, Stop, StopStrings, either
 from judge_decoding.errors import JudgeDecodingError
@@ -39,104 +40,9 @@ from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.text import Detokenizer, pieces
 from judge_decoding.models.tokenize import bare_ids, end_ids
 from judge_decoding.names import complete, place_of
-from judge_decoding.rules.base import VerificationRule
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.backends.static.compiling import Progress
-
-
-class Options(TypedDict, total=False):
-    """What can be chosen for each answer.
-
-    Attributes:
-        threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
-        rule: a verification rule instead of the judge, such as ``Exact()`` or ``TopK(4)``.
-        num_draft_tokens: draft length M; where a policy is chosen, the one it starts from.
-        draft_length: a draft-length policy, made with M for each answer: `Fixed` (the default), `Heuristic`,
-            `Confident`, `CostOptimal`, or any function from M to a `DraftLength`.
-        sampling: how tokens are chosen, instead of the next two.
-        temperature: 0 is greedy; by default tokens are chosen as the model's generation configuration says.
-        seed: makes a sampled answer repeatable.
-        stop: strings that end the answer with the token that completes one, as ``stop_strings`` of transformers does;
-            special tokens count by their names. By default those of the generation configuration.
-        guards: where no token may be rescued.
-        logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
-        for_training: the answer is to be training data of another model; refused with a lossy rule.
-        details: tell probabilities, rank, entropy and the target's alternatives of every draft token
-            (`Round.details`). It changes no token and costs a little time.
-    """
-
-    threshold: float | None
-    rule: VerificationRule | None
-    num_draft_tokens: int | None
-    draft_length: Callable[[int], DraftLength]
-    sampling: SamplingParams | None
-    temperature: float | None
-    seed: int | None
-    stop: str | Sequence[str]
-    guards: Sequence[Guard]
-    logprobs: bool
-    for_training: bool
-    details: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What one round adds: the event, and the text of each kept token (joined, they are the text).
-
-    ``finish_reason`` says why the answer ends with this chunk; None while it goes on.
-    """
-
-    round: Round
-    pieces: tuple[str, ...]
-    finish_reason: FinishReason | None = None
-
-    @property
-    def text(self) -> str:
-        """The text this round adds."""
-        return "".join(self.pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A finished answer.
-
-    Attributes:
-        text: the answer.
-        token_ids: its tokens, an end token included.
-        rounds: how it came about.
-        seconds: how long it took, the prompt included.
-        finish_reason: "stop" if it ended by itself, "length" at the token budget, "context" at the context length.
-        stats: the counts of the rounds.
-        pieces: the texts of the tokens; joined, they are the text.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    rounds: tuple[Round, ...]
-    seconds: float
-    finish_reason: FinishReason
-    stats: Stats = field(repr=False)
-    pieces: tuple[str, ...] = field(repr=False)
-
-    @property
-    def distance(self) -> float | None:
-        """How unlike the questions the judge was trained on the prompt is; above 1 it is unlike 95% of them.
-
-        None without a judge, or with one that does not know.
-        """
-        return next((event.distance for event in self.rounds if event.distance is not None), None)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens per second, reading the prompt included."""
-        return len(self.token_ids) / self.seconds if self.seconds else 0.0
-
-    def _repr_html_(self) -> str:
-        """How notebooks show it: each token by why it was kept."""
-        from judge_decoding.report.fragment import answer_fragment
-
-        return answer_fragment(self.pieces, self.rounds)
 
 
 class JudgeDecoder:
@@ -190,7 +96,7 @@ class JudgeDecoder:
         self._engine_lock = RLock()
         self._defaults = Defaults(self.target, generation_config)
         # By rule and batch size.
-        self._experience: defaultdict[tuple[str, int], Experience] = defaultdict(Experience)
+        self._experience: defaultdict[tuple[str, int], AcceptanceModel] = defaultdict(AcceptanceModel)
 
     @classmethod
     def from_pretrained(
@@ -275,7 +181,7 @@ class JudgeDecoder:
         return {name: value for name, value in vars(self).items() if name not in made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _engine=None, _engine_lock=RLock(), _experience=defaultdict(Experience))
+        vars(self).update(state, _engine=None, _engine_lock=RLock(), _experience=defaultdict(AcceptanceModel))
 
     def generate(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Generation:
         """Answer ``prompt``.

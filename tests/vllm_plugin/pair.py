@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import torch
 
 from judge_decoding.core.rounds import Cause, Round
-from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.rules.base import VerificationRule

@@ -94,7 +94,8 @@ def generate(
 
     from judge_decoding.cli.console import Terminal
     from judge_decoding.core.rounds import Stats
-    from judge_decoding.decoder import Chunk, JudgeDecoder
+    from judge_decoding.decoder import JudgeDecoder
+    from judge_decoding.decoding.answer import Chunk
     from judge_decoding.decoding.choices import choose_rule
     from judge_decoding.decoding.guards import parse_guard
     from judge_decoding.decoding.lengths import POLICIES

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends.eager import EagerTarget, Target
+from judge_decoding.decoding.backends.base import TargetBackend
+from judge_decoding.decoding.backends.eager import EagerTarget
 from judge_decoding.decoding.choices import AnyDraft, as_drafter
 from judge_decoding.decoding.drafters.base import Drafter, needs_of
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
@@ -55,7 +56,7 @@ class Engine:
     ) -> None:
         check_backend(backend)
         self.fallbacks: tuple[str, ...] = ()
-        self.target: Target = EagerTarget(target)
+        self.target: TargetBackend = EagerTarget(target)
         self.draft = draft
         self._compiled: CompiledDraft | None = None
         if backend == "static":

@@ -26,7 +26,7 @@ class DraftLength:
     def observe(self, event: Round) -> None:
         """Learn from a round."""
 
-    def remember(self, experience: Experience) -> None:
+    def remember(self, experience: AcceptanceModel) -> None:
         """Go on from what earlier requests of the same decoder and rule have taught."""
 
 
@@ -87,7 +87,7 @@ LENGTHS = frozenset((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64))
 """Those worth telling apart; few enough for each to be tried often."""
 
 
-class Experience:
+class AcceptanceModel:
     """What rounds have cost and kept: the acceptance of each place of a draft and the times of its parts.
 
     A decoder keeps one for each rule and batch size, so that what one answer has taught serves the next.
@@ -206,23 +206,23 @@ class CostOptimal(DraftLength):
     """The length with most tokens per second, by what rounds have cost and kept so far; 0 where no draft pays.
 
     The acceptance of each place is a running average, the times are medians of late rounds, t_verify a line through
-    them; see `Experience`. While nothing is drafted one token is tried now and then, twice in a row, as the draft has
-    to catch up before the first; over all answers ever less often. Source: the analysis of Leviathan et al. 2023,
+    them; see `AcceptanceModel`. While nothing is drafted one token is tried now and then, twice in a row, as the draft
+    has to catch up before the first; over all answers ever less often. Source: the analysis of Leviathan et al. 2023,
     section 3.3, with each place's own acceptance instead of one rate for all.
     """
 
     EVERY = 4
     """The optimum is sought anew after so many rounds: it moves slowly, and seeking takes time."""
 
-    def __init__(self, start: int, longest: int = 64, experience: Experience | None = None) -> None:
+    def __init__(self, start: int, longest: int = 64, experience: AcceptanceModel | None = None) -> None:
         _check_count(start)
         self._start, self._longest = start, max(longest, start)
-        self.experience = experience or Experience()
+        self.experience = experience or AcceptanceModel()
         self._best: int | None = None
         self._age = self._sought = self._idle = 0
         self._trying = False
 
-    def remember(self, experience: Experience) -> None:
+    def remember(self, experience: AcceptanceModel) -> None:
         """Go on from what earlier requests have taught."""
         self.experience = experience
 

@@ -8,112 +8,23 @@ A batch shares these forwards and nothing else: each request has its own rule, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.core.rounds import FinishReason, Round, Seconds
-from judge_decoding.decoding.backends.eager import EagerTarget, Target
-from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest, needs_of
-from judge_decoding.decoding.guards import Guard, History
-from judge_decoding.decoding.lengths import DraftLength, Fixed
-from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.core.rounds import Round, Seconds
+from judge_decoding.decoding.backends.base import TargetBackend
+from judge_decoding.decoding.backends.eager import EagerTarget
+from judge_decoding.decoding.drafters.base import Draft, Drafter, needs_of
+from judge_decoding.decoding.request import Request, SequenceState
 from judge_decoding.decoding.timing import Stopwatch
-from judge_decoding.decoding.tokens import Tokens
 from judge_decoding.decoding.verification import verify
-from judge_decoding.models.context import RopeBorder
-from judge_decoding.rules.base import VerificationRule
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One answer to decode.
-
-    Attributes:
-        prompt_ids: the prompt [T], T >= 1, on the target's device.
-        rule: which draft tokens stay.
-        sampler: how tokens are chosen.
-        max_new_tokens: the token budget.
-        length: how many tokens to draft each round; not shared between requests.
-        end_ids: tokens that end the answer.
-        guards: where no token may be rescued.
-        stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
-        logprobs: tell the target's log-probability of every kept token.
-        details: tell what is known about every draft token (`Round.details`).
-        limit: what bounds ``max_new_tokens``, the caller's budget ("length") or the context.
-    """
-
-    prompt_ids: Tensor
-    rule: VerificationRule
-    sampler: Sampler
-    max_new_tokens: int
-    length: DraftLength = field(default_factory=lambda: Fixed(16))
-    end_ids: Collection[int] = ()
-    guards: Sequence[Guard] = ()
-    stop: Callable[[Sequence[int]], int | None] | None = None
-    logprobs: bool = False
-    details: bool = False
-    limit: FinishReason = "length"
-
-    def finish_reason(self, last: Round) -> FinishReason:
-        """Why the answer ended with its ``last`` round."""
-        return "stop" if last.stopped else self.limit
-
-
-class Row:
-    """A request under way."""
-
-    def __init__(self, number: int, request: Request) -> None:
-        self.number, self.request = number, request
-        self.tokens = Tokens(request.prompt_ids)
-        self.history = History(list(self.tokens.host))
-        self.left = request.max_new_tokens
-        self.accepted: int | None = None
-        self.hidden: Tensor | None = None
-
-    def draft_request(self, border: RopeBorder | None) -> DraftRequest:
-        """What to draft: never more than the budget leaves room for beside the target's own token.
-
-        Nor more than the target can read in one forward, if its positions change their scale at a ``border``.
-        """
-        rule, length = self.request.rule, self.request.length
-        count = max(min(length.next(), self.left - 1), 0)
-        if border is not None and (longest := border.longest_draft(len(self.tokens))) is not None:
-            count = min(count, longest)
-        return DraftRequest(
-            self.number, self.tokens, count, self.request.sampler,
-            stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
-            norm=rule.norm if rule.needs_draft_hidden else None,
-            accepted=self.accepted, hidden=self.hidden,
-        )  # fmt: skip
-
-    def see(self, states: Tensor) -> None:
-        """Keep the target's hidden states [n, H] at the next known tokens for the drafter's next request."""
-        self.hidden = states if self.hidden is None else torch.cat((self.hidden, states))
-
-    @property
-    def is_new(self) -> bool:
-        """No round has ended yet."""
-        return self.left == self.request.max_new_tokens
-
-    def take(self, event: Round) -> Round:
-        """Go on after ``event``; it may end earlier than it did."""
-        if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
-            event = event.cut(count)
-        self.left = 0 if event.stopped else self.left - len(event.token_ids)
-        self.accepted = event.accepted
-        self.tokens.extend(event.token_ids)
-        self.history.add(event)
-        self.request.length.observe(event)
-        return event
 
 
 def decode(
-    target: PreTrainedModel | Target, drafter: Drafter | None, requests: Sequence[Request]
+    target: PreTrainedModel | TargetBackend, drafter: Drafter | None, requests: Sequence[Request]
 ) -> Iterator[tuple[int, Round]]:
     """Decode all ``requests`` together, and yield each round with its request's number as it ends.
 
@@ -126,14 +37,14 @@ def decode(
             back, or logits are not finite.
     """
     target = EagerTarget(target) if isinstance(target, PreTrainedModel) else target
-    rows = [Row(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
+    rows = [SequenceState(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
     if rows:
         target.check(drafts=drafter is not None)
     for batch in _batches(target, rows):
         yield from _decode(target, drafter, batch)
 
 
-def _batches(target: Target, rows: list[Row]) -> Iterator[list[Row]]:
+def _batches(target: TargetBackend, rows: list[SequenceState]) -> Iterator[list[SequenceState]]:
     """Rows that share forwards: all of them if they can, but for those that grow beyond a border of the positions."""
     border = target.border
     together = [
@@ -145,7 +56,7 @@ def _batches(target: Target, rows: list[Row]) -> Iterator[list[Row]]:
     yield from ([row] for row in rows if row not in together)
 
 
-def _decode(target: Target, drafter: Drafter | None, rows: list[Row]) -> Iterator[tuple[int, Round]]:
+def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceState]) -> Iterator[tuple[int, Round]]:
     watch = Stopwatch(target.model.device)
     needs = needs_of(drafter)
     wanted = {needs, *(row.request.rule.source for row in rows)} if drafter is not None else set()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Tokens:
+class TokenBuffer:
     """Token ids on the host, and as a tensor for who asks for one. A drafter may read them, and never changes them.
 
     A compiled round needs the last few only, as part of what it hands to the device anyway; each small operation on

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from judge_decoding.core.rounds import Cause, Round
-from judge_decoding.decoding.backends.eager import Reading, Told
+from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
 from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.models.forward import check_finite, finite
@@ -25,10 +25,10 @@ from judge_decoding.rules.base import Evidence
 from judge_decoding.rules.verification import Verdicts, decide, replacements
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.loop import Row
+    from judge_decoding.decoding.request import SequenceState
 
 
-def verify(rows: Sequence[Row], drafts: Sequence[Draft], readings: Sequence[Reading]) -> list[Round]:
+def verify(rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Sequence[VerifyOutput]) -> list[Round]:
     """Keep the longest accepted prefix of each row's draft and one token of the target after it.
 
     Raises:
@@ -36,7 +36,7 @@ def verify(rows: Sequence[Row], drafts: Sequence[Draft], readings: Sequence[Read
     """
     alike: defaultdict[Hashable, list[int]] = defaultdict(list)
     for i, (row, draft, reading) in enumerate(zip(rows, drafts, readings, strict=True)):
-        if reading.told is None:
+        if reading.fused is None:
             alike[i if row.request.guards else _kind(row, draft)].append(i)
     groups = [
         _Group([rows[i] for i in own], [drafts[i] for i in own], [readings[i] for i in own]) for own in alike.values()
@@ -49,14 +49,14 @@ def verify(rows: Sequence[Row], drafts: Sequence[Draft], readings: Sequence[Read
     for own, group in zip(alike.values(), groups, strict=True):
         events.update(zip(own, group.rounds(numbers), strict=True))
     for i, reading in enumerate(readings):
-        if reading.told is not None:
-            events[i] = _told_round(rows[i], reading.told)
+        if reading.fused is not None:
+            events[i] = _fused_round(rows[i], reading.fused)
     for i in distances:
         events[i] = replace(events[i], distance=next(numbers))
     return [events[i] for i in range(len(rows))]
 
 
-def _kind(row: Row, draft: Draft) -> Hashable:
+def _kind(row: SequenceState, draft: Draft) -> Hashable:
     """Rows of one kind share their tensors."""
     request = row.request
     return (
@@ -65,7 +65,7 @@ def _kind(row: Row, draft: Draft) -> Hashable:
     )  # fmt: skip
 
 
-def _distance(row: Row, reading: Reading) -> Tensor | None:
+def _distance(row: SequenceState, reading: VerifyOutput) -> Tensor | None:
     """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
     rule = row.request.rule
     if not row.is_new or rule.source is None or not reading.has_states(rule.source):
@@ -74,18 +74,18 @@ def _distance(row: Row, reading: Reading) -> Tensor | None:
     return rule.distance(reading.states(rule.source)[0])
 
 
-def _told_round(row: Row, told: Told) -> Round:
+def _fused_round(row: SequenceState, verdict: FusedVerdict) -> Round:
     """The round of a greedy draft whose rule was asked in the forward."""
     rule = row.request.rule
-    agreed = [draft == own for draft, own in zip(told.draft_ids, told.target_ids, strict=False)]
+    agreed = [draft == own for draft, own in zip(verdict.draft_ids, verdict.target_ids, strict=False)]
     kept, scores = agreed, None
-    if told.draft_ids and (fused := rule.fused()) is not None and fused.source is not None:
-        scores = told.scores
+    if verdict.draft_ids and (fused := rule.fused()) is not None and fused.source is not None:
+        scores = verdict.scores
         kept = [a or fused.keeps(score) for a, score in zip(agreed, scores, strict=True)]
     accepted = kept.index(False) if False in kept else len(kept)
     return _round(
-        row, told.draft_ids, told.target_ids, agreed, [rule.name] * len(kept), accepted, told.target_ids[accepted],
-        scores,
+        row, verdict.draft_ids, verdict.target_ids, agreed, [rule.name] * len(kept), accepted,
+        verdict.target_ids[accepted], scores,
     )  # fmt: skip
 
 
@@ -97,7 +97,9 @@ class _Group:
             below 2 ** 24.
     """
 
-    def __init__(self, rows: Sequence[Row], drafts: Sequence[Draft], readings: Sequence[Reading]) -> None:
+    def __init__(
+        self, rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Sequence[VerifyOutput]
+    ) -> None:
         self._rows = rows
         self._counts = [len(draft.ids) for draft in drafts]
         request = rows[0].request
@@ -134,7 +136,7 @@ class _Group:
         self.table = torch.cat([column.float() for column in columns.values()], 1)
 
     def _evidence(
-        self, drafts: Sequence[Draft], readings: Sequence[Reading], logits: Sequence[Tensor]
+        self, drafts: Sequence[Draft], readings: Sequence[VerifyOutput], logits: Sequence[Tensor]
     ) -> tuple[Evidence, Tensor | None]:
         """What the rule decides by, and which draft tokens no constraint forbids [B, M], None for all."""
         request, device = self._rows[0].request, logits[0].device
@@ -189,7 +191,7 @@ class _Group:
         """
         return [self._round(row, count, numbers) for row, count in zip(self._rows, self._counts, strict=True)]
 
-    def _round(self, row: Row, count: int, numbers: Iterator[float]) -> Round:
+    def _round(self, row: SequenceState, count: int, numbers: Iterator[float]) -> Round:
         told = {name: list(islice(numbers, width)) for name, width in self._widths.items()}
         accepted, own, *sound = told["end"]
         for role, good in zip(("target", "draft"), sound, strict=False):
@@ -220,7 +222,7 @@ def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _round(
-    row: Row,
+    row: SequenceState,
     draft_ids: Sequence[int],
     target_ids: Sequence[int],
     agreed: Sequence[bool],

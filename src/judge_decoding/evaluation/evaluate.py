@@ -12,7 +12,8 @@ from judge_decoding.core.results import TARGET, ItemResult, Row, row
 from judge_decoding.core.samples import Sample
 from judge_decoding.data.cases import Case
 from judge_decoding.data.summary import same_question
-from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.recording import record as sample_of

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel
 
 from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row, row
-from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import label

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.core.rounds import Stats
-from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.choices import room
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError

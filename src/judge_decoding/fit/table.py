@@ -12,7 +12,8 @@ from typing import Any
 
 from judge_decoding import tasks
 from judge_decoding.core.results import ItemResult
-from judge_decoding.decoder import Generation, JudgeDecoder
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
 from judge_decoding.fit.config import FitConfig

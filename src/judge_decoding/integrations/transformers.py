@@ -41,8 +41,9 @@ from judge_decoding.decoding.choices import (
 )
 from judge_decoding.decoding.generation import check_processors, constraints_of
 from judge_decoding.decoding.guards import Guard, check_guards
-from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
-from judge_decoding.decoding.loop import Request, decode
+from judge_decoding.decoding.lengths import AcceptanceModel, DraftLength, Fixed
+from judge_decoding.decoding.loop import decode
+from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.stopping import Criteria
 from judge_decoding.errors import JudgeDecodingError
@@ -149,7 +150,7 @@ class CustomGenerate:
         self._draft, self._head, self._rule = unwrap_draft(draft), head, rule
         self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
         self._seed, self._on_round = seed, on_round
-        self._experience: defaultdict[int, Experience] = defaultdict(Experience)  # by batch size
+        self._experience: defaultdict[int, AcceptanceModel] = defaultdict(AcceptanceModel)  # by batch size
         self.rounds: tuple[tuple[Round, ...], ...] = ()
 
     @property

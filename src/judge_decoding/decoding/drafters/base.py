@@ -10,7 +10,7 @@ from torch import Tensor
 
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.sampling import Sampler
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.tokens import TokenBuffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class DraftRequest:
     """
 
     row: int
-    tokens: Tokens
+    tokens: TokenBuffer
     count: int
     sampler: Sampler
     stop_below: float = 0.0
@@ -53,7 +53,7 @@ class DraftRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class DraftBuffer:
     """Where a draft lies in what a compiled draft model has left for all rows.
 
     Attributes:
@@ -65,10 +65,10 @@ class Origin:
 
     batch: Tensor
     row: int
-    tokens: Tokens
+    tokens: TokenBuffer
     size: int
 
-    def is_of(self, batch: Tensor, row: int, tokens: Tokens) -> bool:
+    def is_of(self, batch: Tensor, row: int, tokens: TokenBuffer) -> bool:
         """Whether it is this row of ``batch`` and goes on from ``tokens`` as they are now."""
         return self.batch is batch and self.row == row and self.tokens is tokens and self.size == len(tokens)
 
@@ -89,10 +89,10 @@ class Draft:
     probs: Tensor | None = None
     distribution: Tensor | None = None
     hidden: Tensor | None = None
-    origin: Origin | None = field(default=None, init=False, repr=False, compare=False)
+    origin: DraftBuffer | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, origin: Origin, count: int) -> Draft:
+    def of(cls, origin: DraftBuffer, count: int) -> Draft:
         """The ``count`` tokens that lie there."""
         ids, device = origin.batch[origin.row, 2 : 2 + count], origin.tokens.device
         draft = cls(ids if ids.device == device else ids.to(device))

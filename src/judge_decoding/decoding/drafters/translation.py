@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.text import INCOMPLETE, decode_ids
 from judge_decoding.models.tokenize import bare_ids, lead_ids
 
@@ -63,7 +63,7 @@ class TranslatingDraft:
         inner = [
             replace(
                 requests[i],
-                tokens=Tokens(torch.tensor(reading[i], device=self._device)),
+                tokens=TokenBuffer(torch.tensor(reading[i], device=self._device)),
                 count=min(requests[i].count, self._context - len(reading[i])) if self._is_whole(known[i]) else 0,
                 sampler=self._greedy, distribution=False, norm=None,
             )

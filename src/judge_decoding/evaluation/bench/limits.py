@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.compiling import Progress
 from judge_decoding.decoding.backends.static.draft import CompiledDraft
-from judge_decoding.decoding.backends.static.lm import Forwards
-from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.backends.static.lm import CompiledForwards
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.evaluation.bench.ways import synchronize
 from judge_decoding.models.hidden import output_size
 
@@ -114,7 +114,7 @@ class BareCalls:
         folder: Path | None = None,
     ) -> None:
         self._target = target
-        _, self._verify = Forwards(target, progress, folder).telling(sources)
+        _, self._verify = CompiledForwards(target, progress, folder).for_sources(sources)
         self._draft = None
         if draft is not None:
             self._draft = CompiledDraft(draft, output_size(target), progress=progress, folder=folder)
@@ -123,7 +123,7 @@ class BareCalls:
     def measure(self, shape: Shape) -> Bare:
         """Medians for rounds of this shape."""
         device, rows, count = self._target.device, shape.rows, shape.num_draft_tokens
-        memory = Memory(self._target, rows, shape.context + count + 1)
+        memory = StaticKVCache(self._target, rows, shape.context + count + 1)
         tokens = nn.functional.pad(
             torch.ones(rows, count + 1, dtype=torch.long, device=device), (1, 0), value=shape.context
         )
@@ -138,7 +138,7 @@ class BareCalls:
         if self._draft is None or not count:
             return Bare(*timed([verify], device))
         draft, last = self._draft, tokens[:, :2].contiguous()
-        own = Memory(draft.model, rows, shape.context + count + draft.steps)
+        own = StaticKVCache(draft.model, rows, shape.context + count + draft.steps)
 
         def several() -> Tensor:
             return draft.go_on(last, own, shape.context, count)

@@ -115,12 +115,12 @@ def weight_bytes(decoder: JudgeDecoder) -> int:
 def cache_bytes(decoder: JudgeDecoder, job: Job) -> int:
     """Bytes of the keys and values that decoding ``job`` asks for."""
     from judge_decoding.decoding.backends.static.draft import COLUMNS
-    from judge_decoding.decoding.backends.static.memory import Memory as Columns
+    from judge_decoding.decoding.backends.static.memory import StaticKVCache
 
     longest, rows = max(map(len, job.prompts)) + job.max_new_tokens, len(job.prompts)
-    caches = [Columns(decoder.target, rows, longest)]
+    caches = [StaticKVCache(decoder.target, rows, longest)]
     for model in _draft(decoder):
-        caches.append(Columns(model, rows, COLUMNS))
+        caches.append(StaticKVCache(model, rows, COLUMNS))
         caches[-1].columns(longest)
     return sum(values.nbytes for one in caches for layer in one.cache for values in layer)
 

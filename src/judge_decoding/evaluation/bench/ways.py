@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from judge_decoding.core.rounds import Round
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.lengths import DraftLength, Experience, Fixed
+from judge_decoding.decoding.lengths import AcceptanceModel, DraftLength, Fixed
 from judge_decoding.rules.base import VerificationRule
 
 Family = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]
@@ -189,7 +189,7 @@ class Clock(DraftLength):
         """Let the policy learn."""
         self._policy.observe(event)
 
-    def remember(self, experience: Experience) -> None:
+    def remember(self, experience: AcceptanceModel) -> None:
         """Let the policy go on."""
         self._policy.remember(experience)
 

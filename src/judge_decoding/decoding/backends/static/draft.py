@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends.static.compiling import Progress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.backends.static.graphs import KeysValues
-from judge_decoding.decoding.backends.static.lm import Forwards, StaticLM, are_few, in_parts
-from judge_decoding.decoding.backends.static.memory import Memory
-from judge_decoding.decoding.drafters.base import Draft, DraftRequest, Origin
+from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM, are_few, in_parts
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.drafters.base import Draft, DraftBuffer, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 
 LAYERS = 16
@@ -46,7 +46,7 @@ class CompiledDraft:
         folder: Path | None = None,
     ) -> None:
         self.model, self.vocab_size = model, vocab_size
-        self._forwards = Forwards(model, progress, folder)
+        self._forwards = CompiledForwards(model, progress, folder)
         self.steps = max(min(LAYERS // model.config.get_text_config().num_hidden_layers, MOST_STEPS), 1)
         folder = folder or default_folder()
         self._few = has_few(model)
@@ -57,13 +57,13 @@ class CompiledDraft:
 
     def forward(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
         """See `Forward`: for drafts that are not greedy; compiled when the first one is wanted."""
-        return self._forwards.telling(set())[1](tokens, *others)
+        return self._forwards.for_sources(set())[1](tokens, *others)
 
     def drafter(self) -> StaticDraft:
         """The drafter of one decoding: its cache belongs to its rows."""
         return StaticDraft(self)
 
-    def go_on(self, tokens: Tensor, memory: Memory, end: int, count: int) -> Tensor:
+    def go_on(self, tokens: Tensor, memory: StaticKVCache, end: int, count: int) -> Tensor:
         """Read ``tokens`` [B, 1 + T] and choose ``count`` more, greedily: what a target reads next [B, 2 + count].
 
         That is position and id of each row's last token, and the chosen ones. ``end`` is the longest row's number of
@@ -80,7 +80,7 @@ class CompiledDraft:
         found = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return found[:, : 2 + count].contiguous() if left else found
 
-    def prefill(self, rows: Sequence[Tensor], memory: Memory) -> None:
+    def prefill(self, rows: Sequence[Tensor], memory: StaticKVCache) -> None:
         """Read the first tokens of empty rows."""
         for tokens, end in in_parts(rows):
             self._wide(tokens, memory.columns(end), memory.cache)
@@ -121,7 +121,7 @@ class StaticDraft(DraftModel):
         batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
         memory.lengths = [size + count - 1 for size in sizes]
         return [
-            Draft.of(Origin(batch, i, ask.tokens, size), ask.count)
+            Draft.of(DraftBuffer(batch, i, ask.tokens, size), ask.count)
             for i, (ask, size) in enumerate(zip(requests, sizes, strict=True))
         ]
 
@@ -133,7 +133,7 @@ class StaticDraft(DraftModel):
         return self._eager.propose(requests)
 
     def _new_lm(self, rows: int) -> StaticLM:
-        return StaticLM(self._model, self._compiled.forward, Memory(self._model, rows, COLUMNS))
+        return StaticLM(self._model, self._compiled.forward, StaticKVCache(self._model, rows, COLUMNS))
 
 
 def _last(ids: list[int], count: int) -> list[int]:

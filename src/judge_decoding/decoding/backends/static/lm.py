@@ -21,7 +21,7 @@ from judge_decoding.decoding.backends.static.compiling import (
     has_few,
 )
 from judge_decoding.decoding.backends.static.graphs import KeysValues, TargetOutput
-from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
 
 PREFILL = 512
 """Tokens of a prompt that are read at once: what a forward needs beside weights and cache grows with them."""
@@ -60,7 +60,7 @@ class Forward:
         return (self._few if are_few(tokens) else self._wide)(tokens, *others)
 
 
-class Forwards:
+class CompiledForwards:
     """The compiled forwards of a model; each tells the hidden states of some sources.
 
     Raises:
@@ -73,7 +73,7 @@ class Forwards:
         self._compiled: dict[tuple[HiddenSource, ...], Forward] = {}
         self._lock = Lock()
 
-    def telling(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], Forward]:
+    def for_sources(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], Forward]:
         """One that tells at least these sources, and which it tells; it is compiled if there is none."""
         with self._lock:
             for known, compiled in self._compiled.items():
@@ -100,7 +100,7 @@ class StaticLM:
         self,
         model: PreTrainedModel,
         run: Callable[..., list[Tensor]],
-        memory: Memory,
+        memory: StaticKVCache,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> None:

@@ -21,7 +21,7 @@ FEW_NUMBERS = 8
 """So many a row are written into a tensor that is there; a new one costs as much as some hundred of them."""
 
 
-class Memory:
+class StaticKVCache:
     """Keys and values of the rows of one decoding.
 
     Args:

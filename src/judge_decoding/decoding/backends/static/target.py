@@ -11,17 +11,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.backends.eager import Reading, Told
+from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
 from judge_decoding.decoding.backends.static.compiling import Progress
-from judge_decoding.decoding.backends.static.lm import Forwards, StaticLM
-from judge_decoding.decoding.backends.static.memory import Memory
+from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.decoding.drafters.base import Draft
-from judge_decoding.decoding.tokens import Tokens
+from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.forward import check_finite
 from judge_decoding.rules.base import Fused
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.loop import Request, Row
+    from judge_decoding.decoding.request import Request, SequenceState
 
 
 class StaticTarget:
@@ -49,21 +49,21 @@ class StaticTarget:
         folder: Path | None = None,
     ) -> None:
         self.model = model
-        self._forwards = Forwards(model, progress, folder)
-        self._forwards.telling(set(sources))
+        self._forwards = CompiledForwards(model, progress, folder)
+        self._forwards.for_sources(set(sources))
 
     def check(self, *, drafts: bool) -> None:
         """See `Target.check`: what was compiled can do both."""
 
-    def open(self, rows: Sequence[Row], sources: set[HiddenSource]) -> StaticReader:
+    def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> StaticReader:
         """Begin to decode ``rows``, whose rules read hidden states at ``sources``."""
-        told, run = self._forwards.telling(sources)
+        told, run = self._forwards.for_sources(sources)
         # The forward asks one judge, at the first source; what others say is computed behind it.
         fused = [_fused(row.request) for row in rows]
         judge = next((own for own in fused if own and own.source == told[0]), None)
         columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
         weights = (judge.weight, judge.bias) if judge else (None, None)
-        lm = StaticLM(self.model, run, Memory(self.model, len(rows), columns), *weights)
+        lm = StaticLM(self.model, run, StaticKVCache(self.model, len(rows), columns), *weights)
         usual = [own is not None and (own.source is None or _same(own, judge)) for own in fused]
         return StaticReader(lm, told, usual)
 
@@ -79,7 +79,7 @@ def _same(one: Fused, other: Fused | None) -> bool:
     return other is not None and one.source == other.source and one.weight is other.weight and one.bias is other.bias
 
 
-def _batch(rows: Sequence[Tokens], drafts: Sequence[Draft]) -> Tensor | None:
+def _batch(rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> Tensor | None:
     """All there is to read in one tensor, if a compiled draft has left it like that."""
     batch = drafts[0].origin.batch if drafts[0].origin else None
     if batch is None or batch.shape[0] != len(rows):
@@ -110,7 +110,7 @@ class StaticReader:
         """Not here: drafters that read the target's states have it run eager; see `Engine`."""
         raise NotImplementedError
 
-    def read(self, rows: Sequence[Tokens], drafts: Sequence[Draft]) -> list[Reading]:
+    def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
         """See `Reader.read`."""
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
         if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.memory.device:
@@ -120,15 +120,13 @@ class StaticReader:
         states = dict(zip(self._sources, output.states, strict=True))
         # The one synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
-        return [
-            Reading(output.logits, states, i, count, self._told(told, i, count) if told and self._usual[i] else None)
-            for i, count in enumerate(counts)
-        ]
+        fused = [self._fused(told, i, count) if told and self._usual[i] else None for i, count in enumerate(counts)]
+        return [VerifyOutput(output.logits, states, i, count, fused[i]) for i, count in enumerate(counts)]
 
-    def _told(self, told: list[list[list[float]]], row: int, count: int) -> Told:
+    def _fused(self, told: list[list[list[float]]], row: int, count: int) -> FusedVerdict:
         read, own, scores = told[0][row], told[1][row], told[2][row]
         check_finite(not any(map(isnan, scores[:count])))
-        return Told(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count])
+        return FusedVerdict(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count])
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """See `Reader.keep`."""

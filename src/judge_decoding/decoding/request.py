@@ -1,0 +1,101 @@
+"""One answer to decode, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from judge_decoding.core.rounds import FinishReason, Round
+from judge_decoding.decoding.drafters.base import DraftRequest
+from judge_decoding.decoding.guards import Guard, History
+from judge_decoding.decoding.lengths import DraftLength, Fixed
+from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.decoding.tokens import TokenBuffer
+from judge_decoding.models.context import RopeBorder
+from judge_decoding.rules.base import VerificationRule
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer to decode.
+
+    Attributes:
+        prompt_ids: the prompt [T], T >= 1, on the target's device.
+        rule: which draft tokens stay.
+        sampler: how tokens are chosen.
+        max_new_tokens: the token budget.
+        length: how many tokens to draft each round; not shared between requests.
+        end_ids: tokens that end the answer.
+        guards: where no token may be rescued.
+        stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
+        logprobs: tell the target's log-probability of every kept token.
+        details: tell what is known about every draft token (`Round.details`).
+        limit: what bounds ``max_new_tokens``, the caller's budget ("length") or the context.
+    """
+
+    prompt_ids: Tensor
+    rule: VerificationRule
+    sampler: Sampler
+    max_new_tokens: int
+    length: DraftLength = field(default_factory=lambda: Fixed(16))
+    end_ids: Collection[int] = ()
+    guards: Sequence[Guard] = ()
+    stop: Callable[[Sequence[int]], int | None] | None = None
+    logprobs: bool = False
+    details: bool = False
+    limit: FinishReason = "length"
+
+    def finish_reason(self, last: Round) -> FinishReason:
+        """Why the answer ended with its ``last`` round."""
+        return "stop" if last.stopped else self.limit
+
+
+class SequenceState:
+    """A request under way."""
+
+    def __init__(self, number: int, request: Request) -> None:
+        self.number, self.request = number, request
+        self.tokens = TokenBuffer(request.prompt_ids)
+        self.history = History(list(self.tokens.host))
+        self.left = request.max_new_tokens
+        self.accepted: int | None = None
+        self.hidden: Tensor | None = None
+
+    def draft_request(self, border: RopeBorder | None) -> DraftRequest:
+        """What to draft: never more than the budget leaves room for beside the target's own token.
+
+        Nor more than the target can read in one forward, if its positions change their scale at a ``border``.
+        """
+        rule, length = self.request.rule, self.request.length
+        count = max(min(length.next(), self.left - 1), 0)
+        if border is not None and (longest := border.longest_draft(len(self.tokens))) is not None:
+            count = min(count, longest)
+        return DraftRequest(
+            self.number, self.tokens, count, self.request.sampler,
+            stop_below=length.stop_below, distribution=rule.needs_draft_probs or self.request.details,
+            norm=rule.norm if rule.needs_draft_hidden else None,
+            accepted=self.accepted, hidden=self.hidden,
+        )  # fmt: skip
+
+    def see(self, states: Tensor) -> None:
+        """Keep the target's hidden states [n, H] at the next known tokens for the drafter's next request."""
+        self.hidden = states if self.hidden is None else torch.cat((self.hidden, states))
+
+    @property
+    def is_new(self) -> bool:
+        """No round has ended yet."""
+        return self.left == self.request.max_new_tokens
+
+    def take(self, event: Round) -> Round:
+        """Go on after ``event``; it may end earlier than it did."""
+        if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
+            event = event.cut(count)
+        self.left = 0 if event.stopped else self.left - len(event.token_ids)
+        self.accepted = event.accepted
+        self.tokens.extend(event.token_ids)
+        self.history.add(event)
+        self.request.length.observe(event)
+        return event
