@@ -185,7 +185,8 @@ def test_what_is_no_number_is_passed_over() -> None:
 
 def test_the_fields_that_have_names_of_the_table_are_checked() -> None:
     """Every field with such a name belongs to a class that checks it: it refuses what is far too large."""
-    for kind in (SamplingParams, Answering, FitConfig, TrainingConfig, ScoreConfig):
+    kinds: tuple[Any, ...] = (SamplingParams, Answering, FitConfig, TrainingConfig, ScoreConfig)
+    for kind in kinds:
         for name in {field.name for field in fields(kind)} & BOUNDS.keys():
             value: Any = math.inf if BOUNDS[name].most <= 1e9 else HUGE
             given = (value,) if isinstance(getattr(kind(), name), tuple) else value
