@@ -27,7 +27,10 @@ def test_help_loads_no_library_that_computes(command: tuple[str, ...]) -> None:
     assert "judge_decoding.cli.generate" in found
     assert not found & (HEAVY | {"jinja2", "huggingface_hub", "yaml"})
     own = {name for name in found if name.startswith("judge_decoding.")}
-    assert {name for name in own if not name.startswith("judge_decoding.cli")} == {"judge_decoding.errors"}
+    assert {name for name in own if not name.startswith("judge_decoding.cli")} == {
+        "judge_decoding.bounds",
+        "judge_decoding.errors",
+    }
 
 
 def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
@@ -37,7 +40,8 @@ def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
     libraries = {"matplotlib", "datasets", "pandas", "sklearn", "torchvision", "lm_eval", "openai", "starlette"}
     assert not found & (libraries | {"scipy.stats", "torch._inductor.compile_fx", "torch._inductor.codegen.cpp"})
     used = (
-        "cli", "decoding", "errors", "files", "judge", "models", "names", "plugins", "report", "rules", "spelling"
+        "bounds", "cli", "decoding", "errors", "files", "inputs", "judge", "models", "names", "plugins", "report",
+        "rules", "spelling",
     )  # fmt: skip
     own = {name.split(".", 1)[1] for name in found if name.startswith("judge_decoding.")}
     assert {name.split(".")[0] for name in own} == set(used)
