@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
 from endpoint import Response, Serve, asked, said
-from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, locks, read_cases, write_cases
+from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, read_cases, write_cases
 from judge_decoding.data.cases import Case
 from judge_decoding.io.locks import one_run
 from judge_decoding.labelling.annotate.reading import Reader, read_answers
@@ -109,7 +109,7 @@ def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pyte
     def no_locks(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with one_run(tmp_path / "out"), one_run(tmp_path / "out"):
         pass
     assert list(tmp_path.iterdir()) == []
