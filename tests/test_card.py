@@ -251,11 +251,10 @@ def test_hostile_names_change_nothing_but_words(target: LlamaForCausalLM, tmp_pa
 def test_hostile_names_change_nothing_in_a_bare_card(target: LlamaForCausalLM, tmp_path: Path, text: str) -> None:
     for folder, name in (("plain", "name"), ("hostile", text)):
         everywhere(name, random_head(target))[0].save_pretrained(tmp_path / folder)
-    plain, hostile = (parsed(card_of(tmp_path / folder)) for folder in ("plain", "hostile"))
-    assert [(token.type, token.tag) for token in hostile] == [(token.type, token.tag) for token in plain]
-    assert (
-        ModelCard(card_of(tmp_path / "hostile")).data.to_dict() == ModelCard(card_of(tmp_path / "plain")).data.to_dict()
-    )
+    plain, hostile = (card_of(tmp_path / folder) for folder in ("plain", "hostile"))
+    kinds = [[(token.type, token.tag) for token in parsed(card)] for card in (plain, hostile)]
+    assert kinds[0] == kinds[1]
+    assert ModelCard(hostile).data.to_dict() == ModelCard(plain).data.to_dict()
 
 
 @pytest.mark.parametrize(
