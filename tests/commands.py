@@ -27,7 +27,7 @@ def ends_in_one_sentence(result: Result, phrase: str) -> None:
     assert code == 2, out + err
     assert phrase in err
     assert err.splitlines()[-1].startswith("Error: ")
-    assert err.count("Error: ") == 1
+    assert sum(line.startswith("Error: ") for line in err.splitlines()) == 1
     assert "Traceback" not in out + err
 
 

@@ -133,7 +133,7 @@ def test_fields_template_and_limit(run: Run, tmp_path: Path, folders: dict[str, 
         (("{file}", "--target", "{target}", "--template", "Q:"), "has no {question}"),
         (("{file}", "--target", "{target}", "--dtype", "int4"), "dtype is int4"),
         (("{file}", "--target", "{target}", "--html", "{folder}"), "it is a folder"),
-        (("{file}", "--target", "{target}", "--device", "abacus"), "Cannot load"),
+        (("{file}", "--target", "{target}", "--device", "abacus"), "The device abacus cannot be used"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[3:]) or value[0],
 )

@@ -71,7 +71,7 @@ OPTIONS = [
     ),
     *(
         Bad(f"layers {layers}", f"{TRAIN} --layers {layers}", says)
-        for layers, says in (("0", "-1 or below"), ("-9", "-9"), ("low", "low"))
+        for layers, says in (("0", "-1, the last, or below"), ("-9", "-9"), ("low", "low"))
     ),
     *(
         Bad(f"a part {part}", f"court split {{cases}} --into {part}", "share")
@@ -85,10 +85,10 @@ OPTIONS = [
     *(
         Bad(f"{option} {value}", f"{JUDGED} {option} {value}", says)
         for option, value, says in (
-            ("--threshold", "2", "between 0"), ("--threshold", "-1", "between 0"), ("--threshold", "nan", "between 0"),
+            ("--threshold", "2", "between 0"), ("--threshold", "-1", "between 0"), ("--threshold", "nan", "finite"),
             ("--temperature", "-1", "temperature is"), ("--temperature", "nan", "temperature is"),
-            ("--top-p", "0", "top_p is"), ("--top-p", "1.5", "top_p is"), ("--top-k", "-1", "top_k is"),
-            ("--min-p", "2", "min_p is"), ("--repetition-penalty", "0", "repetition_penalty is"),
+            ("--top-p", "0", "--top-p is"), ("--top-p", "1.5", "--top-p is"), ("--top-k", "-1", "--top-k is"),
+            ("--min-p", "2", "--min-p is"), ("--repetition-penalty", "0", "--repetition-penalty is"),
             ("--dtype", "__class__", "__class__"), ("--backend", "magic", "magic"),
             ("--generation-config", "magic", "magic"), ("--stop", "''", "stop"),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -163,6 +164,7 @@ class Defaults:
         top_k = _DEFAULT_TOP_K if config.top_k is None else config.top_k
         temperature = 1.0 if config.temperature is None else config.temperature
         try:
+            math.isfinite(temperature)  # a number at all
             found = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
         except (TypeError, JudgeDecodingError) as error:
             raise self._refused(error) from error
