@@ -30,12 +30,12 @@ from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.provenance import machine
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Family, Problem, draw_from, draw_many
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks.checkers import number
 from judge_decoding.training.calibration import auc
-from judge_decoding.training.features import hidden_states
 
 Distance = Callable[[Tensor], Tensor]
 """From states [N, H] to distances [N]; above 1 is unlike 95% of the questions it was fitted on."""
@@ -112,7 +112,7 @@ def points(decoder: JudgeDecoder, writer: JudgeDecoder, prompts: Sequence[Prompt
     drafts = writer.generate_batch(prompts, DRAFTED, batch_size=16)
     sequences = [[*own, *draft.token_ids] for own, draft in zip(ids, drafts, strict=True)]
     found: dict[str, list[Tensor]] = {name: [] for name in STATES}
-    for own, state in zip(ids, hidden_states(decoder.target, sequences, norm, batch_size=16), strict=True):
+    for own, state in zip(ids, hidden_states(decoder.target, sequences, norm), strict=True):
         parts = (state[: len(own)].mean(0), state[len(own) - 1], state[len(own) :].mean(0))
         for name, part in zip(STATES, parts, strict=True):
             found[name].append(part)
@@ -123,7 +123,7 @@ def rounded(decoder: JudgeDecoder, prompts: Sequence[Prompt], norm: Norm, train:
     """Share of prompts above 1, read in bfloat16 (the model stays so), of statistics ``train`` [N, H] in float32."""
     decoder.target.to(torch.bfloat16)
     ids = [decoder.encode(prompt)[0].tolist() for prompt in prompts]
-    states = torch.stack([state[-1] for state in hidden_states(decoder.target, ids, norm, batch_size=16)])
+    states = torch.stack([state[-1] for state in hidden_states(decoder.target, ids, norm)])
     return float((low_rank(train)(states) > 1).float().mean())
 
 

@@ -98,7 +98,7 @@ def by_likelihood(pair: JudgeDecoder, problems: list[Problem]) -> Labelled:
     answers = pair.generate_batch(prompts, MAX_NEW_TOKENS, batch_size=BATCH, rule=Exact())
     cases, forwards = list[Case](), 0
     for prompt, answer in zip(prompts, tqdm(answers, desc="likelihood"), strict=True):
-        some, cost = label_by_likelihood(pair, prompt, answer.token_ids, LikelihoodConfig(0.0, batch_size=BATCH))
+        some, cost = label_by_likelihood(pair, prompt, answer.token_ids, LikelihoodConfig(0.0))
         cases += some
         forwards += 1 + answer.stats.rounds + cost
     return cases, forwards
@@ -114,7 +114,7 @@ def scores_of_rejected(pair: JudgeDecoder, equivalent: list[Case]) -> list[float
     for case, rest in zip(wrong, tqdm(made, desc="threshold of the likelihood"), strict=True):
         prompt = pair.encode(case.question)[0].tolist()
         answer = [*(case.token_ids or ())[len(prompt) : -1], *rest.token_ids]
-        scored, _ = label_by_likelihood(pair, case.question, answer, LikelihoodConfig(0.0, batch_size=BATCH))
+        scored, _ = label_by_likelihood(pair, case.question, answer, LikelihoodConfig(0.0))
         found += [one.score for one in scored if one.token_ids == case.token_ids and one.score is not None]
     return found
 

@@ -12,7 +12,7 @@ from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.hidden import HiddenStateHook
-from judge_decoding.training.features import hidden_states
+from judge_decoding.models.teacher_forcing import hidden_states
 from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
 
 
@@ -161,9 +161,7 @@ def test_training_sees_the_states_that_decoding_sees(model: PreTrainedModel, nor
     """Sequences of many lengths, so that batches are padded."""
     generator = torch.Generator().manual_seed(0)
     sequences = [torch.randint(3, VOCAB_SIZE, (n,), generator=generator).tolist() for n in (3, 9, 1, 12, 9, 2, 7)]
-    told: list[int] = []
-    states = hidden_states(model, sequences, norm, batch_tokens=9, progress=told.append)
-    assert told == [3, 1, 1, 1, 1]
+    states = hidden_states(model, sequences, norm, batch_tokens=9)
     for ids, state in zip(sequences, states, strict=True):
         torch.testing.assert_close(state, reference_states(model, ids, norm), atol=1e-4, rtol=1e-4)
 

@@ -20,7 +20,7 @@ from judge_decoding import (
     train_head,
 )
 from judge_decoding.judge.familiarity import LEAST, Familiarity
-from judge_decoding.training.features import hidden_states
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.training.labels import question_examples
 from test_training import word_cases
 from tiny import WORDS, byte_level_tokenizer, llama, random_head, word_tokenizer

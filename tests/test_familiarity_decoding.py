@@ -26,9 +26,9 @@ from judge_decoding import (
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.loop import decode
 from judge_decoding.models.abilities import abilities
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.reference import pair as reference
 from judge_decoding.reference.problems import draw_many
-from judge_decoding.training.features import hidden_states
 from test_familiarity import knowing
 from tiny import VOCAB_SIZE, llama, random_head, request
 

@@ -15,8 +15,9 @@ from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.models.hidden import final_norm
+from judge_decoding.models.teacher_forcing import BATCH_TOKENS, hidden_states
 from judge_decoding.training.cache import FeatureCache, default_folder
-from judge_decoding.training.features import BASELINES, BATCH_TOKENS, Column, hidden_states, read
+from judge_decoding.training.features import BASELINES, Column, read
 from judge_decoding.training.labels import Example, encode
 from test_training import word_cases
 from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
@@ -116,10 +117,10 @@ def test_a_batch_holds_no_more_tokens_than_it_may(model: LlamaForCausalLM) -> No
         lambda _module, _args, kwargs: sizes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     everywhere = [range(len(ids)) for ids in sequences]
-    rows = [row for row, _ in read(model, sequences, everywhere, [HiddenSource()], batch_tokens=10)]
+    read_ones = [i for i, _ in read(model, sequences, everywhere, [HiddenSource()], batch_tokens=10)]
     hook.remove()
     assert sizes == [(3, 3), (1, 7), (1, 9), (1, 9), (1, 12)]
-    assert sorted(i for row in rows for i in row) == list(range(7))
+    assert sorted(read_ones) == list(range(7))
 
 
 def test_forwards_are_full_and_hold_little_padding() -> None:
@@ -156,21 +157,20 @@ def test_the_baselines_are_log_probability_and_rank(build: Callable[..., PreTrai
     kept = [list(range(0, 1500, 2)), [0, 3], [5]]
     long = build(context=2048)
     everything = list(read(long, sequences, kept, [HiddenSource(), *BASELINES], batch_tokens=2000))
-    assert sorted(i for rows, _ in everything for i in rows) == [0, 1, 2]
-    for rows, found in everything:
-        for row, i in enumerate(rows):
-            output = long(torch.tensor([sequences[i]]))
-            logits = output[0][0]
-            states = hidden_states(long, [sequences[i]], "after")[0]
-            torch.testing.assert_close(found[HiddenSource()][row], states[kept[i]], atol=1e-5, rtol=1e-4)
-            for n, at in enumerate(kept[i]):
-                logprob, rank = (float(found[name][row][n]) for name in BASELINES)
-                if at:
-                    own = logits[at - 1].log_softmax(-1)
-                    assert logprob == pytest.approx(float(own[sequences[i][at]]), abs=1e-4)
-                    assert -rank == int((own > own[sequences[i][at]]).sum())
-                else:
-                    assert (logprob, rank) == (0, 0)
+    assert sorted(i for i, _ in everything) == [0, 1, 2]
+    for i, found in everything:
+        output = long(torch.tensor([sequences[i]]))
+        logits = output[0][0]
+        states = hidden_states(long, [sequences[i]], "after")[0]
+        torch.testing.assert_close(found[HiddenSource()], states[kept[i]], atol=1e-5, rtol=1e-4)
+        for n, at in enumerate(kept[i]):
+            logprob, rank = (float(found[name][n]) for name in BASELINES)
+            if at:
+                own = logits[at - 1].log_softmax(-1)
+                assert logprob == pytest.approx(float(own[sequences[i][at]]), abs=1e-4)
+                assert -rank == int((own > own[sequences[i][at]]).sum())
+            else:
+                assert (logprob, rank) == (0, 0)
 
 
 def test_an_answer_is_read_once_whatever_is_trained(model: LlamaForCausalLM, tmp_path: Path) -> None:

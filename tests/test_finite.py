@@ -7,9 +7,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, custom_generate
-from judge_decoding.evaluation.forced import read_forced
-from judge_decoding.evaluation.texts import Text
-from judge_decoding.labelling.labels.swaps import log_probs
+from judge_decoding.models.teacher_forcing import read_given
 from tiny import llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 PROMPT = torch.tensor([5, 6, 7, 8])
@@ -57,9 +55,7 @@ def test_in_transformers_generate() -> None:
 
 def test_reading_given_answers_says_so() -> None:
     with pytest.raises(JudgeDecodingError, match="not finite"):
-        list(read_forced(overflowing(), [Text((5, 6), (7, 8))], [], batch_tokens=64))
-    with pytest.raises(JudgeDecodingError, match="not finite"):
-        log_probs(overflowing(), [[5, 6, 7]], [2])
+        list(read_given(overflowing(), [(5, 6, 7, 8)], [(2, 3, 4)]))
 
 
 def test_forbidden_tokens_are_no_overflow() -> None:

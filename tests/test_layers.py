@@ -13,7 +13,7 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.judge.head import TargetInfo
 from judge_decoding.models.hidden import HiddenStateHook
-from judge_decoding.training.features import hidden_states
+from judge_decoding.models.teacher_forcing import hidden_states
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, random_head, run, tokens
 
 

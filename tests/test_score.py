@@ -28,10 +28,10 @@ from judge_decoding import (
 )
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.acceptance import Acceptance
-from judge_decoding.evaluation.forced import read_forced
 from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.judge.head import TargetInfo
+from judge_decoding.models.teacher_forcing import read_given
 from judge_decoding.statistics import ratio_interval
 from test_rule_strict import LOOSE
 from tiny import greedy, llama, mistral, perturbed, random_head, request, run, successor, tokens, word_tokenizer
@@ -260,8 +260,10 @@ def test_every_token_is_read_once_and_few_distributions_are_there_at_a_time(
     hook = target.lm_head.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0].shape[:2])))
     widths: list[tuple[int, int]] = []
     other = target.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: widths.append(tuple(inputs[0].shape)))
+    both = [(*text.prompt_ids, *text.ids) for text in texts]
+    wanted = [range(len(text.prompt_ids), len(ids) + 1) for text, ids in zip(texts, both, strict=True)]
     try:
-        pieces = list(read_forced(target, texts, [HiddenSource()], batch_tokens=batch_tokens))
+        pieces = list(read_given(target, both, wanted, sources=[HiddenSource()], batch_tokens=batch_tokens))
     finally:
         hook.remove()
         other.remove()

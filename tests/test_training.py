@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, Cause, JudgeDecoder, JudgeDecodingError, TrainingConfig, train_head
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.training.comparison import Tokens, doubts
-from judge_decoding.training.features import hidden_states
 from judge_decoding.training.labels import Labels, data_hash
 from tiny import SPECIALS, WORDS, Scripted, bigram, llama, word_tokenizer
 

@@ -14,7 +14,7 @@ import torch
 from judge_decoding import JudgeHead, read_cases, save_head
 from judge_decoding.judge.familiarity import Familiarity, question_examples
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.training.features import hidden_states
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.training.labels import data_hash
 
 

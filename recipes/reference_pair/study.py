@@ -19,11 +19,11 @@ from judge_decoding import JudgeDecoder, JudgeHead, TrainingConfig, read_cases, 
 from judge_decoding.evaluation.trial import Asking, Method, count
 from judge_decoding.io.files import write_json
 from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.rules import Judge
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.training.calibration import auc
-from judge_decoding.training.features import hidden_states
 from judge_decoding.training.labels import encode
 
 

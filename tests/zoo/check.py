@@ -14,7 +14,7 @@ from judge_decoding import Case, Judge, JudgeDecodingError, PromptLookup, decode
 from judge_decoding.decoding.choices import as_drafter
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.models.abilities import abilities, as_causal_lm
-from judge_decoding.training.features import hidden_states
+from judge_decoding.models.teacher_forcing import hidden_states
 from tiny import WORDS, Scripted, request, run, tokens, word_tokenizer
 
 EXACT = "exact"

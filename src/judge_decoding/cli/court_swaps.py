@@ -50,7 +50,7 @@ def likelihood(
     from judge_decoding.labelling.labels.progress import Progress
 
     if given:
-        check_used(context, "With --given, where nothing is generated,", "--max-new-tokens")
+        check_used(context, "With --given, where nothing is generated,", "--max-new-tokens", "--batch-size")
     settings = {
         "way": "likelihood", "target": target, "draft": draft, "threshold": threshold, "given": given,
         "suffix": suffix, "max_new_tokens": max_new_tokens,
@@ -63,7 +63,7 @@ def likelihood(
     from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
     from judge_decoding.rules.exact import Exact
 
-    config = LikelihoodConfig(threshold, suffix, batch_size)
+    config = LikelihoodConfig(threshold, suffix)
     decoder = load_decoder(target, draft, dtype)
     ends = {*decoder.end_ids, decoder.tokenizer.eos_token_id}
     texts: dict[str, list[Case]] = {}

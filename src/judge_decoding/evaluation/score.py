@@ -23,8 +23,9 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.sampling import Processor, along
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance
-from judge_decoding.evaluation.forced import Piece, read_forced
 from judge_decoding.evaluation.texts import Text
+from judge_decoding.models.abilities import check_reads
+from judge_decoding.models.teacher_forcing import Piece, read_given
 from judge_decoding.rules.base import Evidence, VerificationRule
 from judge_decoding.rules.verification import decide
 
@@ -94,7 +95,11 @@ def score(
     found = [Acceptance(rule, count) for rule in rules for count in config.num_draft_tokens]
     sources = {rule.source for rule in rules if rule.source}
     reading: dict[int, _Reading] = {}
-    for piece in read_forced(decoder.target, texts, sources, batch_tokens=config.batch_tokens):
+    check_reads(decoder.target)
+    both = [(*text.prompt_ids, *text.ids) for text in texts]
+    # What is expected of each token, and of what follows the last.
+    wanted = [range(len(text.prompt_ids), len(ids) + 1) for text, ids in zip(texts, both, strict=True)]
+    for piece in read_given(decoder.target, both, wanted, sources=sources, batch_tokens=config.batch_tokens):
         text = texts[piece.number]
         if piece.number not in reading:
             reading[piece.number] = _Reading(text, found, decoder.processor(text.prompt_ids, len(text.ids)))

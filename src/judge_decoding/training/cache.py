@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import cache_folder, replacing
 from judge_decoding.io.inputs import MOST, reading
+from judge_decoding.models.teacher_forcing import BATCH_TOKENS
 from judge_decoding.models.weights import adapters, sample, tensors
-from judge_decoding.training.features import BATCH_TOKENS, Column, read
+from judge_decoding.training.features import Column, read
 from judge_decoding.training.labels import Example
 
 SHARD_BYTES = 2**23
@@ -75,10 +76,9 @@ class FeatureCache:
         progress(len(examples) - sum(copies[key] for key in todo))
         keys, waiting, size = list(todo), _Shard(), 0
         sequences, kept = [e.ids for e in todo.values()], [e.judged for e in todo.values()]
-        for rows, found in read(self._model, sequences, kept, wanted, batch_tokens=batch_tokens):
-            for n, i in enumerate(rows):
-                size += waiting.add(keys[i], {str(column): found[column][n] for column in wanted})
-            progress(sum(copies[keys[i]] for i in rows))
+        for i, found in read(self._model, sequences, kept, wanted, batch_tokens=batch_tokens):
+            size += waiting.add(keys[i], {str(column): found[column] for column in wanted})
+            progress(copies[keys[i]])
             if size >= self._shard_bytes:
                 self._enter(waiting.write(self.folder, self._key))
                 waiting, size = _Shard(), 0

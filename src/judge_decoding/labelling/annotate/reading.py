@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.data.cases import Case
 from judge_decoding.data.spans import Span
 from judge_decoding.data.tokens import CaseTokens, read_tokens
@@ -24,10 +24,8 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate.pieces import case_id, cover
 from judge_decoding.labelling.annotate.storage import ALL_READINGS, readings_path
 from judge_decoding.loading.models import check_same_vocabulary, load_model, load_tokenizer, usual_device
-from judge_decoding.models.forward import plain_forward
-from judge_decoding.models.hidden import HiddenStateHook
+from judge_decoding.models.teacher_forcing import hidden_states, read_given
 from judge_decoding.models.tokenize import end_ids
-from judge_decoding.training.features import hidden_states
 
 TOP = 3
 """How many tokens the target may name at each place."""
@@ -35,6 +33,8 @@ _VERSION = 2
 """Of how answers are read: what was read otherwise is read anew."""
 FLOOR = 0.01
 """The least probability worth naming."""
+
+_Choices = tuple[tuple[str | None, float], ...]
 
 
 class Reading(BaseModel):
@@ -54,7 +54,7 @@ class Reading(BaseModel):
     case: str
     maker: str
     spans: tuple[Span, ...]
-    choices: tuple[tuple[tuple[str | None, float], ...], ...]
+    choices: tuple[_Choices, ...]
     uncertainty: float | None = None
 
 
@@ -119,17 +119,18 @@ def _read_missing(
         reader.head.check_fits(target, draft)
     ends = end_ids(target, tokenizer)
     context = getattr(target.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    texts = [(case, _words(case, read_tokens(case, tokenizer, ends))) for case in missing]
+    texts = [(case, t) for case, t in texts if t.prompt and t.answer and len(t.prompt) + len(t.answer) <= context]
+    done = len(wanted) - len(texts)
+    progress(done, len(wanted))
     try:
         with path.open("ab+") as file:
             end_line(file)
-            for number, case in enumerate(missing, start=len(found) + 1):
-                tokens = _words(case, read_tokens(case, tokenizer, ends))
-                pieces = cover(len(case.answer), [span or (0, 0) for span in tokens.spans])
-                if len(tokens.prompt) + len(tokens.answer) <= context and tokens.prompt and tokens.answer:
-                    reading = _read(case, tokens, pieces, reader, target, draft, tokenizer, ends)
-                    found[reading.case] = reading
-                    file.write(reading.model_dump_json().encode() + b"\n")
-                progress(number, len(wanted))
+            for reading in _read(texts, reader, target, draft, tokenizer, ends):
+                done += 1
+                found[reading.case] = reading
+                file.write(reading.model_dump_json().encode() + b"\n")
+                progress(done, len(wanted))
     except OSError as error:
         raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
 
@@ -152,44 +153,52 @@ def _words(case: Case, tokens: CaseTokens) -> CaseTokens:
 
 @torch.inference_mode()
 def _read(
-    case: Case,
-    words: CaseTokens,
-    pieces: list[tuple[int, Span]],
+    texts: Sequence[tuple[Case, CaseTokens]],
     reader: Reader,
     target: PreTrainedModel,
     draft: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     ends: Sequence[int],
-) -> Reading:
-    """One forward over the tokens of a case, its end token left out."""
-    ids, count = [*words.prompt, *words.answer], len(words.answer)
-    tensor = torch.tensor([ids], device=target.device)
-    source = reader.head.config.source if reader.head else HiddenSource(-1, "before")
-    with HiddenStateHook(target, source) as tap:
-        logits = plain_forward(target, tensor, count + 1)[0]
-        states = tap.states[0, -count:].float().cpu()
-    # In parts, as a long answer's probabilities over a large vocabulary would take gigabytes.
-    top = [part.float().softmax(-1).topk(min(TOP, part.shape[-1])) for part in logits.split(256)]
-    probabilities, tokens = (torch.cat([part[side] for part in top]).tolist() for side in (0, 1))
-    choices = [
+) -> Iterator[Reading]:
+    """The readings of cases with their tokens, the end tokens left out; short ones first."""
+    both = [(*ids.prompt, *ids.answer) for _, ids in texts]
+    wanted = [range(len(words.prompt), len(ids) + 1) for (_, words), ids in zip(texts, both, strict=True)]
+    sources = [reader.head.config.source] if reader.head else []
+    pieces = read_given(target, both, wanted, sources=sources)
+    for i, own in groupby(pieces, key=lambda piece: piece.number):
+        case, words = texts[i]
+        choices, states = list[_Choices](), list[Tensor]()
+        for piece in own:
+            choices += _choices(piece.logits, tokenizer, ends)
+            states += [piece.states[source].float().cpu() for source in sources]
+        spans = cover(len(case.answer), [span or (0, 0) for span in words.spans])
+        doubt = None
+        if reader.head is not None:
+            doubt = _doubt(reader.head, torch.cat(states), draft, both[i])
+        yield Reading(
+            case=case_id(case),
+            maker=reader.maker,
+            spans=tuple(span for _, span in spans),
+            choices=tuple(choices[number] for number, _ in [*spans, (len(words.answer), (0, 0))]),
+            uncertainty=doubt,
+        )
+
+
+def _choices(logits: Tensor, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> list[_Choices]:
+    """The likeliest tokens by each of ``logits`` [n, V]."""
+    top = logits.softmax(-1).topk(min(TOP, logits.shape[-1]))
+    return [
         tuple(
             (None if token in ends else str(tokenizer.decode([token])), round(probability, 4))
             for probability, token in zip(*row, strict=True)
             if probability >= FLOOR
         )
-        for row in zip(probabilities, tokens, strict=True)
+        for row in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
-    return Reading(
-        case=case_id(case),
-        maker=reader.maker,
-        spans=tuple(span for _, span in pieces),
-        choices=tuple(choices[number] for number, _ in [*pieces, (count, (0, 0))]),
-        uncertainty=None if reader.head is None else _doubt(reader.head, states, draft, ids, count),
-    )
 
 
-def _doubt(head: JudgeHead, states: Tensor, draft: PreTrainedModel | None, ids: list[int], count: int) -> float:
+def _doubt(head: JudgeHead, states: Tensor, draft: PreTrainedModel | None, ids: Sequence[int]) -> float:
     """Mean entropy in bits of the head's verdicts on the answer's tokens, from the target's states [count, H]."""
-    theirs = None if draft is None else hidden_states(draft, [ids], head.config.norm)[0][-count:]
+    theirs = None if draft is None else hidden_states(draft, [ids], head.config.norm)[0][-len(states) :]
     sure = head.probability(states, theirs).double()
     return float((torch.special.entr(sure) + torch.special.entr(1 - sure)).mean() / torch.log(torch.tensor(2.0)))

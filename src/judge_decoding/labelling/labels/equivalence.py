@@ -110,7 +110,7 @@ def label_by_equivalence(
         changed = [search for search in active if search.choices is None]
         for search, choices in zip(
             changed,
-            draft_choices(draft, [s.prompt for s in changed], [s.answer for s in changed], batch_size),
+            draft_choices(draft, [s.prompt for s in changed], [s.answer for s in changed]),
             strict=True,
         ):
             search.choices = choices

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from judge_decoding.bounds import check_bounds
 from judge_decoding.data.cases import Case
 from judge_decoding.decoder import JudgeDecoder
@@ -31,12 +29,10 @@ class LikelihoodConfig:
         threshold: tokens with a score above it are correct. The paper takes the 10% quantile of the scores of tokens
             that labelling by equivalence rejects.
         suffix: how many tokens behind the swap are read (the paper's 20).
-        batch_size: swaps that share a forward.
     """
 
     threshold: float
     suffix: int = 20
-    batch_size: int = 8
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -57,21 +53,13 @@ def label_by_likelihood(
     places = [i for i, token in enumerate(choices) if token != answer[i]]
     if not places:
         return [], 0
-    own = log_probs(decoder.target, [[*prompt, *answer[:-1]]], [len(answer)])[0]
-    before = own.gather(1, torch.tensor(answer)[:, None])[:, 0]  # log p(y_i | y_<i)
-    rows, keep = [], []
-    for i in places:
-        behind = answer[i + 1 : i + 1 + config.suffix]
-        # Read up to the last but one token of the suffix; what follows it is not needed.
-        rows.append([*prompt, *answer[:i], choices[i], *behind[:-1]])
-        keep.append(max(len(behind), 1))
+    own = log_probs(decoder.target, [prompt], [answer])[0]
+    # With the token in its place, and what followed it.
+    starts = [[*prompt, *answer[:i]] for i in places]
+    swapped = [[choices[i], *answer[i + 1 : i + 1 + config.suffix]] for i in places]
     cases = []
-    for i, after in zip(places, log_probs(decoder.target, rows, keep, config.batch_size), strict=True):
-        behind = answer[i + 1 : i + 1 + config.suffix]
-        score = float(own[i, choices[i]] - before[i])
-        if behind:
-            swapped = after.gather(1, torch.tensor(behind)[:, None])[:, 0]
-            score += float((swapped - before[i + 1 : i + 1 + len(behind)]).sum())
+    for i, found in zip(places, log_probs(decoder.target, starts, swapped), strict=True):
+        score = float((found - own[i : i + len(found)]).sum())
         case = swap_case(
             decoder.tokenizer, question, prompt, [*answer[:i], choices[i]], [i],
             wrong=score <= config.threshold, source=SOURCE, score=score, ends=decoder.end_ids,

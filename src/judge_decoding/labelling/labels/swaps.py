@@ -7,7 +7,7 @@ anyway.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,10 +16,7 @@ from judge_decoding.data.cases import Case
 from judge_decoding.data.tokens import fingerprint
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.models.abilities import can_batch
-from judge_decoding.models.cached_lm import CachedLM
-from judge_decoding.models.context import rope_border
-from judge_decoding.models.forward import check_finite
+from judge_decoding.models.teacher_forcing import Piece, log_probability, read_given
 from judge_decoding.models.text import pieces
 
 
@@ -41,38 +38,33 @@ def prompt_ids(decoder: JudgeDecoder, question: str) -> list[int]:
 
 @torch.inference_mode()
 def log_probs(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], keep: Sequence[int], batch_size: int = 8
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
-    """Log-probabilities, float32 on the CPU [keep_i, V], behind the last ``keep[i]`` tokens of each of ``rows``."""
-    results: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    border = rope_border(model)
-    size = batch_size if can_batch(model) and border is None else 1
-    for first in range(0, len(order), size):
-        chosen = order[first : first + size]
-        inputs = [torch.tensor(list(rows[i]), device=model.device) for i in chosen]
-        lm, kept = CachedLM(model, len(chosen), rewinds=False), [keep[i] for i in chosen]
-        if border is not None and len(inputs[0]) > border.length:
-            # What stands before the border is read as in decoding, before the sequence is long.
-            early = max(kept[0] - (len(inputs[0]) - border.length), 0)
-            before = lm.read([inputs[0][: border.length]], [early])[0]
-            lm.prepare([len(inputs[0])])
-            rest = lm.read([inputs[0][lm.lengths[0] :]], [kept[0] - early])[0]
-            read = [torch.cat((before, rest))]
-        else:
-            read = lm.read(inputs, kept)
-        for i, logits in zip(chosen, read, strict=True):
-            check_finite(logits)
-            results[i] = logits.log_softmax(-1).cpu()
-    return results
+    """The log-probability of each token of each answer, given what is before it: float32 on the CPU [T_i]."""
+    found = [torch.zeros(0)] * len(prompts)
+    for piece in _read(model, prompts, answers):
+        ids = torch.tensor(answers[piece.number])[piece.positions - len(prompts[piece.number])]
+        found[piece.number] = torch.cat((found[piece.number], log_probability(piece.logits, ids)))
+    return found
 
 
+@torch.inference_mode()
 def draft_choices(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], batch_size: int = 8
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> list[list[int]]:
     """The model's most probable token at each position of each answer, given what is before it there."""
-    rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-    return [found.argmax(-1).tolist() for found in log_probs(model, rows, [len(a) for a in answers], batch_size)]
+    found: list[list[int]] = [[] for _ in prompts]
+    for piece in _read(model, prompts, answers):
+        found[piece.number] += piece.logits.argmax(-1).tolist()
+    return found
+
+
+def _read(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> Iterator[Piece]:
+    """What the model expects of the tokens of each answer."""
+    both = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return read_given(model, both, [range(len(p), len(ids)) for p, ids in zip(prompts, both, strict=True)])
 
 
 def swap_case(
