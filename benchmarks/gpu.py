@@ -67,7 +67,7 @@ class Generate:
     """transformers' ``generate``, a `Way`.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         target: the model.
         max_new_tokens: token budget.
         draft: the assistant, whose every token is accepted.
@@ -82,7 +82,7 @@ class Generate:
 
     @property
     def same_tokens(self) -> bool:
-        """Nothing is compared."""
+        """False: random models say nothing that could be compared."""
         return False
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:

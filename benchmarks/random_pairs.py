@@ -70,7 +70,7 @@ class Loop:
     """Our own loop, a `judge_decoding.evaluation.bench.ways.Way`.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         engine: the models in a back end.
         max_new_tokens: token budget.
         rule: who decides.
@@ -87,7 +87,7 @@ class Loop:
 
     @property
     def same_tokens(self) -> bool:
-        """Nothing is compared."""
+        """False: random models say nothing that could be compared."""
         return False
 
     def answer(self, prompts: list[Tensor]) -> Answers:

@@ -56,16 +56,16 @@ class Clock(DraftLength):
         self._marks: list[float] = []
 
     def next(self) -> int:
-        """What the policy says."""
+        """The draft length that the policy chooses, and a look at the clock."""
         self._marks.append(time.perf_counter())
         return self._policy.next()
 
     def observe(self, event: Round) -> None:
-        """Let the policy learn."""
+        """Pass a finished round on to the policy."""
         self._policy.observe(event)
 
     def remember(self, experience: AcceptanceModel) -> None:
-        """Let the policy go on."""
+        """Pass earlier experience on to the policy."""
         self._policy.remember(experience)
 
     @property

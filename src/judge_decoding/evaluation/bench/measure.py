@@ -41,7 +41,7 @@ class Measured:
 
     @property
     def speed(self) -> float:
-        """Their median."""
+        """Tokens per second, the median of the repetitions."""
         return median(self.speeds)
 
 

@@ -39,7 +39,7 @@ class Label:
 
     @property
     def name(self) -> str:
-        """Its row's title: different for all ways of one batch size."""
+        """The title of its row, which no other way of the same batch size has."""
         length = f"M={self.num_draft_tokens}" if self.num_draft_tokens else ""
         return ", ".join(filter(None, (self.family, self.backend, length, self.note)))
 
@@ -66,7 +66,7 @@ class Way(Protocol):
 
     @property
     def label(self) -> Label:
-        """What its row is."""
+        """Its name and kind in the tables."""
         ...
 
     @property
@@ -98,7 +98,7 @@ class Generate:
     """``generate`` of transformers, with dynamic caches; assisted by ``draft``, if there is one.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         target: the model.
         end_ids: tokens that end an answer.
         max_new_tokens: token budget.
@@ -115,7 +115,7 @@ class Generate:
 
     @property
     def same_tokens(self) -> bool:
-        """Always."""
+        """True: plain and assisted generation are both greedy."""
         return True
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
@@ -169,7 +169,7 @@ class Ours:
     """Our own loop.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         decoder: the models in a back end.
         max_new_tokens: token budget.
         rule: who decides.
@@ -186,7 +186,7 @@ class Ours:
 
     @property
     def same_tokens(self) -> bool:
-        """Unless the rule is lossy."""
+        """False for lossy rules, whose tokens may differ from greedy decoding."""
         return self.decoder.draft is None or self.rule.is_lossless
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
