@@ -26,9 +26,9 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.compiling import Compiled, compile_target, default_folder
 from judge_decoding.decoding.backends.static.lm import FEW
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
-from judge_decoding.evaluation.bench.limits import times
 from judge_decoding.loading.models import load_model
 from judge_decoding.models.provenance import machine
+from limits import times
 
 TOKENS = (1, 2, 3, 4, 5, 7, 9, 13, 17, 21, 25, 33)
 CONTEXT = 200

@@ -23,6 +23,8 @@ from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.first_layers import first_layers
 from judge_decoding.models.provenance import machine
+from limits import Shape
+from rounds import Watched
 
 PROMPTS = (
     "Write a short story about a lighthouse keeper.",
@@ -50,11 +52,16 @@ def main() -> None:
     assisted = [models.assisted(Assistance(length, 0.0), EQUAL) for length in LENGTHS]
     exact = [models.exact(length, EQUAL) for length in LENGTHS]
     ways = [generate, plain, defaults, *assisted, *exact, policy]
+    watched = [
+        Watched(way, Shape(1, way.label.num_draft_tokens, 0), None, len(prompts)) for way in (plain, *exact, policy)
+    ]
+    timed = {way.label.name: way for way in watched}
+    ways = [timed.get(way.label.name, way) for way in ways]
     found = measure(ways, prompts, alone(models, prompts), repetitions=args.repetitions)
     print(json.dumps({"machine": machine(model.device), "layers": args.layers}))
     for name, one in found.items():
         row = {"way": name, "median": one.speed, "least": min(one.speeds), "most": max(one.speeds)}
-        laps = [steady.lap for steady in one.steady if steady]
+        laps = [steady.lap for steady in timed[name].steady if steady] if name in timed else []
         print(
             json.dumps(
                 row

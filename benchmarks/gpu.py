@@ -35,11 +35,8 @@ from judge_decoding import JudgeDecoder
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.rounds import Stats
 from judge_decoding.decoding.engines import Engine
-from judge_decoding.evaluation.bench.limits import BareCalls, Machine, measure_machine, round_work
-from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import Assistance, Models
-from judge_decoding.evaluation.bench.results import BenchRow, Limits, limits, row
-from judge_decoding.evaluation.bench.run import Probes, alone, run
+from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.evaluation.bench.ways import Answers, Label, Way, counted, synchronize
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
@@ -47,7 +44,9 @@ from judge_decoding.models.provenance import machine
 from judge_decoding.reference import pair as embedded
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.rules import Judge
+from limits import BareCalls, Machine, measure_machine
 from random_pairs import LLAMA_1B, LLAMA_8B, TINY, Loop, llama, prompts, tell
+from rounds import context_of, measured
 
 LEVELS = {2: 4, 6: 10, 12: 20, 20: 32}
 """Accepted draft tokens per round that are aimed at, and the draft length for each."""
@@ -68,7 +67,7 @@ class Generate:
     """transformers' ``generate``, a `Way`.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         target: the model.
         max_new_tokens: token budget.
         draft: the assistant, whose every token is accepted.
@@ -83,7 +82,7 @@ class Generate:
 
     @property
     def same_tokens(self) -> bool:
-        """Nothing is compared."""
+        """False: random models say nothing that could be compared."""
         return False
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
@@ -166,19 +165,11 @@ def random_rows(args: argparse.Namespace, device: torch.device, able: Machine) -
         ways.append(Loop(loop.label, engine, budget, Judge(head, threshold)))
         aims[loop.label.name] = {"aim": level, "threshold": threshold}
         ways.append(Generate(Label("assisted", num_draft_tokens=level, note="all accepted"), target, budget, draft))
-    probes = Probes(BareCalls(target, draft, {HiddenSource()}, tell), ways, 1, args.context + budget // 2)
-    bar = tqdm(total=len(ways) * (args.repetitions + 1), desc="in turns")
-    found = measure(
-        ways, asked, (), repetitions=args.repetitions, probe=probes, tell=lambda *_: bar.update() and None
+    rows = measured(
+        ways, asked, (), (target, draft), BareCalls(target, draft, {HiddenSource()}, tell), able,
+        context=args.context + budget // 2, repetitions=args.repetitions,
     )  # fmt: skip
-    bar.close()
-    rows = []
-    for way in ways:
-        label, own, known = way.label, found[way.label.name], None
-        if (shape := probes.shapes.get(label.name)) is not None:
-            known = limits(own, label, probes.found[label.name], round_work(target, draft, shape), able)
-        rows.append(told(row(label, own, 1, same_tokens=False, found=known)) | aims.get(label.name, {}))
-    return rows
+    return [told(row) | aims.get(row["name"], {}) for row in rows]
 
 
 def embedded_rows(args: argparse.Namespace, device: torch.device, able: Machine) -> list[dict[str, Any]]:
@@ -193,28 +184,25 @@ def embedded_rows(args: argparse.Namespace, device: torch.device, able: Machine)
     assert pair.judge is not None
     ways = [models.generate(), models.plain(), models.assisted(Assistance(4, 0.0), ""), models.exact(4)]
     ways.append(models.judge(pair.num_draft_tokens))
-    calls = BareCalls(pair.target, models.draft, {(pair.judge.config.norm, pair.judge.config.layer)}, tell)
-    rows, _ = run(models, ways, asked, expected, calls, able, batch_size=1, repetitions=args.repetitions)
-    return [told(one) for one in rows]
+    calls = BareCalls(pair.target, models.draft, {pair.judge.config.source}, tell)
+    rows = measured(
+        ways, asked, expected, (pair.target, models.draft), calls, able, context=context_of(asked, expected),
+        repetitions=args.repetitions,
+    )  # fmt: skip
+    return [told(row) for row in rows]
 
 
-def told(found: BenchRow) -> dict[str, Any]:
+def told(row: dict[str, Any]) -> dict[str, Any]:
     """A row, with its steady speed (full rounds, without the reading of the prompt), and that at the roofline."""
-    more: dict[str, float] = {}
-    if (known := found.limits) is not None and found.tokens_per_forward is not None:
-        accepted = found.accepted_per_round or 0.0
-        floor = max_seconds(known)
-        more = {
-            "steady_tokens_per_second": (accepted + 1) / known.round,
-            "roofline_tokens_per_second": (accepted + 1) / floor,
-            "of_roofline": floor / known.round,
-        }
-    return found.model_dump(mode="json") | more
-
-
-def max_seconds(known: Limits) -> float:
-    """The least a round can take: to read what it reads, or to compute what it computes."""
-    return max(known.bytes_seconds, known.flops_seconds)
+    if (known := row["limits"]) is None:
+        return row
+    accepted = row["accepted_per_round"] or 0.0
+    floor = max(known["bytes_seconds"], known["flops_seconds"])  # to read what a round reads, or to compute
+    return row | {
+        "steady_tokens_per_second": (accepted + 1) / known["round"],
+        "roofline_tokens_per_second": (accepted + 1) / floor,
+        "of_roofline": floor / known["round"],
+    }
 
 
 def table(result: dict[str, Any]) -> str:

@@ -29,12 +29,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.engines import Engine
-from judge_decoding.evaluation.bench.limits import BareCalls, Machine, Shape, Work, measure_machine, work
-from judge_decoding.evaluation.bench.measure import steady
 from judge_decoding.evaluation.bench.ways import Label
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
+from limits import BareCalls, Machine, Shape, Work, measure_machine, work
 from random_pairs import LLAMA_1B, LLAMA_8B, TINY, Loop, llama, prompts, tell
+from rounds import clocked, steady
 
 SMALL_TARGET = {
     "vocab_size": 8192, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4,
@@ -96,7 +96,7 @@ def round_of(pair: Pair, place: Place, rounds: int) -> float:
     budget = (rounds + 1) * (place.num_draft_tokens + 1)
     loop = Loop(label, pair.engine, budget, rounds=rounds)
     asked = prompts(place.rows, place.context, place.vocab_size, pair.target.device)
-    found = steady(loop.answer(asked), place.num_draft_tokens)
+    found = steady(clocked(loop, asked), place.num_draft_tokens)
     assert found is not None
     return found.lap
 

@@ -31,8 +31,6 @@ from judge_decoding.io.files import write_json, write_text
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
 from judge_decoding.models.provenance import machine
-from judge_decoding.reference.checker import first_wrong_token
-from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
 from judge_decoding.statistics import mcnemar, wilson
@@ -41,6 +39,12 @@ from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.checkers import number as checked
 from judge_decoding.tasks.results import last_number
 from judge_decoding.training.thresholds import Task, calibrate
+
+# The recipe of the embedded pair knows which of its answers are right, token by token.
+sys.path.append(str(Path(__file__).parents[1] / "recipes" / "reference_pair"))
+
+from checker import first_wrong_token
+from grammar import split_tokens
 
 BATCH = 32
 NUM_DRAFT_TOKENS = 16

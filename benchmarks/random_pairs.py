@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from judge_decoding.core.rounds import Round
 from judge_decoding.decoding.engines import Engine
-from judge_decoding.decoding.lengths import Fixed
+from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.evaluation.bench.ways import Answers, Clock, Label, synchronize
+from judge_decoding.evaluation.bench.ways import Answers, Label, synchronize
 from judge_decoding.rules import Exact, VerificationRule
 
 # From the models' published config.json. Both were made for 131072 positions; only the rotation's table depends on it.
@@ -69,11 +70,12 @@ class Loop:
     """Our own loop, a `judge_decoding.evaluation.bench.ways.Way`.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         engine: the models in a back end.
         max_new_tokens: token budget.
         rule: who decides.
         rounds: it ends after so many; None for the budget alone.
+        policy: of the draft length, made for each prompt.
     """
 
     label: Label
@@ -81,20 +83,20 @@ class Loop:
     max_new_tokens: int
     rule: VerificationRule = field(default_factory=Exact)
     rounds: int | None = None
+    policy: Callable[[int], DraftLength] = Fixed
 
     @property
     def same_tokens(self) -> bool:
-        """Nothing is compared."""
+        """False: random models say nothing that could be compared."""
         return False
 
     def answer(self, prompts: list[Tensor]) -> Answers:
         """Decode prompts [T_i] together."""
         device, count = self.engine.target.model.device, self.label.num_draft_tokens
-        clocks = [Clock(Fixed(max(count, 1))) for _ in prompts]
-        rows = [
-            Request(ids, self.rule, Sampler(SamplingParams(), device), self.max_new_tokens, length=clock)
-            for ids, clock in zip(prompts, clocks, strict=True)
-        ]
+        rows = []
+        for ids in prompts:
+            sampler, length = Sampler(SamplingParams(), device), self.policy(max(count, 1))
+            rows.append(Request(ids, self.rule, sampler, self.max_new_tokens, length=length))
         found: list[list[Round]] = [[] for _ in rows]
         synchronize(device)
         begin = time.perf_counter()
@@ -106,7 +108,4 @@ class Loop:
                 break
         seconds = time.perf_counter() - begin
         tokens = tuple(tuple(token for event in row for token in event.token_ids) for row in found)
-        return Answers(
-            tokens, seconds, max(map(len, found)), tuple(map(len, prompts)), tuple(map(tuple, found)),
-            tuple(clock.laps for clock in clocks),
-        )  # fmt: skip
+        return Answers(tokens, seconds, max(map(len, found)), tuple(map(tuple, found)))

@@ -27,10 +27,14 @@ from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import Form, Text, as_text
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
-from judge_decoding.reference.checker import first_wrong_token
-from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import draw_many
+
+# The recipe of the embedded pair knows which of its answers are right, token by token.
+sys.path.append(str(Path(__file__).parents[1] / "recipes" / "reference_pair"))
+
+from checker import first_wrong_token
+from grammar import split_tokens
 
 LIKELIHOOD = (
     "exact", "top_k(k=2)", "top_k(k=4)", "top_k(k=8)", "min_probability(p=0.3)", "min_probability(p=0.1)",

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checker import Checker, first_wrong_token
+from grammar import Taste, render, split_tokens
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.reference.checker import Checker, first_wrong_token
-from judge_decoding.reference.grammar import Taste, render, split_tokens
 from judge_decoding.reference.problems import LARGEST, Problem, draw_from, draw_many
-from judge_decoding.reference.slips import TAKE_BACK, with_slips
 from judge_decoding.tasks.results import last_number
+from slips import TAKE_BACK, with_slips
 
 TASTES = {
     "equation": Taste(story=0, mixed=0),

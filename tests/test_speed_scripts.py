@@ -10,11 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from judge_decoding.evaluation.bench import limits
-from judge_decoding.evaluation.bench.limits import Machine
+import limits
 from judge_decoding.rules import Judge
+from limits import Machine
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MACHINE = Machine(bandwidth=1e10, flops=1e11)
 
 
@@ -22,7 +21,6 @@ MACHINE = Machine(bandwidth=1e10, flops=1e11)
 def _short(monkeypatch: pytest.MonkeyPatch, uncompiled: None) -> None:
     monkeypatch.setattr(limits, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(limits, "LEAST_CALLS", 1)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 @pytest.fixture
@@ -133,7 +131,7 @@ def test_growth_on_toy_shapes(growth: ModuleType, tmp_path: Path) -> None:
 def test_growth_measures_the_rounds_it_says(growth: ModuleType) -> None:
     pair = growth.Pair.of(growth.SHAPES["tiny"], 64, torch.device("cpu"), torch.float32)
     loop = growth.Loop(growth.Label("exact", "static", 5), pair.engine, 5 * 6, rounds=4)
-    answers = loop.answer(growth.prompts(3, 20, 64, torch.device("cpu")))
+    answers = growth.clocked(loop, growth.prompts(3, 20, 64, torch.device("cpu")))
     assert [len(rounds) for rounds in answers.rounds] == [4, 4, 4]
     assert all(len(event.draft_ids) == 5 for rounds in answers.rounds for event in rounds)
     assert [len(laps) for laps in answers.laps] == [3, 3, 3]

@@ -346,8 +346,8 @@ def test_an_installed_package_brings_a_task(monkeypatch: pytest.MonkeyPatch, tmp
     ("source", "message"),
     [
         ("import nonsense_that_is_not_there", "cannot be imported (ModuleNotFoundError"),
-        ("Bad = 5", "is no subclass of Task with that name"),
-        ("from judge_decoding.tasks.gsm8k import GSM8K as Bad", "is no subclass of Task with that name"),
+        ("Bad = 5", "is no Task of that name"),
+        ("from judge_decoding.tasks.gsm8k import GSM8K as Bad", "is no Task of that name"),
     ],
 )
 def test_a_package_whose_task_is_broken_is_named(
@@ -421,7 +421,7 @@ def test_the_page_names_all_tasks_and_where_their_data_is() -> None:
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        ("gsm", "There is no task gsm (did you mean gsm8k?); there are arithmetic, gsm8k, humaneval, mmlu, arc"),
+        ("gsm", "There is no task gsm (did you mean gsm8k?); the tasks are arithmetic, gsm8k, humaneval, mmlu, arc"),
         ("gsm8k | arc", "'gsm8k | arc' names several tasks; give one at a time"),
         ("gsm8k(subject=x)", "The task gsm8k has no parameter subject; it has none"),
         ("mmlu(subject=7)", "mmlu's subject is 7; it must be a word"),

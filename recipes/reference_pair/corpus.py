@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from judge_decoding.reference.grammar import State, Step, Taste, clause_templates, fill, render, split_tokens
+from grammar import State, Step, Taste, clause_templates, fill, render, split_tokens
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import HOLDERS, ITEMS, LARGEST, draw_from
-from judge_decoding.reference.slips import TAKE_BACK, compute, with_slips, wrong_number
+from slips import TAKE_BACK, compute, with_slips, wrong_number
 
 TARGET_TASTE = Taste(story=0.40, mixed=0.20, slope=1.3)
 """Both styles, half and half, and answers that change style from sentence to sentence."""

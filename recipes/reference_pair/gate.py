@@ -10,13 +10,13 @@ import json
 import random
 
 import torch
-from corpus import DRAFT_TASTE
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from checker import first_wrong_token
+from corpus import DRAFT_TASTE
+from grammar import Taste, render, split_tokens
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.reference.checker import first_wrong_token
-from judge_decoding.reference.grammar import Taste, render, split_tokens
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
 from judge_decoding.tasks.checkers import number

@@ -14,13 +14,13 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from gate import answers
 from transformers import set_seed
 
+from checker import first_wrong_token
+from gate import answers
+from grammar import split_tokens
 from judge_decoding.data.cases import Case, write_cases
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.reference.checker import first_wrong_token
-from judge_decoding.reference.grammar import split_tokens
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
 from judge_decoding.reference.problems import Problem, draw_many
 

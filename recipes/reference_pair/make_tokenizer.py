@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from judge_decoding.reference.grammar import CLOSING, EQUATION, OPENING, STORY, TOKEN, split_tokens
+from grammar import CLOSING, EQUATION, OPENING, STORY, TOKEN, split_tokens
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import GAINS, HOLDERS, ITEMS, LARGEST, LOSSES, NAMES, draw_from
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import torch
-from corpus import ARITHMETIC, ARITHMETIC_WEIGHT, DRAFT_TASTE, TARGET_TASTE, batches
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from corpus import ARITHMETIC, ARITHMETIC_WEIGHT, DRAFT_TASTE, TARGET_TASTE, batches
 from judge_decoding.loading.models import load_tokenizer
 
 SHAPES = {

@@ -1,12 +1,15 @@
-"""What installed packages bring under an entry-point group."""
+"""Classes by name: this package's, and what installed packages bring under an entry-point group."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.spelling import guess
+
+T = TypeVar("T")
 
 
 def installed(group: str, taken: Container[str]) -> dict[str, EntryPoint]:
@@ -31,3 +34,54 @@ def imported(entry: EntryPoint, kind: str) -> Any:  # noqa: ANN401  (whatever is
         raise JudgeDecodingError(
             f"{told(entry, kind)} cannot be imported ({type(error).__name__}: {error}); repair or remove that package."
         ) from error
+
+
+class Registry(Generic[T]):
+    """The classes of a kind by name.
+
+    Args:
+        kind: what they are, for messages.
+        base: what each is a subclass of, with its name as ``name``.
+        built_in: this package's own; others cannot take their names. Others are imported only when they are asked for.
+    """
+
+    def __init__(self, kind: str, base: type[object], built_in: Mapping[str, type[T]]) -> None:
+        self._kind, self._base, self._built_in = kind, base, built_in
+
+    def all(self) -> dict[str, type[T]]:
+        """All of them: this package's, then those of installed packages.
+
+        Raises:
+            JudgeDecodingError: that of an installed package cannot be imported or is none.
+        """
+        return {**self._built_in, **{name: self._load(entry) for name, entry in self._foreign().items()}}
+
+    def names(self) -> list[str]:
+        """The names alone; nothing is imported."""
+        return [*self._built_in, *self._foreign()]
+
+    def find(self, name: str) -> type[T]:
+        """The one of this name.
+
+        Raises:
+            JudgeDecodingError: there is none, or it cannot be imported or is none.
+        """
+        if name in self._built_in:
+            return self._built_in[name]
+        if (entry := self._foreign().get(name)) is not None:
+            return self._load(entry)
+        names = self.names()
+        raise JudgeDecodingError(
+            f"There is no {self._kind} {name[:40]}{guess(name, names)}; the {self._kind}s are {', '.join(names)}."
+        )
+
+    def _foreign(self) -> dict[str, EntryPoint]:
+        return installed(f"judge_decoding.{self._kind}s", self._built_in)
+
+    def _load(self, entry: EntryPoint) -> type[T]:
+        found = imported(entry, self._kind)
+        if not (isinstance(found, type) and issubclass(found, self._base) and getattr(found, "name", "") == entry.name):
+            raise JudgeDecodingError(
+                f"{told(entry, self._kind)} is no {self._base.__name__} of that name; repair or remove that package."
+            )
+        return cast("type[T]", found)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from judge_decoding.cli.evaluation import Prepared
     from judge_decoding.evaluation.bench.plan import Models
-    from judge_decoding.evaluation.bench.results import BenchResults, Memory
+    from judge_decoding.evaluation.bench.results import BenchResults
     from judge_decoding.evaluation.bench.ways import Way
 
 
@@ -38,7 +38,6 @@ class Chosen:
         equal: draft lengths at which ours and transformers' are compared, too.
         repetitions: how often, beside a warm-up.
         compiled: the static back end, too.
-        memory: in a process of its own.
         vllm_python: the interpreter that has vLLM, if it is not this one.
         draft_layers: the draft is so many of the target's first layers.
     """
@@ -48,7 +47,6 @@ class Chosen:
     equal: tuple[int, ...]
     repetitions: int
     compiled: bool
-    memory: bool
     vllm_python: str | None
     draft_layers: int | None
 
@@ -81,9 +79,6 @@ def bench(
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; else its own choice.")] = None,
     backend: Annotated[str, typer.Option(help="static measures both of ours; eager compiles nothing.")] = "static",
-    memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Measure memory, in a process of its own.")
-    ] = True,
     vllm_python: Annotated[
         str | None, typer.Option(help="A Python with vLLM, to be measured beside; else this one, if it has it.")
     ] = None,
@@ -93,7 +88,7 @@ def bench(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Measure ways of decoding side by side: tokens per second, where the time goes, how near that is to the limit.
+    """Measure ways of decoding side by side: tokens per second, accepted draft tokens, and whose tokens differ.
 
     In turns, in one process, on the same prompts: plain and assisted generation of transformers, and ours without a
     draft, by standard verification and with the judge. docs/performance.md explains every column.
@@ -107,7 +102,7 @@ def bench(
             [out / "results.json", out / "bench.md"], [data, target, draft, judge], overwrite=overwrite, folder=True
         )
     if vllm_python is not None and shutil.which(vllm_python) is None:
-        raise JudgeDecodingError(f"There is no program {vllm_python}; name a Python that has vLLM.")
+        raise JudgeDecodingError(f"There is no program {vllm_python}; name a Python with vLLM.")
     if draft is not None and draft_layers is not None:
         raise JudgeDecodingError("A draft is given by --draft and by --draft-layers; give one of them.")
     if draft is None and draft_layers is None and target != "reference":
@@ -116,8 +111,6 @@ def bench(
         )
     if out is None:
         check_used(context, "Without --out", "--overwrite", remedy="name a folder")
-    if backend == "eager":
-        check_used(context, "With --backend eager", "--memory")
     if threads is not None:
         import torch
 
@@ -128,7 +121,7 @@ def bench(
     )  # fmt: skip
     chosen = Chosen(
         tune, tuple(sorted(set(batch_size or [1]))), tuple(num_draft_tokens or ()), repetitions,
-        compiled=backend == "static", memory=memory, vllm_python=vllm_python, draft_layers=draft_layers,
+        compiled=backend == "static", vllm_python=vllm_python, draft_layers=draft_layers,
     )  # fmt: skip
     results = _measure(ready, chosen)
     if out is not None:
@@ -183,9 +176,7 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
 
     from judge_decoding.cli.court_files import bar
     from judge_decoding.decoding.choices import room
-    from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.evaluation.bench import plan
-    from judge_decoding.evaluation.bench.limits import BareCalls, measure_machine
     from judge_decoding.evaluation.bench.results import BenchResults
     from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
     from judge_decoding.evaluation.evaluate import hash_of
@@ -199,17 +190,11 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
     measured = sorted((ids[item.key] for item in items), key=len)
     tuned = sorted((ids[item.key] for item in tuning), key=len)
     left_out: dict[str, str] = {}
-    models, calls = plan.Models(decoder, budget), None
+    models = plan.Models(decoder, budget)
     if chosen.compiled:
         models, reason = plan.Models.of(decoder, budget, _progress)
         if reason:
             left_out["static"] = reason
-        else:
-            head = decoder.judge
-            sources = {head.config.source} if head is not None else set()
-            calls = BareCalls(decoder.target, models.draft, sources, _progress)
-    _progress("Measuring what the machine can do")
-    machine = measure_machine(decoder.target.device, decoder.target.dtype)
     expected = alone(models, measured)
     rows, ratios = [], []
     with ExitStack() as stack:
@@ -223,27 +208,17 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
             wanted = [*plan.ways(models, best, chosen.equal), *engines]
             with bar(f"measuring, batch size {size}", len(wanted) * (chosen.repetitions + 1)) as on:
                 some, more = run(
-                    models, wanted, measured, expected, calls, machine, batch_size=size,
-                    repetitions=chosen.repetitions, advance=on,
+                    wanted, measured, expected, batch_size=size, repetitions=chosen.repetitions, advance=on,
                 )  # fmt: skip
             rows += some
             ratios += more
             if size > 1 and models.draft is not None:
                 left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
-    memory = None
-    if chosen.memory and decoder.target.device.type != "cpu":
-        left_out["memory"] = "it is that of a processor's process, and the models are on a GPU"
-    elif chosen.memory and models.compiled is not None:
-        try:
-            memory = _memory(ready, chosen, best["exact"].label.num_draft_tokens if best else 1, budget, measured)
-        except JudgeDecodingError as error:  # all else is measured
-            left_out["memory"] = str(error).rstrip(".")
     facts = {name: value for name, value in ready.facts.items() if name in BenchResults.model_fields}
     facts |= {"data_hash": hash_of(items), "max_new_tokens": budget}
     return BenchResults(
         **facts, prompts=len(items), tuned_on=len(tuning), repetitions=chosen.repetitions,
-        threads=torch.get_num_threads(), bandwidth=machine.bandwidth, peak_flops=machine.flops, rows=tuple(rows),
-        comparisons=tuple(ratios), left_out=left_out, memory=memory,
+        threads=torch.get_num_threads(), rows=tuple(rows), comparisons=tuple(ratios), left_out=left_out,
     )  # fmt: skip
 
 
@@ -304,25 +279,6 @@ def _engines(
         else:
             found.append(engine)
     return found
-
-
-def _memory(ready: Prepared, chosen: Chosen, length: int, budget: int, prompts: Sequence[Tensor]) -> Memory | None:
-    """The memory of a process that decodes a batch."""
-    import torch
-
-    from judge_decoding.evaluation.bench.memory import Job, measure_memory
-    from judge_decoding.names import place_of
-
-    _progress("Measuring memory in a process of its own")
-    names = ready.names
-    draft = None if chosen.draft_layers else place_of(names["draft"] or None, "draft")
-    batch = prompts[-max(chosen.batch_sizes) :]
-    return measure_memory(
-        Job(
-            place_of(names["target"], "target"), draft, chosen.draft_layers, place_of(names["judge"] or None, "judge"),
-            ready.facts["dtype"], length, budget, [ids.tolist() for ids in batch], torch.get_num_threads(),
-        )
-    )  # fmt: skip
 
 
 def _progress(text: str) -> None:

@@ -9,34 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding import markdown
-from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Limits, Ratio
+from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Ratio
 from judge_decoding.intervals import UNKNOWN, number
 from judge_decoding.visible import shown
-
-CACHES = 32e6
-"""Bytes that a processor's caches may hold: of models below that, memory is not the limit."""
 
 
 def _times(ratio: Ratio | None) -> str:
     return UNKNOWN if ratio is None else f"{ratio.medians:.2f}x"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else f"{1000 * seconds:.2f}"
-
-
-def _limit(cell: Callable[[Limits], str]) -> Callable[[BenchRow], str]:
-    return lambda row: UNKNOWN if row.limits is None else cell(row.limits)
-
-
-def _share(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0%}"
-
-
-def _bare_draft(row: BenchRow) -> str:
-    if row.limits is None or row.limits.t_draft is None or not row.num_draft_tokens:
-        return UNKNOWN
-    return _milliseconds(row.num_draft_tokens * row.limits.t_draft)
 
 
 Columns = Mapping[str, Callable[[BenchRow], str]]
@@ -51,30 +30,13 @@ SPEED: Columns = {
 }
 """How fast each way is."""
 
-ROUND: Columns = {
-    "round": _limit(lambda found: _milliseconds(found.round)),
-    "draft": _limit(lambda found: _milliseconds(found.parts.draft)),
-    "verify": _limit(lambda found: _milliseconds(found.parts.verify)),
-    "rule": _limit(lambda found: _milliseconds(found.parts.rule)),
-    "over-\nhead": _limit(lambda found: _milliseconds(found.parts.overhead)),
-    "bare\ndraft": _bare_draft,
-    "bare\nverify": _limit(lambda found: _milliseconds(found.t_verify)),
-    "effi-\nciency": _limit(lambda found: _share(found.efficiency)),
-    "floor,\nbytes": _limit(lambda found: _milliseconds(found.bytes_seconds)),
-    "floor,\nflops": _limit(lambda found: _milliseconds(found.flops_seconds)),
-}
-"""Where a full round's time goes, in milliseconds, and what it could be."""
-
 
 def tables(results: BenchResults) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, heads and lines of each table: speed and rounds of every batch size, and the comparisons."""
+    """Title, heads and lines of each table: the speed at every batch size, and the comparisons."""
     found = []
     for size in dict.fromkeys(row.batch_size for row in results.rows):
         rows = [row for row in results.rows if row.batch_size == size]
         found.append((f"Batch size {size}", *_cells(rows, SPEED)))
-        timed = [row for row in rows if row.limits is not None]
-        if timed:
-            found.append((f"A round at batch size {size}, in milliseconds", *_cells(timed, ROUND)))
     if results.comparisons:
         heads = ["one", "over another", "batch\nsize", "of the\nmedians", "in pairs\n[least, most]"]
         lines = [
@@ -111,8 +73,7 @@ def notes(results: BenchResults) -> list[str]:
     """What the figures mean, and what a reader must not miss, in sentences."""
     said = [
         f"Tokens per second are medians of {results.repetitions} repetitions in which all ways took turns, from prompt "
-        "ids to token ids, reading the prompts included. A round is a full one, without them; its parts and the bare "
-        "compiled calls beside it are medians, too."
+        "ids to token ids, reading the prompts included."
     ]
     if results.tuned_on and any("best" in row.note for row in results.rows):
         said.append(f"Best draft lengths were chosen on other prompts ({results.tuned_on}).")
@@ -129,30 +90,8 @@ def notes(results: BenchResults) -> list[str]:
         for row in results.rows
         if not row.same_tokens
     ]
-    said.append(
-        f"Memory is read at {results.bandwidth / 1e9:.1f} GB/s and matrices are multiplied at "
-        f"{results.peak_flops / 1e9:.0f} GFLOP/s, as measured here; the floors are a round's bytes and operations at "
-        "that."
-    )
-    known = [row.limits.bytes for row in results.rows if row.limits is not None]
-    if known and min(known) < CACHES:
-        said.append(
-            "Models this small stay in the processor's caches, which are faster than the memory: the floor by bytes "
-            "does not bind."
-        )
-    if (memory := results.memory) is not None:
-        said.append(
-            f"Decoding, static, took {_megabytes(memory.decoding - memory.libraries)} beside the libraries' own "
-            f"{_megabytes(memory.libraries)}, {memory.ratio:.2f} times weights ({_megabytes(memory.weights)}) and "
-            f"caches ({_megabytes(memory.caches)}); loading them at most "
-            f"{_megabytes(memory.loading - memory.libraries)}."
-        )
     said += [f"Left out: {what}: {why}." for what, why in results.left_out.items()]
     return said
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
 
 
 def bench_markdown(results: BenchResults) -> str:

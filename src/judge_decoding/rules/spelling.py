@@ -8,12 +8,11 @@ as int, float, bool or str; a constructor parameter called ``head`` receives the
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import EntryPoint
 
 from judge_decoding import spelling as spellings
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.plugins import imported, installed, told
+from judge_decoding.plugins import Registry
 from judge_decoding.rules.base import AnyOf, VerificationRule
 from judge_decoding.rules.divergence import Fuzzy, KLJudge
 from judge_decoding.rules.exact import Block, Exact
@@ -29,10 +28,7 @@ from judge_decoding.rules.likelihood import (
 )
 from judge_decoding.rules.mixture import Cascade, Ensemble
 from judge_decoding.rules.ratio import Lenience, Mentored, MentoredSimple
-from judge_decoding.spelling import Parameter, construct, guess
-
-GROUP = "judge_decoding.rules"
-"""The entry-point group of rules."""
+from judge_decoding.spelling import Parameter, construct
 
 EXAMPLE = "judge(threshold=0.7) | top_k(k=4)"
 
@@ -43,6 +39,7 @@ _BUILT_IN: dict[str, type[VerificationRule]] = {
         Lenience, MentoredSimple, Mentored, Ensemble, Cascade, Fuzzy, KLJudge,
     )
 }  # fmt: skip
+_RULES = Registry("rule", VerificationRule, _BUILT_IN)
 
 
 def available_rules() -> dict[str, type[VerificationRule]]:
@@ -51,7 +48,7 @@ def available_rules() -> dict[str, type[VerificationRule]]:
     Raises:
         JudgeDecodingError: an installed package's rule cannot be imported or is none.
     """
-    return {**_BUILT_IN, **{name: _load(entry) for name, entry in _foreign().items()}}
+    return _RULES.all()
 
 
 def parameters(rule: type[VerificationRule]) -> dict[str, Parameter]:
@@ -76,13 +73,13 @@ def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule
             a rule that needs a head without one, or rules that cannot be joined.
     """
     if not spelling.strip():
-        raise JudgeDecodingError(f"The rule is empty; name one of {', '.join(_names())}.")
+        raise JudgeDecodingError(f"The rule is empty; name one of {', '.join(_RULES.names())}.")
     rules = [_build(name, given, head) for name, given in spellings.read(spelling, "rule", EXAMPLE)]
     return rules[0] if len(rules) == 1 else AnyOf(*rules)
 
 
 def _build(name: str, given: dict[str, str], head: JudgeHead | None) -> VerificationRule:
-    rule = _find(name)
+    rule = _RULES.find(name)
     if "head" not in inspect.signature(rule).parameters:
         return construct(rule, name, given)
     if head is None:
@@ -90,30 +87,3 @@ def _build(name: str, given: dict[str, str], head: JudgeHead | None) -> Verifica
             f"The rule {name} needs a judge head and there is none; give one (on the command line, --judge)."
         )
     return construct(rule, name, given, head=head)
-
-
-def _find(name: str) -> type[VerificationRule]:
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
-    foreign = _foreign()
-    if name in foreign:
-        return _load(foreign[name])
-    names = _names()
-    raise JudgeDecodingError(f"There is no rule {name[:40]}{guess(name, names)}; the rules are {', '.join(names)}.")
-
-
-def _names() -> list[str]:
-    return [*_BUILT_IN, *_foreign()]
-
-
-def _foreign() -> dict[str, EntryPoint]:
-    return installed(GROUP, _BUILT_IN)
-
-
-def _load(entry: EntryPoint) -> type[VerificationRule]:
-    rule = imported(entry, "rule")
-    if not (isinstance(rule, type) and issubclass(rule, VerificationRule) and rule.name == entry.name):
-        raise JudgeDecodingError(
-            f"{told(entry, 'rule')} is no VerificationRule of that name; repair or remove that package."
-        )
-    return rule

@@ -6,13 +6,11 @@ A package brings a task under the entry-point group ``judge_decoding.tasks``: a 
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
-
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.rows import RowError
 from judge_decoding.io.sandbox import sandbox_of
-from judge_decoding.plugins import imported, installed, told
-from judge_decoding.spelling import construct, guess, read
+from judge_decoding.plugins import Registry
+from judge_decoding.spelling import construct, read
 from judge_decoding.tasks.arc import ARC
 from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.base import Item, Source, Task, read_items, text_of
@@ -25,12 +23,10 @@ from judge_decoding.tasks.spec_bench import SpecBench
 
 __all__ = ["Item", "RowError", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
 
-GROUP = "judge_decoding.tasks"
-"""The entry-point group of tasks."""
-
 _BUILT_IN: dict[str, type[Task]] = {
     task.name: task for task in (Arithmetic, GSM8K, HumanEval, MMLU, ARC, MTBench, SpecBench, JSONL)
 }
+_TASKS = Registry("task", Task, _BUILT_IN)
 
 
 def available_tasks() -> dict[str, type[Task]]:
@@ -39,7 +35,7 @@ def available_tasks() -> dict[str, type[Task]]:
     Raises:
         JudgeDecodingError: an installed package's task cannot be imported or is none.
     """
-    return {**_BUILT_IN, **{name: _load(entry) for name, entry in _foreign().items()}}
+    return _TASKS.all()
 
 
 def parse_task(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Task:
@@ -56,7 +52,7 @@ def parse_task(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap
     (name, given), *more = read(spelling, "task", "arithmetic(family=comparison)")
     if more:
         raise JudgeDecodingError(f"{spelling[:80]!r} names several tasks; give one at a time.")
-    task = construct(_find(name), name, given, "task")
+    task = construct(_TASKS.find(name), name, given, "task")
     if task.runs_code and not allow_code:
         raise JudgeDecodingError(
             f"The task {name} runs the code that the models write; allow it with --allow-code-execution."
@@ -64,26 +60,3 @@ def parse_task(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap
     if task.runs_code:
         task.sandbox = sandbox_of(sandbox)
     return task
-
-
-def _find(name: str) -> type[Task]:
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
-    foreign = _foreign()
-    if name in foreign:
-        return _load(foreign[name])
-    names = [*_BUILT_IN, *foreign]
-    raise JudgeDecodingError(f"There is no task {name[:40]}{guess(name, names)}; there are {', '.join(names)}.")
-
-
-def _foreign() -> dict[str, EntryPoint]:
-    return installed(GROUP, _BUILT_IN)
-
-
-def _load(entry: EntryPoint) -> type[Task]:
-    found = imported(entry, "task")
-    if not (isinstance(found, type) and issubclass(found, Task) and getattr(found, "name", None) == entry.name):
-        raise JudgeDecodingError(
-            f"{told(entry, 'task')} is no subclass of Task with that name; repair or remove that package."
-        )
-    return found

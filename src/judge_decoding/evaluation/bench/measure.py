@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import median
 
 from torch import Tensor
 
-from judge_decoding.core.rounds import Seconds, Stats
+from judge_decoding.core.rounds import Stats
 from judge_decoding.evaluation.bench.ways import Answers, Way
 
 Tell = Callable[[int, str], None]
 """Told of each way that has decoded all prompts: in which repetition (0 is the warm-up), and its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Steady:
-    """What full rounds take: those with the whole draft length in which no row of the batch has ended.
-
-    The first round of an answer, in which the draft reads the prompt, and the last are not among them.
-
-    Attributes:
-        lap: median seconds of such a round by the clock, from its beginning to that of the next.
-        parts: median seconds of its parts.
-        context: mean number of tokens a row had before it.
-        rounds: how many there were.
-    """
-
-    lap: float
-    parts: Seconds
-    context: float
-    rounds: int
 
 
 @dataclass(slots=True)
@@ -44,7 +25,6 @@ class Measured:
         seconds: of each repetition.
         stats: of our own loop, all repetitions together.
         forwards: of the target, in all repetitions; None if not known.
-        steady: full rounds of each batch of each repetition; None where there were none, and of a smaller last batch.
     """
 
     tokens: tuple[tuple[int, ...], ...] = ()
@@ -53,7 +33,6 @@ class Measured:
     new_tokens: list[int] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
     forwards: int | None = 0
-    steady: list[Steady | None] = field(default_factory=list)
 
     @property
     def speeds(self) -> list[float]:
@@ -62,7 +41,7 @@ class Measured:
 
     @property
     def speed(self) -> float:
-        """Their median."""
+        """Tokens per second, the median of the repetitions."""
         return median(self.speeds)
 
 
@@ -74,7 +53,6 @@ def measure(
     batch_size: int = 1,
     repetitions: int = 5,
     warm_up: int | None = None,
-    probe: Callable[[Way], None] = lambda _: None,
     tell: Tell = lambda *_: None,
 ) -> dict[str, Measured]:
     """Every way on all prompts, once as a warm-up and then so many times; who begins changes each time.
@@ -86,7 +64,6 @@ def measure(
         batch_size: prompts that are decoded together.
         repetitions: how often, beside the warm-up.
         warm_up: how many prompts the warm-up has; None for all.
-        probe: called behind each batch of each way: what else is to be measured in the same state of the machine.
         tell: told of each way that is through.
     """
     found = {way.label.name: Measured() for way in ways}
@@ -96,23 +73,19 @@ def measure(
         turn = repetition % len(ways)
         for way in [*ways[turn:], *ways[:turn]]:
             name = way.label.name
-            batches = []
-            for i in range(0, len(chosen), batch_size):
-                batches.append(way.answer(chosen[i : i + batch_size]))
-                if repetition:
-                    probe(way)
+            batches = [way.answer(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
             own = found[name]
             own.tokens = tuple(tokens for batch in batches for tokens in batch.tokens)
             own.unlike |= {
                 i for i, (said, wanted) in enumerate(zip(own.tokens, expected, strict=False)) if said != wanted
             }
             if repetition:
-                _count(own, way, batches, min(batch_size, len(prompts)))
+                _count(own, batches)
             tell(repetition, name)
     return found
 
 
-def _count(own: Measured, way: Way, batches: Sequence[Answers], rows: int) -> None:
+def _count(own: Measured, batches: Sequence[Answers]) -> None:
     own.seconds.append(sum(batch.seconds for batch in batches))
     own.new_tokens.append(sum(len(tokens) for tokens in own.tokens))
     for batch in batches:
@@ -120,24 +93,3 @@ def _count(own: Measured, way: Way, batches: Sequence[Answers], rows: int) -> No
             own.forwards = None if batch.forwards is None else own.forwards + batch.forwards
         for rounds in batch.rounds:
             own.stats.merge(Stats.of(rounds))
-        # The last batch may be smaller: rounds of another size.
-        whole = len(batch.tokens) == rows
-        own.steady.append(steady(batch, way.label.num_draft_tokens) if whole else None)
-
-
-def steady(batch: Answers, count: int) -> Steady | None:
-    """The full rounds of a batch, with drafts of ``count`` tokens; None if there are none."""
-    laps: list[float] = []
-    parts: list[Seconds] = []
-    contexts: list[float] = []
-    length: list[int] = list(batch.context)
-    for i in range(min(map(len, batch.laps), default=0)):
-        events = [rounds[i] for rounds in batch.rounds]
-        if i and all(len(event.draft_ids) == count for event in events):
-            laps.append(batch.laps[0][i])
-            parts.append(events[0].seconds)
-            contexts.append(fmean(length))
-        length = [before + len(event.token_ids) for before, event in zip(length, events, strict=True)]
-    if not laps:
-        return None
-    return Steady(median(laps), Seconds(*map(median, zip(*parts, strict=True))), fmean(contexts), len(laps))

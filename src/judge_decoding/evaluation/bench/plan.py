@@ -52,23 +52,23 @@ class Models:
 
     @property
     def draft(self) -> PreTrainedModel | None:
-        """The draft, where it is a model."""
+        """The draft model; None without a draft, or where it is no model."""
         return self.decoder.draft if isinstance(self.decoder.draft, PreTrainedModel) else None
 
     @property
     def backend(self) -> Backend:
-        """The faster one there is."""
+        """The back end of the main rows: static where the models can be compiled."""
         return "eager" if self.compiled is None else "static"
 
     def _in(self, backend: Backend) -> JudgeDecoder:
         return self.compiled if backend == "static" and self.compiled is not None else self.decoder
 
     def generate(self) -> Generate:
-        """Plain ``generate``."""
+        """Plain ``generate`` of transformers."""
         return Generate(Label("generate"), self.decoder.target, self.decoder.end_ids, self.max_new_tokens)
 
     def assisted(self, assistance: Assistance, note: str) -> Generate:
-        """Assisted generation."""
+        """Assisted generation of transformers."""
         length = assistance.num_draft_tokens or 0
         confident = f"confidence {assistance.confidence:g}" if assistance.confidence else ""
         label = Label("assisted", num_draft_tokens=length, note=", ".join(filter(None, (note, confident))))
@@ -81,12 +81,12 @@ class Models:
         return Ours(Label("plain", self.backend), alone, self.max_new_tokens, Exact())
 
     def exact(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
-        """Standard verification."""
+        """Our loop with standard verification."""
         backend = backend or self.backend
         return Ours(Label("exact", backend, length, note), self._in(backend), self.max_new_tokens, Exact(), length)
 
     def judge(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
-        """The judge, at its own threshold."""
+        """Our loop with the judge at the threshold of its head."""
         backend = backend or self.backend
         assert self.decoder.judge is not None
         rule = Judge(self.decoder.judge)

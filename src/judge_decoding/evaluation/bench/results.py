@@ -7,7 +7,6 @@ from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from judge_decoding.evaluation.bench.limits import Bare, Machine, Work, efficiency
 from judge_decoding.evaluation.bench.measure import Measured
 from judge_decoding.evaluation.bench.ways import Family, Label
 
@@ -35,49 +34,6 @@ class Ratio(BaseModel):
     high: float
 
 
-class Parts(BaseModel):
-    """Median seconds of the parts of a full round."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    draft: float
-    verify: float
-    rule: float
-    overhead: float
-
-
-class Limits(BaseModel):
-    """A full round beside what it could be.
-
-    All times are in seconds, medians over the batches of all repetitions.
-
-    Attributes:
-        round: a full round by the clock; `Steady.lap`.
-        parts: of that, what the loop counts for each.
-        context: tokens a row has before such a round.
-        rounds: how many there were, in all repetitions together.
-        t_draft, t_draft_alone, t_verify: bare compiled calls of the same shapes; see `Bare`.
-        efficiency: (M * t_draft + t_verify) / round.
-        bytes, flops: what a round has to read and to compute.
-        bytes_seconds, flops_seconds: how long that takes at the machine's bandwidth, and at its speed.
-    """
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    round: float
-    parts: Parts
-    context: float
-    rounds: int
-    t_draft: float | None = None
-    t_draft_alone: float | None = None
-    t_verify: float | None = None
-    efficiency: float | None = None
-    bytes: float
-    flops: float
-    bytes_seconds: float
-    flops_seconds: float
-
-
 class BenchRow(BaseModel):
     """One way of decoding.
 
@@ -98,7 +54,6 @@ class BenchRow(BaseModel):
         over_assisted: against assisted generation at its best; None where there is none.
         accepted_per_round: accepted draft tokens per round; None where it is not known.
         tokens_per_forward: tokens per target forward and prompt.
-        limits: a full round beside what it could be.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -120,29 +75,6 @@ class BenchRow(BaseModel):
     over_assisted: Ratio | None = None
     accepted_per_round: float | None = None
     tokens_per_forward: float | None = None
-    limits: Limits | None = None
-
-
-class Memory(BaseModel):
-    """Memory of a process that decodes with the static back end, in bytes.
-
-    Attributes:
-        libraries: what the process has before it loads the models.
-        loading: its peak while it loads them.
-        decoding: its peak while it decodes.
-        weights: of both models, shared ones once.
-        caches: keys and values of both.
-        ratio: (decoding - libraries) / (weights + caches).
-    """
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    libraries: int
-    loading: int
-    decoding: int
-    weights: int
-    caches: int
-    ratio: float
 
 
 class BenchResults(BaseModel):
@@ -158,12 +90,9 @@ class BenchResults(BaseModel):
         dtype: of the target's numbers.
         max_new_tokens: token budget.
         threads: of torch.
-        bandwidth: bytes per second of this machine's memory, as measured.
-        peak_flops: floating-point operations per second of a matrix product, as measured.
         rows: a row a way, batch size by batch size; plain ``generate`` is the first of each.
         comparisons: the ratios one would ask for.
         left_out: what was not measured, and why.
-        memory: of the static back end.
         machine: the machine in words.
         versions: of what was used.
         command: the command line.
@@ -182,12 +111,9 @@ class BenchResults(BaseModel):
     dtype: str = ""
     max_new_tokens: int = 0
     threads: int = 0
-    bandwidth: float
-    peak_flops: float
     rows: tuple[BenchRow, ...] = Field(min_length=1)
     comparisons: tuple[Ratio, ...] = ()
     left_out: dict[str, str] = {}
-    memory: Memory | None = None
     machine: str = ""
     versions: dict[str, str] = {}
     command: tuple[str, ...] = ()
@@ -202,48 +128,7 @@ def ratio(of: str, over: str, batch_size: int, own: Sequence[float], theirs: Seq
     )  # fmt: skip
 
 
-def limits(own: Measured, label: Label, bare: Sequence[Bare], work: Work, machine: Machine) -> Limits | None:
-    """A full round of a way beside what it could be; None if it had no full rounds.
-
-    Args:
-        own: what the way did.
-        label: what it is.
-        bare: bare calls of the shape of its rounds, measured behind each of its batches; empty if there are none.
-        work: what such a round has to do.
-        machine: what the machine can do.
-    """
-    known = [one for one in own.steady if one is not None]
-    if not known:
-        return None
-    told = {}
-    if bare:
-        # Right behind a batch the machine is in the same state.
-        shares = [
-            efficiency(label.num_draft_tokens, calls, one.lap)
-            for calls, one in zip(bare, own.steady, strict=True)
-            if one is not None
-        ]
-        told = {
-            "t_verify": median(calls.verify for calls in bare),
-            "t_draft": median(calls.draft for calls in bare),
-            "t_draft_alone": median(calls.draft_alone for calls in bare),
-            "efficiency": median(shares),
-        }
-    parts = zip(*(one.parts for one in known), strict=True)
-    return Limits(
-        round=median(one.lap for one in known),
-        parts=Parts(**dict(zip(known[0].parts._fields, map(median, parts), strict=True))),
-        context=median(one.context for one in known),
-        rounds=sum(one.rounds for one in known),
-        bytes=work.bytes,
-        flops=work.flops,
-        bytes_seconds=work.bytes / machine.bandwidth,
-        flops_seconds=work.flops / machine.flops,
-        **told,
-    )
-
-
-def row(label: Label, own: Measured, batch_size: int, *, same_tokens: bool, found: Limits | None) -> BenchRow:
+def row(label: Label, own: Measured, batch_size: int, *, same_tokens: bool) -> BenchRow:
     """The row of a way, without what compares it."""
     per_forward = accepted = None
     if own.stats.rounds:
@@ -257,5 +142,5 @@ def row(label: Label, own: Measured, batch_size: int, *, same_tokens: bool, foun
         name=label.name, family=label.family, backend=label.backend, batch_size=batch_size,
         num_draft_tokens=label.num_draft_tokens, note=label.note, same_tokens=same_tokens, unlike=len(own.unlike),
         tokens=own.new_tokens[-1], tokens_per_second=own.speed, low=min(own.speeds), high=max(own.speeds),
-        speeds=tuple(own.speeds), accepted_per_round=accepted, tokens_per_forward=per_forward, limits=found,
+        speeds=tuple(own.speeds), accepted_per_round=accepted, tokens_per_forward=per_forward,
     )  # fmt: skip

@@ -7,10 +7,9 @@ from statistics import median
 
 from torch import Tensor
 
-from judge_decoding.evaluation.bench.limits import Bare, BareCalls, Machine, Shape, round_work
 from judge_decoding.evaluation.bench.measure import Measured, measure
 from judge_decoding.evaluation.bench.plan import BEST, DEFAULTS, EQUAL, POLICY, Models
-from judge_decoding.evaluation.bench.results import BenchRow, Ratio, limits, ratio, row
+from judge_decoding.evaluation.bench.results import BenchRow, Ratio, ratio, row
 from judge_decoding.evaluation.bench.ways import Way
 
 TUNING_STAGES = 3
@@ -55,57 +54,18 @@ def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:
     return sum(-(-len(some) // 2**stage) for some in kinds.values() for stage in range(TUNING_STAGES))
 
 
-class Probes:
-    """Bare calls in the shape of each way's rounds, measured right behind each of its batches.
-
-    Args:
-        calls: the compiled calls; None if a model cannot be compiled.
-        ways: whose shapes; those of our own loop with a draft length of their own.
-        batch_size: prompts that are decoded together.
-        context: tokens a row has before a round.
-    """
-
-    def __init__(self, calls: BareCalls | None, ways: Sequence[Way], batch_size: int, context: int) -> None:
-        self._calls = calls
-        labels = [way.label for way in ways if way.label.backend and way.label.note != POLICY]
-        self.shapes = {label.name: Shape(batch_size, label.num_draft_tokens, context) for label in labels}
-        self.found: dict[str, list[Bare]] = {name: [] for name in self.shapes}
-
-    def __call__(self, way: Way) -> None:
-        """Measure the shape of a way once."""
-        shape = self.shapes.get(way.label.name)
-        if self._calls is not None and shape is not None:
-            self.found[way.label.name].append(self._calls.measure(shape))
-
-
 def run(
-    models: Models,
     ways: Sequence[Way],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
-    calls: BareCalls | None,
-    machine: Machine,
     *,
     batch_size: int,
     repetitions: int,
     advance: Advance = lambda: None,
 ) -> tuple[list[BenchRow], list[Ratio]]:
     """The rows of one batch size, and the ratios one would ask for."""
-    context = round(median(len(prompt) + len(said) / 2 for prompt, said in zip(prompts, expected, strict=True)))
-    probes = Probes(calls, ways, min(batch_size, len(prompts)), context)
-    found = measure(
-        ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, probe=probes,
-        tell=lambda *_: advance(),
-    )  # fmt: skip
-    rows = []
-    for way in ways:
-        label, own = way.label, found[way.label.name]
-        known = None
-        if (shape := probes.shapes.get(label.name)) is not None:
-            known = limits(
-                own, label, probes.found[label.name], round_work(models.decoder.target, models.draft, shape), machine
-            )
-        rows.append(row(label, own, batch_size, same_tokens=way.same_tokens, found=known))
+    found = measure(ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, tell=lambda *_: advance())
+    rows = [row(way.label, found[way.label.name], batch_size, same_tokens=way.same_tokens) for way in ways]
     return compared(rows, found)
 
 

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from judge_decoding.core.rounds import Round
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.lengths import AcceptanceModel, DraftLength, Fixed
+from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.rules.base import VerificationRule
 
 Family = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]
@@ -39,7 +39,7 @@ class Label:
 
     @property
     def name(self) -> str:
-        """Its row's title: different for all ways of one batch size."""
+        """The title of its row, which no other way of the same batch size has."""
         length = f"M={self.num_draft_tokens}" if self.num_draft_tokens else ""
         return ", ".join(filter(None, (self.family, self.backend, length, self.note)))
 
@@ -52,17 +52,13 @@ class Answers:
         tokens: the new tokens of each prompt, the end token included and nothing behind it.
         seconds: from the prompts' ids to these.
         forwards: of the target, the reading of prompts aside where it is a forward of its own; None if not known.
-        context: how many tokens each prompt has, of our own loop.
         rounds: those of each prompt, of our own loop.
-        laps: how long each round took by the clock, whatever is done in it: of each prompt, all rounds but its last.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     seconds: float
     forwards: int | None = None
-    context: tuple[int, ...] = ()
     rounds: tuple[tuple[Round, ...], ...] = ()
-    laps: tuple[tuple[float, ...], ...] = ()
 
 
 class Way(Protocol):
@@ -70,7 +66,7 @@ class Way(Protocol):
 
     @property
     def label(self) -> Label:
-        """What its row is."""
+        """Its name and kind in the tables."""
         ...
 
     @property
@@ -102,7 +98,7 @@ class Generate:
     """``generate`` of transformers, with dynamic caches; assisted by ``draft``, if there is one.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         target: the model.
         end_ids: tokens that end an answer.
         max_new_tokens: token budget.
@@ -119,7 +115,7 @@ class Generate:
 
     @property
     def same_tokens(self) -> bool:
-        """Always."""
+        """True: plain and assisted generation are both greedy."""
         return True
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
@@ -168,43 +164,12 @@ class Generate:
                 setattr(config, name, value)
 
 
-class Clock(DraftLength):
-    """A draft-length policy that looks at the clock whenever a round begins.
-
-    Args:
-        policy: decides.
-    """
-
-    def __init__(self, policy: DraftLength) -> None:
-        self._policy = policy
-        self.stop_below = policy.stop_below
-        self._marks: list[float] = []
-
-    def next(self) -> int:
-        """What the policy says."""
-        self._marks.append(time.perf_counter())
-        return self._policy.next()
-
-    def observe(self, event: Round) -> None:
-        """Let the policy learn."""
-        self._policy.observe(event)
-
-    def remember(self, experience: AcceptanceModel) -> None:
-        """Let the policy go on."""
-        self._policy.remember(experience)
-
-    @property
-    def laps(self) -> tuple[float, ...]:
-        """Seconds from the beginning of each round to that of the next."""
-        return tuple(b - a for a, b in zip(self._marks, self._marks[1:], strict=False))
-
-
 @dataclass(frozen=True, slots=True)
 class Ours:
     """Our own loop.
 
     Attributes:
-        label: its row.
+        label: names its row in the tables.
         decoder: the models in a back end.
         max_new_tokens: token budget.
         rule: who decides.
@@ -221,29 +186,21 @@ class Ours:
 
     @property
     def same_tokens(self) -> bool:
-        """Unless the rule is lossy."""
+        """False for lossy rules, whose tokens may differ from greedy decoding."""
         return self.decoder.draft is None or self.rule.is_lossless
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
         """See `Way.answer`."""
-        clocks: list[Clock] = []
-
-        def clocked(count: int) -> DraftLength:
-            clocks.append(Clock(self.policy(count)))
-            return clocks[-1]
-
         synchronize(self.decoder.target.device)
         given = self.decoder.generate_batch(
             list(prompts), self.max_new_tokens, batch_size=len(prompts), rule=self.rule,
-            num_draft_tokens=self.num_draft_tokens, draft_length=clocked, temperature=0,
+            num_draft_tokens=self.num_draft_tokens, draft_length=self.policy, temperature=0,
         )  # fmt: skip
         return Answers(
             tuple(one.token_ids for one in given),
             given[0].seconds,
             max(len(one.rounds) for one in given),
-            tuple(map(len, prompts)),
             tuple(one.rounds for one in given),
-            tuple(clock.laps for clock in clocks),
         )
 
 

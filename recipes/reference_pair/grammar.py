@@ -1,6 +1,6 @@
 """Every right answer to a problem: the steps it may take, in which order, in which words.
 
-One description serves the writer (`render`) and the checker (`judge_decoding.reference.checker`): a
+One description serves the writer (`render`) and `Checker`: a
 *clause* computes one step, and a *template* says it as a row of slots, each a choice between
 alternatives. A style is a taste in templates, orders and alternatives, never in arithmetic:
 

@@ -82,7 +82,7 @@ class Work:
     flops: float
 
     def plus(self, other: Work, times: int = 1) -> Work:
-        """This, and the other so many times."""
+        """The sum of this work and ``times`` the other."""
         return Work(self.bytes + times * other.bytes, self.flops + times * other.flops)
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from judge_decoding.reference.checker import Checker
-from judge_decoding.reference.grammar import (
+from checker import Checker
+from grammar import (
     STYLES,
     Clause,
     Step,

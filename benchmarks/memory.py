@@ -14,16 +14,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+from transformers import PreTrainedModel
+
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.backends.static.draft import COLUMNS
+from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.results import Memory
 from judge_decoding.visible import one_line
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from judge_decoding.decoder import JudgeDecoder
 
 _PROC = Path("/proc/self")
 
@@ -35,7 +34,6 @@ class Job:
     Attributes:
         target: name or folder.
         draft: name or folder; None for none.
-        draft_layers: in place of a draft, so many of the target's first layers.
         judge: name or folder; None for none.
         dtype: of the weights.
         num_draft_tokens: draft length.
@@ -46,7 +44,6 @@ class Job:
 
     target: str
     draft: str | None
-    draft_layers: int | None
     judge: str | None
     dtype: str
     num_draft_tokens: int
@@ -55,36 +52,49 @@ class Job:
     threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of a process that decodes with the static back end, in bytes.
+
+    Attributes:
+        libraries: what the process has before it loads the models.
+        loading: its peak while it loads them.
+        decoding: its peak while it decodes.
+        weights: of both models, shared ones once.
+        caches: keys and values of both.
+        ratio: (decoding - libraries) / (weights + caches).
+    """
+
+    libraries: int
+    loading: int
+    decoding: int
+    weights: int
+    caches: int
+    ratio: float
+
+
 def measure_memory(job: Job) -> Memory:
     """Run ``job`` in a process of its own.
 
     Raises:
         JudgeDecodingError: it fails.
     """
-    command = [sys.executable, "-m", "judge_decoding.evaluation.bench.memory"]
+    command = [sys.executable, __file__]
     done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
         raise JudgeDecodingError(f"The process whose memory was to be measured failed: {one_line(reason)}")
-    return Memory.model_validate_json(done.stdout.splitlines()[-1])
+    return Memory(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def run(job: Job) -> Memory:
     """Do it in this process, which should have done nothing before."""
-    import torch
-
-    from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.models.first_layers import first_layers
-
     torch.set_num_threads(job.threads)
     a = torch.ones(512, 512)
     torch.nn.functional.scaled_dot_product_attention(a[None, None], a[None, None], a[None, None])
     (a @ a).sum().item()  # thread pools and the libraries' own buffers
     libraries = _resident()
-    draft = None if job.draft_layers else job.draft
-    decoder = JudgeDecoder.from_pretrained(job.target, draft, job.judge, dtype=job.dtype, backend="static")
-    if job.draft_layers:
-        decoder.draft = first_layers(decoder.target, job.draft_layers)
+    decoder = JudgeDecoder.from_pretrained(job.target, job.draft, job.judge, dtype=job.dtype, backend="static")
     loading = _peak()
     told: list[str] = []
     reasons = decoder.compile(told.append)
@@ -114,9 +124,6 @@ def weight_bytes(decoder: JudgeDecoder) -> int:
 
 def cache_bytes(decoder: JudgeDecoder, job: Job) -> int:
     """Bytes of the keys and values that decoding ``job`` asks for."""
-    from judge_decoding.decoding.backends.static.draft import COLUMNS
-    from judge_decoding.decoding.backends.static.memory import StaticKVCache
-
     longest, rows = max(map(len, job.prompts)) + job.max_new_tokens, len(job.prompts)
     caches = [StaticKVCache(decoder.target, rows, longest)]
     for model in _draft(decoder):
@@ -126,8 +133,6 @@ def cache_bytes(decoder: JudgeDecoder, job: Job) -> int:
 
 
 def _draft(decoder: JudgeDecoder) -> list[PreTrainedModel]:
-    from transformers import PreTrainedModel
-
     return [decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else []
 
 
@@ -159,4 +164,4 @@ def _forget_peak() -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(run(Job(**json.loads(sys.stdin.read()))).model_dump_json() + "\n")
+    print(json.dumps(asdict(run(Job(**json.loads(sys.stdin.read()))))))

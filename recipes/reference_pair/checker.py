@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 
-from judge_decoding.reference.grammar import (
+from grammar import (
     STYLES,
     Slots,
     State,
