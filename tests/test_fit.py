@@ -117,8 +117,8 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
     assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 2, 3)
     assert table.prompts == found.prompts - 2
     kept = {(row["method"], row["told"]["prompt"]): row for row in rows(out)}
-    tuned = {prompt for name, prompt in kept if "@" in name}
-    assert {name for name, _ in kept} == {"target", "exact", "judge", "exact@4", "judge@12"}
+    tuned = {prompt for name, prompt in kept if ", " in name}
+    assert {name for name, _ in kept} == {"target", "exact", "judge", "exact, 4 tokens", "judge, 12 tokens"}
     shown = {prompt for name, prompt in kept if name == "judge"}
     assert len(tuned) == 2
     assert len(shown) == table.prompts
@@ -166,7 +166,7 @@ def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) ->
     table = fit_head(decoder, PROMPTS, made, config).table
     speeds = {}
     for row in rows(made):
-        name, at, length = row["method"].partition("@")
+        name, at, length = row["method"].removesuffix(" tokens").partition(", ")
         if at:
             tokens, seconds = speeds.get((name, int(length)), (0, 0.0))
             speeds[name, int(length)] = tokens + row["answered"]["tokens"], seconds + row["answered"]["seconds"]
@@ -183,7 +183,7 @@ def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
     assert code == 0, err
     answers = [row for row in rows(made) if row["method"] == "target"]
-    tuned = {row["told"]["prompt"] for row in rows(made) if "@" in row["method"]}
+    tuned = {row["told"]["prompt"] for row in rows(made) if ", " in row["method"]}
     assert tuned <= {row["told"]["prompt"] for row in answers}
     assert f"On the {len(answers)} prompts that chose the threshold" in told
     assert "Tokens per second: 3 of these, one by one" in told

@@ -14,9 +14,10 @@ from judge_decoding.core.results import TARGET, ItemResult
 from judge_decoding.data.cases import Case
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest, split
 from judge_decoding.evaluation.evaluate import METHOD, check_not_trained_on, evaluate, fitting, label
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.sweep import candidates, every_length, measure, split, tune, usual_rules
+from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
 from judge_decoding.evaluation.trial import Asking, Method, answers, compare, count
 from judge_decoding.tasks.base import Item, Message, Task
 
@@ -271,6 +272,35 @@ def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: 
     assert table[1].difference == 0  # exact says what the target says
     with pytest.raises(JudgeDecodingError, match="none for the table"):
         split(ITEMS, 5)
+
+
+def test_the_fastest_of_each_kind_is_taken_and_of_equals_the_first() -> None:
+    speeds = {"a 1": 3.0, "a 2": 5.0, "a 4": 5.0, "b 1": 2.0, "b 2": 1.0}
+    asked: list[list[str]] = []
+
+    def measure_them(names: Sequence[str], _stage: int) -> dict[str, float]:
+        asked.append(list(names))
+        return {name: speeds[name] for name in names}
+
+    kinds = {"a": ["a 1", "a 2", "a 4"], "b": ["b 1", "b 2"], "none": []}
+    assert fastest(kinds, measure_them) == {"a": "a 2", "b": "b 1"}
+    assert asked == [list(speeds)]
+    # By halves: what was slow at first is out, whatever it would have done later.
+    asked.clear()
+    assert fastest(kinds, measure_them, 3) == {"a": "a 2", "b": "b 1"}
+    assert asked == [list(speeds), ["a 2", "a 4", "b 1"], ["a 2", "b 1"]]
+
+
+def test_of_equally_fast_draft_lengths_the_shortest_is_taken(decoder: JudgeDecoder, asking: Asking) -> None:
+    item, length = ITEMS[0], 5
+    methods = {"m": Method(decoder, Exact()), "n": Method(decoder, TopK(2))}
+    lengths = {"m": (8, length, 3), "n": (2, 4)}
+    seconds = {"m, 3 tokens": 2.0, "m, 5 tokens": 1.0, "m, 8 tokens": 1.0, "n, 2 tokens": 1.0, "n, 4 tokens": 0.5}
+    known = {(name, item.key): ItemResult(item.key, True, 2, 10, 4, taken) for name, taken in seconds.items()}
+    best, outcomes = best_draft_lengths(methods, lengths, asking, [item], known=known)
+    assert {name: method.num_draft_tokens for name, method in best.items()} == {"m": length, "n": 4}
+    assert (best["m"].rule, best["n"].rule) == (methods["m"].rule, methods["n"].rule)
+    assert {name: outcome.seconds for name, outcome in outcomes.items()} == seconds
 
 
 def test_every_length_is_a_row_of_its_own(decoder: JudgeDecoder) -> None:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
-from judge_decoding.evaluation.trial import Asking, Method, best_draft_length
+from judge_decoding.evaluation.draft_lengths import best_draft_lengths
+from judge_decoding.evaluation.trial import Asking, Method
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
 from judge_decoding.reference.problems import draw_many
@@ -55,12 +56,12 @@ def main() -> None:
     threshold = head.config.threshold
     print(f"target {head.config.calibration['target_accuracy']:.3f}", *head.config.calibration["curve"], sep="\n")
     others = Arithmetic(split="calibration", count=30, seed=1)
-    method = Method(decoder, Judge(head, threshold))
-    tuned = best_draft_length(method, JUDGE_LENGTHS, Asking(others), read_items(others))
-    head.config.num_draft_tokens = tuned.num_draft_tokens
+    method = {"judge": Method(decoder, Judge(head, threshold))}
+    tuned, _ = best_draft_lengths(method, {"judge": JUDGE_LENGTHS}, Asking(others), read_items(others))
+    head.config.num_draft_tokens = tuned["judge"].num_draft_tokens
     head.config.target.name_or_path = "the embedded reference target"
     head.save_pretrained(args.out)
-    print(f"threshold {threshold}, draft length {tuned.num_draft_tokens} -> {args.out}")
+    print(f"threshold {threshold}, draft length {head.config.num_draft_tokens} -> {args.out}")
 
 
 if __name__ == "__main__":

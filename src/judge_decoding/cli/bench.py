@@ -188,8 +188,8 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
     from judge_decoding.evaluation.bench.limits import BareCalls, measure_machine
     from judge_decoding.evaluation.bench.results import BenchResults
     from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
+    from judge_decoding.evaluation.draft_lengths import split
     from judge_decoding.evaluation.evaluate import hash_of
-    from judge_decoding.evaluation.sweep import split
 
     decoder = ready.decoder
     tuning, items = split(ready.items, chosen.tune)

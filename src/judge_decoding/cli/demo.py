@@ -63,7 +63,8 @@ def demo(
 
     from judge_decoding.cli.console import Terminal, progress
     from judge_decoding.core.results import row
-    from judge_decoding.evaluation.trial import Asking, Method, best_draft_length, compare
+    from judge_decoding.evaluation.draft_lengths import best_draft_lengths
+    from judge_decoding.evaluation.trial import Asking, Method, compare
     from judge_decoding.models.provenance import machine
     from judge_decoding.reference.pair import load_pair
     from judge_decoding.report.page import comparison_page
@@ -94,8 +95,9 @@ def demo(
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = partial(bar.advance, task)
         if tuning:
-            methods["exact"] = best_draft_length(methods["exact"], EXACT_LENGTHS, asking, tuning, advance)
-            methods["judge"] = best_draft_length(methods["judge"], JUDGE_LENGTHS, asking, tuning, advance)
+            lengths = {"exact": EXACT_LENGTHS, "judge": JUDGE_LENGTHS}
+            drafted = {name: methods[name] for name in lengths}
+            methods |= best_draft_lengths(drafted, lengths, asking, tuning, lambda *_: advance())[0]
         bar.update(task, description="decoding side by side")
         warm_up = read_items(Arithmetic("collection", "calibration", 1, seed + 1))
         compare(methods, asking, warm_up, lambda *_: advance())  # not counted

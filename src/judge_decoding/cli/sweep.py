@@ -122,6 +122,7 @@ def sweep(
     from judge_decoding.core.results import Results, with_grades
     from judge_decoding.decoding.sampling import SamplingParams
     from judge_decoding.evaluation import sweep as core
+    from judge_decoding.evaluation.draft_lengths import at_length, split
     from judge_decoding.evaluation.evaluate import hash_of
     from judge_decoding.evaluation.record import Record
     from judge_decoding.io.files import write_text
@@ -139,13 +140,13 @@ def sweep(
         "tune": 0 if every_length else tune,
     }  # fmt: skip
     record = Record(results, ready.settings | settings)
-    tuning, items = ([], ready.items) if every_length else core.split(ready.items, tune)
+    tuning, items = ([], ready.items) if every_length else split(ready.items, tune)
     warm_up([wanted[0].method, wanted[1].method], ready)
     rows: list[Row] = []
     if every_length:
         wanted, chosen = core.every_length(wanted, lengths)
     else:
-        names = [core.at_length(one, length) for one in wanted[1:] for length in lengths]
+        names = [at_length(one.name, length) for one in wanted[1:] for length in lengths]
         with running("choosing draft lengths", *_work(names, tuning, record)) as take:
             chosen, rows = core.tune(wanted, lengths, ready.asking, tuning, record, take)
     with running("answering", *_work([one.name for one in wanted], items, record)) as take:

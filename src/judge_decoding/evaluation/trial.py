@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.core.rounds import Stats
@@ -170,19 +170,6 @@ def compare(
 def count(method: Method, asking: Asking, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
     """One method on every item, many at a time, untimed."""
     return compare({"": method}, asking, items, batch_size=batch_size)[""]
-
-
-def best_draft_length(
-    method: Method,
-    lengths: Sequence[int],
-    asking: Asking,
-    items: Sequence[Item],
-    progress: Callable[[], None] = lambda: None,
-) -> Method:
-    """``method`` with the draft length that gives most tokens per second on ``items`` (not those of the table)."""
-    candidates = {str(n): replace(method, num_draft_tokens=n) for n in lengths}
-    outcomes = compare(candidates, asking, items, lambda *_: progress())
-    return candidates[max(candidates, key=lambda name: outcomes[name].tokens_per_second)]
 
 
 def answers(method: Method, asking: Asking, items: Sequence[Item]) -> list[list[Generation]]:

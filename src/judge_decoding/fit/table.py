@@ -6,16 +6,17 @@ and give the speeds. Draft lengths are timed before, on other prompts if there a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from judge_decoding import tasks
 from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
+from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
+from judge_decoding.evaluation.trial import Asking, Method, Outcome, Tell, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import Exact, Judge
@@ -27,8 +28,6 @@ TARGET, STANDARD, JUDGE = "target", "exact", "judge"
 
 APART = 2
 """Draft lengths are timed on prompts of their own if so many times as many are left for the table."""
-WARM_UP = 32
-"""Tokens of an uncounted answer: the first one of a process, or of a draft length, is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,38 +129,30 @@ def measure_table(
     rules = {STANDARD: Method(decoder, Exact()), JUDGE: Method(decoder, Judge(head))}
     lengths = {STANDARD: config.exact_lengths, JUDGE: config.judge_lengths}
 
-    def run(
-        what: str, methods: dict[str, Method], chosen: Sequence[tasks.Item], batch_size: int = 1
-    ) -> dict[str, Outcome]:
-        there = sum((name, item.key) in kept.known for name in methods for item in chosen)
-        total = len(methods) * len(chosen)
-        count = ticks(tell, what, total, there)
+    def adding(what: str, names: Iterable[str], chosen: Sequence[tasks.Item]) -> Tell:
+        keys = [(name, item.key) for name in names for item in chosen]
+        count = ticks(tell, what, len(keys), sum(key in kept.known for key in keys))
 
         def add(name: str, item: tasks.Item, answered: ItemResult, given: Sequence[Generation]) -> None:
             kept.add(name, answered, {"prompt": item.turns[0], "text": given[0].text})
             count()
 
-        if batch_size == 1 and there < total:
-            short = replace(asking, max_new_tokens=min(WARM_UP, config.max_new_tokens))
-            for method in methods.values():
-                answers(method, short, chosen[:1])
+        return add
+
+    def run(what: str, chosen: Sequence[tasks.Item], batch_size: int = 1) -> dict[str, Outcome]:
+        add = adding(what, methods, chosen)
+        if batch_size == 1:
+            warm_up(methods, asking, chosen, kept.known)
         return compare(methods, asking, chosen, add, batch_size=batch_size, known=kept.known)
 
-    tried = {
-        f"{name}@{length}": replace(method, num_draft_tokens=length)
-        for name, method in rules.items()
-        for length in lengths[name]
-    }
-    speeds = {
-        name: outcome.tokens_per_second for name, outcome in run("timing draft lengths", tried, items[:tuned]).items()
-    }
-    methods = {TARGET: Method(decoder).alone()}
-    for name in rules:
-        methods[name] = tried[max((one for one in tried if one.startswith(f"{name}@")), key=speeds.__getitem__)]
-    shown = items[tuned:] if apart else items
+    tuning, shown = split(items, tuned) if apart else (items[:tuned], items)
+    tried = [at_length(name, length) for name in rules for length in lengths[name]]
+    add = adding("timing draft lengths", tried, tuning)
+    best, _ = best_draft_lengths(rules, lengths, asking, tuning, add, known=kept.known)
+    methods = {TARGET: Method(decoder).alone(), **best}
     timed = min(config.timed_prompts, len(shown))
-    one_by_one = run("measuring speed", methods, shown[:timed])
-    together = run("measuring accuracy", methods, shown[timed:], config.batch_size)
+    one_by_one = run("measuring speed", shown[:timed])
+    together = run("measuring accuracy", shown[timed:], config.batch_size)
     base = one_by_one[TARGET].tokens_per_second
     return Table(
         {name: _figures(method, one_by_one[name], together[name], base) for name, method in methods.items()},
