@@ -14,7 +14,6 @@ from judge_decoding.training.thresholds import (
     Question,
     Task,
     calibrate,
-    check_disjoint,
     lowest_threshold,
     measure,
     read_questions,
@@ -64,13 +63,6 @@ def test_questions_are_read_with_or_without_the_rest_of_a_case(tmp_path: Path) -
     path.write_text('{"question": "a", "reference": "4"}\n{"question": "b"}\n')
     with pytest.raises(JudgeDecodingError, match="line 2 is no question with a reference: reference"):
         read_questions(path)
-
-
-def test_questions_that_are_trained_on_are_refused() -> None:
-    task = Task(["What is  it?", "Who?", "Where?"], lambda i, text: True)
-    check_disjoint(task, [Case(question="When?", answer="")])
-    with pytest.raises(JudgeDecodingError, match="1 of the 3 calibration questions are trained on, too"):
-        check_disjoint(task, [Case(question="what IS it?", answer=""), Case(question="When?", answer="")])
 
 
 PROMPTS = ("one two", "three", "cat dog", "red", "left right", "good")

@@ -178,7 +178,7 @@ def test_calibration_questions_that_are_trained_on_are_refused(
     rows = [{"question": word_cases()[0].question.upper(), "reference": "4"}, {"question": "new", "reference": "4"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = ("--aim", "accuracy=1", "--draft", folders["draft"], "--calibrate-on", path)
-    refused(train(cases, *task), "1 of the 2 calibration questions are trained on, too")
+    refused(train(cases, *task), "1 of the 2 questions are trained on, too")
     assert not (tmp_path / "head").exists()
 
 

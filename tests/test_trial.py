@@ -12,10 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from judge_decoding import Exact, Judge, JudgeDecoder, JudgeHead, TopK
 from judge_decoding.core.results import TARGET, ItemResult
 from judge_decoding.data.cases import Case
+from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest, split
-from judge_decoding.evaluation.evaluate import METHOD, check_not_trained_on, evaluate, fitting, label
+from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms, label
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
 from judge_decoding.evaluation.trial import Asking, Method, answers, compare, count
@@ -206,22 +207,11 @@ def test_an_interrupted_evaluation_comes_to_the_same(decoder: JudgeDecoder, aski
 
 
 def test_questions_that_were_trained_on_are_refused(decoder: JudgeDecoder) -> None:
-    case = Case(question="RED  blue up", answer="x")
-    plain = Asking(Words())
-    with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
-        check_not_trained_on(ITEMS, plain, decoder, [case])
-    whole = Case(question="user red blue up up", answer="x")
-    with pytest.raises(JudgeDecodingError, match="1 of the 5"):
-        check_not_trained_on(ITEMS, Asking(Words(), chat=True), decoder, [whole])
-    check_not_trained_on(ITEMS, plain, decoder, [Case(question="red blue", answer="x")])  # short: only as a whole
-    long = "Ann has 6 shells. Tom gives Ann 2 shells. How many shells does Ann have now?"
-    for asked, trained in (
-        (long, f"<system>Be brief.<user>{long}<assistant>"),
-        (f"Complete this.\n{long}\nEnd with a number.", long),
-    ):
-        with pytest.raises(JudgeDecodingError, match="1 of the 6"):
-            check_not_trained_on([*ITEMS, Item("long", (asked,))], plain, decoder, [Case(question=trained, answer="x")])
-    check_not_trained_on([Item("long", (long,))], plain, decoder, [Case(question=long[:-30] + "?" * 30, answer="x")])
+    plain, chat = Asking(Words()), Asking(Words(), chat=True)
+    for asking, trained in ((plain, "RED  blue up"), (chat, "RED  blue up"), (chat, "user red blue up up")):
+        with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
+            check_not_trained_on(forms(ITEMS, asking, decoder), [Case(question=trained, answer="x")])
+    check_not_trained_on(forms(ITEMS, plain, decoder), [Case(question="user red blue up up", answer="x")])
 
 
 def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -91,8 +91,9 @@ def prepare(
         warnings.close()
 
     from judge_decoding.cli.console import Terminal
+    from judge_decoding.data.leaks import check_not_trained_on
     from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.evaluate import check_not_trained_on, fitting, hash_of
+    from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
     from judge_decoding.evaluation.trial import Asking
     from judge_decoding.loading.models import usual_device
     from judge_decoding.models.provenance import command, machine, versions
@@ -111,7 +112,7 @@ def prepare(
         items = fitting(items, asking, decoder, warnings)
     finally:
         warnings.close()
-    check_not_trained_on(items, asking, decoder, cases)
+    check_not_trained_on(forms(items, asking, decoder), cases)
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",

@@ -181,9 +181,10 @@ def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, dat
     Raises:
         JudgeDecodingError: it cannot be read, its questions are trained on, or something is missing or too much.
     """
+    from judge_decoding.data.leaks import check_not_trained_on
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.tasks.results import result_function
-    from judge_decoding.training.thresholds import Task, check_disjoint, read_questions
+    from judge_decoding.training.thresholds import Task, read_questions
 
     if goal.kind != "accuracy":
         if questions is not None:
@@ -192,7 +193,7 @@ def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, dat
     if questions is None or draft is None:
         raise JudgeDecodingError(f"The aim {goal} is measured by decoding; give --draft and --calibrate-on.")
     task = Task.of(read_questions(questions), result_function(result))
-    check_disjoint(task, data)
+    check_not_trained_on([[prompt] for prompt in task.prompts], data)
     return task
 
 

@@ -15,8 +15,6 @@ from transformers import PreTrainedModel
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Stats
-from judge_decoding.data.cases import Case
-from judge_decoding.data.summary import same_question
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import parse_json, read_text, rows, write_json
@@ -84,21 +82,6 @@ class Task:
         return cls(list(wanted), lambda i, text: same_result(result, result(text), results[i]), json.dumps(results))
 
 
-def check_disjoint(task: Task, cases: Sequence[Case]) -> None:
-    """Check that no question of the task is trained on, case and space apart.
-
-    Raises:
-        JudgeDecodingError: some are.
-    """
-    trained = {same_question(case.question) for case in cases}
-    shared = sum(same_question(prompt) in trained for prompt in task.prompts)
-    if shared:
-        raise JudgeDecodingError(
-            f"{shared} of the {len(task.prompts)} calibration questions are trained on, too, so they would flatter the "
-            "judge; divide the questions first (judge-decoding court split)."
-        )
-
-
 def measure(
     decoder: JudgeDecoder,
     task: Task,
@@ -162,7 +145,7 @@ def calibrate(
     Args:
         decoder: the target with a draft.
         head: changed in place.
-        task: on questions that the head was not trained on; see `check_disjoint`.
+        task: on questions that the head was not trained on; see `check_not_trained_on`.
         points: of 100, that the accuracy may be below the target's.
         thresholds: which to try.
         max_new_tokens: token budget of an answer.
