@@ -13,10 +13,10 @@ import torch
 
 from judge_decoding import JudgeDecoder
 from judge_decoding.decoding.engines import Backend
-from judge_decoding.evaluation.trial import Asking
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.asking import Asking
 
 SECONDS = 30
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, VerificationRule
 from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, compare
+from judge_decoding.evaluation.trial import Method, Outcome, compare
 from judge_decoding.evaluation.trial import count as counted
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
@@ -32,6 +32,7 @@ from judge_decoding.reference.pair import load_pair
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.asking import Asking
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_K = (2, 4, 8)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from judge_decoding.core.samples import Sample, write_samples
 from judge_decoding.evaluation.evaluate import evaluate
-from judge_decoding.evaluation.trial import Asking, Method
+from judge_decoding.evaluation.trial import Method
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.report.answers import answers_page
 from judge_decoding.rules import Judge
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.asking import Asking
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import browsing, find_chromium

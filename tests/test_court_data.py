@@ -98,7 +98,7 @@ def test_leaks() -> None:
     ],
 )
 def test_questions_that_were_trained_on_are_refused(asked: list[str], trained: str, shared: bool) -> None:
-    data = [case(question="When?"), case(question=trained)]
+    data = ["When?", trained]
     check_not_trained_on([["Who?"], ["Where?"]], data)
     if not shared:
         check_not_trained_on([["Who?"], asked], data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -30,6 +31,9 @@ from judge_decoding.fit import pipeline
 from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
+from judge_decoding.tasks import read_items
+from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.results import last_number
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
@@ -199,6 +203,38 @@ def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None
     assert table.prompts == len(task)
     for name in ("target", "exact"):
         assert table.methods[name].accuracy == pytest.approx(1 - len(wrong) / len(task))
+
+
+def test_a_task_by_name_chooses_the_threshold(decoder: JudgeDecoder, tmp_path: Path) -> None:
+    task = Arithmetic(split="calibration", count=5)
+    asking, items = Asking(task, max_new_tokens=140), read_items(task)
+    out, config = tmp_path / "head", QUICK(max_new_tokens=140, batch_size=20, length_prompts=1)
+    found = fit_head(decoder, PROMPTS[:6], out, config, calibrate_on=(asking, items))
+    # All prompts are labelled, and the task's alone are in the table.
+    about = json.loads((tmp_path / "head.work" / "labels.settings.json").read_text(encoding="utf-8"))
+    assert about["questions"] == hashlib.sha256("\0".join(PROMPTS[:6]).encode()).hexdigest()
+    assert {case.question for case in found.cases} <= set(PROMPTS[:6])
+    assert (found.prompts, found.table.prompts, found.table.length_prompts) == (5, 4, 1)
+    assert {row["told"]["prompt"] for row in rows(out)} == {item.turns[0] for item in items}
+    own = [decoder.alone().generate(f"Q: {item.turns[0]}\nA:", 140).text for item in items]
+    right = [last_number(text) == item.reference for text, item in zip(own, items, strict=True)]
+    assert found.head.config.calibration["target_accuracy"] == sum(right) / 5
+    assert not any("no reference" in sentence for sentence in found.warnings)
+    # None of its questions may be labelled.
+    prompts = [*PROMPTS[:5], f"Q: {items[0].turns[0]}\nA:"]
+    with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on, too"):
+        fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(asking, items))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_prompt_inside_one_that_chooses_the_threshold_is_not_labelled() -> None:
+    teaching, tuning = pipeline.divide(PROMPTS, None, CONFIG)
+    texts = [item.turns[0] for item in tuning]
+    # What stands around a prompt decides where it goes: one of these is put beside the labelled ones.
+    more = [f"Be brief. {number} {texts[0]}" for number in range(40)]
+    again, others = pipeline.divide([*PROMPTS, *more], None, CONFIG)
+    assert again == teaching
+    assert 0 < len(others) - len(tuning) < len(more)
 
 
 STOPS = [
@@ -414,7 +450,7 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
     for step in ("train_head", "calibrate", "measure_table"):
         assert stopped(f"judge_decoding.fit.pipeline.{step}", made) == kept
     # Before anything is done: as the models are loaded, and in the first prompt.
-    for step in ("cli.court_swaps.load_decoder", "court.labels.equivalence.draft_choices"):
+    for step in ("cli.court_swaps.load_decoder", "labelling.labels.equivalence.draft_choices"):
         new = tmp_path / "new" / "head"
         assert stopped(f"judge_decoding.{step}", new) == "Stopped: nothing was done yet."
         assert not new.parent.exists()

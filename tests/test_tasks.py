@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from commands import Run
 from judge_decoding import JudgeDecodingError
-from judge_decoding.evaluation.trial import Asking
 from judge_decoding.io.sandbox import sandbox_of
 from judge_decoding.tasks import Item, Source, Task, available_tasks, parse_task, read_items
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
 from judge_decoding.tasks.humaneval import HumanEval
 from judge_decoding.tasks.jsonl import JSONL

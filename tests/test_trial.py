@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Exact, Judge, JudgeDecoder, JudgeHead, TopK
 from judge_decoding.core.results import TARGET, ItemResult
-from judge_decoding.data.cases import Case
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
@@ -19,7 +18,8 @@ from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest,
 from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms, label
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
-from judge_decoding.evaluation.trial import Asking, Method, answers, compare, count
+from judge_decoding.evaluation.trial import Method, answers, compare, count
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item, Message, Task
 
 
@@ -206,12 +206,12 @@ def test_an_interrupted_evaluation_comes_to_the_same(decoder: JudgeDecoder, aski
     assert [s.model_dump(exclude=timed) for s in samples] == [s.model_dump(exclude=timed) for s in whole]
 
 
-def test_questions_that_were_trained_on_are_refused(decoder: JudgeDecoder) -> None:
+def test_questions_that_were_trained_on_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     plain, chat = Asking(Words()), Asking(Words(), chat=True)
     for asking, trained in ((plain, "RED  blue up"), (chat, "RED  blue up"), (chat, "user red blue up up")):
         with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
-            check_not_trained_on(forms(ITEMS, asking, decoder), [Case(question=trained, answer="x")])
-    check_not_trained_on(forms(ITEMS, plain, decoder), [Case(question="user red blue up up", answer="x")])
+            check_not_trained_on(forms(ITEMS, asking, tokenizer), [trained])
+    check_not_trained_on(forms(ITEMS, plain, tokenizer), ["user red blue up up"])
 
 
 def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -17,14 +17,12 @@ from tqdm import tqdm
 from judge_decoding import Judge, JudgeDecoder, JudgeHead
 from judge_decoding.cli.demo import JUDGE_LENGTHS
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
-from judge_decoding.evaluation.trial import Asking, Method
+from judge_decoding.evaluation.trial import Method
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
-from judge_decoding.reference.problems import draw_many
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.checkers import number
-from judge_decoding.training.thresholds import THRESHOLDS, Task, calibrate
+from judge_decoding.tasks.asking import Asking
+from judge_decoding.training.thresholds import THRESHOLDS, calibrate
 
 
 def main() -> None:
@@ -42,15 +40,11 @@ def main() -> None:
     tokenizer, target, draft = load_tokenizer(args.target), load_model(args.target), load_model(args.draft)
     head = JudgeHead.from_pretrained(args.head, target)
     decoder = JudgeDecoder(target, tokenizer, draft, head)
-    problems = draw_many(0, "calibration", args.problems)
-    task = Task(
-        [prompt_of(problem) for problem in problems],
-        lambda i, text: number("", text, str(problems[i].answer)) is True,
-    )
+    task = Arithmetic(split="calibration", count=args.problems)
     with tqdm(total=(len(THRESHOLDS) + 1) * args.problems, leave=False) as bar:
         calibrate(
-            decoder, head, task, 100 * args.margin,
-            max_new_tokens=MAX_NEW_TOKENS, num_draft_tokens=args.num_draft_tokens, batch_size=32,
+            decoder, head, Asking(task), read_items(task), 100 * args.margin,
+            num_draft_tokens=args.num_draft_tokens, batch_size=32,
             part=args.out / "calibration.part", progress=bar.update,
         )  # fmt: skip
     threshold = head.config.threshold

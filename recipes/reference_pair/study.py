@@ -16,12 +16,13 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder, JudgeHead, TrainingConfig, read_cases, train_head
-from judge_decoding.evaluation.trial import Asking, Method, count
+from judge_decoding.evaluation.trial import Method, count
 from judge_decoding.io.files import write_json
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.rules import Judge
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.training.calibration import auc
 from judge_decoding.training.features import hidden_states
 from judge_decoding.training.labels import encode

@@ -13,8 +13,9 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
     from judge_decoding.core.rounds import Round
-    from judge_decoding.evaluation.trial import Asking, Method
+    from judge_decoding.evaluation.trial import Method
     from judge_decoding.tasks import Item
+    from judge_decoding.tasks.asking import Asking
 
 NAMES = {
     "target": "target alone",
@@ -47,7 +48,7 @@ def demo(
 
     Two tiny models that come with the package solve arithmetic word problems four ways, side by side.
     """
-    from judge_decoding import files
+    from judge_decoding.io import files
 
     check_outputs([json, html], overwrite=overwrite)
     if json is None and html is None:
@@ -64,7 +65,7 @@ def demo(
     from judge_decoding.cli.console import Terminal, progress
     from judge_decoding.core.results import row
     from judge_decoding.evaluation.draft_lengths import best_draft_lengths
-    from judge_decoding.evaluation.trial import Asking, Method, compare
+    from judge_decoding.evaluation.trial import Method, compare
     from judge_decoding.models.provenance import machine
     from judge_decoding.reference.pair import load_pair
     from judge_decoding.report.page import comparison_page
@@ -73,6 +74,7 @@ def demo(
     from judge_decoding.rules import Exact, Judge
     from judge_decoding.tasks import read_items
     from judge_decoding.tasks.arithmetic import Arithmetic
+    from judge_decoding.tasks.asking import Asking
 
     torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
     pair, draft = load_pair()

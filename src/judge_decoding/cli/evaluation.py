@@ -16,7 +16,8 @@ from judge_decoding.cli.task_options import CODE_OPTIONS
 if TYPE_CHECKING:
     from judge_decoding.core.results import ItemResult, Results
     from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.trial import Asking, Method
+    from judge_decoding.evaluation.trial import Method
+    from judge_decoding.tasks.asking import Asking
     from judge_decoding.tasks.base import Item, Task
 
 
@@ -94,9 +95,9 @@ def prepare(
     from judge_decoding.data.leaks import check_not_trained_on
     from judge_decoding.decoder import JudgeDecoder
     from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
-    from judge_decoding.evaluation.trial import Asking
     from judge_decoding.loading.models import usual_device
     from judge_decoding.models.provenance import command, machine, versions
+    from judge_decoding.tasks.asking import Asking
 
     with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
@@ -112,7 +113,7 @@ def prepare(
         items = fitting(items, asking, decoder, warnings)
     finally:
         warnings.close()
-    check_not_trained_on(forms(items, asking, decoder), cases)
+    check_not_trained_on(forms(items, asking, decoder.tokenizer), (case.question for case in cases))
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",

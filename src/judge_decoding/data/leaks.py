@@ -41,17 +41,17 @@ def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
     ]
 
 
-def check_not_trained_on(asked: Sequence[Sequence[str]], cases: Sequence[Case]) -> None:
-    """Check that no question is in ``cases``.
+def check_not_trained_on(asked: Sequence[Sequence[str]], trained: Iterable[str]) -> None:
+    """Check that no question is trained on.
 
     Args:
         asked: of each question all its forms, such as the user's words and the whole prompt.
-        cases: what the head was trained on.
+        trained: the questions that the head is trained on.
 
     Raises:
         JudgeDecodingError: some are.
     """
-    shared = sum(known(asked, (case.question for case in cases)))
+    shared = sum(known(asked, trained))
     if shared:
         raise JudgeDecodingError(
             f"{shared} of the {len(asked)} questions are trained on, too, so they would flatter the judge; ask others, "
@@ -61,7 +61,9 @@ def check_not_trained_on(asked: Sequence[Sequence[str]], cases: Sequence[Case]) 
 
 def leaks(files: Mapping[str, Sequence[Case]]) -> dict[str, list[str]]:
     """Questions that are in more than one of ``files``: each with the names of the files."""
-    shown = {same_question(case.question): case.question for cases in reversed(files.values()) for case in cases[::-1]}
+    shown: dict[str, str] = {}
+    for case in (case for cases in files.values() for case in cases):
+        shown.setdefault(same_question(case.question), case.question)
     places: dict[str, list[str]] = {key: [] for key in shown}
     for name, cases in files.items():
         for key, there in zip(shown, known([[key] for key in shown], (case.question for case in cases)), strict=True):

@@ -8,7 +8,8 @@ from statistics import median
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, Tell, answers, compare
+from judge_decoding.evaluation.trial import Method, Outcome, Tell, answers, compare
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
 
 WARM_UP = 32

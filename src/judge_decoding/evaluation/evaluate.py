@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from judge_decoding.core.results import TARGET, ItemResult, Row, row
 from judge_decoding.core.samples import Sample
 from judge_decoding.decoder import JudgeDecoder
@@ -16,9 +18,10 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.recording import record as sample_of
 from judge_decoding.evaluation.recording import told_threshold
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, compare, has_room
+from judge_decoding.evaluation.trial import Method, Outcome, compare, has_room
 from judge_decoding.models.chat import render
 from judge_decoding.rules.base import AnyOf, VerificationRule
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
 
 METHOD = "method"
@@ -42,11 +45,11 @@ def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad
     return found
 
 
-def forms(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder) -> list[list[str]]:
+def forms(items: Sequence[Item], asking: Asking, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
     """Of each item the question by itself and the whole first prompt, to look for them in what was trained on."""
     prompts = [asking.prompt(item) for item in items]
     return [
-        [item.turns[0], prompt if isinstance(prompt, str) else render(prompt, decoder.tokenizer)]
+        [item.turns[0], prompt if isinstance(prompt, str) else render(prompt, tokenizer)]
         for item, prompt in zip(items, prompts, strict=True)
     ]
 

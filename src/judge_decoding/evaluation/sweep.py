@@ -20,8 +20,9 @@ from judge_decoding.evaluation.draft_lengths import at_length, best_draft_length
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, Tell, compare
+from judge_decoding.evaluation.trial import Method, Outcome, Tell, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
+from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
 
 LENGTHS = (2, 4, 8, 16, 24)

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from judge_decoding import tasks
 from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, Tell, compare
+from judge_decoding.evaluation.trial import Method, Outcome, Tell, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import Exact, Judge
-from judge_decoding.tasks.base import Message
-from judge_decoding.training import thresholds
+from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.base import Item
 from judge_decoding.training.training import Progress
 
 TARGET, STANDARD, JUDGE = "target", "exact", "judge"
@@ -83,63 +82,42 @@ class Answers(Record):
         """Those of another head or of other settings are replaced."""
 
 
-class Prompts(tasks.Task):
-    """The prompts of a calibration task, each named by its number there, as what `compare` asks."""
-
-    name = "fit"
-    stop = ()
-
-    def __init__(self, task: thresholds.Task) -> None:
-        self.task = task
-
-    def item(self, row: str, place: str) -> tasks.Item:
-        """A prompt and its number."""
-        return tasks.Item(place, (row,))
-
-    def items(self) -> list[tasks.Item]:
-        """All prompts."""
-        return [self.item(prompt, str(number)) for number, prompt in enumerate(self.task.prompts)]
-
-    def check(self, item: tasks.Item, answer: str) -> bool:
-        """Whether the answer has the reference's result."""
-        return self.task.right(int(item.key), answer)
-
-    def plain(self, messages: Sequence[Message]) -> str:
-        """The prompt as it is."""
-        return messages[-1]["content"]
-
-
 def measure_table(
-    decoder: JudgeDecoder, head: JudgeHead, task: thresholds.Task, config: FitConfig, kept: Answers, tell: Progress
+    decoder: JudgeDecoder,
+    head: JudgeHead,
+    asking: Asking,
+    items: Sequence[Item],
+    config: FitConfig,
+    kept: Answers,
+    tell: Progress,
 ) -> Table:
     """Choose the draft lengths and measure the three ways.
 
     Args:
         decoder: target and draft.
         head: with its threshold.
-        task: the prompts that chose the threshold.
+        asking: how the items are put.
+        items: those that chose the threshold.
         config: lengths to try, and on how many prompts.
         kept: the answers so far; those to come are added.
         tell: told of each answer.
     """
-    prompts = Prompts(task)
-    items, asking = prompts.items(), Asking(prompts, max_new_tokens=config.max_new_tokens)
     tuned = min(config.length_prompts, len(items))
     apart = len(items) >= tuned * (1 + APART)
     rules = {STANDARD: Method(decoder, Exact()), JUDGE: Method(decoder, Judge(head))}
     lengths = {STANDARD: config.exact_lengths, JUDGE: config.judge_lengths}
 
-    def adding(what: str, names: Iterable[str], chosen: Sequence[tasks.Item]) -> Tell:
+    def adding(what: str, names: Iterable[str], chosen: Sequence[Item]) -> Tell:
         keys = [(name, item.key) for name in names for item in chosen]
         count = ticks(tell, what, len(keys), sum(key in kept.known for key in keys))
 
-        def add(name: str, item: tasks.Item, answered: ItemResult, given: Sequence[Generation]) -> None:
+        def add(name: str, item: Item, answered: ItemResult, given: Sequence[Generation]) -> None:
             kept.add(name, answered, {"prompt": item.turns[0], "text": given[0].text})
             count()
 
         return add
 
-    def run(what: str, chosen: Sequence[tasks.Item], batch_size: int = 1) -> dict[str, Outcome]:
+    def run(what: str, chosen: Sequence[Item], batch_size: int = 1) -> dict[str, Outcome]:
         add = adding(what, methods, chosen)
         if batch_size == 1:
             warm_up(methods, asking, chosen, kept.known)
