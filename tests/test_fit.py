@@ -31,6 +31,7 @@ from judge_decoding.fit import pipeline
 from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
+from judge_decoding.report.card_files import card_as_written
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.asking import Asking
@@ -401,6 +402,7 @@ def test_the_command_gives_the_head_of_the_function(
     assert any("accuracy is rough" in sentence for sentence in figures["warnings"])
     head = JudgeHead.from_pretrained(out)
     assert head.config.threshold == figures["threshold"]
+    assert (out / "README.md").read_text(encoding="utf-8") == card_as_written(head, out)
     decoder = JudgeDecoder.from_pretrained(pair.TARGET, pair.DRAFT, out)
     # Where its threshold is put depends on few prompts; that it tells tokens apart does not.
     exact, judged = (
