@@ -8,6 +8,7 @@ on items that are in no row of the table.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
@@ -16,11 +17,11 @@ from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row, row
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
-from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths
+from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Method, Outcome, Tell, compare
+from judge_decoding.evaluation.trial import GREEDY, Method, Outcome, Tell, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
 from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
@@ -87,6 +88,71 @@ def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], samplin
 
 Progress = Callable[[str, ItemResult], None]
 """Told of each answer: the method's name, and what became of it."""
+Running = Callable[[str, Sequence[str], Sequence[Item]], AbstractContextManager[Progress]]
+"""Around a step that has methods answer items: what it is called, the methods' names, the items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What `sweep` found.
+
+    Attributes:
+        candidates: what was compared.
+        items: on which.
+        rows: the table, a row for each candidate; the target alone is the first.
+        tuning: what chose the draft lengths; empty if every length has its row.
+    """
+
+    candidates: list[Candidate]
+    items: list[Item]
+    rows: list[Row]
+    tuning: list[Row]
+
+
+def sweep(
+    decoder: JudgeDecoder,
+    asking: Asking,
+    items: Sequence[Item],
+    rules: Sequence[VerificationRule] | None = None,
+    *,
+    sampling: SamplingParams = GREEDY,
+    lengths: Sequence[int] = LENGTHS,
+    tuning_items: int = 10,
+    margin: float = 0.02,
+    record: Record | None = None,
+    running: Running = lambda *_: nullcontext(lambda *_: None),
+) -> Sweep:
+    """Compare rules and settings on a task, each at its best draft length, beside the target alone.
+
+    Args:
+        decoder: target, draft, and perhaps a judge.
+        asking: how the items are put.
+        items: what is asked.
+        rules: what is compared; `usual_rules` if there are none given. Matched baselines are added.
+        sampling: how tokens are chosen.
+        lengths: draft lengths to choose from.
+        tuning_items: how many of the items choose each method's draft length, and are in no row of the table; 0 for a
+            row for each length.
+        margin: share of right answers that non-inferiority allows to lose.
+        record: keeps the answers, and has those that were there before.
+        running: around each of the two steps; it gives what is told of each answer.
+
+    Raises:
+        JudgeDecodingError: no item would be left for the table, or the task cannot check an answer.
+    """
+    wanted = candidates(decoder, usual_rules(decoder) if rules is None else rules, sampling)
+    rows: list[Row] = []
+    if not tuning_items:
+        shown = list(items)
+        wanted, chosen = every_length(wanted, lengths)
+    else:
+        tuning, shown = split(items, tuning_items)
+        names = [at_length(one.name, length) for one in wanted[1:] for length in lengths]
+        with running("choosing draft lengths", names, tuning) as progress:
+            chosen, rows = tune(wanted, lengths, asking, tuning, record, progress)
+    with running("answering", [one.name for one in wanted], shown) as progress:
+        table = measure(wanted, chosen, asking, shown, record, progress, margin=margin)
+    return Sweep(wanted, shown, table, rows)
 
 
 def tune(
@@ -94,14 +160,14 @@ def tune(
     lengths: Sequence[int],
     asking: Asking,
     items: Sequence[Item],
-    record: Record,
+    record: Record | None,
     progress: Progress,
 ) -> tuple[dict[str, int], list[Row]]:
     """The draft length of each candidate that gives most tokens per second on ``items``, and the rows it is from."""
     drafted = {one.name: one for one in wanted if one.name != TARGET}
     best, outcomes = best_draft_lengths(
         {name: one.method for name, one in drafted.items()}, dict.fromkeys(drafted, lengths), asking, items,
-        _keep(asking, record, progress), known=record.known,
+        _keep(asking, record, progress), known=record.known if record is not None else None,
     )  # fmt: skip
     rows = [
         one.row(outcomes[at_length(name, length)], None, 0.0, length)
@@ -116,14 +182,16 @@ def measure(
     lengths: dict[str, int],
     asking: Asking,
     items: Sequence[Item],
-    record: Record,
+    record: Record | None,
     progress: Progress,
     *,
     margin: float,
 ) -> list[Row]:
     """A row for each candidate, at its draft length, on ``items``; the target alone is the first."""
     methods = {one.name: replace(one.method, num_draft_tokens=lengths.get(one.name, 0)) for one in wanted}
-    outcomes = compare(methods, asking, items, _keep(asking, record, progress), known=record.known)
+    known = record.known if record is not None else None
+    warm_up(methods, asking, items, known)
+    outcomes = compare(methods, asking, items, _keep(asking, record, progress), known=known)
     target = outcomes[TARGET]
     return [
         one.row(outcomes[one.name], None if one.name == TARGET else target, margin, methods[one.name].num_draft_tokens)
@@ -153,9 +221,11 @@ def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record
     return tuple(each[0] for each in known if each)
 
 
-def _keep(asking: Asking, record: Record, progress: Progress) -> Tell:
+def _keep(asking: Asking, record: Record | None, progress: Progress) -> Tell:
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
-        record.add(name, one, {"texts": [asking.bare(answer.text) for answer in given], "distance": given[0].distance})
+        if record is not None:
+            texts = [asking.bare(answer.text) for answer in given]
+            record.add(name, one, {"texts": texts, "distance": given[0].distance})
         progress(name, one)
 
     return keep
