@@ -38,7 +38,7 @@ from judge_decoding.reference.problems import Problem, draw_many
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.results import last_number
 from judge_decoding.training.thresholds import calibrate
 
@@ -162,7 +162,7 @@ def main() -> None:
         threshold = scores[int(len(scores) * share)]
         sources[f"likelihood above {threshold:.1f} ({share:.0%})"] = rethreshold(scored, threshold), cost
     tuning = read_items(Arithmetic(split="calibration", count=args.calibration, seed=3))
-    asking, test = Asking(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
+    asking, test = PromptFormat(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
     alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), asking, test)
     rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
     for number, (name, (cases, cost)) in enumerate(sources.items()):

@@ -32,11 +32,11 @@ from judge_decoding.reference.pair import load_pair
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_K = (2, 4, 8)
-ASKING = Asking(Arithmetic())
+ASKING = PromptFormat(Arithmetic())
 
 MIN_PROBABILITY = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 

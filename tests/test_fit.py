@@ -34,7 +34,7 @@ from judge_decoding.reference.problems import draw_many
 from judge_decoding.report.card_files import card_as_written
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.results import last_number
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
@@ -208,7 +208,7 @@ def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None
 
 def test_a_task_by_name_chooses_the_threshold(decoder: JudgeDecoder, tmp_path: Path) -> None:
     task = Arithmetic(split="calibration", count=5)
-    asking, items = Asking(task, max_new_tokens=140), read_items(task)
+    asking, items = PromptFormat(task, max_new_tokens=140), read_items(task)
     out, config = tmp_path / "head", QUICK(max_new_tokens=140, batch_size=20, length_prompts=1)
     found = fit_head(decoder, PROMPTS[:6], out, config, calibrate_on=(asking, items))
     # All prompts are labelled, and the task's alone are in the table.

@@ -12,8 +12,8 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
 from judge_decoding.decoding.generation import Defaults
 from judge_decoding.labelling.labels.rollouts import local_rollouts
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.training.thresholds import measure
 from tiny import llama, perturbed, run_uncompiled, word_tokenizer
@@ -165,5 +165,5 @@ def test_what_is_measured_is_greedy_whatever_the_model_says() -> None:
     (found,) = local_rollouts(decoder)([PROMPTS[0]], [12])
     assert found[0] == wanted
     answer = decoder.generate("one two three four", 12, temperature=0.0)
-    asking, items = Asking(Prompts("text"), max_new_tokens=12), [Item("1", ("one two three four",), answer.text)]
+    asking, items = PromptFormat(Prompts("text"), max_new_tokens=12), [Item("1", ("one two three four",), answer.text)]
     assert [measure(decoder, asking, items, Exact())["accuracy"] for _ in range(4)] == [1.0] * 4

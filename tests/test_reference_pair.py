@@ -18,10 +18,10 @@ from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 PROBLEMS = draw_many(0, "test", 60)
-ASKING = Asking(Arithmetic())
+ASKING = PromptFormat(Arithmetic())
 ITEMS = read_items(Arithmetic(count=60))
 
 

@@ -10,8 +10,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead
 from judge_decoding.tasks import parse_task, read_items
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.training.thresholds import calibrate, calibration_items, lowest_threshold, measure
 from tiny import random_head
@@ -87,10 +87,10 @@ def judged(target: LlamaForCausalLM, draft: PreTrainedModel, tokenizer: PreTrain
     return JudgeDecoder(target, tokenizer, draft, random_head(target, scale=0.05))
 
 
-def own_words(decoder: JudgeDecoder) -> tuple[Asking, list[Item]]:
+def own_words(decoder: JudgeDecoder) -> tuple[PromptFormat, list[Item]]:
     """An answer is right if it is the target's own."""
     own = [decoder.generate(prompt, 16, rule=Exact()).text for prompt in PROMPTS]
-    return Asking(Own("text"), max_new_tokens=16), asked(*zip(PROMPTS, own, strict=True))
+    return PromptFormat(Own("text"), max_new_tokens=16), asked(*zip(PROMPTS, own, strict=True))
 
 
 def head_of(decoder: JudgeDecoder) -> JudgeHead:
@@ -161,7 +161,7 @@ def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path)
 
         with pytest.raises(KeyboardInterrupt):
             calibrate(
-                judged, head_of(judged), Asking(task, max_new_tokens=16), rows, 0,
+                judged, head_of(judged), PromptFormat(task, max_new_tokens=16), rows, 0,
                 thresholds=(1.0,), part=tmp_path / "part", progress=stop,
             )  # fmt: skip
         begun.append(json.loads((tmp_path / "part").read_text())["settings"])

@@ -21,7 +21,7 @@ from judge_decoding.evaluation.trial import Method
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.thresholds import THRESHOLDS, calibrate
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     task = Arithmetic(split="calibration", count=args.problems)
     with tqdm(total=(len(THRESHOLDS) + 1) * args.problems, leave=False) as bar:
         calibrate(
-            decoder, head, Asking(task), read_items(task), 100 * args.margin,
+            decoder, head, PromptFormat(task), read_items(task), 100 * args.margin,
             num_draft_tokens=args.num_draft_tokens, batch_size=32,
             part=args.out / "calibration.part", progress=bar.update,
         )  # fmt: skip
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"target {head.config.calibration['target_accuracy']:.3f}", *head.config.calibration["curve"], sep="\n")
     others = Arithmetic(split="calibration", count=30, seed=1)
     method = {"judge": Method(decoder, Judge(head, threshold))}
-    tuned, _ = best_draft_lengths(method, {"judge": JUDGE_LENGTHS}, Asking(others), read_items(others))
+    tuned, _ = best_draft_lengths(method, {"judge": JUDGE_LENGTHS}, PromptFormat(others), read_items(others))
     head.config.num_draft_tokens = tuned["judge"].num_draft_tokens
     head.config.target.name_or_path = "the embedded reference target"
     save_head(head, args.out)

@@ -22,7 +22,7 @@ from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.rules import Judge
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.asking import Asking
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.calibration import auc
 from judge_decoding.training.features import hidden_states
 from judge_decoding.training.labels import encode
@@ -94,7 +94,7 @@ def main() -> None:
     print(json.dumps(study, indent=1), flush=True)
 
     task = Arithmetic(split="calibration", count=args.problems)
-    asking, items = Asking(task), read_items(task)
+    asking, items = PromptFormat(task), read_items(task)
     rows = []
     alone = count(Method(JudgeDecoder(target, tokenizer)), asking, items)
     rows.append({"head": "target alone", "accuracy": alone.accuracy})

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.sampling import Sampler, SamplingParams
     from judge_decoding.decoding.tokens import TokenBuffer
     from judge_decoding.errors import JudgeDecodingError
+    from judge_decoding.evaluation.bench.bench import Bench, bench
+    from judge_decoding.evaluation.evaluate import evaluate
+    from judge_decoding.evaluation.sweep import Sweep, sweep
+    from judge_decoding.evaluation.trial import Method, Outcome
     from judge_decoding.fit.config import FitConfig
     from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
     from judge_decoding.integrations.transformers import custom_generate
@@ -50,13 +54,17 @@ if TYPE_CHECKING:
         available_rules,
         parse_rule,
     )
+    from judge_decoding.tasks import Item, Task, available_tasks, parse_task, read_items
+    from judge_decoding.tasks.prompt_format import PromptFormat
     from judge_decoding.training.options import TrainingConfig
+    from judge_decoding.training.thresholds import calibrate, calibration_items
     from judge_decoding.training.training import train_head
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnyOf",
+    "Bench",
     "Block",
     "Budget",
     "Cascade",
@@ -83,6 +91,7 @@ __all__ = [
     "Generation",
     "Guard",
     "Heuristic",
+    "Item",
     "Judge",
     "JudgeDecoder",
     "JudgeDecodingError",
@@ -94,10 +103,13 @@ __all__ = [
     "MarginRatio",
     "Mentored",
     "MentoredSimple",
+    "Method",
     "MinProbability",
     "Options",
+    "Outcome",
     "Overshoot",
     "Phase",
+    "PromptFormat",
     "PromptLookup",
     "Relaxed",
     "Request",
@@ -108,6 +120,8 @@ __all__ = [
     "Seconds",
     "Stats",
     "StrictStart",
+    "Sweep",
+    "Task",
     "TokenBuffer",
     "TokenDetails",
     "TopK",
@@ -117,14 +131,22 @@ __all__ = [
     "VerificationRule",
     "__version__",
     "available_rules",
+    "available_tasks",
+    "bench",
+    "calibrate",
+    "calibration_items",
     "custom_generate",
     "decode",
+    "evaluate",
     "fit_head",
     "parse_guard",
     "parse_rule",
+    "parse_task",
     "push_head",
     "read_cases",
+    "read_items",
     "save_head",
+    "sweep",
     "train_head",
     "write_card",
     "write_cases",
@@ -133,7 +155,7 @@ __all__ = [
 # Where each public name lives. They are imported on first use, so that the command line starts at once.
 _HOMES = {
     "AnyOf": "judge_decoding.rules",
-    "DraftRequest": "judge_decoding.decoding.drafters.base",
+    "Bench": "judge_decoding.evaluation.bench.bench",
     "Block": "judge_decoding.rules",
     "Budget": "judge_decoding.decoding.guards",
     "Cascade": "judge_decoding.rules",
@@ -146,6 +168,7 @@ _HOMES = {
     "DraftFunction": "judge_decoding.decoding.drafters.simple",
     "DraftLength": "judge_decoding.decoding.lengths",
     "DraftModel": "judge_decoding.decoding.drafters.model",
+    "DraftRequest": "judge_decoding.decoding.drafters.base",
     "Drafter": "judge_decoding.decoding.drafters.base",
     "Ensemble": "judge_decoding.rules",
     "EntropyGate": "judge_decoding.rules",
@@ -159,6 +182,7 @@ _HOMES = {
     "Generation": "judge_decoding.decoding.answer",
     "Guard": "judge_decoding.decoding.guards",
     "Heuristic": "judge_decoding.decoding.lengths",
+    "Item": "judge_decoding.tasks",
     "Judge": "judge_decoding.rules",
     "JudgeDecoder": "judge_decoding.decoder",
     "JudgeDecodingError": "judge_decoding.errors",
@@ -170,10 +194,13 @@ _HOMES = {
     "MarginRatio": "judge_decoding.rules",
     "Mentored": "judge_decoding.rules",
     "MentoredSimple": "judge_decoding.rules",
+    "Method": "judge_decoding.evaluation.trial",
     "MinProbability": "judge_decoding.rules",
     "Options": "judge_decoding.decoding.answer",
+    "Outcome": "judge_decoding.evaluation.trial",
     "Overshoot": "judge_decoding.decoding.guards",
     "Phase": "judge_decoding.decoding.guards",
+    "PromptFormat": "judge_decoding.tasks.prompt_format",
     "PromptLookup": "judge_decoding.decoding.drafters.simple",
     "Relaxed": "judge_decoding.rules",
     "Request": "judge_decoding.decoding.request",
@@ -184,22 +211,32 @@ _HOMES = {
     "Seconds": "judge_decoding.core.rounds",
     "Stats": "judge_decoding.core.rounds",
     "StrictStart": "judge_decoding.decoding.guards",
-    "TokenDetails": "judge_decoding.core.rounds",
+    "Sweep": "judge_decoding.evaluation.sweep",
+    "Task": "judge_decoding.tasks",
     "TokenBuffer": "judge_decoding.decoding.tokens",
+    "TokenDetails": "judge_decoding.core.rounds",
     "TopK": "judge_decoding.rules",
     "TrainingConfig": "judge_decoding.training.options",
     "TranslatingDraft": "judge_decoding.decoding.drafters.translation",
     "Typical": "judge_decoding.rules",
     "VerificationRule": "judge_decoding.rules",
     "available_rules": "judge_decoding.rules",
+    "available_tasks": "judge_decoding.tasks",
+    "bench": "judge_decoding.evaluation.bench.bench",
+    "calibrate": "judge_decoding.training.thresholds",
+    "calibration_items": "judge_decoding.training.thresholds",
     "custom_generate": "judge_decoding.integrations.transformers",
     "decode": "judge_decoding.decoding.loop",
+    "evaluate": "judge_decoding.evaluation.evaluate",
     "fit_head": "judge_decoding.fit.pipeline",
     "parse_guard": "judge_decoding.decoding.guards",
     "parse_rule": "judge_decoding.rules",
+    "parse_task": "judge_decoding.tasks",
     "push_head": "judge_decoding.report.card_files",
     "read_cases": "judge_decoding.data.cases",
+    "read_items": "judge_decoding.tasks",
     "save_head": "judge_decoding.report.card_files",
+    "sweep": "judge_decoding.evaluation.sweep",
     "train_head": "judge_decoding.training.training",
     "write_card": "judge_decoding.report.card_files",
     "write_cases": "judge_decoding.data.cases",

@@ -182,68 +182,37 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
     import torch
 
     from judge_decoding.cli.court_files import bar
-    from judge_decoding.decoding.choices import room
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.evaluation.bench import plan
-    from judge_decoding.evaluation.bench.limits import BareCalls, measure_machine
+    from judge_decoding.evaluation.bench.bench import bench
     from judge_decoding.evaluation.bench.results import BenchResults
-    from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
-    from judge_decoding.evaluation.draft_lengths import split
     from judge_decoding.evaluation.evaluate import hash_of
 
     decoder = ready.decoder
-    tuning, items = split(ready.items, chosen.tune)
-    ids = {item.key: decoder.encode(ready.asking.prompt(item))[0] for item in ready.items}
-    budget = min([ready.asking.budget, *(room(len(own), decoder.target) for own in ids.values())])
-    # Prompts of like length together: little padding.
-    measured = sorted((ids[item.key] for item in items), key=len)
-    tuned = sorted((ids[item.key] for item in tuning), key=len)
-    left_out: dict[str, str] = {}
-    models, calls = plan.Models(decoder, budget), None
-    if chosen.compiled:
-        models, reason = plan.Models.of(decoder, budget, _progress)
-        if reason:
-            left_out["static"] = reason
-        else:
-            head = decoder.judge
-            sources = {head.config.source} if head is not None else set()
-            calls = BareCalls(decoder.target, models.draft, sources, _progress)
-    _progress("Measuring what the machine can do")
-    machine = measure_machine(decoder.target.device, decoder.target.dtype)
-    expected = alone(models, measured)
-    rows, ratios = [], []
     with ExitStack() as stack:
-        engines: list[Way] | None = None
-        for size in chosen.batch_sizes:
-            kinds = plan.candidates(models, size)
-            with bar(f"choosing draft lengths, batch size {size}", tuning_steps(kinds)) as on:
-                best = choose(kinds, tuned, size, advance=on)
-            if engines is None:
-                engines = _engines(ready, models, best, chosen, measured, left_out, stack)
-            wanted = [*plan.ways(models, best, chosen.equal), *engines]
-            with bar(f"measuring, batch size {size}", len(wanted) * (chosen.repetitions + 1)) as on:
-                some, more = run(
-                    models, wanted, measured, expected, calls, machine, batch_size=size,
-                    repetitions=chosen.repetitions, advance=on,
-                )  # fmt: skip
-            rows += some
-            ratios += more
-            if size > 1 and models.draft is not None:
-                left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
+        found = bench(
+            decoder, ready.asking, ready.items, tuning_items=chosen.tune, batch_sizes=chosen.batch_sizes,
+            equal=chosen.equal, repetitions=chosen.repetitions, compiled=chosen.compiled, note=_progress, running=bar,
+            engines=lambda models, best, prompts, left_out: _engines(
+                ready, models, best, chosen, prompts, left_out, stack
+            ),
+        )  # fmt: skip
+    left_out, best = found.left_out, found.best
     memory = None
     if chosen.memory and decoder.target.device.type != "cpu":
         left_out["memory"] = "it is that of a processor's process, and the models are on a GPU"
-    elif chosen.memory and models.compiled is not None:
+    elif chosen.memory and found.models.compiled is not None:
         try:
-            memory = _memory(ready, chosen, best["exact"].label.num_draft_tokens if best else 1, budget, measured)
+            memory = _memory(
+                ready, chosen, best["exact"].label.num_draft_tokens if best else 1, found.max_new_tokens, found.prompts
+            )
         except JudgeDecodingError as error:  # all else is measured
             left_out["memory"] = str(error).rstrip(".")
     facts = {name: value for name, value in ready.facts.items() if name in BenchResults.model_fields}
-    facts |= {"data_hash": hash_of(items), "max_new_tokens": budget}
+    facts |= {"data_hash": hash_of(found.items), "max_new_tokens": found.max_new_tokens}
     return BenchResults(
-        **facts, prompts=len(items), tuned_on=len(tuning), repetitions=chosen.repetitions,
-        threads=torch.get_num_threads(), bandwidth=machine.bandwidth, peak_flops=machine.flops, rows=tuple(rows),
-        comparisons=tuple(ratios), left_out=left_out, memory=memory,
+        **facts, prompts=len(found.items), tuned_on=found.tuned_on, repetitions=chosen.repetitions,
+        threads=torch.get_num_threads(), bandwidth=found.machine.bandwidth, peak_flops=found.machine.flops,
+        rows=tuple(found.rows), comparisons=tuple(found.comparisons), left_out=left_out, memory=memory,
     )  # fmt: skip
 
 

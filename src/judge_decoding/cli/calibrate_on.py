@@ -12,8 +12,8 @@ from judge_decoding.cli.options import check_used
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from judge_decoding.tasks.asking import Asking
     from judge_decoding.tasks.base import Item
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
 CalibrateOn = Annotated[
     str | None,
@@ -55,7 +55,7 @@ def calibration(
     max_new_tokens: int | None,
     chat: bool | None,
     tokenizer: PreTrainedTokenizerBase,
-) -> tuple[Asking, list[Item]]:
+) -> tuple[PromptFormat, list[Item]]:
     """What is asked to choose a threshold, and how; ``chat`` is None for "if there is a chat template".
 
     Raises:
@@ -64,7 +64,7 @@ def calibration(
     from judge_decoding.cli.court_files import Warnings
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.tasks import parse_task, read_items
-    from judge_decoding.tasks.asking import Asking
+    from judge_decoding.tasks.prompt_format import PromptFormat
     from judge_decoding.tasks.prompts import Prompts
     from judge_decoding.training.thresholds import calibration_items
 
@@ -75,7 +75,7 @@ def calibration(
 
         task = Prompts(result)
         items = read_items(task, Path(spelling), limit=limit, on_bad=refuse)
-        return Asking(task, max_new_tokens=max_new_tokens), calibration_items(task, items)
+        return PromptFormat(task, max_new_tokens=max_new_tokens), calibration_items(task, items)
     named = parse_task(spelling)
     warnings = Warnings()
     try:
@@ -85,5 +85,5 @@ def calibration(
     template = bool(tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    asking = Asking(named, template if chat is None else chat, max_new_tokens=max_new_tokens)
+    asking = PromptFormat(named, template if chat is None else chat, max_new_tokens=max_new_tokens)
     return asking, calibration_items(named, items)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from judge_decoding.core.rounds import Round
     from judge_decoding.evaluation.trial import Method
     from judge_decoding.tasks import Item
-    from judge_decoding.tasks.asking import Asking
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
 NAMES = {
     "target": "target alone",
@@ -74,7 +74,7 @@ def demo(
     from judge_decoding.rules import Exact, Judge
     from judge_decoding.tasks import read_items
     from judge_decoding.tasks.arithmetic import Arithmetic
-    from judge_decoding.tasks.asking import Asking
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
     torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
     pair, draft = load_pair()
@@ -87,7 +87,7 @@ def demo(
         "exact": Method(pair, Exact(), num_draft_tokens or 1),
         "judge": Method(pair, judge, num_draft_tokens or 1),
     }
-    asking = Asking(Arithmetic())
+    asking = PromptFormat(Arithmetic())
     test = read_items(Arithmetic(count=problems, seed=seed))
     tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
     work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
@@ -149,7 +149,7 @@ def demo(
         console.print(f"Web page: {html}")
 
 
-def _telling_example(judge: Method, asking: Asking, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
+def _telling_example(judge: Method, asking: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
     """The first problem whose answer shows all four causes, else the first one."""
     from judge_decoding.evaluation.trial import answers
 

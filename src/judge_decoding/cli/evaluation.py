@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from judge_decoding.core.results import ItemResult, Results
     from judge_decoding.decoder import JudgeDecoder
     from judge_decoding.evaluation.trial import Method
-    from judge_decoding.tasks.asking import Asking
     from judge_decoding.tasks.base import Item, Task
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Prepared:
     """
 
     decoder: JudgeDecoder
-    asking: Asking
+    asking: PromptFormat
     items: list[Item]
     names: dict[str, str]
     facts: dict[str, Any]
@@ -97,7 +97,7 @@ def prepare(
     from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
     from judge_decoding.loading.models import usual_device
     from judge_decoding.models.provenance import command, machine, versions
-    from judge_decoding.tasks.asking import Asking
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
     with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
@@ -107,7 +107,7 @@ def prepare(
     template = bool(decoder.tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    asking = Asking(task, template if chat is None else chat, system, max_new_tokens, details)
+    asking = PromptFormat(task, template if chat is None else chat, system, max_new_tokens, details)
     warnings = Warnings()
     try:
         items = fitting(items, asking, decoder, warnings)

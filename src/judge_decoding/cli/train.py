@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from judge_decoding.decoding.choices import AnyDraft
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.tasks.asking import Asking
     from judge_decoding.tasks.base import Item
+    from judge_decoding.tasks.prompt_format import PromptFormat
     from judge_decoding.training.calibration import Aim
     from judge_decoding.training.training import Progress
 
@@ -214,7 +214,7 @@ def check_task(goal: Aim, calibrate_on: str | None, draft: str | None) -> None:
 def _calibrate(
     head: JudgeHead,
     goal: Aim,
-    asked: tuple[Asking, list[Item]],
+    asked: tuple[PromptFormat, list[Item]],
     models: tuple[PreTrainedModel, PreTrainedTokenizerBase, AnyDraft],
     batch_size: int,
     output: Path,

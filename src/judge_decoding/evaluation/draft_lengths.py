@@ -9,8 +9,8 @@ from statistics import median
 from judge_decoding.core.results import ItemResult
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.trial import Method, Outcome, Tell, answers, compare
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 WARM_UP = 32
 """Tokens of an uncounted answer: the first one of a process, or of a draft length, is slow."""
@@ -62,7 +62,7 @@ def fastest(
 def best_draft_lengths(
     methods: Mapping[str, Method],
     lengths: Mapping[str, Sequence[int]],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     tell: Tell = lambda *_: None,
     *,
@@ -92,7 +92,7 @@ def best_draft_lengths(
 
 def warm_up(
     methods: Mapping[str, Method],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> None:

@@ -21,14 +21,16 @@ from judge_decoding.evaluation.recording import told_threshold
 from judge_decoding.evaluation.trial import Method, Outcome, compare, has_room
 from judge_decoding.models.chat import render
 from judge_decoding.rules.base import AnyOf, VerificationRule
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 METHOD = "method"
 """The name, in the record, of the way of decoding that is looked at."""
 
 
-def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad: Callable[[str], None]) -> list[Item]:
+def fitting(
+    items: Sequence[Item], asking: PromptFormat, decoder: JudgeDecoder, on_bad: Callable[[str], None]
+) -> list[Item]:
     """The items whose first prompt leaves room in the context; ``on_bad`` is told of the others.
 
     Raises:
@@ -45,7 +47,7 @@ def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad
     return found
 
 
-def forms(items: Sequence[Item], asking: Asking, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+def forms(items: Sequence[Item], asking: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
     """Of each item the question by itself and the whole first prompt, to look for them in what was trained on."""
     prompts = [asking.prompt(item) for item in items]
     return [
@@ -61,7 +63,7 @@ def hash_of(items: Sequence[Item]) -> str:
 
 def evaluate(
     method: Method,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     *,
     record: Record | None = None,
@@ -123,7 +125,7 @@ def evaluate(
     return samples, outcomes
 
 
-def _sample(method: Method, asking: Asking, item: Item, turn: int, answer: Generation) -> Sample:
+def _sample(method: Method, asking: PromptFormat, item: Item, turn: int, answer: Generation) -> Sample:
     rule = method.rule
     return sample_of(
         item.turns[turn - 1],

@@ -23,8 +23,8 @@ from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.trial import GREEDY, Method, Outcome, Tell, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 LENGTHS = (2, 4, 8, 16, 24)
 """Draft lengths to choose from."""
@@ -111,7 +111,7 @@ class Sweep:
 
 def sweep(
     decoder: JudgeDecoder,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     rules: Sequence[VerificationRule] | None = None,
     *,
@@ -158,7 +158,7 @@ def sweep(
 def tune(
     wanted: Sequence[Candidate],
     lengths: Sequence[int],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     record: Record | None,
     progress: Progress,
@@ -180,7 +180,7 @@ def tune(
 def measure(
     wanted: Sequence[Candidate],
     lengths: dict[str, int],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     record: Record | None,
     progress: Progress,
@@ -221,7 +221,7 @@ def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record
     return tuple(each[0] for each in known if each)
 
 
-def _keep(asking: Asking, record: Record | None, progress: Progress) -> Tell:
+def _keep(asking: PromptFormat, record: Record | None, progress: Progress) -> Tell:
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if record is not None:
             texts = [asking.bare(answer.text) for answer in given]

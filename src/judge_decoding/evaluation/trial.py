@@ -15,8 +15,8 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.rules.base import VerificationRule
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item, guarded
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 GREEDY = SamplingParams()
 
@@ -82,7 +82,7 @@ Tell = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
 
 def compare(
     methods: Mapping[str, Method],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     tell: Tell = lambda *_: None,
     *,
@@ -122,12 +122,12 @@ def compare(
     }
 
 
-def count(method: Method, asking: Asking, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
+def count(method: Method, asking: PromptFormat, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
     """One method on every item, many at a time, untimed."""
     return compare({"": method}, asking, items, batch_size=batch_size)[""]
 
 
-def answers(method: Method, asking: Asking, items: Sequence[Item]) -> list[list[Generation]]:
+def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list[list[Generation]]:
     """The answers of one method to the turns of each item; the items share the forwards.
 
     An item whose next turn no longer fits into the context ends before it.
@@ -164,7 +164,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
         return False
 
 
-def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
+def answered(asking: PromptFormat, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
     """What became of an item with these answers to its turns.
 
     Raises:

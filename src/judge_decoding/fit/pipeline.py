@@ -29,8 +29,8 @@ from judge_decoding.labelling.labels.pilot import Forecast, Spent, label_rest
 from judge_decoding.labelling.labels.progress import Progress as Labels
 from judge_decoding.labelling.labels.swaps import draft_model
 from judge_decoding.rules import Exact
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity
 from judge_decoding.training.training import Progress, train_head
@@ -93,7 +93,7 @@ def fit_head(
     config: FitConfig | None = None,
     *,
     references: Sequence[str | None] | None = None,
-    calibrate_on: tuple[Asking, Sequence[Item]] | None = None,
+    calibrate_on: tuple[PromptFormat, Sequence[Item]] | None = None,
     agree: Callable[[FitForecast], bool] = lambda _: True,
     progress: Progress = lambda _what, _done, _total: None,
     labelled: Callable[[Sequence[Case], Spent | None], None] = lambda _cases, _spent: None,
@@ -129,7 +129,7 @@ def fit_head(
     config, out = config or FitConfig(), Path(out)
     work = check_places(out)
     if calibrate_on is None:
-        asking = Asking(Prompts(config.result), max_new_tokens=config.max_new_tokens)
+        asking = PromptFormat(Prompts(config.result), max_new_tokens=config.max_new_tokens)
         teaching, tuning = divide(prompts, references, config)
     else:
         asking, teaching = calibrate_on[0], [*dict.fromkeys(prompts)]
@@ -196,7 +196,7 @@ def divide(
 def _labels(
     pair: JudgeDecoder,
     teaching: list[str],
-    tuning: tuple[Asking, Sequence[Item]],
+    tuning: tuple[PromptFormat, Sequence[Item]],
     config: FitConfig,
     work: Path,
     agree: Callable[[FitForecast], bool],
@@ -241,7 +241,7 @@ def _noted(path: Path) -> object:
 
 
 def _seconds_to_choose(
-    pair: JudgeDecoder, asking: Asking, items: Sequence[Item], config: FitConfig, progress: Progress
+    pair: JudgeDecoder, asking: PromptFormat, items: Sequence[Item], config: FitConfig, progress: Progress
 ) -> float:
     """About how long thresholds, draft lengths and the table take: two answers are timed, a batch and one alone."""
     prompts = [asking.prompt(item) for item in items]
@@ -288,7 +288,7 @@ def _answered(
 def _calibrate(
     pair: JudgeDecoder,
     head: JudgeHead,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
     work: Path,
@@ -307,7 +307,9 @@ def _calibrate(
         ) from error
 
 
-def _table_of(pair: JudgeDecoder, head: JudgeHead, asking: Asking, items: Sequence[Item], config: FitConfig) -> str:
+def _table_of(
+    pair: JudgeDecoder, head: JudgeHead, asking: PromptFormat, items: Sequence[Item], config: FitConfig
+) -> str:
     """What the answers of the table depend on; where they are counted and timed, too."""
     plain = replace(config, result="number")
     return identity(pair, described(asking, items), repr(plain), head.config.threshold, head=head)

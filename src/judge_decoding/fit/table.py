@@ -19,8 +19,8 @@ from judge_decoding.evaluation.trial import Method, Outcome, Tell, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import Exact, Judge
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.training import Progress
 
 TARGET, STANDARD, JUDGE = "target", "exact", "judge"
@@ -85,7 +85,7 @@ class Answers(Record):
 def measure_table(
     decoder: JudgeDecoder,
     head: JudgeHead,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
     kept: Answers,

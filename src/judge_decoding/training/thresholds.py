@@ -22,8 +22,8 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.rules import Exact, Judge, VerificationRule
-from judge_decoding.tasks.asking import Asking
 from judge_decoding.tasks.base import Item, Task, guarded
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
 """Tried one by one."""
@@ -58,7 +58,7 @@ def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
 
 def measure(
     decoder: JudgeDecoder,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     rule: VerificationRule,
     *,
@@ -102,7 +102,7 @@ def lowest_threshold(curve: Sequence[dict[str, Any]], target_accuracy: float, po
 def calibrate(
     decoder: JudgeDecoder,
     head: JudgeHead,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     points: float,
     *,
@@ -165,7 +165,7 @@ def calibrate(
         part.unlink(missing_ok=True)
 
 
-def described(asking: Asking, items: Sequence[Item]) -> list[Any]:
+def described(asking: PromptFormat, items: Sequence[Item]) -> list[Any]:
     """What is asked and how, as plain JSON values, to tell it from other work."""
     return [str(asking.task), asking.chat, asking.system, asking.budget, [asdict(item) for item in items]]
 

@@ -9,7 +9,7 @@ from judge_decoding.tasks.base import Item, Task, guarded
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class PromptFormat:
     """How the questions of a task are put.
 
     Attributes:
