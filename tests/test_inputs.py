@@ -18,8 +18,7 @@ import pytest
 
 import judge_decoding
 from commands import Run, ends_in_one_sentence
-from judge_decoding import Case, JudgeDecodingError, JudgeHead, read_cases, write_cases
-from judge_decoding.io import files, inputs
+from judge_decoding import Case, JudgeDecodingError, JudgeHead, files, inputs, read_cases, write_cases
 from judge_decoding.io.files import lines, read_bytes, read_text
 from judge_decoding.io.questions import file_rows
 from judge_decoding.loading.models import load_model, load_tokenizer
