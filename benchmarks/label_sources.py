@@ -26,7 +26,7 @@ from tqdm import tqdm
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
 from judge_decoding.data.sets import rethreshold
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.trial import Asking, Method, count
+from judge_decoding.evaluation.trial import Method, count
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
@@ -36,9 +36,9 @@ from judge_decoding.reference.problems import Problem, draw_many
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.checkers import number as checked
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.results import last_number
-from judge_decoding.training.thresholds import Task, calibrate
+from judge_decoding.training.thresholds import calibrate
 
 # The recipe of the embedded pair knows which of its answers are right, token by token.
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "reference_pair"))
@@ -165,9 +165,8 @@ def main() -> None:
     for share in SHARES_REJECTED:
         threshold = scores[int(len(scores) * share)]
         sources[f"likelihood above {threshold:.1f} ({share:.0%})"] = rethreshold(scored, threshold), cost
-    tuning = draw_many(3, "calibration", args.calibration)
-    asking, test = Asking(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
-    task = Task([prompt_of(p) for p in tuning], lambda i, text: checked("", text, str(tuning[i].answer)) is True)
+    tuning = read_items(Arithmetic(split="calibration", count=args.calibration, seed=3))
+    asking, test = PromptFormat(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
     alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), asking, test)
     rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
     for number, (name, (cases, cost)) in enumerate(sources.items()):
@@ -181,8 +180,7 @@ def main() -> None:
         decoder = JudgeDecoder(pair.target, pair.tokenizer, pair.draft, head)
         try:
             calibrate(
-                decoder, head, task, 1.0,
-                max_new_tokens=MAX_NEW_TOKENS, num_draft_tokens=NUM_DRAFT_TOKENS, batch_size=BATCH,
+                decoder, head, asking, tuning, 1.0, num_draft_tokens=NUM_DRAFT_TOKENS, batch_size=BATCH,
                 part=args.work / f"calibration-{number}.part",
             )  # fmt: skip
         except JudgeDecodingError as error:

@@ -13,10 +13,10 @@ import torch
 
 from judge_decoding import JudgeDecoder
 from judge_decoding.decoding.engines import Backend
-from judge_decoding.evaluation.trial import Asking
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 SECONDS = 30
 
@@ -26,7 +26,7 @@ def decode_for_a_while(backend: Backend) -> int:
     pair, _ = load_pair()
     decoder = JudgeDecoder(pair.target, pair.tokenizer, pair.draft, pair.judge, backend=backend)
     decoder.compile()
-    asking = Asking(Arithmetic())
+    asking = PromptFormat(Arithmetic())
     prompts = [asking.prompt(item) for item in read_items(Arithmetic(count=100))]
     tokens, end = 0, time.perf_counter() + SECONDS
     while time.perf_counter() < end:

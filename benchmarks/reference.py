@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, VerificationRule
 from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, best_draft_length, compare
+from judge_decoding.evaluation.draft_lengths import best_draft_lengths
+from judge_decoding.evaluation.trial import Method, Outcome, compare
 from judge_decoding.evaluation.trial import count as counted
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
@@ -31,10 +32,11 @@ from judge_decoding.reference.pair import load_pair
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TOP_K = (2, 4, 8)
-ASKING = Asking(Arithmetic())
+ASKING = PromptFormat(Arithmetic())
 
 MIN_PROBABILITY = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
@@ -198,8 +200,10 @@ def main() -> None:
     read_items(Arithmetic("comparison", count=args.unseen))  # too many are refused before anything is counted
     threshold = pair.judge.config.threshold
     tuning = read_items(Arithmetic(split="calibration", count=30))
-    exact = best_draft_length(method("exact", None, 1), EXACT_LENGTHS, ASKING, tuning)
-    judge = best_draft_length(method("judge", threshold, 1), JUDGE_LENGTHS, ASKING, tuning)
+    drafted = {"exact": method("exact", None, 1), "judge": method("judge", threshold, 1)}
+    lengths = {"exact": EXACT_LENGTHS, "judge": JUDGE_LENGTHS}
+    best, _ = best_draft_lengths(drafted, lengths, ASKING, tuning)
+    exact, judge = best["exact"], best["judge"]
     m, n = exact.num_draft_tokens, judge.num_draft_tokens
     print(f"best draft length: standard {m}, judge {n}", flush=True)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from judge_decoding.core.samples import Sample, write_samples
 from judge_decoding.evaluation.evaluate import evaluate
-from judge_decoding.evaluation.trial import Asking, Method
+from judge_decoding.evaluation.trial import Method
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.report.answers import answers_page
 from judge_decoding.rules import Judge
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import browsing, find_chromium
@@ -34,7 +35,9 @@ def answers(problems: int) -> list[Sample]:
     assert pair.judge is not None
     task = Arithmetic(count=problems)
     method = Method(pair, Judge(pair.judge, THRESHOLD))
-    samples, _ = evaluate(method, Asking(task, details=True), read_items(task), target=NAME, draft=NAME, judge=NAME)
+    samples, _ = evaluate(
+        method, PromptFormat(task, details=True), read_items(task), target=NAME, draft=NAME, judge=NAME
+    )
     return samples
 
 

@@ -11,14 +11,17 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError
 from judge_decoding.data.agreement import agreement, cohens_kappa
+from judge_decoding.data.leaks import check_not_trained_on, leaks
 from judge_decoding.data.sets import merge, rethreshold, split
-from judge_decoding.data.summary import leaks, summary
+from judge_decoding.data.summary import summary
 from judge_decoding.data.tokens import check_tokens, fingerprint, token_spans
 from judge_decoding.data.verdicts import Verdict, verdicts, words
 from judge_decoding.report.cases import cases_page
 from judge_decoding.training.labels import IGNORED, encode
 from test_cases import TEXT, cases
 from tiny import byte_fallback_tokenizer, byte_level_tokenizer, word_tokenizer
+
+LONG_QUESTION = "Ann has 6 shells. Tom gives Ann 2 shells. How many shells does Ann have now?"
 
 
 def case(answer: str = "good bad cat", question: str = "q", **more: object) -> Case:
@@ -73,6 +76,35 @@ def test_summary() -> None:
 def test_leaks() -> None:
     found = leaks({"train": [case(question="One  two"), case(question="x")], "test": [case(question="one two")]})
     assert found == {"One  two": ["train", "test"]}
+    inside = case(question=f"system: be brief. user: {LONG_QUESTION.upper()}")
+    assert leaks({"train": [case(question=LONG_QUESTION)], "test": [inside], "dev": [case(question="x")]}) == {
+        LONG_QUESTION: ["train", "test"],
+        inside.question: ["train", "test"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained", "shared"),
+    [
+        (["What is  it?"], "what IS it?", True),  # the whole question, case and space apart
+        (["what is it?"], "tell me: what is it?", False),  # a short one may be part of any text
+        (["tell me: what is it?"], "what is it?", False),
+        ([LONG_QUESTION], f"<system>Be brief.<user>{LONG_QUESTION}<assistant>", True),  # inside what is trained on
+        ([f"Complete this.\n{LONG_QUESTION.upper()}\nEnd with a number."], LONG_QUESTION, True),  # around it
+        (["short", f"<user>{LONG_QUESTION}<assistant>"], LONG_QUESTION, True),  # in one of its forms
+        ([LONG_QUESTION], LONG_QUESTION[:-30] + "?" * 30, False),
+        ([LONG_QUESTION[:29]], LONG_QUESTION, False),
+        ([LONG_QUESTION[:30]], LONG_QUESTION, True),
+    ],
+)
+def test_questions_that_were_trained_on_are_refused(asked: list[str], trained: str, shared: bool) -> None:
+    data = ["When?", trained]
+    check_not_trained_on([["Who?"], ["Where?"]], data)
+    if not shared:
+        check_not_trained_on([["Who?"], asked], data)
+        return
+    with pytest.raises(JudgeDecodingError, match="1 of the 2 questions are trained on, too"):
+        check_not_trained_on([["Who?"], asked], data)
 
 
 @given(seed=st.integers(0, 50), questions=st.lists(TEXT, min_size=30, max_size=40, unique=True))

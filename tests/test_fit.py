@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -31,6 +32,9 @@ from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.report.card_files import card_as_written
+from judge_decoding.tasks import read_items
+from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.results import last_number
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
@@ -118,8 +122,8 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
     assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 2, 3)
     assert table.prompts == found.prompts - 2
     kept = {(row["method"], row["told"]["prompt"]): row for row in rows(out)}
-    tuned = {prompt for name, prompt in kept if "@" in name}
-    assert {name for name, _ in kept} == {"target", "exact", "judge", "exact@4", "judge@12"}
+    tuned = {prompt for name, prompt in kept if ", " in name}
+    assert {name for name, _ in kept} == {"target", "exact", "judge", "exact, 4 tokens", "judge, 12 tokens"}
     shown = {prompt for name, prompt in kept if name == "judge"}
     assert len(tuned) == 2
     assert len(shown) == table.prompts
@@ -167,7 +171,7 @@ def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) ->
     table = fit_head(decoder, PROMPTS, made, config).table
     speeds = {}
     for row in rows(made):
-        name, at, length = row["method"].partition("@")
+        name, at, length = row["method"].removesuffix(" tokens").partition(", ")
         if at:
             tokens, seconds = speeds.get((name, int(length)), (0, 0.0))
             speeds[name, int(length)] = tokens + row["answered"]["tokens"], seconds + row["answered"]["seconds"]
@@ -184,7 +188,7 @@ def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
     assert code == 0, err
     answers = [row for row in rows(made) if row["method"] == "target"]
-    tuned = {row["told"]["prompt"] for row in rows(made) if "@" in row["method"]}
+    tuned = {row["told"]["prompt"] for row in rows(made) if ", " in row["method"]}
     assert tuned <= {row["told"]["prompt"] for row in answers}
     assert f"On the {len(answers)} prompts that chose the threshold" in told
     assert "Tokens per second: 3 of these, one by one" in told
@@ -200,6 +204,38 @@ def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None
     assert table.prompts == len(task)
     for name in ("target", "exact"):
         assert table.methods[name].accuracy == pytest.approx(1 - len(wrong) / len(task))
+
+
+def test_a_task_by_name_chooses_the_threshold(decoder: JudgeDecoder, tmp_path: Path) -> None:
+    task = Arithmetic(split="calibration", count=5)
+    asking, items = PromptFormat(task, max_new_tokens=140), read_items(task)
+    out, config = tmp_path / "head", QUICK(max_new_tokens=140, batch_size=20, length_prompts=1)
+    found = fit_head(decoder, PROMPTS[:6], out, config, calibrate_on=(asking, items))
+    # All prompts are labelled, and the task's alone are in the table.
+    about = json.loads((tmp_path / "head.work" / "labels.settings.json").read_text(encoding="utf-8"))
+    assert about["questions"] == hashlib.sha256("\0".join(PROMPTS[:6]).encode()).hexdigest()
+    assert {case.question for case in found.cases} <= set(PROMPTS[:6])
+    assert (found.prompts, found.table.prompts, found.table.length_prompts) == (5, 4, 1)
+    assert {row["told"]["prompt"] for row in rows(out)} == {item.turns[0] for item in items}
+    own = [decoder.alone().generate(f"Q: {item.turns[0]}\nA:", 140).text for item in items]
+    right = [last_number(text) == item.reference for text, item in zip(own, items, strict=True)]
+    assert found.head.config.calibration["target_accuracy"] == sum(right) / 5
+    assert not any("no reference" in sentence for sentence in found.warnings)
+    # None of its questions may be labelled.
+    prompts = [*PROMPTS[:5], f"Q: {items[0].turns[0]}\nA:"]
+    with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on, too"):
+        fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(asking, items))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_prompt_inside_one_that_chooses_the_threshold_is_not_labelled() -> None:
+    teaching, tuning = pipeline.divide(PROMPTS, None, CONFIG)
+    texts = [item.turns[0] for item in tuning]
+    # What stands around a prompt decides where it goes: one of these is put beside the labelled ones.
+    more = [f"Be brief. {number} {texts[0]}" for number in range(40)]
+    again, others = pipeline.divide([*PROMPTS, *more], None, CONFIG)
+    assert again == teaching
+    assert 0 < len(others) - len(tuning) < len(more)
 
 
 STOPS = [

@@ -12,7 +12,10 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
 from judge_decoding.decoding.generation import Defaults
 from judge_decoding.labelling.labels.rollouts import local_rollouts
-from judge_decoding.training.thresholds import Task, measure
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.tasks.prompts import Prompts
+from judge_decoding.training.thresholds import measure
 from tiny import llama, perturbed, run_uncompiled, word_tokenizer
 
 PROMPTS = ([5, 6, 7, 8], [9], [20, 21, 20, 21, 20], [14, 15, 16])
@@ -161,6 +164,6 @@ def test_what_is_measured_is_greedy_whatever_the_model_says() -> None:
     wanted = own(llama(0), PROMPTS[0], max_new_tokens=12)
     (found,) = local_rollouts(decoder)([PROMPTS[0]], [12])
     assert found[0] == wanted
-    task = Task(["one two three four"], lambda _, text: text == answer.text)
     answer = decoder.generate("one two three four", 12, temperature=0.0)
-    assert [measure(decoder, task, Exact(), max_new_tokens=12)["accuracy"] for _ in range(4)] == [1.0] * 4
+    asking, items = PromptFormat(Prompts("text"), max_new_tokens=12), [Item("1", ("one two three four",), answer.text)]
+    assert [measure(decoder, asking, items, Exact())["accuracy"] for _ in range(4)] == [1.0] * 4

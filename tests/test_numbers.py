@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.checkers import number
 from judge_decoding.tasks.final import final_number
+from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.tasks.results import last_number, result_function, same_result
 from judge_decoding.tasks.roots import _evaluated, calculated
-from judge_decoding.training.thresholds import Question, Task
 
 GROUPING = [
     ("#### 1,234,567", "1234567", True),
@@ -267,8 +268,14 @@ def test_labels_and_thresholds_compare_as_the_checker_does() -> None:
     assert not same_result(last_number, last_number("50%"), last_number("0.5%"))
     assert not same_result(last_number, "5", None)
     assert not same_result(result_function("text"), "5", "5.0")
-    task = Task.of([Question(question="q", reference="#### 0.5")], result_function("number"))
-    assert [task.right(0, text) for text in ("50%", r"\frac{1}{2}", "0,5", "5", "")] == [True, True, True, False, False]
+    item = Item("1", ("q",), "#### 0.5")
+    assert [Prompts("number").check(item, text) for text in ("50%", r"\frac{1}{2}", "0,5", "5", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 HOSTILE = {

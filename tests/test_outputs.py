@@ -45,13 +45,15 @@ class Writes:
 TABLE = {
     "generate": Writes("{target} one --json {out}/a.jsonl", ("a.jsonl",), ("json",)),
     "demo": Writes("--json {out}/a.json --html {out}/b.html", ("a.json", "b.html"), ("json", "html")),
-    "fit": Writes("--prompts {file} --target {target} --draft {target} -o {out}", HEAD, ("out",), ("prompts",)),
+    "fit": Writes(
+        "--prompts {file} --target {target} --draft {target} -o {out}", HEAD, ("out",), ("prompts", "calibrate_data")
+    ),
     "evaluate": Writes(f"{TASK} -o {{out}}", EVALUATED, ("out",), ("data", "trained_on")),
     "sweep": Writes(f"{TASK} --draft {{target}} -o {{out}}", SWEPT, ("out",), ("data", "trained_on")),
     "bench": Writes(f"{TASK} -o {{out}}", ("results.json", "bench.md"), ("out",), ("data",)),
     "report": Writes("{file} -o {out}/a.html", ("a.html",), ("output",), ("sweep",)),
     "score": Writes("{file} --target {target} --html {out}/a.html", ("a.html",), ("html",)),
-    "train": Writes("{target} {file} -o {out}", HEAD, ("output", "cache"), ("calibrate_on",)),
+    "train": Writes("{target} {file} -o {out}", HEAD, ("output", "cache"), ("calibrate_data",)),
     "card": Writes("", (), (), ("results",)),  # it writes into the head that it reads: see test_card_files.py
     "court collect": Writes("{file} -m {target} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
     "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", token_path(Path()).name), ("output",)),

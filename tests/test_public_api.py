@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +13,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import judge_decoding
+from judge_decoding import JudgeHead
+from judge_decoding.evaluation.bench import limits
 
 
 def stub() -> list[ast.stmt]:
@@ -62,3 +67,49 @@ def test_the_version_is_one() -> None:
 
 def test_every_error_a_user_can_cause_is_a_value_error() -> None:
     assert issubclass(judge_decoding.JudgeDecodingError, ValueError)
+
+
+def test_what_the_commands_do_a_notebook_can_do(
+    target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limits, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "measure_machine", lambda *_: limits.Machine(1e10, 2e11))
+    monkeypatch.setattr("judge_decoding.evaluation.bench.plan.LENGTHS", (2,))
+    monkeypatch.setattr("judge_decoding.evaluation.bench.plan.CONFIDENT_LENGTHS", (8,))
+    head = copy.deepcopy(head)  # its threshold is set
+    decoder = judge_decoding.JudgeDecoder(target, tokenizer, draft, head, num_draft_tokens=4)
+    task = judge_decoding.parse_task("jsonl(checker=exact)")
+    asking = judge_decoding.PromptFormat(task, max_new_tokens=8)
+    texts = ("one two", "red blue up", "good bad", "seven")
+    own = [decoder.alone().generate(f"Question: {text}\nAnswer:", 8, stop="\nQuestion:") for text in texts]
+    path = tmp_path / "questions.jsonl"
+    rows = [{"question": text, "reference": one.text} for text, one in zip(texts, own, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    items = judge_decoding.read_items(task, path)
+    tokens = [len(one.token_ids) for one in own]
+
+    method = judge_decoding.Method(decoder, judge_decoding.Exact(), 3)
+    samples, outcomes = judge_decoding.evaluate(method, asking, items)
+    assert [sample.text for sample in samples] == [one.text for one in own]
+    assert {name: outcome.accuracy for name, outcome in outcomes.items()} == {"method": 1.0, "target alone": 1.0}
+
+    found = judge_decoding.sweep(
+        decoder, asking, items, [judge_decoding.Exact(), judge_decoding.Judge(head, 0.5)], lengths=(2, 4),
+        tuning_items=1,
+    )  # fmt: skip
+    assert [row.name for row in found.rows] == ["target alone", "exact", "judge(threshold=0.5)"]
+    assert {(row.name, row.num_draft_tokens) for row in found.tuning} == {
+        (name, length) for name in ("exact", "judge(threshold=0.5)") for length in (2, 4)
+    }
+    assert [item.key for item in found.items] == [item.key for item in items[1:]]
+    assert (found.rows[0].accuracy, found.rows[1].accuracy) == (1.0, 1.0)
+
+    judge_decoding.calibrate(decoder, head, asking, items, 0, thresholds=(0.0, 1.0))
+    assert head.config.calibration["target_accuracy"] == 1.0
+    assert head.config.calibration["curve"][1]["accuracy"] == 1.0
+
+    measured = judge_decoding.bench(decoder, asking, items, tuning_items=1, repetitions=1, compiled=False)
+    assert [item.key for item in measured.items] == [item.key for item in items[1:]]
+    assert {row.tokens for row in measured.rows if row.same_tokens} == {sum(tokens[1:])}
+    assert {row.family for row in measured.rows} == {"generate", "plain", "assisted", "exact", "judge"}

@@ -12,15 +12,16 @@ from typer.testing import CliRunner
 from judge_decoding import Exact, JudgeDecoder, JudgeHead, TopK
 from judge_decoding.cli.main import app
 from judge_decoding.core.rounds import Cause
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
+from judge_decoding.evaluation.trial import Method, Outcome, answers, compare
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 PROBLEMS = draw_many(0, "test", 60)
-ASKING = Asking(Arithmetic())
+ASKING = PromptFormat(Arithmetic())
 ITEMS = read_items(Arithmetic(count=60))
 
 

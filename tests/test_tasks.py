@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from commands import Run
 from judge_decoding import JudgeDecodingError
-from judge_decoding.evaluation.trial import Asking
 from judge_decoding.io.sandbox import sandbox_of
 from judge_decoding.tasks import Item, Source, Task, available_tasks, parse_task, read_items
 from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
 from judge_decoding.tasks.humaneval import HumanEval
 from judge_decoding.tasks.jsonl import JSONL
 from judge_decoding.tasks.mmlu import MMLU
+from judge_decoding.tasks.prompt_format import PromptFormat
 from test_checkers import BODY, CHECK, STUB, WHOLE
 from test_rule_spelling import install
 
@@ -220,9 +220,9 @@ def humaneval(folder: Path) -> tuple[HumanEval, Item]:
 
 def test_humaneval_goes_on_with_the_program_or_asks_for_it(tmp_path: Path) -> None:
     task, item = humaneval(tmp_path)
-    assert Asking(task).prompt(item) == STUB
-    assert Asking(task, system="# Python 3").prompt(item) == f"# Python 3\n{STUB}"
-    (message,) = list(Asking(task, chat=True).prompt(item))
+    assert PromptFormat(task).prompt(item) == STUB
+    assert PromptFormat(task, system="# Python 3").prompt(item) == f"# Python 3\n{STUB}"
+    (message,) = list(PromptFormat(task, chat=True).prompt(item))
     assert isinstance(message, dict)
     assert message["content"].startswith("Complete this Python function.")
     assert f"```python\n{STUB}\n```" in message["content"]
@@ -406,7 +406,7 @@ def test_rows_with_one_key_are_named(tmp_path: Path) -> None:
 
 def test_the_pair_is_told_what_the_system_says() -> None:
     item = Item("1", ("How many?",), "3")
-    assert Asking(parse_task("arithmetic"), system="Be brief.").prompt(item) == "Be brief.\nQ: How many?\nA:"
+    assert PromptFormat(parse_task("arithmetic"), system="Be brief.").prompt(item) == "Be brief.\nQ: How many?\nA:"
 
 
 def test_the_page_names_all_tasks_and_where_their_data_is() -> None:

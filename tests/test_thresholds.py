@@ -9,16 +9,11 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead
-from judge_decoding.tasks.results import result_function
-from judge_decoding.training.thresholds import (
-    Question,
-    Task,
-    calibrate,
-    check_disjoint,
-    lowest_threshold,
-    measure,
-    read_questions,
-)
+from judge_decoding.tasks import parse_task, read_items
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.tasks.prompts import Prompts
+from judge_decoding.training.thresholds import calibrate, calibration_items, lowest_threshold, measure
 from tiny import random_head
 
 CURVE = [{"threshold": t, "accuracy": a} for t, a in ((0.1, 0.90), (0.3, 0.97), (0.5, 0.95), (0.7, 0.98), (0.9, 0.99))]
@@ -37,20 +32,30 @@ def test_no_threshold_may_be_good_enough() -> None:
         lowest_threshold(CURVE, 1.0, 0.5)
 
 
-def test_a_task_of_references() -> None:
-    questions = [
-        Question(question="a", reference="so 4."),
-        Question(question="b", reference="none"),
-        Question(question="c", reference="2, then 3.50"),
-    ]
-    task = Task.of(questions, result_function("number"))
-    assert task.prompts == ["a", "c"]
-    assert task.right(0, "3 + 1 = 4.0")
-    assert not task.right(0, "44")
-    assert not task.right(0, "nothing")
-    assert task.right(1, "3.5")
+def asked(*pairs: tuple[str, str]) -> list[Item]:
+    return [Item(str(place), (prompt,), reference) for place, (prompt, reference) in enumerate(pairs)]
+
+
+def test_items_that_can_be_checked_once_each() -> None:
+    task = Prompts("number")
+    items = asked(("a", "so 4."), ("b", "none"), ("c", "2, then 3.50"), ("a", "5"))
+    first, second = calibration_items(task, items)
+    assert (first.turns, second.turns) == (("a",), ("c",))
+    assert task.check(first, "3 + 1 = 4.0") is True
+    assert task.check(first, "44") is False
+    assert task.check(first, "nothing") is False
+    assert task.check(second, "3.5") is True
     with pytest.raises(JudgeDecodingError, match="No question of the calibration task has a reference with a result"):
-        Task.of(questions[1:2], result_function("number"))
+        calibration_items(task, items[1:2])
+
+
+def test_a_task_without_right_answers_calibrates_nothing() -> None:
+    items = [Item("1", ("a",), "4")]
+    for task in (parse_task("mt_bench"), parse_task("jsonl"), parse_task("spec_bench")):
+        with pytest.raises(JudgeDecodingError, match=f"Nothing can be calibrated on the task {task.name}"):
+            calibration_items(task, items)
+    with pytest.raises(JudgeDecodingError, match="not every question is answered at once"):
+        calibration_items(Prompts(), [Item("1", ("a", "b"), "4")])
 
 
 def test_questions_are_read_with_or_without_the_rest_of_a_case(tmp_path: Path) -> None:
@@ -60,17 +65,18 @@ def test_questions_are_read_with_or_without_the_rest_of_a_case(tmp_path: Path) -
         + Case(question="b", answer="x", reference="5").model_dump_json()
         + "\n"
     )
-    assert [(q.question, q.reference) for q in read_questions(path)] == [("a", "4"), ("b", "5")]
+    assert [(item.turns, item.reference) for item in read_items(Prompts(), path)] == [(("a",), "4"), (("b",), "5")]
     path.write_text('{"question": "a", "reference": "4"}\n{"question": "b"}\n')
-    with pytest.raises(JudgeDecodingError, match="line 2 is no question with a reference: reference"):
-        read_questions(path)
+    told: list[str] = []
+    assert len(read_items(Prompts(), path, on_bad=told.append)) == 1
+    assert told == [f"{path}, line 2 has no reference; give a right answer, or remove it."]
 
 
-def test_questions_that_are_trained_on_are_refused() -> None:
-    task = Task(["What is  it?", "Who?", "Where?"], lambda i, text: True)
-    check_disjoint(task, [Case(question="When?", answer="")])
-    with pytest.raises(JudgeDecodingError, match="1 of the 3 calibration questions are trained on, too"):
-        check_disjoint(task, [Case(question="what IS it?", answer=""), Case(question="When?", answer="")])
+class Own(Prompts):
+    """An answer is right if it is the reference, space by space."""
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        return answer == item.reference
 
 
 PROMPTS = ("one two", "three", "cat dog", "red", "left right", "good")
@@ -81,10 +87,10 @@ def judged(target: LlamaForCausalLM, draft: PreTrainedModel, tokenizer: PreTrain
     return JudgeDecoder(target, tokenizer, draft, random_head(target, scale=0.05))
 
 
-def own_words(decoder: JudgeDecoder) -> Task:
+def own_words(decoder: JudgeDecoder) -> tuple[PromptFormat, list[Item]]:
     """An answer is right if it is the target's own."""
     own = [decoder.generate(prompt, 16, rule=Exact()).text for prompt in PROMPTS]
-    return Task(PROMPTS, lambda i, text: text == own[i])
+    return PromptFormat(Own("text"), max_new_tokens=16), asked(*zip(PROMPTS, own, strict=True))
 
 
 def head_of(decoder: JudgeDecoder) -> JudgeHead:
@@ -95,7 +101,7 @@ def head_of(decoder: JudgeDecoder) -> JudgeHead:
 def test_a_head_gets_the_threshold_of_its_curve(judged: JudgeDecoder) -> None:
     head, task, told = head_of(judged), own_words(judged), []
     calibrate(
-        judged, head, task, 20, thresholds=(0.0, 0.5, 1.0), max_new_tokens=16, num_draft_tokens=4,
+        judged, head, *task, 20, thresholds=(0.0, 0.5, 1.0), num_draft_tokens=4,
         progress=lambda: told.append(1),
     )  # fmt: skip
     assert len(told) == 4 * len(PROMPTS)
@@ -110,7 +116,9 @@ def test_a_head_gets_the_threshold_of_its_curve(judged: JudgeDecoder) -> None:
     assert figures["aim"] == "accuracy=20"
     rule = Judge(head, 0.5)
     alone = [judged.generate(prompt, 16, rule=rule, num_draft_tokens=4).text for prompt in PROMPTS]
-    assert accuracies[1] == sum(task.right(i, text) for i, text in enumerate(alone)) / len(PROMPTS)
+    assert accuracies[1] == sum(text == item.reference for item, text in zip(task[1], alone, strict=True)) / len(
+        PROMPTS
+    )
 
 
 def test_a_stopped_calibration_goes_on(judged: JudgeDecoder, tmp_path: Path) -> None:
@@ -126,15 +134,15 @@ def test_a_stopped_calibration_goes_on(judged: JudgeDecoder, tmp_path: Path) -> 
         if len(told) == 2 * len(PROMPTS) + 1:
             raise Killed
 
-    settings = {"thresholds": (0.2, 0.5, 1.0), "max_new_tokens": 16, "num_draft_tokens": 4}
+    settings = {"thresholds": (0.2, 0.5, 1.0), "num_draft_tokens": 4}
     with pytest.raises(Killed):
-        calibrate(judged, head_of(judged), task, 20, part=part, progress=stop, **settings)  # type: ignore[arg-type]
+        calibrate(judged, head_of(judged), *task, 20, part=part, progress=stop, **settings)  # type: ignore[arg-type]
     assert list(json.loads(part.read_text())["done"]) == ["target", "0.2"]
     # What is done is believed, not done again.
     begun = json.loads(part.read_text())
     begun["done"]["target"]["accuracy"] = 0.125
     part.write_text(json.dumps(begun))
-    calibrate(judged, head_of(judged), task, 20, part=part, **settings)  # type: ignore[arg-type]
+    calibrate(judged, head_of(judged), *task, 20, part=part, **settings)  # type: ignore[arg-type]
     assert head_of(judged).config.calibration["target_accuracy"] == 0.125
     assert not part.exists()
 
@@ -142,7 +150,8 @@ def test_a_stopped_calibration_goes_on(judged: JudgeDecoder, tmp_path: Path) -> 
 def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path) -> None:
     begun = []
     for reference in ("nonsense", "other"):
-        rows = [Question(question=prompt, reference=reference) for prompt in PROMPTS]
+        task = Prompts("text")
+        rows = asked(*((prompt, reference) for prompt in PROMPTS))
         told: list[int] = []
 
         def stop(told: list[int] = told) -> None:
@@ -152,8 +161,8 @@ def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path)
 
         with pytest.raises(KeyboardInterrupt):
             calibrate(
-                judged, head_of(judged), Task.of(rows, result_function("text")), 0,
-                thresholds=(1.0,), max_new_tokens=16, part=tmp_path / "part", progress=stop,
+                judged, head_of(judged), PromptFormat(task, max_new_tokens=16), rows, 0,
+                thresholds=(1.0,), part=tmp_path / "part", progress=stop,
             )  # fmt: skip
         begun.append(json.loads((tmp_path / "part").read_text())["settings"])
     assert begun[0] != begun[1]
@@ -162,12 +171,10 @@ def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path)
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": "others", "done": {"target": {"accuracy": 0}}}'])
 def test_the_part_of_something_else_is_not_believed(judged: JudgeDecoder, tmp_path: Path, content: str) -> None:
     (tmp_path / "part").write_text(content)
-    calibrate(
-        judged, head_of(judged), own_words(judged), 0, thresholds=(1.0,), max_new_tokens=16, part=tmp_path / "part"
-    )
+    calibrate(judged, head_of(judged), *own_words(judged), 0, thresholds=(1.0,), part=tmp_path / "part")
     assert head_of(judged).config.calibration["target_accuracy"] == 1.0
     assert head_of(judged).config.threshold == 1.0
 
 
 def test_one_rule_on_a_task(judged: JudgeDecoder) -> None:
-    assert measure(judged, own_words(judged), Exact(), max_new_tokens=16)["accuracy"] == 1.0
+    assert measure(judged, *own_words(judged), Exact())["accuracy"] == 1.0

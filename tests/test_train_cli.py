@@ -171,6 +171,34 @@ def test_a_task_all_thresholds_fulfil_has_the_lowest(
     assert config["calibration"]["target_accuracy"] == 1.0
 
 
+def test_the_threshold_by_a_task_by_name(
+    train: Train, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    code, out, err = train(
+        cases, "--aim", "accuracy=100", "--draft", folders["draft"], "--calibrate-on", "jsonl(checker=exact)",
+        "--calibrate-data", questions, "--max-new-tokens", 12, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    calibration = json.loads(out)["calibration"]
+    # By hand: put in the task's own plain form.
+    target = JudgeDecoder.from_pretrained(folders["target"])
+    rows = [json.loads(line) for line in questions.read_text().splitlines()]
+    own = [target.generate(f"Question: {row['question']}\nAnswer:", 12, stop="\nQuestion:").text for row in rows]
+    right = [text.split() == row["reference"].split() for text, row in zip(own, rows, strict=True)]
+    assert calibration["target_accuracy"] == sum(right) / 4
+    assert (calibration["problems"], len(calibration["curve"])) == (4, 13)
+    args = ("--aim", "accuracy=1", "--draft", folders["draft"], "--calibrate-on")
+    for task, phrase in (
+        ("gsm9k", "There is no task gsm9k"),
+        ("jsonl", "Nothing can be calibrated on the task jsonl"),
+        ("humaneval", "runs the code that the models write"),
+    ):
+        refused(train(cases, *args, task, "--calibrate-data", questions), phrase)
+    few = train(cases, *args[:1], "accuracy=100", *args[2:], questions, "--result", "text", "--max-new-tokens", 12,
+                "--calibrate-limit", 2, "--json")  # fmt: skip
+    assert json.loads(few[1])["calibration"]["problems"] == 2
+
+
 def test_calibration_questions_that_are_trained_on_are_refused(
     train: Train, cases: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -178,7 +206,7 @@ def test_calibration_questions_that_are_trained_on_are_refused(
     rows = [{"question": word_cases()[0].question.upper(), "reference": "4"}, {"question": "new", "reference": "4"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = ("--aim", "accuracy=1", "--draft", folders["draft"], "--calibrate-on", path)
-    refused(train(cases, *task), "1 of the 2 calibration questions are trained on, too")
+    refused(train(cases, *task), "1 of the 2 questions are trained on, too")
     assert not (tmp_path / "head").exists()
 
 
@@ -206,7 +234,7 @@ def test_a_head_on_both_models(train: Train, cases: Path, folders: dict[str, Pat
         (("--aim", "accuracy=1"), "give --draft and --calibrate-on"),
         (("--calibrate-on", "{cases}"), "--calibrate-on is for --aim accuracy=POINTS, and the aim is catch=0.95"),
         (("--aim", "accuracy=1", "--draft", "{draft}", "--calibrate-on", "{cases}"), "has a reference with a result"),
-        (("--aim", "accuracy=1", "--draft", "{draft}", "--calibrate-on", "{missing}"), "Cannot read the calibration"),
+        (("--aim", "accuracy=1", "--draft", "{draft}", "--calibrate-on", "{missing}"), "Cannot read the questions"),
         (("--draft", "{draft}"), "--draft is given, and nothing needs it"),
         (("--draft-states",), "--draft-states needs the draft model"),
         (("--dtype", "int8"), "dtype is int8"),

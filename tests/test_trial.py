@@ -11,14 +11,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Exact, Judge, JudgeDecoder, JudgeHead, TopK
 from judge_decoding.core.results import TARGET, ItemResult
-from judge_decoding.data.cases import Case
+from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.evaluate import METHOD, check_not_trained_on, evaluate, fitting, label
+from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest, split
+from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms, label
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.sweep import candidates, every_length, measure, split, tune, usual_rules
-from judge_decoding.evaluation.trial import Asking, Method, answers, compare, count
+from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
+from judge_decoding.evaluation.trial import Method, answers, compare, count
 from judge_decoding.tasks.base import Item, Message, Task
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 
 class Words(Task):
@@ -49,25 +51,25 @@ def decoder(
 
 
 @pytest.fixture
-def asking() -> Asking:
-    return Asking(Words())
+def asking() -> PromptFormat:
+    return PromptFormat(Words())
 
 
-def test_answers_are_those_of_the_decoder(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_answers_are_those_of_the_decoder(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     method = Method(decoder, TopK(3), 5)
     for item, given in zip(ITEMS, answers(method, asking, ITEMS), strict=True):
         own = decoder.generate(item.turns[0], 12, rule=TopK(3), num_draft_tokens=5, stop=" cat")
         assert [one.token_ids for one in given] == [own.token_ids]
 
 
-def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     item = Item("two turns", ("one two", "red"))
     first, second = answers(Method(decoder, Exact(), 4), asking, [item])[0]
     said = asking.bare(first.text)
     assert not said.endswith(" cat")
     again = decoder.generate(f"one two {said} red", 12, rule=Exact(), stop=" cat")
     assert second.token_ids == again.token_ids
-    chat = Asking(Words(), chat=True, system="be good")
+    chat = PromptFormat(Words(), chat=True, system="be good")
     assert chat.prompt(item, ["x"]) == [
         {"role": "system", "content": "be good"},
         {"role": "user", "content": "one two"},
@@ -78,14 +80,14 @@ def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecod
 
 def test_an_answer_ends_before_its_stop_string() -> None:
     # The token that completes a stop string may hold more.
-    asking = Asking(Words())
+    asking = PromptFormat(Words())
     assert asking.bare("one two cat") == "one two"
     assert asking.bare("one two cats") == "one two"
     assert asking.bare("one two") == "one two"
-    assert Asking(Words(), chat=True).bare("one cat") == "one cat"
+    assert PromptFormat(Words(), chat=True).bare("one cat") == "one cat"
 
 
-def test_counts_are_of_all_turns_and_the_verdict_of_the_last(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_counts_are_of_all_turns_and_the_verdict_of_the_last(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     item = Item("two turns", ("one two", "red"))
     method = Method(decoder, None, 4)
     given = answers(method, asking, [item])[0]
@@ -97,7 +99,7 @@ def test_counts_are_of_all_turns_and_the_verdict_of_the_last(decoder: JudgeDecod
     assert found.seconds is not None
 
 
-def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     context = decoder.target.config.max_position_embeddings
     long = Item("long", ("one", "two " * context))
     (given,) = answers(Method(decoder, Exact(), 4), asking, [long])
@@ -112,7 +114,7 @@ def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, asking: A
         fitting([whole], asking, decoder, told.append)
 
 
-def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     methods = {"judge": Method(decoder, Judge(decoder.judge, 0.4), 4), "exact": Method(decoder, Exact(), 3)}
     alone, together = compare(methods, asking, ITEMS), compare(methods, asking, ITEMS, batch_size=3)
     for name, outcome in alone.items():
@@ -124,14 +126,14 @@ def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(decoder: Judge
     assert count(methods["exact"], asking, ITEMS).right == alone["exact"].right
 
 
-def test_methods_take_turns(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_methods_take_turns(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     order: list[str] = []
     methods = {"a": Method(decoder, Exact(), 2), "b": Method(decoder, Exact(), 3)}
     compare(methods, asking, ITEMS[:3], lambda name, *_: order.append(name))
     assert order == ["a", "b", "b", "a", "a", "b"]
 
 
-def test_sampled_answers_depend_on_the_item_and_not_on_its_company(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_sampled_answers_depend_on_the_item_and_not_on_its_company(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     method = Method(decoder, Exact(), 4, SamplingParams(temperature=1.0, seed=3))
     every = [one[0].token_ids for one in answers(method, asking, ITEMS)]
     assert every[2:] == [one[0].token_ids for one in answers(method, asking, ITEMS[2:])]
@@ -141,7 +143,7 @@ def test_sampled_answers_depend_on_the_item_and_not_on_its_company(decoder: Judg
     assert first != second
 
 
-def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: Asking, tmp_path: Path) -> None:
+def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path) -> None:
     methods = {"m": Method(decoder, Exact(), 4)}
     record = Record(tmp_path / "out", {"a": 1})
     whole = compare(methods, asking, ITEMS, lambda name, _, one, __: record.add(name, one))["m"]
@@ -160,7 +162,7 @@ def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: Aski
         Record(tmp_path / "out", {"a": 2})
 
 
-def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, asking: Asking) -> None:
+def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, asking: PromptFormat) -> None:
     method = Method(decoder, Judge(decoder.judge, 0.4), 4)
     items = [*ITEMS, Item("two turns", ("one two", "red"), "ref", "kind")]
     samples, outcomes = evaluate(method, asking, items, target="T")
@@ -179,7 +181,9 @@ def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder
     assert {s.target for s in samples} == {"T"}
 
 
-def test_an_interrupted_evaluation_comes_to_the_same(decoder: JudgeDecoder, asking: Asking, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_comes_to_the_same(
+    decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path
+) -> None:
     method = Method(decoder, TopK(2), 4)
     whole, _ = evaluate(method, asking, ITEMS)
 
@@ -204,23 +208,12 @@ def test_an_interrupted_evaluation_comes_to_the_same(decoder: JudgeDecoder, aski
     assert [s.model_dump(exclude=timed) for s in samples] == [s.model_dump(exclude=timed) for s in whole]
 
 
-def test_questions_that_were_trained_on_are_refused(decoder: JudgeDecoder) -> None:
-    case = Case(question="RED  blue up", answer="x")
-    plain = Asking(Words())
-    with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
-        check_not_trained_on(ITEMS, plain, decoder, [case])
-    whole = Case(question="user red blue up up", answer="x")
-    with pytest.raises(JudgeDecodingError, match="1 of the 5"):
-        check_not_trained_on(ITEMS, Asking(Words(), chat=True), decoder, [whole])
-    check_not_trained_on(ITEMS, plain, decoder, [Case(question="red blue", answer="x")])  # short: only as a whole
-    long = "Ann has 6 shells. Tom gives Ann 2 shells. How many shells does Ann have now?"
-    for asked, trained in (
-        (long, f"<system>Be brief.<user>{long}<assistant>"),
-        (f"Complete this.\n{long}\nEnd with a number.", long),
-    ):
-        with pytest.raises(JudgeDecodingError, match="1 of the 6"):
-            check_not_trained_on([*ITEMS, Item("long", (asked,))], plain, decoder, [Case(question=trained, answer="x")])
-    check_not_trained_on([Item("long", (long,))], plain, decoder, [Case(question=long[:-30] + "?" * 30, answer="x")])
+def test_questions_that_were_trained_on_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain, chat = PromptFormat(Words()), PromptFormat(Words(), chat=True)
+    for asking, trained in ((plain, "RED  blue up"), (chat, "RED  blue up"), (chat, "user red blue up up")):
+        with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
+            check_not_trained_on(forms(ITEMS, asking, tokenizer), [trained])
+    check_not_trained_on(forms(ITEMS, plain, tokenizer), ["user red blue up up"])
 
 
 def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -251,7 +244,7 @@ def test_matched_baselines_sample_and_are_verified_without_loss(decoder: JudgeDe
     assert "exact, matched" not in found
 
 
-def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: Asking, tmp_path: Path) -> None:
+def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path) -> None:
     wanted = candidates(decoder, [Exact(), TopK(2)], SamplingParams(seed=1))
     tuning, items = split(ITEMS, 2)
     assert {item.key for item in tuning}.isdisjoint(item.key for item in items)
@@ -271,6 +264,35 @@ def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: 
     assert table[1].difference == 0  # exact says what the target says
     with pytest.raises(JudgeDecodingError, match="none for the table"):
         split(ITEMS, 5)
+
+
+def test_the_fastest_of_each_kind_is_taken_and_of_equals_the_first() -> None:
+    speeds = {"a 1": 3.0, "a 2": 5.0, "a 4": 5.0, "b 1": 2.0, "b 2": 1.0}
+    asked: list[list[str]] = []
+
+    def measure_them(names: Sequence[str], _stage: int) -> dict[str, float]:
+        asked.append(list(names))
+        return {name: speeds[name] for name in names}
+
+    kinds = {"a": ["a 1", "a 2", "a 4"], "b": ["b 1", "b 2"], "none": []}
+    assert fastest(kinds, measure_them) == {"a": "a 2", "b": "b 1"}
+    assert asked == [list(speeds)]
+    # By halves: what was slow at first is out, whatever it would have done later.
+    asked.clear()
+    assert fastest(kinds, measure_them, 3) == {"a": "a 2", "b": "b 1"}
+    assert asked == [list(speeds), ["a 2", "a 4", "b 1"], ["a 2", "b 1"]]
+
+
+def test_of_equally_fast_draft_lengths_the_shortest_is_taken(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+    item, length = ITEMS[0], 5
+    methods = {"m": Method(decoder, Exact()), "n": Method(decoder, TopK(2))}
+    lengths = {"m": (8, length, 3), "n": (2, 4)}
+    seconds = {"m, 3 tokens": 2.0, "m, 5 tokens": 1.0, "m, 8 tokens": 1.0, "n, 2 tokens": 1.0, "n, 4 tokens": 0.5}
+    known = {(name, item.key): ItemResult(item.key, True, 2, 10, 4, taken) for name, taken in seconds.items()}
+    best, outcomes = best_draft_lengths(methods, lengths, asking, [item], known=known)
+    assert {name: method.num_draft_tokens for name, method in best.items()} == {"m": length, "n": 4}
+    assert (best["m"].rule, best["n"].rule) == (methods["m"].rule, methods["n"].rule)
+    assert {name: outcome.seconds for name, outcome in outcomes.items()} == seconds
 
 
 def test_every_length_is_a_row_of_its_own(decoder: JudgeDecoder) -> None:

@@ -16,6 +16,7 @@ CHECKED = "evaluate --target {none} --out {new} --task jsonl(checker=number) --d
 SWEEP = "sweep --target {none} --draft prompt-lookup --out {new} --task jsonl(checker=number) --data {file}"
 COLLECT = "court collect {file} -o {new} -m"
 CODE = ("--allow-code-execution", "--sandbox docker:python:3.12", "--no-sandbox")
+FIT = "fit --prompts {file} --target {none} --draft {none} --out {new}"
 TRAIN = "train {none} {file} -o {new}"
 
 CASES = [
@@ -54,7 +55,15 @@ CASES = [
     ("bench --backend eager", "--memory", "With --backend eager"),
     *(("score {file} --target {none}", option, "Without --html") for option in ("--shown 3", "--overwrite")),
     *((TRAIN, option, "With the aim catch=0.95") for option in (
-        "--result text", "--max-new-tokens 9", "--batch-size 2",
+        "--result text", "--max-new-tokens 9", "--batch-size 2", "--calibrate-data {file}",
+        "--calibrate-limit 3", "--chat",
+    )),
+    (f"{TRAIN} --aim accuracy=1 --calibrate-on gsm8k", "--result text", "a task by name"),
+    (f"{TRAIN} --aim accuracy=1 --calibrate-on {{file}}", "--chat", "is a file"),
+    (f"{TRAIN} --aim accuracy=1 --calibrate-on {{file}}", "--calibrate-data {file}", "is a file"),
+    *((FIT, option, "Without --calibrate-on") for option in ("--calibrate-data {file}", "--calibrate-limit 3")),
+    *((f"{FIT} --calibrate-on gsm8k", option, "With --calibrate-on") for option in (
+        "--share 0.5", "--reference-field x",
     )),
     (f"{TRAIN} --labels from_error", "--after-error correct", "With --labels from_error"),
     (f"{TRAIN} --layers -2", "--norm after", "Below the last layer"),

@@ -16,14 +16,13 @@ from tqdm import tqdm
 
 from judge_decoding import Judge, JudgeDecoder, JudgeHead, save_head
 from judge_decoding.cli.demo import JUDGE_LENGTHS
-from judge_decoding.evaluation.trial import Asking, Method, best_draft_length
+from judge_decoding.evaluation.draft_lengths import best_draft_lengths
+from judge_decoding.evaluation.trial import Method
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
-from judge_decoding.reference.problems import draw_many
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.checkers import number
-from judge_decoding.training.thresholds import THRESHOLDS, Task, calibrate
+from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.training.thresholds import THRESHOLDS, calibrate
 
 
 def main() -> None:
@@ -41,26 +40,22 @@ def main() -> None:
     tokenizer, target, draft = load_tokenizer(args.target), load_model(args.target), load_model(args.draft)
     head = JudgeHead.from_pretrained(args.head, target)
     decoder = JudgeDecoder(target, tokenizer, draft, head)
-    problems = draw_many(0, "calibration", args.problems)
-    task = Task(
-        [prompt_of(problem) for problem in problems],
-        lambda i, text: number("", text, str(problems[i].answer)) is True,
-    )
+    task = Arithmetic(split="calibration", count=args.problems)
     with tqdm(total=(len(THRESHOLDS) + 1) * args.problems, leave=False) as bar:
         calibrate(
-            decoder, head, task, 100 * args.margin,
-            max_new_tokens=MAX_NEW_TOKENS, num_draft_tokens=args.num_draft_tokens, batch_size=32,
+            decoder, head, PromptFormat(task), read_items(task), 100 * args.margin,
+            num_draft_tokens=args.num_draft_tokens, batch_size=32,
             part=args.out / "calibration.part", progress=bar.update,
         )  # fmt: skip
     threshold = head.config.threshold
     print(f"target {head.config.calibration['target_accuracy']:.3f}", *head.config.calibration["curve"], sep="\n")
     others = Arithmetic(split="calibration", count=30, seed=1)
-    method = Method(decoder, Judge(head, threshold))
-    tuned = best_draft_length(method, JUDGE_LENGTHS, Asking(others), read_items(others))
-    head.config.num_draft_tokens = tuned.num_draft_tokens
+    method = {"judge": Method(decoder, Judge(head, threshold))}
+    tuned, _ = best_draft_lengths(method, {"judge": JUDGE_LENGTHS}, PromptFormat(others), read_items(others))
+    head.config.num_draft_tokens = tuned["judge"].num_draft_tokens
     head.config.target.name_or_path = "the embedded reference target"
     save_head(head, args.out)
-    print(f"threshold {threshold}, draft length {tuned.num_draft_tokens} -> {args.out}")
+    print(f"threshold {threshold}, draft length {head.config.num_draft_tokens} -> {args.out}")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder, JudgeHead, TrainingConfig, read_cases, train_head
-from judge_decoding.evaluation.trial import Asking, Method, count
+from judge_decoding.evaluation.trial import Method, count
 from judge_decoding.io.files import write_json
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.rules import Judge
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.calibration import auc
 from judge_decoding.training.labels import encode
 
@@ -93,7 +94,7 @@ def main() -> None:
     print(json.dumps(study, indent=1), flush=True)
 
     task = Arithmetic(split="calibration", count=args.problems)
-    asking, items = Asking(task), read_items(task)
+    asking, items = PromptFormat(task), read_items(task)
     rows = []
     alone = count(Method(JudgeDecoder(target, tokenizer)), asking, items)
     rows.append({"head": "target alone", "accuracy": alone.accuracy})

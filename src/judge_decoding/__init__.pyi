@@ -36,6 +36,13 @@ from judge_decoding.decoding.sampling import Sampler as Sampler
 from judge_decoding.decoding.sampling import SamplingParams as SamplingParams
 from judge_decoding.decoding.tokens import TokenBuffer as TokenBuffer
 from judge_decoding.errors import JudgeDecodingError as JudgeDecodingError
+from judge_decoding.evaluation.bench.bench import Bench as Bench
+from judge_decoding.evaluation.bench.bench import bench as bench
+from judge_decoding.evaluation.evaluate import evaluate as evaluate
+from judge_decoding.evaluation.sweep import Sweep as Sweep
+from judge_decoding.evaluation.sweep import sweep as sweep
+from judge_decoding.evaluation.trial import Method as Method
+from judge_decoding.evaluation.trial import Outcome as Outcome
 from judge_decoding.fit.config import FitConfig as FitConfig
 from judge_decoding.fit.pipeline import FitForecast as FitForecast
 from judge_decoding.fit.pipeline import Fitted as Fitted
@@ -68,7 +75,15 @@ from judge_decoding.rules import Typical as Typical
 from judge_decoding.rules import VerificationRule as VerificationRule
 from judge_decoding.rules import available_rules as available_rules
 from judge_decoding.rules import parse_rule as parse_rule
+from judge_decoding.tasks import available_tasks as available_tasks
+from judge_decoding.tasks import parse_task as parse_task
+from judge_decoding.tasks import read_items as read_items
+from judge_decoding.tasks.base import Item as Item
+from judge_decoding.tasks.base import Task as Task
+from judge_decoding.tasks.prompt_format import PromptFormat as PromptFormat
 from judge_decoding.training.options import TrainingConfig as TrainingConfig
+from judge_decoding.training.thresholds import calibrate as calibrate
+from judge_decoding.training.thresholds import calibration_items as calibration_items
 from judge_decoding.training.training import train_head as train_head
 
 __version__: str

@@ -175,50 +175,25 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
     import torch
 
     from judge_decoding.cli.court_files import bar
-    from judge_decoding.decoding.choices import room
-    from judge_decoding.evaluation.bench import plan
+    from judge_decoding.evaluation.bench.bench import bench
     from judge_decoding.evaluation.bench.results import BenchResults
-    from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
     from judge_decoding.evaluation.evaluate import hash_of
-    from judge_decoding.evaluation.sweep import split
 
     decoder = ready.decoder
-    tuning, items = split(ready.items, chosen.tune)
-    ids = {item.key: decoder.encode(ready.asking.prompt(item))[0] for item in ready.items}
-    budget = min([ready.asking.budget, *(room(len(own), decoder.target) for own in ids.values())])
-    # Prompts of like length together: little padding.
-    measured = sorted((ids[item.key] for item in items), key=len)
-    tuned = sorted((ids[item.key] for item in tuning), key=len)
-    left_out: dict[str, str] = {}
-    models = plan.Models(decoder, budget)
-    if chosen.compiled:
-        models, reason = plan.Models.of(decoder, budget, _progress)
-        if reason:
-            left_out["static"] = reason
-    expected = alone(models, measured)
-    rows, ratios = [], []
     with ExitStack() as stack:
-        engines: list[Way] | None = None
-        for size in chosen.batch_sizes:
-            kinds = plan.candidates(models, size)
-            with bar(f"choosing draft lengths, batch size {size}", tuning_steps(kinds)) as on:
-                best = choose(kinds, tuned, size, advance=on)
-            if engines is None:
-                engines = _engines(ready, models, best, chosen, measured, left_out, stack)
-            wanted = [*plan.ways(models, best, chosen.equal), *engines]
-            with bar(f"measuring, batch size {size}", len(wanted) * (chosen.repetitions + 1)) as on:
-                some, more = run(
-                    wanted, measured, expected, batch_size=size, repetitions=chosen.repetitions, advance=on,
-                )  # fmt: skip
-            rows += some
-            ratios += more
-            if size > 1 and models.draft is not None:
-                left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
+        found = bench(
+            decoder, ready.asking, ready.items, tuning_items=chosen.tune, batch_sizes=chosen.batch_sizes,
+            equal=chosen.equal, repetitions=chosen.repetitions, compiled=chosen.compiled, note=_progress, running=bar,
+            engines=lambda models, best, prompts, left_out: _engines(
+                ready, models, best, chosen, prompts, left_out, stack
+            ),
+        )  # fmt: skip
     facts = {name: value for name, value in ready.facts.items() if name in BenchResults.model_fields}
-    facts |= {"data_hash": hash_of(items), "max_new_tokens": budget}
+    facts |= {"data_hash": hash_of(found.items), "max_new_tokens": found.max_new_tokens}
     return BenchResults(
-        **facts, prompts=len(items), tuned_on=len(tuning), repetitions=chosen.repetitions,
-        threads=torch.get_num_threads(), rows=tuple(rows), comparisons=tuple(ratios), left_out=left_out,
+        **facts, prompts=len(found.items), tuned_on=found.tuned_on, repetitions=chosen.repetitions,
+        threads=torch.get_num_threads(), rows=tuple(found.rows), comparisons=tuple(found.comparisons),
+        left_out=found.left_out,
     )  # fmt: skip
 
 

@@ -66,7 +66,8 @@ def stats(
     import json as json_module
 
     from judge_decoding.cli.court_files import read
-    from judge_decoding.data.summary import leaks, summary
+    from judge_decoding.data.leaks import leaks
+    from judge_decoding.data.summary import summary
 
     cases = {str(path): read(path) for path in files}
     spans = _spans(tokenizer)

@@ -13,8 +13,9 @@ from judge_decoding.cli.outputs import Overwrite, check_outputs
 
 if TYPE_CHECKING:
     from judge_decoding.core.rounds import Round
-    from judge_decoding.evaluation.trial import Asking, Method
+    from judge_decoding.evaluation.trial import Method
     from judge_decoding.tasks import Item
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
 NAMES = {
     "target": "target alone",
@@ -63,7 +64,8 @@ def demo(
 
     from judge_decoding.cli.console import Terminal, progress
     from judge_decoding.core.results import row
-    from judge_decoding.evaluation.trial import Asking, Method, best_draft_length, compare
+    from judge_decoding.evaluation.draft_lengths import best_draft_lengths
+    from judge_decoding.evaluation.trial import Method, compare
     from judge_decoding.models.provenance import machine
     from judge_decoding.reference.pair import load_pair
     from judge_decoding.report.page import comparison_page
@@ -72,6 +74,7 @@ def demo(
     from judge_decoding.rules import Exact, Judge
     from judge_decoding.tasks import read_items
     from judge_decoding.tasks.arithmetic import Arithmetic
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
     torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
     pair, draft = load_pair()
@@ -84,7 +87,7 @@ def demo(
         "exact": Method(pair, Exact(), num_draft_tokens or 1),
         "judge": Method(pair, judge, num_draft_tokens or 1),
     }
-    asking = Asking(Arithmetic())
+    asking = PromptFormat(Arithmetic())
     test = read_items(Arithmetic(count=problems, seed=seed))
     tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
     work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
@@ -94,8 +97,9 @@ def demo(
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = partial(bar.advance, task)
         if tuning:
-            methods["exact"] = best_draft_length(methods["exact"], EXACT_LENGTHS, asking, tuning, advance)
-            methods["judge"] = best_draft_length(methods["judge"], JUDGE_LENGTHS, asking, tuning, advance)
+            lengths = {"exact": EXACT_LENGTHS, "judge": JUDGE_LENGTHS}
+            drafted = {name: methods[name] for name in lengths}
+            methods |= best_draft_lengths(drafted, lengths, asking, tuning, lambda *_: advance())[0]
         bar.update(task, description="decoding side by side")
         warm_up = read_items(Arithmetic("collection", "calibration", 1, seed + 1))
         compare(methods, asking, warm_up, lambda *_: advance())  # not counted
@@ -145,7 +149,7 @@ def demo(
         console.print(f"Web page: {html}")
 
 
-def _telling_example(judge: Method, asking: Asking, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
+def _telling_example(judge: Method, asking: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
     """The first problem whose answer shows all four causes, else the first one."""
     from judge_decoding.evaluation.trial import answers
 

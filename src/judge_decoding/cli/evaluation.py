@@ -16,8 +16,9 @@ from judge_decoding.cli.task_options import CODE_OPTIONS
 if TYPE_CHECKING:
     from judge_decoding.core.results import ItemResult, Results
     from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.trial import Asking, Method
+    from judge_decoding.evaluation.trial import Method
     from judge_decoding.tasks.base import Item, Task
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Prepared:
     """
 
     decoder: JudgeDecoder
-    asking: Asking
+    asking: PromptFormat
     items: list[Item]
     names: dict[str, str]
     facts: dict[str, Any]
@@ -91,11 +92,12 @@ def prepare(
         warnings.close()
 
     from judge_decoding.cli.console import Terminal
+    from judge_decoding.data.leaks import check_not_trained_on
     from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.evaluate import check_not_trained_on, fitting, hash_of
-    from judge_decoding.evaluation.trial import Asking
+    from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
     from judge_decoding.loading.models import usual_device
     from judge_decoding.models.provenance import command, machine, versions
+    from judge_decoding.tasks.prompt_format import PromptFormat
 
     with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
@@ -105,13 +107,13 @@ def prepare(
     template = bool(decoder.tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    asking = Asking(task, template if chat is None else chat, system, max_new_tokens, details)
+    asking = PromptFormat(task, template if chat is None else chat, system, max_new_tokens, details)
     warnings = Warnings()
     try:
         items = fitting(items, asking, decoder, warnings)
     finally:
         warnings.close()
-    check_not_trained_on(items, asking, decoder, cases)
+    check_not_trained_on(forms(items, asking, decoder.tokenizer), (case.question for case in cases))
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",

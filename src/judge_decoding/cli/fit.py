@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, calibration, check_calibrate_on
 from judge_decoding.cli.models import Device
+from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say, say_json, warn
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def fit(
+    context: typer.Context,
     prompts: Annotated[Path, typer.Option(help="Prompts: JSONL (question, perhaps reference), or text, one a line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the head.")],
     target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
@@ -41,6 +44,9 @@ def fit(
     ] = "number",
     points: Annotated[float, typer.Option(min=0, max=100, help="Points of accuracy that may be lost.")] = 1.0,
     share: Annotated[float, typer.Option(help="Share of the prompts to calibrate on; the others are labelled.")] = 0.4,
+    calibrate_on: CalibrateOn = None,
+    calibrate_data: CalibrateData = None,
+    calibrate_limit: CalibrateLimit = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of an answer.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers that share a forward.")] = 16,
     seed: Annotated[int, typer.Option(help="Divides the prompts.")] = 0,
@@ -54,7 +60,7 @@ def fit(
 
     The target answers most of the prompts, and its tokens that the draft would replace are labelled by equivalence:
     does the answer come to the same result with the draft's? A head is trained on them; the other prompts choose its
-    threshold and draft length.
+    threshold and draft length, or a task does.
     """
     from judge_decoding.cli.court_swaps import load_decoder
     from judge_decoding.cli.steps import steps
@@ -62,13 +68,20 @@ def fit(
     from judge_decoding.fit.places import check_places
     from judge_decoding.judge.files import files_of_head
 
+    if calibrate_on is None:
+        check_used(
+            context, "Without --calibrate-on", "--calibrate-data", "--calibrate-limit", remedy="name a task with it"
+        )
+    else:
+        check_used(context, "With --calibrate-on, where all prompts are labelled,", "--share", "--reference-field")
+        check_calibrate_on(context, calibrate_on, ("--calibrate-data",))
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
     if out.exists() and not out.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; name a folder.")
     labels = out.with_name(f"{out.name}.work") / "labels.jsonl"
     check_outputs(
-        files_of_head(out), [prompts, target, draft], overwrite=overwrite, folder=True,
+        files_of_head(out), [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
         work=[labels, labels.with_name("labels.jsonl.part")],
     )  # fmt: skip
     work = check_places(out)
@@ -79,11 +92,19 @@ def fit(
         from judge_decoding.cli.court_files import agree
         from judge_decoding.fit.config import FitConfig
         from judge_decoding.fit.pipeline import fit_head
+        from judge_decoding.loading.models import load_tokenizer
         from judge_decoding.report.card_files import write_card
 
         config = FitConfig(
             result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
         )
+
+        asked = None
+        if calibrate_on is not None:
+            asked = calibration(
+                calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
+                chat=chat, tokenizer=load_tokenizer(target),
+            )  # fmt: skip
 
         def ask(forecast: FitForecast) -> bool:
             with screen.paused():
@@ -93,7 +114,7 @@ def fit(
         found = fit_head(
             partial(load_decoder, target, draft, dtype, device),
             [one.prompt for one in questions], out, config,
-            references=[one.reference for one in questions],
+            references=None if asked else [one.reference for one in questions], calibrate_on=asked,
             agree=ask, progress=screen, labelled=partial(_tell_labels, work / "labels.jsonl"),
         )  # fmt: skip
         write_card(found.head, out)

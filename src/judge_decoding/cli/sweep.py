@@ -35,7 +35,6 @@ from judge_decoding.cli.terminal import say, say_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from judge_decoding.core.results import Row
     from judge_decoding.evaluation.record import Record
     from judge_decoding.evaluation.sweep import Candidate
     from judge_decoding.tasks.base import Item
@@ -88,7 +87,7 @@ def sweep(
     Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
     same truncation without loss. A stopped run goes on where it was.
     """
-    from judge_decoding.cli.evaluation import checked_task, prepare, rule_check, running, tell, warm_up
+    from judge_decoding.cli.evaluation import checked_task, prepare, rule_check, running, tell
     from judge_decoding.cli.grading import grade_answers, means
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.names import REFERENCE
@@ -131,7 +130,6 @@ def sweep(
 
     rules = core.usual_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
     rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
-    wanted = core.candidates(decoder, rules, SamplingParams(temperature=temperature, seed=seed))
     lengths = sorted(set(num_draft_tokens or core.LENGTHS))
     # All methods answer in turns, and one whose draft length was chosen anew would have answers with two.
     settings = {
@@ -139,17 +137,12 @@ def sweep(
         "tune": 0 if every_length else tune,
     }  # fmt: skip
     record = Record(results, ready.settings | settings)
-    tuning, items = ([], ready.items) if every_length else core.split(ready.items, tune)
-    warm_up([wanted[0].method, wanted[1].method], ready)
-    rows: list[Row] = []
-    if every_length:
-        wanted, chosen = core.every_length(wanted, lengths)
-    else:
-        names = [core.at_length(one, length) for one in wanted[1:] for length in lengths]
-        with running("choosing draft lengths", *_work(names, tuning, record)) as take:
-            chosen, rows = core.tune(wanted, lengths, ready.asking, tuning, record, take)
-    with running("answering", *_work([one.name for one in wanted], items, record)) as take:
-        table = core.measure(wanted, chosen, ready.asking, items, record, take, margin=margin / 100)
+    found = core.sweep(
+        decoder, ready.asking, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
+        lengths=lengths, tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
+        running=lambda what, names, some: running(what, *_work(names, some, record)),
+    )  # fmt: skip
+    wanted, items, table = found.candidates, found.items, found.rows
     if grader is not None:
         answered = {
             (one.name, item.key): (item, record.told[one.name, item.key]["texts"]) for one in wanted for item in items
@@ -158,7 +151,7 @@ def sweep(
         table = [with_grades(row, grades.get(row.name, ())) for row in table]
     facts = ready.facts | {"items": len(items), "data_hash": hash_of(items), "grader": grader or ""}
     told = Results(
-        **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(rows),
+        **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(found.tuning),
         distances=core.distances(wanted, items, record),
     )  # fmt: skip
     write_text(answers, _answers(wanted, items, record))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, calibration, check_calibrate_on
 from judge_decoding.cli.models import Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.task_options import Chat
 from judge_decoding.cli.terminal import warn
 
 if TYPE_CHECKING:
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 
     from judge_decoding.decoding.choices import AnyDraft
     from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.tasks.base import Item
+    from judge_decoding.tasks.prompt_format import PromptFormat
     from judge_decoding.training.calibration import Aim
-    from judge_decoding.training.thresholds import Task
     from judge_decoding.training.training import Progress
 
 UNCALIBRATED = "uncalibrated"
@@ -55,13 +58,18 @@ def train(
         typer.Option(help="What the threshold is chosen by: keep=0.95 (of the correct tokens), catch=0.9 (of the wrong "
                      "ones), or accuracy=1 (points lost at most on --calibrate-on)."),
     ] = "catch=0.95",
-    calibrate_on: Annotated[
-        Path | None, typer.Option(help="JSONL with question and reference in each line, for --aim accuracy.")
-    ] = None,
+    calibrate_on: CalibrateOn = None,
+    calibrate_data: CalibrateData = None,
+    calibrate_limit: CalibrateLimit = None,
     result: Annotated[
-        str, typer.Option(help="What makes an answer right: number, choice, text, regex:PATTERN or module:function.")
+        str,
+        typer.Option(help="What makes an answer to a file of questions right: number, choice, text, regex:PATTERN or "
+                     "module:function."),
     ] = "number",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of an answer to --calibrate-on.")] = 256,
+    chat: Chat = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Token budget of an answer to --calibrate-on; else the task's own.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers to --calibrate-on that share forwards.")] = 8,
     draft: Annotated[
         str | None, typer.Option(help="Draft model, for --draft-states, and to decode --calibrate-on with.")
@@ -101,14 +109,16 @@ def train(
     by_task = goal.kind == "accuracy"
     kept = [output / "calibration.part", *files_of_head(output / UNCALIBRATED)] if by_task else []
     check_outputs(
-        files_of_head(output), [target, draft, *cases, calibrate_on], overwrite=overwrite, folder=True, work=kept,
-        alone=(context, output) if by_task else None,
+        files_of_head(output), [target, draft, *cases, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
+        work=kept, alone=(context, output) if by_task else None,
     )  # fmt: skip
     if not by_task:
         check_used(
-            context, f"With the aim {aim}", "--result", "--max-new-tokens", "--batch-size",
-            remedy="give --aim accuracy=POINTS",
+            context, f"With the aim {aim}", "--calibrate-data", "--calibrate-limit", "--result", "--chat",
+            "--max-new-tokens", "--batch-size", remedy="give --aim accuracy=POINTS",
         )  # fmt: skip
+    elif calibrate_on is not None:
+        check_calibrate_on(context, calibrate_on, ("--calibrate-data", "--chat"), ("--result",))
     if labels == "from_error":
         check_used(context, "With --labels from_error, where all behind the error is wrong,", "--after-error")
     if cache is not None:
@@ -120,6 +130,8 @@ def train(
 
     from judge_decoding.cli.console import Terminal
     from judge_decoding.cli.train_report import report
+    from judge_decoding.data.leaks import check_not_trained_on
+    from judge_decoding.evaluation.evaluate import forms
     from judge_decoding.loading.models import as_draft, load_model, load_tokenizer, usual_device
     from judge_decoding.names import PROMPT_LOOKUP, complete
     from judge_decoding.report.card_files import save_head
@@ -148,10 +160,18 @@ def train(
             "--draft is given, and nothing needs it; add --draft-states for a judge that reads the draft's hidden "
             "states, or --aim accuracy=1 --calibrate-on QUESTIONS."
         )
-    task = _task(goal, calibrate_on, result, draft, data)
+    check_task(goal, calibrate_on, draft)
     notes = Terminal(err=True)
     with notes.status("loading the models"):
         tokenizer, place = load_tokenizer(target), device or usual_device()
+    asked = None
+    if calibrate_on is not None:
+        asked = calibration(
+            calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
+            chat=chat, tokenizer=tokenizer,
+        )  # fmt: skip
+        check_not_trained_on(forms(asked[1], asked[0], tokenizer), (case.question for case in data))
+    with notes.status("loading the models"):
         small = as_draft(draft, lambda: tokenizer, dtype=dtype, device=place)
         model = load_model(target, dtype=dtype, device=place)
     with steps() as tell:
@@ -159,8 +179,8 @@ def train(
             model, tokenizer, data, config,
             draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=tell,
         )  # fmt: skip
-        if task is not None and small is not None:
-            _calibrate(head, goal, task, (model, tokenizer, small), max_new_tokens, batch_size, output, tell)
+        if asked is not None and small is not None:
+            _calibrate(head, goal, asked, (model, tokenizer, small), batch_size, output, tell)
     draw = can_draw() if plots is None else plots
     save_head(head, output, head_pictures(head.config) if draw else None)
     report(head.config, output, json=json)
@@ -176,33 +196,26 @@ def _numbers(name: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
         raise JudgeDecodingError(f"--{name} is {text!r}; it must be numbers with spaces between.") from error
 
 
-def _task(goal: Aim, questions: Path | None, result: str, draft: str | None, data: list[Any]) -> Task | None:
-    """The calibration task, for an aim that is about one.
+def check_task(goal: Aim, calibrate_on: str | None, draft: str | None) -> None:
+    """Check that there is a calibration task for an aim that is about one, and for no other.
 
     Raises:
-        JudgeDecodingError: it cannot be read, its questions are trained on, or something is missing or too much.
+        JudgeDecodingError: something is missing or too much.
     """
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.tasks.results import result_function
-    from judge_decoding.training.thresholds import Task, check_disjoint, read_questions
 
     if goal.kind != "accuracy":
-        if questions is not None:
+        if calibrate_on is not None:
             raise JudgeDecodingError(f"--calibrate-on is for --aim accuracy=POINTS, and the aim is {goal}; change one.")
-        return None
-    if questions is None or draft is None:
+    elif calibrate_on is None or draft is None:
         raise JudgeDecodingError(f"The aim {goal} is measured by decoding; give --draft and --calibrate-on.")
-    task = Task.of(read_questions(questions), result_function(result))
-    check_disjoint(task, data)
-    return task
 
 
 def _calibrate(
     head: JudgeHead,
     goal: Aim,
-    task: Task,
+    asked: tuple[PromptFormat, list[Item]],
     models: tuple[PreTrainedModel, PreTrainedTokenizerBase, AnyDraft],
-    max_new_tokens: int,
     batch_size: int,
     output: Path,
     tell: Progress,
@@ -216,10 +229,10 @@ def _calibrate(
     def count() -> None:
         nonlocal done
         done += 1
-        tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(task.prompts))
+        tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(asked[1]))
 
     with kept_if_not_calibrated(head, output / UNCALIBRATED):
         calibrate(
-            JudgeDecoder(*models, head), head, task, goal.value,
-            max_new_tokens=max_new_tokens, batch_size=batch_size, part=output / "calibration.part", progress=count,
+            JudgeDecoder(*models, head), head, *asked, goal.value,
+            batch_size=batch_size, part=output / "calibration.part", progress=count,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Literal
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.data.cases import Case
-from judge_decoding.data.summary import same_question
+from judge_decoding.data.leaks import same_question
 from judge_decoding.errors import JudgeDecodingError
 
 OnConflict = Literal["first", "drop", "keep"]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from judge_decoding.data.agreement import agreement
 from judge_decoding.data.cases import Case
+from judge_decoding.data.leaks import same_question
 from judge_decoding.data.spans import Span
 from judge_decoding.data.verdicts import Verdict, verdicts, words
 
 Spans = Callable[[Case], list[Span]]
 """The character spans of an answer's words or tokens."""
-
-
-def same_question(question: str) -> str:
-    """What two questions share that differ in case and space only."""
-    return " ".join(question.casefold().split())
 
 
 def summary(cases: Sequence[Case], spans: Spans | None = None) -> dict[str, Any]:
@@ -40,14 +36,3 @@ def summary(cases: Sequence[Case], spans: Spans | None = None) -> dict[str, Any]
         "median seconds a label": seconds[len(seconds) // 2] if seconds else None,
         "agreement": agreement(cases),
     }
-
-
-def leaks(files: Mapping[str, Sequence[Case]]) -> dict[str, list[str]]:
-    """Questions that are in more than one of ``files``, case and space apart: each with the names of the files."""
-    places: dict[str, list[str]] = {}
-    shown: dict[str, str] = {}
-    for name, cases in files.items():
-        for key in {same_question(case.question): case.question for case in cases}.items():
-            shown.setdefault(*key)
-            places.setdefault(key[0], []).append(name)
-    return {shown[key]: names for key, names in places.items() if len(names) > 1}

@@ -8,28 +8,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from judge_decoding.core.results import TARGET, ItemResult, Row, row
 from judge_decoding.core.samples import Sample
-from judge_decoding.data.cases import Case
-from judge_decoding.data.summary import same_question
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.recording import record as sample_of
 from judge_decoding.evaluation.recording import told_threshold
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, compare, has_room
+from judge_decoding.evaluation.trial import Method, Outcome, compare, has_room
 from judge_decoding.models.chat import render
 from judge_decoding.rules.base import AnyOf, VerificationRule
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 
-LONG = 30
-"""Characters of a question that is no part of another one by chance."""
 METHOD = "method"
 """The name, in the record, of the way of decoding that is looked at."""
 
 
-def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad: Callable[[str], None]) -> list[Item]:
+def fitting(
+    items: Sequence[Item], asking: PromptFormat, decoder: JudgeDecoder, on_bad: Callable[[str], None]
+) -> list[Item]:
     """The items whose first prompt leaves room in the context; ``on_bad`` is told of the others.
 
     Raises:
@@ -46,35 +47,13 @@ def fitting(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, on_bad
     return found
 
 
-def check_not_trained_on(items: Sequence[Item], asking: Asking, decoder: JudgeDecoder, cases: Sequence[Case]) -> None:
-    """Check that no question that is asked is in ``cases``, case and space apart, whatever stands around it.
-
-    The same question may have been put through another template, with another system message, or with another request
-    behind it. Only short ones, which may be part of any text, must be the same as a whole.
-
-    Raises:
-        JudgeDecodingError: some are.
-    """
-    trained = {same_question(case.question) for case in cases}
-    asked = []
-    for item in items:
-        prompt = asking.prompt(item)
-        whole = prompt if isinstance(prompt, str) else render(prompt, decoder.tokenizer)
-        asked.append((same_question(item.turns[0]), same_question(whole)))
-    # Each text is looked up in all others at once.
-    all_trained, all_asked = ("\0".join(texts) for texts in (trained, (whole for _, whole in asked)))
-    inside = [text for text in trained if len(text) >= LONG and text in all_asked]
-    shared = sum(
-        not trained.isdisjoint(texts)
-        or (len(texts[0]) >= LONG and texts[0] in all_trained)
-        or any(text in texts[1] for text in inside)
-        for texts in asked
-    )
-    if shared:
-        raise JudgeDecodingError(
-            f"{shared} of the {len(items)} questions are trained on, too, so they would flatter the judge; divide the "
-            "questions first (judge-decoding court split)."
-        )
+def forms(items: Sequence[Item], asking: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+    """Of each item the question by itself and the whole first prompt, to look for them in what was trained on."""
+    prompts = [asking.prompt(item) for item in items]
+    return [
+        [item.turns[0], prompt if isinstance(prompt, str) else render(prompt, tokenizer)]
+        for item, prompt in zip(items, prompts, strict=True)
+    ]
 
 
 def hash_of(items: Sequence[Item]) -> str:
@@ -84,7 +63,7 @@ def hash_of(items: Sequence[Item]) -> str:
 
 def evaluate(
     method: Method,
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     *,
     record: Record | None = None,
@@ -146,7 +125,7 @@ def evaluate(
     return samples, outcomes
 
 
-def _sample(method: Method, asking: Asking, item: Item, turn: int, answer: Generation) -> Sample:
+def _sample(method: Method, asking: PromptFormat, item: Item, turn: int, answer: Generation) -> Sample:
     rule = method.rule
     return sample_of(
         item.turns[turn - 1],

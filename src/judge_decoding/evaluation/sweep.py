@@ -8,6 +8,7 @@ on items that are in no row of the table.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
@@ -16,13 +17,14 @@ from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row, row
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, compare
+from judge_decoding.evaluation.trial import GREEDY, Method, Outcome, Tell, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
 from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 LENGTHS = (2, 4, 8, 16, 24)
 """Draft lengths to choose from."""
@@ -84,49 +86,112 @@ def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], samplin
     return list(found.values())
 
 
-def at_length(one: Candidate, length: int) -> str:
-    """What a candidate with this draft length is called."""
-    return f"{one.name}, {length} tokens"
-
-
 Progress = Callable[[str, ItemResult], None]
 """Told of each answer: the method's name, and what became of it."""
+Running = Callable[[str, Sequence[str], Sequence[Item]], AbstractContextManager[Progress]]
+"""Around a step that has methods answer items: what it is called, the methods' names, the items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What `sweep` found.
+
+    Attributes:
+        candidates: what was compared.
+        items: on which.
+        rows: the table, a row for each candidate; the target alone is the first.
+        tuning: what chose the draft lengths; empty if every length has its row.
+    """
+
+    candidates: list[Candidate]
+    items: list[Item]
+    rows: list[Row]
+    tuning: list[Row]
+
+
+def sweep(
+    decoder: JudgeDecoder,
+    asking: PromptFormat,
+    items: Sequence[Item],
+    rules: Sequence[VerificationRule] | None = None,
+    *,
+    sampling: SamplingParams = GREEDY,
+    lengths: Sequence[int] = LENGTHS,
+    tuning_items: int = 10,
+    margin: float = 0.02,
+    record: Record | None = None,
+    running: Running = lambda *_: nullcontext(lambda *_: None),
+) -> Sweep:
+    """Compare rules and settings on a task, each at its best draft length, beside the target alone.
+
+    Args:
+        decoder: target, draft, and perhaps a judge.
+        asking: how the items are put.
+        items: what is asked.
+        rules: what is compared; `usual_rules` if there are none given. Matched baselines are added.
+        sampling: how tokens are chosen.
+        lengths: draft lengths to choose from.
+        tuning_items: how many of the items choose each method's draft length, and are in no row of the table; 0 for a
+            row for each length.
+        margin: share of right answers that non-inferiority allows to lose.
+        record: keeps the answers, and has those that were there before.
+        running: around each of the two steps; it gives what is told of each answer.
+
+    Raises:
+        JudgeDecodingError: no item would be left for the table, or the task cannot check an answer.
+    """
+    wanted = candidates(decoder, usual_rules(decoder) if rules is None else rules, sampling)
+    rows: list[Row] = []
+    if not tuning_items:
+        shown = list(items)
+        wanted, chosen = every_length(wanted, lengths)
+    else:
+        tuning, shown = split(items, tuning_items)
+        names = [at_length(one.name, length) for one in wanted[1:] for length in lengths]
+        with running("choosing draft lengths", names, tuning) as progress:
+            chosen, rows = tune(wanted, lengths, asking, tuning, record, progress)
+    with running("answering", [one.name for one in wanted], shown) as progress:
+        table = measure(wanted, chosen, asking, shown, record, progress, margin=margin)
+    return Sweep(wanted, shown, table, rows)
 
 
 def tune(
     wanted: Sequence[Candidate],
     lengths: Sequence[int],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
-    record: Record,
+    record: Record | None,
     progress: Progress,
 ) -> tuple[dict[str, int], list[Row]]:
     """The draft length of each candidate that gives most tokens per second on ``items``, and the rows it is from."""
-    ways = {at_length(one, length): (one, length) for one in wanted for length in lengths if one.name != TARGET}
-    outcomes = _run({name: _with(one, length) for name, (one, length) in ways.items()}, asking, items, record, progress)
-    best: dict[str, int] = {}
-    fastest: dict[str, float] = {}
-    for name, (one, length) in ways.items():
-        speed = outcomes[name].tokens_per_second
-        if speed > fastest.get(one.name, 0.0):
-            best[one.name], fastest[one.name] = length, speed
-    rows = [one.row(outcomes[name], None, 0.0, length) for name, (one, length) in ways.items()]
-    return best, rows
+    drafted = {one.name: one for one in wanted if one.name != TARGET}
+    best, outcomes = best_draft_lengths(
+        {name: one.method for name, one in drafted.items()}, dict.fromkeys(drafted, lengths), asking, items,
+        _keep(asking, record, progress), known=record.known if record is not None else None,
+    )  # fmt: skip
+    rows = [
+        one.row(outcomes[at_length(name, length)], None, 0.0, length)
+        for name, one in drafted.items()
+        for length in lengths
+    ]
+    return {name: method.num_draft_tokens for name, method in best.items()}, rows
 
 
 def measure(
     wanted: Sequence[Candidate],
     lengths: dict[str, int],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
-    record: Record,
+    record: Record | None,
     progress: Progress,
     *,
     margin: float,
 ) -> list[Row]:
     """A row for each candidate, at its draft length, on ``items``; the target alone is the first."""
-    methods = {one.name: _with(one, lengths.get(one.name, 0)) for one in wanted}
-    outcomes = _run(methods, asking, items, record, progress)
+    methods = {one.name: replace(one.method, num_draft_tokens=lengths.get(one.name, 0)) for one in wanted}
+    known = record.known if record is not None else None
+    warm_up(methods, asking, items, known)
+    outcomes = compare(methods, asking, items, _keep(asking, record, progress), known=known)
     target = outcomes[TARGET]
     return [
         one.row(outcomes[one.name], None if one.name == TARGET else target, margin, methods[one.name].num_draft_tokens)
@@ -143,25 +208,10 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
             continue
         for length in lengths:
             setting = f"{one.setting}, {length}" if one.setting else str(length)
-            name = at_length(one, length)
+            name = at_length(one.name, length)
             found.append(replace(one, name=name, setting=setting))
             chosen[name] = length
     return found, chosen
-
-
-def split(items: Sequence[Item], tuning: int) -> tuple[list[Item], list[Item]]:
-    """Items to choose draft lengths on, spread over all, and the others, for the table.
-
-    Raises:
-        JudgeDecodingError: nothing would be left for the table.
-    """
-    if tuning >= len(items):
-        raise JudgeDecodingError(
-            f"{tuning} of {len(items)} items are to choose draft lengths on, which leaves none for the table; take "
-            "more items, or a smaller --tune."
-        )
-    chosen = {place * len(items) // tuning for place in range(tuning)}
-    return [items[i] for i in sorted(chosen)], [item for i, item in enumerate(items) if i not in chosen]
 
 
 def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> tuple[float, ...]:
@@ -171,15 +221,11 @@ def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record
     return tuple(each[0] for each in known if each)
 
 
-def _with(one: Candidate, length: int) -> Method:
-    return replace(one.method, num_draft_tokens=length)
-
-
-def _run(
-    methods: dict[str, Method], asking: Asking, items: Sequence[Item], record: Record, progress: Progress
-) -> dict[str, Outcome]:
+def _keep(asking: PromptFormat, record: Record | None, progress: Progress) -> Tell:
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
-        record.add(name, one, {"texts": [asking.bare(answer.text) for answer in given], "distance": given[0].distance})
+        if record is not None:
+            texts = [asking.bare(answer.text) for answer in given]
+            record.add(name, one, {"texts": texts, "distance": given[0].distance})
         progress(name, one)
 
-    return compare(methods, asking, items, keep, known=record.known)
+    return keep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.core.rounds import Stats
@@ -15,7 +15,8 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.rules.base import VerificationRule
-from judge_decoding.tasks.base import Item, Task, guarded
+from judge_decoding.tasks.base import Item, guarded
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 GREEDY = SamplingParams()
 
@@ -39,52 +40,6 @@ class Method:
     def alone(self) -> Method:
         """The target without a draft, its tokens chosen in the same way."""
         return Method(self.decoder.alone(), sampling=self.sampling)
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How the questions of a task are put.
-
-    Attributes:
-        task: whose questions they are.
-        chat: through the model's chat template; without it, in the task's own plain form.
-        system: system message.
-        max_new_tokens: token budget of an answer; None for the task's own.
-        details: keep probabilities and alternatives of every draft token.
-    """
-
-    task: Task
-    chat: bool = False
-    system: str = ""
-    max_new_tokens: int | None = None
-    details: bool = False
-
-    @property
-    def budget(self) -> int:
-        """Token budget of an answer."""
-        return self.max_new_tokens or self.task.max_new_tokens
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Strings that end an answer."""
-        return () if self.chat else self.task.stop
-
-    def prompt(self, item: Item, answers: Sequence[str] = ()) -> str | list[dict[str, str]]:
-        """The prompt of an item's next turn, after ``answers`` to those before it."""
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        for turn, answer in zip(item.turns, [*answers, None], strict=False):
-            messages.append({"role": "user", "content": turn})
-            if answer is not None:
-                messages.append({"role": "assistant", "content": answer})
-        if self.chat:
-            return messages
-        with guarded(self.task, item.key):
-            return self.task.plain(messages)
-
-    def bare(self, answer: str) -> str:
-        """An answer without the string that ended it, and without what the token that completed it has behind it."""
-        ends = [place for stop in self.stop if (place := answer.find(stop)) >= 0]
-        return answer[: min(ends)] if ends else answer
 
 
 @dataclass(slots=True)
@@ -127,7 +82,7 @@ Tell = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
 
 def compare(
     methods: Mapping[str, Method],
-    asking: Asking,
+    asking: PromptFormat,
     items: Sequence[Item],
     tell: Tell = lambda *_: None,
     *,
@@ -167,25 +122,12 @@ def compare(
     }
 
 
-def count(method: Method, asking: Asking, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
+def count(method: Method, asking: PromptFormat, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
     """One method on every item, many at a time, untimed."""
     return compare({"": method}, asking, items, batch_size=batch_size)[""]
 
 
-def best_draft_length(
-    method: Method,
-    lengths: Sequence[int],
-    asking: Asking,
-    items: Sequence[Item],
-    progress: Callable[[], None] = lambda: None,
-) -> Method:
-    """``method`` with the draft length that gives most tokens per second on ``items`` (not those of the table)."""
-    candidates = {str(n): replace(method, num_draft_tokens=n) for n in lengths}
-    outcomes = compare(candidates, asking, items, lambda *_: progress())
-    return candidates[max(candidates, key=lambda name: outcomes[name].tokens_per_second)]
-
-
-def answers(method: Method, asking: Asking, items: Sequence[Item]) -> list[list[Generation]]:
+def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list[list[Generation]]:
     """The answers of one method to the turns of each item; the items share the forwards.
 
     An item whose next turn no longer fits into the context ends before it.
@@ -222,7 +164,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
         return False
 
 
-def answered(asking: Asking, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
+def answered(asking: PromptFormat, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
     """What became of an item with these answers to its turns.
 
     Raises:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.tasks.results import result_function
+from judge_decoding.tasks.results import Result, result_function, result_name
 from judge_decoding.training.thresholds import THRESHOLDS
-
-Result = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,4 @@ class FitConfig:
     @property
     def result_name(self) -> str:
         """The result in words, to tell settings apart."""
-        if isinstance(self.result, str):
-            return self.result
-        return f"{self.result.__module__}:{getattr(self.result, '__qualname__', type(self.result).__qualname__)}"
+        return result_name(self.result)

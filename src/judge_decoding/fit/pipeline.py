@@ -12,9 +12,12 @@ from typing import Any
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.data.cases import Case, read_cases
+from judge_decoding.data.leaks import check_not_trained_on
+from judge_decoding.data.leaks import known as leaked
 from judge_decoding.data.sets import place_of
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.evaluate import forms
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.fit.places import check_places
 from judge_decoding.fit.table import JUDGE, TARGET, Answers, Table, measure_table, ticks
@@ -26,7 +29,10 @@ from judge_decoding.labelling.labels.pilot import Forecast, Spent, label_rest
 from judge_decoding.labelling.labels.progress import Progress as Labels
 from judge_decoding.labelling.labels.swaps import draft_model
 from judge_decoding.rules import Exact
-from judge_decoding.training.thresholds import Question, Task, calibrate, identity
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.tasks.prompts import Prompts
+from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity
 from judge_decoding.training.training import Progress, train_head
 
 FEW = 100
@@ -87,6 +93,7 @@ def fit_head(
     config: FitConfig | None = None,
     *,
     references: Sequence[str | None] | None = None,
+    calibrate_on: tuple[PromptFormat, Sequence[Item]] | None = None,
     agree: Callable[[FitForecast], bool] = lambda _: True,
     progress: Progress = lambda _what, _done, _total: None,
     labelled: Callable[[Sequence[Case], Spent | None], None] = lambda _cases, _spent: None,
@@ -108,45 +115,59 @@ def fit_head(
         config: how to make it.
         references: a right answer for each prompt, None or "" where there is none; there the target's own answer is
             taken for right.
+        calibrate_on: a task of its own that chooses threshold and draft length; then all prompts are labelled, and
+            there are no references.
         agree: called with the forecast before the cost is spent; if it gives False, that is all.
         progress: told what is being done, and how much of how much is; a total of 0 is not known.
         labelled: called when the labels are there, with the cases and what labelling took now.
 
     Raises:
         JudgeDecodingError: the folder cannot be written, there are too few prompts, the draft is no model, the forecast
-            is not agreed to, the draft never differs, no threshold is good enough, another run is at the folder, or the
-            work that was begun was begun with other settings.
+            is not agreed to, the draft never differs, a question of the task is labelled, too, no threshold is good
+            enough, another run is at the folder, or the work that was begun was begun with other settings.
     """
     config, out = config or FitConfig(), Path(out)
     work = check_places(out)
-    teaching, tuning = divide(prompts, references, config)
+    if calibrate_on is None:
+        asking = PromptFormat(Prompts(config.result), max_new_tokens=config.max_new_tokens)
+        teaching, tuning = divide(prompts, references, config)
+    else:
+        asking, teaching = calibrate_on[0], [*dict.fromkeys(prompts)]
+        tuning = calibration_items(asking.task, calibrate_on[1])
     with one_run(out):
         progress("loading the models", 0, 0)
         pair = decoder if isinstance(decoder, JudgeDecoder) else decoder()
         draft_model(pair)
         progress("loading the models", 1, 1)
+        check_not_trained_on(forms(tuning, asking, pair.tokenizer), teaching)
 
-        cases, spent = _labels(pair, teaching, tuning, config, work, agree, progress)
+        cases, spent = _labels(pair, teaching, (asking, tuning), config, work, agree, progress)
         labelled(cases, spent)
         head = train_head(pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress)
         head.to(pair.target.device)
-        task = _task(pair, tuning, config, work, progress)
-        _calibrate(pair, head, task, config, work, progress)
-        kept = Answers(work / "answers.jsonl", {"of": _table_of(pair, head, task, config)})
-        table = measure_table(pair, head, task, config, kept, progress)
+        blank = {item.key for item in tuning if not item.reference} if calibrate_on is None else set()
+        items = _answered(pair, tuning, config, work, progress) if blank else tuning
+        items = calibration_items(asking.task, items)
+        _calibrate(pair, head, asking, items, config, work, progress)
+        kept = Answers(work / "answers.jsonl", {"of": _table_of(pair, head, asking, items, config)})
+        table = measure_table(pair, head, asking, items, config, kept, progress)
         head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
-        warnings = [*head.config.calibration["warnings"], *_doubts(tuning, task, table, config)]
+        warnings = [
+            *head.config.calibration["warnings"],
+            *_doubts(sum(item.key in blank for item in items), len(items), table, config),
+        ]
         head.config.calibration |= {"warnings": warnings, "table": table.to_dict()}
         head.save_pretrained(out)
-        return Fitted(head, cases, spent, len(task.prompts), table, warnings)
+        return Fitted(head, cases, spent, len(items), table, warnings)
 
 
 def divide(
     prompts: Sequence[str], references: Sequence[str | None] | None, config: FitConfig
-) -> tuple[list[str], list[tuple[str, str]]]:
+) -> tuple[list[str], list[Item]]:
     """The prompts that are labelled, and those that choose the threshold, with their references ("" for none).
 
-    Where a prompt goes depends on its text and the seed alone.
+    Where a prompt goes depends on its text and the seed alone; but one that is inside one of those that choose the
+    threshold, or around it, is not labelled.
 
     Raises:
         JudgeDecodingError: one of the two would be empty, or there is another number of references than of prompts.
@@ -159,8 +180,14 @@ def divide(
         known.setdefault(prompt, reference or "")
     # Not as court split does, whose parts may come here.
     salt = f"fit {config.seed}"
-    teaching = [prompt for prompt in known if place_of(prompt, salt) >= config.share]
-    tuning = [(prompt, found) for prompt, found in known.items() if place_of(prompt, salt) < config.share]
+    tuning = [
+        Item(str(number), (prompt,), found)
+        for number, (prompt, found) in enumerate(known.items())
+        if place_of(prompt, salt) < config.share
+    ]
+    others = [prompt for prompt in known if place_of(prompt, salt) >= config.share]
+    shared = leaked([[prompt] for prompt in others], (item.turns[0] for item in tuning))
+    teaching = [prompt for prompt, there in zip(others, shared, strict=True) if not there]
     if not tuning or not teaching:
         raise JudgeDecodingError(f"{len(known)} prompts are too few to divide; give more, or another share.")
     return teaching, tuning
@@ -169,7 +196,7 @@ def divide(
 def _labels(
     pair: JudgeDecoder,
     teaching: list[str],
-    tuning: Sequence[tuple[str, str]],
+    tuning: tuple[PromptFormat, Sequence[Item]],
     config: FitConfig,
     work: Path,
     agree: Callable[[FitForecast], bool],
@@ -195,8 +222,9 @@ def _labels(
         )  # fmt: skip
 
     def ask(labelling: Forecast) -> None:
-        seconds = _seconds_to_choose(pair, [prompt for prompt, _ in tuning], config, progress)
-        if not agree(FitForecast(labelling, len(tuning), len(config.thresholds), seconds)):
+        asking, items = tuning
+        seconds = _seconds_to_choose(pair, asking, items, config, progress)
+        if not agree(FitForecast(labelling, len(items), len(config.thresholds), seconds)):
             raise JudgeDecodingError(f"The forecast was not agreed to; what is done is kept in {work}.")
 
     labels = Labels(path, settings)
@@ -212,8 +240,11 @@ def _noted(path: Path) -> object:
         return None
 
 
-def _seconds_to_choose(pair: JudgeDecoder, prompts: Sequence[str], config: FitConfig, progress: Progress) -> float:
+def _seconds_to_choose(
+    pair: JudgeDecoder, asking: PromptFormat, items: Sequence[Item], config: FitConfig, progress: Progress
+) -> float:
     """About how long thresholds, draft lengths and the table take: two answers are timed, a batch and one alone."""
+    prompts = [asking.prompt(item) for item in items]
     some, tick = prompts[: config.batch_size], ticks(progress, "timing a few answers", 2)
 
     def seconds(work: Callable[[], object]) -> float:
@@ -224,9 +255,9 @@ def _seconds_to_choose(pair: JudgeDecoder, prompts: Sequence[str], config: FitCo
         return spent
 
     together = seconds(
-        lambda: pair.generate_batch(some, config.max_new_tokens, batch_size=len(some), rule=Exact(), temperature=0)
+        lambda: pair.generate_batch(some, asking.budget, batch_size=len(some), rule=Exact(), temperature=0)
     )
-    alone = seconds(lambda: pair.generate(some[0], config.max_new_tokens, rule=Exact(), temperature=0))
+    alone = seconds(lambda: pair.generate(some[0], asking.budget, rule=Exact(), temperature=0))
     # The thresholds, the target's own answers twice, and the three ways of the table.
     batches = (len(config.thresholds) + 5) * len(prompts) / len(some)
     lengths = len(config.exact_lengths) + len(config.judge_lengths)
@@ -234,11 +265,11 @@ def _seconds_to_choose(pair: JudgeDecoder, prompts: Sequence[str], config: FitCo
     return together * batches + alone * timed
 
 
-def _task(
-    pair: JudgeDecoder, tuning: Sequence[tuple[str, str]], config: FitConfig, work: Path, progress: Progress
-) -> Task:
-    """The calibration task; where there is no reference the target's own answer is the right one."""
-    bare = [prompt for prompt, reference in tuning if not reference]
+def _answered(
+    pair: JudgeDecoder, tuning: Sequence[Item], config: FitConfig, work: Path, progress: Progress
+) -> list[Item]:
+    """The items, those without a reference with the target's own answer as the right one."""
+    bare = [item.turns[0] for item in tuning if not item.reference]
     own = Answers(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
     todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.known]
     for first in range(0, len(todo), config.batch_size):
@@ -251,21 +282,23 @@ def _task(
             stats = one.stats
             own.add(TARGET, ItemResult(str(i), None, stats.rounds, stats.tokens, stats.accepted), {"text": one.text})
     texts = {prompt: own.told[TARGET, str(i)]["text"] for i, prompt in enumerate(bare)}
-    return Task.of(
-        [Question(question=prompt, reference=reference or texts[prompt]) for prompt, reference in tuning],
-        config.function,
-    )
+    return [replace(item, reference=item.reference or texts[item.turns[0]]) for item in tuning]
 
 
 def _calibrate(
-    pair: JudgeDecoder, head: JudgeHead, task: Task, config: FitConfig, work: Path, progress: Progress
+    pair: JudgeDecoder,
+    head: JudgeHead,
+    asking: PromptFormat,
+    items: Sequence[Item],
+    config: FitConfig,
+    work: Path,
+    progress: Progress,
 ) -> None:
     try:
         calibrate(
-            pair, head, task, config.points,
-            thresholds=config.thresholds, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size,
+            pair, head, asking, items, config.points, thresholds=config.thresholds, batch_size=config.batch_size,
             part=work / "calibration.json", keep_part=True,
-            progress=ticks(progress, "calibrating the threshold", (len(config.thresholds) + 1) * len(task.prompts)),
+            progress=ticks(progress, "calibrating the threshold", (len(config.thresholds) + 1) * len(items)),
         )  # fmt: skip
     except JudgeDecodingError as error:
         head.save_pretrained(work / "head")
@@ -274,27 +307,24 @@ def _calibrate(
         ) from error
 
 
-def _table_of(pair: JudgeDecoder, head: JudgeHead, task: Task, config: FitConfig) -> str:
+def _table_of(
+    pair: JudgeDecoder, head: JudgeHead, asking: PromptFormat, items: Sequence[Item], config: FitConfig
+) -> str:
     """What the answers of the table depend on; where they are counted and timed, too."""
     plain = replace(config, result="number")
-    return identity(
-        pair, list(task.prompts), task.key, config.result_name, repr(plain), head.config.threshold, head=head
-    )
+    return identity(pair, described(asking, items), repr(plain), head.config.threshold, head=head)
 
 
-def _doubts(tuning: Sequence[tuple[str, str]], task: Task, table: Table, config: FitConfig) -> list[str]:
-    """Why the figures are to be taken with care."""
+def _doubts(bare: int, count: int, table: Table, config: FitConfig) -> list[str]:
+    """Why the figures are to be taken with care: of ``count`` prompts, ``bare`` without a reference."""
     found, judge, target = [], table.methods[JUDGE], table.methods[TARGET]
-    bare = sum(not reference for _, reference in tuning)
     if bare:
         found.append(
-            f"{bare} of the {len(tuning)} calibration prompts have no reference: there accuracy is having the same "
+            f"{bare} of the {count} calibration prompts have no reference: there accuracy is having the same "
             "result as the target's own answer."
         )
-    if len(task.prompts) < FEW:
-        found.append(
-            f"Only {len(task.prompts)} prompts chose the threshold, so the accuracy is rough; give more prompts."
-        )
+    if count < FEW:
+        found.append(f"Only {count} prompts chose the threshold, so the accuracy is rough; give more prompts.")
     lost = 100 * (target.accuracy - judge.accuracy)
     if lost > config.points + 1e-9:
         found.append(

@@ -6,29 +6,27 @@ and give the speeds. Draft lengths are timed before, on other prompts if there a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from judge_decoding import tasks
 from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
+from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Asking, Method, Outcome, answers, compare
+from judge_decoding.evaluation.trial import Method, Outcome, Tell, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import Exact, Judge
-from judge_decoding.tasks.base import Message
-from judge_decoding.training import thresholds
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.training import Progress
 
 TARGET, STANDARD, JUDGE = "target", "exact", "judge"
 
 APART = 2
 """Draft lengths are timed on prompts of their own if so many times as many are left for the table."""
-WARM_UP = 32
-"""Tokens of an uncounted answer: the first one of a process, or of a draft length, is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,84 +82,55 @@ class Answers(Record):
         """Those of another head or of other settings are replaced."""
 
 
-class Prompts(tasks.Task):
-    """The prompts of a calibration task, each named by its number there, as what `compare` asks."""
-
-    name = "fit"
-    stop = ()
-
-    def __init__(self, task: thresholds.Task) -> None:
-        self.task = task
-
-    def item(self, row: str, place: str) -> tasks.Item:
-        """A prompt and its number."""
-        return tasks.Item(place, (row,))
-
-    def items(self) -> list[tasks.Item]:
-        """All prompts."""
-        return [self.item(prompt, str(number)) for number, prompt in enumerate(self.task.prompts)]
-
-    def check(self, item: tasks.Item, answer: str) -> bool:
-        """Whether the answer has the reference's result."""
-        return self.task.right(int(item.key), answer)
-
-    def plain(self, messages: Sequence[Message]) -> str:
-        """The prompt as it is."""
-        return messages[-1]["content"]
-
-
 def measure_table(
-    decoder: JudgeDecoder, head: JudgeHead, task: thresholds.Task, config: FitConfig, kept: Answers, tell: Progress
+    decoder: JudgeDecoder,
+    head: JudgeHead,
+    asking: PromptFormat,
+    items: Sequence[Item],
+    config: FitConfig,
+    kept: Answers,
+    tell: Progress,
 ) -> Table:
     """Choose the draft lengths and measure the three ways.
 
     Args:
         decoder: target and draft.
         head: with its threshold.
-        task: the prompts that chose the threshold.
+        asking: how the items are put.
+        items: those that chose the threshold.
         config: lengths to try, and on how many prompts.
         kept: the answers so far; those to come are added.
         tell: told of each answer.
     """
-    prompts = Prompts(task)
-    items, asking = prompts.items(), Asking(prompts, max_new_tokens=config.max_new_tokens)
     tuned = min(config.length_prompts, len(items))
     apart = len(items) >= tuned * (1 + APART)
     rules = {STANDARD: Method(decoder, Exact()), JUDGE: Method(decoder, Judge(head))}
     lengths = {STANDARD: config.exact_lengths, JUDGE: config.judge_lengths}
 
-    def run(
-        what: str, methods: dict[str, Method], chosen: Sequence[tasks.Item], batch_size: int = 1
-    ) -> dict[str, Outcome]:
-        there = sum((name, item.key) in kept.known for name in methods for item in chosen)
-        total = len(methods) * len(chosen)
-        count = ticks(tell, what, total, there)
+    def adding(what: str, names: Iterable[str], chosen: Sequence[Item]) -> Tell:
+        keys = [(name, item.key) for name in names for item in chosen]
+        count = ticks(tell, what, len(keys), sum(key in kept.known for key in keys))
 
-        def add(name: str, item: tasks.Item, answered: ItemResult, given: Sequence[Generation]) -> None:
+        def add(name: str, item: Item, answered: ItemResult, given: Sequence[Generation]) -> None:
             kept.add(name, answered, {"prompt": item.turns[0], "text": given[0].text})
             count()
 
-        if batch_size == 1 and there < total:
-            short = replace(asking, max_new_tokens=min(WARM_UP, config.max_new_tokens))
-            for method in methods.values():
-                answers(method, short, chosen[:1])
+        return add
+
+    def run(what: str, chosen: Sequence[Item], batch_size: int = 1) -> dict[str, Outcome]:
+        add = adding(what, methods, chosen)
+        if batch_size == 1:
+            warm_up(methods, asking, chosen, kept.known)
         return compare(methods, asking, chosen, add, batch_size=batch_size, known=kept.known)
 
-    tried = {
-        f"{name}@{length}": replace(method, num_draft_tokens=length)
-        for name, method in rules.items()
-        for length in lengths[name]
-    }
-    speeds = {
-        name: outcome.tokens_per_second for name, outcome in run("timing draft lengths", tried, items[:tuned]).items()
-    }
-    methods = {TARGET: Method(decoder).alone()}
-    for name in rules:
-        methods[name] = tried[max((one for one in tried if one.startswith(f"{name}@")), key=speeds.__getitem__)]
-    shown = items[tuned:] if apart else items
+    tuning, shown = split(items, tuned) if apart else (items[:tuned], items)
+    tried = [at_length(name, length) for name in rules for length in lengths[name]]
+    add = adding("timing draft lengths", tried, tuning)
+    best, _ = best_draft_lengths(rules, lengths, asking, tuning, add, known=kept.known)
+    methods = {TARGET: Method(decoder).alone(), **best}
     timed = min(config.timed_prompts, len(shown))
-    one_by_one = run("measuring speed", methods, shown[:timed])
-    together = run("measuring accuracy", methods, shown[timed:], config.batch_size)
+    one_by_one = run("measuring speed", shown[:timed])
+    together = run("measuring accuracy", shown[timed:], config.batch_size)
     base = one_by_one[TARGET].tokens_per_second
     return Table(
         {name: _figures(method, one_by_one[name], together[name], base) for name, method in methods.items()},

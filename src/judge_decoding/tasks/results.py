@@ -9,6 +9,9 @@ from importlib import import_module
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.tasks.final import final_number
 
+Result = Callable[[str], str | None]
+"""From an answer to its result; None if it has none."""
+
 
 def last_number(answer: str) -> str | None:
     """The final number of an answer in its shortest decimals (a fraction if they do not end); see `final_number`."""
@@ -16,7 +19,7 @@ def last_number(answer: str) -> str | None:
     return None if found is None else str(found)
 
 
-def same_result(result: Callable[[str], str | None], one: str | None, other: str | None) -> bool:
+def same_result(result: Result, one: str | None, other: str | None) -> bool:
     """Whether two results of the same function are equal: numbers by what they are worth, all else as texts."""
     if result is not last_number or one is None or other is None:
         return one == other
@@ -42,7 +45,7 @@ def whole_text(answer: str) -> str:
     return " ".join(answer.split())
 
 
-def result_function(spelling: str) -> Callable[[str], str | None]:
+def result_function(spelling: str) -> Result:
     """The function for ``number``, ``choice``, ``text``, ``regex:PATTERN`` or ``module:function``.
 
     A pattern's last match counts, its first group if it has one. A function gets the answer and gives a text or None.
@@ -50,7 +53,7 @@ def result_function(spelling: str) -> Callable[[str], str | None]:
     Raises:
         JudgeDecodingError: there is no such thing.
     """
-    known: dict[str, Callable[[str], str | None]] = {
+    known: dict[str, Result] = {
         "number": last_number,
         "choice": last_choice,
         "text": whole_text,
@@ -74,6 +77,13 @@ def result_function(spelling: str) -> Callable[[str], str | None]:
     raise JudgeDecodingError(
         f"There is no result {spelling}; there are {', '.join(known)}, regex:PATTERN and module:function."
     )
+
+
+def result_name(result: str | Result) -> str:
+    """A result in words, to tell settings apart."""
+    if isinstance(result, str):
+        return result
+    return f"{result.__module__}:{getattr(result, '__qualname__', type(result).__qualname__)}"
 
 
 def _last_match(pattern: re.Pattern[str], answer: str) -> str | None:

@@ -6,105 +6,62 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Stats
-from judge_decoding.data.cases import Case
-from judge_decoding.data.summary import same_question
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import parse_json, read_text, rows, write_json
+from judge_decoding.io.files import parse_json, read_text, write_json
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.rules import Exact, Judge, VerificationRule
-from judge_decoding.tasks.results import same_result
+from judge_decoding.tasks.base import Item, Task, guarded
+from judge_decoding.tasks.prompt_format import PromptFormat
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
 """Tried one by one."""
 
 
-class Question(BaseModel):
-    """A line of a calibration task; a TokenCourt case is one, too."""
-
-    model_config = ConfigDict(frozen=True)
-
-    question: str
-    reference: str
-
-
-def read_questions(path: Path) -> list[Question]:
-    """Read a JSONL file with a ``question``, the whole prompt, and a ``reference``, a right answer, in each line.
+def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
+    """The items that a threshold can be chosen by: each question once, and those whose answers can be checked.
 
     Raises:
-        JudgeDecodingError: it cannot be read, or a line has no such fields; the line is named.
+        JudgeDecodingError: there are none, or the answers of the task are not right or wrong.
     """
-    complaint = "is no question with a reference: {}; mend or remove it."
-    return [question for _, question in rows(path, "the calibration task", Question, complaint)]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Questions whose answers can be checked.
-
-    Attributes:
-        prompts: the whole prompts, as the target reads them.
-        right: whether the text of the answer to prompt number i is right.
-        key: what tells ``right`` from that of another task with the same prompts.
-    """
-
-    prompts: Sequence[str]
-    right: Callable[[int, str], bool]
-    key: str = ""
-
-    @classmethod
-    def of(cls, questions: Sequence[Question], result: Callable[[str], str | None]) -> Task:
-        """A task in which an answer is right if its ``result`` is that of the reference.
-
-        Each question counts once; those whose reference has no result are left out.
-
-        Raises:
-            JudgeDecodingError: nothing is left.
-        """
-        wanted = {one.question: found for one in questions if (found := result(one.reference)) is not None}
-        if not wanted:
-            raise JudgeDecodingError(
-                "No question of the calibration task has a reference with a result; add references, or choose another "
-                "kind of result."
-            )
-        results = list(wanted.values())
-        # The results of the references tell one kind of result from another, too.
-        return cls(list(wanted), lambda i, text: same_result(result, result(text), results[i]), json.dumps(results))
-
-
-def check_disjoint(task: Task, cases: Sequence[Case]) -> None:
-    """Check that no question of the task is trained on, case and space apart.
-
-    Raises:
-        JudgeDecodingError: some are.
-    """
-    trained = {same_question(case.question) for case in cases}
-    shared = sum(same_question(prompt) in trained for prompt in task.prompts)
-    if shared:
+    if task.scoring != "check" or any(len(item.turns) > 1 for item in items):
         raise JudgeDecodingError(
-            f"{shared} of the {len(task.prompts)} calibration questions are trained on, too, so they would flatter the "
-            "judge; divide the questions first (judge-decoding court split)."
+            f"Nothing can be calibrated on the task {task}, where not every question is answered at once and right or "
+            "wrong; take another task."
         )
+    once: dict[tuple[str, ...], Item] = {}
+    for item in items:
+        once.setdefault(item.turns, item)
+    found = []
+    for item in once.values():
+        with guarded(task, item.key):
+            if task.check(item, "") is not None:
+                found.append(item)
+    if not found:
+        raise JudgeDecodingError(
+            "No question of the calibration task has a reference with a result; add references, or choose another "
+            "kind of result."
+        )
+    return found
 
 
 def measure(
     decoder: JudgeDecoder,
-    task: Task,
+    asking: PromptFormat,
+    items: Sequence[Item],
     rule: VerificationRule,
     *,
-    max_new_tokens: int = 256,
     num_draft_tokens: int | None = None,
     batch_size: int = 8,
     progress: Callable[[], None] = lambda: None,
@@ -114,13 +71,14 @@ def measure(
     ``progress`` is called after each answer.
     """
     answers = decoder.generate_batch(
-        task.prompts, max_new_tokens, batch_size=batch_size, progress=progress, rule=rule,
-        num_draft_tokens=num_draft_tokens, temperature=0,
+        [asking.prompt(item) for item in items], asking.budget, batch_size=batch_size, progress=progress, rule=rule,
+        num_draft_tokens=num_draft_tokens, temperature=0, stop=asking.stop or decoder.stop_strings,
     )  # fmt: skip
-    stats = Stats()
-    for answer in answers:
+    stats, right = Stats(), 0
+    for item, answer in zip(items, answers, strict=True):
         stats.merge(answer.stats)
-    right = sum(task.right(i, answer.text) for i, answer in enumerate(answers))
+        with guarded(asking.task, item.key):
+            right += asking.task.check(item, asking.bare(answer.text)) is True
     return {"accuracy": right / len(answers), "accepted_per_round": stats.accepted_per_round}
 
 
@@ -144,11 +102,11 @@ def lowest_threshold(curve: Sequence[dict[str, Any]], target_accuracy: float, po
 def calibrate(
     decoder: JudgeDecoder,
     head: JudgeHead,
-    task: Task,
+    asking: PromptFormat,
+    items: Sequence[Item],
     points: float,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
-    max_new_tokens: int = 256,
     num_draft_tokens: int | None = None,
     batch_size: int = 8,
     part: Path | None = None,
@@ -162,32 +120,32 @@ def calibrate(
     Args:
         decoder: the target with a draft.
         head: changed in place.
-        task: on questions that the head was not trained on; see `check_disjoint`.
+        asking: how the items are put.
+        items: those of `calibration_items`, none of which the head was trained on; see `check_not_trained_on`.
         points: of 100, that the accuracy may be below the target's.
         thresholds: which to try.
-        max_new_tokens: token budget of an answer.
         num_draft_tokens: draft length M.
         batch_size: how many answers share the forwards.
         part: a file for what is done, with which a stopped calibration goes on.
         keep_part: do not remove it at the end, so that the same calibration is there at once another time.
-        progress: called after each answer, ``(len(thresholds) + 1) * len(task.prompts)`` times.
+        progress: called after each answer, ``(len(thresholds) + 1) * len(items)`` times.
 
     Raises:
         JudgeDecodingError: no threshold is good enough, or another run is at ``part``.
     """
     check_bound("points", points)
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
-    settings = identity(decoder, list(task.prompts), task.key, max_new_tokens, num_draft_tokens, head=head)
+    settings = identity(decoder, described(asking, items), num_draft_tokens, head=head)
     with nullcontext() if part is None else one_run(part):
         done = _begun(part, settings)
         for name, rule in rules.items():
             if name in done:
-                for _ in task.prompts:
+                for _ in items:
                     progress()
                 continue
             done[name] = measure(
-                decoder, task, rule, max_new_tokens=max_new_tokens, num_draft_tokens=num_draft_tokens,
-                batch_size=batch_size, progress=progress,
+                decoder, asking, items, rule, num_draft_tokens=num_draft_tokens, batch_size=batch_size,
+                progress=progress,
             )  # fmt: skip
             if part is not None:
                 write_json(part, {"settings": settings, "done": done})
@@ -199,12 +157,17 @@ def calibrate(
         "threshold": head.config.threshold,
         "kept_correct": None,
         "caught_wrong": None,
-        "problems": len(task.prompts),
+        "problems": len(items),
         "target_accuracy": own,
         "curve": curve,
     }
     if part is not None and not keep_part:
         part.unlink(missing_ok=True)
+
+
+def described(asking: PromptFormat, items: Sequence[Item]) -> list[Any]:
+    """What is asked and how, as plain JSON values, to tell it from other work."""
+    return [str(asking.task), asking.chat, asking.system, asking.budget, [asdict(item) for item in items]]
 
 
 def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = None) -> str:  # noqa: ANN401  (any JSON value)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.data.cases import Case
-from judge_decoding.data.summary import same_question
+from judge_decoding.data.leaks import same_question
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig

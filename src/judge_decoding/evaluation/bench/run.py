@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from judge_decoding.evaluation.bench.measure import Measured, measure
 from judge_decoding.evaluation.bench.plan import BEST, DEFAULTS, EQUAL, POLICY, Models
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio, ratio, row
 from judge_decoding.evaluation.bench.ways import Way
+from judge_decoding.evaluation.draft_lengths import fastest
 
 TUNING_STAGES = 3
 
@@ -34,19 +34,17 @@ def choose(
 
     By successive halving: the slower half of each kind is not tried again.
     """
-    left = {kind: list(some) for kind, some in kinds.items()}
-    speeds: dict[str, list[float]] = {way.label.name: [] for some in kinds.values() for way in some}
-    for stage in range(TUNING_STAGES):
+    ways = {way.label.name: way for some in kinds.values() for way in some}
+
+    def speeds(names: Sequence[str], stage: int) -> dict[str, float]:
         found = measure(
-            [way for some in left.values() for way in some], prompts, (), batch_size=batch_size, repetitions=1,
+            [ways[name] for name in names], prompts, (), batch_size=batch_size, repetitions=1,
             warm_up=0 if stage else batch_size, tell=lambda repetition, _: advance() if repetition else None,
-        ) if left else {}  # fmt: skip
-        for name, one in found.items():
-            speeds[name] += one.speeds
-        for kind, some in left.items():
-            some.sort(key=lambda way: -median(speeds[way.label.name]))
-            left[kind] = some[: -(-len(some) // 2)]
-    return {kind: some[0] for kind, some in left.items()}
+        )  # fmt: skip
+        return {name: one.speed for name, one in found.items()}
+
+    names = {kind: [way.label.name for way in some] for kind, some in kinds.items()}
+    return {kind: ways[name] for kind, name in fastest(names, speeds, TUNING_STAGES).items()}
 
 
 def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:

@@ -1,0 +1,72 @@
+"""Whether a question is in other data, too: the same, or one inside the other, case and space apart.
+
+The same question may have been put through another template, with another system message, or with another request
+behind it. Only short ones, which may be part of any text, must be the same as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from judge_decoding.data.cases import Case
+from judge_decoding.errors import JudgeDecodingError
+
+LONG = 30
+"""Characters of a question that is no part of another one by chance."""
+
+
+def same_question(question: str) -> str:
+    """What two questions share that differ in case and space only."""
+    return " ".join(question.casefold().split())
+
+
+def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
+    """Which questions are in ``others``.
+
+    Args:
+        asked: of each question all its forms, such as the user's words and the whole prompt.
+        others: what they are looked up in.
+    """
+    texts = [[same_question(form) for form in forms] for forms in asked]
+    there = {same_question(text) for text in others}
+    # Each text is looked up in all others at once.
+    all_there, all_asked = "\0".join(there), "\0".join(form for forms in texts for form in forms)
+    inside = [text for text in there if len(text) >= LONG and text in all_asked]
+    return [
+        any(
+            form in there or (len(form) >= LONG and form in all_there) or any(text in form for text in inside)
+            for form in forms
+        )
+        for forms in texts
+    ]
+
+
+def check_not_trained_on(asked: Sequence[Sequence[str]], trained: Iterable[str]) -> None:
+    """Check that no question is trained on.
+
+    Args:
+        asked: of each question all its forms, such as the user's words and the whole prompt.
+        trained: the questions that the head is trained on.
+
+    Raises:
+        JudgeDecodingError: some are.
+    """
+    shared = sum(known(asked, trained))
+    if shared:
+        raise JudgeDecodingError(
+            f"{shared} of the {len(asked)} questions are trained on, too, so they would flatter the judge; ask others, "
+            "or divide the questions first (judge-decoding court split)."
+        )
+
+
+def leaks(files: Mapping[str, Sequence[Case]]) -> dict[str, list[str]]:
+    """Questions that are in more than one of ``files``: each with the names of the files."""
+    shown: dict[str, str] = {}
+    for case in (case for cases in files.values() for case in cases):
+        shown.setdefault(same_question(case.question), case.question)
+    places: dict[str, list[str]] = {key: [] for key in shown}
+    for name, cases in files.items():
+        for key, there in zip(shown, known([[key] for key in shown], (case.question for case in cases)), strict=True):
+            if there:
+                places[key].append(name)
+    return {shown[key]: names for key, names in places.items() if len(names) > 1}

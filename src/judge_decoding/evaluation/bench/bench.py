@@ -1,0 +1,115 @@
+"""All ways of decoding side by side, at several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.choices import room
+from judge_decoding.evaluation.bench import plan
+from judge_decoding.evaluation.bench.results import BenchRow, Ratio
+from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
+from judge_decoding.evaluation.bench.ways import Way
+from judge_decoding.evaluation.draft_lengths import split
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
+
+Running = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Around a step: what it is called, and how often it advances; gives what is called each time."""
+Engines = Callable[[plan.Models, Mapping[str, Way], Sequence[Tensor], dict[str, str]], Sequence[Way]]
+"""Other engines to measure: from the models, the best way of each kind, the prompts, and what is left out and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What `bench` measured.
+
+    Attributes:
+        rows: a way of decoding each.
+        comparisons: the ratios one would ask for.
+        left_out: what could not be measured, and why.
+        items: what was measured on.
+        tuned_on: on how many others draft lengths were chosen.
+        max_new_tokens: token budget of each answer.
+        models: as they were measured.
+        best: of each kind of way the fastest, at the last batch size.
+        prompts: token ids of the items, the shortest first.
+    """
+
+    rows: list[BenchRow]
+    comparisons: list[Ratio]
+    left_out: dict[str, str]
+    items: list[Item]
+    tuned_on: int
+    max_new_tokens: int
+    models: plan.Models
+    best: dict[str, Way]
+    prompts: list[Tensor]
+
+
+def bench(
+    decoder: JudgeDecoder,
+    asking: PromptFormat,
+    items: Sequence[Item],
+    *,
+    tuning_items: int = 6,
+    batch_sizes: Sequence[int] = (1,),
+    equal: Sequence[int] = (),
+    repetitions: int = 5,
+    compiled: bool = True,
+    engines: Engines = lambda *_: (),
+    note: Callable[[str], None] = lambda _: None,
+    running: Running = lambda *_: nullcontext(lambda: None),
+) -> Bench:
+    """Measure ways of decoding in turns: transformers with and without a draft, and ours.
+
+    Args:
+        decoder: target, and perhaps draft and judge.
+        asking: how the items are put.
+        items: what is asked.
+        tuning_items: how many of them choose the best draft lengths, and are not measured.
+        batch_sizes: prompts that are decoded together.
+        equal: draft lengths at which ours and transformers' are compared, too.
+        repetitions: how often, beside a warm-up.
+        compiled: the static back end, too.
+        engines: makes other ways, once the best draft lengths of the first batch size are known.
+        note: told what is being done.
+        running: around each longer step.
+
+    Raises:
+        JudgeDecodingError: no item would be left to measure, or a prompt fills the context.
+    """
+    tuning, shown = split(items, tuning_items)
+    ids = {item.key: decoder.encode(asking.prompt(item))[0] for item in items}
+    budget = min([asking.budget, *(room(len(own), decoder.target) for own in ids.values())])
+    # Prompts of like length together: little padding.
+    measured, tuned = (sorted((ids[item.key] for item in some), key=len) for some in (shown, tuning))
+    left_out: dict[str, str] = {}
+    models = plan.Models(decoder, budget)
+    if compiled:
+        models, reason = plan.Models.of(decoder, budget, note)
+        if reason:
+            left_out["static"] = reason
+    expected = alone(models, measured)
+    rows: list[BenchRow] = []
+    ratios: list[Ratio] = []
+    others: Sequence[Way] | None = None
+    best: dict[str, Way] = {}
+    for size in batch_sizes:
+        kinds = plan.candidates(models, size)
+        with running(f"choosing draft lengths, batch size {size}", tuning_steps(kinds)) as on:
+            best = choose(kinds, tuned, size, advance=on)
+        if others is None:
+            others = engines(models, best, measured, left_out)
+        wanted = [*plan.ways(models, best, equal), *others]
+        with running(f"measuring, batch size {size}", len(wanted) * (repetitions + 1)) as on:
+            some, more = run(wanted, measured, expected, batch_size=size, repetitions=repetitions, advance=on)
+        rows += some
+        ratios += more
+        if size > 1 and models.draft is not None:
+            left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
+    return Bench(rows, ratios, left_out, shown, len(tuning), budget, models, best, measured)

@@ -1,0 +1,47 @@
+"""Whole prompts with right answers: what `fit_head` and ``--calibrate-on FILE`` make a task of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from judge_decoding.io.questions import Fields
+from judge_decoding.io.rows import RowError
+from judge_decoding.tasks.base import Item, Message, Task
+from judge_decoding.tasks.results import Result, result_function, result_name, same_result
+
+
+class Prompts(Task):
+    """Prompts that go to the model as they are; an answer is right if its result is that of the reference.
+
+    Args:
+        result: "number", "choice", "text", "regex:PATTERN", "module:function", or a function from an answer to its
+            result (None if it has none).
+
+    Raises:
+        JudgeDecodingError: there is no such result.
+    """
+
+    name = "prompts"
+    max_new_tokens = 256
+    stop = ()
+
+    def __init__(self, result: str | Result = "number") -> None:
+        self.result = result_name(result)
+        self._function = result_function(result) if isinstance(result, str) else result
+
+    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+        """A row has a ``question``, the whole prompt, and a ``reference``; a TokenCourt case is one, too."""
+        question, reference = Fields().read(row)
+        if not reference:
+            raise RowError("has no reference; give a right answer, or remove it")
+        return Item(place, (question,), reference)
+
+    def plain(self, messages: Sequence[Message]) -> str:
+        """The prompt as it is."""
+        return messages[-1]["content"]
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        """By the result; None where the reference has none."""
+        wanted = self._function(item.reference)
+        return None if wanted is None else same_result(self._function, self._function(answer), wanted)
