@@ -13,15 +13,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-zoo test-versions zoo lint format benchmark-reference clean
+.PHONY: help demo test test-fast test-slow test-vllm test-zoo test-versions test-lowest zoo lint format coverage \
+  benchmark-reference clean
 
 help:
 	@echo "make demo                 see judge decoding work on the embedded models, offline"
 	@echo "make benchmark-reference  measure the embedded pair on this machine"
-	@echo "make test                 run the tests"
+	@echo "make test-fast            run the tests that take no time, for while you work"
+	@echo "make test                 run all of them; make test-slow runs those that test-fast leaves out"
+	@echo "make coverage             run all of them and tell which lines none of them runs"
 	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
 	@echo "make test-zoo             run the tests of every causal LM class of transformers, and make zoo writes their page"
 	@echo "make test-versions        run the tests that touch transformers on its lowest and newest release"
+	@echo "make test-lowest          run the fast tests with the lowest versions of what the package depends on"
 	@echo "make lint                 ruff, mypy and which package may import which"
 	@echo "make format               put the code in the form that lint wants"
 	@echo "make clean                remove the environment and all caches"
@@ -34,6 +38,16 @@ benchmark-reference: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python $(PYTEST) -m "not slow and not browser" $(ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python $(PYTEST) -m "slow or browser" $(ARGS)
+
+coverage: $(VENV)/.installed-dev
+	$(PIP) install pytest-cov
+	$(BIN)/python $(PYTEST) --cov=judge_decoding --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python $(PYTEST) tests/vllm_plugin $(ARGS)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from judge_decoding.training.options import TrainingConfig
     from judge_decoding.training.training import train_head
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AnyOf",
