@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -172,10 +173,17 @@ def test_bounds_are_said_in_words() -> None:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_the_ends_of_a_bound_are_in_it(name: str) -> None:
     bound = BOUNDS[name]
-    check_bound(name, bound.most)
+    for value in (bound.most, bound.least + 1e-9 if bound.open else bound.least):
+        check_bound(name, value)
     assert bound.allowed(bound.least) is None or bound.open
     assert bound.allowed(bound.most * 1.001 + 1)
-    assert bound.allowed(bound.least - 1)
+    assert bound.allowed(bound.least * 1.001 - 1)
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 2**63 - 1, 2**64 - 1])
+def test_every_seed_of_torch_is_one(seed: int) -> None:
+    torch.Generator().manual_seed(seed)
+    assert SamplingParams(temperature=1.0, seed=seed).seed == seed
 
 
 def test_what_is_no_number_is_passed_over() -> None:
@@ -185,7 +193,8 @@ def test_what_is_no_number_is_passed_over() -> None:
 
 def test_the_fields_that_have_names_of_the_table_are_checked() -> None:
     """Every field with such a name belongs to a class that checks it: it refuses what is far too large."""
-    for kind in (SamplingParams, Answering, FitConfig, TrainingConfig, ScoreConfig):
+    kinds: tuple[Any, ...] = (SamplingParams, Answering, FitConfig, TrainingConfig, ScoreConfig)
+    for kind in kinds:
         for name in {field.name for field in fields(kind)} & BOUNDS.keys():
             value: Any = math.inf if BOUNDS[name].most <= 1e9 else HUGE
             given = (value,) if isinstance(getattr(kind(), name), tuple) else value

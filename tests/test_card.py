@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from transformers import LlamaForCausalLM
 
-from judge_decoding import JudgeHead
+from judge_decoding import JudgeHead, save_head
 from judge_decoding.core.results import Results, Row
 from samples import HOSTILE
 from tiny import random_head
@@ -70,7 +70,7 @@ def section(card: str, title: str) -> str:
 
 
 def test_without_results_it_says_that_nothing_was_measured(head: JudgeHead, tmp_path: Path) -> None:
-    head.save_pretrained(tmp_path)
+    save_head(head, tmp_path)
     card = card_of(tmp_path)
     assert section(card, "Results").startswith("\n**Nothing has been measured with this head yet.**")
     assert ModelCard(card).data.to_dict() == {
@@ -80,7 +80,7 @@ def test_without_results_it_says_that_nothing_was_measured(head: JudgeHead, tmp_
 
 
 def test_every_figure_is_in_the_table(head: JudgeHead, tmp_path: Path) -> None:
-    head.save_pretrained(tmp_path, results=FULL)
+    save_head(head, tmp_path, results=FULL)
     told = section(card_of(tmp_path), "Results")
     for line in (
         "### gsm8k",
@@ -114,7 +114,7 @@ def test_every_figure_is_in_the_table(head: JudgeHead, tmp_path: Path) -> None:
 def test_what_is_not_known_has_no_column(head: JudgeHead, tmp_path: Path) -> None:
     bare = Row(name="a", rule="exact", num_draft_tokens=4, tokens_per_forward=2.5)
     graded = bare.model_copy(update={"name": "b", "grade": 7.25, "grade_low": 7.0, "grade_high": 7.5})
-    head.save_pretrained(tmp_path, results=[Results(rows=(bare,)), Results(rows=(bare, graded))])
+    save_head(head, tmp_path, results=[Results(rows=(bare,)), Results(rows=(bare, graded))])
     told = section(card_of(tmp_path), "Results").splitlines()
     assert "| method | draft length | tokens per target forward |" in told
     assert "| method | grade [95%] | draft length | tokens per target forward |" in told
@@ -126,15 +126,23 @@ def test_what_is_not_known_has_no_column(head: JudgeHead, tmp_path: Path) -> Non
 def test_what_loses_nothing_by_design_need_not_show_it(head: JudgeHead, tmp_path: Path) -> None:
     exact = JUDGE.model_copy(update={"name": "exact", "rule": "exact", "lossless": True, "difference": 0.0})
     matched = exact.model_copy(update={"name": "typical, matched", "rule": "typical, matched"})
-    head.save_pretrained(tmp_path, results=changed(rows=(TARGET, exact, matched)))
+    save_head(head, tmp_path, results=changed(rows=(TARGET, exact, matched)))
     assert "| exact | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | lossless | 16 |" in card_of(tmp_path)
     # The target's truncated distribution is another one.
     assert "| typical, matched | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | not shown | 16 |" in card_of(tmp_path)
 
 
+def test_the_card_tells_limits_and_how_to_serve(head: JudgeHead, tmp_path: Path) -> None:
+    save_head(head, tmp_path)
+    card = card_of(tmp_path)
+    assert "33 numbers" in card
+    assert section(card, "Limits").startswith("\nJudge decoding gives up the guarantee")
+    assert '"judge": {"head": "THIS-REPOSITORY"}' in card
+
+
 def test_the_hub_reads_what_was_measured(head: JudgeHead, tmp_path: Path) -> None:
     arithmetic = changed(task="arithmetic(family=comparison)", data="problems.jsonl")
-    head.save_pretrained(tmp_path, results=[FULL, arithmetic])
+    save_head(head, tmp_path, results=[FULL, arithmetic])
     data = ModelCard(card_of(tmp_path)).data
     assert data.model_name == "Judge head for a model without a name"
     found = {(one.dataset_type, one.metric_name): one for one in data.eval_results}
@@ -155,7 +163,7 @@ def test_only_a_name_of_the_hub_is_a_base_model(
 ) -> None:
     head = random_head(target)
     head.config.target.name_or_path = name
-    head.save_pretrained(tmp_path)
+    save_head(head, tmp_path)
     assert ModelCard(card_of(tmp_path)).data.get("base_model") == (name if told else None)
 
 
@@ -168,7 +176,7 @@ def test_only_a_name_of_the_hub_is_a_base_model(
 def test_most_questions_unlike_the_training_data_are_out_of_domain(
     head: JudgeHead, tmp_path: Path, distances: tuple[float, ...], away: bool
 ) -> None:
-    head.save_pretrained(tmp_path, results=[changed(distances=distances), FULL])
+    save_head(head, tmp_path, results=[changed(distances=distances), FULL])
     card = card_of(tmp_path)
     assert ("### gsm8k, out of domain\n" in card) == away
     assert "### gsm8k\n" in card
@@ -182,7 +190,7 @@ def test_most_questions_unlike_the_training_data_are_out_of_domain(
 
 def test_out_of_domain_without_answers_to_check(head: JudgeHead, tmp_path: Path) -> None:
     bare = JUDGE.model_copy(update={"difference": None})
-    head.save_pretrained(tmp_path, results=changed(distances=(2.0,), rows=(TARGET, bare)))
+    save_head(head, tmp_path, results=changed(distances=(2.0,), rows=(TARGET, bare)))
     assert "What the head costs there is not known." in section(card_of(tmp_path), "Limits")
 
 
@@ -225,7 +233,7 @@ def test_hostile_names_change_nothing_but_words(target: LlamaForCausalLM, tmp_pa
     cards = []
     for folder, name in (("plain", "name"), ("hostile", text)):
         head, results = everywhere(name, random_head(target))
-        head.save_pretrained(tmp_path / folder, results=results)
+        save_head(head, tmp_path / folder, results=results)
         cards.append(card_of(tmp_path / folder))
     plain, hostile = map(parsed, cards)
     # As words are joined, a text that is escaped is one text.
@@ -239,6 +247,16 @@ def test_hostile_names_change_nothing_but_words(target: LlamaForCausalLM, tmp_pa
     assert ModelCard(cards[1]).data.get("license") is None
 
 
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_hostile_names_change_nothing_in_a_bare_card(target: LlamaForCausalLM, tmp_path: Path, text: str) -> None:
+    for folder, name in (("plain", "name"), ("hostile", text)):
+        everywhere(name, random_head(target))[0].save_pretrained(tmp_path / folder)
+    plain, hostile = (card_of(tmp_path / folder) for folder in ("plain", "hostile"))
+    kinds = [[(token.type, token.tag) for token in parsed(card)] for card in (plain, hostile)]
+    assert kinds[0] == kinds[1]
+    assert ModelCard(hostile).data.to_dict() == ModelCard(plain).data.to_dict()
+
+
 @pytest.mark.parametrize(
     "calibration",
     [
@@ -249,5 +267,5 @@ def test_hostile_names_change_nothing_but_words(target: LlamaForCausalLM, tmp_pa
 def test_odd_figures_make_no_traceback(target: LlamaForCausalLM, tmp_path: Path, calibration: dict[str, Any]) -> None:
     head = random_head(target)
     head.config.calibration = calibration
-    head.save_pretrained(tmp_path)
+    save_head(head, tmp_path)
     assert "## Calibration" in card_of(tmp_path)

@@ -14,9 +14,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
-from judge_decoding import JudgeDecodingError, JudgeHead
+from judge_decoding import JudgeDecodingError, JudgeHead, push_head, save_head
 from judge_decoding.core.results import Results
-from judge_decoding.judge import head as module
+from judge_decoding.report import card_files as module
 from judge_decoding.report import head_pictures
 from test_card import FULL, TARGET, card_of, changed, parsed
 from tiny import llama, random_head
@@ -25,11 +25,11 @@ from tiny import llama, random_head
 def test_results_and_plot_are_kept_when_the_head_is_saved_again(head: JudgeHead, tmp_path: Path) -> None:
     file = tmp_path / "sweep.json"
     file.write_text(json.dumps({"made": "today"} | json.loads(FULL.model_dump_json())), encoding="utf-8")
-    head.save_pretrained(tmp_path / "a", results=[file, FULL, str(file)])
+    save_head(head, tmp_path / "a", results=[file, FULL, str(file)])
     assert (tmp_path / "a" / "results.json").read_bytes() == file.read_bytes()
     assert (tmp_path / "a" / "results-3.json").read_bytes() == file.read_bytes()
     assert Results.model_validate_json((tmp_path / "a" / "results-2.json").read_bytes()) == FULL
-    JudgeHead.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    save_head(JudgeHead.from_pretrained(tmp_path / "a"), tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == [
         "README.md", "config.json", "custom_generate", "model.safetensors", "pareto-2.svg", "pareto-3.svg",
@@ -45,39 +45,68 @@ def test_results_and_plot_are_kept_when_the_head_is_saved_again(head: JudgeHead,
 
 def test_ten_results_keep_their_order(head: JudgeHead, tmp_path: Path) -> None:
     speeds = (TARGET.model_copy(update={"accuracy": None}),)
-    head.save_pretrained(tmp_path, results=[changed(task=f"task{place}", rows=speeds) for place in range(1, 12)])
+    save_head(head, tmp_path, results=[changed(task=f"task{place}", rows=speeds) for place in range(1, 12)])
     card = card_of(tmp_path)
-    JudgeHead.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    save_head(JudgeHead.from_pretrained(tmp_path), tmp_path)
     assert card_of(tmp_path) == card
     assert re.findall(r"### (task\d+)", card) == [f"task{place}" for place in range(1, 12)]
 
 
 def test_another_heads_results_do_not_stay(head: JudgeHead, tmp_path: Path) -> None:
-    head.save_pretrained(tmp_path, results=[FULL, FULL])
+    save_head(head, tmp_path, results=[FULL, FULL])
     (tmp_path / "results-final.json").write_text("mine")
-    head.save_pretrained(tmp_path, results=[FULL])
+    save_head(head, tmp_path, results=[FULL])
     left = {path.name for path in tmp_path.glob("[rp]*.*")}
     assert left == {"results.json", "pareto.svg", "results-final.json"}
-    random_head(llama(0), seed=9).save_pretrained(tmp_path)
+    save_head(random_head(llama(0), seed=9), tmp_path)
     assert {path.name for path in tmp_path.glob("[rp]*.*")} == {"results-final.json"}
     assert "Nothing has been measured" in card_of(tmp_path)
+
+
+def test_a_bare_save_leaves_no_figures_of_another_head(head: JudgeHead, tmp_path: Path) -> None:
+    own = changed(judge_hash=head.weights_hash)
+    save_head(head, tmp_path, {"roc.svg": "<svg/>"}, [changed(task="nameless"), own])
+    full = card_of(tmp_path)
+    back = JudgeHead.from_pretrained(tmp_path)
+    back.save_pretrained(tmp_path)
+    # Its own results are hours of work, and the full card comes back with them; plots are drawn again.
+    assert {path.name for path in tmp_path.glob("*.*")} == {
+        "README.md", "config.json", "model.safetensors", "results.json", "results-2.json",
+    }  # fmt: skip
+    assert "gsm8k" not in card_of(tmp_path)
+    assert ".svg" not in card_of(tmp_path)
+    save_head(back, tmp_path, {"roc.svg": "<svg/>"})
+    assert card_of(tmp_path) == full
+    assert (tmp_path / "pareto-2.svg").exists()
+    random_head(llama(0), seed=9).save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.*")} == {"README.md", "config.json", "model.safetensors"}
+
+
+def test_results_that_tell_no_weights_are_of_those_beside_them(head: JudgeHead, tmp_path: Path) -> None:
+    save_head(head, tmp_path / "a", results=FULL)
+    back = JudgeHead.from_pretrained(tmp_path / "a")
+    save_head(random_head(llama(0), seed=9), tmp_path / "a", results=changed(task="another's"))
+    save_head(back, tmp_path / "b")
+    assert not (tmp_path / "b" / "results.json").exists()
+    back.save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a" / "results.json").exists()
 
 
 def test_results_are_of_the_head_with_these_weights(head: JudgeHead, target: LlamaForCausalLM, tmp_path: Path) -> None:
     other = random_head(target, seed=5)
     assert other.weights_hash != head.weights_hash
     own = changed(judge="/elsewhere/judge", judge_hash=head.weights_hash)
-    head.save_pretrained(tmp_path / "a", results=own)
+    save_head(head, tmp_path / "a", results=own)
     assert "* Judge: `/elsewhere/judge`\n" in card_of(tmp_path / "a")
     back = JudgeHead.from_pretrained(tmp_path / "a")
     back.config.threshold = 0.125
     assert back.weights_hash == head.weights_hash
     with pytest.raises(JudgeDecodingError, match=r"^These results are of another judge head, /elsewhere/judge, by its"):
-        other.save_pretrained(tmp_path / "b", results=own)
+        save_head(other, tmp_path / "b", results=own)
     assert not (tmp_path / "b").exists()
     # What a head was loaded with is no longer true of it when its weights are others.
     back.linear.bias.add_(1.0)
-    back.save_pretrained(tmp_path / "c")
+    save_head(back, tmp_path / "c")
     assert "Nothing has been measured" in card_of(tmp_path / "c")
     assert not (tmp_path / "c" / "results.json").exists()
 
@@ -92,14 +121,14 @@ def test_the_hash_is_of_weight_and_bias_alone(head: JudgeHead, target: LlamaForC
 
 
 def test_bad_results_beside_a_head_are_no_matter_until_it_is_saved(head: JudgeHead, tmp_path: Path) -> None:
-    head.save_pretrained(tmp_path)
+    save_head(head, tmp_path)
     (tmp_path / "results.json").write_bytes(b"\xff")
     (tmp_path / "results-2.json").mkdir()
     back = JudgeHead.from_pretrained(tmp_path)
     with pytest.raises(JudgeDecodingError, match=r"results\.json has no results of evaluate or sweep"):
-        back.save_pretrained(tmp_path / "b")
+        save_head(back, tmp_path / "b")
     assert not (tmp_path / "b").exists()
-    back.save_pretrained(tmp_path / "b", results=[])
+    save_head(back, tmp_path / "b", results=[])
 
 
 def test_results_and_plots_go_to_the_hub(head: JudgeHead, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +146,7 @@ def test_results_and_plots_go_to_the_hub(head: JudgeHead, monkeypatch: pytest.Mo
             sent["card"] = card_of(Path(folder_path))
 
     monkeypatch.setattr(module, "HfApi", Api)
-    assert head.push_to_hub("me/judge", results=[FULL]) == "https://hub/me/judge"
+    assert push_head(head, "me/judge", results=[FULL]) == "https://hub/me/judge"
     assert {"results.json", "pareto.svg", "README.md", "model.safetensors", "config.json"} <= set(sent)
     assert "### gsm8k" in sent["card"]
     assert sent["patterns"] == ["results.json", "results-*.json", "pareto.svg", "pareto-*.svg"]
@@ -128,7 +157,7 @@ def test_results_and_plots_go_to_the_hub(head: JudgeHead, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def folder(head: JudgeHead, tmp_path: Path) -> Path:
-    head.save_pretrained(tmp_path / "judge", {"roc.svg": "<svg/>"})
+    save_head(head, tmp_path / "judge", {"roc.svg": "<svg/>"})
     return tmp_path / "judge"
 
 
@@ -156,6 +185,13 @@ def test_the_command_changes_the_card_alone(run: Run, folder: Path, tmp_path: Pa
     assert run("card", folder, "--results", folder / "results-2.json", "--overwrite")[0] == 0
     assert re.findall("### (.*here)\n", card_of(folder)) == ["there"]
     assert not (folder / "results-2.json").exists()
+
+
+def test_the_command_replaces_a_bare_card(run: Run, folder: Path) -> None:
+    JudgeHead.from_pretrained(folder).save_pretrained(folder)
+    assert "## Results" not in card_of(folder)
+    assert run("card", folder)[0] == 0
+    assert "Nothing has been measured" in card_of(folder)
 
 
 def test_a_card_by_hand_and_other_results_are_kept(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from judge_decoding import (
     Case,
     JudgeDecodingError,
     JudgeHead,
+    save_head,
     train_head,
 )
 from judge_decoding.judge.familiarity import LEAST, Familiarity
@@ -184,7 +185,7 @@ def test_what_a_head_says_of_tokens_does_not_change(target: LlamaForCausalLM, he
 
 def test_it_comes_back_with_its_head(target: LlamaForCausalLM, tmp_path: Path) -> None:
     head = knowing(target)
-    head.save_pretrained(tmp_path)
+    save_head(head, tmp_path)
     back = JudgeHead.from_pretrained(tmp_path, target)
     assert back.config == head.config
     assert back.state_dict().keys() == head.state_dict().keys()
@@ -193,7 +194,7 @@ def test_it_comes_back_with_its_head(target: LlamaForCausalLM, tmp_path: Path) -
 
 
 def test_a_head_of_before_loads(head: JudgeHead, target: LlamaForCausalLM, tmp_path: Path) -> None:
-    head.save_pretrained(tmp_path)
+    save_head(head, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config.pop("familiarity") is None
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -30,6 +30,7 @@ from judge_decoding.fit import pipeline
 from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
+from judge_decoding.report.card_files import card_as_written
 from judge_decoding.tasks.results import last_number
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
@@ -365,6 +366,7 @@ def test_the_command_gives_the_head_of_the_function(
     assert any("accuracy is rough" in sentence for sentence in figures["warnings"])
     head = JudgeHead.from_pretrained(out)
     assert head.config.threshold == figures["threshold"]
+    assert (out / "README.md").read_text(encoding="utf-8") == card_as_written(head, out)
     decoder = JudgeDecoder.from_pretrained(pair.TARGET, pair.DRAFT, out)
     # Where its threshold is put depends on few prompts; that it tells tokens apart does not.
     exact, judged = (
@@ -414,7 +416,7 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
     for step in ("train_head", "calibrate", "measure_table"):
         assert stopped(f"judge_decoding.fit.pipeline.{step}", made) == kept
     # Before anything is done: as the models are loaded, and in the first prompt.
-    for step in ("cli.court_swaps.load_decoder", "court.labels.equivalence.draft_choices"):
+    for step in ("cli.court_swaps.load_decoder", "labelling.labels.equivalence.draft_choices"):
         new = tmp_path / "new" / "head"
         assert stopped(f"judge_decoding.{step}", new) == "Stopped: nothing was done yet."
         assert not new.parent.exists()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -90,12 +93,34 @@ def test_saving_again_replaces_the_old_head(folder: Path, target: LlamaForCausal
     ]
 
 
-def test_the_card_names_target_and_limits(folder: Path) -> None:
-    card = (folder / "README.md").read_text()
-    assert "LlamaForCausalLM" in card
-    assert "33 numbers" in card
-    assert "## Limits" in card
-    assert '"judge": {"head": "THIS-REPOSITORY"}' in card
+def test_the_bare_card_says_what_the_head_is_and_how_to_load_it(target: LlamaForCausalLM, tmp_path: Path) -> None:
+    head = random_head(target, layer=-2, threshold=0.25)
+    head.config.target.name_or_path = "org/Model_1"
+    head.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "# Judge head for org/Model\\_1\n" in card
+    assert "33 numbers on the hidden state behind layer -2 of `LlamaForCausalLM`" in card
+    assert "JudgeDecoder.from_pretrained('org/Model_1', draft='THE-DRAFT-MODEL', judge=\"THIS-REPOSITORY\")" in card
+    for line in ("* Target: `org/Model_1`", "* Layer: -2, before the final norm", "* Polarity: correct"):
+        assert line in card.splitlines()
+    assert "* Threshold: 0.25 (" in card
+    assert ModelCard(card).data.to_dict() == {
+        "library_name": "judge-decoding", "tags": ["judge-decoding", "speculative-decoding", "custom_generate"],
+    }  # fmt: skip
+
+
+def test_saving_loads_neither_reports_nor_results_nor_plots(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from judge_decoding import JudgeHead;"
+        "JudgeHead.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2]); print(' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, tmp_path / "b"], capture_output=True, text=True, check=True
+    )
+    found = set(done.stdout.split())
+    assert "judge_decoding.judge.head" in found
+    assert not found & {"matplotlib", "judge_decoding.core.results"}
+    assert not [name for name in found if name.startswith(("judge_decoding.report", "judge_decoding.evaluation"))]
 
 
 def test_the_same_target_in_bfloat16_fits(folder: Path, folders: dict[str, Path]) -> None:

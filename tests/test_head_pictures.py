@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from judge_decoding import JudgeDecodingError, JudgeHead, TrainingConfig, train_head
+from judge_decoding import JudgeDecodingError, JudgeHead, TrainingConfig, save_head, train_head
 from judge_decoding.report import head_pictures as module
 from judge_decoding.report.head_pictures import head_pictures
 from test_training import word_cases
@@ -53,19 +53,19 @@ def test_they_are_repeatable_and_name_nothing_outside(trained: JudgeHead) -> Non
 
 
 def test_the_card_shows_the_pictures_beside_it_and_no_others(trained: JudgeHead, tmp_path: Path) -> None:
-    trained.save_pretrained(tmp_path, head_pictures(trained.config))
+    save_head(trained, tmp_path, head_pictures(trained.config))
     card = (tmp_path / "README.md").read_text()
     assert all(
         f"]({name})" in card and (tmp_path / name).stat().st_size > 1000 for name in ("reliability.svg", "roc.svg")
     )
     # A head that is saved over it would show another one's pictures.
-    random_head(llama(0)).save_pretrained(tmp_path)
+    save_head(random_head(llama(0)), tmp_path)
     assert not list(tmp_path.glob("*.svg"))
     assert ".svg" not in (tmp_path / "README.md").read_text()
 
 
 def test_the_card_has_the_table_the_curve_and_the_doubts(trained: JudgeHead, tmp_path: Path) -> None:
-    trained.save_pretrained(tmp_path)
+    save_head(trained, tmp_path)
     card = (tmp_path / "README.md").read_text()
     figures = trained.config.calibration
     for row in figures["comparison"]:

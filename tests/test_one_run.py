@@ -19,11 +19,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
 from endpoint import Response, Serve, asked, said
-from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, locks, read_cases, write_cases
+from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, read_cases, write_cases
 from judge_decoding.data.cases import Case
 from judge_decoding.io.locks import one_run
 from judge_decoding.labelling.annotate.reading import Reader, read_answers
-from judge_decoding.labelling.annotate.storage import READINGS, DecisionLog
+from judge_decoding.labelling.annotate.storage import DecisionLog, readings_path
 
 HOLDER = """
 import sys, time
@@ -109,7 +109,7 @@ def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pyte
     def no_locks(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with one_run(tmp_path / "out"), one_run(tmp_path / "out"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -243,10 +243,10 @@ def test_fit_in_two_threads(
 
 def test_readings_are_made_by_one(folders: dict[str, Path], tmp_path: Path) -> None:
     cases, reader = [Case(question="one", answer=" two")], Reader(str(folders["target"]))
-    with one_run(tmp_path / READINGS), pytest.raises(JudgeDecodingError, match=rf"{READINGS} is being written by"):
+    with one_run(readings_path(tmp_path)), pytest.raises(JudgeDecodingError, match=rf"{readings_path(tmp_path).name} is being written by"):
         read_answers(cases, reader, tmp_path)
     assert len(read_answers(cases, reader, tmp_path)) == 1
-    with one_run(tmp_path / READINGS):  # where all is read nothing is written
+    with one_run(readings_path(tmp_path)):  # where all is read nothing is written
         assert len(read_answers(cases, reader, tmp_path)) == 1
 
 

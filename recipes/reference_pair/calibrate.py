@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from judge_decoding import Judge, JudgeDecoder, JudgeHead
+from judge_decoding import Judge, JudgeDecoder, JudgeHead, save_head
 from judge_decoding.cli.demo import JUDGE_LENGTHS
 from judge_decoding.evaluation.trial import Asking, Method, best_draft_length
 from judge_decoding.loading.models import load_model, load_tokenizer
@@ -59,7 +59,7 @@ def main() -> None:
     tuned = best_draft_length(method, JUDGE_LENGTHS, Asking(others), read_items(others))
     head.config.num_draft_tokens = tuned.num_draft_tokens
     head.config.target.name_or_path = "the embedded reference target"
-    head.save_pretrained(args.out)
+    save_head(head, args.out)
     print(f"threshold {threshold}, draft length {tuned.num_draft_tokens} -> {args.out}")
 
 

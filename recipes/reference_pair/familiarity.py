@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from judge_decoding import JudgeHead, read_cases
+from judge_decoding import JudgeHead, read_cases, save_head
 from judge_decoding.judge.familiarity import Familiarity, question_examples
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.training.features import hidden_states
@@ -34,7 +34,7 @@ def main() -> None:
     questions = question_examples(cases, tokenizer)
     states = hidden_states(target, [question.ids for question in questions], head.config.norm, head.config.layer)
     head.know(Familiarity.fit(torch.stack([state[-1] for state in states])))
-    head.save_pretrained(args.out)
+    save_head(head, args.out)
     print(f"{head.config.familiarity} -> {args.out}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from judge_decoding import JudgeHead
+from judge_decoding import JudgeHead, save_head
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.loading.models import load_model
 
@@ -27,7 +27,7 @@ def main() -> None:
     head = JudgeHead.from_pretrained(args.head, target)
     found = TargetInfo.of(target, head.config.source)
     head.config.target = found.model_copy(update={"name_or_path": head.config.target.name_or_path})
-    head.save_pretrained(args.out)
+    save_head(head, args.out)
     print(f"{head.config.target} -> {args.out}")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
     from judge_decoding.integrations.transformers import custom_generate
     from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
+    from judge_decoding.report.card_files import push_head, save_head, write_card
     from judge_decoding.rules import (
         AnyOf,
         Block,
@@ -121,8 +122,11 @@ __all__ = [
     "fit_head",
     "parse_guard",
     "parse_rule",
+    "push_head",
     "read_cases",
+    "save_head",
     "train_head",
+    "write_card",
     "write_cases",
 ]
 
@@ -193,8 +197,11 @@ _HOMES = {
     "fit_head": "judge_decoding.fit.pipeline",
     "parse_guard": "judge_decoding.decoding.guards",
     "parse_rule": "judge_decoding.rules",
+    "push_head": "judge_decoding.report.card_files",
     "read_cases": "judge_decoding.data.cases",
+    "save_head": "judge_decoding.report.card_files",
     "train_head": "judge_decoding.training.training",
+    "write_card": "judge_decoding.report.card_files",
     "write_cases": "judge_decoding.data.cases",
 }
 

@@ -47,6 +47,7 @@ BOUNDS: Mapping[str, Bound] = {
     "draft_layers": Bound(1, 10_000), "repetitions": Bound(1, 10_000), "folds": Bound(2, 1000),
     "length_prompts": Bound(1, 10**6), "timed_prompts": Bound(1, 10**6),
     # How tokens are drawn.
+    "seed": Bound(-(2**63), 2**64 - 1, "a whole number of at most 64 bits"),
     "temperature": Bound(0, 1e6), "top_p": Bound(0, 1, "above 0 and at most 1", open=True), "min_p": _SHARE,
     "top_k": Bound(0, 2**31), "repetition_penalty": Bound(0, 1e6, open=True),
     # How a head is made and judged.

@@ -34,17 +34,18 @@ def card(
         raise JudgeDecodingError(f"{head} is no folder; name the folder of a judge head.")
 
     from judge_decoding.core.results import read_results
+    from judge_decoding.judge.files import CARD, files_of_card, results_in
     from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.report.card_files import CARD, files_of_card, kept_results
+    from judge_decoding.report.card_files import write_card
     from judge_decoding.report.head_pictures import can_draw
 
     loaded = JudgeHead.from_pretrained(head)
-    files = results or [kept.path for kept in kept_results(head)]
+    files = results or results_in(head)
     found = [read_results(path) for path in files]
     check_outputs(files_of_card(head), overwrite=True)
     if not overwrite:
         _check_nothing_is_lost(loaded, head, files)
-    loaded.write_card(head, files)
+    write_card(loaded, head, files)
     for path, one in zip(files, found, strict=True):
         if not one.judge_hash and not _same_name(one.judge, head):
             _note(f"{path} names the judge {one.judge!r} and does not tell its weights; check that it is {head}.")
@@ -58,17 +59,20 @@ def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path])
     """Check that what is replaced is a card as this command writes it, and results that are given again."""
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.io.files import read_bytes
-    from judge_decoding.report.card_files import CARD, kept_results
+    from judge_decoding.judge.card import bare_card
+    from judge_decoding.judge.files import CARD, results_in
+    from judge_decoding.report.card_files import card_as_written
 
     given = [read_bytes(path, "the results") for path in files]
-    for kept in kept_results(head):
-        if kept.content not in given:
+    for path in results_in(head):
+        if read_bytes(path, "the results") not in given:
             raise JudgeDecodingError(
-                f"{kept.path} is not among the results that are given and would be lost; name it with --results, too, "
+                f"{path} is not among the results that are given and would be lost; name it with --results, too, "
                 "or drop it with --overwrite."
             )
     card = head / CARD
-    if card.exists() and read_bytes(card, "the card") != loaded.card_as_written(head).encode():
+    ours = (card_as_written(loaded, head), bare_card(loaded.config.model_dump()))
+    if card.exists() and read_bytes(card, "the card") not in [text.encode() for text in ours]:
         raise JudgeDecodingError(
             f"{card} is not as this command writes it: a person or another version changed it; keep a copy of what "
             "you need, and replace it with --overwrite."

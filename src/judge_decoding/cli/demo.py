@@ -47,7 +47,7 @@ def demo(
 
     Two tiny models that come with the package solve arithmetic word problems four ways, side by side.
     """
-    from judge_decoding import files
+    from judge_decoding.io import files
 
     check_outputs([json, html], overwrite=overwrite)
     if json is None and html is None:

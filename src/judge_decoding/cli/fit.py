@@ -60,7 +60,7 @@ def fit(
     from judge_decoding.cli.steps import steps
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.fit.places import check_places
-    from judge_decoding.judge.head import files_of_head
+    from judge_decoding.judge.files import files_of_head
 
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
@@ -79,6 +79,7 @@ def fit(
         from judge_decoding.cli.court_files import agree
         from judge_decoding.fit.config import FitConfig
         from judge_decoding.fit.pipeline import fit_head
+        from judge_decoding.report.card_files import write_card
 
         config = FitConfig(
             result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
@@ -95,6 +96,7 @@ def fit(
             references=[one.reference for one in questions],
             agree=ask, progress=screen, labelled=partial(_tell_labels, work / "labels.jsonl"),
         )  # fmt: skip
+        write_card(found.head, out)
     _report(found, out, target, draft, chat=chat, json=json)
 
 

@@ -56,9 +56,11 @@ def compiled(decoder: JudgeDecoder, notes: Terminal) -> None:
 @contextmanager
 def kept_if_not_calibrated(head: JudgeHead, folder: Path) -> Iterator[None]:
     """Save the head to ``folder`` if what is done here finds no threshold for it, and say so."""
+    from judge_decoding.report.card_files import save_head
+
     try:
         yield
     except JudgeDecodingError:
-        head.save_pretrained(folder)
+        save_head(head, folder)
         say(f"The head without a calibrated threshold is in {folder}.", err=True)
         raise

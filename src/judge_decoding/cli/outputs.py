@@ -43,7 +43,6 @@ def check_outputs(
             at it.
     """
     from judge_decoding.io.files import check_writable, is_stream
-    from judge_decoding.io.locks import one_run
 
     wanted = [path for path in outputs if path is not None]
     kept, reads = list(work), [Path(path) for path in inputs if path is not None]
@@ -58,6 +57,8 @@ def check_outputs(
         for read in reads:
             _check_not_read(path, read)
     if alone is not None:
+        from judge_decoding.io.locks import one_run
+
         context, output = alone
         context.with_resource(one_run(output))
     if overwrite:

@@ -91,7 +91,7 @@ def train(
     from judge_decoding.data.cases import read_cases
     from judge_decoding.errors import JudgeDecodingError
     from judge_decoding.io.files import check_writable
-    from judge_decoding.judge.head import files_of_head
+    from judge_decoding.judge.files import files_of_head
     from judge_decoding.training.calibration import Aim
 
     check_dtype(dtype)
@@ -122,6 +122,7 @@ def train(
     from judge_decoding.cli.train_report import report
     from judge_decoding.loading.models import as_draft, load_model, load_tokenizer, usual_device
     from judge_decoding.names import PROMPT_LOOKUP, complete
+    from judge_decoding.report.card_files import save_head
     from judge_decoding.report.head_pictures import can_draw, head_pictures
     from judge_decoding.training.cache import default_folder
     from judge_decoding.training.options import TrainingConfig
@@ -161,7 +162,7 @@ def train(
         if task is not None and small is not None:
             _calibrate(head, goal, task, (model, tokenizer, small), max_new_tokens, batch_size, output, tell)
     draw = can_draw() if plots is None else plots
-    head.save_pretrained(output, head_pictures(head.config) if draw else None)
+    save_head(head, output, head_pictures(head.config) if draw else None)
     report(head.config, output, json=json)
 
 

@@ -97,6 +97,8 @@ def fit_head(
     does the answer come to the same result with the draft's? A head is trained on them. The other prompts choose its
     threshold and draft length, and show what it gives.
 
+    The head is saved with a bare card; `write_card` puts the full one in its place.
+
     All that is done is kept in the folder ``<out>.work``: stopped at any moment, the same call goes on.
 
     Args:

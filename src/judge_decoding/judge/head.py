@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
@@ -18,30 +19,13 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import first_problem, read_bytes, read_text, replacing, write_text
+from judge_decoding.io.files import first_problem, parse_json, read_bytes, read_text, replacing, write_text
 from judge_decoding.io.hub import locate
+from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
+from judge_decoding.judge.files import CARD, CONFIG, CUSTOM_GENERATE, WEIGHTS, files_of_head, results_in
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.names import place_of
-from judge_decoding.report import card_files
-from judge_decoding.report.card_files import CARD, PICTURES, AnyResults
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
-CUSTOM_GENERATE = {
-    "custom_generate/generate.py": """\
-# Judge decoding with the head in this folder; all the code is in the package judge-decoding:
-# model.generate(**inputs, custom_generate=THIS_FOLDER, trust_remote_code=True, draft=DRAFT_MODEL)
-from judge_decoding.integrations.head_folder import generate_with_head as generate  # noqa: F401
-""",
-    "custom_generate/requirements.txt": "judge-decoding\n",
-}
-
-
-def files_of_head(folder: Path) -> list[Path]:
-    """What a head in ``folder`` is written to, and what is there that it replaces or removes."""
-    names = (CONFIG, WEIGHTS, *PICTURES, *CUSTOM_GENERATE)
-    return [*(folder / name for name in names), *card_files.files_of_card(folder)]
 
 
 class JudgeHeadConfig(BaseModel):
@@ -85,10 +69,6 @@ class JudgeHeadConfig(BaseModel):
         return self.target.hidden_size + (self.draft.hidden_size if self.draft else 0)
 
 
-def _pictures_in(folder: Path) -> list[str]:
-    return [name for name in PICTURES if (folder / name).is_file()]
-
-
 class JudgeHead(nn.Module):
     """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's hidden state *at* it.
 
@@ -106,7 +86,8 @@ class JudgeHead(nn.Module):
         if config.familiarity is not None:
             self.familiarity = Familiarity(config.familiarity, config.target.hidden_size)
         self.requires_grad_(False)
-        self._results: tuple[card_files.Kept, ...] = ()
+        self.folder: Path | None = None
+        """Where it was loaded from; what was measured with it may lie there, too."""
 
     @property
     def weights_hash(self) -> str:
@@ -158,64 +139,43 @@ class JudgeHead(nn.Module):
         if draft is not None and self.config.draft is not None:
             self.config.draft.check(draft, "draft")
 
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        pictures: Mapping[str, str] | None = None,
-        results: AnyResults | Sequence[AnyResults] | None = None,
-    ) -> None:
-        """Write the head, its configuration and its model card to ``folder``, each file whole or not at all.
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the head, its configuration and a bare model card to ``folder``, each file whole or not at all.
 
         Beside them come a few lines of Python with which transformers' own ``generate`` decodes with this folder
-        (``custom_generate``). Loading a head never runs them.
-
-        Args:
-            folder: where to.
-            pictures: SVGs for the card by file name, as `judge_decoding.report.head_pictures` draws them. Those of
-                another head that were there before are removed.
-            results: what ``evaluate`` or ``sweep`` measured with this head, as files or `Results`: for the card, and
-                kept in the folder (``results.json``, ``results-2.json``, ...). None for those it was loaded with;
-                those of another head that were there before are removed.
+        (``custom_generate``). Loading a head never runs them. Results of this head that are in the folder stay; those
+        of another head, plots and pictures go. `save_head` writes the full card, with what was measured.
 
         Raises:
-            JudgeDecodingError: the folder cannot be written, or results are none or tell that they are of another head.
+            JudgeDecodingError: the folder cannot be written.
         """
-        folder, measured = Path(folder), self._measured(results)
+        folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; name a folder.")
+        own = [path for path in results_in(folder) if self.owns(_told_hash(path), folder)]
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
-        write_text(folder / CONFIG, self.config.model_dump_json(indent=2) + "\n")
-        card_files.write_card(folder, self.config.model_dump(), pictures or (), measured)
-        for name in PICTURES:
-            if name in (pictures or {}):
-                write_text(folder / name, (pictures or {})[name])
-            else:
-                (folder / name).unlink(missing_ok=True)
-        for name, text in CUSTOM_GENERATE.items():
+        config = self.config.model_dump()
+        texts = {CONFIG: self.config.model_dump_json(indent=2) + "\n", CARD: bare_card(config), **CUSTOM_GENERATE}
+        for name, text in texts.items():
             write_text(folder / name, text)
+        written = [folder / name for name in (WEIGHTS, *texts)]
+        for path in files_of_head(folder):
+            if path not in (*written, *own):
+                path.unlink(missing_ok=True)
 
-    def write_card(self, folder: str | Path, results: AnyResults | Sequence[AnyResults] | None = None) -> None:
-        """Write the card of this head anew to a folder that it is in, with these results as in `save_pretrained`.
+    def owns(self, judge_hash: str | None, folder: Path) -> bool:
+        """Whether results in a head's folder are of this head: by the hash they tell, or the weights beside them.
 
-        Weights, configuration and pictures stay as they are.
-
-        Raises:
-            JudgeDecodingError: as for `save_pretrained`.
+        Args:
+            judge_hash: what they tell of their head's weights; "" for nothing, None for no results.
+            folder: where they are.
         """
-        folder, measured = Path(folder), self._measured(results)
-        card_files.write_card(folder, self.config.model_dump(), _pictures_in(folder), measured)
-
-    def card_as_written(self, folder: str | Path) -> str:
-        """The card that `write_card` gives for what is in the folder now; another one that is there is a person's."""
-        config, measured = self.config.model_dump(), self._measured(None)
-        return card_files.texts_of_card(config, _pictures_in(Path(folder)), measured)[CARD]
-
-    def _measured(self, results: AnyResults | Sequence[AnyResults] | None) -> list[card_files.Measured]:
-        if results is None:
-            return card_files.still_valid(self._results, self.weights_hash)
-        return card_files.given_results(results, self.weights_hash)
+        if judge_hash == "":
+            with suppress(JudgeDecodingError):
+                judge_hash = JudgeHead.from_pretrained(folder).weights_hash
+        return judge_hash == self.weights_hash
 
     @classmethod
     def from_pretrained(
@@ -262,29 +222,17 @@ class JudgeHead(nn.Module):
             raise JudgeDecodingError(f"{folder / WEIGHTS} holds variances that are not above 0; train the head again.")
         if target is not None:
             head.check_fits(target, draft)
-        head._results = card_files.kept_results(folder)
+        head.folder = folder.absolute()
         return head
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | None = None,
-        results: AnyResults | Sequence[AnyResults] | None = None,
-    ) -> str:
-        """Upload the head and its card, with these results as in `save_pretrained`; the repository's address.
 
-        Results and plots in the repository that are not among them are removed there.
-        """
-        import tempfile
-
-        api = HfApi(token=token)
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, results=results)
-            api.upload_folder(repo_id=repo_id, folder_path=folder, delete_patterns=list(card_files.PATTERNS))
-        return str(url)
+def _told_hash(results: Path) -> str | None:
+    """What a file of results tells of its head's weights, "" for nothing; None if it holds no results."""
+    with suppress(JudgeDecodingError, ValueError):
+        told = parse_json(read_text(results, "the results"))
+        if isinstance(told, dict):
+            return str(told.get("judge_hash", ""))
+    return None
 
 
 def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:

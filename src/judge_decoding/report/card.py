@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
 
+from judge_decoding.judge.card import introduction, title, usage
+from judge_decoding.judge.files import PICTURES
 from judge_decoding.markdown import block, code, json_block, plain, table
-from judge_decoding.report.card_files import PICTURES
 from judge_decoding.report.card_results import eval_results, is_repo_id, limits, results_section
 from judge_decoding.visible import one_line
 
@@ -26,9 +27,7 @@ _CARD = """\
 ---
 # {title}
 
-A linear layer of {numbers} numbers on the {place} of {architecture}{too}. For a draft
-token it gives the probability that the token is *correct*, so that speculative decoding keeps correct
-tokens which the target would have worded otherwise (Judge Decoding, arXiv 2501.19309).
+{introduction}
 
 {usage}
 or, with `judge-decoding` installed, in transformers itself, which asks for `trust_remote_code=True` because it runs the
@@ -59,12 +58,6 @@ Judge decoding gives up the guarantee that the target's distribution is kept. Th
 was trained on; measure its cost on yours before you rely on it.
 {limits}"""
 
-_USAGE = """\
-from judge_decoding import JudgeDecoder
-
-decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge="THIS-REPOSITORY")
-print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
-
 _SERVE = """
 or in vLLM, with `judge-decoding` installed beside it:
 
@@ -86,29 +79,17 @@ def model_card(
         results: what was measured with it.
         plots: the file of each of these results' plot, None for none.
     """
-    target, draft, known = config["target"], config["draft"], config["familiarity"]
+    target, known = config["target"], config["familiarity"]
     figures = dict(config["calibration"])
     lists = {name: _list(figures.pop(name)) for name in _LISTS if name in figures}
     shown = [f"\n![{text}]({name})\n" for name, text in PICTURES.items() if name in pictures]
-    place = f"last hidden state ({config['norm']} the final norm)"
-    name = one_line(target["name_or_path"])
-    title = f"Judge head for {name or 'a model without a name'}"
     return _CARD.format(
-        metadata=_metadata(name, title, results),
-        title=plain(title),
-        usage=block(
-            _USAGE.format(
-                target=one_line(target["name_or_path"]),
-                draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL",
-            ),
-            "python",
-        ),
-        architecture=code(target["architecture"]),
-        too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
+        metadata=_metadata(one_line(target["name_or_path"]), title(config), results),
+        title=plain(title(config)),
+        introduction=introduction(config),
+        usage=usage(config),
         # vLLM does not hand over the draft's states.
-        serve="" if draft else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
-        numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
-        place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
+        serve="" if config["draft"] else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
         threshold=config["threshold"],
         labels=code(config["labels"]),
         familiarity=(
@@ -129,13 +110,13 @@ def model_card(
     )
 
 
-def _metadata(name: str, title: str, results: Sequence[Results]) -> str:
+def _metadata(name: str, heading: str, results: Sequence[Results]) -> str:
     """What the Hub reads, as YAML."""
     return ModelCardData(
         library_name="judge-decoding",
         base_model=name if is_repo_id(name) else None,  # the Hub takes nothing but its own names
         tags=["judge-decoding", "speculative-decoding", "custom_generate"],
-        model_name=title if results else None,
+        model_name=heading if results else None,
         eval_results=eval_results(results) or None,
     ).to_yaml()
 

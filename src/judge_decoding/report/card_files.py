@@ -1,77 +1,121 @@
-"""The files of a card: the card itself, the results it shows, and their plots."""
+"""A head with its full card: what was measured with it, in words, tables and plots."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Sequence
+import tempfile
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TypeAlias
 
+from huggingface_hub import HfApi
+
+from judge_decoding.core.results import Results, parse_results
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_bytes, write_text
+from judge_decoding.judge.files import CARD, PATTERNS, PICTURES, files_of_card, results_in
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.report import head_pictures
+from judge_decoding.report.card import model_card
+from judge_decoding.report.card_results import file_name
+from judge_decoding.report.plots import pareto_svg
 
-if TYPE_CHECKING:
-    from judge_decoding.core.results import Results
-
-CARD = "README.md"
-PICTURES = {
-    "reliability.svg": "Share of correct tokens at each score",
-    "roc.svg": "Correct tokens kept against wrong tokens kept, over all thresholds",
-}
-"""The pictures a card can show, by file name."""
-PATTERNS = ("results.json", "results-*.json", "pareto.svg", "pareto-*.svg")
-"""The files beside the card."""
-_NAMES = re.compile(r"(results(-([2-9]|[1-9]\d+))?\.json)|(pareto(-([2-9]|[1-9]\d+))?\.svg)")
-
-AnyResults: TypeAlias = "Results | str | Path"
+AnyResults: TypeAlias = Results | str | Path
 """Results, or the file that has them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A results file that was beside a head when it was loaded; looked into when the head is saved again."""
-
-    path: Path
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
+class _Measured:
     """Results, and the file that goes beside the card."""
 
     results: Results
     text: str
 
 
-def files_of_card(folder: Path) -> list[Path]:
-    """What a card in ``folder`` is written to, and what is there that it replaces or removes."""
-    return [folder / CARD, *(path for path in folder.glob("*.*") if _NAMES.fullmatch(path.name) and path.is_file())]
+def save_head(
+    head: JudgeHead,
+    folder: str | Path,
+    pictures: Mapping[str, str] | None = None,
+    results: AnyResults | Sequence[AnyResults] | None = None,
+) -> None:
+    """Write a head as `JudgeHead.save_pretrained` does, with its full card.
 
-
-def kept_results(folder: Path) -> tuple[Kept, ...]:
-    """The results files in a head's folder."""
-    found = [path for path in folder.glob("results*.json") if _NAMES.fullmatch(path.name) and path.is_file()]
-    found.sort(key=lambda path: (len(path.name), path.name))  # 2 before 10
-    return tuple(Kept(path, read_bytes(path, "the results")) for path in found)
-
-
-def given_results(given: AnyResults | Sequence[AnyResults], weights_hash: str) -> list[Measured]:
-    """What a user gave as results of the head whose weights have this hash.
+    Args:
+        head: what is saved.
+        folder: where to.
+        pictures: SVGs for the card by file name, as `judge_decoding.report.head_pictures` draws them. Those that were
+            there before are removed.
+        results: what ``evaluate`` or ``sweep`` measured with this head, as files or `Results`: for the card, and
+            kept in the folder (``results.json``, ``results-2.json``, ...). None for those in the folder it was loaded
+            from, if they are of these weights. Others that were there before are removed.
 
     Raises:
-        JudgeDecodingError: a file cannot be read, has no results, or tells that they are of another head.
+        JudgeDecodingError: the folder cannot be written, or results are none or tell that they are of another head.
     """
-    from judge_decoding.core.results import Results
+    # The results may lie in the folder that is written.
+    folder, measured, drawn = Path(folder), _measured(head, results), pictures or {}
+    head.save_pretrained(folder)
+    for name in PICTURES:
+        if name in drawn:
+            write_text(folder / name, drawn[name])
+    _write(folder, _texts(head, drawn, measured))
 
-    several = [given] if isinstance(given, str | Path | Results) else given
+
+def write_card(head: JudgeHead, folder: str | Path, results: AnyResults | Sequence[AnyResults] | None = None) -> None:
+    """Write the full card of a head to a folder that it is in already, with these results as in `save_head`.
+
+    Weights, configuration and pictures stay as they are.
+
+    Raises:
+        JudgeDecodingError: as for `save_head`.
+    """
+    folder = Path(folder)
+    _write(folder, _texts(head, _pictures_in(folder), _measured(head, results)))
+
+
+def card_as_written(head: JudgeHead, folder: str | Path) -> str:
+    """The card that `write_card` gives for what is in the folder now; another one that is there is a person's."""
+    return _texts(head, _pictures_in(Path(folder)), _measured(head, None))[CARD]
+
+
+def push_head(
+    head: JudgeHead,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    results: AnyResults | Sequence[AnyResults] | None = None,
+) -> str:
+    """Upload a head and its full card, with these results as in `save_head`; the repository's address.
+
+    Results and plots in the repository that are not among them are removed there.
+    """
+    api = HfApi(token=token)
+    url = api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_head(head, folder, results=results)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, delete_patterns=list(PATTERNS))
+    return str(url)
+
+
+def _measured(head: JudgeHead, results: AnyResults | Sequence[AnyResults] | None) -> list[_Measured]:
+    """What the card shows: the given results, or those of these weights where the head was loaded from.
+
+    Raises:
+        JudgeDecodingError: a file cannot be read, has no results, or a given one tells that it is of another head.
+    """
+    if results is None:
+        if head.folder is None:
+            return []
+        there = [_read(path) for path in results_in(head.folder)]
+        return [one for one in there if head.owns(one.results.judge_hash, head.folder)]
     found = []
-    for one in several:
+    for one in [results] if isinstance(results, str | Path | Results) else results:
         if isinstance(one, Results):
-            measured = Measured(one, one.model_dump_json(indent=2) + "\n")
+            measured = _Measured(one, one.model_dump_json(indent=2) + "\n")
         else:
-            measured = _parsed(Kept(Path(one), read_bytes(Path(one), "the results")))
-        if not _fits(measured.results, weights_hash):
+            measured = _read(Path(one))
+        if measured.results.judge_hash not in ("", head.weights_hash):
             raise JudgeDecodingError(
                 f"{'These results' if isinstance(one, Results) else one} are of another judge head, "
                 f"{measured.results.judge or 'one without a name'}, by its weights; measure this head with evaluate, "
@@ -81,48 +125,31 @@ def given_results(given: AnyResults | Sequence[AnyResults], weights_hash: str) -
     return found
 
 
-def still_valid(kept: Sequence[Kept], weights_hash: str) -> list[Measured]:
-    """Those of the kept results that are of the head as it is now, if they tell its weights.
-
-    Raises:
-        JudgeDecodingError: a file has no results.
-    """
-    return [one for one in map(_parsed, kept) if _fits(one.results, weights_hash)]
+def _read(path: Path) -> _Measured:
+    content = read_bytes(path, "the results")
+    return _Measured(parse_results(content, path), content.decode("utf-8"))
 
 
-def _parsed(kept: Kept) -> Measured:
-    from judge_decoding.core.results import parse_results
-
-    return Measured(parse_results(kept.content, kept.path), kept.content.decode("utf-8"))
+def _pictures_in(folder: Path) -> list[str]:
+    return [name for name in PICTURES if (folder / name).is_file()]
 
 
-def _fits(results: Results, weights_hash: str) -> bool:
-    return results.judge_hash in ("", weights_hash)
-
-
-def texts_of_card(config: dict[str, Any], pictures: Container[str], measured: Sequence[Measured]) -> dict[str, str]:
+def _texts(head: JudgeHead, pictures: Container[str], measured: Sequence[_Measured]) -> dict[str, str]:
     """The results that a card shows, their plots, and last the card itself, by file name."""
-    # What a card says is of no use to those who only load a head.
-    from judge_decoding.report.card import model_card
-    from judge_decoding.report.card_results import file_name
-
-    texts, plots = {}, []
+    texts: dict[str, str] = {}
+    plots: list[str | None] = []
     for place, one in enumerate(measured, start=1):
         texts[file_name(place)] = one.text
         svg = _plot(one.results)
         plots.append(file_name(place, "pareto", "svg") if svg else None)
         if svg:
             texts[file_name(place, "pareto", "svg")] = svg
-    return texts | {CARD: model_card(config, pictures, [one.results for one in measured], plots)}
+    card = model_card(head.config.model_dump(), pictures, [one.results for one in measured], plots)
+    return texts | {CARD: card}
 
 
-def write_card(folder: Path, config: dict[str, Any], pictures: Container[str], measured: Sequence[Measured]) -> None:
-    """Write the card, the results it shows and their plots; those of other results that were there before go.
-
-    Raises:
-        JudgeDecodingError: the folder cannot be written.
-    """
-    texts = texts_of_card(config, pictures, measured)
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write a card and the files beside it; those of other results that were there before go."""
     for name, text in texts.items():
         write_text(folder / name, text)
     for path in files_of_card(folder):
@@ -132,9 +159,6 @@ def write_card(folder: Path, config: dict[str, Any], pictures: Container[str], m
 
 def _plot(results: Results) -> str:
     """Accuracy against speed; "" without accuracy or matplotlib."""
-    from judge_decoding.report.head_pictures import can_draw
-    from judge_decoding.report.plots import pareto_svg
-
-    if not can_draw() or any(row.accuracy is None for row in results.rows):
+    if not head_pictures.can_draw() or any(row.accuracy is None for row in results.rows):
         return ""
     return pareto_svg(results.rows)

@@ -27,7 +27,7 @@ def can_draw() -> bool:
 
 
 def head_pictures(config: JudgeHeadConfig) -> dict[str, str]:
-    """SVGs by file name, drawn from the figures in a head's configuration, for `JudgeHead.save_pretrained`.
+    """SVGs by file name, drawn from the figures in a head's configuration, for `save_head`.
 
     Raises:
         JudgeDecodingError: matplotlib is missing, or the head has no such figures.

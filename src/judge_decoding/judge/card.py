@@ -1,0 +1,83 @@
+"""The bare card of a head: what it is and how to load it, from its configuration alone.
+
+All that comes from the configuration is escaped: names can be anybody's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from judge_decoding.markdown import block, code, plain
+from judge_decoding.visible import one_line
+
+_BARE = """\
+---
+library_name: judge-decoding
+tags:
+- judge-decoding
+- speculative-decoding
+- custom_generate
+---
+# {title}
+
+{introduction}
+
+{usage}
+* Target: {target}
+* Layer: {layer}, {norm} the final norm
+* Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
+* Polarity: {polarity}
+"""
+
+_INTRODUCTION = """\
+A linear layer of {numbers} numbers on the {place} of {architecture}{too}. For a draft
+token it gives the probability that the token is *correct*, so that speculative decoding keeps correct
+tokens which the target would have worded otherwise (Judge Decoding, arXiv 2501.19309)."""
+
+_USAGE = """\
+from judge_decoding import JudgeDecoder
+
+decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge="THIS-REPOSITORY")
+print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
+
+
+def bare_card(config: dict[str, Any]) -> str:
+    """The card that is saved with a head, as Markdown; `judge_decoding.report` writes the full one."""
+    name = one_line(config["target"]["name_or_path"])
+    return _BARE.format(
+        title=plain(title(config)),
+        introduction=introduction(config),
+        usage=usage(config),
+        target=code(name) if name else "a model without a name",
+        layer=config["layer"],
+        norm=config["norm"],
+        threshold=config["threshold"],
+        polarity=config["polarity"],
+    )
+
+
+def title(config: dict[str, Any]) -> str:
+    """The card's title, in plain text."""
+    return f"Judge head for {one_line(config['target']['name_or_path']) or 'a model without a name'}"
+
+
+def introduction(config: dict[str, Any]) -> str:
+    """What the head is, in a paragraph of Markdown."""
+    target, draft = config["target"], config["draft"]
+    place = f"last hidden state ({config['norm']} the final norm)"
+    return _INTRODUCTION.format(
+        numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
+        place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
+        architecture=code(target["architecture"]),
+        too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
+    )
+
+
+def usage(config: dict[str, Any]) -> str:
+    """How to load the head, as a block of Python."""
+    target, draft = config["target"], config["draft"]
+    text = _USAGE.format(
+        target=one_line(target["name_or_path"]),
+        draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL",
+    )
+    return block(text, "python")

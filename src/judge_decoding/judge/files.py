@@ -1,0 +1,42 @@
+"""The files of a head's folder: its own, and those of a full card, which go when the head does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+# What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
+CUSTOM_GENERATE = {
+    "custom_generate/generate.py": """\
+# Judge decoding with the head in this folder; all the code is in the package judge-decoding:
+# model.generate(**inputs, custom_generate=THIS_FOLDER, trust_remote_code=True, draft=DRAFT_MODEL)
+from judge_decoding.integrations.head_folder import generate_with_head as generate  # noqa: F401
+""",
+    "custom_generate/requirements.txt": "judge-decoding\n",
+}
+PICTURES = {
+    "reliability.svg": "Share of correct tokens at each score",
+    "roc.svg": "Correct tokens kept against wrong tokens kept, over all thresholds",
+}
+"""The pictures a full card can show, by file name."""
+PATTERNS = ("results.json", "results-*.json", "pareto.svg", "pareto-*.svg")
+"""The results a full card shows, and their plots."""
+_NAMES = re.compile(r"(results(-([2-9]|[1-9]\d+))?\.json)|(pareto(-([2-9]|[1-9]\d+))?\.svg)")
+
+
+def files_of_head(folder: Path) -> list[Path]:
+    """What a head in ``folder`` is written to, and what is there that it replaces or removes."""
+    names = (CONFIG, WEIGHTS, *PICTURES, *CUSTOM_GENERATE)
+    return [*(folder / name for name in names), *files_of_card(folder)]
+
+
+def files_of_card(folder: Path) -> list[Path]:
+    """What a card in ``folder`` is written to, and what is there that it replaces or removes."""
+    return [folder / CARD, *(path for path in folder.glob("*.*") if _NAMES.fullmatch(path.name) and path.is_file())]
+
+
+def results_in(folder: Path) -> list[Path]:
+    """The results files in a head's folder, in their order."""
+    found = [path for path in files_of_card(folder) if path.suffix == ".json"]
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # 2 before 10
