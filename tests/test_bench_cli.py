@@ -39,6 +39,7 @@ def figures(run: Run, *args: object) -> dict[str, Any]:
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_every_way_has_a_row(run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path) -> None:
     told = figures(
         run, *options, "--judge", folders["judge"], "--num-draft-tokens", 3, "--batch-size", 1, "--batch-size", 2,
@@ -196,6 +197,7 @@ def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Pa
     assert memory.cache_bytes(decoder, job) == 2 * 2 * 8 * 4 * 2 * (2 * 64 + 512)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_one_sentence(folders: dict[str, Path]) -> None:
     job = memory.Job("/no/model", None, None, None, "float32", 3, 8, [[4]], 1)
     with pytest.raises(memory.JudgeDecodingError, match=r"failed: .*Cannot load the tokenizer /no/model"):

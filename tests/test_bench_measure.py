@@ -123,6 +123,7 @@ def test_other_tokens_are_found_in_any_repetition() -> None:
     assert measure([fickle], PROMPTS, right, batch_size=4, repetitions=3)["vllm"].unlike == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_every_exact_way_says_what_generate_says(models: Models, batch_size: int) -> None:
     expected = alone(models, PROMPTS)
@@ -356,6 +357,7 @@ def test_bare_calls_are_of_the_asked_shapes(monkeypatch: pytest.MonkeyPatch, unc
     assert min(drafted.verify, drafted.draft, drafted.draft_alone, plain.verify) > 0
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_that_decodes(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     target = llama(0, layers=1)
     target.save_pretrained(tmp_path)

@@ -107,6 +107,7 @@ def test_in_batches_nothing_is_timed(run: Run, options: list[object], tmp_path: 
     assert all(sample.seconds is None for sample in read_samples(tmp_path / "b" / "samples.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(run: Run, options: list[object], questions: Path, tmp_path: Path) -> None:
     whole = figures(run, "evaluate", *options, "--out", tmp_path / "whole")
     out = tmp_path / "killed"

@@ -33,6 +33,8 @@ from judge_decoding.reference.problems import draw_many
 from judge_decoding.report.card_files import card_as_written
 from judge_decoding.tasks.results import last_number
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
 PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
 OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 20)

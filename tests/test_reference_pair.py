@@ -19,6 +19,8 @@ from judge_decoding.reference.problems import draw_many
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = draw_many(0, "test", 60)
 ASKING = Asking(Arithmetic())
 ITEMS = read_items(Arithmetic(count=60))

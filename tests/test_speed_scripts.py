@@ -14,6 +14,8 @@ from judge_decoding.evaluation.bench import limits
 from judge_decoding.evaluation.bench.limits import Machine
 from judge_decoding.rules import Judge
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MACHINE = Machine(bandwidth=1e10, flops=1e11)
 
