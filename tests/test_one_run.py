@@ -243,10 +243,8 @@ def test_fit_in_two_threads(
 
 def test_readings_are_made_by_one(folders: dict[str, Path], tmp_path: Path) -> None:
     cases, reader = [Case(question="one", answer=" two")], Reader(str(folders["target"]))
-    with (
-        one_run(readings_path(tmp_path)),
-        pytest.raises(JudgeDecodingError, match=rf"{readings_path(tmp_path).name} is being written by"),
-    ):
+    path = readings_path(tmp_path)
+    with one_run(path), pytest.raises(JudgeDecodingError, match=rf"{path.name} is being written by"):
         read_answers(cases, reader, tmp_path)
     assert len(read_answers(cases, reader, tmp_path)) == 1
     with one_run(readings_path(tmp_path)):  # where all is read nothing is written

@@ -49,6 +49,7 @@ BOUNDS: Mapping[str, Bound] = {
     # How tokens are drawn.
     "seed": Bound(-(2**63), 2**64 - 1, "a whole number of at most 64 bits"),
     "temperature": Bound(0, 1e6), "top_p": Bound(0, 1, "above 0 and at most 1", open=True), "min_p": _SHARE,
+    "no_repeat_ngram_size": Bound(0, 100_000), "encoder_no_repeat_ngram_size": Bound(0, 100_000),
     "top_k": Bound(0, 2**31), "repetition_penalty": Bound(0, 1e6, open=True),
     # How a head is made and judged.
     "points": _POINTS, "margin": _POINTS, "thresholds": _SHARE, "repeats": _SHARE,

@@ -135,7 +135,8 @@ GENERATION = (
             "top_k": (True,),
             "max_time": ("long", [1]),
             "stop_strings": (5, [5]),
-            "no_repeat_ngram_size": (True,),
+            "no_repeat_ngram_size": (True, 10**15),
+            "encoder_no_repeat_ngram_size": (10**15,),
             "is_assistant": (True,),
         }.items()
         for value in values

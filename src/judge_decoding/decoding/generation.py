@@ -38,6 +38,7 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
+from judge_decoding.bounds import check_bound
 from judge_decoding.decoding.sampling import Processor, SamplingParams, TruncationWarper
 from judge_decoding.errors import JudgeDecodingError, reason
 
@@ -212,6 +213,11 @@ class Defaults:
     def _cleaned(self, params: SamplingParams) -> GenerationConfig:
         """The configuration with what a call says over it, and without what has no meaning here."""
         config = copy.deepcopy(self.config)
+        try:
+            for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):  # transformers counts up to them
+                check_bound(name, getattr(config, name, None))
+        except JudgeDecodingError as error:
+            raise self._refused(error) from error
         for name, value in _SET_ASIDE.items():
             if hasattr(config, name):
                 setattr(config, name, value)
