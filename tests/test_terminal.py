@@ -105,7 +105,7 @@ def test_shown_twice_is_shown_once_and_json_stays_the_same_value(text: str) -> N
 
 SRC = Path(judge_decoding.__file__).parent
 OTHERS = {
-    "files.py": {"sys.stdout"},  # flushes before it writes to the same descriptor
+    "io/files.py": {"sys.stdout"},  # flushes before it writes to the same descriptor
     "cli/main.py": {"sys.stdout"},  # replaced when its reader is gone
     "evaluation/bench/memory.py": {"sys.stdout"},  # a child that answers its parent through a pipe
     "cli/console.py": {"rich.console.Console", "sys.stdout", "sys.stderr"},
