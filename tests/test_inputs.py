@@ -18,7 +18,8 @@ import pytest
 
 import judge_decoding
 from commands import Run, ends_in_one_sentence
-from judge_decoding import Case, JudgeDecodingError, JudgeHead, files, inputs, read_cases, write_cases
+from judge_decoding import Case, JudgeDecodingError, JudgeHead, read_cases, write_cases
+from judge_decoding.io import files, inputs
 from judge_decoding.io.files import lines, read_bytes, read_text
 from judge_decoding.io.questions import file_rows
 from judge_decoding.loading.models import load_model, load_tokenizer
@@ -175,7 +176,8 @@ def through(program: str, *command: str, **options: object) -> str:
 READ = """
 import sys
 from pathlib import Path
-from judge_decoding import inputs, JudgeDecodingError
+from judge_decoding import JudgeDecodingError
+from judge_decoding.io import inputs
 from judge_decoding.io.files import lines
 inputs.SILENCE = 1.0
 try:
@@ -328,13 +330,14 @@ def test_lines_are_as_they_were(tmp_path: Path) -> None:
 
 OWN = {
     "bench/memory.py": "what the system tells of this process",
-    "evaluation/sandbox.py": "what a program printed, in a folder of its own",
-    "evaluation/sandbox_child.py": "its standard input",
+    "io/boundaries.py": "a text of this package",
+    "io/sandbox_child.py": "its standard input",
     "static/compiling.py": "sources of this package and of models",
+    "static/store.py": "what was just compiled",
     "labels/llm.py": "a text of this package",
     "serving/recipe.py": "recipes of this package",
     "reference/wide.py": "weights of this package",
-    "judge/cache.py": "shards whose hash was just found right",
+    "training/cache.py": "shards whose hash was just found right",
     "inputs.py": "the place itself",
 }
 """Who opens what a user cannot put anything into."""
@@ -385,10 +388,12 @@ def test_only_one_place_opens_files_for_reading() -> None:
     rest = {name: calls for name, calls in found.items() if name not in allowed}
     assert rest == {
         # What is written is given on from a file of our own; what is packed is unpacked as it comes.
-        "files.py": ["gzip.GzipFile", "temporary.open"],
+        "io/files.py": ["gzip.GzipFile", "temporary.open"],
         # Locked and added to; read by `read_bytes`.
-        "court/annotate/storage.py": ["os.open"],
-        "locks.py": ["os.open", "os.open"],
+        # A token of 32 letters, never through a link.
+        "labelling/annotate/server.py": ["os.open"],
+        "labelling/annotate/storage.py": ["os.open"],
+        "io/locks.py": ["os.open", "os.open"],
     }
 
 

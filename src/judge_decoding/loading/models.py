@@ -22,7 +22,7 @@ from judge_decoding.decoding.choices import AnyDraft
 from judge_decoding.decoding.drafters import is_drafter, named_drafter
 from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError, reason
-from judge_decoding.io.files import parse_json
+from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.io.hub import Source, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.loading.weights import check_complete, check_depth, check_finite
@@ -129,8 +129,8 @@ def _check_generation_config(source: Source) -> None:
     if not source.is_folder or not path.is_file():
         return
     try:
-        good = isinstance(parse_json(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
+        good = isinstance(parse_json(read_text(path, "the generation configuration")), dict)
+    except ValueError:
         good = False
     if not good:
         raise JudgeDecodingError(f"{path} is damaged; fetch or save it again, or remove it.")
