@@ -389,9 +389,9 @@ def test_only_one_place_opens_files_for_reading() -> None:
     assert rest == {
         # What is written is given on from a file of our own; what is packed is unpacked as it comes.
         "io/files.py": ["gzip.GzipFile", "temporary.open"],
-        # Locked and added to; read by `read_bytes`.
         # A token of 32 letters, never through a link.
         "labelling/annotate/server.py": ["os.open"],
+        # Locked and added to; read by `read_bytes`.
         "labelling/annotate/storage.py": ["os.open"],
         "io/locks.py": ["os.open", "os.open"],
     }
