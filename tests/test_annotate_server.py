@@ -268,6 +268,7 @@ def answers(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_ten_cases_with_the_server_killed_in_the_middle(answers: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
 
@@ -349,6 +350,7 @@ def test_without_the_extra_it_says_what_to_install(answers: Path, tmp_path: Path
     assert "judge-decoding[court]" in annotate(answers, "-o", tmp_path / "out")[1]
 
 
+@pytest.mark.slow
 def test_a_draft_is_asked_for_where_the_head_reads_it(answers: Path, folders, tmp_path: Path, annotate) -> None:
     config = JudgeHeadConfig(
         target=TargetInfo.of(load_model(str(folders["target"]))), draft=TargetInfo.of(load_model(str(folders["draft"])))

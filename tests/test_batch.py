@@ -98,6 +98,7 @@ def test_a_model_with_sliding_windows_answers_one_by_one() -> None:
         assert tokens(rounds) == tokens(run(target, None, prompt))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", ["target", "draft"])
 def test_rows_of_models_with_sliding_windows_get_the_drafts_they_get_alone(windows: str) -> None:
     """Every draft token is kept, so that the answers are those of the drafts."""

@@ -37,6 +37,7 @@ def figures(run: Run, *args: object) -> dict[str, Any]:
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_every_way_has_a_row(run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path) -> None:
     told = figures(
         run, *options, "--judge", folders["judge"], "--num-draft-tokens", 3, "--batch-size", 1, "--batch-size", 2,

@@ -98,6 +98,7 @@ def test_other_tokens_are_found_in_any_repetition() -> None:
     assert measure([fickle], PROMPTS, right, batch_size=4, repetitions=3)["vllm"].unlike == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_every_exact_way_says_what_generate_says(models: Models, batch_size: int) -> None:
     expected = alone(models, PROMPTS)

@@ -217,6 +217,7 @@ def test_many_answers_of_many_questions(court: Run, tmp_path: Path, monkeypatch:
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_largest_arithmetic_task_ends() -> None:
     """More problems than there are is a sentence, as many as are allowed are drawn in seconds."""
     from judge_decoding.tasks import read_items

@@ -83,6 +83,7 @@ def test_rules_are_listed(run: Run) -> None:
     assert all(row["summary"].endswith(".") for row in rows.values())
 
 
+@pytest.mark.slow
 def test_train_on_both_models(run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path) -> None:
     code, out, err = run(
         "train",

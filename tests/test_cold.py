@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # To tell them from standard output, which is the command's.
 TELL = "import atexit, sys; atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))"
 

@@ -46,6 +46,7 @@ def problems(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "problems.jsonl", rows)
 
 
+@pytest.mark.slow
 def test_the_embedded_pair_answers_right_and_wrong(collect: Collect, problems: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     code, told, err = collect(problems, "-o", out, *PAIR, *TEMPLATE, "--checker", "number", "--json")

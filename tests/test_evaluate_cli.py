@@ -111,6 +111,7 @@ def test_in_batches_nothing_is_timed(run: Run, options: list[object], tmp_path: 
     assert all(sample.seconds is None for sample in read_samples(tmp_path / "b" / "samples.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(run: Run, options: list[object], questions: Path, tmp_path: Path) -> None:
     whole = figures(run, "evaluate", *options, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
@@ -139,26 +140,31 @@ def stopped(*_: object) -> None:
     raise JudgeDecodingError("Stopped.")
 
 
-@pytest.mark.parametrize(
-    ("command", "change", "phrase"),
-    [
-        ("evaluate", ("--dtype", "bfloat16"), "begun with dtype float32, not bfloat16"),
-        ("evaluate", ("--num-draft-tokens", 3), "begun with num_draft_tokens 4, not 3"),
-        ("evaluate", ("--system", "be good"), "begun with system , not be good"),
-        ("evaluate", ("--no-target-alone",), "begun with target_alone True, not False"),
-        ("evaluate", "machine", "begun with machine"),
-        ("evaluate", "target", "begun with weights of the target"),
-        ("evaluate", "draft", "begun with weights of the draft"),
-        ("sweep", ("--tune", 2), "begun with tune 1, not 2"),
-        ("sweep", ("--num-draft-tokens", 3), "begun with num_draft_tokens [4], not [3, 4]"),
-        ("sweep", ("--threshold", 0.6), "begun with threshold [], not [0.6]"),
-        ("sweep", ("--rule", "relaxed"), "begun with rule [], not ['relaxed']"),
-        ("sweep", ("--every-length",), "begun with tune 1, not 0"),
+# What changes between a run and the one that would go on with it: options, the machine, or a model's weights.
+CHANGES: dict[str, list[tuple[tuple[object, ...] | str, str]]] = {
+    "evaluate": [
+        (("--dtype", "bfloat16"), "begun with dtype float32, not bfloat16"),
+        (("--num-draft-tokens", 3), "begun with num_draft_tokens 4, not 3"),
+        (("--system", "be good"), "begun with system , not be good"),
+        (("--no-target-alone",), "begun with target_alone True, not False"),
+        ("machine", "begun with machine"),
+        ("target", "begun with weights of the target"),
+        ("draft", "begun with weights of the draft"),
     ],
-)
+    "sweep": [
+        (("--tune", 2), "begun with tune 1, not 2"),
+        (("--num-draft-tokens", 3), "begun with num_draft_tokens [4], not [3, 4]"),
+        (("--threshold", 0.6), "begun with threshold [], not [0.6]"),
+        (("--rule", "relaxed"), "begun with rule [], not ['relaxed']"),
+        (("--every-length",), "begun with tune 1, not 0"),
+    ],
+}
+
+
+@pytest.mark.parametrize("command", CHANGES)
 def test_a_run_goes_on_with_the_same_settings_only(
     run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    command: str, change: tuple[object, ...] | str, phrase: str,
+    command: str,
 ) -> None:  # fmt: skip
     for role in ("target", "draft"):
         shutil.copytree(folders[role], tmp_path / role)
@@ -169,16 +175,22 @@ def test_a_run_goes_on_with_the_same_settings_only(
         patch.setattr("judge_decoding.core.samples.write_samples", stopped)
         patch.setattr("judge_decoding.report.results_page.results_page", stopped)
         ends_in_one_sentence(run(command, *given), "Stopped.")
-    if change == "machine":
-        monkeypatch.setattr("judge_decoding.models.provenance.machine", lambda _: "another")
-    elif isinstance(change, str):
-        model = llama(0)
-        model.lm_head.weight[0, 0] += 0.01
-        model.save_pretrained(tmp_path / change)
-    if change == ("--every-length",):
-        given = given[: given.index("--tune")]  # it would do nothing
-    ends_in_one_sentence(run(command, *given, *([] if isinstance(change, str) else change)), phrase)
-    assert not (tmp_path / "o" / "results.json").exists()
+    begun = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
+    assert begun
+    for change, phrase in CHANGES[command]:
+        # Beside --every-length, --tune would do nothing.
+        words = given[: given.index("--tune")] if change == ("--every-length",) else given
+        with monkeypatch.context() as patch:
+            if change == "machine":
+                patch.setattr("judge_decoding.models.provenance.machine", lambda _: "another")
+            elif isinstance(change, str):
+                model = llama(0)
+                model.lm_head.weight[0, 0] += 0.01
+                model.save_pretrained(tmp_path / change)
+            ends_in_one_sentence(run(command, *words, *([] if isinstance(change, str) else change)), phrase)
+        if change in folders:
+            shutil.copytree(folders[str(change)], tmp_path / str(change), dirs_exist_ok=True)
+        assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == begun
 
 
 def test_results_are_not_replaced_by_accident(run: Run, options: list[object], tmp_path: Path) -> None:

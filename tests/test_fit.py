@@ -37,6 +37,8 @@ from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.results import last_number
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
 PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
 OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 20)

@@ -52,6 +52,7 @@ def own(model: LlamaForCausalLM, prompt: list[int], **kwargs: Any) -> list[int]:
     return output[0, len(prompt) :].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # generate warns of what a configuration asks for and greedy decoding ignores
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 def test_greedy_tokens_are_those_of_generate(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

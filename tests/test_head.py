@@ -109,6 +109,7 @@ def test_the_bare_card_says_what_the_head_is_and_how_to_load_it(target: LlamaFor
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_saving_loads_neither_reports_nor_results_nor_plots(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from judge_decoding import JudgeHead;"

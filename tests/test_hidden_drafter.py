@@ -108,6 +108,7 @@ def test_it_gets_the_states_of_what_stayed(target: PreTrainedModel) -> None:
             assert eagle.accepted[row] == rounds[row][: len(eagle.accepted[row])]
 
 
+@pytest.mark.slow
 def test_its_drafts_are_accepted_and_its_answers_are_the_targets() -> None:
     decoder = load_pair()[0].alone()
     eagle = trained(decoder, [prompt_of(problem) for problem in draw_many(0, "head", 40)])

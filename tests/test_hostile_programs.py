@@ -23,6 +23,8 @@ from hostile import BOUNDS, CLUMSY, FORGED, OUTSIDE
 from judge_decoding.io import boundaries
 from judge_decoding.io.sandbox import Limits, Outcome, run_program, sandbox_of
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[str], Outcome]
 # One is found by its memory limit among all processes of the machine.
 LIMITS = Limits(seconds=2.5, memory=2**30 + 4096 * os.getpid())

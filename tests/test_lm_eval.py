@@ -26,6 +26,8 @@ from judge_decoding.integrations.lm_eval import JudgeLM  # which registers the m
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = draw_many(0, "test", 6)
 MODELS = {"pretrained": str(pair.TARGET), "draft": str(pair.DRAFT), "judge": str(pair.JUDGE)}
 TARGET = {"pretrained": str(pair.TARGET)}

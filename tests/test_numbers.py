@@ -307,6 +307,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 def test_no_answer_stops_a_sweep() -> None:
     script = (
         "import json, resource, sys\n"

@@ -111,6 +111,7 @@ def opened(browser: Browser, page: str, folder: Path) -> None:
     browser.until(f"location.href.includes({folder.name!r}) && document.readyState === 'complete'")
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
 @pytest.mark.parametrize("name", PAGES)
 def test_the_own_script_runs_and_an_injected_one_does_not(browser: Browser, name: str, tmp_path: Path) -> None:

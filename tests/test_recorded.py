@@ -32,6 +32,8 @@ from judge_decoding import (
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import draw_many
 
+pytestmark = pytest.mark.slow
+
 RECORD = Path(__file__).with_name("recorded.json")
 PROMPTS = [prompt_of(problem) for problem in draw_many(0, "test", 12)]
 

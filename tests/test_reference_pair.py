@@ -20,6 +20,8 @@ from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.prompt_format import PromptFormat
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = draw_many(0, "test", 60)
 ASKING = PromptFormat(Arithmetic())
 ITEMS = read_items(Arithmetic(count=60))

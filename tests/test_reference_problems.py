@@ -54,6 +54,7 @@ def test_problems_are_the_same_for_the_same_seed_and_others_for_another():
     assert draw_many(3, "test", 20) != draw_many(4, "test", 20)
 
 
+@pytest.mark.slow
 def test_asking_for_more_problems_than_there_are_is_one_sentence():
     with pytest.raises(JudgeDecodingError, match="ask for fewer"):
         draw_many(0, "test", 10**6, "comparison")

@@ -17,7 +17,10 @@ from judge_decoding.report.answers import answers_page
 from samples import HOSTILE, hostile, known
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
+]
 
 TIP = "document.querySelector('#tip')"
 FOCUSED = "document.activeElement.textContent.trim()"

@@ -41,6 +41,7 @@ SETTINGS = {
 PAIRS = [tuple((2 * torch.randn(2, 6, generator=torch.Generator().manual_seed(i))).softmax(-1)) for i in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_a_lossless_rule_keeps_the_targets_distribution(

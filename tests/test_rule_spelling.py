@@ -145,6 +145,7 @@ def calls(draw: st.DrawFn) -> str:
 PIECES = st.lists(st.sampled_from([*WORDS, *"()|,=%", "1", "0.5", "'a'", " "]))
 
 
+@pytest.mark.slow
 @given(st.one_of(st.text(), PIECES.map("".join), st.lists(calls(), min_size=1, max_size=3).map(" | ".join)))
 @settings(max_examples=500)
 def test_no_text_is_more_than_a_wrong_spelling(judge_head: JudgeHead, text: str) -> None:
@@ -168,6 +169,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200)
 def test_every_rule_reads_back(judge_head: JudgeHead, data: st.DataObject) -> None:
@@ -258,6 +260,7 @@ def judge_decoding(folder: Path, *commands: list[str]) -> list[tuple[int, str, s
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_an_installed_package_brings_a_rule(folders: dict[str, Path], tmp_path: Path) -> None:
     """The example of the page on rules, installed, on the command line: listed, spelled, and used."""
     install(tmp_path, *example())

@@ -153,39 +153,43 @@ def test_a_strict_setting_is_lossless_above_temperature_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("greedy", [True, False])
-def test_rows_of_a_batch_are_judged_as_if_alone(name: str, greedy: bool, seed: int) -> None:
+def test_rows_of_a_batch_are_judged_as_if_alone(name: str, greedy: bool) -> None:
     """Rows of 4, 2 and no draft tokens; what is said of padding does not matter, and the last one is all bonus."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     size, count, lengths = 8, 4, [4, 2, 0]
     head = random_head(bigram(torch.zeros(size, size)))
     rule = parse_rule(LOOSE.get(name, name), head)
-    logits = 2 * torch.randn(3, count + 1, size, generator=generator)
-    draft = (logits[:, :-1] + torch.randn(3, count, size, generator=generator)).softmax(-1)
-    ids = draft.argmax(-1)
-    uniform = torch.rand(3, count, generator=generator)
-    hidden = torch.randn(3, count, size, generator=generator)
-
-    def evidence(rows: slice, columns: int, lengths: Tensor | None) -> Evidence:
-        part = draft[rows, :columns]
-        return Evidence(
-            ids[rows, :columns], logits[rows, : columns + 1], None if greedy else part, hidden[rows, :columns],
-            uniform[rows, :columns], greedy, part if greedy else None, lengths=lengths,
+    for _ in range(2):
+        logits = 2 * torch.randn(3, count + 1, size, generator=generator)
+        draft = (logits[:, :-1] + torch.randn(3, count, size, generator=generator)).softmax(-1)
+        whole = Evidence(
+            draft.argmax(-1), logits, None if greedy else draft, torch.randn(3, count, size, generator=generator),
+            torch.rand(3, count, generator=generator), greedy, draft if greedy else None, lengths=torch.tensor(lengths),
         )  # fmt: skip
+        verdicts = rule.accept(whole)
+        for place in range(max(lengths) + 1):
+            places = torch.tensor([min(place, length) for length in lengths])
+            replacements = rule.replacement(whole, places)
+            for row, length in enumerate(lengths):
+                alone = row_of(whole, row, length)
+                assert verdicts[row, :length].tolist() == rule.accept(alone)[0].tolist()
+                expected = rule.replacement(alone, int(places[row]))[0].tolist()
+                assert replacements[row].tolist() == pytest.approx(expected, abs=1e-6)
+                if places[row] == length:
+                    assert expected == pytest.approx(alone.target_probs[0, -1].tolist(), abs=1e-6)
 
-    together = evidence(slice(None), count, torch.tensor(lengths))
-    verdicts = rule.accept(together)
-    for place in range(max(lengths) + 1):
-        places = torch.tensor([min(place, length) for length in lengths])
-        replacements = rule.replacement(together, places)
-        for row, length in enumerate(lengths):
-            alone = evidence(slice(row, row + 1), length, None)
-            assert verdicts[row, :length].tolist() == rule.accept(alone)[0].tolist()
-            expected = rule.replacement(alone, int(places[row]))[0].tolist()
-            assert replacements[row].tolist() == pytest.approx(expected, abs=1e-6)
-            if places[row] == length:
-                assert expected == pytest.approx(alone.target_probs[0, -1].tolist(), abs=1e-6)
+
+def row_of(whole: Evidence, row: int, length: int) -> Evidence:
+    """One row's evidence, without padding."""
+
+    def part(values: Tensor | None, columns: int = length) -> Tensor | None:
+        return None if values is None else values[row : row + 1, :columns]
+
+    return Evidence(
+        whole.draft_ids[row : row + 1, :length], whole.target_logits[row : row + 1, : length + 1],
+        part(whole.draft_probs), part(whole.hidden), part(whole.uniform), whole.greedy, part(whole.draft_distribution),
+    )  # fmt: skip
 
 
 def test_a_lossy_rule_without_a_strict_setting_says_so() -> None:

@@ -14,6 +14,8 @@ import limits
 from judge_decoding.rules import Judge
 from limits import Machine
 
+pytestmark = pytest.mark.slow
+
 MACHINE = Machine(bandwidth=1e10, flops=1e11)
 
 

@@ -60,6 +60,8 @@ from tiny import (
     word_tokenizer,
 )
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[5], [1, 5, 6, 7, 8], [4 + i % 30 for i in range(70)], [9, 9, 9], [1, 30, 31], [7, 8], [3, 4, 5], [20] * 12]
 SOURCES = [HiddenSource(-1, "before"), HiddenSource()]
 BUDGETS = [24, 3, 90, 1, 17, 24, 31, 9]

@@ -46,6 +46,7 @@ STOPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("stop", STOPS)
 def test_an_answer_ends_where_generate_ends_it(name: str, stop: str | tuple[str, ...]) -> None:

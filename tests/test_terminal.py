@@ -365,6 +365,7 @@ def test_what_a_server_says_is_shown(run: Run, serve: Serve, hostile: dict[str, 
 # On a terminal
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("words", [
     ("generate", "{target}", "one two", "--no-chat", "--max-new-tokens", "12"),

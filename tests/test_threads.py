@@ -50,6 +50,7 @@ def expected(decoder: JudgeDecoder, budget: int = 16) -> list[list[int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("judge", [{}, {"norm": "before", "layer": -2}], ids=str)
 def test_eager_answers_from_eight_threads(judge: dict[str, object]) -> None:
     decoder = judged(llama(3), **judge)

@@ -10,7 +10,7 @@ import pytest
 from judge_decoding import Exact, decode
 from judge_decoding.core.rounds import Seconds
 from judge_decoding.decoding import loop
-from judge_decoding.decoding.backends.eager import eager as backends
+from judge_decoding.decoding.backends import eager as backends
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.timing import Stopwatch
 from tiny import llama, perturbed, request

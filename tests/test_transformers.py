@@ -596,6 +596,7 @@ def test_the_reference_pair_says_the_same_in_transformers() -> None:
 # The folder of a head.
 
 
+@pytest.mark.slow
 def test_a_heads_folder_decodes_in_a_process_that_knows_only_transformers(
     folders: dict[str, Path], target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ TOKENIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ours", TOKENIZERS)
 @pytest.mark.parametrize("theirs", TOKENIZERS)
 def test_exact_verification_says_what_the_target_says_whatever_is_proposed(ours: str, theirs: str) -> None:
