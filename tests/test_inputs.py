@@ -329,7 +329,6 @@ def test_lines_are_as_they_were(tmp_path: Path) -> None:
 # The one place
 
 OWN = {
-    "bench/memory.py": "what the system tells of this process",
     "io/boundaries.py": "a program of this package",
     "io/sandbox_child.py": "its standard input, and nothing",
     "static/store.py": "compiled code, whose content its name has",

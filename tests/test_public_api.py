@@ -17,7 +17,6 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 import judge_decoding
 from judge_decoding import JudgeHead
-from judge_decoding.evaluation.bench import limits
 
 
 def stub() -> list[ast.stmt]:
@@ -73,8 +72,6 @@ def test_what_the_commands_do_a_notebook_can_do(
     target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(limits, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(limits, "measure_machine", lambda *_: limits.Machine(1e10, 2e11))
     monkeypatch.setattr("judge_decoding.evaluation.bench.plan.LENGTHS", (2,))
     monkeypatch.setattr("judge_decoding.evaluation.bench.plan.CONFIDENT_LENGTHS", (8,))
     head = copy.deepcopy(head)  # its threshold is set
