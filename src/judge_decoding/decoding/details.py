@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from judge_decoding.core.rounds import TokenDetails
-from judge_decoding.rules.base import Evidence
+from judge_decoding.rules.evidence import Evidence
 
 TOP = 5
 """How many of the target's most probable tokens are told at each place."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.rules.base import Evidence
+from judge_decoding.rules.evidence import Evidence
 from judge_decoding.spelling import construct, guess, read, spell
 
 

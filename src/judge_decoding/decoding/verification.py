@@ -21,7 +21,7 @@ from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
 from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.models.forward import check_finite, finite
-from judge_decoding.rules.base import Evidence
+from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.verification import Verdicts, decide, replacements
 
 if TYPE_CHECKING:

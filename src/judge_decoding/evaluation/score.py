@@ -26,7 +26,8 @@ from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.texts import Text
 from judge_decoding.models.abilities import check_reads
 from judge_decoding.models.teacher_forcing import Piece, read_given
-from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.verification import decide
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.verification import decide
 
 LIFTED = 1e30

@@ -1,7 +1,8 @@
 """Verification rules: who decides which draft tokens stay."""
 
-from judge_decoding.rules.base import AnyOf, Evidence, VerificationRule
+from judge_decoding.rules.base import AnyOf, VerificationRule
 from judge_decoding.rules.divergence import Fuzzy, KLJudge
+from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.exact import Block, Exact
 from judge_decoding.rules.judge import Judge
 from judge_decoding.rules.likelihood import (

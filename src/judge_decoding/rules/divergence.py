@@ -15,7 +15,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.special import xlogy
 
-from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.evidence import Evidence
 
 # A draft of a smaller vocabulary gives 0 to tokens that the target can say, and would be infinitely far from it.
 _LEAST = 1e-10

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from judge_decoding.rules.base import Evidence, Fused, VerificationRule, normalized_excess
+from judge_decoding.rules.base import Fused, VerificationRule
+from judge_decoding.rules.evidence import Evidence, normalized_excess
 
 
 class Exact(VerificationRule):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.rules.base import Evidence, Fused, VerificationRule
+from judge_decoding.rules.base import Fused, VerificationRule
+from judge_decoding.rules.evidence import Evidence
 
 
 def check_threshold(threshold: float) -> None:

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.truncation import Likelihood, TruncationRule
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from judge_decoding.rules.base import Evidence, VerificationRule, normalized_excess
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.evidence import Evidence, normalized_excess
 
 
 class Ensemble(VerificationRule):

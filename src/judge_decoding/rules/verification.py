@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from judge_decoding.rules.base import Evidence, VerificationRule
+from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
