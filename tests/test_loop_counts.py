@@ -60,6 +60,10 @@ def test_causes_and_counts_of_exact_verification() -> None:
         "bonus": 2,
         "accepted_per_round": 4 / 3,
         "tokens_per_forward": 7 / 3,
+        "mean_acceptance_length": 7 / 3,
+        "acceptance_rate": 4 / 6,
+        # Two drafts of three: both kept their first token, one the others.
+        "acceptance_by_position": [1.0, 0.5, 0.5],
         "accepted_lengths": {"0": 1, "1": 1, "3": 1},
         "rescued_by": {},
         "prompts_measured": 0,

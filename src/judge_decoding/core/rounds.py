@@ -109,6 +109,8 @@ class Round:
 class Stats:
     """Counts over rounds. Nothing after an end token is counted, and the prefill is no target forward.
 
+    ``accepted_lengths`` and ``draft_lengths`` say in how many rounds so many draft tokens were accepted and proposed.
+
     ``distances`` has one number for each request whose distance to the judge's training questions is known.
     """
 
@@ -117,6 +119,7 @@ class Stats:
     tokens: int = 0
     causes: Counter[Cause] = field(default_factory=Counter)
     accepted_lengths: Counter[int] = field(default_factory=Counter)
+    draft_lengths: Counter[int] = field(default_factory=Counter)
     rescuers: Counter[str] = field(default_factory=Counter)
     distances: list[float] = field(default_factory=list)
     seconds: Seconds = field(default_factory=Seconds, compare=False)
@@ -136,6 +139,7 @@ class Stats:
         self.tokens += len(event.token_ids)
         self.causes.update(event.causes)
         self.accepted_lengths[event.accepted] += 1
+        self.draft_lengths[len(event.draft_ids)] += 1
         self.rescuers.update(filter(None, event.rescuers))
         if event.distance is not None:
             self.distances.append(event.distance)
@@ -148,6 +152,7 @@ class Stats:
         self.tokens += other.tokens
         self.causes.update(other.causes)
         self.accepted_lengths.update(other.accepted_lengths)
+        self.draft_lengths.update(other.draft_lengths)
         self.rescuers.update(other.rescuers)
         self.distances += other.distances
         self.seconds = self.seconds.plus(other.seconds)
@@ -163,8 +168,25 @@ class Stats:
         return self.accepted / self.rounds if self.rounds else 0.0
 
     @property
+    def acceptance_rate(self) -> float | None:
+        """Accepted draft tokens as a share of all that were drafted; None without a draft."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    @property
+    def acceptance_by_position(self) -> tuple[float, ...]:
+        """Of the drafts that reach each position, the share that is accepted up to there and with it."""
+        return tuple(
+            sum(count for length, count in self.accepted_lengths.items() if length > position)
+            / sum(count for length, count in self.draft_lengths.items() if length > position)
+            for position in range(max(self.draft_lengths, default=0))
+        )
+
+    @property
     def tokens_per_forward(self) -> float:
-        """Tokens per target forward, correction and bonus included; 1.00 is plain decoding."""
+        """Tokens per target forward, correction and bonus included; 1.00 is plain decoding.
+
+        vLLM and Spec-Bench call it mean acceptance length.
+        """
         return self.tokens / self.rounds if self.rounds else 0.0
 
     @property
@@ -181,6 +203,9 @@ class Stats:
             **{cause.value: self.causes[cause] for cause in Cause},
             "accepted_per_round": self.accepted_per_round,
             "tokens_per_forward": self.tokens_per_forward,
+            "mean_acceptance_length": self.tokens_per_forward,
+            "acceptance_rate": self.acceptance_rate,
+            "acceptance_by_position": list(self.acceptance_by_position),
             "accepted_lengths": {str(k): v for k, v in sorted(self.accepted_lengths.items())},
             "rescued_by": dict(sorted(self.rescuers.items())),
             "prompts_measured": len(self.distances),
