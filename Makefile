@@ -15,8 +15,9 @@ UV ?=
 BIN := $(VENV)/bin
 PIP = python -m pip -qq --disable-pip-version-check
 # $(call install,ENVIRONMENT,CONSTRAINTS,WHAT)
+# Compiled while installing, as pip does: torchao warns when it is compiled later, and warnings are errors in tests.
 install = $(1)/bin/$(PIP) install --constraint $(2) $(if $(UV),torch && \
-  $(UV) pip install --quiet --python $(1)/bin/python --constraint $(2) )$(3)
+  $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --constraint $(2) )$(3)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-slow test-vllm test-zoo test-versions test-lowest zoo lint format coverage \
