@@ -32,12 +32,12 @@ from judge_decoding.evaluation.bench.plan import POLICY, Models
 from judge_decoding.evaluation.bench.results import row
 from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.evaluation.bench.ways import Answers, Ours, Way
-from judge_decoding.evaluation.trial import Asking
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.markdown import table
 from judge_decoding.models.provenance import machine as machine_in_words
 from judge_decoding.names import complete
 from judge_decoding.tasks import parse_task, read_items
+from judge_decoding.tasks.prompt_format import PromptFormat
 from limits import Bare, BareCalls, Machine, Shape, Work, efficiency, measure_machine, round_work
 from memory import Job, measure_memory
 from random_pairs import Loop, tell
@@ -349,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if reasons:
         raise SystemExit(f"There is nothing to measure: {reasons}.")
     task = parse_task(args.task)
-    asking = Asking(task, bool(pair.tokenizer.chat_template), max_new_tokens=args.max_new_tokens)
+    asking = PromptFormat(task, bool(pair.tokenizer.chat_template), max_new_tokens=args.max_new_tokens)
     items = read_items(task, limit=args.prompts, seed=0)
     asked = sorted((pair.encode(asking.prompt(item))[0] for item in items), key=len)
     expected = alone(models, asked)

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats
+from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats, decode
 from judge_decoding.decoding.backends.base import VerifyOutput
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
@@ -19,7 +19,7 @@ from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.decoding.verification import verify
 from judge_decoding.rules import Exact
-from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, run, tokens
+from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, request, run, tokens
 
 SIZE, LENGTH = 8, 1000
 SETTINGS = {
@@ -229,3 +229,23 @@ def test_sampling_without_uniform_numbers_is_refused() -> None:
     evidence = Evidence(torch.tensor([[1]]), torch.zeros(1, 2, 4), greedy=False)
     with pytest.raises(RuntimeError, match="uniform"):
         _ = evidence.agreed
+
+
+def test_rows_with_and_without_processors_share_a_batch() -> None:
+    """One rule for all, some logits as they are and some processed, drafts of different lengths: as each alone."""
+    target, rule = llama(0), Exact()
+    draft = perturbed(target, 0.05)
+
+    def requests() -> list[Request]:
+        options = ({"temperature": 1.0}, {"temperature": 0.7}, {"temperature": 1.0, "top_k": 5}, {"temperature": 0.0})
+        return [
+            request(target, [5, 6 + row], rule, num_draft_tokens=3 + row, max_new_tokens=16, seed=row, **own)
+            for row, own in enumerate(options)
+        ]
+
+    together: list[list[int]] = [[] for _ in range(4)]
+    for row, event in decode(target, DraftModel(draft, VOCAB_SIZE), requests()):
+        together[row] += event.token_ids
+    drafter = DraftModel(draft, VOCAB_SIZE)
+    alone = [tokens(event for _, event in decode(target, drafter, [own])) for own in requests()]
+    assert together == alone

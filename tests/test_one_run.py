@@ -210,7 +210,9 @@ def test_two_runs_of_collect_never_mix(serve: Serve, questions: Path, tmp_path: 
         )  # fmt: skip
 
     runs, end = [start("A"), start(other)], time.monotonic() + 60
-    while time.monotonic() < end and not (part.exists() and part.read_bytes().count(b"\n") > 4):
+    while time.monotonic() < end and not (
+        part.exists() and part.read_bytes().count(b"\n") > 4 and any(process.poll() is not None for process in runs)
+    ):
         time.sleep(0.02)
     over = [process.poll() for process in runs]
     assert sorted(over, key=str) == [2, None]

@@ -241,3 +241,18 @@ def test_a_token_the_target_never_says_is_never_kept() -> None:
 def test_any_of_nothing_is_refused() -> None:
     with pytest.raises(JudgeDecodingError, match="no rules"):
         AnyOf()
+
+
+def test_a_rule_made_of_another_is_not_fused_like_it() -> None:
+    """It may decide in another way, which a compiled forward would not do."""
+
+    class Sometimes(Exact):
+        def accept(self, evidence: Evidence) -> Tensor:
+            return torch.zeros_like(evidence.agreed)
+
+    class Renamed(Exact):
+        name = "renamed"
+
+    assert Exact().fused() is not None
+    assert Renamed().fused() is not None
+    assert Sometimes().fused() is None

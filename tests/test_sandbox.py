@@ -160,7 +160,7 @@ def test_in_bubblewrap_a_program_is_nobody_without_rights() -> None:
         "assert sorted(os.listdir('/proc/self/fd')) == ['0', '1', '2', '3', '4']\n"  # The last is that of listdir.
         "mounts = [line.split() for line in open('/proc/mounts')]\n"
         "writable = {where for _, where, kind, how, *_ in mounts if how.startswith('rw') and 'dev' not in kind}\n"
-        "assert writable == {'/tmp', '/dev/shm'}, writable\n"
+        "assert writable == {'/tmp', '/program', '/dev/shm'}, writable\n"
     )
     outcome = run_program(program)
     assert outcome.passed, outcome.output

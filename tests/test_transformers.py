@@ -53,6 +53,7 @@ from judge_decoding.judge.head import TargetInfo
 from judge_decoding.models.forward import cache_name
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
+from judge_decoding.report.card_files import card_as_written
 from tiny import (
     EOS,
     VOCAB_SIZE,
@@ -740,7 +741,9 @@ def test_loading_a_head_runs_nothing_of_its_folder(head: JudgeHead, target: Llam
 
 
 def test_a_saved_heads_card_says_how_to_use_it_in_transformers(folders: dict[str, Path]) -> None:
-    card = (folders["judge"] / "README.md").read_text()
-    assert "custom_generate" in card.split("---")[1]  # the Hub's tag
-    assert "trust_remote_code=True" in card
+    bare = (folders["judge"] / "README.md").read_text()
+    full = card_as_written(JudgeHead.from_pretrained(folders["judge"]), folders["judge"])
+    for card in (bare, full):
+        assert "custom_generate" in card.split("---")[1]  # the Hub's tag
+    assert "trust_remote_code=True" in full
     assert (folders["judge"] / "custom_generate" / "requirements.txt").read_text() == "judge-decoding\n"

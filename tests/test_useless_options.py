@@ -52,7 +52,6 @@ CASES = [
         "--judge {judge}", "--num-draft-tokens 3",
     )),
     ("bench", "--overwrite", "Without --out"),
-    ("bench --backend eager", "--memory", "With --backend eager"),
     *(("score {file} --target {none}", option, "Without --html") for option in ("--shown 3", "--overwrite")),
     *((TRAIN, option, "With the aim catch=0.95") for option in (
         "--result text", "--max-new-tokens 9", "--batch-size 2", "--calibrate-data {file}",

@@ -80,13 +80,13 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
                 if drafter is not None and any(request.count for request in requests):
                     drafts = drafter.propose(requests)
                     for row in rows:
-                        row.hidden = None
+                        row.hidden, row.asked = None, True
                 else:
                     drafts = [nothing] * len(rows)
                 watch.lap("draft")
                 readings = lm.read([row.tokens for row in rows], drafts)
                 watch.lap("verify")
-                events = verify(rows, drafts, readings)
+                events = verify(rows, drafts, readings, drafter is not None)
                 if needs is not None:
                     for row, reading, event in zip(rows, readings, events, strict=True):
                         row.see(reading.states(needs)[: event.accepted + 1])

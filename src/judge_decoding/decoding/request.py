@@ -62,6 +62,7 @@ class SequenceState:
         self.history = History(list(self.tokens.host))
         self.left = request.max_new_tokens
         self.accepted: int | None = None
+        self.asked = False
         self.hidden: Tensor | None = None
 
     def draft_request(self, border: RopeBorder | None) -> DraftRequest:
@@ -82,7 +83,8 @@ class SequenceState:
 
     def see(self, states: Tensor) -> None:
         """Keep the target's hidden states [n, H] at the next known tokens for the drafter's next request."""
-        self.hidden = states if self.hidden is None else torch.cat((self.hidden, states))
+        known = self.hidden is not None and len(self.hidden) > 0
+        self.hidden = torch.cat((self.hidden, states)) if known and self.hidden is not None else states
 
     @property
     def is_new(self) -> bool:
@@ -94,7 +96,8 @@ class SequenceState:
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
             event = event.cut(count)
         self.left = 0 if event.stopped else self.left - len(event.token_ids)
-        self.accepted = event.accepted
+        if self.asked:  # in a round without a draft the last one is still the last
+            self.accepted, self.asked = event.accepted, False
         self.tokens.extend(event.token_ids)
         self.history.add(event)
         self.request.length.observe(event)

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from judge_decoding.decoding.request import SequenceState
 
 
-def verify(rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Sequence[VerifyOutput]) -> list[Round]:
+def verify(
+    rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Sequence[VerifyOutput], drafting: bool = True
+) -> list[Round]:
     """Keep the longest accepted prefix of each row's draft and one token of the target after it.
+
+    Where nothing is ever drafted (not ``drafting``), no judge is asked how unlike its training a prompt is.
 
     Raises:
         JudgeDecodingError: logits or the draft's probabilities are not finite.
@@ -41,7 +45,8 @@ def verify(rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Seq
     groups = [
         _Group([rows[i] for i in own], [drafts[i] for i in own], [readings[i] for i in own]) for own in alike.values()
     ]
-    distances = {i: found for i, reading in enumerate(readings) if (found := _distance(rows[i], reading)) is not None}
+    new = [i for i, row in enumerate(rows) if drafting and row.is_new]
+    distances = {i: found for i in new if (found := _distance(rows[i], readings[i])) is not None}
     tables = [group.table for group in groups] + ([torch.stack(list(distances.values()))] if distances else [])
     # The one time that the host waits for the device.
     numbers = iter(torch.cat([table.flatten() for table in tables]).tolist() if tables else ())
@@ -60,15 +65,16 @@ def _kind(row: SequenceState, draft: Draft) -> Hashable:
     """Rows of one kind share their tensors."""
     request = row.request
     return (
-        id(request.rule), request.sampler.greedy, len(draft.ids) > 0, draft.probs is None, draft.distribution is None,
-        draft.hidden is None, bool(request.length.stop_below), request.logprobs, request.details,
+        id(request.rule), request.sampler.greedy, request.sampler.is_bare, len(draft.ids) > 0, draft.probs is None,
+        draft.distribution is None, draft.hidden is None, bool(request.length.stop_below), request.logprobs,
+        request.details,
     )  # fmt: skip
 
 
 def _distance(row: SequenceState, reading: VerifyOutput) -> Tensor | None:
     """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
     rule = row.request.rule
-    if not row.is_new or rule.source is None or not reading.has_states(rule.source):
+    if rule.source is None or not reading.has_states(rule.source):
         return None
     # Position 0 of the forward read the last kept token, which is the prompt's last one then.
     return rule.distance(reading.states(rule.source)[0])

@@ -19,6 +19,8 @@ from pathlib import Path
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.seccomp import no_new_processes
 
+_FOLDER = "/program"
+"""Where a program is in bubblewrap. Not in /tmp, where Python itself may be installed."""
 _CHILD = Path(__file__).with_name("sandbox_child.py").read_text()
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/nix/store",
@@ -102,7 +104,7 @@ class Bubblewrap(Sandbox):
             )
         size = ["--size", str(limits.disk), "--tmpfs"]
         # Its own environment would be in the sandbox's /proc: it gets the program's.
-        environment = {"HOME": "/tmp", "TMPDIR": "/tmp", **_ONE_THREAD}
+        environment = {"HOME": _FOLDER, "TMPDIR": _FOLDER, **_ONE_THREAD}
         with tempfile.TemporaryFile() as rules:
             rules.write(filtered)
             rules.seek(0)
@@ -111,9 +113,9 @@ class Bubblewrap(Sandbox):
             command = [
                 self.program, "--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY,
                 "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--seccomp", str(rules.fileno()),
-                "--proc", "/proc", "--dev", "/dev", *size, "/dev/shm", *size, "/tmp",
+                "--proc", "/proc", "--dev", "/dev", *size, "/dev/shm", *size, "/tmp", *size, _FOLDER,
                 *(word for path in [*_SYSTEM, *_python()] for word in ("--ro-bind-try", path, path)),
-                "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp",
+                "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", _FOLDER,
                 *_inside(limits, length),
             ]  # fmt: skip
             with _started(command, environment, descriptors=[rules.fileno()]) as process:

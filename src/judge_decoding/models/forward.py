@@ -20,6 +20,8 @@ CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 _NEW_LOCK = RLock()
+_ALONE = RLock()
+"""Random numbers and torch.compile's stance are the process's, and are put back in order."""
 
 
 def lock_of(model: nn.Module) -> RLock:
@@ -182,6 +184,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with ExitStack() as stack:
+        stack.enter_context(_ALONE)  # before the model's own, so that nobody who has that one waits for this
         stack.enter_context(lock_of(model))
         training = [module for module in model.modules() if module.training]
         stack.enter_context(torch.inference_mode())

@@ -68,6 +68,12 @@ class VerificationRule(ABC):
     layer: int = -1
     """Of which of the target's layers they are, -1 being the last; below it, ``norm`` is "before"."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401  (passed on)
+        super().__init_subclass__(**kwargs)
+        # A subclass that decides in another way does not do what its parent has fused.
+        if {"accept", "scores"} & vars(cls).keys() and "fused" not in vars(cls):
+            cls.fused = VerificationRule.fused  # type: ignore[method-assign]
+
     @abstractmethod
     def accept(self, evidence: Evidence) -> Tensor:
         """Verdict on every draft token taken by itself, bool [B, M]; the loop keeps the accepted prefix.

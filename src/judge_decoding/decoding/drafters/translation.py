@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import groupby, takewhile
+from threading import Lock
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ class TranslatingDraft:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target_tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self._tokenizer, self._target = tokenizer, target_tokenizer
+        self._lock = Lock()
         self._model = _RereadingDraft(model, model.get_output_embeddings().weight.shape[0])
         self._device = model.device
         self._greedy = Sampler(SamplingParams(), model.device)
@@ -56,6 +58,10 @@ class TranslatingDraft:
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """At most ``count`` tokens a row; none where the draft's text cannot be told in the target's tokens."""
+        with self._lock:  # several threads may share it, and its draft has one cache
+            return self._propose(requests)
+
+    def _propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         drafts = [Draft(request.ids[:0]) for request in requests]
         known = [request.tokens.host for request in requests]
         reading = [self._for_draft(ids) for ids in known]

@@ -212,8 +212,9 @@ def _compiled(
                 logger.debug("cannot compile", exc_info=True)
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
-    align(model)
-    return Compiled.load(path, graph, model.device)
+        with lock_of(model):  # weights are moved before code is bound to them, once
+            align(model)
+            return Compiled.load(path, graph, model.device)
 
 
 def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:

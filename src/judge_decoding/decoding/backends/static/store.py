@@ -31,11 +31,11 @@ class CompiledStore:
     def find(self, key: str) -> Path | None:
         """The file kept for ``key``, if there is one whose content is what was written; damaged ones are removed."""
         for path in sorted(self.folder.glob(f"{key}-*{_ENDING}")):
-            if not path.is_file():
-                continue
-            if path == self._path(key, path):
-                return path
-            with suppress(OSError):
+            with suppress(OSError):  # another process may remove it, or may be the only one that can read it
+                if not path.is_file():
+                    continue
+                if path == self._path(key, path):
+                    return path
                 path.unlink()
         return None
 
