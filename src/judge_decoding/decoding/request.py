@@ -83,8 +83,10 @@ class SequenceState:
 
     def see(self, states: Tensor) -> None:
         """Keep the target's hidden states [n, H] at the next known tokens for the drafter's next request."""
-        known = self.hidden is not None and len(self.hidden) > 0
-        self.hidden = torch.cat((self.hidden, states)) if known and self.hidden is not None else states
+        if self.hidden is None or not len(self.hidden):
+            self.hidden = states
+        else:
+            self.hidden = torch.cat((self.hidden, states))
 
     @property
     def is_new(self) -> bool:

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from judge_decoding.decoding.choices import AnyDraft
+from judge_decoding.decoding.drafters import is_drafter
 from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
 from judge_decoding.decoding.lengths import POLICIES, DraftLength, Fixed
 from judge_decoding.errors import JudgeDecodingError
@@ -28,7 +29,6 @@ from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import as_draft, load_tokenizer
 from judge_decoding.models.tokenize import bare_ids
-from judge_decoding.names import PROMPT_LOOKUP
 from judge_decoding.rules import VerificationRule, parse_rule
 
 _OPTIONS = ("threshold", "num_draft_tokens", "seed", "on_round")
@@ -126,7 +126,7 @@ def _draft(
     own: Mapping[str, Any] | None,
 ) -> AnyDraft | None:
     """A draft by name, loaded once."""
-    used = None if name == PROMPT_LOOKUP else tokenizer()
+    used = None if is_drafter(name) else tokenizer()
     wanted = (name, used, translate, dict(usual), dict(own or {}))
     if not _kept or _kept[0][0] != wanted:
         _kept[:] = []  # the old one's memory is free before the new one is loaded
