@@ -1,11 +1,10 @@
 """Ways to run a compiled forward over few tokens, side by side.
 
-With MKL's matrix products; with sums in plain loops; and the faster of them with the weights where the file has them.
+With MKL's matrix products, and with sums in plain loops.
 
     python benchmarks/few_tokens.py reference SMOLLM2-135M-INSTRUCT --threads 1
 
-Where the loops stop being faster is `judge_decoding.decoding.backends.static.lm.FEW`; how addresses matter is said in
-`judge_decoding.decoding.backends.static.alignment`.
+Where the loops stop being faster is `judge_decoding.decoding.backends.static.lm.FEW`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -24,7 +22,6 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.compiling import Compiled, compile_target, default_folder
-from judge_decoding.decoding.backends.static.lm import FEW
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.loading.models import load_model
 from judge_decoding.models.provenance import machine
@@ -36,29 +33,21 @@ BLOCK_SECONDS = 0.02
 
 
 @torch.inference_mode()
-def compared(model: PreTrainedModel, same: PreTrainedModel, repetitions: int) -> None:
-    """Print a JSON line for each number of tokens: milliseconds, [least, most] of them, and ratios of medians.
-
-    ``same`` is the model once more, whose weights stay where they were loaded.
-    """
+def compared(model: PreTrainedModel, repetitions: int) -> None:
+    """Print a JSON line for each number of tokens: milliseconds, [least, most] of them, and the ratio of medians."""
     forwards = _forwards(model)
-    with patch("judge_decoding.decoding.backends.static.compiling.align"):
-        loaded = _forwards(same)
     weight, bias = torch.zeros(1, model.config.get_text_config().hidden_size), torch.zeros(1)
     memory = StaticKVCache(model, 1, CONTEXT + max(TOKENS))
     columns = memory.columns(CONTEXT + max(TOKENS))
     for count in TOKENS:
         tokens = nn.functional.pad(torch.ones(1, count, dtype=torch.long), (1, 0), value=CONTEXT)
         inputs = (tokens, columns, torch.arange(count), weight, bias, memory.cache)
-        faster = int(count <= FEW)
-        ways = {"mkl": forwards[0], "few": forwards[1], "as_loaded": loaded[faster]}
+        ways = dict(zip(("mkl", "few"), forwards, strict=True))
         found = _in_blocks([partial(way, *inputs) for way in ways.values()], model.device, repetitions)
         row: dict[str, object] = {"tokens": count}
         for name, seconds in zip(ways, found, strict=True):
             row[f"{name}_ms"] = [round(1e3 * value, 3) for value in (median(seconds), min(seconds), max(seconds))]
-        medians = [median(seconds) for seconds in found]
-        row["few_over_mkl"] = round(medians[0] / medians[1], 2)
-        row["aligned_over_as_loaded"] = round(medians[2] / medians[faster], 2)
+        row["few_over_mkl"] = round(median(found[0]) / median(found[1]), 2)
         print(json.dumps(row), flush=True)
 
 
@@ -90,9 +79,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.models:
-        model, same = (load_model(name, dtype=torch.float32) for _ in range(2))
+        model = load_model(name, dtype=torch.float32)
         print(json.dumps({"model": name, "machine": machine(model.device)}), flush=True)
-        compared(model, same, args.repetitions)
+        compared(model, args.repetitions)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalLM, PreTrainedModel
 
-from judge_decoding import Evidence
+from judge_decoding import Evidence, decode
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.models.cached_lm import CachedLM
-from judge_decoding.models.hidden import HiddenStateHook
-from judge_decoding.models.teacher_forcing import hidden_states
-from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, run, tokens
+from judge_decoding.models.hidden import HiddenStateHook, final_norm
+from judge_decoding.models.teacher_forcing import hidden_states, read_given
+from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, perturbed, request, run, tokens
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -170,3 +170,29 @@ def test_a_tap_needs_a_forward() -> None:
     model = llama()
     with HiddenStateHook(model, HiddenSource(-1, "before")) as tap, pytest.raises(RuntimeError, match="no forward"):
         _ = tap.states
+
+
+def test_no_states_are_held_between_forwards(model: PreTrainedModel) -> None:
+    """Other threads may run the model then, and a hook would keep what it saw of theirs."""
+    rule, norm = Keeper("after"), final_norm(model)
+    assert norm is not None
+    asked = request(model, [1, 5], rule, max_new_tokens=8)
+    for _ in decode(model, DraftModel(perturbed(model), VOCAB_SIZE), [asked]):
+        assert not norm._forward_hooks
+    assert rule.seen[0].hidden is not None
+    for piece in read_given(model, [[5, 6, 7], [8, 9]], [range(3), range(2)], sources=[HiddenSource()], logits=False):
+        assert not norm._forward_hooks
+        assert piece.states[HiddenSource()].shape == (len(piece.positions) or 3 - piece.number, 32)
+
+
+@pytest.mark.parametrize("norm", ["before", "after"])
+def test_a_hook_that_another_thread_closes_spoils_no_forward(model: PreTrainedModel, norm: Norm) -> None:
+    hook, inner = HiddenStateHook(model, HiddenSource(-1, norm)), final_norm(model)
+    assert inner is not None
+    # As if it happened in another thread after this forward has looked which hooks there are.
+    first = inner.register_forward_hook(lambda *_: hook.__exit__(None, None, None))
+    expected = model(torch.tensor([[5, 6, 7]])).logits
+    with first, hook:
+        assert torch.equal(model(torch.tensor([[5, 6, 7]])).logits, expected)
+        with pytest.raises(RuntimeError, match="no forward"):
+            _ = hook.states

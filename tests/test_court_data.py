@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError
 from judge_decoding.data.agreement import agreement, cohens_kappa
-from judge_decoding.data.leaks import check_not_trained_on, leaks
+from judge_decoding.data.leaks import check_not_trained_on, leaks, relatives
 from judge_decoding.data.sets import merge, rethreshold, split
 from judge_decoding.data.summary import summary
 from judge_decoding.data.tokens import check_tokens, fingerprint, token_spans
@@ -115,6 +115,34 @@ def test_no_question_is_in_two_parts(seed: int, questions: list[str]) -> None:
     assert leaks(parts) == {}
     more = split([*data, case(question="another")], {"train": 0.6, "test": 0.4}, seed)
     assert all(set(part) <= set(more[name]) for name, part in parts.items())
+
+
+@given(
+    seed=st.integers(0, 50),
+    parts=st.lists(st.tuples(st.integers(0, 7), st.integers(1, 6)), min_size=20, max_size=40, unique=True),
+)
+def test_what_split_writes_can_be_evaluated(seed: int, parts: list[tuple[int, int]]) -> None:
+    """Also where questions are parts of others, directly or through a third."""
+    sentences = [f"{LONG_QUESTION} {name}." for name in "abcdefgh" * 2]
+    questions = [" ".join(sentences[start : start + count]) for start, count in parts]
+    data = [case(question=question) for question in [*questions, *map(str, range(200))]]
+    halves = split(data, {"train": 0.5, "test": 0.5}, seed)
+    train, test = ([one.question for one in halves[name]] for name in ("train", "test"))
+    check_not_trained_on([[question] for question in test], train)
+    check_not_trained_on([[question] for question in train], test)
+    assert leaks(halves) == {}
+
+
+def test_each_question_goes_with_the_shortest_that_it_is_tied_to() -> None:
+    one, other = LONG_QUESTION, LONG_QUESTION.replace("shells", "stones")
+    both, apart = f"{one} {other}", LONG_QUESTION.replace("shells", "cakes")
+    texts = {name: " ".join(text.casefold().split()) for name, text in
+             {"one": one, "other": other, "both": both, "apart": apart, "short": "ann has"}.items()}  # fmt: skip
+    found = relatives([both.upper(), one, other, apart, "ann  has"])
+    assert found == {
+        texts["both"]: texts["one"], texts["one"]: texts["one"], texts["other"]: texts["one"],
+        texts["apart"]: texts["apart"], texts["short"]: texts["short"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}])

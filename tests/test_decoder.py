@@ -9,18 +9,21 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import (
+    AnyOf,
     Cause,
     Exact,
     Judge,
     JudgeDecoder,
     JudgeDecodingError,
     JudgeHead,
+    Method,
     PromptLookup,
     SamplingParams,
     Stats,
     TopK,
+    custom_generate,
 )
-from tiny import EOS, VOCAB_SIZE, WORDS, byte_fallback_tokenizer, greedy, llama, random_head, word_tokenizer
+from tiny import EOS, VOCAB_SIZE, WORDS, byte_fallback_tokenizer, greedy, llama, random_head, request, word_tokenizer
 
 PROMPT = "seven four"
 PROMPT_IDS = [10, 7]
@@ -205,6 +208,34 @@ def test_a_rule_replaces_the_judge(decoder: JudgeDecoder, head: JudgeHead) -> No
     assert (
         decoder.generate(PROMPT, 8, rule=Judge(head, 0.3)).rounds == decoder.generate(PROMPT, 8, threshold=0.3).rounds
     )
+
+
+def test_a_rule_may_be_given_by_its_spelling(decoder: JudgeDecoder, head: JudgeHead) -> None:
+    for spelling, rule in (("top_k(k=2)", TopK(2)), ("judge(threshold=0.3)", Judge(head, 0.3)), ("exact", Exact())):
+        found, wanted = (decoder.generate(PROMPT, 8, rule=each) for each in (spelling, rule))
+        assert found.rounds == wanted.rounds
+        batch = decoder.generate_batch([PROMPT, PROMPT], 8, rule=spelling)
+        assert [answer.token_ids for answer in batch] == [wanted.token_ids] * 2
+        assert [chunk.round for chunk in decoder.stream(PROMPT, 8, rule=spelling)] == list(wanted.rounds)
+        ids = decoder.encode(PROMPT)
+        judged = custom_generate(decoder.draft, head, spelling, num_draft_tokens=decoder.num_draft_tokens)
+        output = decoder.target.generate(ids, custom_generate=judged, max_new_tokens=8)  # type: ignore[operator]
+        assert output[0, ids.shape[1] :].tolist() == list(wanted.token_ids)
+        assert str(Method(decoder, spelling).rule) == str(rule)  # type: ignore[arg-type]
+
+
+def test_what_is_no_rule_is_refused(decoder: JudgeDecoder) -> None:
+    for wrong in (TopK, 4, ["exact"]):
+        for work in (
+            lambda: decoder.generate(PROMPT, 4, rule=wrong),  # noqa: B023  (called at once)
+            lambda: Method(decoder, wrong),  # noqa: B023
+            lambda: AnyOf(Exact(), wrong),  # noqa: B023
+            lambda: request(decoder.target, [5], wrong),  # noqa: B023
+        ):
+            with pytest.raises(JudgeDecodingError, match="is no verification rule; give one such as"):
+                work()
+    with pytest.raises(JudgeDecodingError, match="There is no rule exakt"):
+        decoder.generate(PROMPT, 4, rule="exakt")
 
 
 def test_prompt_ids_may_use_the_padding_of_the_vocabulary(decoder: JudgeDecoder) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from judge_decoding import Evidence, VerificationRule, parse_rule
-from judge_decoding.integrations import flat_drafts
 from judge_decoding.integrations.flat_drafts import FlatDrafts, kept_rescues, lift, rescues
 from judge_decoding.judge.head import JudgeHead
 from tiny import AcceptAll
@@ -55,7 +54,7 @@ def alone(flat: FlatDrafts, rules: list[VerificationRule | None]) -> Tensor:
 def test_a_request_gets_what_it_would_get_alone(
     head: JudgeHead, monkeypatch: pytest.MonkeyPatch, spelling: str, limit: int
 ) -> None:
-    monkeypatch.setattr(flat_drafts, "MAX_BYTES", limit)  # 1: each request in a part of its own
+    monkeypatch.setattr("judge_decoding.rules.verification.MAX_BYTES", limit)  # 1: each request in a part of its own
     rule = parse_rule(spelling, head)
     other = parse_rule("top_k(k=4)")
     rules = [rule, rule, None, other, rule, rule]

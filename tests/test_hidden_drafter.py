@@ -15,7 +15,8 @@ from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.models.hidden import HiddenStateHook
 from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
 from judge_decoding.reference.problems import draw_many
-from tiny import greedy, llama, request, word_tokenizer
+from test_context import DYNAMIC, PROMPT, forwards, phi3, rotary
+from tiny import greedy, llama, request, run, tokens, word_tokenizer
 
 PROMPTS = [[5], [1, 5, 6, 7, 8], [4 + i % 30 for i in range(40)], [9, 9, 9]]
 
@@ -46,7 +47,7 @@ class Eagle(nn.Module):
     def _draft(self, own: DraftRequest) -> list[int]:
         assert own.hidden is not None
         seen = self.seen.setdefault(own.row, [])
-        seen.extend(own.hidden)
+        seen[len(own.tokens) - 1 - len(own.hidden) :] = own.hidden
         if own.accepted is not None:
             self.accepted.setdefault(own.row, []).append(own.accepted)
         assert len(seen) == len(own.tokens) - 1
@@ -106,6 +107,29 @@ def test_it_gets_the_states_of_what_stayed(target: PreTrainedModel) -> None:
             torch.testing.assert_close(known, expected, atol=1e-4, rtol=1e-4)
             assert len(known) > len(prompt)
             assert eagle.accepted[row] == rounds[row][: len(eagle.accepted[row])]
+
+
+@pytest.mark.parametrize("length", [28, 32, 33, 34, 40])
+def test_it_gets_all_states_again_where_all_tokens_are_read_again(length: int) -> None:
+    """LongRoPE reads all tokens by other positions once there are more than 32."""
+    target, prompt = phi3(), (PROMPT + PROMPT)[:length]
+    eagle = Eagle(target)
+    answer = tokens(run(target, eagle, prompt, max_new_tokens=20))
+    assert answer == forwards(target, prompt, 20)
+    known = torch.stack(eagle.seen[0])
+    assert len(known) > 32
+    with torch.no_grad(), HiddenStateHook(target, Eagle.needs) as hook:
+        target(torch.tensor([[*prompt, *answer]]))
+        torch.testing.assert_close(known, hook.states[0, : len(known)], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("length", [30, 32, 40])
+def test_where_the_scale_always_changes_it_is_not_asked_beyond_the_border(length: int) -> None:
+    target, prompt = rotary(DYNAMIC), (PROMPT + PROMPT)[:length]
+    eagle = Eagle(target)
+    answer = tokens(run(target, eagle, prompt, max_new_tokens=12))
+    assert answer == tokens(run(target, None, prompt, max_new_tokens=12))
+    assert len(eagle.seen.get(0, [])) in (range(29, 32) if length < 32 else [0])
 
 
 @pytest.mark.slow

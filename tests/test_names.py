@@ -16,7 +16,7 @@ from commands import Run, is_one_sentence, the_sentence
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, PromptLookup
 from judge_decoding.integrations.head_folder import generate_with_head
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.names import EMBEDDED, NAMES, place_of
+from judge_decoding.names import EMBEDDED, NAMES, is_drafter, place_of
 from judge_decoding.reference import pair
 from tiny import greedy
 
@@ -116,6 +116,40 @@ def test_commands_know_the_names(run: Run, tmp_path: Path) -> None:
     assert "no tokens of its own to be labelled" in the_sentence(run(*fit, "--draft", "prompt-lookup"))
     train = ("train", "reference", tmp_path / "cases", "-o", tmp_path / "head", "--draft-states", "--draft")
     is_one_sentence(run(*train, "prompt-lookup"), "needs the draft model")
+    assert not list(tmp_path.glob("head/*"))
+
+
+@pytest.fixture
+def of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a drafter that an installed package brings; to import the package is an error."""
+    folder = tmp_path / "site" / "strange-1.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[judge_decoding.drafters]\nstrange-drafter = strange:Drafter\n")
+    (folder.parent / "strange.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    return "strange-drafter"
+
+
+def test_a_drafter_of_another_package_is_no_model(of_another_package: str, run: Run, tmp_path: Path) -> None:
+    name, cases, prompts = of_another_package, tmp_path / "cases", tmp_path / "prompts"
+    assert is_drafter(name)
+    assert not is_drafter("strange")
+    assert place_of(name, "draft") == name
+    says(f"{name} is a way to draft and no model; give it as the draft", lambda: load_model(name))
+    says(f"{name} is a way to draft and no judge", lambda: JudgeHead.from_pretrained(name))
+    cases.write_text('{"question": "Q: What is 3 + 4?\\nA:", "answer": " It is 7."}\n')
+    prompts.write_text("".join(f"Q: What is {i} + 4?\nA:\n" for i in range(20)))
+    head = tmp_path / "head"
+    with_draft = ("--draft", name)
+    fit = run("fit", "--prompts", prompts, "--target", "reference", "--out", head, *with_draft)
+    assert f"{name} has no tokens of its own to be labelled" in the_sentence(fit)
+    is_one_sentence(
+        run("train", "reference", cases, "-o", head, "--draft-states", *with_draft), "needs the draft model"
+    )
+    is_one_sentence(
+        run("generate", "reference", "x", "--translate", *with_draft), f"With the draft {name}, --translate"
+    )
     assert not list(tmp_path.glob("head/*"))
 
 

@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, Judge, VerificationRule, decode
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.core.rounds import Round
 from judge_decoding.decoding.backends.static.compiling import new_cache
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
@@ -27,6 +28,8 @@ from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.verification import verify
+from judge_decoding.rules import Evidence
+from judge_decoding.rules.verification import Verdicts, decide
 from tiny import VOCAB_SIZE, llama, perturbed, random_head, request
 
 WAITS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "nonzero", "cpu", "numpy")
@@ -208,3 +211,43 @@ def test_an_eager_verification_waits_once(
     list(decode(model, DraftModel(perturbed(model, 0.05), VOCAB_SIZE), requests))
     assert (rows, rows, 1) in waits
     assert {count for _, _, count in waits} == {1}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_verification_copies_the_logits_of_few_rows_at_a_time(
+    model: LlamaForCausalLM, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows there are: the rounds are the same, and the host waits once."""
+    draft, rule = perturbed(model, 0.05), rules(model)[1]
+
+    def rounds() -> list[list[Round]]:
+        found: list[list[Round]] = [[] for _ in range(7)]
+        requests = [
+            request(model, [1, 5 + row], rule, num_draft_tokens=4, max_new_tokens=20, temperature=temperature, seed=row)
+            for row in range(7)
+        ]
+        for row, event in decode(model, DraftModel(draft, VOCAB_SIZE), requests):
+            found[row].append(replace(event, seconds=None))
+        return found
+
+    whole, sizes, waits = rounds(), [], []
+
+    def sized(rule: VerificationRule, evidence: Evidence, *others: Any) -> Verdicts:
+        sizes.append(evidence.target_logits.nbytes)
+        return decide(rule, evidence, *others)
+
+    def counted(*args: Any) -> Any:
+        counts = Counts()
+        with Waits(counts):
+            events = verify(*args)
+        waits.append(counts.waits)
+        return events
+
+    limit = 3 * 5 * VOCAB_SIZE * 4
+    monkeypatch.setattr("judge_decoding.rules.verification.MAX_BYTES", limit)
+    monkeypatch.setattr("judge_decoding.decoding.verification.decide", sized)
+    monkeypatch.setattr("judge_decoding.decoding.loop.verify", counted)
+    assert rounds() == whole
+    assert max(sizes) == limit
+    assert len(sizes) > 2 * len(waits)
+    assert set(waits) == {1}

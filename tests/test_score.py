@@ -314,6 +314,13 @@ def test_a_head_that_reads_the_drafts_states_is_refused(
         scored(target, tokenizer, [Text((1,), (2,))], [AnyOf(Exact(), Judge(head))], 4)
 
 
+def test_a_rule_may_be_given_by_its_spelling(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    decoder, texts = JudgeDecoder(target, tokenizer), [Text((1,), (5, 6, 7, 8, 9))]
+    one, other = (score(decoder, texts, [rule]) for rule in ("top_k(k=9)", TopK(9)))
+    assert [str(each.rule) for each in one] == ["top_k(k=9)"]
+    assert one[0].stats == other[0].stats
+
+
 def test_nothing_to_score(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(JudgeDecodingError, match="no text to score"):
         scored(target, tokenizer, [], [Exact()], 4)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.plugins import installed
 
 REFERENCE = "reference"
 """The embedded pair of tiny models: its target, its draft or its judge, by where it is named."""
@@ -18,6 +19,8 @@ REFERENCE_DRAFT = "reference-draft"
 PROMPT_LOOKUP = "prompt-lookup"
 """Not a model: the draft continues the text as it went on before; see `PromptLookup`."""
 NAMES = (REFERENCE, REFERENCE_DRAFT, PROMPT_LOOKUP)
+DRAFTERS = "judge_decoding.drafters"
+"""The entry-point group of other packages' drafters."""
 
 Name = TypeVar("Name", bound=str | Path | None)
 Draft = TypeVar("Draft")
@@ -43,23 +46,26 @@ def has_draft(target: str | Path, draft: object) -> bool:
     return draft is not None or target == REFERENCE
 
 
+def is_drafter(name: object) -> bool:
+    """Whether ``name`` is that of a drafter without a model, of this package or another; none is imported."""
+    return isinstance(name, str) and (name == PROMPT_LOOKUP or name in installed(DRAFTERS, (PROMPT_LOOKUP,)))
+
+
 def place_of(name: Name, role: Role) -> Name:
     """Where what is named lies: the folder of an embedded model or judge, and any other name as it is.
 
     Args:
-        name: Hub name, folder, or one of `NAMES`.
+        name: Hub name, folder, or a name that means something here.
         role: what it is named for.
 
     Raises:
         JudgeDecodingError: the name means something that cannot be in this role, or this copy of the package holds no
             trained pair.
     """
-    if not isinstance(name, str) or name not in NAMES:
+    if role != "draft" and is_drafter(name):
+        raise JudgeDecodingError(f"{name} is a way to draft and no {_WHAT[role]}; give it as the draft.")
+    if name not in (REFERENCE, REFERENCE_DRAFT):
         return name
-    if name == PROMPT_LOOKUP:
-        if role == "draft":
-            return cast(Name, name)
-        raise JudgeDecodingError(f"{PROMPT_LOOKUP} is a way to draft and no {_WHAT[role]}; give it as the draft.")
     if name == REFERENCE_DRAFT:
         if role == "judge":
             raise JudgeDecodingError(f"{REFERENCE_DRAFT} is a model and no judge head; its judge is {REFERENCE}.")

@@ -259,13 +259,11 @@ def _names(target: str, draft: str | None, dtype: str) -> tuple[str, str]:
     """Names or folders of target and draft, all checked that can be without loading them."""
     from judge_decoding.cli.models import check_dtype
     from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.names import PROMPT_LOOKUP, REFERENCE, has_draft, place_of
+    from judge_decoding.names import REFERENCE, has_draft, is_drafter, place_of
 
     check_dtype(dtype)
     if not has_draft(target, draft):
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
-    if draft == PROMPT_LOOKUP:
-        raise JudgeDecodingError(
-            f"{PROMPT_LOOKUP} has no tokens of its own to be labelled; give a draft model with --draft."
-        )
+    if is_drafter(draft):
+        raise JudgeDecodingError(f"{draft} has no tokens of its own to be labelled; give a draft model with --draft.")
     return place_of(target, "target"), place_of(draft or REFERENCE, "draft")

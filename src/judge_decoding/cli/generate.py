@@ -12,6 +12,7 @@ from judge_decoding.cli.models import Backend, Device
 from judge_decoding.cli.options import check_used, given
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import stream
+from judge_decoding.names import PROMPT_LOOKUP, is_drafter
 
 _OF_SAMPLING = ("--top-p", "--top-k", "--min-p", "--seed")
 _CUT_OFF = {
@@ -227,9 +228,10 @@ def _check_used(
             context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-length",
             "--guard", "--translate", "--with-target", remedy="give a draft model",
         )  # fmt: skip
-    if draft == "prompt-lookup":
-        unsure = ["--draft-length"] if draft_length == "confident" else []  # there is no probability to look at
-        check_used(context, "With the draft prompt-lookup", "--translate", *unsure, remedy="give a draft model")
+    if is_drafter(draft):
+        # Prompt lookup has no probability to look at.
+        unsure = ["--draft-length"] if draft == PROMPT_LOOKUP and draft_length == "confident" else []
+        check_used(context, f"With the draft {draft}", "--translate", *unsure, remedy="give a draft model")
     if temperature == 0:
         check_used(context, "At temperature 0", *_OF_SAMPLING, remedy="give a --temperature")
     if not chat:

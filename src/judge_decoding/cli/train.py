@@ -133,7 +133,7 @@ def train(
     from judge_decoding.data.leaks import check_not_trained_on
     from judge_decoding.evaluation.evaluate import forms
     from judge_decoding.loading.models import as_draft, load_model, load_tokenizer, usual_device
-    from judge_decoding.names import PROMPT_LOOKUP, complete
+    from judge_decoding.names import complete, is_drafter
     from judge_decoding.report.card_files import save_head
     from judge_decoding.report.head_pictures import can_draw, head_pictures
     from judge_decoding.training.cache import default_folder
@@ -153,7 +153,7 @@ def train(
         )
     if draft_states or by_task:
         draft, _ = complete(target, draft, None)
-    if draft_states and draft in (None, PROMPT_LOOKUP):
+    if draft_states and (draft is None or is_drafter(draft)):
         raise JudgeDecodingError("--draft-states needs the draft model; give it with --draft.")
     if draft is not None and not (draft_states or by_task):
         raise JudgeDecodingError(

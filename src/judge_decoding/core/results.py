@@ -136,25 +136,15 @@ class Row(BaseModel):
         return self
 
 
-class Results(BaseModel):
-    """What ``evaluate`` and ``sweep`` write: the rows, and all that is needed to have them again.
+class ResultsBase(BaseModel):
+    """What all results say of how they came about.
 
     Attributes:
         task: the task's spelling.
-        data: where its items are from: a data set, or a file's name.
         data_hash: SHA-256 of the items.
-        items: how many were asked.
         target, draft, judge: names of the models, "" for none.
-        judge_hash: `JudgeHead.weights_hash`, which tells a head whatever it is called; "" if it is not known.
-        temperature: of the answers that are compared; baselines that sample tell their own.
-        max_new_tokens: token budget of an answer.
-        chat: the prompts went through the chat template.
         dtype: of the target's numbers.
-        grader: the model that graded the answers, where they are graded.
-        margin: what ``non_inferior`` allows, as a share.
-        rows: the target alone is the first one.
-        tuning: how the draft lengths were chosen: rows on other items.
-        distances: how unlike the judge's training questions the items are, where that is known.
+        max_new_tokens: token budget of an answer.
         machine: the machine in words.
         versions: of what was used.
         command: the command line.
@@ -163,25 +153,43 @@ class Results(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     task: str = ""
-    data: str = ""
     data_hash: str = ""
-    items: int = 0
     target: str = ""
     draft: str = ""
     judge: str = ""
+    dtype: str = ""
+    max_new_tokens: int = 0
+    machine: str = ""
+    versions: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+
+
+class Results(ResultsBase):
+    """What ``evaluate`` and ``sweep`` write: the rows, and all that is needed to have them again.
+
+    Attributes:
+        data: where its items are from: a data set, or a file's name.
+        items: how many were asked.
+        judge_hash: `JudgeHead.weights_hash`, which tells a head whatever it is called; "" if it is not known.
+        temperature: of the answers that are compared; baselines that sample tell their own.
+        chat: the prompts went through the chat template.
+        grader: the model that graded the answers, where they are graded.
+        margin: what ``non_inferior`` allows, as a share.
+        rows: the target alone is the first one.
+        tuning: how the draft lengths were chosen: rows on other items.
+        distances: how unlike the judge's training questions the items are, where that is known.
+    """
+
+    data: str = ""
+    items: int = 0
     judge_hash: str = ""
     temperature: float = 0.0
-    max_new_tokens: int = 0
     chat: bool = False
-    dtype: str = ""
     grader: str = ""
     margin: float = 0.0
     rows: tuple[Row, ...] = Field(min_length=1)
     tuning: tuple[Row, ...] = ()
     distances: tuple[float, ...] = ()
-    machine: str = ""
-    versions: dict[str, str] = {}
-    command: tuple[str, ...] = ()
 
 
 def read_results(path: str | Path) -> Results:

@@ -6,7 +6,9 @@ behind it. Only short ones, which may be part of any text, must be the same as a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
@@ -39,6 +41,31 @@ def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
         )
         for forms in texts
     ]
+
+
+def relatives(questions: Iterable[str]) -> dict[str, str]:
+    """The shortest question that each is tied to: one is in the other, or both are tied to a third.
+
+    All are as `same_question` has them. Of two questions that are tied to others, one trained on would give the other
+    away (`known`).
+    """
+    texts = sorted({same_question(question) for question in questions}, key=lambda text: (len(text), text))
+    joined, starts = "\0".join(texts), list(accumulate((len(text) + 1 for text in texts), initial=0))
+    first = list(range(len(texts)))
+
+    def root(i: int) -> int:
+        while first[i] != i:
+            i = first[i]
+        return i
+
+    for i, text in enumerate(texts):
+        place = joined.find(text, starts[i + 1]) if len(text) >= LONG else -1  # only longer ones can hold it
+        while place >= 0:
+            j = bisect_right(starts, place) - 1
+            low, high = sorted((root(i), root(j)))
+            first[high] = low
+            place = joined.find(text, starts[j + 1])
+    return {text: texts[root(i)] for i, text in enumerate(texts)}
 
 
 def check_not_trained_on(asked: Sequence[Sequence[str]], trained: Iterable[str]) -> None:

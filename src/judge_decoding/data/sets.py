@@ -11,7 +11,7 @@ from typing import Literal
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.data.cases import Case
-from judge_decoding.data.leaks import same_question
+from judge_decoding.data.leaks import relatives, same_question
 from judge_decoding.errors import JudgeDecodingError
 
 OnConflict = Literal["first", "drop", "keep"]
@@ -21,8 +21,9 @@ OnConflict = Literal["first", "drop", "keep"]
 def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Case]]:
     """Divide cases by question into parts of about these ``shares``.
 
-    A question's part depends on its text and ``seed`` alone, so it keeps it when cases are added. Questions that differ
-    in case and space only are one.
+    A question's part depends on its text and ``seed`` alone, so it keeps it when cases are added. Questions that would
+    give each other away (`leaks`) are in one part, that of the shortest: they differ in case and space only, or one is
+    inside the other.
 
     Raises:
         JudgeDecodingError: the shares are not positive or do not sum to 1, or a part comes out empty.
@@ -31,15 +32,16 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
         given = ", ".join(f"{share:g}" for share in shares.values())
         raise JudgeDecodingError(f"The shares are {given or 'missing'}; they must be above 0 and sum to 1.")
     parts: dict[str, list[Case]] = {name: [] for name in shares}
+    shortest = relatives(case.question for case in cases)
     for case in cases:
-        place = place_of(case.question, seed)
+        place = place_of(shortest[same_question(case.question)], seed)
         # The last part takes what rounding leaves.
         ends = zip(shares, accumulate(shares.values()), strict=True)
         parts[next((name for name, end in ends if place < end), list(shares)[-1])].append(case)
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise JudgeDecodingError(
-            f"{empty[0]} would have no case: there are {len({same_question(c.question) for c in cases})} questions; "
+            f"{empty[0]} would have no case: there are {len(set(shortest.values()))} different questions; "
             "give it a larger share, add cases, or take another seed."
         )
     return parts

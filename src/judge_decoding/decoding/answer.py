@@ -18,7 +18,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
-        rule: a verification rule instead of the judge, such as ``Exact()`` or ``TopK(4)``.
+        rule: a verification rule instead of the judge, such as ``TopK(4)``, or its spelling, ``"top_k(k=4)"``.
         num_draft_tokens: draft length M; where a policy is chosen, the one it starts from.
         draft_length: a draft-length policy, made with M for each answer: `Fixed` (the default), `Heuristic`,
             `Confident`, `CostOptimal`, or any function from M to a `DraftLength`.
@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
     """
 
     threshold: float | None
-    rule: VerificationRule | None
+    rule: VerificationRule | str | None
     num_draft_tokens: int | None
     draft_length: Callable[[int], DraftLength]
     sampling: SamplingParams | None

@@ -19,6 +19,7 @@ from judge_decoding.models.hidden import output_size
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge
+from judge_decoding.rules.spelling import as_rule
 
 DEFAULT_NUM_DRAFT_TOKENS = 16
 
@@ -26,16 +27,18 @@ AnyDraft = PreTrainedModel | Drafter | Callable[[list[int], int], Sequence[int]]
 """A draft model, any drafter, or a function from the ids so far and a count to the ids it proposes."""
 
 
-def choose_rule(judge: JudgeHead | None, rule: VerificationRule | None, threshold: float | None) -> VerificationRule:
-    """The rule that was given, else the judge's, else `Exact`.
+def choose_rule(
+    judge: JudgeHead | None, rule: VerificationRule | str | None, threshold: float | None
+) -> VerificationRule:
+    """The rule that was given, as itself or by its spelling, else the judge's, else `Exact`.
 
     Raises:
-        JudgeDecodingError: a rule and a threshold, or a threshold without a judge.
+        JudgeDecodingError: a rule and a threshold, a threshold without a judge, or a rule that cannot be read.
     """
     if rule is not None:
         if threshold is not None:
             raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
-        return rule
+        return as_rule(rule, judge)
     if judge is not None:
         return Judge(judge, threshold)
     if threshold is not None:

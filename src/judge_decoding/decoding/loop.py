@@ -9,7 +9,6 @@ A batch shares these forwards and nothing else: each request has its own rule, s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 
 import torch
 from transformers import PreTrainedModel
@@ -63,39 +62,41 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
     sources = {source for source in wanted if source is not None}
     nothing = Draft(torch.empty(0, dtype=torch.long, device=target.model.device))
     inference = torch.inference_mode()  # never while a round is handed out: it would be the caller's mode, too
-    with closing(target.open(rows, sources)) as lm:
+    lm = target.open(rows, sources)
+    with inference:
+        known = lm.prefill([row.tokens.ids[:-1] for row in rows], needs)
+    if needs is not None:
+        for row, states in zip(rows, known, strict=True):
+            row.see(states)
+    staying: list[int] = []
+    while rows:
+        watch.start()
         with inference:
-            lm.prefill([row.tokens.ids[:-1] for row in rows])
+            if staying:
+                lm.keep(staying, [len(row.tokens) - 1 for row in rows])
+            requests = [row.draft_request(target.border) for row in rows]
+            watch.lap("overhead")
+            if drafter is not None and any(request.count for request in requests):
+                drafts = drafter.propose(requests)
+                for row in rows:
+                    row.hidden, row.asked = None, True
+            else:
+                drafts = [nothing] * len(rows)
+            watch.lap("draft")
+            readings = lm.read([row.tokens for row in rows], drafts)
+            watch.lap("verify")
+            events = verify(rows, drafts, readings, drafter is not None)
             if needs is not None:
-                for row, states in zip(rows, lm.prefilled(needs), strict=True):
-                    row.see(states)
-        staying: list[int] = []
-        while rows:
-            watch.start()
-            with inference:
-                if staying:
-                    lm.keep(staying, [len(row.tokens) - 1 for row in rows])
-                requests = [row.draft_request(target.border) for row in rows]
-                watch.lap("overhead")
-                if drafter is not None and any(request.count for request in requests):
-                    drafts = drafter.propose(requests)
-                    for row in rows:
-                        row.hidden, row.asked = None, True
-                else:
-                    drafts = [nothing] * len(rows)
-                watch.lap("draft")
-                readings = lm.read([row.tokens for row in rows], drafts)
-                watch.lap("verify")
-                events = verify(rows, drafts, readings, drafter is not None)
-                if needs is not None:
-                    for row, reading, event in zip(rows, readings, events, strict=True):
-                        row.see(reading.states(needs)[: event.accepted + 1])
-                watch.lap("rule")
-                seconds = watch.seconds()
-            for row, event in zip(rows, events, strict=True):
-                yield row.number, row.take(_timed(event, seconds))
-            staying = [i for i, row in enumerate(rows) if row.left > 0]
-            rows = [rows[i] for i in staying]
+                for row, reading, event in zip(rows, readings, events, strict=True):
+                    if len(before := reading.states_before(needs)):
+                        row.hidden = before  # the prompt, or all tokens again
+                    row.see(reading.states(needs)[: event.accepted + 1])
+            watch.lap("rule")
+            seconds = watch.seconds()
+        for row, event in zip(rows, events, strict=True):
+            yield row.number, row.take(_timed(event, seconds))
+        staying = [i for i, row in enumerate(rows) if row.left > 0]
+        rows = [rows[i] for i in staying]
 
 
 def _timed(event: Round, seconds: Seconds) -> Round:

@@ -15,7 +15,7 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.context import RopeBorder
-from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.base import VerificationRule, check_is_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,9 @@ class Request:
         logprobs: tell the target's log-probability of every kept token.
         details: tell what is known about every draft token (`Round.details`).
         limit: what bounds ``max_new_tokens``, the caller's budget ("length") or the context.
+
+    Raises:
+        JudgeDecodingError: the rule is none.
     """
 
     prompt_ids: Tensor
@@ -47,6 +50,9 @@ class Request:
     logprobs: bool = False
     details: bool = False
     limit: FinishReason = "length"
+
+    def __post_init__(self) -> None:
+        check_is_rule(self.rule)
 
     def finish_reason(self, last: Round) -> FinishReason:
         """Why the answer ended with its ``last`` round."""

@@ -1,7 +1,7 @@
 """The verification of all rows' drafts: what stays, which token of the target follows, and the rounds that tell it.
 
-Rows that are verified alike are verified together. Nothing waits for the device before all is computed; then the host
-reads it in one transfer.
+Rows that are verified alike are verified together, as many at a time as memory allows. Nothing waits for the device
+before all is computed; then the host reads it in one transfer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.models.forward import check_finite, finite
 from judge_decoding.rules.evidence import Evidence
-from judge_decoding.rules.verification import Verdicts, decide, replacements
+from judge_decoding.rules.verification import Verdicts, decide, in_parts, replacements
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.request import SequenceState
@@ -42,16 +42,18 @@ def verify(
     for i, (row, draft, reading) in enumerate(zip(rows, drafts, readings, strict=True)):
         if reading.fused is None:
             alike[i if row.request.guards else _kind(row, draft)].append(i)
-    groups = [
-        _Group([rows[i] for i in own], [drafts[i] for i in own], [readings[i] for i in own]) for own in alike.values()
-    ]
+    parts = [
+        part for own in alike.values()
+        for part in in_parts(own, max(len(drafts[i].ids) for i in own), readings[own[0]].vocab_size)
+    ]  # fmt: skip
+    groups = [_Group([rows[i] for i in own], [drafts[i] for i in own], [readings[i] for i in own]) for own in parts]
     new = [i for i, row in enumerate(rows) if drafting and row.is_new]
     distances = {i: found for i in new if (found := _distance(rows[i], readings[i])) is not None}
     tables = [group.table for group in groups] + ([torch.stack(list(distances.values()))] if distances else [])
     # The one time that the host waits for the device.
     numbers = iter(torch.cat([table.flatten() for table in tables]).tolist() if tables else ())
     events: dict[int, Round] = {}
-    for own, group in zip(alike.values(), groups, strict=True):
+    for own, group in zip(parts, groups, strict=True):
         events.update(zip(own, group.rounds(numbers), strict=True))
     for i, reading in enumerate(readings):
         if reading.fused is not None:

@@ -28,6 +28,7 @@ from judge_decoding.models.abilities import check_reads
 from judge_decoding.models.teacher_forcing import Piece, read_given
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
+from judge_decoding.rules.spelling import as_rule
 from judge_decoding.rules.verification import decide
 
 
@@ -69,7 +70,7 @@ def check_rule(rule: VerificationRule) -> None:
 def score(
     decoder: JudgeDecoder,
     texts: Sequence[Text],
-    rules: Sequence[VerificationRule],
+    rules: Sequence[VerificationRule | str],
     config: ScoreConfig | None = None,
     *,
     progress: Callable[[], None] = lambda: None,
@@ -81,7 +82,7 @@ def score(
     Args:
         decoder: the target; its draft is not used.
         texts: answers with their prompts.
-        rules: verification rules, such as ``Exact()``.
+        rules: verification rules, such as ``Exact()``, or their spellings.
         config: draft lengths and memory.
         progress: called after each text.
 
@@ -91,10 +92,11 @@ def score(
     config = config or ScoreConfig()
     if not texts:
         raise JudgeDecodingError("There is no text to score; give one or more.")
-    for rule in rules:
+    given = [as_rule(rule, decoder.judge) for rule in rules]
+    for rule in given:
         check_rule(rule)
-    found = [Acceptance(rule, count) for rule in rules for count in config.num_draft_tokens]
-    sources = {rule.source for rule in rules if rule.source}
+    found = [Acceptance(rule, count) for rule in given for count in config.num_draft_tokens]
+    sources = {rule.source for rule in given if rule.source}
     reading: dict[int, _Reading] = {}
     check_reads(decoder.target)
     both = [(*text.prompt_ids, *text.ids) for text in texts]

@@ -23,6 +23,7 @@ from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.trial import GREEDY, Method, Outcome, Tell, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
+from judge_decoding.rules.spelling import as_rule
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
@@ -113,7 +114,7 @@ def sweep(
     decoder: JudgeDecoder,
     asking: PromptFormat,
     items: Sequence[Item],
-    rules: Sequence[VerificationRule] | None = None,
+    rules: Sequence[VerificationRule | str] | None = None,
     *,
     sampling: SamplingParams = GREEDY,
     lengths: Sequence[int] = LENGTHS,
@@ -128,7 +129,8 @@ def sweep(
         decoder: target, draft, and perhaps a judge.
         asking: how the items are put.
         items: what is asked.
-        rules: what is compared; `usual_rules` if there are none given. Matched baselines are added.
+        rules: what is compared, rules or their spellings; `usual_rules` if there are none given. Matched baselines are
+            added.
         sampling: how tokens are chosen.
         lengths: draft lengths to choose from.
         tuning_items: how many of the items choose each method's draft length, and are in no row of the table; 0 for a
@@ -140,7 +142,8 @@ def sweep(
     Raises:
         JudgeDecodingError: no item would be left for the table, or the task cannot check an answer.
     """
-    wanted = candidates(decoder, usual_rules(decoder) if rules is None else rules, sampling)
+    given = usual_rules(decoder) if rules is None else [as_rule(rule, decoder.judge) for rule in rules]
+    wanted = candidates(decoder, given, sampling)
     rows: list[Row] = []
     if not tuning_items:
         shown = list(items)

@@ -15,6 +15,7 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.spelling import as_rule
 from judge_decoding.tasks.base import Item, guarded
 from judge_decoding.tasks.prompt_format import PromptFormat
 
@@ -27,7 +28,7 @@ class Method:
 
     Attributes:
         decoder: the models.
-        rule: None for the decoder's own.
+        rule: a rule or its spelling; None for the decoder's own.
         num_draft_tokens: draft length; 0 for the decoder's own, and without a draft.
         sampling: how tokens are chosen. A seed is mixed with the question's name, so that each has its own.
     """
@@ -36,6 +37,10 @@ class Method:
     rule: VerificationRule | None = None
     num_draft_tokens: int = 0
     sampling: SamplingParams = GREEDY
+
+    def __post_init__(self) -> None:
+        if self.rule is not None:
+            object.__setattr__(self, "rule", as_rule(self.rule, self.decoder.judge))
 
     def alone(self) -> Method:
         """The target without a draft, its tokens chosen in the same way."""

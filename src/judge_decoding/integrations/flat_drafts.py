@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +11,10 @@ from torch import Tensor
 
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
-from judge_decoding.rules.verification import decide
+from judge_decoding.rules.verification import decide, in_parts
 
 LIFTED = 1e30
 """The logit of a rescued token: the most probable one by far, and its softmax is 1, not infinite or NaN."""
-
-MAX_BYTES = 2**28
-"""The rules' copy of the logits is made for as many requests at a time as fit into this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +60,7 @@ def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy
     for (rule, is_greedy), members in groups.items():
         if rule.needs_draft_probs and drafts.probs is None:
             continue  # a round whose probabilities the engine has lost: verified as usual
-        for rows in _parts(members, max(drafts.counts[row] for row in members), drafts.logits):
+        for rows in in_parts(members, max(drafts.counts[row] for row in members), drafts.logits.shape[-1]):
             counts = torch.tensor([drafts.counts[row] for row in rows])
             inside = torch.arange(int(counts.max())) < counts[:, None]
             places = torch.tensor([starts[row] for row in rows])[:, None] + inside.cumsum(1) - 1
@@ -75,12 +72,6 @@ def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy
             # By index and not by mask, which would wait for the device.
             found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
     return found & drafts.allowed & (drafts.token_ids >= 0)
-
-
-def _parts(rows: list[int], width: int, logits: Tensor) -> Iterator[list[int]]:
-    size = max(MAX_BYTES // (4 * (width + 1) * logits.shape[-1]), 1)
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: bool) -> Evidence:

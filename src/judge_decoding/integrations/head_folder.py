@@ -21,7 +21,6 @@ from transformers import (
 )
 
 from judge_decoding.decoding.choices import AnyDraft
-from judge_decoding.decoding.drafters import is_drafter
 from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
 from judge_decoding.decoding.lengths import POLICIES, DraftLength, Fixed
 from judge_decoding.errors import JudgeDecodingError
@@ -29,7 +28,8 @@ from judge_decoding.integrations.transformers import JudgedOutput, arguments_of_
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import as_draft, load_tokenizer
 from judge_decoding.models.tokenize import bare_ids
-from judge_decoding.rules import VerificationRule, parse_rule
+from judge_decoding.names import is_drafter
+from judge_decoding.rules import VerificationRule
 
 _OPTIONS = ("threshold", "num_draft_tokens", "seed", "on_round")
 
@@ -94,7 +94,7 @@ def generate_with_head(
         criteria.append(StopStringCriteria(its_tokenizer(), stop_strings))
     method = custom_generate(
         drafter, head,
-        parse_rule(rule, head) if isinstance(rule, str) else rule,
+        rule,
         guards=check_guards(
             [parse_guard(g) if isinstance(g, str) else g for g in ([guards] if isinstance(guards, str) else guards)],
             lambda text: bare_ids(text, its_tokenizer()),

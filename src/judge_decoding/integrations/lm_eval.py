@@ -30,7 +30,6 @@ from judge_decoding.io.hub import locate
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import ACCESS, as_draft, cannot_load, load_model
 from judge_decoding.names import complete, place_of
-from judge_decoding.rules import parse_rule
 from judge_decoding.spelling import guess
 
 try:
@@ -105,7 +104,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
             if value is not None and not isinstance(value, kind):
                 raise JudgeDecodingError(f"The model argument {name} is {value!r}; it must be {wanted}.")
         head = None if judge is None else JudgeHead.from_pretrained(judge)
-        self._rule = choose_rule(head, None if rule is None else parse_rule(rule, head), threshold)
+        self._rule = choose_rule(head, rule, threshold)
         self._num_draft_tokens = choose_num_draft_tokens(head, num_draft_tokens)
         if isinstance(pretrained, str):
             pretrained = place_of(pretrained, "target")

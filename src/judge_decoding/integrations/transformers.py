@@ -69,7 +69,7 @@ _GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
 def custom_generate(
     draft: AnyDraft | None,
     head: JudgeHead | None = None,
-    rule: VerificationRule | None = None,
+    rule: VerificationRule | str | None = None,
     threshold: float | None = None,
     num_draft_tokens: int | None = None,
     *,
@@ -95,7 +95,7 @@ def custom_generate(
         draft: a small model with the target's vocabulary, any `Drafter`, a function from the ids so far and a count to
             the ids it proposes, or None for plain decoding.
         head: a judge head trained for the model whose ``generate`` is called; without one verification is exact.
-        rule: a verification rule instead of the judge.
+        rule: a verification rule instead of the judge, or its spelling, such as "top_k(k=4)".
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
         num_draft_tokens: draft length M; by default the head's own best one, or 16.
         draft_length: a draft-length policy, made with M for each row.

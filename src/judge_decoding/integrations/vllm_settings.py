@@ -17,7 +17,6 @@ from judge_decoding.rules.divergence import Fuzzy, KLJudge
 from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge, check_threshold
 from judge_decoding.rules.likelihood import MarginRatio, MinProbability, Relaxed, RunningSurprise, TopK, Typical
-from judge_decoding.rules.spelling import parse_rule
 
 KEY = "judge"
 """Of ``--additional-config``, and of a request's ``extra_args``: there it turns the judge off or on."""
@@ -87,8 +86,7 @@ class Bench:
             JudgeDecodingError: one of them cannot be had, or cannot be had in vLLM.
         """
         head = None if settings.head is None else JudgeHead.from_pretrained(settings.head)
-        spelled = None if settings.rule is None else parse_rule(settings.rule, head)
-        rule = choose_rule(head, spelled, settings.threshold)
+        rule = choose_rule(head, settings.rule, settings.threshold)
         if head is not None and not any(isinstance(part, Judge) for part in rule.parts):
             raise JudgeDecodingError(f"The rule {rule} reads no judge head and one is given; leave one of them out.")
         if not rule.joinable:

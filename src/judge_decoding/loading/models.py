@@ -19,14 +19,14 @@ from transformers import (
 )
 
 from judge_decoding.decoding.choices import AnyDraft
-from judge_decoding.decoding.drafters import is_drafter, named_drafter
+from judge_decoding.decoding.drafters import named_drafter
 from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.io.hub import Source, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.loading.weights import check_complete, check_depth, check_finite
-from judge_decoding.names import place_of
+from judge_decoding.names import is_drafter, place_of
 
 AUTO = "auto"
 """For a device: divide the model over all GPUs, and the memory of the machine where they are too small."""
@@ -212,8 +212,9 @@ def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
     """The sentence about a model or tokenizer that cannot be loaded, with the first line of what is wrong."""
     if "trust_remote_code" in str(error):
         return JudgeDecodingError(
-            f"Cannot load the {what} {name}: it comes with code of its own, which is run only if you trust it; read "
-            "it, then load it from Python with trust_remote_code=True."
+            f"Cannot load the {what} {name}: it comes with code of its own, which the command line never runs; read "
+            "it and, if you trust it, load it from Python with JudgeDecoder.from_pretrained(..., "
+            "trust_remote_code=True)."
         )
     why = reason(error)
     if isinstance(error, torch.OutOfMemoryError):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.forward import Forward, input_rows, row_positions, undisturbed
@@ -110,8 +110,8 @@ def check_reads(model: PreTrainedModel, role: Role = "target") -> None:
     Raises:
         JudgeDecodingError: it cannot.
     """
-    if reason := abilities(model).cannot_read:
-        raise JudgeDecodingError(f"{type(model).__name__} cannot be used as the {role}: {reason}; use another model.")
+    if why := abilities(model).cannot_read:
+        raise JudgeDecodingError(f"{type(model).__name__} cannot be used as the {role}: {why}; use another model.")
 
 
 def check_rewinds(model: PreTrainedModel, role: Role = "target") -> None:
@@ -121,10 +121,10 @@ def check_rewinds(model: PreTrainedModel, role: Role = "target") -> None:
         JudgeDecodingError: they cannot.
     """
     check_reads(model, role)
-    if reason := abilities(model).cannot_rewind:
+    if why := abilities(model).cannot_rewind:
         remedy = "decode without a draft" if role == "target" else "use another draft model"
         raise JudgeDecodingError(
-            f"The KV cache of {type(model).__name__} cannot take rejected tokens back ({reason}); {remedy}."
+            f"The KV cache of {type(model).__name__} cannot take rejected tokens back ({why}); {remedy}."
         )
 
 
@@ -172,11 +172,11 @@ class _Check:
             self._whole = self._plain(self._length)
             causal = self._same(self._whole[: self._length // 2], self._plain(self._length // 2))
         except _FAILURES as error:
-            return _cannot_read(f"a forward pass over token ids fails ({_first_line(error)})")
+            return _cannot_read(f"a forward pass over token ids fails ({reason(error)})")
         if not causal:
             return _cannot_read("the logits of a token depend on the tokens after it")
-        if reason := _try(self._reads):
-            return _cannot_read(reason)
+        if why := _try(self._reads):
+            return _cannot_read(why)
         rewind = _try(self._rewinds)
         batch = rewind or self._plain_batch() or _try(self._batches)
         inexact = "its logits for a token depend on the tokens that are read with it" if self._coarse else ""
@@ -201,8 +201,8 @@ class _Check:
         wrong = self._ids.flip(0)
         for end in (1, size // 2, size - 2):
             lm.read([self._ids[lm.lengths[0] : end]], [0])
-            if reason := lm.cannot_crop:
-                return reason
+            if why := lm.cannot_crop:
+                return why
             lm.read([wrong[: min(3, size - end)]], [0])
             lm.rewind_to([end])
         found = lm.read([self._ids[size - 2 :]], [2])[0]
@@ -256,8 +256,8 @@ _FAILURES = (
 )
 
 
-def _cannot_read(reason: str) -> Abilities:
-    return Abilities(reason, reason, reason)
+def _cannot_read(why: str) -> Abilities:
+    return Abilities(why, why, why)
 
 
 def _try(check: Callable[[], str]) -> str:
@@ -265,13 +265,7 @@ def _try(check: Callable[[], str]) -> str:
     try:
         return check()
     except _FAILURES as error:
-        return f"it fails with {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else ""
-    return f"{type(error).__name__}: {reason[:117]}{'...' * (len(reason) > 117)}" if reason else type(error).__name__
+        return f"it fails ({reason(error)})"
 
 
 def _windows(config: Any, context: int | None) -> Sequence[int]:  # noqa: ANN401  (each family has its own class)

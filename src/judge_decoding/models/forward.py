@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
 from typing import Any
@@ -53,7 +53,7 @@ class Forward:
         if takes_any and known.isdisjoint(CACHE_NAMES):  # wrapped without its signature: generate's names will do
             prepare = getattr(model, "prepare_inputs_for_generation", None)
             known |= {"position_ids"} | set(inspect.signature(prepare).parameters if prepare else ())
-        self.cache_name = _first_known(known)
+        self.cache_name = next((name for name in CACHE_NAMES if name in known), None)
         self.takes_positions = "position_ids" in known
         self._takes_mask = "attention_mask" in known
         self.keeps_few_logits = _supports_logits_to_keep(model, parameters)
@@ -112,10 +112,6 @@ def cache_name(model: PreTrainedModel) -> str:
     name = Forward(model).cache_name
     assert name is not None
     return name
-
-
-def _first_known(names: Collection[str]) -> str | None:
-    return next((name for name in CACHE_NAMES if name in names), None)
 
 
 def _supports_logits_to_keep(model: PreTrainedModel, parameters: object) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
@@ -65,8 +67,9 @@ class HiddenStateHook:
     Those of the last layer are taken at the final norm, those of a lower one are its output. Without
     a final norm the last layer's output is both: before and after. States are there for every position whatever
     ``logits_to_keep`` says, and cost nothing but the model's first hook, which looks for the place in a short forward
-    pass. ``states`` is [B, T, H] in the model's dtype. A hook may be opened again and again. A thread sees the states
-    of its own forwards only, whoever else runs the model meanwhile.
+    pass. ``states`` is [B, T, H] in the model's dtype. A hook may be opened again and again; it holds the latest states
+    of every thread that runs the model until it is closed, so open it around a forward. A thread sees the states of
+    its own forwards only.
 
     Raises:
         JudgeDecodingError: the model has no such place.
@@ -83,8 +86,10 @@ class HiddenStateHook:
         self._hook: torch.utils.hooks.RemovableHandle | None = None
 
     def __enter__(self) -> Self:
-        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-            self._states[get_ident()] = first_tensor((args, kwargs) if self._input else output)
+        def catch(_module: nn.Module, args: tuple[Any, ...], *others: Any) -> None:  # noqa: ANN401  (torch's own)
+            # Keyword arguments and the output; the output alone in another thread's forward if this closes meanwhile.
+            if len(others) == 2:
+                self._states[get_ident()] = first_tensor((args, others[0]) if self._input else others[1])
 
         self._hook = self._module.register_forward_hook(catch, with_kwargs=True)
         return self
@@ -104,3 +109,12 @@ class HiddenStateHook:
         if states is None:
             raise RuntimeError("no forward has run since the hook was opened")
         return states
+
+
+@contextmanager
+def opened(hooks: Iterable[HiddenStateHook]) -> Iterator[None]:
+    """All of ``hooks`` open, around one forward."""
+    with ExitStack() as stack:
+        for hook in hooks:
+            stack.enter_context(hook)
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -18,7 +17,7 @@ from judge_decoding.models.abilities import abilities
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import reset_positions, rope_border, rotary_modules
 from judge_decoding.models.forward import check_finite, input_device, keeps_few_logits, plain_forward, undisturbed
-from judge_decoding.models.hidden import HiddenStateHook
+from judge_decoding.models.hidden import HiddenStateHook, opened
 
 BATCH_TOKENS = 2048
 """Tokens of a forward, padding included: what bounds its memory, whatever the texts' lengths."""
@@ -79,28 +78,26 @@ def read_given(
     ]
     # From where on a forward makes logits for a sequence.
     begins = [max(at[0] - 1, 0) if few and len(at) else 0 for at in wanted] if logits or not few else None
-    with ExitStack() as stack:
-        taps = {source: stack.enter_context(HiddenStateHook(model, source)) for source in sources}
-        forward = _Forward(model, taps)
-        for rows in _batches(lengths, begins, batch_tokens, longest=border.length if border else None):
-            step, width = None, lengths[rows[-1]]
-            if logits and begins and (width > batch_tokens or width - begins[rows[0]] > _LOGIT_ROWS):
-                step = min(batch_tokens, _LOGIT_ROWS)
-            own, begin = [sequences[i][: lengths[i]] for i in rows], 0
-            for end in forward.start(own, step, wanted[rows[0]][0]):
-                # The token at a position is read in this part, or the one before it is.
-                parts = [wanted[i][bisect_left(wanted[i], begin) : bisect_right(wanted[i], end)] for i in rows]
-                ahead = [[at for at in part if at > begin and logits] for part in parts]
-                inside = [
-                    [at for at in part if at < min(end, len(sequences[i]))] for i, part in zip(rows, parts, strict=True)
-                ]
-                begin = end
-                state = min((at[0] for at in inside if at), default=end)
-                first = min([state, *(at[0] - 1 for at in ahead if at)]) if logits else end
-                if any(parts):
-                    yield from _pieces(rows, end, ahead, inside, *forward.read(end, first, state))
-                elif forward.goes_on:
-                    forward.read(end, first, state)
+    forward = _Forward(model, sources)
+    for rows in _batches(lengths, begins, batch_tokens, longest=border.length if border else None):
+        step, width = None, lengths[rows[-1]]
+        if logits and begins and (width > batch_tokens or width - begins[rows[0]] > _LOGIT_ROWS):
+            step = min(batch_tokens, _LOGIT_ROWS)
+        own, begin = [sequences[i][: lengths[i]] for i in rows], 0
+        for end in forward.start(own, step, wanted[rows[0]][0]):
+            # The token at a position is read in this part, or the one before it is.
+            parts = [wanted[i][bisect_left(wanted[i], begin) : bisect_right(wanted[i], end)] for i in rows]
+            ahead = [[at for at in part if at > begin and logits] for part in parts]
+            inside = [
+                [at for at in part if at < min(end, len(sequences[i]))] for i, part in zip(rows, parts, strict=True)
+            ]
+            begin = end
+            state = min((at[0] for at in inside if at), default=end)
+            first = min([state, *(at[0] - 1 for at in ahead if at)]) if logits else end
+            if any(parts):
+                yield from _pieces(rows, end, ahead, inside, *forward.read(end, first, state))
+            elif forward.goes_on:
+                forward.read(end, first, state)
 
 
 def hidden_states(
@@ -128,8 +125,8 @@ def log_probability(logits: Tensor, ids: Tensor) -> Tensor:
 class _Forward:
     """The forwards of a model over one batch after the other: of several sequences at once, or of one in parts."""
 
-    def __init__(self, model: PreTrainedModel, taps: Mapping[HiddenSource, HiddenStateHook]) -> None:
-        self._model, self._taps = model, taps
+    def __init__(self, model: PreTrainedModel, sources: Collection[HiddenSource]) -> None:
+        self._model, self._hooks = model, {source: HiddenStateHook(model, source) for source in sources}
         self._border = rope_border(model)
         # Layers that share the keys of others (Gemma 4) run for those tokens only of which logits are wanted.
         self._shares = False
@@ -172,16 +169,19 @@ class _Forward:
         The logits reach back to the token at ``first``, the states to that at ``state``.
         """
         keep = end - first
-        with undisturbed(self._model):  # not while a piece is handed out: others may use the model then
+        with (
+            undisturbed(self._model),
+            opened(self._hooks.values()),
+        ):  # not while a piece is handed out: others may use the model then
             if self._lm is not None:
                 self._lm.prepare([end])
                 said = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [keep])[0][None]
             else:
                 said = self._plain(end, max(keep, end - state if self._shares else 1, 1))
-                if any(tap.states.shape[1] < end - state for tap in self._taps.values()):
+                if any(hook.states.shape[1] < end - state for hook in self._hooks.values()):
                     self._shares = True
                     said = self._plain(end, end - state)
-            return said, {source: tap.states for source, tap in self._taps.items()}
+            return said, {source: hook.states for source, hook in self._hooks.items()}
 
     def _plain(self, end: int, keep: int) -> Tensor:
         """A forward without a cache."""

@@ -39,7 +39,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownToken:
+class ScoredToken:
     """One token of a text: ``kind`` is one of `MEANING`; ``instead`` what the target would have said."""
 
     text: str
@@ -69,7 +69,9 @@ def places(shares: Sequence[float], width: int = _WIDTH, height: int = _HEIGHT) 
     ]
 
 
-def shown_tokens(rounds: Sequence[Round], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[ShownToken]:
+def shown_tokens(
+    rounds: Sequence[Round], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> list[ScoredToken]:
     """The tokens of one text under one rule; ``texts`` has the text of each."""
     special, left = set(tokenizer.all_special_ids), iter(texts)
     kinds = {Cause.CORRECTION: "rejected"}
@@ -80,7 +82,7 @@ def shown_tokens(rounds: Sequence[Round], texts: Sequence[str], tokenizer: PreTr
             text = next(left) or (_spelling(tokenizer, token) if token in special else "")
             judged = event.scores is not None and i < len(event.scores)
             found.append(
-                ShownToken(
+                ScoredToken(
                     text,
                     kinds.get(cause, cause.value),
                     _spelling(tokenizer, own) if own != token else None,

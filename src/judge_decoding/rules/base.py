@@ -147,6 +147,20 @@ class VerificationRule(ABC):
         return spell(self, self.name or type(self).__name__)
 
 
+def check_is_rule(rule: object) -> VerificationRule:
+    """The rule that is given.
+
+    Raises:
+        JudgeDecodingError: it is something else.
+    """
+    if not isinstance(rule, VerificationRule):
+        shown = rule.__name__ if isinstance(rule, type) else repr(rule)[:80]
+        raise JudgeDecodingError(
+            f"{shown} is no verification rule; give one such as TopK(4), or parse_rule('top_k(k=4)')."
+        )
+    return rule
+
+
 class AnyOf(VerificationRule):
     """Keeps a token that any of its rules keeps; the first with scores provides them.
 
@@ -158,7 +172,7 @@ class AnyOf(VerificationRule):
     def __init__(self, *rules: VerificationRule) -> None:
         if not rules:
             raise JudgeDecodingError("any_of has no rules; give one or more.")
-        self.rules = tuple(part for rule in rules for part in rule.parts)
+        self.rules = tuple(part for rule in rules for part in check_is_rule(rule).parts)
         sources = {rule.source for rule in self.rules if rule.source}
         if len(sources) > 1:
             raise JudgeDecodingError(

@@ -13,7 +13,7 @@ from judge_decoding import spelling as spellings
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.plugins import Registry
-from judge_decoding.rules.base import AnyOf, VerificationRule
+from judge_decoding.rules.base import AnyOf, VerificationRule, check_is_rule
 from judge_decoding.rules.divergence import Fuzzy, KLJudge
 from judge_decoding.rules.exact import Block, Exact
 from judge_decoding.rules.judge import Judge
@@ -76,6 +76,17 @@ def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule
         raise JudgeDecodingError(f"The rule is empty; name one of {', '.join(_RULES.names())}.")
     rules = [_build(name, given, head) for name, given in spellings.read(spelling, "rule", EXAMPLE)]
     return rules[0] if len(rules) == 1 else AnyOf(*rules)
+
+
+def as_rule(rule: VerificationRule | str, head: JudgeHead | None = None) -> VerificationRule:
+    """A rule that is given as itself or by its spelling.
+
+    Raises:
+        JudgeDecodingError: it is neither, and see `parse_rule`.
+    """
+    if isinstance(rule, str):
+        return parse_rule(rule, head)
+    return check_is_rule(rule)
 
 
 def _build(name: str, given: dict[str, str], head: JudgeHead | None) -> VerificationRule:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
+
+MAX_BYTES = 2**28
+"""The rules' copy of the logits is made for as many rows at a time as fit into this."""
+
+Row = TypeVar("Row")
+
+
+def in_parts(rows: Sequence[Row], num_draft_tokens: int, vocab_size: int) -> Iterator[Sequence[Row]]:
+    """``rows``, as many at a time as have logits [M+1, V] in float32 within `MAX_BYTES`, at least one."""
+    size = max(MAX_BYTES // (4 * (num_draft_tokens + 1) * vocab_size), 1)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,14 @@ class VerifyOutput:
 
     Args:
         logits: of all rows that were read together, [>= M+1, V] each.
-        states: hidden states of all of them by source, [>= M+1, H] each.
+        states: hidden states of all of them by source, [>= before + M+1, H] each.
         row: which of them it is.
         count: M+1.
         fused: what the forward itself has decided, where it could.
+        before: how many tokens were read, for the first time or again, before the last kept one.
     """
 
-    __slots__ = ("_count", "_logits", "_row", "_states", "fused")
+    __slots__ = ("_before", "_count", "_logits", "_row", "_states", "fused")
 
     def __init__(
         self,
@@ -51,14 +52,20 @@ class VerifyOutput:
         row: int,
         count: int,
         fused: FusedVerdict | None = None,
+        before: int = 0,
     ) -> None:
         self._logits, self._states, self._row, self._count = logits, states, row, count
-        self.fused = fused
+        self.fused, self._before = fused, before
 
     @property
     def logits(self) -> Tensor:
         """[M+1, V] in float32; position i is the target's distribution in the place of draft token i."""
         return self._logits[self._row][: self._count].float()
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self._logits[self._row].shape[-1]
 
     def has_states(self, source: HiddenSource) -> bool:
         """Whether hidden states were taken at ``source``."""
@@ -66,18 +73,23 @@ class VerifyOutput:
 
     def states(self, source: HiddenSource) -> Tensor:
         """Hidden states [M+1, H]; position 0 is the last kept token's, position i + 1 draft token i's."""
-        return self._states[source][self._row, : self._count]
+        return self._states[source][self._row, self._before : self._before + self._count]
+
+    def states_before(self, source: HiddenSource) -> Tensor:
+        """Hidden states [n, H] of what was read before the last kept token in the same forward, mostly nothing."""
+        return self._states[source][self._row, : self._before]
 
 
 class TargetSession(Protocol):
     """The target in one decoding of some rows."""
 
-    def prefill(self, rows: Sequence[Tensor]) -> None:
-        """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty."""
-        ...
+    def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
+        """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty.
 
-    def prefilled(self, source: HiddenSource) -> list[Tensor]:
-        """The hidden states [T_i, H] of what `prefill` has just read of each row."""
+        Returns:
+            The hidden states [n, H] of each row at ``source``, of T_i tokens or none where `read` reads them; without a
+            source, nothing of use.
+        """
         ...
 
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
@@ -86,10 +98,6 @@ class TargetSession(Protocol):
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Go on with some of the rows, of which the first so many tokens stay."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
         ...
 
 

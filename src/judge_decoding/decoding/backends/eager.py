@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.abilities import abilities, can_batch, check_reads, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import RopeBorder, rope_border
-from judge_decoding.models.hidden import HiddenStateHook
+from judge_decoding.models.hidden import HiddenStateHook, opened
 
 
 class EagerTarget:
@@ -49,19 +48,16 @@ class _EagerReader:
     def __init__(self, model: PreTrainedModel, rows: int, sources: set[HiddenSource]) -> None:
         self._lm = CachedLM(model, rows, rewinds=not abilities(model).cannot_rewind)
         self._border = rope_border(model)
-        self._stack = ExitStack()
-        self._taps = {source: self._stack.enter_context(HiddenStateHook(model, source)) for source in sources}
+        self._hooks = {source: HiddenStateHook(model, source) for source in sources}
 
-    def prefill(self, rows: Sequence[Tensor]) -> None:
+    def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
         # A prompt that cannot be read in parts is read with its last token, by `read`.
         whole = self._border is None or all(self._border.splits(len(row) + 1) for row in rows)
-        if whole and any(map(len, rows)):
+        if not (whole and any(map(len, rows))):
+            return [torch.empty(0, 0)] * len(rows)
+        with opened([self._hooks[source]] if source else []):
             self._lm.read(rows, [0] * len(rows))
-
-    def prefilled(self, source: HiddenSource) -> list[Tensor]:
-        lengths = self._lm.lengths
-        states = self._taps[source].states if any(lengths) else torch.empty(len(lengths), 0, 0)
-        return [states[row, :length] for row, length in enumerate(lengths)]
+            return [self._hooks[source].states[i, : len(row)] for i, row in enumerate(rows)] if source else []
 
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
@@ -71,18 +67,13 @@ class _EagerReader:
             torch.cat((draft.ids.new_tensor(row.host[known:]), draft.ids))
             for row, draft, known in zip(rows, drafts, self._lm.lengths, strict=True)
         ]
-        logits = self._lm.read(new, counts)
-        # The states of the last kept token and the draft, without what was read again before them.
-        states = {source: self._last(tap.states, new, counts) for source, tap in self._taps.items()}
-        return [VerifyOutput(logits, states, i, count) for i, count in enumerate(counts)]
-
-    def _last(self, states: Tensor, new: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
-        """The states [B, M+1, H] of what was asked about; only a single row ever reads more."""
-        return states[:, len(new[0]) - counts[0] :] if len(new) == 1 else states
+        with opened(self._hooks.values()):
+            logits = self._lm.read(new, counts)
+            states = {source: hook.states for source, hook in self._hooks.items()}
+        # Only a single row ever reads more than the last kept token and the draft.
+        before = len(new[0]) - counts[0] if len(new) == 1 else 0
+        return [VerifyOutput(logits, states, i, count, before=before) for i, count in enumerate(counts)]
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         self._lm.select(rows)
         self._lm.rewind_to(lengths)
-
-    def close(self) -> None:
-        self._stack.close()

@@ -12,18 +12,10 @@ from typing import cast
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.simple import PromptLookup
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.names import PROMPT_LOOKUP
+from judge_decoding.names import DRAFTERS, PROMPT_LOOKUP
 from judge_decoding.plugins import imported, installed, told
 
-GROUP = "judge_decoding.drafters"
-"""The entry-point group of drafters."""
-
 _BUILT_IN: dict[str, Callable[[], Drafter]] = {PROMPT_LOOKUP: PromptLookup}
-
-
-def is_drafter(name: object) -> bool:
-    """Whether ``name`` is that of a drafter, and not of a model."""
-    return isinstance(name, str) and (name in _BUILT_IN or name in installed(GROUP, _BUILT_IN))
 
 
 def named_drafter(name: str) -> Drafter:
@@ -34,7 +26,7 @@ def named_drafter(name: str) -> Drafter:
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]()
-    entry = installed(GROUP, _BUILT_IN)[name]
+    entry = installed(DRAFTERS, _BUILT_IN)[name]
     drafter = cast(Callable[[], object], imported(entry, "drafter"))()
     if not isinstance(drafter, Drafter):
         raise JudgeDecodingError(f"{told(entry, 'drafter')} proposes no tokens; repair or remove that package.")

@@ -26,9 +26,10 @@ class DraftRequest:
         distribution: a greedy draft is to tell its distributions too.
         norm: the draft's hidden states at the draft tokens are wanted, taken there.
         accepted: how many tokens of the row's last draft stayed; None before the first one.
-        hidden: the target's hidden states [n, H] that the drafter needs (see `Drafter`), of the tokens that the target
-            has read since the last request and that stayed: at first the prompt without its last token, then that token
-            and the accepted draft. Together they are there for all of ``tokens`` but the last.
+        hidden: the target's hidden states [n, H] that the drafter needs (see `Drafter`), of the n tokens before the
+            last one: those that the target has read since the last request and that stayed. At first that is the
+            prompt without its last token, then that token and the accepted draft. Where the target reads all tokens
+            again, as LongRoPE does once (`RopeBorder`), they take the place of those that were there.
     """
 
     row: int

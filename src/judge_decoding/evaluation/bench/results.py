@@ -7,6 +7,7 @@ from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from judge_decoding.core.results import ResultsBase
 from judge_decoding.evaluation.bench.measure import Measured
 from judge_decoding.evaluation.bench.ways import Family, Label
 
@@ -77,46 +78,26 @@ class BenchRow(BaseModel):
     tokens_per_forward: float | None = None
 
 
-class BenchResults(BaseModel):
+class BenchResults(ResultsBase):
     """All of it.
 
     Attributes:
-        task: the task's spelling.
-        data_hash: SHA-256 of the items.
         prompts: how many were decoded.
         tuned_on: on how many others the best draft lengths were chosen.
         repetitions: how often, beside a warm-up.
-        target, draft, judge: names of the models, "" for none.
-        dtype: of the target's numbers.
-        max_new_tokens: token budget.
         threads: of torch.
         rows: a row a way, batch size by batch size; plain ``generate`` is the first of each.
         comparisons: the ratios one would ask for.
         left_out: what was not measured, and why.
-        machine: the machine in words.
-        versions: of what was used.
-        command: the command line.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    task: str = ""
-    data_hash: str = ""
     prompts: int = 0
     tuned_on: int = 0
     repetitions: int = 0
-    target: str = ""
-    draft: str = ""
-    judge: str = ""
-    dtype: str = ""
-    max_new_tokens: int = 0
     threads: int = 0
     rows: tuple[BenchRow, ...] = Field(min_length=1)
     comparisons: tuple[Ratio, ...] = ()
-    left_out: dict[str, str] = {}
-    machine: str = ""
-    versions: dict[str, str] = {}
-    command: tuple[str, ...] = ()
+    left_out: dict[str, str] = Field(default_factory=dict)
 
 
 def ratio(of: str, over: str, batch_size: int, own: Sequence[float], theirs: Sequence[float]) -> Ratio:

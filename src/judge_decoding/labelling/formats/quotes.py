@@ -13,6 +13,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from judge_decoding.data.cases import Case
@@ -41,16 +42,12 @@ def _rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Callable[[], list[Ca
                 f"{path} has no column {missing[0]}; its first line must name question, answer and error."
             )
         for row in reader:
-            yield f"line {reader.line_num}", _deferred(row)
+            yield f"line {reader.line_num}", partial(_cases, row)
     except csv.Error as error:
         on_bad(f"{path}, line {reader.reader.line_num} is not CSV: {error}; mend it, what is behind it was not read.")
 
 
-def _deferred(row: dict[str, str]) -> Callable[[], list[Case]]:
-    return lambda: [_make(row)]
-
-
-def _make(row: dict[str, str]) -> Case:
+def _cases(row: dict[str, str]) -> list[Case]:
     if any(row.get(name) is None for name in _NEEDED) or None in row:
         raise RowError("has another number of columns than the first line; quote texts that hold the separator")
     if any("\udc80" <= letter <= "\udcff" for value in row.values() for letter in value or ""):
@@ -62,9 +59,8 @@ def _make(row: dict[str, str]) -> Case:
         start = _find(answer, quote, row.get("occurrence") or "")
         errors = ((start, start + (len(quote) if answer[start:] else 0)),)
     more = {name: row[name] for name in _MORE if row.get(name)}
-    return Case.model_validate(
-        {"source": "csv", **more, "question": row["question"], "answer": answer, "errors": errors}
-    )
+    found = {"source": "csv", **more, "question": row["question"], "answer": answer, "errors": errors}
+    return [Case.model_validate(found)]
 
 
 def _escaped(cell: str) -> str:

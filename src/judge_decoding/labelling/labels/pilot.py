@@ -83,7 +83,8 @@ def label_rest(
 
     if not todo:
         return spent
-    few = 1 + min(pilots(len(todo)), len(todo) - 1)
+    pilots = min(max(len(todo) // 20, 2), 8)  # one of twenty, but not only a few, and not too many
+    few = 1 + min(pilots, len(todo) - 1)
     work(todo[:1], PILOT, 0, few)  # the first forwards of a process are slow, and tell little of the others
     warm = Spent(spent.cost, spent.labels, spent.seconds)
     if few > 1:
@@ -95,8 +96,3 @@ def label_rest(
         agree(Forecast(few, spent.labels, len(rest), cost, seconds))
         work(rest, REST, 0, len(rest))
     return spent
-
-
-def pilots(questions: int) -> int:
-    """On how many of so many questions the cost is forecast: one of twenty, but not only a few, and not too many."""
-    return min(max(questions // 20, 2), 8)

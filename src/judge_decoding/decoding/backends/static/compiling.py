@@ -25,7 +25,6 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static import graphs
-from judge_decoding.decoding.backends.static.alignment import align
 from judge_decoding.decoding.backends.static.cuda_graphs import CudaRecorder, GraphedCall
 from judge_decoding.decoding.backends.static.graphs import DraftGraph, KeysValues, TargetGraph
 from judge_decoding.decoding.backends.static.store import CompiledStore
@@ -212,9 +211,7 @@ def _compiled(
                 logger.debug("cannot compile", exc_info=True)
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
-        with lock_of(model):  # weights are moved before code is bound to them, once
-            align(model)
-            return Compiled.load(path, graph, model.device)
+        return Compiled.load(path, graph, model.device)
 
 
 def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:

@@ -8,7 +8,7 @@ amounts without padding between them, and what lies behind a row's end is never 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.models.forward import cache_name
-from judge_decoding.models.hidden import HiddenStateHook
+from judge_decoding.models.hidden import HiddenStateHook, opened
 
 CHUNK_BYTES = 2**18
 """So much of a matrix stays in a core's own cache while it is multiplied with one token after the other."""
@@ -151,7 +151,7 @@ class TargetGraph(nn.Module):
         super().__init__()
         self.model, self._few = model, few
         # Made here, as looking for one takes a forward pass of its own.
-        self._taps = [HiddenStateHook(model, source) for source in sources]
+        self._hooks = [HiddenStateHook(model, source) for source in sources]
 
     def forward(
         self, tokens: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
@@ -168,11 +168,10 @@ class TargetGraph(nn.Module):
             cache: keys and values, written in place.
         """
         start, ids = tokens[:, 0], tokens[:, 1:]
-        with ExitStack() as stack:
-            taps = [stack.enter_context(tap) for tap in self._taps]
+        with opened(self._hooks):
             with FewTokens() if self._few else nullcontext():
                 logits = _forward(self.model, start, ids, columns, cache, keep)
-            states = [tap.states[:, keep] for tap in taps]
+            states = [hook.states[:, keep] for hook in self._hooks]
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
         best = logits.max(-1)
         scores = torch.where(best.values.isfinite(), scores, torch.nan)

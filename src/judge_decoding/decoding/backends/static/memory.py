@@ -82,7 +82,7 @@ class StaticKVCache:
     def _grow(self, columns: int) -> None:
         columns = _rounded(columns)
         for number, layer in enumerate(self.cache):  # one after the other: little is there twice
-            keys, values = (_longer(tensor, columns) for tensor in layer)
+            keys, values = (torch.nn.functional.pad(old, (0, 0, 0, columns - old.shape[2])) for old in layer)
             self.cache[number] = (keys, values)
         self._new_columns(columns)
         self.allocations += 1
@@ -97,10 +97,6 @@ class StaticKVCache:
         if count not in self._seen:
             self._seen[count] = self._columns[:count]
         return self._seen[count]
-
-
-def _longer(values: Tensor, columns: int) -> Tensor:
-    return torch.nn.functional.pad(values, (0, 0, 0, columns - values.shape[2]))
 
 
 def _rounded(columns: int) -> int:

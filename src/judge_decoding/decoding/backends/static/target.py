@@ -102,16 +102,14 @@ class StaticReader:
     def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], usual: Sequence[bool]) -> None:
         self._lm, self._sources, self._usual = lm, sources, list(usual)
 
-    def prefill(self, rows: Sequence[Tensor]) -> None:
-        """See `Reader.prefill`."""
+    def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
+        """See `TargetSession.prefill`. Drafters that read the target's states have it run eager; see `Engine`."""
+        assert source is None
         self._lm.prefill(rows)
-
-    def prefilled(self, source: HiddenSource) -> list[Tensor]:
-        """Not here: drafters that read the target's states have it run eager; see `Engine`."""
-        raise NotImplementedError
+        return []
 
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
-        """See `Reader.read`."""
+        """See `TargetSession.read`."""
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
         if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.memory.device:
             output = self._lm.read_batch(batch, counts)
@@ -129,10 +127,7 @@ class StaticReader:
         return FusedVerdict(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count])
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """See `Reader.keep`."""
+        """See `TargetSession.keep`."""
         self._lm.select(rows)
         self._lm.rewind_to(lengths)
         self._usual = [self._usual[row] for row in rows]
-
-    def close(self) -> None:
-        """See `Reader.close`: nothing but memory is held."""
