@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, VerificationRule
-from judge_decoding.cli.demo import EXACT_LENGTHS, JUDGE_LENGTHS
+from judge_decoding.cli.run.demo import EXACT_LENGTHS, JUDGE_LENGTHS
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
 from judge_decoding.evaluation.trial import Method, Outcome, compare
 from judge_decoding.evaluation.trial import count as counted

@@ -1,11 +1,17 @@
-"""What a command gives a user."""
+"""All commands of the program, and what one gives a user."""
 
 from __future__ import annotations
 
+import inspect
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from judge_decoding.cli.group import LazyGroup
+from judge_decoding.cli.main import app
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap here (Debian's bubblewrap)")
 
@@ -13,6 +19,17 @@ Result = tuple[int, str, str]
 """Exit code, standard output, standard error."""
 
 Run = Callable[..., Result]
+
+
+def commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Callable[..., None]]]:
+    """The words of each command, and its function."""
+    group = group or get_command(app)
+    for name in group.table:
+        found = group.load(name)
+        if isinstance(found, LazyGroup):
+            yield from commands(found, (*words, name))
+        else:
+            yield (*words, name), inspect.unwrap(found.callback)
 
 
 def is_one_sentence(result: Result, phrase: str) -> None:

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 
 # Set before huggingface_hub is imported: no test may reach the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,7 +20,6 @@ import pytest
 import torch
 from hypothesis import settings
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
-from typer.main import get_command
 
 from commands import Run
 from endpoint import KEY, Response, Serve, Server
@@ -92,16 +91,9 @@ def folders(
     return {name: root / name for name in ("target", "draft", "judge")}
 
 
-@cache
-def _built() -> Any:
-    return get_command(cli.app)
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; its exit code, stdout and stderr."""
-
-    monkeypatch.setattr(cli, "app", _built())  # typer builds all commands anew at each call
 
     def call(*args: object, stdin: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from commands import Run, is_one_sentence
+from commands import Run, commands, is_one_sentence
 from judge_decoding import (
     Case,
     FitConfig,
@@ -30,7 +29,6 @@ from judge_decoding import (
     write_cases,
 )
 from judge_decoding.bounds import BOUNDS, check_bound
-from judge_decoding.cli.main import app
 from judge_decoding.data.sets import rethreshold
 from judge_decoding.evaluation.score import ScoreConfig
 from judge_decoding.io.endpoint import Endpoint
@@ -51,11 +49,9 @@ class Number:
     kind: str
 
 
-def numbers(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[Number]:
+def numbers() -> Iterator[Number]:
     """The numbers of all commands."""
-    for command in group.registered_commands:
-        function: Any = command.callback
-        words = (*path, command.name or function.__name__)
+    for words, function in commands():
         hints = typing.get_type_hints(function, include_extras=True)
         kinds = {name: str(typing.get_args(hint)[0]) for name, hint in hints.items() if typing.get_args(hint)}
         needed: list[str] = []
@@ -67,9 +63,6 @@ def numbers(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[Number]:
         for name, kind in kinds.items():
             if re.search(r"\b(int|float)\b", kind) and "OptionInfo" in str(hints[name]):
                 yield Number(words, tuple(needed), spelled(hints[name], name), "float" if "float" in kind else "int")
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        yield from numbers(inner.typer_instance, (*path, str(inner.name)))
 
 
 def spelled(hint: Any, name: str) -> str:
@@ -78,7 +71,7 @@ def spelled(hint: Any, name: str) -> str:
     return str(given[0]) if given else "--" + name.replace("_", "-")
 
 
-NUMBERS = list(numbers(app))
+NUMBERS = list(numbers())
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=[f"{' '.join(one.words)} {one.option}" for one in NUMBERS])

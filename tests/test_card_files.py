@@ -250,7 +250,7 @@ def test_without_matplotlib_there_is_a_note_and_no_plot(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(head_pictures, "can_draw", lambda: False)
+    monkeypatch.setattr(head_pictures, "find_spec", lambda _: None)
     code, _, err = run("card", folder, "--results", write(tmp_path / "a.json", FULL))
     assert (code, err.count("\n")) == (0, 1)
     assert "needs matplotlib" in err

@@ -16,7 +16,8 @@ from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.io.questions import Question
 from judge_decoding.labelling.collect import Answering, Want, pairs
-from judge_decoding.labelling.writers import LocalWriter, seed_of, without_stop
+from judge_decoding.labelling.local_writer import LocalWriter
+from judge_decoding.labelling.writers import seed_of, without_stop
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 

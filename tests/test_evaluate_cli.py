@@ -87,7 +87,7 @@ def test_the_target_alone_is_warmed_up_as_the_method_is(
 ) -> None:
     drafted: list[bool] = []
     monkeypatch.setattr(
-        "judge_decoding.cli.evaluation.warm_up",
+        "judge_decoding.cli.run.evaluate.warm_up",
         lambda methods, _: drafted.extend(method.decoder.draft is not None for method in methods),
     )
     monkeypatch.setattr(
@@ -172,8 +172,8 @@ def test_a_run_goes_on_with_the_same_settings_only(
     given = [*options, "--num-draft-tokens", 4, "--out", tmp_path / "o", "--limit", 3]
     given += ["--tune", 1] if command == "sweep" else []
     with monkeypatch.context() as patch:
-        patch.setattr("judge_decoding.core.samples.write_samples", stopped)
-        patch.setattr("judge_decoding.report.results_page.results_page", stopped)
+        patch.setattr("judge_decoding.cli.run.evaluate.write_samples", stopped)
+        patch.setattr("judge_decoding.cli.run.sweep.results_page", stopped)
         ends_in_one_sentence(run(command, *given), "Stopped.")
     begun = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
     assert begun
@@ -182,7 +182,7 @@ def test_a_run_goes_on_with_the_same_settings_only(
         words = given[: given.index("--tune")] if change == ("--every-length",) else given
         with monkeypatch.context() as patch:
             if change == "machine":
-                patch.setattr("judge_decoding.models.provenance.machine", lambda _: "another")
+                patch.setattr("judge_decoding.cli.run.prepare.machine", lambda _: "another")
             elif isinstance(change, str):
                 model = llama(0)
                 model.lm_head.weight[0, 0] += 0.01
@@ -336,7 +336,7 @@ def test_grading_that_was_stopped_goes_on(
     assert not (tmp_path / "o" / "results.json").exists()
     good[0] = 1000
     monkeypatch.delattr("judge_decoding.decoder.JudgeDecoder.generate_batch")  # all answers are there
-    monkeypatch.setattr("judge_decoding.cli.evaluation.warm_up", lambda *_: None)
+    monkeypatch.setattr("judge_decoding.cli.run.evaluate.warm_up", lambda *_: None)
     told = figures(run, command, *given)
     assert {row["grade"] for row in told["rows"]} == {7}
     assert {row["graded"] for row in told["rows"]} == {told["items"]}
@@ -348,7 +348,7 @@ def test_grading_that_was_stopped_goes_on(
 def test_what_is_lacking_is_told_before_the_work(
     run: Run, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("judge_decoding.report.head_pictures.can_draw", lambda: False)
+    monkeypatch.setattr("judge_decoding.report.head_pictures.find_spec", lambda _: None)
     ends_in_one_sentence(run("sweep", *options, "--out", tmp_path / "o"), "needs matplotlib")
     data = tmp_path / "mt.jsonl"
     data.write_text(json.dumps({"question_id": 81, "category": "writing", "turns": ["one two"]}))

@@ -454,7 +454,7 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
     for step in ("train_head", "calibrate", "measure_table"):
         assert stopped(f"judge_decoding.fit.pipeline.{step}", made) == kept
     # Before anything is done: as the models are loaded, and in the first prompt.
-    for step in ("cli.court_swaps.load_decoder", "labelling.labels.equivalence.draft_choices"):
+    for step in ("cli.run.fit.load_decoder", "labelling.labels.equivalence.draft_choices"):
         new = tmp_path / "new" / "head"
         assert stopped(f"judge_decoding.{step}", new) == "Stopped: nothing was done yet."
         assert not new.parent.exists()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from commands import Run, is_one_sentence
+from commands import Run, commands, is_one_sentence
 from judge_decoding import Case, write_cases
-from judge_decoding.cli.main import app
 from judge_decoding.io.resume import Unfinished, written_before
 from judge_decoding.labelling.annotate.storage import token_path
 
@@ -85,16 +82,6 @@ READING = [(name, file) for name, file in WRITTEN if "{file}" in TABLE[name].arg
 FROM_FOLDER = [(name, file) for name, file in WRITTEN if "{target}" in TABLE[name].args and "/" not in file]
 
 
-def commands(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """All commands of the program with their functions."""
-    for one in group.registered_commands:
-        name = one.name or one.callback.__name__  # type: ignore[union-attr]  # a command has one
-        yield " ".join((*path, name)), one.callback
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        yield from commands(inner.typer_instance, (*path, str(inner.name)))
-
-
 def path_options(function: Any) -> set[str]:
     """The options of a command that take a path, and ``into``, which takes a path and more."""
     found = set()
@@ -106,7 +93,7 @@ def path_options(function: Any) -> set[str]:
 
 
 def test_the_table_has_every_command_that_writes() -> None:
-    found = {name: options for name, function in commands(app) if (options := path_options(function))}
+    found = {" ".join(words): options for words, function in commands() if (options := path_options(function))}
     assert found == {name: {*row.options, *row.reads} for name, row in TABLE.items()}
     assert {"generate", "court split", "evaluate"} <= found.keys()
 

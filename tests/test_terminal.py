@@ -25,18 +25,17 @@ from rich.text import Text
 from transformers import LlamaForCausalLM
 
 import judge_decoding
-from commands import Run
+from commands import Run, commands
 from endpoint import Response, Serve, said
 from judge_decoding import Case, write_cases
 from judge_decoding.cli import terminal
 from judge_decoding.cli.console import Terminal, progress
-from judge_decoding.cli.main import app
 from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.report.fragment import answer_fragment
 from judge_decoding.serving.recipe import packaged
 from judge_decoding.visible import one_line, shown, shown_json
 from samples import known
-from test_outputs import TABLE, commands
+from test_outputs import TABLE
 from tiny import WORDS, perturbed, random_head, word_tokenizer
 
 MARKUP = "[red]r[/red][link=http://evil]l[/link][/nothing]"
@@ -317,7 +316,7 @@ ALL = [(name, row.args + SHORTER.get(name, "")) for name, row in TABLE.items() i
 
 
 def test_every_command_is_tried() -> None:
-    assert {name for name, _ in ALL} == {name for name, _ in commands(app)}
+    assert {name for name, _ in ALL} == {" ".join(words) for words, _ in commands()}
 
 
 @pytest.mark.parametrize(("name", "args"), ALL, ids=lambda value: value or "nothing")

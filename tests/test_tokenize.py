@@ -21,7 +21,7 @@ from judge_decoding.io.questions import Question
 from judge_decoding.labelling.collect import Answer, Answering, Collected, Want
 from judge_decoding.labelling.labels.swaps import prompt_ids as prompt_of_swaps
 from judge_decoding.labelling.labels.swaps import swap_case
-from judge_decoding.labelling.writers import LocalWriter
+from judge_decoding.labelling.local_writer import LocalWriter
 from judge_decoding.models.text import pieces
 from judge_decoding.models.tokenize import end_ids, end_token, lead_ids, prompt_ids, split
 from judge_decoding.training.labels import encode, question_examples

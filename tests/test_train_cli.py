@@ -254,7 +254,7 @@ def test_what_a_user_can_do_wrong(
 def test_plots_without_matplotlib_are_refused_before_the_work(
     train: Train, cases: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("judge_decoding.report.head_pictures.can_draw", lambda: False)
+    monkeypatch.setattr("judge_decoding.report.head_pictures.find_spec", lambda _: None)
     refused(train(cases, "--plots"), "--plots needs matplotlib; install it with: pip install 'judge-decoding[eval]'")
     assert not (tmp_path / "head").exists()
     assert train(cases)[0] == 0

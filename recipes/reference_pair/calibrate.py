@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Judge, JudgeDecoder, JudgeHead, save_head
-from judge_decoding.cli.demo import JUDGE_LENGTHS
+from judge_decoding.cli.run.demo import JUDGE_LENGTHS
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
 from judge_decoding.evaluation.trial import Method
 from judge_decoding.loading.models import load_model, load_tokenizer

@@ -21,8 +21,8 @@ from gate import answers
 from grammar import split_tokens
 from judge_decoding.data.cases import Case, write_cases
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, prompt_of
-from judge_decoding.reference.problems import Problem, draw_many
+from judge_decoding.reference.pair import prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, Problem, draw_many
 
 
 def label(problem: Problem, text: str, writer: str) -> Case:

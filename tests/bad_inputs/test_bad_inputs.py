@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bad import Bad, copy
@@ -20,12 +19,10 @@ from bad_options import OPTIONS
 from bad_outputs import OUTPUTS
 from bad_templates import TEMPLATES
 from transformers import GenerationConfig, LlamaConfig
-from typer.main import get_command
 
-from commands import Run
+from commands import Run, commands
 from endpoint import Response, Serve
 from judge_decoding import Case, JudgeDecodingError, write_cases
-from judge_decoding.cli.main import app
 from judge_decoding.decoding.backends.static.compiling import default_folder as compiled
 from judge_decoding.reference import pair
 from judge_decoding.training.cache import default_folder as features
@@ -187,17 +184,8 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_are_enough_of_them_and_of_every_command() -> None:
-    commands = {" ".join(path) for path in leaves(get_command(app))}
-    tried = {command for command in commands for row in ROWS if f"{row.command} ".startswith(f"{command} ")}
-    assert commands - tried == {"lm-eval"}  # its options are the harness's own
+    known = {" ".join(words) for words, _ in commands()}
+    tried = {command for command in known for row in ROWS if f"{row.command} ".startswith(f"{command} ")}
+    assert known - tried == {"lm-eval"}  # its options are the harness's own
     assert len(ROWS) >= 150
     assert len({(row.name, row.command) for row in ROWS}) == len(ROWS)
-
-
-def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The names of all commands below one."""
-    if not hasattr(command, "commands"):
-        yield path
-        return
-    for name, below in command.commands.items():
-        yield from leaves(below, (*path, name))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.terminal import say, warn
-
-if TYPE_CHECKING:
-    from judge_decoding.judge.head import JudgeHead
+from judge_decoding.errors import JudgeDecodingError
 
 
 def card(
@@ -28,63 +23,9 @@ def card(
     ] = False,
 ) -> None:
     """Write a head's model card anew, with what was measured; the head itself stays as it is."""
-    from judge_decoding.errors import JudgeDecodingError
-
     if not head.is_dir():
         raise JudgeDecodingError(f"{head} is no folder; name the folder of a judge head.")
 
-    from judge_decoding.core.results import read_results
-    from judge_decoding.judge.files import CARD, files_of_card, results_in
-    from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.report.card_files import write_card
-    from judge_decoding.report.head_pictures import can_draw
+    from judge_decoding.cli.run.card import run  # noqa: PLC0415  (loads torch)
 
-    loaded = JudgeHead.from_pretrained(head)
-    files = results or results_in(head)
-    found = [read_results(path) for path in files]
-    check_outputs(files_of_card(head), overwrite=True)
-    if not overwrite:
-        _check_nothing_is_lost(loaded, head, files)
-    write_card(loaded, head, files)
-    for path, one in zip(files, found, strict=True):
-        if not one.judge_hash and not _same_name(one.judge, head):
-            _note(f"{path} names the judge {one.judge!r} and does not tell its weights; check that it is {head}.")
-    if not can_draw() and any(row.accuracy is not None for one in found for row in one.rows):
-        _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
-    told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
-    say(f"{head / CARD} is written, with {told}.")
-
-
-def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
-    """Check that what is replaced is a card as this command writes it, and results that are given again."""
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.io.files import read_bytes
-    from judge_decoding.judge.card import bare_card
-    from judge_decoding.judge.files import CARD, results_in
-    from judge_decoding.report.card_files import card_as_written
-
-    given = [read_bytes(path, "the results") for path in files]
-    for path in results_in(head):
-        if read_bytes(path, "the results") not in given:
-            raise JudgeDecodingError(
-                f"{path} is not among the results that are given and would be lost; name it with --results, too, "
-                "or drop it with --overwrite."
-            )
-    card = head / CARD
-    ours = (card_as_written(loaded, head), bare_card(loaded.config.model_dump()))
-    if card.exists() and read_bytes(card, "the card") not in [text.encode() for text in ours]:
-        raise JudgeDecodingError(
-            f"{card} is not as this command writes it: a person or another version changed it; keep a copy of what "
-            "you need, and replace it with --overwrite."
-        )
-
-
-def _same_name(judge: str, head: Path) -> bool:
-    """Whether a name or path can mean this folder: folders move, but seldom change their own name."""
-    from judge_decoding.names import place_of
-
-    return Path(place_of(judge, "judge")).name == head.resolve().name
-
-
-def _note(sentence: str) -> None:
-    warn(f"Note: {sentence}")
+    run(head, results, overwrite=overwrite)

@@ -1,24 +1,68 @@
-"""``judge-decoding court``: the data that teaches a judge. The commands' own modules say what they do."""
+"""``judge-decoding court``: the data that teaches a judge."""
 
 from __future__ import annotations
 
-import typer
+from judge_decoding.cli.group import Lazy, lazy_app
 
-from judge_decoding.cli.court_annotate import annotate
-from judge_decoding.cli.court_collect import collect
-from judge_decoding.cli.court_data import check, merge, rethreshold, split, stats, view
-from judge_decoding.cli.court_formats import export_cases, import_cases
-from judge_decoding.cli.court_label import label_app
-
-court_app = typer.Typer(help="Make, check and show the labelled answers that teach a judge.", no_args_is_help=True)
-court_app.command()(collect)
-court_app.command()(annotate)
-court_app.add_typer(label_app, name="label")
-court_app.command()(check)
-court_app.command()(stats)
-court_app.command()(view)
-court_app.command()(split)
-court_app.command()(merge)
-court_app.command()(rethreshold)
-court_app.command("import")(import_cases)
-court_app.command("export")(export_cases)
+label_app = lazy_app(
+    {
+        "arithmetic": Lazy(
+            "court_label:arithmetic", "Evaluate every equation of an answer; the first false one is the error."
+        ),
+        "likelihood": Lazy(
+            "court_swaps:likelihood",
+            "Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker.",
+        ),
+        "equivalence": Lazy(
+            "court_swaps:equivalence",
+            "Label the draft's tokens by whether the target's answer stays the same with them (AutoJudge).",
+        ),
+        "llm": Lazy(
+            "court_llm:llm",
+            "Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare "
+            "it.",
+        ),
+    },
+    help="Label answers without a person.",
+    add_completion=False,
+)
+court_app = lazy_app(
+    {
+        "collect": Lazy(
+            "court_collect:collect", "Have models answer questions, and sort the answers right from wrong."
+        ),
+        "annotate": Lazy("court_annotate:annotate", "Label answers by hand on a local web page."),
+        "check": Lazy(
+            "court_data:check",
+            "Name every line that is no case or does not survive the tokenizer; exit code 1 if there is one.",
+        ),
+        "stats": Lazy(
+            "court_data:stats",
+            "Count cases, verdicts and sources, measure annotators' agreement, and find questions in several splits.",
+        ),
+        "view": Lazy(
+            "court_data:view",
+            "Write one web page, without network, that shows the answers with their verdicts.",
+        ),
+        "split": Lazy(
+            "court_data:split",
+            "Divide cases by question: no question is in two parts, and it stays in its part when cases are added.",
+        ),
+        "merge": Lazy(
+            "court_data:merge",
+            "Put files together without duplicates; answers with several verdicts are named.",
+        ),
+        "rethreshold": Lazy(
+            "court_data:rethreshold",
+            "Put another threshold on labels that carry scores; nothing is computed anew.",
+        ),
+        "import": Lazy(
+            "court_formats:import_cases",
+            "Turn a file of another format into cases; rows that are none are named and left out.",
+        ),
+        "export": Lazy("court_formats:export_cases", "Write cases in another format."),
+        "label": Lazy("court:label_app", "Label answers without a person."),
+    },
+    help="Make, check and show the labelled answers that teach a judge.",
+    add_completion=False,
+)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
+import webbrowser
+from getpass import getuser
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court_files import read
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.terminal import say, warn
-
-if TYPE_CHECKING:
-    from judge_decoding.data.cases import Case
-    from judge_decoding.judge.head import JudgeHead
-    from judge_decoding.labelling.annotate.reading import Reading
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.labelling.annotate.server import kept_token, listen, serve
+from judge_decoding.labelling.annotate.session import Session, summary
+from judge_decoding.labelling.annotate.storage import PREFIX, cases_path, decisions_path, readings_path, token_path
 
 
 def annotate(
@@ -39,18 +41,6 @@ def annotate(
     ] = False,
 ) -> None:
     """Label answers by hand on a local web page."""
-    from importlib.util import find_spec
-
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.labelling.annotate.storage import (
-        PREFIX,
-        cases_path,
-        decisions_path,
-        readings_path,
-        token_path,
-    )
-
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
     if head is not None and target is None:
@@ -71,13 +61,15 @@ def annotate(
         work=[decisions, readings_path(output)], own=own,
     )  # fmt: skip
     cases = read(answers)
-    from judge_decoding.labelling.annotate.server import kept_token, listen, serve
-    from judge_decoding.labelling.annotate.session import Session, summary
 
     # A port that is taken shows before anything is read or written.
     listener = context.with_resource(listen(port))
-    judge = _judge(context, head) if head is not None else None
-    readings = _readings(cases, output, target, judge, draft) if target is not None else None
+    readings = None
+    if target is not None:
+        from judge_decoding.cli.run.readings import judge_of, readings_of  # noqa: PLC0415  (loads torch)
+
+        judge = judge_of(context, head) if head is not None else None
+        readings = readings_of(cases, output, target, judge, draft)
     session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:
@@ -86,8 +78,6 @@ def annotate(
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
         say(f"Annotate at {address}\nEvery decision is saved at once; stop with Ctrl-C.")
         if browser:
-            import webbrowser
-
             webbrowser.open(address)
         serve(session, listener, token)
         session.save_cases()
@@ -100,34 +90,7 @@ def annotate(
             say(summary(pair))
 
 
-def _judge(context: typer.Context, head: str) -> JudgeHead:
-    from judge_decoding.judge.head import JudgeHead
-
-    judge = JudgeHead.from_pretrained(head)
-    if judge.config.draft is None:
-        check_used(context, "With a judge head that reads the target alone", "--draft")
-    return judge
-
-
-def _readings(
-    cases: list[Case], folder: Path, target: str, judge: JudgeHead | None, draft: str | None
-) -> dict[str, Reading]:
-    """Let the target read the answers that it has not read before."""
-    from judge_decoding.cli.steps import steps
-    from judge_decoding.labelling.annotate.pieces import case_id
-    from judge_decoding.labelling.annotate.reading import Reader, read_answers
-    from judge_decoding.names import place_of
-
-    reader = Reader(place_of(target, "target"), judge, place_of(draft, "draft"))
-    with steps() as tell:
-        readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
-    if missing := len({case_id(case) for case in cases} - readings.keys()):
-        say(f"Empty or too long for the target, so shown as words, and last: {missing} answers.", err=True)
-    return readings
-
-
 def _login() -> str:
-    from getpass import getuser
 
     try:
         return getuser()

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json as json_module
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from judge_decoding.bounds import check_bound
+from judge_decoding.cli.court_files import bar, read_prompts
+from judge_decoding.cli.models import check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import CODE_OPTIONS, NoSandbox, SandboxName, sandbox_spelling
 from judge_decoding.cli.terminal import say, say_json, warn
-
-if TYPE_CHECKING:
-    from judge_decoding.labelling.collect import Answering, Sorted, Writer
+from judge_decoding.data.cases import write_cases
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.endpoint import PREFIX, Endpoint
+from judge_decoding.io.questions import Fields, dataset_rows, file_rows
+from judge_decoding.labelling import collect as core
+from judge_decoding.labelling.collect import Answering, Sorted, Writer
+from judge_decoding.labelling.writers import EndpointWriter
+from judge_decoding.names import place_of
+from judge_decoding.tasks.checkers import checker_of
 
 
 def collect(
@@ -87,13 +98,6 @@ def collect(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Have models answer questions, and sort the answers right from wrong."""
-    from judge_decoding.cli.court_files import bar, read_prompts
-    from judge_decoding.cli.models import check_dtype
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.io.questions import Fields, dataset_rows, file_rows
-    from judge_decoding.labelling.collect import Answering
-    from judge_decoding.tasks.checkers import checker_of
-
     if (prompts is None) == (dataset is None):
         raise JudgeDecodingError("Give the questions as a file or with --dataset, one of the two.")
     check_dtype(dtype)
@@ -119,10 +123,6 @@ def collect(
     ]
     rows = partial(file_rows, prompts) if prompts is not None else lambda _: dataset_rows(str(dataset), config, split)
     questions = read_prompts(str(prompts or dataset), rows, fields, _render(chat, target, models, how), limit)
-
-    from judge_decoding.bounds import check_bound
-    from judge_decoding.data.cases import write_cases
-    from judge_decoding.labelling import collect as core
 
     check_bound("requests", len(questions) * len(models) * samples, "The number of answers")
     settings = {
@@ -165,8 +165,6 @@ def _check_used(
     raw: bool,
 ) -> None:
     """Refuse what does nothing for these models, questions and checker."""
-    from judge_decoding.io.endpoint import PREFIX
-
     far = [name for name in models if name.startswith(PREFIX)]
     if not far:
         name_one = f"name a model as {PREFIX}NAME"
@@ -190,21 +188,17 @@ def _check_used(
 def _writer(
     name: str, how: Answering, *, chat: bool, raw: bool, batch_size: int, concurrency: int, retries: int, dtype: str
 ) -> Writer:
-    from judge_decoding.io.endpoint import PREFIX, Endpoint
-    from judge_decoding.labelling.writers import EndpointWriter, LocalWriter
-    from judge_decoding.names import place_of
 
     if name.startswith(PREFIX):
         endpoint = Endpoint(name.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
         return EndpointWriter(name, endpoint, how, raw)
+    from judge_decoding.labelling.local_writer import LocalWriter  # noqa: PLC0415  (loads torch)
+
     return LocalWriter(name, place_of(name, "target"), how, chat, batch_size, dtype)
 
 
 def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
     """From a question to the whole prompt, where a chat template makes it."""
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.io.endpoint import PREFIX
-
     if not chat:
         if target is not None:
             raise JudgeDecodingError(
@@ -216,16 +210,14 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
         raise JudgeDecodingError(
             "There is no local model whose chat template makes the prompts; name one with --target."
         )
-    from judge_decoding.loading.models import load_tokenizer
-    from judge_decoding.models.chat import render
 
-    tokenizer = load_tokenizer(local)
-    return lambda text: render(how.messages(text), tokenizer)
+    from judge_decoding.cli.run.rendering import renderer  # noqa: PLC0415  (loads torch)
+
+    render = renderer(local)
+    return lambda text: render(how.messages(text))
 
 
 def _tell(found: Sorted, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:
-    import json as json_module
-    from dataclasses import asdict
 
     for name, reasons in failures.items():
         warn(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json as json_module
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from judge_decoding.cli.court_files import read
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say, say_json
-
-if TYPE_CHECKING:
-    from judge_decoding.data.summary import Spans
+from judge_decoding.data import sets
+from judge_decoding.data.cases import read_numbered, write_cases
+from judge_decoding.data.leaks import leaks
+from judge_decoding.data.summary import Spans, summary
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import write_text
+from judge_decoding.report.cases import cases_page
 
 _TOKENIZER = typer.Option(help="Tokenizer: Hub name or folder; answers are cut into its tokens instead of words.")
 
@@ -26,9 +32,6 @@ def check(
     overwrite: Overwrite = False,
 ) -> None:
     """Name every line that is no case or does not survive the tokenizer; exit code 1 if there is one."""
-    from judge_decoding.data.cases import read_numbered, write_cases
-    from judge_decoding.errors import JudgeDecodingError
-
     check_outputs([output], [file, tokenizer], overwrite=overwrite)
     if output is None:
         check_used(context, "Without --output", "--overwrite", remedy="name a file")
@@ -36,13 +39,12 @@ def check(
     numbered = read_numbered(file, problems.append)
     good = [case for _, case in numbered]
     if tokenizer is not None:
-        from judge_decoding.data.tokens import check_tokens
-        from judge_decoding.loading.models import load_tokenizer
+        from judge_decoding.cli.run.tokens import check_with  # noqa: PLC0415  (loads torch)
 
-        loaded, good = load_tokenizer(tokenizer), []
+        survives, good = check_with(tokenizer), []
         for number, case in numbered:
             try:
-                check_tokens(case, loaded)
+                survives(case)
                 good.append(case)
             except JudgeDecodingError as error:
                 problems.append(f"{file}, line {number}: {error}")
@@ -63,12 +65,6 @@ def stats(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Count cases, verdicts and sources, measure annotators' agreement, and find questions in several splits."""
-    import json as json_module
-
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.data.leaks import leaks
-    from judge_decoding.data.summary import summary
-
     cases = {str(path): read(path) for path in files}
     spans = _spans(tokenizer)
     figures: dict[str, Any] = {"files": {name: summary(part, spans) for name, part in cases.items()}}
@@ -124,10 +120,6 @@ def view(
     """Write one web page, without network, that shows the answers with their verdicts."""
     check_outputs([output], [file, tokenizer], overwrite=overwrite)
 
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.io.files import write_text
-    from judge_decoding.report.cases import cases_page
-
     cases = read(file)
     shown = cases[:limit]
     facts = {
@@ -146,11 +138,6 @@ def split(
     overwrite: Overwrite = False,
 ) -> None:
     """Divide cases by question: no question is in two parts, and it stays in its part when cases are added."""
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.data import sets
-    from judge_decoding.data.cases import write_cases
-    from judge_decoding.errors import JudgeDecodingError
-
     shares: dict[str, float] = {}
     for part in into:
         name, _, share = part.rpartition("=")
@@ -177,11 +164,6 @@ def merge(
     overwrite: Overwrite = False,
 ) -> None:
     """Put files together without duplicates; answers with several verdicts are named."""
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.data import sets
-    from judge_decoding.data.cases import write_cases
-    from judge_decoding.errors import JudgeDecodingError
-
     if on_conflict not in ("first", "drop", "keep"):
         raise JudgeDecodingError(f"--on-conflict is {on_conflict}; it must be one of first, drop, keep.")
     check_outputs([output], files, overwrite=overwrite)
@@ -205,10 +187,6 @@ def rethreshold(
     overwrite: Overwrite = False,
 ) -> None:
     """Put another threshold on labels that carry scores; nothing is computed anew."""
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.data import sets
-    from judge_decoding.data.cases import write_cases
-
     check_outputs([output], [file], overwrite=overwrite)
     cases = sets.rethreshold(read(file), threshold)
     write_cases(output, cases)
@@ -219,8 +197,6 @@ def rethreshold(
 def _spans(tokenizer: str | None) -> Spans | None:
     if tokenizer is None:
         return None
-    from judge_decoding.data.tokens import token_spans
-    from judge_decoding.loading.models import load_tokenizer
+    from judge_decoding.cli.run.tokens import spans_with  # noqa: PLC0415  (loads torch)
 
-    loaded = load_tokenizer(tokenizer)
-    return lambda case: token_spans(case, loaded)
+    return spans_with(tokenizer)

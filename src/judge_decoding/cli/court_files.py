@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from judge_decoding.cli.console import progress
 from judge_decoding.cli.terminal import ask, say, say_json, warn
-
-if TYPE_CHECKING:
-    from judge_decoding.data.cases import Case
-    from judge_decoding.io.questions import Fields, Question, Rows
+from judge_decoding.data.cases import Case, read_cases
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.questions import Fields, Question, Rows, read_questions
 
 MOST_WARNINGS = 5
 
@@ -38,8 +38,6 @@ class Warnings:
 
 def read(path: Path) -> list[Case]:
     """The good cases of a file; the bad lines are named on stderr."""
-    from judge_decoding.data.cases import read_cases
-
     warnings = Warnings()
     try:
         return read_cases(path, on_bad=warnings)
@@ -55,8 +53,6 @@ def read_prompts(
     limit: int | None,
 ) -> list[Question]:
     """The questions of ``rows``, which are told of bad ones by what they are given; these are named on stderr."""
-    from judge_decoding.io.questions import read_questions
-
     warnings = Warnings()
     try:
         return read_questions(rows(warnings), fields, warnings, render=render, limit=limit, source=source)
@@ -70,8 +66,6 @@ def agree(cost: str, *, yes: bool) -> None:
     Raises:
         JudgeDecodingError: nobody is there to answer.
     """
-    from judge_decoding.errors import JudgeDecodingError
-
     say(cost, err=True)
     if yes:
         return
@@ -83,8 +77,6 @@ def agree(cost: str, *, yes: bool) -> None:
 @contextmanager
 def bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr, where that is a terminal; gives the function that says one more is done."""
-    from judge_decoding.cli.console import progress
-
     with progress() as shown:
         task = shown.add_task(title, total=total, completed=done)
         yield lambda: shown.advance(task)

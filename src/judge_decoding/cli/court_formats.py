@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court_files import Warnings, read
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say
-
-if TYPE_CHECKING:
-    from judge_decoding.labelling.formats.base import Format
+from judge_decoding.data.cases import write_cases
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import write_text
+from judge_decoding.labelling.formats import FORMATS
+from judge_decoding.labelling.formats.base import Format
 
 _FORMAT = typer.Option("--format", "-f", help="csv, prm800k, processbench, prodigy or label-studio.")
 
@@ -27,10 +30,6 @@ def import_cases(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a file of another format into cases; rows that are none are named and left out."""
-    from judge_decoding.cli.court_files import Warnings
-    from judge_decoding.data.cases import write_cases
-    from judge_decoding.errors import JudgeDecodingError
-
     chosen = _format(format_name)
     if template is not None and "{question}" not in template:
         raise JudgeDecodingError(f"The template {template!r} has no {{question}}; say where the question goes.")
@@ -58,9 +57,6 @@ def export_cases(
     overwrite: Overwrite = False,
 ) -> None:
     """Write cases in another format."""
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.io.files import write_text
-
     chosen = _format(format_name)
     check_outputs([output], [file], overwrite=overwrite)
     cases = read(file)
@@ -69,8 +65,6 @@ def export_cases(
 
 
 def _format(name: str) -> Format:
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.labelling.formats import FORMATS
 
     if name not in FORMATS:
         raise JudgeDecodingError(f"There is no format {name}; there are {', '.join(FORMATS)}.")

@@ -1,4 +1,4 @@
-"""``judge-decoding court label``: labels without a person."""
+"""``judge-decoding court label arithmetic``: labels by the equations in an answer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.court_llm import llm
-from judge_decoding.cli.court_swaps import equivalence, likelihood
+from judge_decoding.cli.court_files import read, show
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.data.cases import write_cases
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.labelling.labels.arithmetic import label
 
-label_app = typer.Typer(help="Label answers without a person.", no_args_is_help=True)
 
-
-@label_app.command()
 def arithmetic(
     answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the labelled answers go.")],
@@ -25,11 +24,6 @@ def arithmetic(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Evaluate every equation of an answer; the first false one is the error."""
-    from judge_decoding.cli.court_files import read, show
-    from judge_decoding.data.cases import write_cases
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.labelling.labels.arithmetic import label
-
     check_outputs([output, aside], [answers], overwrite=overwrite)
     result = label(read(answers))
     if not result.labelled:
@@ -49,8 +43,3 @@ def arithmetic(
         },
         json=json,
     )
-
-
-label_app.command()(likelihood)
-label_app.command()(equivalence)
-label_app.command()(llm)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from judge_decoding.bounds import check_bound
+from judge_decoding.cli.court_files import agree, bar, read, show
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say, warn
+from judge_decoding.data.cases import write_cases
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.endpoint import PREFIX, Body, Endpoint, Reply
+from judge_decoding.io.resume import written_before
+from judge_decoding.labelling.labels import llm as core
 
 
 def llm(
@@ -34,16 +42,6 @@ def llm(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare it."""
-    import hashlib
-
-    from judge_decoding.bounds import check_bound
-    from judge_decoding.cli.court_files import agree, bar, read
-    from judge_decoding.data.cases import write_cases
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.io.endpoint import PREFIX, Body, Endpoint, Reply
-    from judge_decoding.io.resume import written_before
-    from judge_decoding.labelling.labels import llm as core
-
     if votes > 1 and not temperature:
         raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")
     part = output.with_name(output.name + ".part")
@@ -128,7 +126,6 @@ def llm(
 
 
 def _tell(figures: dict[str, Any], *, json: bool) -> None:
-    from judge_decoding.cli.court_files import show
 
     agreement = figures.get("agreement with labels by hand")
     if json:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court_files import agree, read
+from judge_decoding.cli.models import check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
-
-if TYPE_CHECKING:
-    from judge_decoding.data.cases import Case
-    from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.labelling.labels.pilot import Forecast, Labeller, Spent
-    from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.data.cases import Case
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.labelling.labels.pilot import Forecast, Labeller, Spent, label_rest
+from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.names import REFERENCE, has_draft, is_drafter, place_of
+from judge_decoding.tasks.results import result_function
 
 _Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Where the labels go.")]
@@ -46,9 +49,6 @@ def likelihood(
     overwrite: Overwrite = False,
 ) -> None:
     """Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker."""
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.labelling.labels.progress import Progress
-
     if given:
         check_used(context, "With --given, where nothing is generated,", "--max-new-tokens", "--batch-size")
     settings = {
@@ -59,45 +59,11 @@ def likelihood(
     cases = read(questions)
     progress = Progress(output, settings)
 
-    from judge_decoding.data.tokens import split_ids
-    from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
-    from judge_decoding.rules.exact import Exact
+    from judge_decoding.cli.run.likelihood import run  # noqa: PLC0415  (loads torch)
 
-    config = LikelihoodConfig(threshold, suffix)
-    decoder = load_decoder(target, draft, dtype)
-    ends = {*decoder.end_ids, decoder.tokenizer.eos_token_id}
-    texts: dict[str, list[Case]] = {}
-    for case in cases:
-        texts.setdefault(case.question, []).append(case)
-
-    def words(case: Case) -> list[int]:
-        """An answer without its end token, which is no text of its writer's."""
-        ids = split_ids(case, decoder.tokenizer)[1]
-        return ids[:-1] if case.ended and ids[-1:] and ids[-1] in ends else ids
-
-    def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
-        for first in range(0, len(todo), batch_size):
-            part = todo[first : first + batch_size]
-            if given:
-                answers = [[words(case) for case in texts[question]] for question in part]
-                costs = [0] * len(part)
-            else:
-                made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact(), temperature=0)
-                answers, costs = [[list(one.token_ids)] for one in made], [1 + one.stats.rounds for one in made]
-            for question, own, cost in zip(part, answers, costs, strict=True):
-                found: list[Case] = []
-                spent = cost
-                for answer in own:
-                    labelled, forwards = label_by_likelihood(decoder, question, answer, config)
-                    found += labelled
-                    spent += forwards
-                done(question, found, spent)
-
-    made, told = run(list(texts), label, progress, yes=yes)
-    say(told)
-    scores = sorted(case.score for case in made if case.score is not None)
-    quantiles = ", ".join(f"{share}% {scores[len(scores) * share // 100]:.2f}" for share in (10, 25, 50, 75, 90))
-    say(f"Scores: {quantiles}.")
+    run(
+        target, threshold, draft, suffix, max_new_tokens, batch_size, dtype, progress, cases, given=given, yes=yes,
+    )  # fmt: skip
 
 
 def equivalence(
@@ -123,10 +89,6 @@ def equivalence(
     overwrite: Overwrite = False,
 ) -> None:
     """Label the draft's tokens by whether the target's answer stays the same with them (AutoJudge)."""
-    from judge_decoding.cli.court_files import read
-    from judge_decoding.labelling.labels.progress import Progress
-    from judge_decoding.tasks.results import result_function
-
     settings = {
         "way": "equivalence", "target": target, "draft": draft, "endpoint": endpoint, "result": result,
         "max_new_tokens": max_new_tokens,
@@ -136,28 +98,12 @@ def equivalence(
     texts = list(dict.fromkeys(case.question for case in read(questions)))
     progress = Progress(output, settings)
 
-    from judge_decoding.labelling.labels.equivalence import label_by_equivalence
+    from judge_decoding.cli.run.equivalence import run  # noqa: PLC0415  (loads torch)
 
-    rollouts = None
-    if endpoint is None:
-        decoder = load_decoder(target, draft, dtype)
-    else:
-        from judge_decoding.io.endpoint import PREFIX, Endpoint
-        from judge_decoding.labelling.labels.rollouts import endpoint_rollouts
-
-        rollouts = endpoint_rollouts(Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size))
-        decoder = _draft_with_tokenizer_of(target, draft, dtype)
-
-    def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
-        label_by_equivalence(
-            decoder, todo, function, max_new_tokens=max_new_tokens, batch_size=batch_size, done=done, rollouts=rollouts
-        )
-
-    unit = "target forwards" if endpoint is None else "tokens of the endpoint"
-    say(run(texts, label, progress, yes=yes, unit=unit)[1])
+    run(target, draft, endpoint, max_new_tokens, batch_size, dtype, texts, function, progress, yes=yes)
 
 
-def run(
+def label_all(
     questions: list[str],
     label: Labeller,
     progress: Progress,
@@ -169,10 +115,6 @@ def run(
 
     ``unit`` is what the cost is counted in. The cases, and a sentence about them.
     """
-    from judge_decoding.cli.court_files import agree
-    from judge_decoding.cli.steps import steps
-    from judge_decoding.labelling.labels.pilot import label_rest
-
     done = sum(question in progress.done for question in questions)
     if done:
         say(f"{done} of {len(questions)} questions are done already.", err=True)
@@ -218,49 +160,8 @@ def _check(context: typer.Context, output: Path, *inputs: str | Path | None, ove
     )  # fmt: skip
 
 
-def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:
-    """The pair; 'reference' is the embedded one."""
-    from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.loading.models import usual_device
-
-    large, small = _names(target, draft, dtype)
-    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or usual_device())
-
-
-def _draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
-    """What is needed here of a pair whose target is elsewhere."""
-    from transformers import GenerationConfig
-
-    from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.loading.models import (
-        cannot_load,
-        check_same_vocabulary,
-        load_model,
-        load_tokenizer,
-        usual_device,
-    )
-
-    large, small = _names(target, draft, dtype)
-    tokenizer = load_tokenizer(large)
-    check_same_vocabulary(tokenizer, load_tokenizer(small))
-    model = load_model(small, dtype=dtype, device=usual_device())
-    try:  # an answer ends where the target ends it
-        ends = GenerationConfig.from_pretrained(large).eos_token_id
-    except OSError:
-        ends = None
-    except Exception as error:  # transformers follows a file that anybody may have written
-        raise cannot_load("generation configuration", large, error) from error
-    if ends is not None and model.generation_config is not None:
-        model.generation_config.eos_token_id = ends
-    return JudgeDecoder(model, tokenizer, model)
-
-
-def _names(target: str, draft: str | None, dtype: str) -> tuple[str, str]:
+def pair_names(target: str, draft: str | None, dtype: str) -> tuple[str, str]:
     """Names or folders of target and draft, all checked that can be without loading them."""
-    from judge_decoding.cli.models import check_dtype
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.names import REFERENCE, has_draft, is_drafter, place_of
-
     check_dtype(dtype)
     if not has_draft(target, draft):
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")

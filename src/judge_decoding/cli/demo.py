@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
-if TYPE_CHECKING:
-    from judge_decoding.core.rounds import Round
-    from judge_decoding.evaluation.trial import Method
-    from judge_decoding.tasks import Item
-    from judge_decoding.tasks.prompt_format import PromptFormat
-
-NAMES = {
-    "target": "target alone",
-    "draft": "draft alone",
-    "exact": "standard",
-    "judge": "judge decoding",
-}
-
 # Tried on calibration problems, never on the test ones the table is about.
-EXACT_LENGTHS = (2, 3, 4, 6, 8)
-JUDGE_LENGTHS = (8, 12, 16, 24)
-_TUNING_PROBLEMS = 12
 
 
 def demo(
@@ -48,116 +31,10 @@ def demo(
 
     Two tiny models that come with the package solve arithmetic word problems four ways, side by side.
     """
-    from judge_decoding.io import files
-
     check_outputs([json, html], overwrite=overwrite)
     if json is None and html is None:
         check_used(context, "Without --json or --html", "--overwrite")
 
-    from judge_decoding.rules.judge import check_threshold
+    from judge_decoding.cli.run.demo import run  # noqa: PLC0415  (loads torch)
 
-    if threshold is not None:
-        check_threshold(threshold)
-
-    import torch
-    from rich.text import Text
-
-    from judge_decoding.cli.console import Terminal, progress
-    from judge_decoding.core.results import row
-    from judge_decoding.evaluation.draft_lengths import best_draft_lengths
-    from judge_decoding.evaluation.trial import Method, compare
-    from judge_decoding.models.provenance import machine
-    from judge_decoding.reference.pair import load_pair
-    from judge_decoding.report.page import comparison_page
-    from judge_decoding.report.terminal import comparison_table, legend, worked_example
-    from judge_decoding.report.verdicts import shown
-    from judge_decoding.rules import Exact, Judge
-    from judge_decoding.tasks import read_items
-    from judge_decoding.tasks.arithmetic import Arithmetic
-    from judge_decoding.tasks.prompt_format import PromptFormat
-
-    torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
-    pair, draft = load_pair()
-    assert pair.judge is not None
-    plain = type(pair)(pair.target, pair.tokenizer)
-    judge = Judge(pair.judge, threshold)
-    methods: dict[str, Method] = {
-        "target": Method(plain),
-        "draft": Method(draft),
-        "exact": Method(pair, Exact(), num_draft_tokens or 1),
-        "judge": Method(pair, judge, num_draft_tokens or 1),
-    }
-    asking = PromptFormat(Arithmetic())
-    test = read_items(Arithmetic(count=problems, seed=seed))
-    tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
-    work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
-
-    console = Terminal()
-    with progress() as bar:
-        task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
-        advance = partial(bar.advance, task)
-        if tuning:
-            lengths = {"exact": EXACT_LENGTHS, "judge": JUDGE_LENGTHS}
-            drafted = {name: methods[name] for name in lengths}
-            methods |= best_draft_lengths(drafted, lengths, asking, tuning, lambda *_: advance())[0]
-        bar.update(task, description="decoding side by side")
-        warm_up = read_items(Arithmetic("collection", "calibration", 1, seed + 1))
-        compare(methods, asking, warm_up, lambda *_: advance())  # not counted
-        outcomes = compare(methods, asking, test, lambda *_: advance())
-
-    target = outcomes["target"].answers
-    rows = {
-        name: row(
-            outcome.answers, target, name=NAMES[name], rule=name, num_draft_tokens=outcome.num_draft_tokens
-        ).model_dump()
-        for name, outcome in outcomes.items()
-    }
-    problem, rounds = _telling_example(methods["judge"], asking, test)
-    example = shown(rounds, pair.tokenizer)
-    facts = {
-        "problems": f"{problems} held-out ones, seed {seed}",
-        "judge's threshold": f"{judge.threshold:.3g}",
-        "draft length": f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge",
-        "machine": machine(),
-    }
-
-    title = (f"{problems} held-out arithmetic word problems", "bold")
-    console.print(Text.assemble("\n", title, f", {facts['machine']}\n"))
-    console.print(comparison_table(rows, NAMES))
-    console.print(
-        "\nStandard: speculative decoding that keeps only what the target would have said itself.\n"
-        f"Draft length: {facts['draft length']} (best on problems that are not in the table). "
-        f"Judge's threshold: {judge.threshold:.3g}.\n"
-        "Tokens per target forward count the correction or bonus token too; accepted draft tokens do not.\n",
-        style="dim",
-        highlight=False,
-    )
-    console.print("One answer, a line for each round", style="bold", highlight=False)
-    console.print(problem.turns[0] + "\n", highlight=False)
-    console.print(worked_example(example))
-    console.print(legend(), end="")
-    console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
-
-    if json is not None:
-        files.write_json(
-            json,
-            {"problems": problems, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows},
-        )
-        console.print(f"Figures: {json}")
-    if html is not None:
-        files.write_text(html, comparison_page(rows, NAMES, facts, problem.turns[0], example))
-        console.print(f"Web page: {html}")
-
-
-def _telling_example(judge: Method, asking: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
-    """The first problem whose answer shows all four causes, else the first one."""
-    from judge_decoding.evaluation.trial import answers
-
-    first = None
-    for item in items[:40]:
-        rounds = answers(judge, asking, [item])[0][0].rounds
-        first = first or (item, rounds)
-        if len({cause for event in rounds for cause in event.causes}) == 4:
-            return item, rounds
-    assert first is not None
-    return first
+    run(problems, seed, threshold, num_draft_tokens, json, html)

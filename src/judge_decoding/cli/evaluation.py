@@ -2,127 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
 import typer
 
+from judge_decoding.cli.grading import check_grader
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.task_options import CODE_OPTIONS
-
-if TYPE_CHECKING:
-    from judge_decoding.core.results import ItemResult, Results
-    from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.trial import Method
-    from judge_decoding.tasks.base import Item, Task
-    from judge_decoding.tasks.prompt_format import PromptFormat
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A task that is ready to be put to models.
-
-    Attributes:
-        decoder: the models.
-        asking: how the items are put.
-        items: what is asked.
-        names: of the models, as they were given.
-        facts: what the results tell of all this.
-    """
-
-    decoder: JudgeDecoder
-    asking: PromptFormat
-    items: list[Item]
-    names: dict[str, str]
-    facts: dict[str, Any]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must not change while answers are collected."""
-        from torch import nn
-
-        from judge_decoding.models.provenance import fingerprint
-
-        models = (("target", self.decoder.target), ("draft", self.decoder.draft))
-        weights = {
-            f"weights of the {role}": fingerprint(model) for role, model in models if isinstance(model, nn.Module)
-        }
-        same = {name: value for name, value in self.facts.items() if name != "command"}
-        return same | {"system": self.asking.system} | weights
-
-
-def prepare(
-    task: Task,
-    data: Path | None,
-    models: tuple[str, str | None, str | None],
-    *,
-    chat: bool | None,
-    system: str,
-    max_new_tokens: int | None,
-    limit: int | None,
-    seed: int,
-    trained_on: Sequence[Path],
-    dtype: str,
-    device: str | None,
-    backend: str,
-    temperature: float,
-    details: bool = False,
-    check: Callable[[str | None], None] = lambda _: None,
-) -> Prepared:
-    """Read the questions and load the models; ``check`` is given the head's folder before they are loaded."""
-    from judge_decoding.cli.court_files import Warnings, read
-    from judge_decoding.cli.models import check_dtype, compiled
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.names import complete
-    from judge_decoding.tasks import read_items
-
-    check_dtype(dtype)
-    target, draft, judge = models
-    draft, judge = complete(target, draft, judge)
-    names = {"target": target, "draft": draft or "", "judge": judge or ""}
-    check(judge)
-    cases = [case for path in trained_on for case in read(path)]
-    warnings = Warnings()
-    try:
-        items = read_items(task, data, limit=limit, seed=seed, on_bad=warnings)
-    finally:
-        warnings.close()
-
-    from judge_decoding.cli.console import Terminal
-    from judge_decoding.data.leaks import check_not_trained_on
-    from judge_decoding.decoder import JudgeDecoder
-    from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
-    from judge_decoding.loading.models import usual_device
-    from judge_decoding.models.provenance import command, machine, versions
-    from judge_decoding.tasks.prompt_format import PromptFormat
-
-    with Terminal(err=True).status("loading the models"):
-        decoder = JudgeDecoder.from_pretrained(
-            target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or usual_device()
-        )
-    compiled(decoder, Terminal(err=True))
-    template = bool(decoder.tokenizer.chat_template)
-    if chat and not template:
-        raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    asking = PromptFormat(task, template if chat is None else chat, system, max_new_tokens, details)
-    warnings = Warnings()
-    try:
-        items = fitting(items, asking, decoder, warnings)
-    finally:
-        warnings.close()
-    check_not_trained_on(forms(items, asking, decoder.tokenizer), (case.question for case in cases))
-    facts = {
-        "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
-        "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",
-        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat,
-        "dtype": str(decoder.target.dtype).removeprefix("torch."), "machine": machine(decoder.target.device),
-        "backend": "eager" if decoder.fallbacks else backend,
-        "versions": versions(), "command": command(),
-    }  # fmt: skip
-    return Prepared(decoder, asking, items, names, facts)
+from judge_decoding.tasks import parse_task
+from judge_decoding.tasks.base import Task
 
 
 def checked_task(context: typer.Context, spelling: str, grader: str | None, *, allow_code: bool, sandbox: str) -> Task:
@@ -131,9 +17,6 @@ def checked_task(context: typer.Context, spelling: str, grader: str | None, *, a
     Raises:
         JudgeDecodingError: there is no such task, or an option does nothing for it.
     """
-    from judge_decoding.cli.grading import check_grader
-    from judge_decoding.tasks import parse_task
-
     task = parse_task(spelling, allow_code=allow_code, sandbox=sandbox)
     if not task.runs_code:
         check_used(context, f"For the task {task.name}, which runs no code,", *CODE_OPTIONS)
@@ -141,68 +24,3 @@ def checked_task(context: typer.Context, spelling: str, grader: str | None, *, a
         check_used(context, f"For the task {task}, whose answers are not right or wrong,", "--margin")
     check_grader(task.scoring, grader)
     return task
-
-
-def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
-    """A check of rules that shows what is wrong with one before the models are loaded."""
-
-    def check(judge: str | None) -> None:
-        from judge_decoding.judge.head import JudgeHead
-        from judge_decoding.rules import parse_rule
-
-        head = JudgeHead.from_pretrained(judge) if judge is not None else None
-        for spelling in spellings:
-            parse_rule(spelling, head)
-
-    return check
-
-
-def warm_up(methods: Sequence[Method], ready: Prepared) -> None:
-    """Answer one item with each method, uncounted: the first answer of a process is slow."""
-    from judge_decoding.cli.console import Terminal
-    from judge_decoding.evaluation.trial import answers
-
-    with Terminal(err=True).status("warming up"):
-        for method in methods:
-            answers(method, ready.asking, ready.items[:1])
-
-
-def _source(task: Task, data: Path | None) -> str:
-    return data.name if data is not None else str(task.source or "made by the task")
-
-
-@contextmanager
-def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, ItemResult], None]]:
-    """A progress bar that tells accuracy and tokens per forward so far; gives the function that takes an answer."""
-    from rich.progress import TextColumn
-
-    from judge_decoding.cli.console import progress
-
-    so_far: dict[str, list[ItemResult]] = {}
-    with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
-        bar = shown.add_task(title, total=total, completed=done, told="")
-
-        def take(name: str, one: ItemResult) -> None:
-            own = so_far.setdefault(name, [])
-            own.append(one)
-            verdicts = [each.correct for each in own if each.correct is not None]
-            right = f"{sum(verdicts) / len(verdicts):.0%} right, " if verdicts else ""
-            speed = sum(each.tokens for each in own) / max(sum(each.rounds for each in own), 1)
-            shown.update(bar, advance=1, told=f"{name}: {right}{speed:.1f} tokens per forward")
-
-        yield take
-
-
-def tell(results: Results, more: str = "") -> None:
-    """Print the tables, what they mean, and ``more``."""
-    from rich.text import Text
-
-    from judge_decoding.cli.console import Terminal
-    from judge_decoding.report.rows import notes, results_tables
-
-    console = Terminal()
-    console.print(Text.assemble("\n", (f"{results.items} items of {results.task}", "bold"), f", {results.machine}\n"))
-    for table in results_tables(results):
-        console.print(table)
-        console.print()
-    console.print(" ".join(filter(None, (notes(results), more))), style="dim", highlight=False)

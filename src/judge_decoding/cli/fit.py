@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json as json_module
+import shlex
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table as Shown
 
-from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, calibration, check_calibrate_on
+from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, check_calibrate_on
+from judge_decoding.cli.console import Terminal
+from judge_decoding.cli.court_files import read_prompts
 from judge_decoding.cli.models import Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say, say_json, warn
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.fit.places import check_places
+from judge_decoding.io.questions import Fields, Question, file_rows
+from judge_decoding.judge.files import files_of_head
+from judge_decoding.names import REFERENCE, place_of
 
-if TYPE_CHECKING:
-    from judge_decoding.data.cases import Case
-    from judge_decoding.fit.pipeline import FitForecast, Fitted
+if TYPE_CHECKING:  # they load torch
+    from judge_decoding.fit.pipeline import Fitted
     from judge_decoding.fit.table import Table
-    from judge_decoding.io.questions import Question
-    from judge_decoding.labelling.labels.pilot import Spent
 
 
 def fit(
@@ -62,12 +70,6 @@ def fit(
     does the answer come to the same result with the draft's? A head is trained on them; the other prompts choose its
     threshold and draft length, or a task does.
     """
-    from judge_decoding.cli.court_swaps import load_decoder
-    from judge_decoding.cli.steps import steps
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.fit.places import check_places
-    from judge_decoding.judge.files import files_of_head
-
     if calibrate_on is None:
         check_used(
             context, "Without --calibrate-on", "--calibrate-data", "--calibrate-limit", remedy="name a task with it"
@@ -87,37 +89,13 @@ def fit(
     work = check_places(out)
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
     with _goes_on(work), steps(lines=True) as screen:
-        screen("loading the models", 0, 0)  # torch and transformers come first, and take their time
+        screen("loading the models", 0, 0)
+        from judge_decoding.cli.run.fit import run  # noqa: PLC0415  (loads torch, as is said above)
 
-        from judge_decoding.cli.court_files import agree
-        from judge_decoding.fit.config import FitConfig
-        from judge_decoding.fit.pipeline import fit_head
-        from judge_decoding.loading.models import load_tokenizer
-        from judge_decoding.report.card_files import write_card
-
-        config = FitConfig(
-            result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
-        )
-
-        asked = None
-        if calibrate_on is not None:
-            asked = calibration(
-                calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
-                chat=chat, tokenizer=load_tokenizer(target),
-            )  # fmt: skip
-
-        def ask(forecast: FitForecast) -> bool:
-            with screen.paused():
-                agree(_cost(forecast), yes=yes)
-            return True
-
-        found = fit_head(
-            partial(load_decoder, target, draft, dtype, device),
-            [one.prompt for one in questions], out, config,
-            references=None if asked else [one.reference for one in questions], calibrate_on=asked,
-            agree=ask, progress=screen, labelled=partial(_tell_labels, work / "labels.jsonl"),
+        found = run(
+            questions, out, target, draft, result, points, share, calibrate_on, calibrate_data, calibrate_limit,
+            max_new_tokens, batch_size, seed, dtype, device, work, screen, chat=chat, yes=yes,
         )  # fmt: skip
-        write_card(found.head, out)
     _report(found, out, target, draft, chat=chat, json=json)
 
 
@@ -135,49 +113,21 @@ def _goes_on(work: Path) -> Iterator[None]:
 def _questions(
     path: Path, fields: tuple[str | None, str | None, str | None], template_of: str | None, limit: int | None
 ) -> list[Question]:
-    from judge_decoding.cli.court_files import read_prompts
-    from judge_decoding.io.questions import Fields, file_rows
 
     render = None
     if template_of is not None:
-        from judge_decoding.loading.models import load_tokenizer
-        from judge_decoding.models import chat
+        from judge_decoding.cli.run.rendering import renderer  # noqa: PLC0415  (loads torch)
 
-        tokenizer = load_tokenizer(template_of)
+        chat = renderer(template_of)
 
         def render(text: str) -> str:
-            return chat.render([{"role": "user", "content": text}], tokenizer)
+            return chat([{"role": "user", "content": text}])
 
     return read_prompts(str(path), partial(file_rows, path), Fields(*fields), render, limit)
 
 
-def _cost(forecast: FitForecast) -> str:
-    """What is to be spent, in words."""
-    from judge_decoding.cli import court_swaps
-
-    return (
-        f"{court_swaps.forecast(forecast.labelling)} Then the head is trained (one forward an answer), and "
-        f"{forecast.prompts} prompts are answered at {forecast.thresholds} thresholds and some draft lengths: about "
-        f"{court_swaps.duration(forecast.seconds)}."
-    )
-
-
-def _tell_labels(path: Path, cases: Sequence[Case], spent: Spent | None) -> None:
-    from judge_decoding.cli.court_swaps import labelled
-
-    say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)
-
-
 def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: bool, json: bool) -> None:
     """What came out, and how to use it."""
-    import json as json_module
-    import shlex
-
-    from rich.table import Table as Shown
-
-    from judge_decoding.cli.console import Terminal
-    from judge_decoding.names import REFERENCE, place_of
-
     if json:
         say_json(json_module.dumps({"head": str(out), **found.to_dict()}, indent=2))
         return

@@ -6,17 +6,14 @@ import sys
 from importlib import import_module
 
 import typer
+from lm_eval.__main__ import cli_evaluate
 
 from judge_decoding.errors import JudgeDecodingError, reason
-
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""How the command is registered: every argument is the harness's own, ``--help`` too."""
 
 
 def lm_eval(context: typer.Context) -> None:
     """Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own."""
     import_module("judge_decoding.integrations.lm_eval")  # registers the model
-    from lm_eval.__main__ import cli_evaluate
 
     ours, sys.argv = sys.argv, ["lm-eval", *context.args]  # it reads them there
     try:

@@ -5,61 +5,82 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from judge_decoding.cli import last
-from judge_decoding.cli.bench import bench
-from judge_decoding.cli.card import card
-from judge_decoding.cli.court import court_app
-from judge_decoding.cli.demo import demo
-from judge_decoding.cli.evaluate import evaluate
-from judge_decoding.cli.fit import fit
-from judge_decoding.cli.generate import generate
-from judge_decoding.cli.info import info
-from judge_decoding.cli.lm_eval import PASS_ON, lm_eval
-from judge_decoding.cli.options import with_bounds
-from judge_decoding.cli.plan import plan
-from judge_decoding.cli.report import report
-from judge_decoding.cli.rules import rules
-from judge_decoding.cli.score import score
-from judge_decoding.cli.serve import PASS_ON as TO_VLLM
-from judge_decoding.cli.serve import serve
-from judge_decoding.cli.sweep import sweep
+from judge_decoding.cli.group import Lazy, lazy_app
 from judge_decoding.cli.terminal import fail, guarded, say
-from judge_decoding.cli.train import train
 from judge_decoding.errors import JudgeDecodingError
 
-app = typer.Typer(
+_PASS_ON = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    "add_help_option": False,
+}
+"""For a command whose arguments, ``--help`` too, are another program's own."""
+
+app = lazy_app(
+    {
+        "demo": Lazy("demo:demo", "See judge decoding work, offline, in under two minutes."),
+        "generate": Lazy("generate:generate", "Answer one prompt with any pair of models."),
+        "fit": Lazy(
+            "fit:fit", "Answers, labels, training, calibration and a short report, in one command that resumes."
+        ),
+        "evaluate": Lazy(
+            "evaluate:evaluate", "Tell what a way of decoding costs in quality and gives in speed, on a task."
+        ),
+        "sweep": Lazy(
+            "sweep:sweep",
+            "Compare rules, settings and draft lengths on a task: accuracy against speed, with intervals.",
+        ),
+        "bench": Lazy(
+            "bench:bench",
+            "Measure ways of decoding side by side: tokens per second, accepted draft tokens, and whose tokens differ.",
+        ),
+        "report": Lazy("report:report", "Look at answers token by token, in one self-contained web page."),
+        "score": Lazy(
+            "score:score",
+            "Tell how many tokens a round each rule would keep of answers that you have as text only.",
+        ),
+        "train": Lazy("train:train", "Train a judge head for a target on labelled answers."),
+        "card": Lazy(
+            "card:card",
+            "Write a head's model card anew, with what was measured; the head itself stays as it is.",
+        ),
+        "info": Lazy(
+            "info:info", "Tell what a judge head is, how well it was calibrated, and whether it fits a target."
+        ),
+        "rules": Lazy(
+            "rules:rules",
+            "List the verification rules, those of installed packages too, as ``generate --rule`` takes them.",
+        ),
+        "plan": Lazy(
+            "plan:plan",
+            "Weights, cache and draft against each GPU's memory, and tokens per second by a roofline. Exit code 1: no "
+            "fit.",
+        ),
+        "serve": Lazy(
+            "serve:serve",
+            "Print vLLM's command for a recipe and become it; more arguments for vLLM after '--'.",
+            {"context_settings": {"allow_extra_args": True}},
+        ),
+        "lm-eval": Lazy(
+            "lm_eval:lm_eval",
+            "Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own.",
+            _PASS_ON,
+        ),
+        "court": Lazy("court:court_app", "Make, check and show the labelled answers that teach a judge."),
+    },
     help="Speculative decoding that keeps correct tokens, not only the target's own words.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(generate)
-app.command()(fit)
-app.command()(evaluate)
-app.command()(sweep)
-app.command()(bench)
-app.command()(report)
-app.command()(score)
-app.command()(train)
-app.command()(card)
-app.command()(info)
-app.command()(rules)
-app.command()(plan)
-app.command(context_settings=TO_VLLM)(serve)
-app.command("lm-eval", context_settings=PASS_ON, add_help_option=False)(lm_eval)
-app.add_typer(court_app, name="court")
-with_bounds(app)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
         say(f"judge-decoding {version('judge-decoding')}")
         raise typer.Exit
 

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.spelling import listed
 
 
 class Bounded(TyperCommand):
@@ -23,15 +24,6 @@ class Bounded(TyperCommand):
         for parameter in self.params:
             check_bound(parameter.name or "", ctx.params.get(parameter.name), max(parameter.opts, key=len))
         return super().invoke(ctx)
-
-
-def with_bounds(app: typer.Typer) -> None:
-    """Have all commands of ``app`` look at their numbers."""
-    for command in app.registered_commands:
-        command.cls = Bounded
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            with_bounds(group.typer_instance)
 
 
 def given(context: typer.Context, options: tuple[str, ...]) -> list[str]:
@@ -57,8 +49,6 @@ def check_used(context: typer.Context, where: str, *options: str, remedy: str = 
     Raises:
         JudgeDecodingError: some of them are on the command line.
     """
-    from judge_decoding.spelling import listed
-
     if found := given(context, options):
         advice = (
             f"{remedy}, or leave {'them' if len(found) > 1 else 'it'} out" if remedy else f"leave {listed(found)} out"

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import check_writable, is_stream
+from judge_decoding.io.locks import one_run
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
 
@@ -42,8 +44,6 @@ def check_outputs(
         JudgeDecodingError: an output cannot be written, is an input or another output, or is there; or another run is
             at it.
     """
-    from judge_decoding.io.files import check_writable, is_stream
-
     wanted = [path for path in outputs if path is not None]
     kept, reads = list(work), [Path(path) for path in inputs if path is not None]
     written = [*wanted, *kept]
@@ -57,8 +57,6 @@ def check_outputs(
         for read in reads:
             _check_not_read(path, read)
     if alone is not None:
-        from judge_decoding.io.locks import one_run
-
         context, output = alone
         context.with_resource(one_run(output))
     if overwrite:

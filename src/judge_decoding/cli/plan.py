@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from dataclasses import asdict
+from json import dumps
+from typing import Annotated, Any, TypeAlias
 
 import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
+from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.terminal import say_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from judge_decoding.serving.plan import Comparison, Memory, Round
-    from judge_decoding.serving.recipe import Recipe
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.serving.plan import (
+    ALLOWANCE,
+    LAUNCH,
+    SHARES,
+    Comparison,
+    Memory,
+    Round,
+    against_published,
+    remedies,
+)
+from judge_decoding.serving.recipe import Recipe, load
 
 Speeds: TypeAlias = "list[tuple[float, Round, dict[str, float | None]]]"
 
@@ -31,10 +43,6 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Weights, cache and draft against each GPU's memory, and tokens per second by a roofline. Exit code 1: no fit."""
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.serving.plan import Memory, against_published, remedies
-    from judge_decoding.serving.recipe import load
-
     one = load(recipe)
     if num_draft_tokens is not None:
         one = one.model_copy(update={"num_draft_tokens": num_draft_tokens})
@@ -62,8 +70,6 @@ def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
 
     Standard verification is given the shortest draft with which it can accept what it is said to: its best case.
     """
-    from judge_decoding.serving.plan import SHARES, Round
-
     standard = recipe.accepted.standard if recipe.accepted else None
     found = []
     for share in SHARES:
@@ -85,10 +91,6 @@ def _print_json(
     speeds: dict[int, Speeds],
     compared: list[Comparison],
 ) -> None:
-    from dataclasses import asdict
-    from json import dumps
-
-    from judge_decoding.serving.plan import ALLOWANCE, LAUNCH
 
     told: dict[str, Any] = {
         "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
@@ -119,10 +121,6 @@ def _print(
     *,
     own: bool,
 ) -> None:
-    from rich.text import Text
-
-    from judge_decoding.cli.console import Terminal
-    from judge_decoding.serving.plan import LAUNCH
 
     console = Terminal(highlight=False)
     gpus, standard = recipe.gpus, recipe.accepted.standard if recipe.accepted else None
@@ -193,7 +191,6 @@ def _print(
 
 
 def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None:  # noqa: ANN401  (rich is lazy)
-    from judge_decoding.serving.plan import SHARES
 
     known = recipe.published
     assert known is not None
@@ -218,9 +215,6 @@ def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for place, name in enumerate(header):

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.court_files import Warnings
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.terminal import say
+from judge_decoding.core.results import read_results
+from judge_decoding.core.samples import read_samples
+from judge_decoding.io.files import write_text
+from judge_decoding.report.answers import answers_page
+from judge_decoding.report.plots import CAPTION, pareto_svg
 
 
 def report(
@@ -25,19 +31,10 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """Look at answers token by token, in one self-contained web page."""
-    from judge_decoding.cli.court_files import Warnings
-    from judge_decoding.io.files import write_text
-
     check_outputs([output], [*files, sweep], overwrite=overwrite)
-
-    from judge_decoding.core.samples import read_samples
-    from judge_decoding.report.answers import answers_page
 
     figures = []
     if sweep is not None:
-        from judge_decoding.core.results import read_results
-        from judge_decoding.report.plots import CAPTION, pareto_svg
-
         figures.append((CAPTION, pareto_svg(read_results(sweep).rows)))
     warnings = Warnings()
     try:

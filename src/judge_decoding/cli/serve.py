@@ -11,9 +11,9 @@ import typer
 
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.terminal import say
-
-PASS_ON = {"allow_extra_args": True}
-"""What comes after ``--`` goes to vLLM."""
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.serving.plan import Memory
+from judge_decoding.serving.recipe import load
 
 
 def serve(
@@ -23,10 +23,6 @@ def serve(
     force: Annotated[bool, typer.Option("--force", help="Start it even if plan says that it does not fit.")] = False,
 ) -> None:
     """Print vLLM's command for a recipe and become it; more arguments for vLLM after '--'."""
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.serving.plan import Memory
-    from judge_decoding.serving.recipe import load
-
     one = load(recipe)
     command = [*one.command(), *context.args]
     if dry_run:
@@ -44,7 +40,7 @@ def serve(
             "There is no command vllm here; install it with pip install 'judge-decoding[vllm]', or see the command "
             "with --dry-run."
         )
-    from judge_decoding.judge.head import JudgeHead
+    from judge_decoding.judge.head import JudgeHead  # noqa: PLC0415  (loads torch)
 
     try:
         JudgeHead.from_pretrained(one.head)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from rich.progress import Progress, SpinnerColumn, TaskID, TimeElapsedColumn
+
+from judge_decoding.cli.console import progress
 from judge_decoding.cli.terminal import say
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 
 class Steps:
@@ -47,9 +46,5 @@ class Steps:
 @contextmanager
 def steps(*, lines: bool = False) -> Iterator[Steps]:
     """Show steps on stderr while the block runs; see `Steps`."""
-    from rich.progress import SpinnerColumn, TimeElapsedColumn
-
-    from judge_decoding.cli.console import progress
-
     with progress(TimeElapsedColumn(), begin=[SpinnerColumn()]) as shown:
         yield Steps(shown, lines=lines)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.evaluation import checked_task
 from judge_decoding.cli.models import Backend, Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
@@ -30,14 +31,9 @@ from judge_decoding.cli.task_options import (
     TrainedOn,
     sandbox_spelling,
 )
-from judge_decoding.cli.terminal import say, say_json
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from judge_decoding.evaluation.record import Record
-    from judge_decoding.evaluation.sweep import Candidate
-    from judge_decoding.tasks.base import Item
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.names import REFERENCE
+from judge_decoding.report.plots import check_plots
 
 
 def sweep(
@@ -87,12 +83,6 @@ def sweep(
     Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
     same truncation without loss. A stopped run goes on where it was.
     """
-    from judge_decoding.cli.evaluation import checked_task, prepare, rule_check, running, tell
-    from judge_decoding.cli.grading import grade_answers, means
-    from judge_decoding.errors import JudgeDecodingError
-    from judge_decoding.names import REFERENCE
-    from judge_decoding.report.plots import check_plots
-
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
     others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl"], out / "results.json.part"
     check_outputs(
@@ -110,73 +100,10 @@ def sweep(
     asked = checked_task(context, task, grader, allow_code=allow_code_execution, sandbox=where)
     if asked.scoring == "check":
         check_plots()
-    ready = prepare(
-        asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
-        seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,
-        backend=backend,
-        temperature=temperature, check=rule_check(rule or []),
+    from judge_decoding.cli.run.sweep import run  # noqa: PLC0415  (loads torch)
+
+    run(
+        target, out, draft, judge, rule, threshold, num_draft_tokens, tune, data, limit, chat, system, max_new_tokens,
+        temperature, seed, margin, grader, trained_on, dtype, device, backend, results, answers, page, asked,
+        every_length=every_length, json=json,
     )  # fmt: skip
-    decoder = ready.decoder
-
-    from judge_decoding.core.results import Results, with_grades
-    from judge_decoding.decoding.sampling import SamplingParams
-    from judge_decoding.evaluation import sweep as core
-    from judge_decoding.evaluation.evaluate import hash_of
-    from judge_decoding.evaluation.record import Record
-    from judge_decoding.io.files import write_text
-    from judge_decoding.report.plots import pareto_svg
-    from judge_decoding.report.results_page import results_page
-    from judge_decoding.rules import parse_rule
-
-    rules = core.usual_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
-    rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
-    lengths = sorted(set(num_draft_tokens or core.LENGTHS))
-    # All methods answer in turns, and one whose draft length was chosen anew would have answers with two.
-    settings = {
-        "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
-        "tune": 0 if every_length else tune,
-    }  # fmt: skip
-    record = Record(results, ready.settings | settings)
-    found = core.sweep(
-        decoder, ready.asking, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
-        lengths=lengths, tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
-        running=lambda what, names, some: running(what, *_work(names, some, record)),
-    )  # fmt: skip
-    wanted, items, table = found.candidates, found.items, found.rows
-    if grader is not None:
-        answered = {
-            (one.name, item.key): (item, record.told[one.name, item.key]["texts"]) for one in wanted for item in items
-        }
-        grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
-        table = [with_grades(row, grades.get(row.name, ())) for row in table]
-    facts = ready.facts | {"items": len(items), "data_hash": hash_of(items), "grader": grader or ""}
-    told = Results(
-        **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(found.tuning),
-        distances=core.distances(wanted, items, record),
-    )  # fmt: skip
-    write_text(answers, _answers(wanted, items, record))
-    write_text(page, results_page(told))
-    if all(row.accuracy is not None for row in table):
-        write_text(out / "sweep.svg", pareto_svg(table))
-    write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
-    record.part.unlink(missing_ok=True)
-    if json:
-        say_json(told.model_dump_json(indent=2, exclude_none=True))
-        return
-    tell(told)
-    say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
-
-
-def _work(names: Sequence[str], items: Sequence[Item], record: Record) -> tuple[int, int]:
-    """How many answers are wanted, and how many are there."""
-    return len(names) * len(items), sum((name, item.key) in record.known for name in names for item in items)
-
-
-def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> str:
-    """A line for each answer: by which method, to what, whether it is right, its counts and its text."""
-    from dataclasses import asdict
-    from json import dumps
-
-    keys = [(one.name, item.key) for one in wanted for item in items]
-    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)
-    return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

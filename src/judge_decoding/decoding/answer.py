@@ -102,6 +102,6 @@ class Generation:
 
     def _repr_html_(self) -> str:
         """How notebooks show it: each token by why it was kept."""
-        from judge_decoding.report.fragment import answer_fragment
+        from judge_decoding.report.fragment import answer_fragment  # noqa: PLC0415  (only notebooks ask for it)
 
         return answer_fragment(self.pieces, self.rounds)

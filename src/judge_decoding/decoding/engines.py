@@ -61,8 +61,8 @@ class Engine:
         self._compiled: CompiledDraft | None = None
         if backend == "static":
             # What nobody asks for is not loaded.
-            from judge_decoding.decoding.backends.static.draft import CompiledDraft
-            from judge_decoding.decoding.backends.static.target import StaticTarget
+            from judge_decoding.decoding.backends.static.draft import CompiledDraft  # noqa: PLC0415  (what nobody asks for is not loaded)
+            from judge_decoding.decoding.backends.static.target import StaticTarget  # noqa: PLC0415  (what nobody asks for is not loaded)
 
             sources = {judge.config.source} if judge else set()
             if needs_of(draft) is None:

@@ -165,7 +165,7 @@ def _before_validation(original: Callable[..., Any], self: Any, params: Any, *ar
             params.extra_args, logprobs=wants_logprobs(params), greedy=params.temperature == 0
         )
         if told is not None:
-            from vllm.exceptions import VLLMValidationError
+            from vllm.exceptions import VLLMValidationError  # noqa: PLC0415  (an extra)
 
             raise VLLMValidationError(told, parameter="extra_args")
     return original(self, params, *args, **kwargs)
@@ -256,7 +256,7 @@ def _install(config: Any) -> None:
     Raises:
         JudgeDecodingError: this vLLM is not one that this was written for.
     """
-    import vllm
+    import vllm  # noqa: PLC0415  (an extra)
 
     if ".".join(vllm.__version__.split(".")[:2]) not in VERSIONS:
         raise _unknown_vllm(f"this is {vllm.__version__}")
@@ -270,7 +270,7 @@ def _install(config: Any) -> None:
             raise _unknown_vllm(f"{patch.place} takes {', '.join(names)}")
     for patch in patches:
         _wrap(patch.place, patch.wrap)
-    from vllm.v1.metrics.stats import SchedulerStats
+    from vllm.v1.metrics.stats import SchedulerStats  # noqa: PLC0415  (an extra)
 
     SchedulerStats.__annotations__["spec_decoding_stats"] = _stats_class() | None
 
@@ -310,7 +310,7 @@ _bench = functools.cache(Bench.of)  # the front end asks it about each request
 
 @functools.cache
 def _stats_class() -> Any:
-    from vllm.v1.spec_decode.metrics import SpecDecodingStats
+    from vllm.v1.spec_decode.metrics import SpecDecodingStats  # noqa: PLC0415  (an extra)
 
     return make_dataclass("JudgedSpecDecodingStats", [("num_rescued_tokens", int, 0)], bases=(SpecDecodingStats,))
 

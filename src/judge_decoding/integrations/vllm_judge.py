@@ -298,7 +298,7 @@ class RowsRound:
 
 
 def _tell(output: Any, names: list[str], kept: Tensor) -> Any:
-    from vllm.v1.outputs import AsyncModelRunnerOutput
+    from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
     if isinstance(output, AsyncModelRunnerOutput):
         return _later(output, names, kept)
@@ -308,7 +308,7 @@ def _tell(output: Any, names: list[str], kept: Tensor) -> Any:
 
 def _later(output: Any, names: list[str], kept: Tensor) -> Any:
     """``output`` with the counts, whose copy to the host is under way until it is asked for."""
-    from vllm.v1.outputs import AsyncModelRunnerOutput
+    from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
     counts = kept.to("cpu", non_blocking=True)
     ready = torch.cuda.Event() if kept.is_cuda else None

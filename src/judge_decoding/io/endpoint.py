@@ -171,7 +171,7 @@ class Endpoint:
             _FailedError: this request came to nothing.
             JudgeDecodingError: others would, too.
         """
-        import openai
+        import openai  # noqa: PLC0415  (an extra)
 
         while True:
             names = {name: self._instead.get(name, name) for name in body}
@@ -243,7 +243,7 @@ class Endpoint:
         return f": {text[:200].rstrip('.')}" if text else ""
 
     def _client(self) -> AsyncOpenAI:
-        import openai
+        import openai  # noqa: PLC0415  (an extra)
 
         try:
             client = openai.AsyncOpenAI(timeout=self._timeout)

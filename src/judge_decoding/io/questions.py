@@ -139,7 +139,7 @@ def dataset_rows(name: str, config: str | None, split: str) -> Rows:
         raise JudgeDecodingError(
             "Data sets need the package datasets; install it with: pip install 'judge-decoding[eval]'."
         )
-    import datasets
+    import datasets  # noqa: PLC0415  (an extra)
 
     datasets.disable_progress_bars()
     if Path(name).is_dir():

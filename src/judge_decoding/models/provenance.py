@@ -8,17 +8,15 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+import torch
+from torch import nn
+
+from judge_decoding.models.weights import adapters, tensors
 
 
 def machine(device: torch.device | None = None) -> str:
     """The machine in a few words; ``device`` is where the models are, by default a GPU if there is one."""
-    import torch
-
     if torch.cuda.is_available() if device is None else device.type == "cuda":
         what, used = torch.cuda.get_device_name(device), ""
     else:
@@ -28,8 +26,6 @@ def machine(device: torch.device | None = None) -> str:
 
 def fingerprint(model: nn.Module) -> str:
     """Tells models apart that were saved under one name: SHA-256 of a few numbers of each of their tensors."""
-    from judge_decoding.models.weights import adapters, tensors
-
     digest = hashlib.sha256(adapters(model).encode())
     for _, tensor in tensors(model):
         if not tensor.is_meta:  # not in memory

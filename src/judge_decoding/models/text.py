@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # web pages of finished answers need no transformers
+    from transformers import PreTrainedTokenizerBase
 
 INCOMPLETE = "\ufffd"
 """What a text ends with whose last token ends inside a character."""

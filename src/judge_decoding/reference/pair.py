@@ -10,9 +10,6 @@ from judge_decoding.reference.problems import Problem
 
 TARGET, DRAFT, JUDGE = EMBEDDED["target"], EMBEDDED["draft"], EMBEDDED["judge"]
 
-MAX_NEW_TOKENS = 140
-"""Token budget of one answer; the longest right ones have about 100 tokens."""
-
 
 def prompt_of(problem: Problem) -> str:
     """The text after which the pair writes its answer to ``problem``."""

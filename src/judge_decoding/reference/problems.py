@@ -17,6 +17,9 @@ from judge_decoding.errors import JudgeDecodingError
 LARGEST = 30
 """Largest number that occurs in a question or in a right answer."""
 
+MAX_NEW_TOKENS = 140
+"""Token budget of one answer; the longest right ones have about 100 tokens."""
+
 Family = Literal["collection", "comparison"]
 Split = Literal["pretrain", "head", "calibration", "test"]
 

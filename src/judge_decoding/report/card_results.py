@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult
 
 from judge_decoding.intervals import UNKNOWN, number, points, share
 from judge_decoding.markdown import block, code, plain, table
+from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ def file_name(place: int, stem: str = "results", ending: str = "json") -> str:
 
 def measured_table(rows: Sequence[Row]) -> str:
     """A Markdown table with a line for each way of decoding; columns of which nothing is known are left out."""
-    from judge_decoding.report.columns import QUALITY, SPEED, cells
-
     titles, lines = cells(rows, {**QUALITY, **SPEED})
     return table([" ".join(title.split("\n")) for title in titles], [[plain(line[0]), *line[1:]] for line in lines])
 

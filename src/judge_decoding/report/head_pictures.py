@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from judge_decoding.errors import JudgeDecodingError
@@ -21,8 +22,6 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
 
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
-    from importlib.util import find_spec
-
     return find_spec("matplotlib") is not None
 
 
@@ -42,7 +41,7 @@ def head_pictures(config: JudgeHeadConfig) -> dict[str, str]:
 
 def _reliability(figures: dict[str, Any]) -> str:
     """Share of correct tokens over the score, and how many tokens have it."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     rows = figures["reliability"]
     figure = Figure(figsize=(5, 5.2), layout="constrained")
@@ -74,7 +73,7 @@ def _reliability(figures: dict[str, Any]) -> str:
 
 def _roc(figures: dict[str, Any], threshold: float) -> str:
     """Correct tokens kept over wrong tokens kept, with the threshold marked."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -102,7 +101,7 @@ def _frame(axes: Axes, x: str, y: str) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    import matplotlib
+    import matplotlib  # noqa: PLC0415  (an extra)
 
     out = io.StringIO()
     # The same figures give the same file.

@@ -50,8 +50,8 @@ def pareto_svg(rows: Sequence[Row]) -> str:
         )
     shown = [(field, title) for field, title in _AXES if all(getattr(row, field) is not None for row in rows)]
     check_plots()
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    import matplotlib as mpl  # noqa: PLC0415  (an extra)
+    from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     rules = list(dict.fromkeys(row.rule for row in rows))
     families = list(dict.fromkeys(rule.removesuffix(MATCHED) for rule in rules))

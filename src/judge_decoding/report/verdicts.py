@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.models.text import pieces
+
+if TYPE_CHECKING:  # web pages of finished answers need no transformers
+    from transformers import PreTrainedTokenizerBase
 
 MEANING = {
     Cause.AGREED: "the target would have said the same",

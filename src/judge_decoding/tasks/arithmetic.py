@@ -10,7 +10,6 @@ from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.questions import Rows
 from judge_decoding.reference import problems
-from judge_decoding.reference.pair import MAX_NEW_TOKENS
 from judge_decoding.tasks.base import Item, Message, Task
 from judge_decoding.tasks.checkers import number
 
@@ -29,7 +28,7 @@ class Arithmetic(Task):
     """
 
     name = "arithmetic"
-    max_new_tokens = MAX_NEW_TOKENS
+    max_new_tokens = problems.MAX_NEW_TOKENS
     stop = ()
 
     def __init__(self, family: str = "collection", split: str = "test", count: int = 200, seed: int = 0) -> None:

@@ -88,7 +88,7 @@ def _worth(expression: Any) -> Number | None:  # noqa: ANN401  (sympy has no typ
 def _library() -> tuple[Any, Any]:
     # It takes more than a second, for sympy, and hardly any answer needs it.
     try:
-        from math_verify import LatexExtractionConfig, parse
+        from math_verify import LatexExtractionConfig, parse  # noqa: PLC0415  (see above)
     except ImportError as error:
         raise JudgeDecodingError(
             f"Cannot import math-verify ({error}); install it again: pip install math-verify."

@@ -19,7 +19,7 @@ def main() -> None:
     # vLLM and the libraries below it print where they like; the answers have a channel of their own.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
-        from vllm import LLM, SamplingParams
+        from vllm import LLM, SamplingParams  # noqa: PLC0415  (its output goes elsewhere from its import on)
 
         llm = LLM(**wanted["engine"])
         params = SamplingParams(

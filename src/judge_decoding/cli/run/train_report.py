@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
+from judge_decoding.cli.console import Terminal
+from judge_decoding.cli.run.info import describe
 from judge_decoding.cli.terminal import warn
-
-if TYPE_CHECKING:
-    from judge_decoding.judge.head import JudgeHeadConfig
+from judge_decoding.judge.head import JudgeHeadConfig
 
 _WIDTH = 24
 
 
 def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
     """The head, the table of what was compared, reliability and learning curve; doubts go to stderr."""
-    from judge_decoding.cli.info import describe
-
     describe(config, place, json=json)
     figures = config.calibration
     if not json:
-        from judge_decoding.cli.console import Terminal
-
         console = Terminal()
         for part in (_comparison(figures["comparison"]), _reliability(figures["reliability"]), _curve(figures)):
             if part is not None:
@@ -33,8 +32,6 @@ def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
 
 def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)
     """A row for each place and trivial detector."""
-    from rich.table import Table
-
     if not rows:
         return None
     table = Table(title="Compared, out of fold; the one in bold is the head", title_justify="left", box=None)
@@ -52,9 +49,6 @@ def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something 
 
 def _reliability(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)
     """A bar for each score: how many of its tokens are correct."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title="Reliability, out of fold", title_justify="left", box=None)
     for name in ("score", "tokens", "correct"):
         table.add_column(name, justify="right")

@@ -1,0 +1,52 @@
+"""The task that a threshold is chosen by, read for ``train`` and ``fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.cli.calibrate_on import is_file
+from judge_decoding.cli.court_files import Warnings
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.tasks import parse_task, read_items
+from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.tasks.prompts import Prompts
+from judge_decoding.training.thresholds import calibration_items
+
+
+def calibration(
+    spelling: str,
+    data: Path | None,
+    limit: int | None,
+    *,
+    result: str,
+    max_new_tokens: int | None,
+    chat: bool | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[PromptFormat, list[Item]]:
+    """What is asked to choose a threshold, and how; ``chat`` is None for "if there is a chat template".
+
+    Raises:
+        JudgeDecodingError: there is no such task, or it cannot be read or checked.
+    """
+    if is_file(spelling):
+
+        def refuse(sentence: str) -> None:
+            raise JudgeDecodingError(sentence)
+
+        task = Prompts(result)
+        items = read_items(task, Path(spelling), limit=limit, on_bad=refuse)
+        return PromptFormat(task, max_new_tokens=max_new_tokens), calibration_items(task, items)
+    named = parse_task(spelling)
+    warnings = Warnings()
+    try:
+        items = read_items(named, data, limit=limit, on_bad=warnings)
+    finally:
+        warnings.close()
+    template = bool(tokenizer.chat_template)
+    if chat and not template:
+        raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
+    asking = PromptFormat(named, template if chat is None else chat, max_new_tokens=max_new_tokens)
+    return asking, calibration_items(named, items)

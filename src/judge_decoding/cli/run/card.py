@@ -1,0 +1,63 @@
+"""What ``judge-decoding card`` does once its options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from judge_decoding.cli.outputs import check_outputs
+from judge_decoding.cli.terminal import say, warn
+from judge_decoding.core.results import read_results
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import read_bytes
+from judge_decoding.judge.card import bare_card
+from judge_decoding.judge.files import CARD, files_of_card, results_in
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.names import place_of
+from judge_decoding.report.card_files import card_as_written, write_card
+from judge_decoding.report.head_pictures import can_draw
+
+
+def run(head: Path, results: list[Path] | None, *, overwrite: bool) -> None:
+    """Write the card."""
+    loaded = JudgeHead.from_pretrained(head)
+    files = results or results_in(head)
+    found = [read_results(path) for path in files]
+    check_outputs(files_of_card(head), overwrite=True)
+    if not overwrite:
+        _check_nothing_is_lost(loaded, head, files)
+    write_card(loaded, head, files)
+    for path, one in zip(files, found, strict=True):
+        if not one.judge_hash and not _same_name(one.judge, head):
+            _note(f"{path} names the judge {one.judge!r} and does not tell its weights; check that it is {head}.")
+    if not can_draw() and any(row.accuracy is not None for one in found for row in one.rows):
+        _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
+    told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
+    say(f"{head / CARD} is written, with {told}.")
+
+
+def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
+    """Check that what is replaced is a card as this command writes it, and results that are given again."""
+    given = [read_bytes(path, "the results") for path in files]
+    for path in results_in(head):
+        if read_bytes(path, "the results") not in given:
+            raise JudgeDecodingError(
+                f"{path} is not among the results that are given and would be lost; name it with --results, too, "
+                "or drop it with --overwrite."
+            )
+    card = head / CARD
+    ours = (card_as_written(loaded, head), bare_card(loaded.config.model_dump()))
+    if card.exists() and read_bytes(card, "the card") not in [text.encode() for text in ours]:
+        raise JudgeDecodingError(
+            f"{card} is not as this command writes it: a person or another version changed it; keep a copy of what "
+            "you need, and replace it with --overwrite."
+        )
+
+
+def _same_name(judge: str, head: Path) -> bool:
+    """Whether a name or path can mean this folder: folders move, but seldom change their own name."""
+    return Path(place_of(judge, "judge")).name == head.resolve().name
+
+
+def _note(sentence: str) -> None:
+    warn(f"Note: {sentence}")

@@ -1,0 +1,67 @@
+"""What ``judge-decoding fit`` does once its options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from judge_decoding.cli.court_files import agree
+from judge_decoding.cli.court_swaps import duration, labelled
+from judge_decoding.cli.run.calibration import calibration
+from judge_decoding.cli.run.pair import load_decoder
+from judge_decoding.cli.steps import Steps
+from judge_decoding.cli.terminal import say
+from judge_decoding.data.cases import Case
+from judge_decoding.fit.config import FitConfig
+from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
+from judge_decoding.io.questions import Question
+from judge_decoding.labelling.labels.pilot import Spent
+from judge_decoding.loading.models import load_tokenizer
+from judge_decoding.report.card_files import write_card
+
+
+def run(
+    questions: list[Question], out: Path, target: str, draft: str | None, result: str, points: float, share: float,
+    calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, max_new_tokens: int,
+    batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps, *, chat: bool, yes: bool,
+) -> Fitted:  # fmt: skip
+    """Fit the head, and save it with its card."""
+    config = FitConfig(
+        result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
+    )
+
+    asked = None
+    if calibrate_on is not None:
+        asked = calibration(
+            calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
+            chat=chat, tokenizer=load_tokenizer(target),
+        )  # fmt: skip
+
+    def ask(forecast: FitForecast) -> bool:
+        with screen.paused():
+            agree(_cost(forecast), yes=yes)
+        return True
+
+    found = fit_head(
+        partial(load_decoder, target, draft, dtype, device),
+        [one.prompt for one in questions], out, config,
+        references=None if asked else [one.reference for one in questions], calibrate_on=asked,
+        agree=ask, progress=screen, labelled=partial(_tell_labels, work / "labels.jsonl"),
+    )  # fmt: skip
+    write_card(found.head, out)
+    return found
+
+
+def _cost(forecast: FitForecast) -> str:
+    """What is to be spent, in words."""
+    return (
+        f"{forecast(forecast.labelling)} Then the head is trained (one forward an answer), and "
+        f"{forecast.prompts} prompts are answered at {forecast.thresholds} thresholds and some draft lengths: about "
+        f"{duration(forecast.seconds)}."
+    )
+
+
+def _tell_labels(path: Path, cases: Sequence[Case], spent: Spent | None) -> None:
+
+    say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)

@@ -1,0 +1,180 @@
+"""What ``judge-decoding generate`` does once its options are checked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+from transformers import GenerationConfig
+
+from judge_decoding.cli.console import Terminal
+from judge_decoding.cli.options import check_used, given
+from judge_decoding.cli.run.models import compiled
+from judge_decoding.cli.terminal import stream
+from judge_decoding.core.rounds import Stats
+from judge_decoding.core.samples import write_samples
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Chunk
+from judge_decoding.decoding.choices import choose_rule
+from judge_decoding.decoding.guards import parse_guard
+from judge_decoding.decoding.lengths import POLICIES
+from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.recording import record, told_threshold
+from judge_decoding.io.inputs import LINE
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.loading.models import load_tokenizer, usual_device
+from judge_decoding.names import PROMPT_LOOKUP, complete, is_drafter, place_of
+from judge_decoding.report.terminal import legend, token_text
+from judge_decoding.rules import parse_rule
+from judge_decoding.spelling import listed
+
+
+def run(
+    context: typer.Context, target: str, prompt: str | None, draft: str | None, judge: str | None, system: str | None,
+    max_new_tokens: int | None, threshold: float | None, rule: str | None, num_draft_tokens: int | None,
+    draft_length: str, guard: list[str] | None, stop: list[str] | None, generation_config: str,
+    temperature: float | None, top_p: float | None, top_k: int | None, min_p: float | None,
+    repetition_penalty: float | None, seed: int | None, dtype: str, device: str | None, backend: str,
+    json: Path | None, *, translate: bool, chat: bool, plain: bool, with_target: bool,
+) -> None:  # fmt: skip
+    """Answer the prompt."""
+    if draft_length not in POLICIES:
+        raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
+    guards = [parse_guard(spelling) for spelling in guard or []]
+    if generation_config not in ("model", "none"):
+        raise JudgeDecodingError(f"--generation-config is {generation_config}; it must be model or none.")
+    # What is out of range shows before the models are loaded.
+    asked_sampling = SamplingParams(temperature or 0.0, top_p, top_k, min_p, repetition_penalty, seed)
+    draft, judge = complete(target, draft, judge)
+    names = {"target": target, "draft": draft or "", "judge": judge or ""}
+    # What is wrong with the rule shows before the models are loaded.
+    head = JudgeHead.from_pretrained(judge) if judge is not None else None
+    early = choose_rule(head, parse_rule(rule, head) if rule is not None else None, threshold)
+    _check_used(context, draft, draft_length, temperature, chat=chat)
+    if early.is_lossless:
+        check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="take a lossy rule")
+    asked_for = given(context, ("--chat", "--system")) if chat else []
+    if asked_for and not load_tokenizer(place_of(target, "target")).chat_template:
+        raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
+    text = prompt if prompt is not None else sys.stdin.read(LINE + 1)
+    if len(text) > LINE:
+        raise JudgeDecodingError(f"The prompt has more than {LINE:,} letters, and no model reads so much; shorten it.")
+    if not text.strip():
+        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
+    notes = Terminal(err=True)
+    with notes.status("loading the models"):
+        decoder = JudgeDecoder.from_pretrained(
+            target,
+            draft,
+            judge,
+            num_draft_tokens=num_draft_tokens,
+            translate=translate,
+            backend=cast(Any, backend),
+            generation_config=GenerationConfig() if generation_config == "none" else None,
+            dtype=dtype,
+            device=device or usual_device(),
+        )
+    compiled(decoder, notes)
+    own = decoder.sampling(seed=seed)
+    if temperature is None and not own.temperature:
+        check_used(context, "This model decodes greedily, so", *_OF_SAMPLING, remedy="give a --temperature")
+    sampling = replace(asked_sampling, temperature=own.temperature if temperature is None else temperature)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    use_chat = chat and bool(decoder.tokenizer.chat_template)
+    decides = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, threshold)
+    asked = messages if use_chat else text
+    ends = stop or decoder.stop_strings
+    chunks = decoder.stream(
+        asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_length], guards=guards,
+        details=json is not None, stop=ends,
+    )  # fmt: skip
+    console = Terminal(soft_wrap=True)
+    written: list[Chunk] = []
+    begin = time.perf_counter()
+    for chunk in chunks:
+        written.append(chunk)
+        if plain:
+            stream(chunk.text)
+        else:
+            for piece, cause in zip(chunk.pieces, chunk.round.causes, strict=True):
+                console.print(token_text(piece, cause, marks=False), end="")
+    seconds = time.perf_counter() - begin
+    stats = Stats.of(chunk.round for chunk in written)
+    distance = next(iter(stats.distances), None)
+    if plain:
+        stream("\n")
+    else:
+        console.print("\n")
+        console.print(legend(marks=False), end="")
+        rate = "" if stats.acceptance_rate is None else f" (acceptance rate {stats.acceptance_rate:.0%})"
+        console.print(
+            f"{stats.tokens} tokens in {seconds:.1f} s ({stats.tokens / seconds:.0f} a second), "
+            f"{stats.tokens_per_forward:.2f} per target forward, {stats.accepted_per_round:.2f} accepted draft tokens "
+            f"per round{rate}",
+            style="dim",
+            highlight=False,
+        )
+    reason = written[-1].finish_reason if written else None
+    if reason in _CUT_OFF:
+        notes.print(_CUT_OFF[reason], highlight=False, soft_wrap=True)
+    if distance is not None and distance > 1 and not decides.is_lossless:
+        notes.print(
+            f"The prompt looks unlike the questions the judge was trained on (distance {distance:.2f}; 95% of them are "
+            "below 1), so its accuracy may not hold here: measure it on such prompts, or decode with --threshold 1.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if json is not None:
+        about: dict[str, object] = {
+            **names,
+            "temperature": sampling.temperature,
+            "finish_reason": reason,
+            "seed": seed,
+            "seconds": seconds,
+            "distance": distance,
+        }
+        if with_target:
+            alone = decoder.alone()
+            with notes.status("the target's own answer"):
+                answer = alone.generate(asked, max_new_tokens, sampling=sampling, stop=ends)
+            about |= {
+                "target_text": answer.text, "target_tokens": len(answer.token_ids), "target_seconds": answer.seconds
+            }  # fmt: skip
+        rounds, pieces = [c.round for c in written], [piece for c in written for piece in c.pieces]
+        threshold = told_threshold(decides, guards)
+        sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
+        write_samples(json, [sample])
+
+
+_OF_SAMPLING = ("--top-p", "--top-k", "--min-p", "--seed")
+
+
+_CUT_OFF = {
+    "length": "The answer was cut off at the token budget; give a larger --max-new-tokens.",
+    "context": "The answer was cut off where the model's context is full; shorten the prompt.",
+}
+
+
+def _check_used(
+    context: typer.Context, draft: str | None, draft_length: str, temperature: float | None, *, chat: bool
+) -> None:
+    """Refuse what does nothing with this draft, at this temperature, or without the chat template."""
+    if draft is None:
+        check_used(
+            context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-length",
+            "--guard", "--translate", "--with-target", remedy="give a draft model",
+        )  # fmt: skip
+    if is_drafter(draft):
+        # Prompt lookup has no probability to look at.
+        unsure = ["--draft-length"] if draft == PROMPT_LOOKUP and draft_length == "confident" else []
+        check_used(context, f"With the draft {draft}", "--translate", *unsure, remedy="give a draft model")
+    if temperature == 0:
+        check_used(context, "At temperature 0", *_OF_SAMPLING, remedy="give a --temperature")
+    if not chat:
+        check_used(context, "With --no-chat", "--system", remedy="use the chat template")

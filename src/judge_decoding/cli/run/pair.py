@@ -1,0 +1,32 @@
+"""The models whose tokens are labelled."""
+
+from __future__ import annotations
+
+from transformers import GenerationConfig
+
+from judge_decoding.cli.court_swaps import pair_names
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.loading.models import cannot_load, check_same_vocabulary, load_model, load_tokenizer, usual_device
+
+
+def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:
+    """The pair; 'reference' is the embedded one."""
+    large, small = pair_names(target, draft, dtype)
+    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or usual_device())
+
+
+def draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+    """What is needed here of a pair whose target is elsewhere."""
+    large, small = pair_names(target, draft, dtype)
+    tokenizer = load_tokenizer(large)
+    check_same_vocabulary(tokenizer, load_tokenizer(small))
+    model = load_model(small, dtype=dtype, device=usual_device())
+    try:  # an answer ends where the target ends it
+        ends = GenerationConfig.from_pretrained(large).eos_token_id
+    except OSError:
+        ends = None
+    except Exception as error:  # transformers follows a file that anybody may have written
+        raise cannot_load("generation configuration", large, error) from error
+    if ends is not None and model.generation_config is not None:
+        model.generation_config.eos_token_id = ends
+    return JudgeDecoder(model, tokenizer, model)

@@ -1,0 +1,14 @@
+"""Questions as a model's chat template puts them, for ``fit`` and ``court collect``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from judge_decoding.loading.models import load_tokenizer
+from judge_decoding.models.chat import Message, render
+
+
+def renderer(model: str) -> Callable[[list[Message]], str]:
+    """The chat template of a model: a Hub name or folder."""
+    tokenizer = load_tokenizer(model)
+    return lambda messages: render(messages, tokenizer)

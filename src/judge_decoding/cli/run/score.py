@@ -1,0 +1,126 @@
+"""What ``judge-decoding score`` does once its options are checked."""
+
+from __future__ import annotations
+
+from itertools import islice
+from json import dumps
+from pathlib import Path
+
+from rich.text import Text
+
+from judge_decoding.cli.console import Terminal, progress
+from judge_decoding.cli.court_files import Warnings
+from judge_decoding.cli.terminal import say_json
+from judge_decoding.data.cases import Case
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.score import ScoreConfig, check_rule
+from judge_decoding.evaluation.score import score as score_texts
+from judge_decoding.evaluation.texts import Form, as_text, read_answers
+from judge_decoding.io.files import write_text
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.loading.models import usual_device
+from judge_decoding.models.tokenize import end_ids
+from judge_decoding.names import place_of
+from judge_decoding.report.score import histograms, most_rejected, score_table
+from judge_decoding.report.score_page import score_page
+from judge_decoding.rules import parse_rule
+
+
+def run(
+    answers: Path, target: str, judge: str | None, rule: list[str] | None, num_draft_tokens: list[int] | None,
+    prompt_field: str, answer_field: str, template: str | None, limit: int | None, shown: int, batch_tokens: int,
+    dtype: str, device: str | None, html: Path | None, *, chat: bool, json: bool,
+) -> None:  # fmt: skip
+    """Read the answers, and say what each rule keeps."""
+    form = Form(None if template is None else template.replace("\\n", "\n"), chat)
+    cases, left_out = _read(answers, prompt_field, answer_field, limit)
+
+    spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
+    head = JudgeHead.from_pretrained(judge) if judge is not None else None
+    for spelling in spellings:  # what is wrong with one shows before the target is loaded
+        check_rule(parse_rule(spelling, head))
+    notes = Terminal(err=True)
+    with notes.status("loading the target"):
+        decoder = JudgeDecoder.from_pretrained(
+            place_of(target, "target"), None, judge, dtype=dtype, device=device or usual_device()
+        )
+    texts, unfit = _texts(answers, cases, decoder, form)
+    config = ScoreConfig(
+        tuple(dict.fromkeys(num_draft_tokens or [decoder.num_draft_tokens])), batch_tokens=batch_tokens, shown=shown
+    )
+    with progress(console=notes) as bar:
+        task = bar.add_task("the target reads the answers", total=len(texts))
+        rules = [parse_rule(spelling, decoder.judge) for spelling in spellings]
+        found = score_texts(decoder, texts, rules, config, progress=lambda: bar.advance(task))
+
+    def spell(token: int) -> str:
+        return str(decoder.tokenizer.decode([token]))
+
+    facts = {
+        "answers": len(texts),
+        "tokens": sum(len(text.ids) for text in texts),
+        "left out": left_out + unfit,
+        "target": target,
+        "prompt": str(form),
+    }
+    if html is not None:
+        write_text(html, score_page(f"{answers.name} as the draft", facts, found, texts, decoder.tokenizer))
+    if json:
+        facts = {name.replace(" ", "_"): value for name, value in facts.items()}
+        say_json(dumps({**facts, "rules": [each.to_dict(spell) for each in found]}, indent=2, ensure_ascii=False))
+        return
+    console = Terminal()
+    title = (f"{len(texts)} answers as the draft", "bold")
+    console.print(Text.assemble("\n", title, f", {facts['tokens']} tokens; target {target}\n"))
+    console.print(score_table(found))
+    console.print(
+        "\nThe texts go on as they are: behind a rejected token the text's own stands in for the target's. So the more "
+        "a rule rejects, the less its figures say about decoding. Tokens per target forward is what a draft that costs "
+        "nothing could gain. All texts count as right: what a rule lets pass of wrong ones is not measured here.\n\n"
+        "Rounds by accepted draft tokens\n",
+        style="dim",
+        highlight=False,
+    )
+    console.print(histograms(found))
+    console.print("\nRejected most often", style="bold")
+    for each in found:
+        console.print(most_rejected(each, spell), highlight=False)
+    if html is not None:
+        console.print(f"\nWeb page: {html}", highlight=False)
+
+
+DEFAULT_RULES = ("exact", "top_k(k=4)", "typical")
+
+
+def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -> tuple[list[tuple[int, Case]], int]:
+    """The first answers of a file, and how many lines among them were left out."""
+    warnings = Warnings()
+    try:
+        cases = list(islice(read_answers(path, prompt_field, answer_field, warnings), limit))
+    finally:
+        warnings.close()
+    if not cases:
+        raise JudgeDecodingError(
+            f"{path} has no answers; give a JSONL file with a question and an answer in each line."
+        )
+    return cases, warnings.count
+
+
+def _texts(path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, form: Form) -> tuple[list[Text], int]:
+    """The answers in the target's tokens, and how many cannot be scored; those are named."""
+    ends = end_ids(decoder.target, decoder.tokenizer)
+    size = decoder.target.get_input_embeddings().get_parameter("weight").shape[0]
+    context = getattr(decoder.target.config.get_text_config(), "max_position_embeddings", None)
+    warnings, texts = Warnings(), []
+    if form.chat and not decoder.tokenizer.chat_template:
+        raise JudgeDecodingError("This model has no chat template; leave --chat out and give a --template.")
+    for number, case in cases:
+        try:
+            texts.append(as_text(case, decoder.tokenizer, form, size=size, context=context, ends=ends))
+        except JudgeDecodingError as error:
+            warnings(f"{path}, line {number}: {error}")
+    warnings.close()
+    if not texts:
+        raise JudgeDecodingError(f"No answer of {path} can be scored; see what is wrong with its lines above.")
+    return texts, warnings.count

@@ -1,0 +1,41 @@
+"""What ``evaluate`` and ``sweep`` show: a progress bar, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import TextColumn
+from rich.text import Text
+
+from judge_decoding.cli.console import Terminal, progress
+from judge_decoding.core.results import ItemResult, Results
+from judge_decoding.report.rows import notes, results_tables
+
+
+@contextmanager
+def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, ItemResult], None]]:
+    """A progress bar that tells accuracy and tokens per forward so far; gives the function that takes an answer."""
+    so_far: dict[str, list[ItemResult]] = {}
+    with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
+        bar = shown.add_task(title, total=total, completed=done, told="")
+
+        def take(name: str, one: ItemResult) -> None:
+            own = so_far.setdefault(name, [])
+            own.append(one)
+            verdicts = [each.correct for each in own if each.correct is not None]
+            right = f"{sum(verdicts) / len(verdicts):.0%} right, " if verdicts else ""
+            speed = sum(each.tokens for each in own) / max(sum(each.rounds for each in own), 1)
+            shown.update(bar, advance=1, told=f"{name}: {right}{speed:.1f} tokens per forward")
+
+        yield take
+
+
+def tell(results: Results, more: str = "") -> None:
+    """Print the tables, what they mean, and ``more``."""
+    console = Terminal()
+    console.print(Text.assemble("\n", (f"{results.items} items of {results.task}", "bold"), f", {results.machine}\n"))
+    for table in results_tables(results):
+        console.print(table)
+        console.print()
+    console.print(" ".join(filter(None, (notes(results), more))), style="dim", highlight=False)

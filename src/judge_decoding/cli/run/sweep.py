@@ -1,0 +1,91 @@
+"""What ``judge-decoding sweep`` does once its options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+
+from judge_decoding.cli.run.grading import grade_answers, means
+from judge_decoding.cli.run.prepare import prepare, rule_check
+from judge_decoding.cli.run.showing import running, tell
+from judge_decoding.cli.terminal import say, say_json
+from judge_decoding.core.results import Results, with_grades
+from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.evaluation import sweep as core
+from judge_decoding.evaluation.evaluate import hash_of
+from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.sweep import Candidate
+from judge_decoding.io.files import write_text
+from judge_decoding.report.plots import pareto_svg
+from judge_decoding.report.results_page import results_page
+from judge_decoding.rules import parse_rule
+from judge_decoding.tasks.base import Item, Task
+
+
+def run(
+    target: str, out: Path, draft: str | None, judge: str | None, rule: list[str] | None,
+    threshold: list[float] | None, num_draft_tokens: list[int] | None, tune: int, data: Path | None, limit: int | None,
+    chat: bool | None, system: str, max_new_tokens: int | None, temperature: float, seed: int, margin: float,
+    grader: str | None, trained_on: list[Path] | None, dtype: str, device: str | None, backend: str, results: Path,
+    answers: Path, page: Path, asked: Task, *, every_length: bool, json: bool,
+) -> None:  # fmt: skip
+    """Answer the questions of the task in every way, and measure."""
+    ready = prepare(
+        asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
+        seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,
+        backend=backend,
+        temperature=temperature, check=rule_check(rule or []),
+    )  # fmt: skip
+    decoder = ready.decoder
+
+    rules = core.usual_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
+    rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
+    lengths = sorted(set(num_draft_tokens or core.LENGTHS))
+    # All methods answer in turns, and one whose draft length was chosen anew would have answers with two.
+    settings = {
+        "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
+        "tune": 0 if every_length else tune,
+    }  # fmt: skip
+    record = Record(results, ready.settings | settings)
+    found = core.sweep(
+        decoder, ready.asking, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
+        lengths=lengths, tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
+        running=lambda what, names, some: running(what, *_work(names, some, record)),
+    )  # fmt: skip
+    wanted, items, table = found.candidates, found.items, found.rows
+    if grader is not None:
+        answered = {
+            (one.name, item.key): (item, record.told[one.name, item.key]["texts"]) for one in wanted for item in items
+        }
+        grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
+        table = [with_grades(row, grades.get(row.name, ())) for row in table]
+    facts = ready.facts | {"items": len(items), "data_hash": hash_of(items), "grader": grader or ""}
+    told = Results(
+        **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(found.tuning),
+        distances=core.distances(wanted, items, record),
+    )  # fmt: skip
+    write_text(answers, _answers(wanted, items, record))
+    write_text(page, results_page(told))
+    if all(row.accuracy is not None for row in table):
+        write_text(out / "sweep.svg", pareto_svg(table))
+    write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
+    record.part.unlink(missing_ok=True)
+    if json:
+        say_json(told.model_dump_json(indent=2, exclude_none=True))
+        return
+    tell(told)
+    say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
+
+
+def _work(names: Sequence[str], items: Sequence[Item], record: Record) -> tuple[int, int]:
+    """How many answers are wanted, and how many are there."""
+    return len(names) * len(items), sum((name, item.key) in record.known for name in names for item in items)
+
+
+def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> str:
+    """A line for each answer: by which method, to what, whether it is right, its counts and its text."""
+    keys = [(one.name, item.key) for one in wanted for item in items]
+    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)
+    return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)
