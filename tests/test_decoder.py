@@ -21,6 +21,7 @@ from judge_decoding import (
     SamplingParams,
     Stats,
     TopK,
+    VerificationRule,
     custom_generate,
 )
 from tiny import EOS, VOCAB_SIZE, WORDS, byte_fallback_tokenizer, greedy, llama, random_head, request, word_tokenizer
@@ -240,3 +241,19 @@ def test_what_is_no_rule_is_refused(decoder: JudgeDecoder) -> None:
 
 def test_prompt_ids_may_use_the_padding_of_the_vocabulary(decoder: JudgeDecoder) -> None:
     assert decoder.generate(torch.tensor([VOCAB_SIZE - 1]), 4).token_ids
+
+
+@pytest.mark.parametrize(("rule", "temperature"), [(Exact(), 0.0), (Exact(), 1.0), (TopK(1), 1.0)])
+def test_a_lossless_answer_says_so(decoder: JudgeDecoder, rule: VerificationRule, temperature: float) -> None:
+    assert not decoder.generate(PROMPT, 12, rule=rule, temperature=temperature, seed=0).lossy
+
+
+def test_a_lossy_answer_says_so(decoder: JudgeDecoder) -> None:
+    """Greedy: where a token was rescued, and only there; above temperature 0 the rule alone makes it lossy."""
+    answers = {text: decoder.generate(text, 12, threshold=0.5) for text in (PROMPT, "one", "two six", "nine nine")}
+    for text, answer in answers.items():
+        rescued = any(Cause.RESCUED in event.causes for event in answer.rounds)
+        assert answer.lossy == rescued
+        assert rescued or answer.token_ids == decoder.generate(text, 12, rule=Exact()).token_ids
+    assert any(one.lossy for one in answers.values())
+    assert decoder.generate(PROMPT, 12, rule=TopK(2), temperature=1.0, seed=0).lossy

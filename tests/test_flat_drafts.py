@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from judge_decoding import Evidence, VerificationRule, parse_rule
-from judge_decoding.integrations.flat_drafts import FlatDrafts, kept_rescues, lift, rescues
+from judge_decoding.core.rounds import Cause
+from judge_decoding.decoding.guards import History, parse_guard
 from judge_decoding.judge.head import JudgeHead
+from judge_decoding.serving.flat_drafts import FlatDrafts, Guarded, kept_rescues, lift, rescues
 from tiny import AcceptAll
 
 COUNTS = [3, 0, 5, 1, 3, 2]
@@ -79,6 +81,35 @@ def test_what_is_forbidden_is_never_rescued() -> None:
     flat.allowed[place] = True
     flat.token_ids[place] = -1
     assert not rescues(flat, [AcceptAll()] * 6, [True] * 6)[place]
+
+
+def test_each_request_has_its_own_guards_and_history() -> None:
+    """Budgets, by hand: what was rescued before counts, and so does every rescue of this draft, first come first."""
+    flat = drafts()
+    free = rescues(flat, [AcceptAll()] * 6, [True] * 6).split(COUNTS)
+    spent = History([1], [2, 3], [Cause.RESCUED, Cause.AGREED])
+    guarded = [
+        None, None, Guarded((parse_guard("budget(tokens=2)"),), spent),
+        Guarded((parse_guard("strict_start(tokens=3)"),), History()),
+        Guarded((parse_guard("budget(tokens=1)"), parse_guard("strict_start(tokens=4)")), spent), None,
+    ]  # fmt: skip
+    found = rescues(flat, [AcceptAll()] * 6, [True] * 6, guarded).split(COUNTS)
+    for request in (0, 1, 5):
+        assert found[request].equal(free[request])
+    assert free[2].sum() > 1
+    assert found[2].nonzero().flatten().tolist() == free[2].nonzero().flatten()[:1].tolist()  # one of two is left
+    assert not found[3].any()  # the first of three tokens
+    assert not found[4].any()  # the budget is spent
+
+
+def test_a_forbidden_token_takes_nothing_of_a_budget() -> None:
+    flat = drafts()
+    first, second = rescues(flat, [AcceptAll()] * 6, [True] * 6).nonzero().flatten()[:2].tolist()
+    assert second < COUNTS[0]
+    flat.allowed[first] = False
+    guarded = [Guarded((parse_guard("budget(tokens=1)"),), History()), *[None] * 5]
+    found = rescues(flat, [AcceptAll(), *[None] * 5], [True] * 6, guarded)
+    assert found.nonzero().flatten().tolist() == [second]
 
 
 def test_a_lossless_rule_and_none_rescue_nothing(head: JudgeHead) -> None:

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 
 from judge_decoding import JudgeDecodingError, JudgeHead, parse_rule
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.integrations import vllm as plugin
-from judge_decoding.integrations.flat_drafts import LIFTED
-from judge_decoding.integrations.vllm_judge import (
+from judge_decoding.integrations.vllm import hooks
+from judge_decoding.integrations.vllm.checks import check_server, check_weights
+from judge_decoding.integrations.vllm.runner import (
     AuxStates,
     RowsRound,
     RunnerJudge,
-    check_server,
-    check_weights,
     current_round,
     during,
 )
-from judge_decoding.integrations.vllm_settings import Bench, Settings
+from judge_decoding.serving.flat_drafts import LIFTED
+from judge_decoding.serving.server_rules import ServerRules, ServerSettings
 from tiny import AcceptAll
 
 VOCABULARY = 7
@@ -47,7 +46,7 @@ def model(target: nn.Module, *, first: int = 0, end: int | None = None) -> Simpl
 
 def judge(target: nn.Module, folder: Path, **settings: Any) -> RunnerJudge:
     runner = SimpleNamespace(device=torch.device("cpu"), get_model=lambda: model(target))
-    return RunnerJudge(runner, Settings.read({"head": str(folder), **settings}))
+    return RunnerJudge(runner, ServerSettings.read({"head": str(folder), **settings}))
 
 
 @pytest.fixture
@@ -62,32 +61,32 @@ def after(target: nn.Module, tmp_path: Path) -> Path:
 def test_the_weights_tell_the_target_from_another(
     target: nn.Module, draft: nn.Module, folders: dict[str, Path]
 ) -> None:
-    bench = Bench.of(Settings.read({"head": str(folders["judge"])}))
+    rules = ServerRules.of(ServerSettings.read({"head": str(folders["judge"])}))
     size = len(target.get_output_embeddings().weight)  # type: ignore[operator]
-    check_weights(bench, model(target))
+    check_weights(rules, model(target))
     for first, end in ((0, size // 2), (size // 2, size)):
-        check_weights(bench, model(target, first=first, end=end))
+        check_weights(rules, model(target, first=first, end=end))
     padded = model(target)
     padded.lm_head.weight = torch.cat((padded.lm_head.weight, torch.zeros(64, padded.lm_head.weight.shape[1])))
     padded.lm_head.org_vocab_size = padded.lm_head.shard_indices.org_vocab_end_index = size + 64
-    check_weights(bench, padded)
+    check_weights(rules, padded)
     other = model(target)
     other.lm_head.weight = other.lm_head.weight + 1
     with pytest.raises(JudgeDecodingError, match="other weights"):
-        check_weights(bench, other)
+        check_weights(rules, other)
     with pytest.raises(JudgeDecodingError, match="other weights"):
-        check_weights(bench, SimpleNamespace(get_language_model=lambda: other))
+        check_weights(rules, SimpleNamespace(get_language_model=lambda: other))
     quantized = model(target)
     quantized.lm_head.weight = quantized.lm_head.weight.to(torch.int8)
-    check_weights(bench, quantized)  # cannot be told; a warning says so
+    check_weights(rules, quantized)  # cannot be told; a warning says so
 
 
 def test_a_draft_token_is_judged_by_the_state_at_itself(target: nn.Module, after: Path) -> None:
     made = judge(target, after, threshold=0.5)
-    size = made.bench.head.config.target.hidden_size  # type: ignore[union-attr]
+    size = made.rules.head.config.target.hidden_size  # type: ignore[union-attr]
     # Two requests with 2 and 1 draft tokens: rows 0 1 2 and 3 4, of which 2 and 4 are behind the drafts.
     states = torch.randn(5, size)
-    scores = made.bench.head.probability(states)  # type: ignore[union-attr]
+    scores = made.rules.head.probability(states)  # type: ignore[union-attr]
     metadata = SimpleNamespace(
         target_logits_indices=torch.tensor([0, 1, 3]), draft_token_ids=torch.tensor([4, 5, 6]),
         num_draft_tokens=[2, 1], logits_indices=torch.arange(5),
@@ -120,14 +119,14 @@ def test_only_the_last_rank_of_a_pipeline_has_a_judge(target: nn.Module, after: 
         )  # fmt: skip
 
     for load, sample, without in (
-        (plugin._after_loading, plugin._around_sample_tokens, {}),
-        (plugin._after_loading_v2, plugin._around_sample_tokens_v2, {"rejection_sampler": None}),
+        (hooks.after_loading, hooks.around_sample_tokens, {}),
+        (hooks.after_loading_v2, hooks.around_sample_tokens_v2, {"rejection_sampler": None}),
     ):
         first, last = rank(Path("nowhere"), **without), rank(after, rejection_sampler=object())
         for runner in (first, last):
             assert load(lambda self: "loaded", runner) == "loaded"
         assert not hasattr(first, "judge_decoding")
-        assert last.judge_decoding.bench.head is not None
+        assert last.judge_decoding.rules.head is not None
         assert sample(lambda self, grammar: "sampled", first, None) == "sampled"
         with pytest.raises(JudgeDecodingError, match="nowhere"):
             load(lambda self: "loaded", rank(Path("nowhere"), rejection_sampler=object()))
@@ -154,14 +153,14 @@ def test_model_runner_v2_gets_the_same_verdicts_as_v1(target: nn.Module, after: 
     made = judge(target, after, threshold=0.5)
     counts = [3, 0, 1, 2]
     total = sum(counts) + len(counts)
-    size = made.bench.head.config.target.hidden_size  # type: ignore[union-attr]
+    size = made.rules.head.config.target.hidden_size  # type: ignore[union-attr]
     hidden, read = torch.randn(total, size), torch.randint(1, VOCABULARY, (total,))
     settings = [params(), params(), params(extra_args={"judge_threshold": 0.0}), params(extra_args={"judge": "off"})]
     new = [SimpleNamespace(req_id=str(i), sampling_params=one) for i, one in enumerate(settings)]
     made.remember(new, {})
     this = made.rows_round(hidden, rows_batch(counts))
     assert this is not None
-    scores = made.bench.head.probability(hidden)  # type: ignore[union-attr]
+    scores = made.rules.head.probability(hidden)  # type: ignore[union-attr]
     # Rows 0-3, 4, 5-6 and 7-9; the last of each is behind the draft, and a draft token is read at the next one.
     wanted = {0: scores[1] > 0.5, 1: scores[2] > 0.5, 2: scores[3] > 0.5, 5: True, 7: False, 8: False}
     logits = torch.zeros(total, VOCABULARY)
@@ -181,7 +180,7 @@ def test_model_runner_v2_gets_the_same_verdicts_as_v1(target: nn.Module, after: 
 def test_model_runner_v2_forgets_requests_that_have_ended(target: nn.Module, after: Path) -> None:
     made = judge(target, after)
     made.remember([SimpleNamespace(req_id="0", sampling_params=params())], {})
-    states = torch.randn(3, made.bench.head.config.target.hidden_size)  # type: ignore[union-attr]
+    states = torch.randn(3, made.rules.head.config.target.hidden_size)  # type: ignore[union-attr]
     assert made.rows_round(states, rows_batch([2])) is not None
     made.remember([SimpleNamespace(req_id="1", sampling_params=params())], {"1": 0})
     assert made.rows_round(states, rows_batch([2])) is None  # as in vLLM's warm-up, which nobody asked for
@@ -218,10 +217,10 @@ def test_a_drafter_never_sees_the_judges_states(layers: tuple[int, ...], drafter
         seen.append((self.use_aux_hidden_state_outputs, aux_hidden_states and [int(one) for one in aux_hidden_states]))
         return "draft"
 
-    assert plugin._around_propose(propose, runner, None, states, None) == "draft"  # without a judge
+    assert hooks.around_propose(propose, runner, None, states, None) == "draft"  # without a judge
     own = next(layer for layer in layers if layer not in drafter)
     runner.judge_decoding = SimpleNamespace(aux=AuxStates(layers, drafter, own))
-    assert plugin._around_propose(propose, runner, None, states, slots=None) == "draft"
+    assert hooks.around_propose(propose, runner, None, states, slots=None) == "draft"
     assert seen == [(True, [*layers]), (bool(drafter), [*drafter] or None)]
     assert runner.use_aux_hidden_state_outputs  # the target still hands them over
 
@@ -247,8 +246,8 @@ def config(head: JudgeHead, **given: Any) -> SimpleNamespace:
 
 
 def test_a_server_that_can_judge(head: JudgeHead, after: Path) -> None:
-    check_server(config(head), Bench.of(Settings.read({"head": str(after)})))
-    check_server(config(head, v2=True), Bench.of(Settings.read({"head": str(after)})))
+    check_server(config(head), ServerRules.of(ServerSettings.read({"head": str(after)})))
+    check_server(config(head, v2=True), ServerRules.of(ServerSettings.read({"head": str(after)})))
 
 
 @pytest.mark.parametrize(
@@ -266,11 +265,11 @@ def test_a_server_that_can_judge(head: JudgeHead, after: Path) -> None:
 )
 def test_a_server_that_cannot(head: JudgeHead, after: Path, given: dict[str, Any], phrase: str) -> None:
     with pytest.raises(JudgeDecodingError, match=phrase):
-        check_server(config(head, **given), Bench.of(Settings.read({"head": str(after)})))
+        check_server(config(head, **given), ServerRules.of(ServerSettings.read({"head": str(after)})))
 
 
 def test_model_runner_v2_has_only_the_last_states(head: JudgeHead, folders: dict[str, Path]) -> None:
-    before = Bench.of(Settings.read({"head": str(folders["judge"])}))
+    before = ServerRules.of(ServerSettings.read({"head": str(folders["judge"])}))
     assert before.rule.source == HiddenSource(-1, "before")
     check_server(config(head), before)
     with pytest.raises(JudgeDecodingError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
@@ -278,9 +277,9 @@ def test_model_runner_v2_has_only_the_last_states(head: JudgeHead, folders: dict
 
 
 def test_rules_on_draft_probabilities_need_sampled_drafts(head: JudgeHead) -> None:
-    bench = Bench.of(Settings.read({"rule": "kl_judge"}))
-    assert bench.rule == bench.rule_for(None, logprobs=False)
+    rules = ServerRules.of(ServerSettings.read({"rule": "kl_judge"}))
+    assert rules.rule == rules.rule_for(None, logprobs=False)
     with pytest.raises(JudgeDecodingError, match='"draft_sample_method": "probabilistic"'):
-        check_server(config(head), bench)
-    check_server(config(head, draft_sample_method="probabilistic"), bench)
+        check_server(config(head), rules)
+    check_server(config(head, draft_sample_method="probabilistic"), rules)
     assert parse_rule("kl_judge").needs_draft_probs

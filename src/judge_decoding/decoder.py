@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Round, Stats
-from judge_decoding.decoding.answer import Chunk, Generation, Options
+from judge_decoding.decoding.answer import Chunk, Generation, Options, is_lossy
 from judge_decoding.decoding.choices import (
     AnyDraft,
     choose_num_draft_tokens,
@@ -348,7 +348,8 @@ class JudgeDecoder:
         ids = tuple(token for event in rounds for token in event.token_ids)
         texts = tuple(pieces(self.tokenizer, ids, self.end_ids))
         reason = request.finish_reason(rounds[-1])
-        return Generation("".join(texts), ids, tuple(rounds), seconds, reason, Stats.of(rounds), texts)
+        lossy = is_lossy(request.rule, rounds, greedy=request.sampler.greedy)
+        return Generation("".join(texts), ids, tuple(rounds), seconds, reason, Stats.of(rounds), texts, lossy)
 
     @property
     def end_ids(self) -> frozenset[int]:

@@ -12,10 +12,10 @@ from pair import PROMPTS, Answers, are_ours
 
 from conftest import answers, engine
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.integrations.vllm_settings import Bench, Settings
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.judge import Judge
 from judge_decoding.rules.spelling import parse_rule
+from judge_decoding.serving.server_rules import ServerRules, ServerSettings
 from tiny import random_head
 
 
@@ -35,10 +35,10 @@ def test_other_rules_do_what_they_do_in_our_own_loop(draft: Path, decoder: Judge
     with engine(draft, {"rule": RULES[0]}) as llm:
         core: Any = llm.llm_engine.engine_core
         runner = core.engine_core.model_executor.driver_worker.worker.model_runner
-        assert str(runner.judge_decoding.bench.rule) == RULES[0]
+        assert str(runner.judge_decoding.rules.rule) == RULES[0]
         for spelling in RULES:
             # As if it had been started with this rule: a start takes some seconds.
-            runner.judge_decoding.bench = Bench.of(Settings.read({"rule": spelling}))
+            runner.judge_decoding.rules = ServerRules.of(ServerSettings.read({"rule": spelling}))
             made = answers(llm, PROMPTS[:20])
             are_ours(made, decoder, parse_rule(spelling))
             assert (made == plain[:20]) == (spelling == "exact")

@@ -13,7 +13,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.structured_output import StructuredOutputManager
 
 from conftest import engine
-from judge_decoding.integrations.vllm_judge import Round
+from judge_decoding.integrations.vllm.runner import Round
 
 
 @pytest.fixture(scope="module")

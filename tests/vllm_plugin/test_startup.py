@@ -12,7 +12,6 @@ from vllm.engine.arg_utils import EngineArgs
 
 from conftest import engine
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.integrations import vllm as plugin
 from judge_decoding.reference import pair
 
 HEAD = {"head": str(pair.JUDGE)}
@@ -113,7 +112,7 @@ def test_another_version_of_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     import vllm
 
     monkeypatch.setattr(vllm, "__version__", "0.31.2")
-    with pytest.raises(JudgeDecodingError, match=r"for vLLM 0\.32, and this is 0\.31\.2"):
+    with pytest.raises(JudgeDecodingError, match=r"for vLLM 0\.32 and 0\.33, and this is 0\.31\.2"):
         start(HEAD)
 
 
@@ -134,12 +133,11 @@ def test_nothing_is_wrapped_without_a_judge() -> None:
 
     code = (
         "from vllm.engine.arg_utils import EngineArgs\n"
-        "from judge_decoding.integrations import vllm as plugin\n"
+        "from judge_decoding.integrations.vllm import hooks, patching\n"
         f"EngineArgs(model={str(pair.TARGET)!r}, max_model_len=256).create_engine_config()\n"
-        "places = [patch.place for patch in (*plugin._PATCHES, *plugin._PATCHES_V1)]\n"
-        "found = {place: getattr(plugin._find(place)[2], 'judge_decoding', False) for place in places}\n"
-        "assert len(found) > 5 and not any(found.values()), found\n"
-        "assert all(getattr(plugin._find(p)[2], 'judge_decoding', False) for p in plugin._GATES)\n"
+        "def wrapped(symbol): return getattr(patching.look_up(symbol), 'judge_decoding', False)\n"
+        "others = {**hooks.HOOKS, **hooks.HOOKS_V1}.keys() - hooks.GATES.keys()\n"
+        "assert len(others) > 5 and not any(map(wrapped, others)), others\n"
+        "assert all(map(wrapped, hooks.GATES))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert plugin._PATCHES

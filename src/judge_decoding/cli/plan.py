@@ -19,16 +19,19 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.serving.plan import (
     ALLOWANCE,
     LAUNCH,
+    RATES,
     SHARES,
+    BestLength,
     Comparison,
     Memory,
-    Round,
+    RoundCost,
     against_published,
+    best_length,
     remedies,
 )
 from judge_decoding.serving.recipe import Recipe, load
 
-Speeds: TypeAlias = "list[tuple[float, Round, dict[str, float | None]]]"
+Speeds: TypeAlias = "list[tuple[float, RoundCost, dict[str, float | None]]]"
 
 BAR = 60
 """Characters of the bar of a round."""
@@ -56,11 +59,12 @@ def plan(
     if not memory.fits:
         helps = remedies(one)
     speeds = {count: _speeds(one, judged, count) for count in sorted({1, one.sequences})}
+    best = [best_length(one, rate) for rate in RATES]
     compared = against_published(one) if accepted is None else []
     if json:
-        _print_json(one, memory, helps, speeds, compared)
+        _print_json(one, memory, helps, speeds, best, compared)
     else:
-        _print(one, memory, helps, speeds, compared, own=accepted is not None)
+        _print(one, memory, helps, speeds, best, compared, own=accepted is not None)
     if not memory.fits:
         raise typer.Exit(1)
 
@@ -73,8 +77,8 @@ def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
     standard = recipe.accepted.standard if recipe.accepted else None
     found = []
     for share in SHARES:
-        one = Round.of(recipe, share, sequences=sequences)
-        short = Round.of(recipe, share, math.ceil(standard), sequences=sequences) if standard else None
+        one = RoundCost.of(recipe, share, sequences=sequences)
+        short = RoundCost.of(recipe, share, math.ceil(standard), sequences=sequences) if standard else None
         speeds = {
             "judge": one.tokens_per_second(judged) if judged is not None else None,
             "standard": short.tokens_per_second(standard) if short and standard else None,
@@ -89,6 +93,7 @@ def _print_json(
     memory: Memory,
     helps: list[str],
     speeds: dict[int, Speeds],
+    best: list[BestLength],
     compared: list[Comparison],
 ) -> None:
 
@@ -106,6 +111,7 @@ def _print_json(
             for sequences, by_share in speeds.items()
             for share, one, by_method in by_share
         ],
+        "best_draft_lengths": [asdict(each) for each in best],
         "published": [asdict(each) for each in compared],
         "assumed": {"allowance": ALLOWANCE, "launch": LAUNCH, "all_reduce": recipe.gpus.all_reduce_latency},
     }
@@ -117,6 +123,7 @@ def _print(
     memory: Memory,
     helps: list[str],
     speeds: dict[int, Speeds],
+    best: list[BestLength],
     compared: list[Comparison],
     *,
     own: bool,
@@ -160,6 +167,7 @@ def _print(
         methods = [[told, *(_figure(by[name]) for _, _, by in by_share)] for name, told in names.items()]
         methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in by_share)])
         console.print(_table(header, methods))
+    console.print(_best_lengths(best, recipe))
     if own:
         say("Accepted draft tokens: as given.")
     elif recipe.accepted:
@@ -188,6 +196,16 @@ def _print(
     )
     say(f"Head: {recipe.head}, from {recipe.data}:")
     console.print(Text(f"  {shlex.join(recipe.fit_command())}"), soft_wrap=True)
+
+
+def _best_lengths(best: list[BestLength], recipe: Recipe) -> Table:
+    header = ["one sequence, if this share of draft tokens is accepted", "best draft length", "over plain"]
+    rows = [[f"{one.rate:.0%}", str(one.length), f"{one.speedup:.2f}x"] for one in best]
+    if recipe.target.experts is not None:
+        header += [f"experts read of {recipe.target.experts.total}", "best if dense"]
+        for row, one in zip(rows, best, strict=True):
+            row += [f"{one.experts_read:.0f}", str(one.dense_length)]
+    return _table(header, rows)
 
 
 def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None:  # noqa: ANN401  (rich is lazy)

@@ -107,6 +107,7 @@ class Sample(BaseModel):
         category: what kind of question it is, where the task has several.
         seconds: how long decoding took, the prompt included.
         finish_reason: why the answer ended; see `Generation.finish_reason`. None if it is not known.
+        lossy: lossy verification may have changed the answer; see `Generation.lossy`. None if it is not known.
         rule: the verification rule's spelling.
         threshold: the judge's threshold, where the judge alone decides: another one can then be looked at.
         target, draft, judge: names of the models; "" if there is none, or it has no name.
@@ -138,6 +139,7 @@ class Sample(BaseModel):
     category: str = ""
     seconds: Annotated[float, Field(ge=0)] | None = None
     finish_reason: FinishReason | None = None
+    lossy: bool | None = None
     rule: str = ""
     threshold: Probability | None = None
     target: str = ""

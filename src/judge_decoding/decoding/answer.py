@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from judge_decoding.core.rounds import FinishReason, Round, Stats
+from judge_decoding.core.rounds import Cause, FinishReason, Round, Stats
 from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.lengths import DraftLength
 from judge_decoding.decoding.sampling import SamplingParams
@@ -65,6 +65,15 @@ class Chunk:
         return "".join(self.pieces)
 
 
+def is_lossy(rule: VerificationRule, rounds: Iterable[Round], *, greedy: bool) -> bool:
+    """Whether lossy verification may have changed an answer.
+
+    A greedy answer without rescued tokens is the target's own. Above temperature 0 a lossy rule changes the
+    distribution even where no token was rescued.
+    """
+    return not rule.is_lossless and (not greedy or any(Cause.RESCUED in event.causes for event in rounds))
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """A finished answer.
@@ -77,6 +86,8 @@ class Generation:
         finish_reason: "stop" if it ended by itself, "length" at the token budget, "context" at the context length.
         stats: the counts of the rounds.
         pieces: the texts of the tokens; joined, they are the text.
+        lossy: lossy verification may have changed the answer; see `is_lossy`. Whoever collects training data for
+            another model should drop such answers.
     """
 
     text: str
@@ -86,6 +97,7 @@ class Generation:
     finish_reason: FinishReason
     stats: Stats = field(repr=False)
     pieces: tuple[str, ...] = field(repr=False)
+    lossy: bool = False
 
     @property
     def distance(self) -> float | None:

@@ -177,6 +177,13 @@ class LoopGuard(Guard):
         return rescued
 
 
+def permitted(guards: Sequence[Guard], rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
+    """The rescues [M] of one request, of those the rule wants, that every guard permits."""
+    for guard in guards:
+        rescued = guard.permit(rescued, evidence, history)
+    return rescued
+
+
 GUARDS: dict[str, type[Guard]] = {guard.name: guard for guard in (StrictStart, Budget, Overshoot, Phase, LoopGuard)}
 
 

@@ -20,6 +20,7 @@ from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
 from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafters.base import Draft
+from judge_decoding.decoding.guards import permitted
 from judge_decoding.models.forward import check_finite, finite
 from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.verification import Verdicts, decide, in_parts, replacements
@@ -115,9 +116,7 @@ class _Group:
         evidence, allowed = self._evidence(drafts, readings, logits)
 
         def permit(rescues: Tensor) -> Tensor:
-            for guard in request.guards:
-                rescues = guard.permit(rescues[0], evidence, rows[0].history)[None]
-            return rescues
+            return permitted(request.guards, rescues[0], evidence, rows[0].history)[None]
 
         verdicts = decide(request.rule, evidence, allowed, permit if request.guards else None)
         own = self._own(evidence, verdicts)

@@ -21,6 +21,8 @@ SHARES = (1.0, 0.7)
 
 Its README reports 1,397 GB/s on a GPU with 2,039 (Llama 2 7B in 16 bits on an A100 80 GB), a share of 0.69.
 """
+RATES = (0.6, 0.7, 0.8, 0.9, 0.95)
+"""Acceptance rates per token for which the best draft length is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
+class ForwardCost:
     """Seconds of one forward: reading or computing, talking to the other GPUs, starting."""
 
     work: float
@@ -83,9 +85,9 @@ class Forward:
         ``number``: bytes of each number in the cache. Weights in FP8 are multiplied in FP8 only if all are. They are
         read once for all ``sequences``, the cache for each.
         """
-        read = model.read_bytes / gpus.count + sequences * context * model.kv_bytes(gpus.count, number)
         tokens *= sequences
-        flops = 2 * tokens * (model.attention + model.mlp + model.embedding)
+        read = model.read_bytes(tokens) / gpus.count + sequences * context * model.kv_bytes(gpus.count, number)
+        flops = 2 * tokens * (model.attention + model.active_mlp + model.embedding)
         flops += 4 * tokens * context * model.layers * model.heads * model.head_dim
         peak = gpus.fp8_flops if WEIGHT_BYTES[model.weights] == (1, 1) else gpus.bf16_flops
         sent = 2 * (gpus.count - 1) / gpus.count * tokens * model.hidden_size * 2 / gpus.link_bandwidth
@@ -102,16 +104,16 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class RoundCost:
     """A draft forward, of which a round has ``num_draft_tokens``; its verification; a step of the target alone.
 
     Each is of all ``sequences`` together.
     """
 
     num_draft_tokens: int
-    draft: Forward
-    verify: Forward
-    plain: Forward
+    draft: ForwardCost
+    verify: ForwardCost
+    plain: ForwardCost
     sequences: int = 1
 
     @classmethod
@@ -130,9 +132,9 @@ class Round:
         number = 1 if recipe.kv_cache == "fp8" else 2
         return cls(
             length,
-            draft=Forward.of(recipe.draft, 1, context, drafting, share, number, sequences=sequences),
-            verify=Forward.of(recipe.target, length + 1, context, gpus, share, number, sequences=sequences),
-            plain=Forward.of(recipe.target, 1, context, gpus, share, number, sequences=sequences),
+            draft=ForwardCost.of(recipe.draft, 1, context, drafting, share, number, sequences=sequences),
+            verify=ForwardCost.of(recipe.target, length + 1, context, gpus, share, number, sequences=sequences),
+            plain=ForwardCost.of(recipe.target, 1, context, gpus, share, number, sequences=sequences),
             sequences=sequences,
         )
 
@@ -164,6 +166,48 @@ class Round:
             "all-reduce": drafts * self.draft.all_reduce + self.verify.all_reduce,
             "launch": drafts * self.draft.launch + self.verify.launch,
         }
+
+
+def accepted_of(rate: float, length: int) -> float:
+    """Accepted draft tokens a round, expected if each draft token is accepted with probability ``rate``.
+
+    Leviathan et al. 2023 (arXiv 2211.17192), equation 1, without the target's own token.
+    """
+    return float(length) if rate == 1 else rate * (1 - rate**length) / (1 - rate)
+
+
+@dataclass(frozen=True, slots=True)
+class BestLength:
+    """The fastest draft length at an acceptance rate per token, and its speed over the target alone.
+
+    For a target with experts also how many of a layer its verification reads, and what the length would be if its
+    active weights were a dense model.
+    """
+
+    rate: float
+    length: int
+    speedup: float
+    experts_read: float | None = None
+    dense_length: int | None = None
+
+
+def best_length(recipe: Recipe, rate: float, sequences: int = 1, share: float = SHARES[-1]) -> BestLength:
+    """Which draft length up to 32 is fastest where each draft token is accepted with probability ``rate``."""
+    length, speedup = _fastest(recipe, rate, sequences, share)
+    experts = recipe.target.experts
+    if experts is None:
+        return BestLength(rate, length, speedup)
+    dense = recipe.model_copy(update={"target": recipe.target.as_dense()})
+    return BestLength(
+        rate, length, speedup, experts.read(sequences * (length + 1)), _fastest(dense, rate, sequences, share)[0]
+    )
+
+
+def _fastest(recipe: Recipe, rate: float, sequences: int, share: float) -> tuple[int, float]:
+    rounds = [RoundCost.of(recipe, share, length, sequences=sequences) for length in range(1, 33)]
+    speeds = [one.tokens_per_second(accepted_of(rate, one.num_draft_tokens)) for one in rounds]
+    best = max(range(len(rounds)), key=speeds.__getitem__)
+    return rounds[best].num_draft_tokens, speeds[best] / rounds[best].plain_tokens_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +242,7 @@ def against_published(recipe: Recipe) -> list[Comparison]:
         for draft_gpus in sorted({gpus.count, 1}, reverse=True):
             held = target.weight_bytes / gpus.count + recipe.draft.weight_bytes / draft_gpus
             for share in SHARES:
-                one = Round.of(tried, share, draft_gpus=draft_gpus)
+                one = RoundCost.of(tried, share, draft_gpus=draft_gpus)
                 speed, plain = one.tokens_per_second(recipe.accepted.judge), one.plain_tokens_per_second
                 known = recipe.published
                 found.append(

@@ -34,8 +34,40 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Experts(_Part):
+    """A mixture of experts instead of an MLP: every token is computed by ``active`` of ``total`` experts.
+
+    Attributes:
+        total: experts of a layer (``num_experts``, ``num_local_experts``, ``n_routed_experts``).
+        active: those a token is routed to (``num_experts_per_tok``).
+        intermediate_size: of one expert (``moe_intermediate_size``).
+        shared_intermediate_size: of the experts that compute every token, all together; 0 without any.
+        dense_layers: layers with an ordinary MLP (``first_k_dense_replace``).
+    """
+
+    total: Count
+    active: Count
+    intermediate_size: Count
+    shared_intermediate_size: Annotated[int, Field(ge=0, le=10**9)] = 0
+    dense_layers: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.active > self.total:
+            raise ValueError(f"{self.active} of {self.total} experts cannot be active")
+        return self
+
+    def read(self, tokens: int) -> float:
+        """How many experts of a layer a forward pass over ``tokens`` reads, expected if routing were uniform.
+
+        A token leaves an expert out with probability 1 - active / total, and tokens are routed independently. Real
+        routers favour some experts, and neighbouring tokens share them, so this is an upper bound.
+        """
+        return self.total * (1 - (1 - self.active / self.total) ** tokens)
+
+
 class Model(_Part):
-    """A dense decoder of the Llama or Qwen3 family: its name, its weights' type and the numbers of its config.json.
+    """A decoder of the Llama or Qwen3 family: its name, its weights' type and the numbers of its config.json.
 
     ``quantize``: vLLM makes FP8 of a 16-bit checkpoint while it loads it; else the checkpoint is as ``weights`` says.
     """
@@ -52,6 +84,7 @@ class Model(_Part):
     vocab_size: Count
     tied_embeddings: bool = False
     qk_norm: bool = False
+    experts: Experts | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -59,6 +92,8 @@ class Model(_Part):
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
         if self.quantize and self.weights != "fp8":
             raise ValueError('quantize makes weights of type "fp8" and of no other')
+        if self.experts and self.experts.dense_layers >= self.layers:
+            raise ValueError(f"{self.experts.dense_layers} dense_layers leave none of {self.layers} for experts")
         return self
 
     @property
@@ -68,8 +103,23 @@ class Model(_Part):
 
     @property
     def mlp(self) -> int:
-        """Parameters of all gated MLPs."""
-        return self.layers * 3 * self.hidden_size * self.intermediate_size
+        """Parameters of all gated MLPs and experts."""
+        return round(self._mlp(self.experts.total if self.experts else 0))
+
+    @property
+    def active_mlp(self) -> int:
+        """Those of them that compute a token."""
+        return round(self._mlp(self.experts.active if self.experts else 0))
+
+    def _mlp(self, experts: float) -> float:
+        """Parameters of the MLPs with so many experts in each layer that has any."""
+        if self.experts is None:
+            return self.layers * 3 * self.hidden_size * self.intermediate_size
+        each = 3 * self.experts.intermediate_size
+        sparse = experts * each + 3 * self.experts.shared_intermediate_size + self.experts.total  # the router
+        dense = 3 * self.intermediate_size
+        layers = self.layers - self.experts.dense_layers
+        return self.hidden_size * (layers * sparse + self.experts.dense_layers * dense)
 
     @property
     def embedding(self) -> int:
@@ -89,10 +139,21 @@ class Model(_Part):
         rest = self.parameters - self.attention - self.mlp
         return self.attention * attention + self.mlp * mlp + rest * 2
 
-    @property
-    def read_bytes(self) -> int:
-        """Bytes that a forward reads: of the input embeddings, where they are a table of their own, only a few rows."""
-        return self.weight_bytes - (0 if self.tied_embeddings else self.embedding * 2)
+    def read_bytes(self, tokens: int = 1) -> float:
+        """Bytes that a forward pass over ``tokens`` reads of the weights.
+
+        Of input embeddings with a table of their own that is a few rows, of experts those some token is routed to.
+        """
+        unread = self.mlp - self._mlp(self.experts.read(tokens)) if self.experts else 0
+        table = 0 if self.tied_embeddings else self.embedding * 2
+        return self.weight_bytes - table - unread * WEIGHT_BYTES[self.weights][1]
+
+    def as_dense(self) -> Self:
+        """A dense model with as many active weights (a router apart), for comparison."""
+        if self.experts is None:
+            return self
+        size = self.experts.active * self.experts.intermediate_size + self.experts.shared_intermediate_size
+        return self.model_copy(update={"experts": None, "intermediate_size": size})
 
     def divides_over(self, gpus: int) -> bool:
         """Every GPU gets as many heads; where there are more GPUs than kv_heads, some hold the same ones."""

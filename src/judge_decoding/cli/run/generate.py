@@ -18,7 +18,7 @@ from judge_decoding.cli.terminal import stream
 from judge_decoding.core.rounds import Stats
 from judge_decoding.core.samples import write_samples
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.answer import Chunk
+from judge_decoding.decoding.answer import Chunk, is_lossy
 from judge_decoding.decoding.choices import choose_rule
 from judge_decoding.decoding.guards import parse_guard
 from judge_decoding.decoding.lengths import POLICIES
@@ -147,6 +147,7 @@ def run(
                 "target_text": answer.text, "target_tokens": len(answer.token_ids), "target_seconds": answer.seconds
             }  # fmt: skip
         rounds, pieces = [c.round for c in written], [piece for c in written for piece in c.pieces]
+        about["lossy"] = is_lossy(decides, rounds, greedy=sampling.temperature == 0)
         threshold = told_threshold(decides, guards)
         sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
         write_samples(json, [sample])

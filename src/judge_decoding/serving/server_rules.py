@@ -1,14 +1,15 @@
-"""What a server is told about the judge, and what a request says of it: the parts of the vLLM plugin without vLLM."""
+"""The judge of a server and what a request may change: settings, rules and guards, whatever the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from judge_decoding.decoding.choices import choose_rule
+from judge_decoding.decoding.guards import Guard, parse_guard
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import first_problem
 from judge_decoding.judge.head import JudgeHead
@@ -22,6 +23,10 @@ KEY = "judge"
 """Of ``--additional-config``, and of a request's ``extra_args``: there it turns the judge off or on."""
 THRESHOLD = "judge_threshold"
 """Of a request's ``extra_args``: another threshold of the judge."""
+GUARDS = "judge_guards"
+"""Of a request's ``extra_args``: guards instead of the server's, a list of spellings; an empty list for none."""
+SPECULATION = "judge_speculation"
+"""Of a request's ``extra_args``: "off" verifies no draft token at all, so that the target alone answers."""
 
 _OFF, _ON = (False, 0, "off"), (True, 1, "on")
 _MANY = 1000  # thresholds that are remembered; a client may send any number of them
@@ -31,11 +36,12 @@ _WITHOUT_COINS = (
 )  # fmt: skip
 
 
-class Settings(BaseModel):
+class ServerSettings(BaseModel):
     """``{"judge": {...}}`` of ``--additional-config``.
 
-    ``head`` and ``threshold``, or a ``rule`` in its spelling (with ``head`` if it has a judge). Requests that ask for
-    log-probabilities are verified by standard verification (``logprobs`` "strict") or refused ("refuse").
+    ``head`` and ``threshold``, or a ``rule`` in its spelling (with ``head`` if it has a judge). ``guards`` say where no
+    token may be rescued, such as ``["strict_start(tokens=8)"]``. Requests that ask for log-probabilities are verified
+    by standard verification (``logprobs`` "strict") or refused ("refuse").
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -43,6 +49,7 @@ class Settings(BaseModel):
     head: str | None = None
     threshold: float | None = None
     rule: str | None = None
+    guards: tuple[str, ...] = Field(default=(), strict=False)
     logprobs: Literal["strict", "refuse"] = "strict"
 
     @classmethod
@@ -70,16 +77,17 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Bench:
+class ServerRules:
     """The rule of a server and, made from it, those of its requests."""
 
-    settings: Settings
+    settings: ServerSettings
     rule: VerificationRule
     head: JudgeHead | None
+    guards: tuple[Guard, ...] = ()
     _by_threshold: dict[float, VerificationRule] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: ServerSettings) -> Self:
         """Load the head and read the rule.
 
         Raises:
@@ -99,17 +107,26 @@ class Bench:
                 "This judge head reads the draft model's hidden states too, which vLLM does not hand over; train one "
                 "on the target alone."
             )
-        return cls(settings, rule, head)
+        return cls(settings, rule, head, _guards(settings.guards, "guards"))
 
-    def refusal(self, extra: Mapping[str, Any] | None, *, logprobs: bool, greedy: bool) -> str | None:
+    def refusal(
+        self, extra: Mapping[str, Any] | None, *, logprobs: bool, greedy: bool, unguarded: str | None = None
+    ) -> str | None:
         """Why a request cannot be served as it asks, in one sentence; None if it can.
 
-        ``extra`` are its ``extra_args``; ``logprobs``: it asks for log-probabilities; ``greedy``: at temperature 0.
+        Args:
+            extra: its ``extra_args``.
+            logprobs: it asks for log-probabilities.
+            greedy: it decodes at temperature 0.
+            unguarded: the remedy where this server cannot apply guards; None where it can.
         """
         try:
-            rule = self.rule_for(extra, logprobs=False)
+            rule, guards = self.rule_for(extra, logprobs=False), self.guards_for(extra)
+            speculates(extra)
         except JudgeDecodingError as error:
             return str(error)
+        if guards and unguarded:
+            return f"{GUARDS} is given, and this server cannot apply guards; {unguarded}, or leave it out."
         if rule is None or rule.is_lossless:
             return None
         if logprobs:
@@ -145,6 +162,33 @@ class Bench:
         rule = self.rule if threshold is None else self._at(threshold)
         return None if logprobs or switch in _OFF else rule
 
+    def guards_for(self, extra: Mapping[str, Any] | None) -> tuple[Guard, ...]:
+        """The guards of a request: its own, else the server's.
+
+        Raises:
+            JudgeDecodingError: one of them cannot be read.
+        """
+        if not extra or GUARDS not in extra:
+            return self.guards
+        return _guards(extra[GUARDS], GUARDS)
+
+    def mark(self, extra: Mapping[str, Any] | None, rescued: int, *, logprobs: bool, greedy: bool) -> dict[str, Any]:
+        """What an answer says about its own verification, for whoever must not train on lossy answers.
+
+        Args:
+            extra: the request's ``extra_args``.
+            rescued: how many of its draft tokens only the lossy rule kept.
+            logprobs: it asks for log-probabilities.
+            greedy: it decodes at temperature 0.
+
+        Returns:
+            ``lossy``, whether lossy verification may have changed the answer, and ``rescued_tokens``. At temperature 0
+            an answer without rescued tokens is the target's own; above, a lossy rule alone makes it lossy.
+        """
+        rule = self.rule_for(extra, logprobs=logprobs)
+        strict = rule is None or rule.is_lossless or not speculates(extra)
+        return {"lossy": rescued > 0 or not (strict or greedy), "rescued_tokens": rescued}
+
     def _at(self, threshold: object) -> VerificationRule:
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise JudgeDecodingError(f"{THRESHOLD} is {threshold!r}; it must be a number between 0 and 1.")
@@ -159,3 +203,22 @@ class Bench:
                 self._by_threshold.clear()
             self._by_threshold[float(threshold)] = parts[0] if len(parts) == 1 else AnyOf(*parts)
         return self._by_threshold[float(threshold)]
+
+
+def speculates(extra: Mapping[str, Any] | None) -> bool:
+    """Whether a request wants speculative decoding, which is so unless its ``extra_args`` turn it off.
+
+    Raises:
+        JudgeDecodingError: the switch is neither on nor off.
+    """
+    switch = (extra or {}).get(SPECULATION, True)
+    if switch not in (*_OFF, *_ON):
+        raise JudgeDecodingError(f'{SPECULATION} is {switch!r}; it must be "on" or "off".')
+    return switch not in _OFF
+
+
+def _guards(given: object, name: str) -> tuple[Guard, ...]:
+    spellings = [given] if isinstance(given, str) else given
+    if not isinstance(spellings, Sequence) or not all(isinstance(one, str) for one in spellings):
+        raise JudgeDecodingError(f'{name} is {given!r}; give a list of guards, such as ["strict_start(tokens=8)"].')
+    return tuple(parse_guard(one) for one in spellings)

@@ -1,11 +1,10 @@
 """The judge in vLLM's model process: what it needs of a model runner, and one verification of a whole batch.
 
-Nothing here imports vLLM when it is loaded; `judge_decoding.integrations.vllm` brings the two together.
+Nothing here imports vLLM when it is loaded.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,76 +16,13 @@ import torch
 from torch import Tensor
 
 from judge_decoding.core.hidden import LAST
+from judge_decoding.core.rounds import Cause
+from judge_decoding.decoding.guards import Guard, History, check_guards
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.integrations.flat_drafts import FlatDrafts, kept_rescues, lift, rescues
-from judge_decoding.integrations.vllm_settings import Bench, Settings
+from judge_decoding.integrations.vllm.checks import check_weights, log, wants_logprobs
 from judge_decoding.rules.base import VerificationRule
-
-log = logging.getLogger("vllm.judge_decoding")  # below vLLM's own, so that its settings apply
-
-
-def check_server(config: Any, bench: Bench) -> None:
-    """Refuse a configuration (``VllmConfig``) in which the judge could not do what it is there for.
-
-    Raises:
-        JudgeDecodingError: it is one.
-    """
-    speculative, parallel, rule = config.speculative_config, config.parallel_config, bench.rule
-    if speculative is None or speculative.method == "extract_hidden_states":
-        raise JudgeDecodingError(
-            "A judge decides about draft tokens, and this server drafts none; give a drafter with "
-            "--speculative-config, or leave the judge out."
-        )
-    if config.model_config.is_diffusion:
-        raise JudgeDecodingError(
-            "A judge reads drafts from left to right, and this is a diffusion model; leave it out."
-        )
-    if speculative.rejection_sample_method != "standard":
-        raise JudgeDecodingError(
-            f"rejection_sample_method is {speculative.rejection_sample_method}, and a judge works beside the standard "
-            "one; leave it out of --speculative-config."
-        )
-    if parallel.distributed_executor_backend == "external_launcher" and parallel.pipeline_parallel_size > 1:
-        raise JudgeDecodingError(
-            "With the external launcher and pipeline parallelism not every process that verifies has the hidden states "
-            "that a judge reads; use tensor parallelism."
-        )
-    if rule.needs_draft_probs and speculative.draft_sample_method != "probabilistic":
-        raise JudgeDecodingError(
-            f"The rule {rule} compares the draft's probabilities with the target's, which vLLM keeps only where "
-            'drafts are sampled; add "draft_sample_method": "probabilistic" to --speculative-config.'
-        )
-    if bench.head is not None and config.lora_config is not None:
-        raise JudgeDecodingError(
-            "A judge head knows the target's own hidden states, and LoRA adapters change them; leave one of them out."
-        )
-    if config.use_v2_model_runner:
-        _check_v2(speculative, parallel, rule)
-    if bench.head is not None:
-        model = config.model_config
-        text = model.hf_text_config
-        bench.head.config.target.check_shape(
-            str(model.model), text.hidden_size, text.num_hidden_layers, *(model.architectures or ())
-        )
-
-
-def _check_v2(speculative: Any, parallel: Any, rule: VerificationRule) -> None:
-    for wrong, what in (
-        (rule.source not in (None, LAST), "heads on states before the final norm or of a lower layer"),
-        (rule.needs_draft_probs, "rules that compare the draft's probabilities"),
-        (speculative.enable_adaptive_verification, "adaptive verification"),
-        (parallel.enable_batch_sharded_sampling, "batch-sharded sampling"),
-    ):
-        if wrong:
-            raise JudgeDecodingError(
-                f"In vLLM's model runner V2 the judge does not go with {what}; set VLLM_USE_V2_MODEL_RUNNER=0 in the "
-                "environment, or leave that out."
-            )
-
-
-def wants_logprobs(params: Any) -> bool:
-    """Whether a request (``SamplingParams``) asks for log-probabilities of what it is given."""
-    return params.logprobs is not None or params.logprob_token_ids is not None
+from judge_decoding.serving.flat_drafts import FlatDrafts, Guarded, kept_rescues, lift, rescues
+from judge_decoding.serving.server_rules import ServerRules, ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +58,20 @@ class RunnerJudge:
         JudgeDecodingError: the model is not the one the head was trained on, or does not hand over its hidden states.
     """
 
-    def __init__(self, runner: Any, settings: Settings) -> None:
-        self.runner, self.bench = runner, Bench.of(settings)
+    def __init__(self, runner: Any, settings: ServerSettings) -> None:
+        self.runner, self.rules = runner, ServerRules.of(settings)
         self.aux: AuxStates | None = None
         self.latest: RowsRound | None = None
         self._params: dict[str, Any] = {}
-        if self.bench.head is not None:
-            self.bench.head.to(runner.device)
-            check_weights(self.bench, runner.get_model())
-            if self.bench.rule.source != LAST:
+        self._causes: dict[str, list[Cause]] = {}
+        self._guards: dict[tuple[str, ...], tuple[Guard, ...]] = {}
+        self._tokenizer: Any = None
+        if self.rules.head is not None:
+            self.rules.head.to(runner.device)
+            check_weights(self.rules, runner.get_model())
+            if self.rules.rule.source != LAST:
                 self.aux = self._ask_for_states()
-        log.info("A draft token stays if standard verification keeps it or %s.", self.bench.rule)
+        log.info("A draft token stays if standard verification keeps it or %s.", self.rules.rule)
 
     def _ask_for_states(self) -> AuxStates:
         """Have the model hand over the states that the judge reads, as it does for EAGLE-3 drafters."""
@@ -143,8 +82,8 @@ class RunnerJudge:
                 "This judge reads hidden states before the final norm or of a lower layer, and vLLM's "
                 f"{type(model).__name__} hands over only those after it; train a head with --norm after."
             )
-        assert self.bench.head is not None
-        own = self.bench.head.config.target.num_hidden_layers + 1 + self.bench.rule.layer
+        assert self.rules.head is not None
+        own = self.rules.head.config.target.num_hidden_layers + 1 + self.rules.rule.layer
         drafter = tuple(holder.aux_hidden_state_layers) if runner.use_aux_hidden_state_outputs else ()
         layers = tuple(sorted({*drafter, own}))
         model.set_aux_hidden_state_layers(layers)
@@ -161,14 +100,14 @@ class RunnerJudge:
         names = list(batch.req_ids)
         if not all(name in self._params for name in names):
             return None
-        hidden = None if self.bench.head is None else hidden_states[batch.logits_indices]
+        hidden = None if self.rules.head is None else hidden_states[batch.logits_indices]
         ends = batch.cu_num_logits_np.tolist()
         counts = [max(end - start - 1, 0) for start, end in pairwise(ends[: len(names) + 1])]
         return RowsRound(names, *self._choices([self._params[name] for name in names]), counts, hidden)
 
     def _choices(self, params: Sequence[Any]) -> tuple[list[VerificationRule | None], list[bool]]:
         """Each request's rule, and whether it is at temperature 0."""
-        rules = [self.bench.rule_for(one.extra_args, logprobs=wants_logprobs(one)) for one in params]
+        rules = [self.rules.rule_for(one.extra_args, logprobs=wants_logprobs(one)) for one in params]
         return rules, [one.temperature == 0 for one in params]
 
     def round(self, state: Any) -> Round:
@@ -177,7 +116,7 @@ class RunnerJudge:
         names = list(runner.input_batch.req_ids)
         params = [runner.requests[name].sampling_params for name in names]
         hidden = None
-        if self.bench.head is not None:
+        if self.rules.head is not None:
             # The forward reads a draft token one position after the one that predicts it.
             rows = metadata.target_logits_indices + 1
             if self.aux is None:
@@ -185,7 +124,40 @@ class RunnerJudge:
             else:
                 hidden = state.aux_hidden_states[self.aux.of_judge][metadata.logits_indices[rows]]
         counts = list(metadata.num_draft_tokens)
-        return Round(names, *self._choices(params), metadata.draft_token_ids, counts, hidden)
+        guarded = self._guarded(names, params)
+        return Round(names, *self._choices(params), metadata.draft_token_ids, counts, hidden, guarded)
+
+    def _guarded(self, names: Sequence[str], params: Sequence[Any]) -> list[Guarded | None]:
+        """Each request's guards and history; the histories learn what becomes of this round (`Round.count`)."""
+        guards = [self.rules.guards_for(one.extra_args) for one in params]
+        self._causes = {name: causes for name, causes in self._causes.items() if name in self.runner.requests}
+        found: list[Guarded | None] = []
+        for name, own in zip(names, guards, strict=True):
+            if not own:
+                found.append(None)
+                continue
+            request = self.runner.requests[name]
+            causes, token_ids = self._causes.setdefault(name, []), list(request.output_token_ids)
+            # What came without a draft, such as the first token, is the target's own; an end token or a stop string
+            # may have cut a round short.
+            causes += [Cause.CORRECTION] * (len(token_ids) - len(causes))
+            del causes[len(token_ids) :]
+            found.append(Guarded(self._bound(own), History(list(request.prompt_token_ids or ()), token_ids, causes)))
+        return found
+
+    def _bound(self, guards: tuple[Guard, ...]) -> tuple[Guard, ...]:
+        """The guards with their markers as token ids."""
+        spelled = tuple(map(repr, guards))
+        if spelled not in self._guards:
+            self._guards[spelled] = check_guards(guards, self._encode)
+        return self._guards[spelled]
+
+    def _encode(self, text: str) -> list[int]:
+        if self._tokenizer is None:
+            from vllm.tokenizers import cached_tokenizer_from_config  # noqa: PLC0415  (an extra)
+
+            self._tokenizer = cached_tokenizer_from_config(self.runner.vllm_config.model_config)
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
 
 @dataclass(slots=True, eq=False)
@@ -199,6 +171,7 @@ class Round:
         draft_ids: the drafts, one after the other [N].
         counts: how many draft tokens each request has.
         hidden: the hidden states at the draft tokens [N, H]; None if no rule reads them.
+        guarded: each request's guards and history [R]; None for a request without guards.
         allowed: which draft tokens nothing forbids [N], once that is known.
         rescued: which the rules rescue [N], once that is known.
         kept: how many rescued tokens stay in each request [R], once that is known.
@@ -210,6 +183,7 @@ class Round:
     draft_ids: Tensor
     counts: list[int]
     hidden: Tensor | None
+    guarded: Sequence[Guarded | None] = ()
     allowed: Tensor | None = None
     rescued: Tensor | None = None
     kept: Tensor | None = field(default=None)
@@ -224,13 +198,25 @@ class Round:
         if self.allowed is None:
             raise RuntimeError("vLLM verified a draft without its logits processors")
         drafts = FlatDrafts(self.draft_ids, self.counts, logits, self.allowed, self.hidden, probs)
-        self.rescued = rescues(drafts, self.rules, self.greedy)
+        self.rescued = rescues(drafts, self.rules, self.greedy, self.guarded or None)
         lift(logits, torch.arange(len(logits), device=logits.device), self.draft_ids, self.rescued)
 
     def count(self, output: Tensor) -> None:
         """Count the rescued tokens that stay: ``output`` [R, M + 1] has -1 behind each request's last token."""
         if self.rescued is not None:
-            self.kept = kept_rescues(self.rescued, self.counts, (output >= 0).sum(1) - 1)
+            accepted = (output >= 0).sum(1) - 1
+            self.kept = kept_rescues(self.rescued, self.counts, accepted)
+            if any(self.guarded):
+                self._remember(self.rescued.tolist(), accepted.tolist())
+
+    def _remember(self, rescued: Sequence[bool], accepted: Sequence[int]) -> None:
+        """Add to the histories why each token of this round was kept."""
+        start = 0
+        for guarded, count, number in zip(self.guarded, self.counts, accepted, strict=True):
+            if guarded is not None:
+                causes = [Cause.RESCUED if one else Cause.AGREED for one in rescued[start : start + number]]
+                guarded.history.causes.extend((*causes, Cause.BONUS if number == count else Cause.CORRECTION))
+            start += count
 
     def tell(self, output: Any) -> Any:
         """Give the counts to the runner's output, which may be one that is still to be waited for."""
@@ -323,6 +309,9 @@ def _later(output: Any, names: list[str], kept: Tensor) -> Any:
             found.judge_rescued = dict(zip(names, counts.tolist(), strict=True))
             return found
 
+        def get_kv_connector_output(self) -> Any:  # asked for by vLLM 0.33 and newer
+            return output.get_kv_connector_output()
+
     return Counted()
 
 
@@ -343,30 +332,3 @@ def during(this: AnyRound) -> Iterator[AnyRound]:
         yield this
     finally:
         _ROUND.reset(token)
-
-
-def check_weights(bench: Bench, model: Any) -> None:
-    """Check that the loaded target is the head's own, by the weights of its output that this process holds.
-
-    Raises:
-        JudgeDecodingError: it is another.
-    """
-    assert bench.head is not None
-    target = bench.head.config.target
-    language = model.get_language_model() if hasattr(model, "get_language_model") else model
-    output = getattr(language, "lm_head", None)
-    weight, shard = getattr(output, "weight", None), getattr(output, "shard_indices", None)
-    if weight is None or shard is None or not weight.is_floating_point() or weight.shape[-1] != target.hidden_size:
-        log.warning("The judge head cannot be compared with the target's weights, which are quantised or elsewhere.")
-        return
-    if target.fingerprint is None:
-        log.warning(
-            "The judge head was trained on a quantised target, whose weights cannot be compared with this one's."
-        )
-        return
-    first, end = shard.org_vocab_start_index, shard.org_vocab_end_index
-    found: dict[int, float] = {}
-    for number, (row, column) in enumerate(target.places(language.lm_head.org_vocab_size, target.hidden_size)):
-        if first <= row < end:
-            found[number] = float(weight[row - first, column])
-    target.check_weights(found)

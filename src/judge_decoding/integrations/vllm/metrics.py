@@ -10,7 +10,7 @@ import prometheus_client
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase
 
 from judge_decoding.core.rounds import Cause
-from judge_decoding.integrations.vllm_settings import KEY
+from judge_decoding.serving.server_rules import KEY
 
 _log = logging.getLogger("vllm.judge_decoding")
 _NAME = "judge_decoding:accepted_tokens"

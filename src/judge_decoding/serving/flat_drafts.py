@@ -1,14 +1,15 @@
-"""Drafts of many requests in one flat row, as serving engines keep them, and what verification rules say of them."""
+"""Drafts of many requests in one flat row, as serving engines keep them, and which of them the rules rescue."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from judge_decoding.decoding.guards import Guard, History, permitted
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.verification import decide, in_parts
@@ -38,7 +39,20 @@ class FlatDrafts:
     probs: Tensor | None = None
 
 
-def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy: Sequence[bool]) -> Tensor:
+@dataclass(frozen=True, slots=True, eq=False)
+class Guarded:
+    """A request's guards and what it has kept so far."""
+
+    guards: tuple[Guard, ...]
+    history: History
+
+
+def rescues(
+    drafts: FlatDrafts,
+    rules: Sequence[VerificationRule | None],
+    greedy: Sequence[bool],
+    guarded: Sequence[Guarded | None] | None = None,
+) -> Tensor:
     """Which draft tokens the requests' rules keep beyond standard verification, bool [N].
 
     The engine verifies the others by its standard way and tosses its own coins there, so at a temperature above 0 this
@@ -48,8 +62,11 @@ def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy
         drafts: the drafts of R requests.
         rules: each request's rule [R]; None leaves it to standard verification.
         greedy: which requests decode at temperature 0 [R].
+        guarded: each request's guards [R], None for a request without any. Guards read the draft on the host, so a
+            guarded request waits for the device.
     """
     found = torch.zeros_like(drafts.token_ids, dtype=torch.bool)
+    permissible = drafts.allowed & (drafts.token_ids >= 0)
     groups: defaultdict[tuple[VerificationRule, bool], list[int]] = defaultdict(list)
     for row, (rule, count, is_greedy) in enumerate(zip(rules, drafts.counts, greedy, strict=True)):
         if rule is not None and count and not rule.is_lossless:
@@ -68,10 +85,16 @@ def rescues(drafts: FlatDrafts, rules: Sequence[VerificationRule | None], greedy
             evidence = _evidence(drafts, places.to(device), counts.to(device), greedy=is_greedy)
             verdicts = decide(rule, evidence)
             # Above temperature 0 no coin has come up in the evidence, so what is kept there is the rule's own doing.
-            kept = verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept
+            kept = (verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept) & permissible[places.to(device)]
+            for number, row in enumerate(rows):
+                if guarded is not None and (own := guarded[row]) is not None:
+                    count = drafts.counts[row]
+                    kept[number, :count] = permitted(
+                        own.guards, kept[number, :count], _row(evidence, number, count), own.history
+                    )
             # By index and not by mask, which would wait for the device.
             found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
-    return found & drafts.allowed & (drafts.token_ids >= 0)
+    return found
 
 
 def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: bool) -> Evidence:
@@ -90,6 +113,24 @@ def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: boo
         uniform=torch.full(places.shape, torch.inf, device=places.device),
         greedy=greedy,
         lengths=counts,
+    )
+
+
+def _row(evidence: Evidence, row: int, count: int) -> Evidence:
+    """The evidence of one request with ``count`` draft tokens, as a batch of one."""
+
+    def own(value: Tensor | None, width: int = count) -> Tensor | None:
+        return None if value is None else value[row : row + 1, :width]
+
+    return replace(
+        evidence,
+        draft_ids=evidence.draft_ids[row : row + 1, :count],
+        target_logits=evidence.target_logits[row : row + 1, : count + 1],
+        draft_probs=own(evidence.draft_probs),
+        draft_distribution=own(evidence.draft_distribution),
+        hidden=own(evidence.hidden),
+        uniform=own(evidence.uniform),
+        lengths=None,
     )
 
 

@@ -1,0 +1,92 @@
+"""Wrapping vLLM's functions, after their signatures were compared with those of a version that was read."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.integrations.vllm import v0_32, v0_33
+
+Hook = Callable[..., Any]
+"""Called instead of a function of vLLM, with that function before its arguments."""
+
+VERSIONS: Mapping[str, ModuleType] = {"0.32": v0_32, "0.33": v0_33}
+"""The versions of vLLM, up to their second number, whose code was read; each module has ``SIGNATURES``, the parameters
+of every function that is wrapped, and ``ABSTRACT``, the abstract methods of every class that is subclassed."""
+
+
+def install(hooks: Mapping[str, Hook]) -> None:
+    """Wrap the functions that ``hooks`` names, once in a process.
+
+    Raises:
+        JudgeDecodingError: this version of vLLM is unknown, or differs from what was read.
+    """
+    import vllm  # noqa: PLC0415  (an extra)
+
+    known = VERSIONS.get(".".join(vllm.__version__.split(".")[:2]))
+    if known is None:
+        raise _unknown(f"this is {vllm.__version__}")
+    for symbol in hooks:
+        found = tuple(inspect.signature(look_up(symbol)).parameters)
+        if found != known.SIGNATURES[symbol]:
+            raise _unknown(f"{symbol} takes {', '.join(found)}")
+    for symbol, methods in known.ABSTRACT.items():
+        if (found := tuple(sorted(look_up(symbol).__abstractmethods__))) != methods:
+            raise _unknown(f"{symbol} has the abstract methods {', '.join(found)}")
+    for symbol, hook in hooks.items():
+        wrap(symbol, hook)
+
+
+def wrap(symbol: str, hook: Hook) -> None:
+    """Call ``hook`` instead of the function ``symbol``, such as ``module:Class.method``; a second time does nothing.
+
+    Raises:
+        ImportError: there is no such module.
+        AttributeError: the module has no such function.
+    """
+    holder, name = _holder(symbol)
+    original = getattr(holder, name)
+    if getattr(original, "judge_decoding", False):
+        return
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return hook(original, *args, **kwargs)
+
+    wrapped.judge_decoding = True  # type: ignore[attr-defined]
+    setattr(holder, name, wrapped)
+
+
+def look_up(symbol: str) -> Any:
+    """What ``symbol``, such as ``module:Class.method``, is in this vLLM.
+
+    Raises:
+        JudgeDecodingError: this vLLM has no such thing.
+    """
+    try:
+        holder, name = _holder(symbol)
+        return getattr(holder, name)
+    except (ImportError, AttributeError) as error:
+        raise _unknown(f"it has no {symbol}") from error
+
+
+def _holder(symbol: str) -> tuple[Any, str]:
+    """What has the function, and the function's name there."""
+    module, _, path = symbol.partition(":")
+    holder: Any = importlib.import_module(module)
+    *owners, name = path.split(".")
+    for owner in owners:
+        holder = getattr(holder, owner)
+    return holder, name
+
+
+def _unknown(why: str) -> JudgeDecodingError:
+    return JudgeDecodingError(
+        f"judge-decoding's plugin is for vLLM {' and '.join(VERSIONS)}, and {why}; install such a version, or "
+        'another of judge-decoding, or leave "judge" out of --additional-config.'
+    )
