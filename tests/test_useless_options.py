@@ -55,10 +55,9 @@ CASES = [
     *(("score {file} --target {none}", option, "Without --html") for option in ("--shown 3", "--overwrite")),
     *((TRAIN, option, "With the aim catch=0.95") for option in (
         "--result text", "--max-new-tokens 9", "--batch-size 2", "--calibrate-data {file}",
-        "--calibrate-limit 3", "--chat",
+        "--calibrate-limit 3",
     )),
     (f"{TRAIN} --aim accuracy=1 --calibrate-on gsm8k", "--result text", "a task by name"),
-    (f"{TRAIN} --aim accuracy=1 --calibrate-on {{file}}", "--chat", "is a file"),
     (f"{TRAIN} --aim accuracy=1 --calibrate-on {{file}}", "--calibrate-data {file}", "is a file"),
     *((FIT, option, "Without --calibrate-on") for option in ("--calibrate-data {file}", "--calibrate-limit 3")),
     *((f"{FIT} --calibrate-on gsm8k", option, "With --calibrate-on") for option in (

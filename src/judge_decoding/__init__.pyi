@@ -4,8 +4,10 @@ from judge_decoding.core.rounds import Round as Round
 from judge_decoding.core.rounds import Seconds as Seconds
 from judge_decoding.core.rounds import Stats as Stats
 from judge_decoding.core.rounds import TokenDetails as TokenDetails
+from judge_decoding.data.asking import ask_cases as ask_cases
 from judge_decoding.data.cases import Case as Case
 from judge_decoding.data.cases import read_cases as read_cases
+from judge_decoding.data.cases import starter_cases as starter_cases
 from judge_decoding.data.cases import write_cases as write_cases
 from judge_decoding.decoder import JudgeDecoder as JudgeDecoder
 from judge_decoding.decoding.answer import Chunk as Chunk

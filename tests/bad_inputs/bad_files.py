@@ -135,7 +135,7 @@ FILES = [
     # other people's formats
     *(
         Bad(f"{form} of {name}", f"court import {{bad}} -o {{new}} -f {form}", "{bad}", make, notes=True)
-        for form in ("csv", "prm800k", "processbench", "prodigy", "label-studio")
+        for form in ("csv", "prm800k", "processbench", "mr-gsm8k", "bigbench-mistake", "prodigy", "label-studio")
         for name, make in (
             ("words", text("hello\n")),
             ("other JSON", text('[1, null, "a", {}]')),

@@ -28,6 +28,11 @@ label_app = lazy_app(
 )
 court_app = lazy_app(
     {
+        "starter": Lazy(
+            "court_starter:starter",
+            "Write the starter set: real models' answers to reasoning questions in English, their errors located by "
+            "people.",
+        ),
         "collect": Lazy(
             "court_collect:collect", "Have models answer questions, and sort the answers right from wrong."
         ),

@@ -16,7 +16,9 @@ from judge_decoding.io.files import write_text
 from judge_decoding.labelling.formats import FORMATS
 from judge_decoding.labelling.formats.base import Format
 
-_FORMAT = typer.Option("--format", "-f", help="csv, prm800k, processbench, prodigy or label-studio.")
+_FORMAT = typer.Option(
+    "--format", "-f", help="csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio."
+)
 
 
 def import_cases(
@@ -57,10 +59,12 @@ def export_cases(
     overwrite: Overwrite = False,
 ) -> None:
     """Write cases in another format."""
-    chosen = _format(format_name)
+    write = _format(format_name).write
+    if write is None:
+        raise JudgeDecodingError(f"{format_name} can only be imported; export the cases as processbench or prm800k.")
     check_outputs([output], [file], overwrite=overwrite)
     cases = read(file)
-    write_text(output, chosen.write(cases))
+    write_text(output, write(cases))
     say(f"{len(cases)} cases written to {output}.")
 
 

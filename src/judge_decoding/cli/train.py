@@ -10,14 +10,13 @@ import typer
 from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn
 from judge_decoding.cli.models import Device, check_dtype
 from judge_decoding.cli.outputs import Overwrite
-from judge_decoding.cli.task_options import Chat
 from judge_decoding.errors import JudgeDecodingError
 
 
 def train(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="Target model: Hub name or folder; 'reference' is the embedded one.")],
-    cases: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL) of labelled answers.")],
+    cases: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL) of labelled answers, or 'starter'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the head.")],
     labels: Annotated[
         str,
@@ -52,7 +51,11 @@ def train(
         typer.Option(help="What makes an answer to a file of questions right: number, choice, text, regex:PATTERN or "
                      "module:function."),
     ] = "number",
-    chat: Chat = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Questions are plain text and go through the target's chat template; by "
+                     "default those of 'starter' and of a task by name, if there is one."),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Token budget of an answer to --calibrate-on; else the task's own.")
     ] = None,

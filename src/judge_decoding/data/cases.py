@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from judge_decoding.data.starter import FILE, case_file
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import rows, write_text
 
@@ -71,7 +72,7 @@ def read_cases(path: str | Path, on_bad: Callable[[str], None] | None = None) ->
     """Read a TokenCourt file (JSONL).
 
     Args:
-        path: the file.
+        path: the file; ``starter`` is the set that comes with the package.
         on_bad: told of each line that is no case, in a sentence that names it; the line is left out. Without it the
             first such line is an error.
 
@@ -83,11 +84,19 @@ def read_cases(path: str | Path, on_bad: Callable[[str], None] | None = None) ->
 
 def read_numbered(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[tuple[int, Case]]:
     """The same with the number of each case's line; see `read_cases`."""
-    path = Path(path)
+    path = case_file(path)
     cases = list(rows(path, "the data set", Case, "is not a case: {}; mend or remove the line.", on_bad))
     if not cases:
         raise JudgeDecodingError(f"{path} has no cases; a judge needs answers with and without located errors.")
     return cases
+
+
+def starter_cases() -> list[Case]:
+    """The starter set: real models' answers to reasoning questions in English, most with the first error located.
+
+    Questions are plain text. What is in it, and under which licences, is in ``starter_set/README.md`` beside this file.
+    """
+    return read_cases(FILE)
 
 
 def write_cases(path: str | Path, cases: Iterable[Case]) -> None:

@@ -15,11 +15,12 @@ from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.run.calibration import calibration
+from judge_decoding.cli.run.train_cases import asked_cases, located_cases, within_context
 from judge_decoding.cli.run.train_report import report
 from judge_decoding.cli.steps import steps
-from judge_decoding.cli.terminal import say, warn
-from judge_decoding.data.cases import read_cases
+from judge_decoding.cli.terminal import say
 from judge_decoding.data.leaks import check_not_trained_on
+from judge_decoding.data.starter import is_starter
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import AnyDraft
 from judge_decoding.errors import JudgeDecodingError
@@ -57,19 +58,16 @@ def run(
     )  # fmt: skip
     if not by_task:
         check_used(
-            context, f"With the aim {aim}", "--calibrate-data", "--calibrate-limit", "--result", "--chat",
-            "--max-new-tokens", "--batch-size", remedy="give --aim accuracy=POINTS",
+            context, f"With the aim {aim}", "--calibrate-data", "--calibrate-limit", "--result", "--max-new-tokens",
+            "--batch-size", remedy="give --aim accuracy=POINTS",
         )  # fmt: skip
     elif calibrate_on is not None:
-        check_calibrate_on(context, calibrate_on, ("--calibrate-data", "--chat"), ("--result",))
+        check_calibrate_on(context, calibrate_on, ("--calibrate-data",), ("--result",))
     if labels == "from_error":
         check_used(context, "With --labels from_error, where all behind the error is wrong,", "--after-error")
     if cache is not None:
         check_writable(cache / "features")
-    everything = [case for path in cases for case in read_cases(path)]
-    data = [case for case in everything if case.located]
-    if len(data) < len(everything):
-        warn(f"Left out: {len(everything) - len(data)} answers that are known to be wrong, but not where.")
+    files = located_cases(cases)
 
     config = TrainingConfig(
         labels=labels, after_error=after_error, norm=norm, layers=_numbers("layers", layers, int),  # type: ignore[arg-type]  # checked there
@@ -95,7 +93,7 @@ def run(
     notes = Terminal(err=True)
     with notes.status("loading the models"):
         tokenizer, place = load_tokenizer(target), device or usual_device()
-    asked = None
+    data, asked = asked_cases(files, tokenizer, chat), None
     if calibrate_on is not None:
         asked = calibration(
             calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
@@ -105,6 +103,8 @@ def run(
     with notes.status("loading the models"):
         small = as_draft(draft, lambda: tokenizer, dtype=dtype, device=place)
         model = load_model(target, dtype=dtype, device=place)
+    if any(map(is_starter, cases)):
+        data = within_context(data, tokenizer, model)
     with steps() as tell:
         head = train_head(
             model, tokenizer, data, config,

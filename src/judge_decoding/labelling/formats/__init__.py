@@ -1,12 +1,17 @@
-"""Other people's file formats, read into cases and written from them; a file for each."""
+"""Other people's file formats, read into cases and, most of them, written from them; a file for each."""
 
 from __future__ import annotations
 
 from judge_decoding.labelling.formats.base import Format
+from judge_decoding.labelling.formats.bigbench_mistake import BIGBENCH_MISTAKE
 from judge_decoding.labelling.formats.label_studio import LABEL_STUDIO
+from judge_decoding.labelling.formats.mr_gsm8k import MR_GSM8K
 from judge_decoding.labelling.formats.prm800k import PRM800K
 from judge_decoding.labelling.formats.processbench import PROCESSBENCH
 from judge_decoding.labelling.formats.prodigy import PRODIGY
 from judge_decoding.labelling.formats.quotes import QUOTES
 
-FORMATS: dict[str, Format] = {known.name: known for known in (QUOTES, PRM800K, PROCESSBENCH, PRODIGY, LABEL_STUDIO)}
+FORMATS: dict[str, Format] = {
+    known.name: known for known in (QUOTES, PRM800K, PROCESSBENCH, MR_GSM8K, BIGBENCH_MISTAKE, PRODIGY, LABEL_STUDIO)
+}
+"""The formats there are, by their names."""

@@ -29,12 +29,12 @@ class Format:
         name: as on the command line.
         rows: the rows of a file with their names ("line 3"), each a function that makes its cases or raises
             `RowError`.
-        write: the text of a file of cases.
+        write: the text of a file of cases; None for a format that is only read.
     """
 
     name: str
     rows: Callable[[Path, OnBad], Iterator[tuple[str, Callable[[], list[Case]]]]]
-    write: Callable[[Sequence[Case]], str]
+    write: Callable[[Sequence[Case]], str] | None = None
 
     def read(self, path: Path, on_bad: OnBad) -> list[Case]:
         """The cases of a file. ``on_bad`` is told of each row that is none, in a sentence that names it.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from judge_decoding.data.cases import Case
+from judge_decoding.io.rows import RowError
+from judge_decoding.labelling.labels.arithmetic import false_equation
 
 
 def join(steps: Sequence[str], wrong: int | None, separator: str) -> tuple[str, tuple[tuple[int, int], ...]]:
@@ -27,3 +29,55 @@ def split(case: Case, separator: str) -> tuple[list[str], int | None]:
         if first < end + (number < len(steps) - 1) * len(separator):
             return steps, number
     return steps, len(steps) - 1
+
+
+def located_case(
+    *,
+    name: str,
+    question: str,
+    steps: Sequence[str],
+    wrong: int | None,
+    separator: str,
+    first: int,
+    writer: str,
+    correct: bool | None,
+    reference: str = "",
+) -> Case:
+    """The case that steps make of which ``wrong`` (counted from 0) is the first wrong one; None for a right answer.
+
+    Where a false equation stands in the wrong step, its result is the error. The case's source says which it is.
+
+    Args:
+        name: of the data set.
+        question: the question.
+        steps: of the answer.
+        wrong: index of the first wrong step.
+        separator: what stands between two steps.
+        first: the number that the data set gives to the first step, for messages.
+        writer: who wrote the answer.
+        correct: whether the final result is right, if it is known.
+        reference: a right answer.
+
+    Raises:
+        RowError: there are no steps, or there is no such step, or it is empty.
+    """
+    if not any(step.strip() for step in steps):
+        raise RowError("has no steps; give those of the answer, or remove the row")
+    if wrong is not None and not 0 <= wrong < len(steps):
+        raise RowError(
+            f"has its first error in step {wrong + first}, but its steps are {first} to {len(steps) - 1 + first}; "
+            "correct the number, or remove the row"
+        )
+    answer, errors = join(steps, wrong, separator)
+    kind = "right"
+    if wrong is not None:
+        if not steps[wrong].strip():
+            raise RowError(f"has its first error in step {wrong + first}, which is empty; remove the row")
+        kind, result = "wrong step", false_equation(steps[wrong])
+        if result is not None:
+            kind, ((start, _),) = "false equation", errors
+            errors = ((start + result[0], start + result[1]),)
+    return Case(
+        question=question, answer=answer, errors=errors, source=f"{name}: {kind}", writer=writer, correct=correct,
+        reference=reference,
+    )  # fmt: skip
