@@ -8,6 +8,8 @@ VLLM_VENV ?= $(VENV)-vllm
 ARGS ?=
 # Tests run in so many processes, each file in one of them, each process with one thread: ARGS="-n 0" for this one.
 PYTEST := -m pytest -n 2 --dist loadfile
+# In the order of tests/conftest.py: xdist would begin with the files that have most tests.
+ORDERED := $(PYTEST) --no-loadscope-reorder
 
 # The path of uv, which then installs all but torch: it knows nothing of pip's settings, by which CPU builds are found.
 UV ?=
@@ -44,17 +46,17 @@ benchmark-reference: $(VENV)/.installed
 	@$(BIN)/python benchmarks/reference.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python $(PYTEST) $(ARGS)
+	$(BIN)/python $(ORDERED) $(ARGS)
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python $(PYTEST) -m "not slow and not browser" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python $(PYTEST) -m "slow or browser" $(ARGS)
+	$(BIN)/python $(ORDERED) -m "slow or browser" $(ARGS)
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/$(PIP) install pytest-cov
-	$(BIN)/python $(PYTEST) --cov=judge_decoding --cov-branch --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python $(ORDERED) --cov=judge_decoding --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python $(PYTEST) tests/vllm_plugin $(ARGS)

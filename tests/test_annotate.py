@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from judge_decoding import Case, JudgeDecodingError, read_cases
+from judge_decoding.data.agreement import cohens_kappa
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate import agreement, reading
 from judge_decoding.labelling.annotate.pieces import case_id, cover, pieces_of, span_of, words
@@ -154,7 +156,7 @@ def run_through(queue: Queue, skip: frozenset[str] = frozenset()) -> list[tuple[
     seen = []
     while turn := queue.next(events):
         seen.append((turn.case, turn.repeat))
-        action = "skip" if turn.case in skip else "label"
+        action: Literal["skip", "label"] = "skip" if turn.case in skip else "label"
         events.append(Event(action=action, case=turn.case, repeat=turn.repeat, annotator="ann"))
         progress = queue.progress(events)
         assert progress.done == len(events)
@@ -220,21 +222,21 @@ def test_kappa_of_worked_examples() -> None:
     """The usual example of two who read 50 proposals, and the limits."""
     first = [True] * 25 + [False] * 25
     second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
-    assert agreement.cohens_kappa(first, second) == pytest.approx(0.4)
-    assert agreement.cohens_kappa("abab", "abab") == 1
-    assert agreement.cohens_kappa("abab", "baba") == -1
-    assert agreement.cohens_kappa("aabb", "abab") == 0
-    assert agreement.cohens_kappa("aaaa", "aaaa") is None
-    assert agreement.cohens_kappa([], []) is None
+    assert cohens_kappa(first, second) == pytest.approx(0.4)
+    assert cohens_kappa("abab", "abab") == 1
+    assert cohens_kappa("abab", "baba") == -1
+    assert cohens_kappa("aabb", "abab") == 0
+    assert cohens_kappa("aaaa", "aaaa") is None
+    assert cohens_kappa([], []) is None
     with pytest.raises(ValueError, match="shorter"):
-        agreement.cohens_kappa("aa", "a")
+        cohens_kappa("aa", "a")
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
 def test_kappa_is_symmetric_and_at_most_one(pairs: list[tuple[int, int]]) -> None:
     first, second = zip(*pairs, strict=True)
-    kappa = agreement.cohens_kappa(first, second)
-    assert kappa == agreement.cohens_kappa(second, first)
+    kappa = cohens_kappa(first, second)
+    assert kappa == cohens_kappa(second, first)
     assert kappa is None or -1 <= kappa <= 1 + 1e-12
     if first == second and len(set(first)) > 1:
         assert kappa == 1

@@ -21,7 +21,8 @@ from starlette.testclient import TestClient
 
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import main as cli
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
+from judge_decoding.judge.target import TargetInfo
 from judge_decoding.labelling.annotate.server import kept_token, listen, make_app
 from judge_decoding.labelling.annotate.session import Session
 from judge_decoding.labelling.annotate.storage import token_path
@@ -91,7 +92,8 @@ def test_this_machine_goes_by_three_names(client: TestClient) -> None:
 
 @pytest.mark.parametrize("given", ["", "Bearer ", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer \xe9"])
 def test_a_wrong_token_is_refused_everywhere(session: Session, given: str) -> None:
-    client = TestClient(make_app(session, TOKEN), base_url=HOST, headers={"Authorization": given.encode("latin-1")})
+    encoded: Any = {"Authorization": given.encode("latin-1")}
+    client = TestClient(make_app(session, TOKEN), base_url=HOST, headers=encoded)
     for path in ("/", "/state", "/agreement", "/nothing", "/?token=wrong", "/state?token=é"):
         reply = client.get(path)
         assert reply.status_code == 403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_token_ids_the_target_does_not_know(decoder: JudgeDecoder, ids: list[int
 
 def test_a_prompt_over_the_context_length(decoder: JudgeDecoder) -> None:
     for length in (256, 300):
-        says("target's context is 256", lambda n=length: decoder.generate(torch.full((n,), 5), 4))
+        says("target's context is 256", partial(decoder.generate, torch.full((length,), 5), 4))
     assert len(decoder.generate(torch.full((255,), 5), 4, rule=Exact()).token_ids) == 1
 
 
@@ -208,7 +209,7 @@ def test_a_recurrent_model_decodes_alone_but_takes_no_draft(
     assert tokens(run(model, None, prompt, max_new_tokens=8)) == greedy(model, prompt, 8)
     drafters: list[Drafter] = [DraftModel(llama(3), VOCAB_SIZE), PromptLookup(), Scripted(lambda _ids, _count: [5])]
     for drafter in drafters:
-        says("cannot take rejected tokens back", lambda d=drafter: run(model, d, prompt))
+        says("cannot take rejected tokens back", partial(run, model, drafter, prompt))
 
 
 @pytest.mark.parametrize("prompt", [[7], [1, 5, 6, 5, 6]], ids=["one token", "several"])

@@ -47,7 +47,8 @@ def test_each_row_gets_the_rounds_it_gets_alone(size: int, drafting: str) -> Non
     head = random_head(target)
 
     def drafter() -> Drafter | None:
-        return {"draft model": DraftModel(draft, VOCAB_SIZE), "prompt lookup": PromptLookup()}.get(drafting)
+        made: dict[str, Drafter] = {"draft model": DraftModel(draft, VOCAB_SIZE), "prompt lookup": PromptLookup()}
+        return made.get(drafting)
 
     def requests() -> list[Request]:
         return [
@@ -107,7 +108,7 @@ def test_rows_of_models_with_sliding_windows_get_the_drafts_they_get_alone(windo
 
     def requests() -> list[Request]:
         return [
-            request(target, p, AcceptAll() if i % 2 else Exact(), num_draft_tokens=9, max_new_tokens=150)
+            request(target, p, AcceptAll() if i % 2 else Exact(), num_draft_tokens=9, max_new_tokens=60)
             for i, p in enumerate(PROMPTS[:4])
         ]
 

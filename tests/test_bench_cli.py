@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench import vllm
 from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Ratio
 from judge_decoding.evaluation.bench.ways import Label
@@ -27,7 +28,7 @@ def options(tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.Monkey
     path.write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS))
     return [
         "--task", "jsonl", "--data", path, "--target", folders["target"], "--draft", folders["draft"],
-        "--max-new-tokens", 10, "--no-chat", "--prompts", 3, "--tune", 2, "--repetitions", 2, "--backend", "eager",
+        "--max-new-tokens", 10, "--no-chat", "--prompts", 2, "--tune", 1, "--repetitions", 1, "--backend", "eager",
     ]  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def figures(run: Run, *args: object) -> dict[str, Any]:
 def test_every_way_has_a_row(run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path) -> None:
     told = figures(
         run, *options, "--judge", folders["judge"], "--num-draft-tokens", 3, "--batch-size", 1, "--batch-size", 2,
-        "--out", tmp_path / "o",
+        "--prompts", 3, "--tune", 2, "--repetitions", 2, "--out", tmp_path / "o",
     )  # fmt: skip
     assert json.loads((tmp_path / "o" / "results.json").read_text()) == told
     assert "| way |" in (tmp_path / "o" / "bench.md").read_text()
@@ -102,7 +103,7 @@ def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monke
     monkeypatch.setattr(Ours, "answer", wrong)
     code, out, err = run("bench", *options)
     assert code == 0, err
-    assert "NOT the tokens of plain greedy decoding: plain, eager at batch size 1, 3 of 3 prompts." in out
+    assert "NOT the tokens of plain greedy decoding: plain, eager at batch size 1, 2 of 2 prompts." in out
     assert "Every way but" not in out
 
 
@@ -206,14 +207,14 @@ def test_vllm_answers_from_a_process_of_its_own(fake_vllm: vllm.Settings) -> Non
             given = way.answer([torch.tensor([4, 5]), torch.tensor([7])])
             assert given.tokens == ((6, 2), (8, 2))
             assert given.seconds > 0
-        with pytest.raises(vllm.JudgeDecodingError, match="vLLM ended: RuntimeError: out of memory"):
+        with pytest.raises(JudgeDecodingError, match="vLLM ended: RuntimeError: out of memory"):
             way.answer([torch.tensor([4])] * 3)
 
 
 def test_an_engine_that_does_not_start_says_why(fake_vllm: vllm.Settings) -> None:
     from dataclasses import replace
 
-    with pytest.raises(vllm.JudgeDecodingError, match="vLLM ended: ValueError: no such model"):
+    with pytest.raises(JudgeDecodingError, match="vLLM ended: ValueError: no such model"):
         vllm.VLLM(Label("vllm"), replace(fake_vllm, target="none"))
 
 
@@ -224,9 +225,9 @@ def test_vllm_is_a_row_like_the_others(
     assert code == 0, err
     told = json.loads((tmp_path / "o" / "results.json").read_text())
     rows = {row["name"]: row for row in told["rows"]}
-    assert rows["vllm"]["unlike"] == 3  # it says something else
+    assert rows["vllm"]["unlike"] == 2  # it says something else
     assert "vllm, M=2, exact" in rows or "vllm, M=4, exact" in rows
-    assert "NOT the tokens of plain greedy decoding: vllm at batch size 1, 3 of 3 prompts." in out
+    assert "NOT the tokens of plain greedy decoding: vllm at batch size 1, 2 of 2 prompts." in out
 
 
 def test_vllm_gets_draft_and_judge(fake_vllm: vllm.Settings) -> None:

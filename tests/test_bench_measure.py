@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -127,7 +128,8 @@ def test_at_equal_draft_length_both_make_the_same_rounds(models: Models) -> None
 
 
 def test_the_assistants_settings_are_put_back(models: Models) -> None:
-    config = models.draft.generation_config
+    assert models.draft is not None
+    config: Any = models.draft.generation_config
     before = config.to_dict()
     models.assisted(Assistance(4, 0.0), "equal").answer(PROMPTS[:1])
     assert config.to_dict() == before

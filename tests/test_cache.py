@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -36,10 +39,15 @@ def lfm2() -> Lfm2ForCausalLM:
     return Lfm2ForCausalLM(config).eval().requires_grad_(False)
 
 
-MODELS = {"llama": llama, "mistral, window 8": mistral, "gpt2": gpt2, "lfm2": lfm2}
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": llama,
+    "mistral, window 8": mistral,
+    "gpt2": gpt2,
+    "lfm2": lfm2,
+}
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS)
+@pytest.fixture(params=MODELS.values(), ids=list(MODELS))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     built: PreTrainedModel = request.param()
     return built
@@ -71,8 +79,9 @@ def test_what_a_window_no_longer_needs_is_dropped() -> None:
     model = mistral(sliding_window=8)
     drafter = DraftModel(model, VOCAB_SIZE)
     run(model, drafter, [1, 5, 6], num_draft_tokens=4, max_new_tokens=60)
-    assert drafter._lm._cache.layers[0].keys.shape[-2] < 8 + 2 * 4
-    lm = CachedLM(model)
+    drafted: Any = drafter._lm
+    assert drafted._cache.layers[0].keys.shape[-2] < 8 + 2 * 4
+    lm: Any = CachedLM(model)
     for end in range(1, 30):
         lm.read([torch.tensor([end])], [1])
         lm.rewind_to([end])

@@ -143,7 +143,7 @@ def test_the_card_tells_limits_and_how_to_serve(head: JudgeHead, tmp_path: Path)
 def test_the_hub_reads_what_was_measured(head: JudgeHead, tmp_path: Path) -> None:
     arithmetic = changed(task="arithmetic(family=comparison)", data="problems.jsonl")
     save_head(head, tmp_path, results=[FULL, arithmetic])
-    data = ModelCard(card_of(tmp_path)).data
+    data: Any = ModelCard(card_of(tmp_path)).data
     assert data.model_name == "Judge head for a model without a name"
     found = {(one.dataset_type, one.metric_name): one for one in data.eval_results}
     # Of the two settings of the judge in two files; the target alone is no result of this head.
@@ -242,9 +242,12 @@ def test_hostile_names_change_nothing_but_words(target: LlamaForCausalLM, tmp_pa
     for token in hostile:
         assert not token.type.startswith("html")
         assert not str(token.attrs.get("href", "results")).startswith(("http", "java"))
-    assert ModelCard(cards[1]).data.to_dict().keys() == ModelCard(cards[0]).data.to_dict().keys()
-    assert len(ModelCard(cards[1]).data.eval_results) == len(ModelCard(cards[0]).data.eval_results)
-    assert ModelCard(cards[1]).data.get("license") is None
+    before: Any
+    after: Any
+    before, after = (ModelCard(card).data for card in cards)
+    assert after.to_dict().keys() == before.to_dict().keys()
+    assert len(after.eval_results) == len(before.eval_results)
+    assert after.get("license") is None
 
 
 @pytest.mark.parametrize("text", INJECTIONS)

@@ -74,7 +74,10 @@ def test_parts_of_text(template: str, shown: str) -> None:
 
 
 def test_texts_and_parts_in_one_chat() -> None:
-    chat = [{"role": "system", "content": "be good"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}]
+    chat: list[dict[str, Any]] = [
+        {"role": "system", "content": "be good"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+    ]
     for template in (TEXTS, PARTS):
         assert "be good<|end|>\n<|user|>\na<|end|>" in render(chat, tokenizer_of(template))
 

@@ -262,7 +262,15 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
     run: Run, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     record = tmp_path / "record.json"
-    args = ("generate", folders["target"], "red blue", "--draft", folders["draft"], "--judge", folders["judge"])
+    args: tuple[object, ...] = (
+        "generate",
+        folders["target"],
+        "red blue",
+        "--draft",
+        folders["draft"],
+        "--judge",
+        folders["judge"],
+    )
     args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60, "--overwrite")
     assert run(*args)[0] == 0
     free = json.loads(record.read_text())

@@ -19,11 +19,11 @@ from judge_decoding.labelling.collect import Answering, Want, pairs
 from judge_decoding.labelling.local_writer import LocalWriter
 from judge_decoding.labelling.writers import seed_of, without_stop
 from judge_decoding.reference import pair
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 
 Collect = Callable[..., tuple[int, str, str]]
 
-PAIR = ("--model", "reference", "--model", "reference-draft", "--max-new-tokens", pair.MAX_NEW_TOKENS)
+PAIR = ("--model", "reference", "--model", "reference-draft", "--max-new-tokens", MAX_NEW_TOKENS)
 TEMPLATE = ("--template", r"Q: {question}\nA:")
 
 
@@ -65,7 +65,7 @@ def test_the_embedded_pair_answers_right_and_wrong(collect: Collect, problems: P
     for name, folder in (("reference", pair.TARGET), ("reference-draft", pair.DRAFT)):
         decoder = JudgeDecoder.from_pretrained(folder)
         own = [case for case in cases if case.writer == name]
-        alone = [decoder.generate(case.question, pair.MAX_NEW_TOKENS).text for case in own]
+        alone = [decoder.generate(case.question, MAX_NEW_TOKENS).text for case in own]
         assert [case.answer for case in own] == alone
         row = figures["models"][name]
         assert row["answers"] == 20

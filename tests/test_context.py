@@ -27,7 +27,13 @@ from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.teacher_forcing import hidden_states, read_given
 from tiny import EOS, Scripted, greedy, llama, perturbed, run, tokens, word_tokenizer
 
-SMALL = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 PROMPT = [(i * 7) % 30 + 5 for i in range(28)]
 
 
@@ -186,8 +192,8 @@ def test_training_and_scoring_read_as_decoding_does() -> None:
     wanted = [stepwise(model, text) for text in texts]
     for found, (states, _) in zip(hidden_states(model, texts, "after"), wanted, strict=True):
         assert torch.allclose(found, states, atol=1e-4)
-    found = log_probs(model, [text[:4] for text in texts], [text[4:] for text in texts])
-    for text, own, (_, logits) in zip(texts, found, wanted, strict=True):
+    given = log_probs(model, [text[:4] for text in texts], [text[4:] for text in texts])
+    for text, own, (_, logits) in zip(texts, given, wanted, strict=True):
         expected = logits[3:-1].log_softmax(-1).gather(1, torch.tensor(text[4:])[:, None])[:, 0]
         assert torch.allclose(own, expected, atol=1e-4)
     # One that crosses the border is read in parts on both sides of it, and those before it share a forward.
@@ -195,6 +201,6 @@ def test_training_and_scoring_read_as_decoding_does() -> None:
         forced = [range(4, len(text) + 1) for text in texts]
         pieces = list(read_given(model, texts, forced, sources=[HiddenSource()], batch_tokens=batch_tokens))
         for number, (states, logits) in enumerate(wanted):
-            own = [piece for piece in pieces if piece.number == number]
-            assert torch.allclose(torch.cat([piece.logits for piece in own]), logits[3:], atol=1e-4)
-            assert torch.allclose(torch.cat([piece.states[HiddenSource()] for piece in own]), states[4:], atol=1e-4)
+            parts = [piece for piece in pieces if piece.number == number]
+            assert torch.allclose(torch.cat([piece.logits for piece in parts]), logits[3:], atol=1e-4)
+            assert torch.allclose(torch.cat([piece.states[HiddenSource()] for piece in parts]), states[4:], atol=1e-4)

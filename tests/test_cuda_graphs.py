@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, Judge, Round, decode
 from judge_decoding.core.hidden import HiddenSource
@@ -84,7 +85,8 @@ class Pair:
     def __init__(
         self, patch: pytest.MonkeyPatch, recorder: Recorder | None, most: int = 32, device: str = "cpu"
     ) -> None:
-        self.model = llama(0, layers=1, context=2048).to(device)
+        model: Any = llama(0, layers=1, context=2048)
+        self.model: LlamaForCausalLM = model.to(device)
         self.head = random_head(self.model, norm="after")
         if recorder is None:
             run_uncompiled(patch)
@@ -162,7 +164,7 @@ def test_these_comparisons_would_see_it(monkeypatch: pytest.MonkeyPatch, fault: 
             for buffer, given in zip(self.buffers, cuda_graphs._small(inputs), strict=True):
                 buffer.copy_(given)
             self.graph.replay()
-            return self.outputs  # type: ignore[no-any-return]
+            return self.outputs
 
         monkeypatch.setattr(cuda_graphs._Graph, "run", run)
     found = [tokens(row) for _ in range(2) for row in graphed.rounds(None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from judge_decoding import (
     VerificationRule,
     custom_generate,
 )
+from judge_decoding.core.rounds import Round
 from tiny import EOS, VOCAB_SIZE, WORDS, byte_fallback_tokenizer, greedy, llama, random_head, request, word_tokenizer
 
 PROMPT = "seven four"
@@ -115,7 +117,7 @@ def test_the_stream_joined_is_the_text(decoder: JudgeDecoder, threshold: float) 
     assert tuple(c.round for c in chunks) == whole.rounds
     assert "".join(c.text for c in chunks) == whole.text
     assert [len(c.pieces) for c in chunks] == [len(r.token_ids) for r in whole.rounds]
-    assert whole.text == decoder.tokenizer.decode(whole.token_ids, skip_special_tokens=True)
+    assert whole.text == decoder.tokenizer.decode(list(whole.token_ids), skip_special_tokens=True)
     assert set(whole.text.split()) <= set(WORDS)
 
 
@@ -179,7 +181,7 @@ def test_a_decoder_answers_again_and_interleaved_as_if_alone(decoder: JudgeDecod
     alone = [decoder.generate(p, 16).rounds for p in ("one", "two three")]
     assert decoder.generate("one", 16).rounds == alone[0]
     first, second = (decoder.stream(p, 16) for p in ("one", "two three"))
-    mixed: tuple[list, list] = ([], [])
+    mixed: tuple[list[Round], list[Round]] = ([], [])
     streams = [(first, mixed[0]), (second, mixed[1])]
     while streams:
         for stream, seen in list(streams):
@@ -226,7 +228,7 @@ def test_a_rule_may_be_given_by_its_spelling(decoder: JudgeDecoder, head: JudgeH
 
 
 def test_what_is_no_rule_is_refused(decoder: JudgeDecoder) -> None:
-    for wrong in (TopK, 4, ["exact"]):
+    for wrong in cast("tuple[Any, ...]", (TopK, 4, ["exact"])):
         for work in (
             lambda: decoder.generate(PROMPT, 4, rule=wrong),  # noqa: B023  (called at once)
             lambda: Method(decoder, wrong),  # noqa: B023

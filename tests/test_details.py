@@ -50,7 +50,9 @@ def test_every_draft_token_has_details_that_fit_the_round(decoder: JudgeDecoder)
             assert own.alternatives[0][0] == target
             assert own.draft_prob is not None
             if own.rank is not None and own.rank < len(own.alternatives):
-                assert own.alternatives[own.rank] == (token, pytest.approx(own.target_prob))
+                found, prob = own.alternatives[own.rank]
+                assert found == token
+                assert prob == pytest.approx(own.target_prob)
 
 
 def test_nothing_is_told_unasked(decoder: JudgeDecoder) -> None:

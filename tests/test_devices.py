@@ -22,7 +22,7 @@ PROMPT = "Q: Tom has 3 bags with 4 coins each. How many coins are there?\nA:"
 def test_a_divided_target_says_the_same(tmp_path: Path) -> None:
     """Divided over this machine's memory and its disk, as it has no GPUs."""
     own = pair.load_pair()[0]
-    target = loading.load_model(
+    target: Any = loading.load_model(
         str(pair.TARGET), device="auto", max_memory={"cpu": 4_000_000}, offload_folder=str(tmp_path)
     )
     assert set(target.hf_device_map.values()) == {"cpu", "disk"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,10 +50,15 @@ def softcapped(context: int) -> PreTrainedModel:
 class AllLogits(LlamaForCausalLM):
     """As models of other people's code: no ``logits_to_keep``, and a tuple."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool | None = None
     ) -> tuple[Tensor]:
         return (self.lm_head(self.model(input_ids, attention_mask, use_cache=use_cache)[0]),)
+
+
+def bfloat16(model: Any) -> PreTrainedModel:
+    halved: PreTrainedModel = model.to(torch.bfloat16)
+    return halved
 
 
 def no_few_logits(context: int) -> PreTrainedModel:
@@ -299,11 +305,11 @@ def test_a_damaged_or_foreign_shard_is_read_again(model: LlamaForCausalLM, tmp_p
 def test_another_model_has_features_of_its_own(model: LlamaForCausalLM, tmp_path: Path) -> None:
     """Also one that differs in a lower layer only, in precision only, or in its window only."""
     FeatureCache(tmp_path, model).add(examples(), [HiddenSource()])
-    tuned = llama(0)
+    tuned: Any = llama(0)
     tuned.model.layers[0].mlp.up_proj.weight += 0.01
-    longer = llama(0)
+    longer, half = llama(0), bfloat16(llama(0))
     longer.config.rope_parameters = {"rope_type": "default", "rope_theta": 5000.0}
-    for other in (perturbed(model), tuned, llama(0).to(torch.bfloat16), longer):
+    for other in (perturbed(model), tuned, half, longer):
         with counted(other) as forwards:
             FeatureCache(tmp_path, other).add(examples(), [HiddenSource()])
         assert sum(forwards) == 40
@@ -315,7 +321,7 @@ def test_another_model_has_features_of_its_own(model: LlamaForCausalLM, tmp_path
 
 
 def test_half_precision_is_stored_as_it_is(tmp_path: Path) -> None:
-    half = llama(0).to(torch.bfloat16)
+    half = bfloat16(llama(0))
     cache = FeatureCache(tmp_path, half)
     cache.add(examples(), [HiddenSource()])
     size = sum(path.stat().st_size for path in cache.folder.glob("*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM
@@ -49,8 +51,9 @@ def test_greedy_drafts_of_an_overflowing_model_are_only_wrong() -> None:
 
 
 def test_in_transformers_generate() -> None:
+    model: Any = overflowing()
     with pytest.raises(JudgeDecodingError, match="not finite"):
-        overflowing().generate(PROMPT[None], custom_generate=custom_generate(perturbed(llama(0))), max_new_tokens=8)
+        model.generate(PROMPT[None], custom_generate=custom_generate(perturbed(llama(0))), max_new_tokens=8)
 
 
 def test_reading_given_answers_says_so() -> None:

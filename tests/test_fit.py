@@ -28,6 +28,8 @@ from judge_decoding import (
     read_cases,
 )
 from judge_decoding.fit import pipeline
+from judge_decoding.io.files import write_json
+from judge_decoding.labelling.labels.progress import Progress as Labels
 from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many
@@ -136,13 +138,14 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
         "exact": lambda prompt: decoder.generate(prompt, 140, rule=Exact(), num_draft_tokens=4),
         "judge": lambda prompt: decoder.generate(prompt, 140, rule=Judge(head), num_draft_tokens=12),
     }  # fmt: skip
+    target: Any = decoder.target
     for name, answer in ways.items():
         answers = {prompt: answer(prompt) for prompt in shown}
         right = []
         for prompt, one in answers.items():
             ids = decoder.tokenizer(prompt, return_tensors="pt")["input_ids"]
-            by_transformers = decoder.target.generate(ids, max_new_tokens=140, do_sample=False)[0, ids.shape[1] :]
-            truth = decoder.tokenizer.decode(by_transformers, skip_special_tokens=True)
+            by_transformers = target.generate(ids, max_new_tokens=140, do_sample=False)[0, ids.shape[1] :]
+            truth = str(decoder.tokenizer.decode(by_transformers, skip_special_tokens=True))
             right.append(last_number(one.text) == last_number(truth))
             row = kept[name, prompt]
             assert row["told"]["text"] == one.text
@@ -171,7 +174,7 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
 def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) -> None:
     config = QUICK(max_new_tokens=140, batch_size=20, exact_lengths=(1, 4), judge_lengths=(1, 8))
     table = fit_head(decoder, PROMPTS, made, config).table
-    speeds = {}
+    speeds: dict[Any, Any] = {}
     for row in rows(made):
         name, at, length = row["method"].removesuffix(" tokens").partition(", ")
         if at:
@@ -284,14 +287,14 @@ def test_a_kill_as_the_labels_are_written_labels_nothing_again(
     mark, labels = work / "labels.settings.json", work / "labels.jsonl"
     about = json.loads(mark.read_text(encoding="utf-8"))
     # As it is just before the labels are written: all of them in the part.
-    part = pipeline.Labels(labels, about["settings"])
+    part = Labels(labels, about["settings"])
     teaching, _ = pipeline.divide(PROMPTS, None, CONFIG)
     for question in teaching:
         part.add(question, [case for case in read_cases(labels) if case.question == question])
     before = labels.read_bytes()
     labels.unlink()
     mark.unlink()
-    write = pipeline.write_json
+    write = write_json
 
     def killed(path: Path, value: Any) -> None:
         if noted:
@@ -469,7 +472,7 @@ def test_no_threshold_may_be_good_enough(decoder: JudgeDecoder, made: Path, monk
     monkeypatch.setattr(pipeline, "calibrate", never)
     with pytest.raises(JudgeDecodingError, match=r"No threshold keeps the accuracy\. The head without a calibrated"):
         fit_head(decoder, PROMPTS, made, CONFIG)
-    assert JudgeHead.from_pretrained(made.with_name("head.work") / "head")
+    JudgeHead.from_pretrained(made.with_name("head.work") / "head")
     assert not made.exists()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,7 +21,11 @@ from judge_decoding.training.fitting import cross_validate, deal, fold, minimise
 
 
 def fit_linear(
-    features: Tensor, labels: Tensor, l2: float, classes: str = "balanced", wrong_weight: float = 1.0
+    features: Tensor,
+    labels: Tensor,
+    l2: float,
+    classes: Literal["balanced", "none"] = "balanced",
+    wrong_weight: float = 1.0,
 ) -> tuple[Tensor, float]:
     """Weighted logistic regression on ``features`` [N, H] and ``labels`` [N] of 0 and 1: weight [H] and bias.
 
@@ -165,7 +171,7 @@ def test_a_question_is_in_one_fold_and_every_fold_has_wrong_tokens() -> None:
     labels = torch.ones(240, dtype=torch.long)
     labels[::24] = 0  # in ten of the questions
     fold, rank = deal(names, labels, 5, 0)
-    by_question = {}
+    by_question: dict[str, set[int]] = {}
     for name, number in zip(names, fold.tolist(), strict=True):
         by_question.setdefault(name, set()).add(number)
     assert all(len(found) == 1 for found in by_question.values())
@@ -253,7 +259,7 @@ def test_the_weight_decay_is_that_of_the_least_loss() -> None:
     for x in (noisy, clear):
         standardise(x)
         tried: list[int] = []
-        found = cross_validate(x, y, folds(200), [1e-4, 1.0, 1e-2], progress=lambda tried=tried: tried.append(1))
+        found = cross_validate(x, y, folds(200), [1e-4, 1.0, 1e-2], progress=partial(tried.append, 1))
         alone = {l2: cross_validate(x, y, folds(200), [l2]) for l2 in (1e-4, 1e-2, 1.0)}
         assert found is not None
         losses = {l2: one.log_loss for l2, one in alone.items() if one}

@@ -32,15 +32,21 @@ def read(name: str, path: Path, content: str | bytes | object) -> tuple[list[Cas
     return FORMATS[name].read(path, told.append), told
 
 
+def written_as(name: str, cases: list[Case]) -> str:
+    write = FORMATS[name].write
+    assert write is not None
+    return write(cases)
+
+
 @pytest.mark.parametrize("name", ["prodigy", "label-studio"])
 @given(written=st.lists(cases(), min_size=1, max_size=4))
 def test_span_formats_give_everything_back(name: str, path: Path, written: list[Case]) -> None:
-    assert read(name, path, FORMATS[name].write(written)) == (written, [])
+    assert read(name, path, written_as(name, written)) == (written, [])
 
 
 @given(written=st.lists(cases(), min_size=1, max_size=4))
 def test_csv_gives_the_first_error_back(path: Path, written: list[Case]) -> None:
-    found, told = read("csv", path, FORMATS["csv"].write(written))
+    found, told = read("csv", path, written_as("csv", written))
     assert not told
     for before, after in zip(written, found, strict=True):
         assert (after.question, after.answer, after.writer) == (before.question, before.answer, before.writer)
@@ -59,7 +65,7 @@ def test_csv_gives_the_first_error_back(path: Path, written: list[Case]) -> None
 def test_step_formats_keep_which_step_is_wrong(name: str, path: Path, written: list[Case], lines: list[str]) -> None:
     separator = "\n" if name == "prm800k" else "\n\n"
     written = [*written, Case(question="q", answer=separator.join(lines), errors=((0, 1),) if lines[0] else ())]
-    text = FORMATS[name].write(written)
+    text = written_as(name, written)
     found, told = read(name, path, text)
     assert not told
     for before, after in zip(written, found, strict=True):
@@ -67,7 +73,7 @@ def test_step_formats_keep_which_step_is_wrong(name: str, path: Path, written: l
         assert (after.question, split(after, separator)[1]) == (before.question, wrong)
         whole = steps if wrong is None or name == "processbench" else steps[: wrong + 1]
         assert (after.answer, after.errors) == join(whole, wrong, separator)
-    assert read(name, path, FORMATS[name].write(found))[0] == found
+    assert read(name, path, written_as(name, found))[0] == found
 
 
 def test_prm800k_as_published(path: Path) -> None:
@@ -186,7 +192,7 @@ FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\
 @pytest.mark.parametrize("text", [*FORMULAS, "'tis", "''", "'", "'a=", "a=1", " =1", "1-1"])
 def test_csv_has_no_formula_and_gives_every_text_back(path: Path, text: str) -> None:
     before = Case(question=text, answer=text, errors=((0, len(text)),), source=text, writer=text, annotator=text)
-    written = FORMATS["csv"].write([before])
+    written = written_as("csv", [before])
     (row,) = csv.DictReader(io.StringIO(written, newline=""))
     for name in ("question", "answer", "error", "source", "writer", "annotator"):
         assert row[name] == (f"'{text}" if text in FORMULAS else text)

@@ -46,7 +46,7 @@ def configured(**settings: Any) -> LlamaForCausalLM:
     return model
 
 
-def own(model: LlamaForCausalLM, prompt: list[int], **kwargs: Any) -> list[int]:
+def own(model: Any, prompt: list[int], **kwargs: Any) -> list[int]:
     ids = torch.tensor([prompt])
     output = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **kwargs)
     return output[0, len(prompt) :].tolist()

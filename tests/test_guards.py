@@ -67,8 +67,10 @@ def test_an_overshoot_cap_forbids_what_the_draft_finds_far_likelier() -> None:
     draft = torch.tensor([[0.1, 0.5, 0.3, 0.1]])
     wanted = torch.tensor([True])
     for token, ratio, allowed in ((1, 2.0, True), (1, 1.5, False), (2, 4.0, True), (2, 3.0, False), (3, 4.0, False)):
-        for probs in ("draft_probs", "draft_distribution"):
-            evidence = Evidence(torch.tensor([[token]]), target.log()[None], **{probs: draft[None]})
+        ids, logits = torch.tensor([[token]]), target.log()[None]
+        for evidence in (
+            Evidence(ids, logits, draft_probs=draft[None]), Evidence(ids, logits, draft_distribution=draft[None]),
+        ):  # fmt: skip
             assert Overshoot(ratio).permit(wanted, evidence, History()).tolist() == [allowed]
     # A draft that tells nothing counts as certain.
     evidence = Evidence(torch.tensor([[1]]), target.log()[None])
@@ -131,6 +133,10 @@ def test_guards_stand_together() -> None:
     assert min(rescues(rounds)) >= 6
 
 
+def no_ids(_: str) -> list[int]:
+    return []
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -141,8 +147,8 @@ def test_guards_stand_together() -> None:
         (lambda: Phase([], [2], "inside"), "empty marker"),
         (lambda: LoopGuard(0), "loop's tokens is 0"),
         (lambda: LoopGuard(4, 1), "loop's times is 1"),
-        (lambda: check_guards([Phase([1], [2], "inside"), Phase([1], [2], "outside")], list), "contradict"),
-        (lambda: check_guards([Budget(1), Budget(2)], list), "twice"),
+        (lambda: check_guards([Phase([1], [2], "inside"), Phase([1], [2], "outside")], no_ids), "contradict"),
+        (lambda: check_guards([Budget(1), Budget(2)], no_ids), "twice"),
     ],
 )
 def test_bad_guards(make: Callable[[], object], says: str) -> None:

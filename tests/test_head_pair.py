@@ -23,7 +23,7 @@ from judge_decoding import (
 )
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.head import TargetInfo
+from judge_decoding.judge.target import TargetInfo
 from test_training import BAD, GOOD, word_cases
 from tiny import SPECIALS, VOCAB_SIZE, WORDS, bigram, llama, perturbed, random_head, run, word_tokenizer
 

@@ -13,8 +13,8 @@ from judge_decoding import JudgeDecoder, Stats, decode
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.models.hidden import HiddenStateHook
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.pair import load_pair, prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 from test_context import DYNAMIC, PROMPT, forwards, phi3, rotary
 from tiny import greedy, llama, request, run, tokens, word_tokenizer
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from judge_decoding.io.sandbox import Limits, Outcome, run_program, sandbox_of
 
 pytestmark = pytest.mark.slow
 
-Run = Callable[[str], Outcome]
+Run = Callable[..., Outcome]
 # One is found by its memory limit among all processes of the machine.
 LIMITS = Limits(seconds=2.5, memory=2**30 + 4096 * os.getpid())
+# For programs that never end.
+SHORT = replace(LIMITS, seconds=1)
 SECRET, KEY = "TOP-SECRET-LINE", "sk-in-the-environment"
 SYSTEM_PYTHON = "/usr/bin/python3"
 USERS = ["here"] + ["ordinary"] * (os.getuid() == 0 and os.access(SYSTEM_PYTHON, os.X_OK))
@@ -142,28 +145,34 @@ def world() -> Iterator[World]:
             there.close()
 
 
+def run_here(program: str, limits: Limits = LIMITS) -> Outcome:
+    """Runs a program as this user."""
+    outcome: Outcome = within(90, lambda: run_program(program, limits))
+    return outcome
+
+
 @pytest.fixture(scope="module", params=USERS)
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a program as that user; a run that hangs fails the test."""
     if request.param == "here":
-        yield lambda program: within(90, lambda: run_program(program, LIMITS))
+        yield run_here
         return
     sources = str(Path(judge_decoding.__file__).parents[1])
     with subprocess.Popen(
         [sys.executable, "-c", ORDINARY, SYSTEM_PYTHON], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={"PYTHONPATH": sources, "PATH": os.environ["PATH"], "OPENAI_API_KEY": KEY},
     ) as helper:  # fmt: skip
-        assert helper.stdin is not None
-        assert helper.stdout is not None
-        limits = {"seconds": LIMITS.seconds, "memory": LIMITS.memory}
+        asked, answered = helper.stdin, helper.stdout
+        assert asked is not None
+        assert answered is not None
 
-        def ask(program: str) -> Outcome:
-            helper.stdin.write(json.dumps([program, limits]) + "\n")
-            helper.stdin.flush()
-            return Outcome(**json.loads(within(90, helper.stdout.readline)))
+        def ask(program: str, limits: Limits = LIMITS) -> Outcome:
+            asked.write(json.dumps([program, asdict(limits)]) + "\n")
+            asked.flush()
+            return Outcome(**json.loads(within(90, answered.readline)))
 
         yield ask
-        helper.stdin.close()
+        asked.close()
 
 
 def within(seconds: float, call: Callable[[], Any]) -> Any:
@@ -196,28 +205,31 @@ def test_nothing_outside_is_reached(run: Run, world: World, name: str) -> None:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_what_it_uses_is_bounded(run: Run, world: World, name: str) -> None:
     start = time.monotonic()
-    outcome = run(world.told(BOUNDS[name]))
+    outcome = run(world.told(BOUNDS[name]), SHORT)
     assert time.monotonic() - start < 30
     world.check(outcome)
     assert not outcome.passed, outcome.output
     assert len(outcome.output) <= 2000
 
 
+# Inside, a program is nobody, whoever started it: what follows depends on no user.
+
+
 @needs_bwrap
 @pytest.mark.parametrize("name", FORGED)
-def test_passed_is_not_forged(run: Run, world: World, name: str) -> None:
-    outcome = run(world.told(FORGED[name]) + TESTS)
+def test_passed_is_not_forged(world: World, name: str) -> None:
+    outcome = run_here(world.told(FORGED[name]) + TESTS)
     assert not outcome.passed
     world.check(outcome)
 
 
 @needs_bwrap
 @pytest.mark.parametrize("name", CLUMSY)
-def test_whatever_it_does_there_is_a_verdict(run: Run, world: World, name: str) -> None:
-    outcome = run(world.told(CLUMSY[name]))
+def test_whatever_it_does_there_is_a_verdict(world: World, name: str) -> None:
+    outcome = run_here(world.told(CLUMSY[name]))
     world.check(outcome)
     assert not outcome.timed_out
-    assert run("assert 1 + 1 == 2").passed
+    assert run_here("assert 1 + 1 == 2").passed
 
 
 @needs_bwrap

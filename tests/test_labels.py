@@ -65,7 +65,7 @@ def test_each_reading_of_two_errors(reading: Labels, after: AfterError, expected
 def test_a_token_that_touches_the_span_is_wrong(span: tuple[int, int]) -> None:
     """``three bad four``: also a part of a word, and the space before it."""
     for reading in ("error", "span"):
-        assert labels("three bad four", span, reading=reading, after="correct") == [1, 0, 1, 1]  # type: ignore[arg-type]
+        assert labels("three bad four", span, reading=reading, after="correct") == [1, 0, 1, 1]
 
 
 def test_a_span_over_two_tokens_makes_both_wrong_or_the_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 from judge_decoding import Judge, JudgeDecodingError, JudgeHead, custom_generate
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.head import TargetInfo
+from judge_decoding.judge.target import TargetInfo
 from judge_decoding.models.hidden import HiddenStateHook
 from judge_decoding.models.teacher_forcing import hidden_states
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, random_head, run, tokens
@@ -60,7 +61,7 @@ def test_a_head_of_a_lower_layer_and_the_draft_reads_the_drafts_last(deep: Llama
     assert event.scores == pytest.approx(head.probability(own[3:], theirs[3:]).tolist(), abs=1e-4)
 
 
-def test_transformers_decodes_with_it(deep: LlamaForCausalLM) -> None:
+def test_transformers_decodes_with_it(deep: Any) -> None:
     head, draft, prompt = random_head(deep, layer=-2, norm="before"), perturbed(deep), [1, 7, 9]
     own = tokens(run(deep, DraftModel(draft, VOCAB_SIZE), prompt, Judge(head, 0.5), num_draft_tokens=4))
     ids = torch.tensor([prompt])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -72,9 +73,14 @@ def test_cost_optimal_stops_drafting_where_nothing_is_accepted_and_tries_again_n
 
 def test_short_answers_do_not_try_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried ever less often is so over all answers, and nothing is sought meanwhile."""
-    sought, best = [], AcceptanceModel.best
-    monkeypatch.setattr(AcceptanceModel, "best", lambda self, longest: sought.append(longest) or best(self, longest))
-    taught, lengths = AcceptanceModel(), []
+    sought, best = list[int](), AcceptanceModel.best
+
+    def counted(self: AcceptanceModel, longest: int) -> Any:
+        sought.append(longest)
+        return best(self, longest)
+
+    monkeypatch.setattr(AcceptanceModel, "best", counted)
+    taught, lengths = AcceptanceModel(), list[int]()
     for _ in range(8):
         policy = CostOptimal(4)
         policy.remember(taught)

@@ -260,7 +260,7 @@ def test_a_weight_of_another_shape_may_be_random_if_one_insists(folders: dict[st
 
 
 def test_buffers_may_be_infinite_and_half_precision_weights_as_large_as_they_can_be() -> None:
-    model = torch.nn.Linear(4, 4, dtype=torch.float16).requires_grad_(False)
+    model: Any = torch.nn.Linear(4, 4, dtype=torch.float16).requires_grad_(False)
     model.weight.fill_(torch.finfo(torch.float16).max)
     model.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
     check_finite(model, "it")

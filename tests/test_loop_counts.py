@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -157,7 +159,7 @@ def test_any_drafts_give_the_same_answer(plan: list[list[int]], start: int, budg
 
 
 def test_callers_are_not_in_inference_mode_between_rounds() -> None:
-    rounds = decode(COUNTING, None, [request(COUNTING, [3], max_new_tokens=3)])
+    rounds: Any = decode(COUNTING, None, [request(COUNTING, [3], max_new_tokens=3)])
     next(rounds)
     assert not torch.is_inference_mode_enabled()
     rounds.close()
@@ -217,7 +219,7 @@ def test_statistics_add_up() -> None:
 def test_nothing_stays_hooked_into_the_target(finish: bool) -> None:
     model = successor()
     asked = request(model, [3], Judge(random_head(model), 0.5), num_draft_tokens=1, max_new_tokens=6)
-    rounds = decode(model, drafts([4], [6], [8]), [asked])
+    rounds: Any = decode(model, drafts([4], [6], [8]), [asked])
     next(rounds)
     assert len(model.model.norm._forward_hooks) == 1
     if finish:

@@ -144,7 +144,7 @@ def test_a_judge_between_the_two_rescues_some_tokens_and_rejects_some(
 def test_the_judge_rescues_exactly_the_tokens_scored_above_its_threshold(
     target: LlamaForCausalLM, head: JudgeHead
 ) -> None:
-    seen = set()
+    seen: set[Cause] = set()
     for event in run(target, DraftModel(llama(7), VOCAB_SIZE), [1, 5, 6], Judge(head, 0.5), max_new_tokens=40):
         assert event.scores is not None
         kept = [

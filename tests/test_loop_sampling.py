@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from judge_decoding.rules import Exact
 from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, request, run, tokens
 
 SIZE, LENGTH = 8, 1000
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "temperature 0.5": {"temperature": 0.5},
     "temperature 1": {"temperature": 1.0},
     "temperature 1.7": {"temperature": 1.7},
@@ -58,13 +59,13 @@ def distribution(
     return [weights[i] / total if i in kept else 0.0 for i in range(len(weights))]
 
 
-def p_value(chain: list[int], table: Tensor, setting: dict[str, float]) -> float:
+def p_value(chain: list[int], table: Tensor, setting: dict[str, Any]) -> float:
     """Chi-square of the transitions of ``chain`` against their exact distributions."""
     observed = np.zeros((SIZE, SIZE))
     np.add.at(observed, (chain[:-1], chain[1:]), 1)
     statistic, freedom = 0.0, 0
     for row, logits in zip(observed, table.tolist(), strict=True):
-        expected = row.sum() * np.array(distribution(logits, **setting))
+        expected = row.sum() * np.array(distribution(logits, **setting), dtype=np.float64)
         assert not row[expected == 0].any(), "a token of probability 0 was sampled"
         usual = expected >= 3
         rest = [row[~usual].sum(), expected[~usual].sum()]
@@ -115,11 +116,11 @@ def test_the_chi_square_would_notice_the_drafts_distribution(tables: tuple[Tenso
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_a_draft_model_reports_the_distributions_it_drew_from(
-    tables: tuple[Tensor, Tensor], setting: dict[str, float]
+    tables: tuple[Tensor, Tensor], setting: dict[str, Any]
 ) -> None:
     """Exactly, with all settings applied: p/q is wrong otherwise."""
     table = tables[1]
-    sampler = Sampler(SamplingParams(**setting, seed=0), torch.device("cpu"))  # type: ignore[arg-type]
+    sampler = Sampler(SamplingParams(**setting, seed=0), torch.device("cpu"))
     draft = DraftModel(bigram(table), SIZE).propose([DraftRequest(0, TokenBuffer(torch.tensor([3, 0])), 30, sampler)])[
         0
     ]
@@ -161,7 +162,8 @@ def test_a_seed_repeats_an_answer(name: str) -> None:
     draft = perturbed(target)
 
     def once(seed: int | None) -> list[tuple[int, ...]]:
-        drafter = {"draft model": DraftModel(draft, VOCAB_SIZE), "prompt lookup": PromptLookup()}.get(name)
+        made: dict[str, Drafter] = {"draft model": DraftModel(draft, VOCAB_SIZE), "prompt lookup": PromptLookup()}
+        drafter = made.get(name)
         return [r.token_ids for r in run(target, drafter, [1, 5], max_new_tokens=30, temperature=2.5, seed=seed)]
 
     assert once(5) == once(5)
@@ -237,7 +239,12 @@ def test_rows_with_and_without_processors_share_a_batch() -> None:
     draft = perturbed(target, 0.05)
 
     def requests() -> list[Request]:
-        options = ({"temperature": 1.0}, {"temperature": 0.7}, {"temperature": 1.0, "top_k": 5}, {"temperature": 0.0})
+        options: tuple[dict[str, Any], ...] = (
+            {"temperature": 1.0},
+            {"temperature": 0.7},
+            {"temperature": 1.0, "top_k": 5},
+            {"temperature": 0.0},
+        )
         return [
             request(target, [5, 6 + row], rule, num_draft_tokens=3 + row, max_new_tokens=16, seed=row, **own)
             for row, own in enumerate(options)

@@ -86,7 +86,8 @@ def test_a_folder_of_such_a_name_is_reached_as_a_path(
 
 
 def test_custom_generate_knows_the_names() -> None:
-    target, tokenizer = load_model("reference"), load_tokenizer("reference")
+    target: Any = load_model("reference")
+    tokenizer = load_tokenizer("reference")
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     want = pair.load_pair()[0].generate(PROMPT, 40).token_ids
     for draft in ("reference", str(EMBEDDED["draft"])):

@@ -19,7 +19,7 @@ from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.tasks.results import last_number, result_function, same_result
 from judge_decoding.tasks.roots import _evaluated, calculated
 
-GROUPING = [
+GROUPING: list[tuple[str, str, bool | None]] = [
     ("#### 1,234,567", "1234567", True),
     ("She sold 1,234,567 of them.", "1,234,567", True),
     ("1,00,000 rupees", "100000", True),
@@ -61,7 +61,7 @@ GROUPING = [
     ("1 8", "18", False),
     ("5-10", "-10", False),
 ]
-LATEX = [
+LATEX: list[tuple[str, str, bool | None]] = [
     (r"So \boxed{9500}.", "9500", True),
     (r"So \boxed{\$9{,}500}.", "9500", True),
     (r"The answer is $9{,}500.", "9500", True),
@@ -102,7 +102,7 @@ LATEX = [
     (r"The area is $25\pi$.", "78.540", True),
     ("√16", "4", True),
 ]
-VALUES = [
+VALUES: list[tuple[str, str, bool | None]] = [
     ("The answer is 1/2.", "0.5", True),
     ("1/3", "2/6", True),
     ("3 1/2", "3.5", True),
@@ -192,7 +192,7 @@ VALUES = [
     ("∞", "5", False),
     ("", "5", False),
 ]
-PLACES = [
+PLACES: list[tuple[str, str, bool | None]] = [
     ("**18**", "18", True),
     ("__18__", "18", True),
     ("`18`", "18", True),

@@ -71,7 +71,7 @@ def test_a_stop_string_ends_the_text(decoder: JudgeDecoder, threshold: float) ->
         cut = decoder.generate(PROMPTS[0], 40, threshold=threshold, stop=stop)
         assert stop in cut.text
         assert whole.token_ids[: len(cut.token_ids)] == cut.token_ids
-        before = decoder.tokenizer.decode(cut.token_ids[:-1], skip_special_tokens=True)
+        before = decoder.tokenizer.decode(list(cut.token_ids[:-1]), skip_special_tokens=True)
         assert stop not in before
         assert cut.rounds[-1].stopped
         assert len(cut.rounds[-1].causes) == len(cut.rounds[-1].token_ids)
@@ -107,7 +107,7 @@ def test_a_function_of_the_ids_can_draft(target: LlamaForCausalLM, tokenizer: Pr
     assert drafted.stats.causes[Cause.CORRECTION] == 0
     assert drafted.stats.accepted_per_round > 3
     with pytest.raises(JudgeDecodingError, match="gave int"):
-        JudgeDecoder(target, tokenizer, lambda _ids, _count: 7).generate("one", 24)  # type: ignore[arg-type,return-value]
+        JudgeDecoder(target, tokenizer, lambda _ids, _count: 7).generate("one", 24)  # type: ignore[arg-type]
 
 
 def test_guards_and_draft_lengths_through_the_decoder(decoder: JudgeDecoder) -> None:

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def _comparison() -> str:
 
 
 def _score() -> str:
-    view = [([], 1)]
+    view: list[tuple[list[Any], int]] = [([], 1)]
     return file_page(
         "judge_decoding.report", "score", title="t", facts={}, columns=COLUMNS, rows=[], names=["one", "two"],
         pictures=[(bars([0.5, 0.5], 1), places([1.0]))] * 2, most=1,

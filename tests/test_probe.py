@@ -16,7 +16,7 @@ from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import JudgeDecodingError, JudgeHead
-from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.models.weights import quantization, tensors
@@ -66,10 +66,10 @@ def tied() -> LlamaForCausalLM:
     [copy.deepcopy, lambda m: m.bfloat16(), lambda m: m.half(), padded, lambda m: padded(m).bfloat16()],
     ids=["same", "bfloat16", "float16", "padded", "padded bfloat16"],
 )
-def test_the_same_layers_fit(change: Callable[[Any], PreTrainedModel], norm: str) -> None:
+def test_the_same_layers_fit(change: Callable[[Any], PreTrainedModel], norm: Norm) -> None:
     head = JudgeHead(
         random_head(llama(0)).config.model_copy(update={"target": TargetInfo.of(llama(0), HiddenSource(-1, norm))})
-    )  # type: ignore[arg-type]
+    )
     head.check_fits(change(llama(0)))
     # And the other way round: trained on the changed one.
     random_head(change(llama(0))).check_fits(llama(0))
@@ -92,7 +92,8 @@ def test_tied_weights_fit_themselves_in_16_bits() -> None:
 )
 def test_other_layers_under_the_same_embeddings_are_refused(change: Callable[[Any], PreTrainedModel]) -> None:
     other = change(llama(0))
-    embeddings = other.get_input_embeddings().weight[:VOCAB_SIZE]
+    inner: Any = other.get_input_embeddings()
+    embeddings = inner.weight[:VOCAB_SIZE]
     assert torch.equal(embeddings, llama(0).model.embed_tokens.weight.to(embeddings.dtype))
     with pytest.raises(JudgeDecodingError, match=r"same shape but other weights \(a layer's output differs by"):
         random_head(llama(0)).check_fits(other)
@@ -100,7 +101,7 @@ def test_other_layers_under_the_same_embeddings_are_refused(change: Callable[[An
 
 def test_other_embeddings_under_the_same_layers_are_refused() -> None:
     other = llama(0)
-    other.model.embed_tokens.weight.copy_(perturbed(llama(0), 0.1).model.embed_tokens.weight)  # type: ignore[union-attr]
+    other.model.embed_tokens.weight.copy_(perturbed(llama(0), 0.1).model.embed_tokens.weight)
     with pytest.raises(JudgeDecodingError, match="other weights"):
         random_head(llama(0)).check_fits(other)
 

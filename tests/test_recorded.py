@@ -29,8 +29,8 @@ from judge_decoding import (
     TopK,
     Typical,
 )
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.pair import load_pair, prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 
 pytestmark = pytest.mark.slow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from judge_decoding.cli.main import app
 from judge_decoding.core.rounds import Cause
 from judge_decoding.evaluation.trial import Method, Outcome, answers, compare
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.reference import pair
+from judge_decoding.reference import pair, problems
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
@@ -68,10 +69,11 @@ def test_the_pair_is_small_and_the_draft_eight_times_cheaper():
 
 def test_exact_gives_the_targets_answers():
     both, _ = loaded()
+    target: Any = both.target
     assert outcomes()["exact"].right == outcomes()["target"].right
     for problem in PROBLEMS[:10]:
         ids = both.encode(pair.prompt_of(problem))
-        own = both.target.generate(ids, max_new_tokens=pair.MAX_NEW_TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
+        own = target.generate(ids, max_new_tokens=problems.MAX_NEW_TOKENS, do_sample=False)[0, ids.shape[1] :].tolist()
         for method in (Method(both, Exact(), 16), Method(both, Exact(), 3)):
             given = answers(method, ASKING, [Item("x", (problem.question.strip(),))])[0][0]
             assert list(given.token_ids) == own

@@ -55,7 +55,7 @@ def show(browser: Browser, folder: Path, *samples: Sample, title: str = "Answers
 
 def statuses(browser: Browser, answer: int = 0) -> dict[str, str]:
     """What each token that can be seen is shown as."""
-    return browser.js(  # type: ignore[no-any-return]
+    return browser.js(
         f"Object.fromEntries([...document.querySelectorAll('#answer-{answer} .token')]"
         ".filter((token) => token.getClientRects().length)"
         ".map((token) => [token.unit.text.trim(), token.lastChild.classList[0]]))"
@@ -242,7 +242,7 @@ def test_arrows_go_from_token_to_token(browser: Browser, tmp_path: Path) -> None
 
 
 def tip(browser: Browser) -> list[str]:
-    return browser.js(f"[...{TIP}.querySelectorAll('.head, dl > div, li')].map((part) => part.innerText)")  # type: ignore[no-any-return]
+    return browser.js(f"[...{TIP}.querySelectorAll('.head, dl > div, li')].map((part) => part.innerText)")
 
 
 def words(lines: Sequence[str]) -> list[str]:
@@ -303,7 +303,7 @@ def test_the_filter(browser: Browser, tmp_path: Path) -> None:
             f"(() => {{ const field = document.querySelector('#filter'); field.value = '{choice}';"
             " field.dispatchEvent(new Event('change')); })()"
         )
-        return browser.js(  # type: ignore[no-any-return]
+        return browser.js(
             "[...document.querySelectorAll('.answer')].flatMap((box, i) => box.getClientRects().length ? [i] : [])"
         )
 

@@ -54,7 +54,7 @@ def test_every_figure_of_the_table() -> None:
 
 def test_what_is_known_of_one_only_is_not_compared() -> None:
     one, _ = by_task(
-        [answer("a", True, None), answer("a", False, True), answer("a", None, False), answer("b", None, 1)]
+        [answer("a", True, None), answer("a", False, True), answer("a", None, False), answer("b", None, True)]
     )
     assert one.cells["right"].startswith("50.0% ")
     assert one.cells["right, the target alone"].startswith("50.0% ")

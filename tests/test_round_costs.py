@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 
 from judge_decoding import Exact, Judge, VerificationRule, decode
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.core.rounds import Round
+from judge_decoding.core.rounds import Round, Seconds
 from judge_decoding.decoding.backends.static.compiling import new_cache
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
@@ -80,7 +80,7 @@ class Counts:
 
 
 @contextmanager
-def counting(patch: pytest.MonkeyPatch, *models: type) -> Iterator[Counts]:
+def counting(patch: pytest.MonkeyPatch, *models: Any) -> Iterator[Counts]:
     """Counts while it is open; ``models`` are the classes whose calls are forwards."""
     counts = Counts()
     waits, launches = Waits(counts), Launches(counts)
@@ -227,7 +227,7 @@ def test_verification_copies_the_logits_of_few_rows_at_a_time(
             for row in range(7)
         ]
         for row, event in decode(model, DraftModel(draft, VOCAB_SIZE), requests):
-            found[row].append(replace(event, seconds=None))
+            found[row].append(replace(event, seconds=Seconds()))
         return found
 
     whole, sizes, waits = rounds(), [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ import rounds
 from judge_decoding import CostOptimal, Exact, JudgeDecoder, JudgeHead
 from judge_decoding.core.rounds import Round, Seconds
 from judge_decoding.decoding.lengths import Fixed
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import BEST, POLICY, Models
 from judge_decoding.models.first_layers import first_layers
@@ -48,7 +50,8 @@ class Calls:
 
 
 def test_bare_calls_are_measured_behind_each_batch_of_our_own_ways(models: Models) -> None:
-    ways, calls = [models.generate(), models.plain(), models.exact(2), models.policy(3)], Calls()
+    ways: list[Any] = [models.generate(), models.plain(), models.exact(2), models.policy(3)]
+    calls: Any = Calls()
     pair = (models.decoder.target, models.draft)
     rows = measured(ways, PROMPTS, (), pair, calls, MACHINE, context=70, batch_size=2, repetitions=2)
     plain, exact = Shape(2, 0, 70), Shape(2, 2, 70)
@@ -195,7 +198,7 @@ def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Pa
 
 def test_a_process_that_fails_is_one_sentence(folders: dict[str, Path]) -> None:
     job = memory.Job("/no/model", None, None, "float32", 3, 8, [[4]], 1)
-    with pytest.raises(memory.JudgeDecodingError, match=r"failed: .*Cannot load the tokenizer /no/model"):
+    with pytest.raises(JudgeDecodingError, match=r"failed: .*Cannot load the tokenizer /no/model"):
         memory.measure_memory(job)
 
 

@@ -147,7 +147,7 @@ PIECES = st.lists(st.sampled_from([*WORDS, *"()|,=%", "1", "0.5", "'a'", " "]))
 
 @pytest.mark.slow
 @given(st.one_of(st.text(), PIECES.map("".join), st.lists(calls(), min_size=1, max_size=3).map(" | ".join)))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_no_text_is_more_than_a_wrong_spelling(judge_head: JudgeHead, text: str) -> None:
     with contextlib.suppress(JudgeDecodingError):
         assert isinstance(parse_rule(text, judge_head), VerificationRule)

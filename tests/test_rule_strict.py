@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Cause, Evidence, Exact, JudgeHead, Stats, VerificationRule, available_rules, parse_rule
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.head import TargetInfo
+from judge_decoding.judge.target import TargetInfo
 from tiny import EOS, VOCAB_SIZE, bigram, perturbed, random_head, run
 
 RULES = sorted(available_rules())
@@ -124,7 +124,8 @@ def output(rule: VerificationRule, target: Tensor, draft: Tensor | None, token: 
     size, grid = len(target), 4000
     coins = ((torch.arange(grid) + 0.5) / grid)[:, None]
     result = torch.zeros(size)
-    for drafted in range(size) if draft is not None else [token]:
+    drafts = [token] if token is not None else range(size)
+    for drafted in drafts:
         seen = Evidence(
             torch.full((grid, 1), drafted),
             target.log().expand(grid, 2, size),

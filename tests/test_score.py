@@ -30,7 +30,7 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import Text
-from judge_decoding.judge.head import TargetInfo
+from judge_decoding.judge.target import TargetInfo
 from judge_decoding.models.teacher_forcing import read_given
 from judge_decoding.statistics import ratio_interval
 from test_rule_strict import LOOSE

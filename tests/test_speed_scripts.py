@@ -78,7 +78,7 @@ def test_the_threshold_is_searched_for(gpu: ModuleType) -> None:
     drafter, target = (llama(TINY, device, torch.float32, seed) for seed in range(2))
     head = gpu.random_head(target)
     engine = gpu.Engine(target, drafter, head, "static")
-    asked = prompts(2, 16, TINY["vocab_size"], device)
+    asked = prompts(2, 16, int(TINY["vocab_size"]), device)
     found = []
     for level, count in ((2, 8), (5, 8)):
         loop = gpu.Loop(gpu.Label("judge", "static", count), engine, 60, Judge(head, 0.5))

@@ -78,7 +78,8 @@ def naive(
 
     answer = finish([])
     wanted, left = result(answer), 0  # type: ignore[operator]
-    kept, wrong = [], []
+    kept: list[Any] = []
+    wrong: list[Any] = []
     while True:
         choices = draft(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].argmax(-1).tolist()
         place = next((i for i in range(left, len(answer)) if choices[i] != answer[i]), None)
@@ -197,7 +198,7 @@ def test_an_endpoint_finishes_the_answers(
     court: Run, serve: Serve, folders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
     target = LlamaForCausalLM.from_pretrained(folders["target"])
-    args = ("label", "equivalence", questions, "--result", "text", "--max-new-tokens", 12, "--yes")
+    args: tuple[object, ...] = ("label", "equivalence", questions, "--result", "text", "--max-new-tokens", 12, "--yes")
     args = (*args, "--target", folders["target"], "--draft", folders["draft"])
 
     def answer(body: dict[str, Any], _: int) -> Response:
@@ -223,7 +224,17 @@ def test_an_endpoint_without_token_ids_is_refused(
 ) -> None:
     serve(lambda *_: completed("some words"))
     out = tmp_path / "out.jsonl"
-    args = ("label", "equivalence", questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
+    args: tuple[object, ...] = (
+        "label",
+        "equivalence",
+        questions,
+        "-o",
+        out,
+        "--target",
+        folders["target"],
+        "--draft",
+        folders["draft"],
+    )
     ends_in_one_sentence(court(*args, "--endpoint", "m", "--yes"), "gives no token ids")
     assert not out.exists()
 
@@ -240,7 +251,17 @@ def test_labels_train_a_judge(
     court: Run, folders: dict[str, Path], questions: Path, tmp_path: Path, way: tuple[str, ...]
 ) -> None:  # fmt: skip
     out = tmp_path / "labels.jsonl"
-    args = ("label", way[0], questions, "-o", out, "--target", folders["target"], "--draft", folders["draft"])
+    args: tuple[object, ...] = (
+        "label",
+        way[0],
+        questions,
+        "-o",
+        out,
+        "--target",
+        folders["target"],
+        "--draft",
+        folders["draft"],
+    )
     given = "--given" in way
     budget = ("--suffix", 7) if given else ("--max-new-tokens", 16)
     args += (*(() if given else ("--batch-size", 2)), *budget, *way[1:])
@@ -268,7 +289,15 @@ def test_labels_train_a_judge(
 def test_what_can_be_wrong_with_labelling(
     court: Run, folders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:  # fmt: skip
-    args = ("label", "equivalence", questions, "-o", tmp_path / "out", "--target", folders["target"])
+    args: tuple[object, ...] = (
+        "label",
+        "equivalence",
+        questions,
+        "-o",
+        tmp_path / "out",
+        "--target",
+        folders["target"],
+    )
     ends_in_one_sentence(court(*args), "give one with --draft")
     ends_in_one_sentence(court(*args, "--result", "x"), "There is no result x")
     assert court_swaps.duration(10_000) == "2.8 hours"

@@ -320,24 +320,27 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("name", "args"), ALL, ids=lambda value: value or "nothing")
-@pytest.mark.parametrize("outside", ["folders", "flags"])
 def test_no_command_lets_a_terminal_obey(
-    run: Run, hostile: dict[str, Path], tmp_path: Path, name: str, args: str, outside: str, monkeypatch: Any
+    run: Run, hostile: dict[str, Path], tmp_path: Path, name: str, args: str, monkeypatch: Any
 ) -> None:
-    """With hostile files and models; and with a hostile argument more, which the usage error repeats."""
+    """With hostile files and models."""
     monkeypatch.setattr("judge_decoding.labelling.annotate.server.serve", lambda _, listener, __: listener.close())
     monkeypatch.setattr("webbrowser.open", lambda _: None)
     places = {**hostile, "file": hostile["cases"], "out": tmp_path / f"out{NAME}", "text": TEXT}
-    words = [*name.split(), *(part.format(**places) for part in args.split())]
-    if outside == "flags":
-        words.insert(len(name.split()), f"--{TEXT}")
-        words.append(TEXT)
-    code, out, err = run(*words)
+    code, out, err = run(*name.split(), *(part.format(**places) for part in args.split()))
     assert code in (0, 1, 2), err
     clean(out, err)
     assert out + err
     if code == 2 and "Error: " in err:
         assert err.count("\nError: ") <= 1
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in ALL}))
+def test_a_usage_error_repeats_no_control_characters(run: Run, name: str) -> None:
+    code, out, err = run(*name.split(), f"--{TEXT}", TEXT)
+    assert code == 2
+    clean(out, err)
+    assert "x1b" in out + err
 
 
 def test_what_a_server_says_is_shown(run: Run, serve: Serve, hostile: dict[str, Path], tmp_path: Path) -> None:
@@ -364,9 +367,7 @@ def test_what_a_server_says_is_shown(run: Run, serve: Serve, hostile: dict[str, 
 # On a terminal
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-@pytest.mark.parametrize("words", [
+COMMANDS = [
     ("generate", "{target}", "one two", "--no-chat", "--max-new-tokens", "12"),
     ("generate", "{target}", "one two", "--no-chat", "--max-new-tokens", "12", "--plain"),
     ("generate", "{template}", "one two"),
@@ -375,24 +376,44 @@ def test_what_a_server_says_is_shown(run: Run, serve: Serve, hostile: dict[str, 
     ("court", "check", "{cases}"),
     ("court", "stats", "--\x1b]0;x\x07\u202e", "{cases}"),
     ("--help",),
-])  # fmt: skip
-def test_on_a_real_terminal_there_are_our_colours_alone(hostile: dict[str, Path], words: tuple[str, ...]) -> None:
-    out = on_terminal([word.format(**hostile) for word in words]).replace("\r\n", "\n")  # the terminal's own
-    colours = re.findall(r"\x1b\[([0-9;]*)m", out)
-    rest = re.sub(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[12]?[KA])|\r", "", out)
-    clean(rest)
-    assert "8" not in colours
-    assert len(rest) > 10
-    assert ("x1b" in rest) == (words != ("--help",))
+]
+
+# All of them in one process, as importing torch takes the most of it.
+RUN_ALL = """
+import json, sys
+from judge_decoding.cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["judge-decoding", *words]
+    try:
+        main()
+    except SystemExit:
+        pass
+    sys.stderr.flush()
+    print("<END>", flush=True)
+"""
 
 
-def on_terminal(words: list[str]) -> str:
-    """What a command writes to a terminal, both streams."""
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_on_a_real_terminal_there_are_our_colours_alone(hostile: dict[str, Path]) -> None:
+    found = on_terminal([[word.format(**hostile) for word in words] for words in COMMANDS])
+    assert len(found) == len(COMMANDS)
+    for words, out in zip(COMMANDS, found, strict=True):
+        colours = re.findall(r"\x1b\[([0-9;]*)m", out)
+        rest = re.sub(r"\x1b\[(?:[0-9;]*m|\?25[lh]|[12]?[KA])|\r", "", out)
+        clean(rest)
+        assert "8" not in colours
+        assert len(rest) > 10, words
+        assert ("x1b" in rest) == (words != ("--help",))
+
+
+def on_terminal(commands: list[list[str]]) -> list[str]:
+    """What each command writes to a terminal, both streams."""
     import pty
 
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "judge_decoding.cli.main", *words], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
+        [sys.executable, "-c", RUN_ALL, json.dumps(commands)], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     os.close(slave)
@@ -404,7 +425,9 @@ def on_terminal(words: list[str]) -> str:
         pass
     os.close(master)
     process.wait()
-    return found.decode()
+    *outputs, after = found.decode().replace("\r\n", "\n").split("<END>\n")  # the terminal's own line ends
+    assert after == ""
+    return outputs
 
 
 def test_into_a_pipe_an_answer_goes_as_it_is(run: Run, hostile: dict[str, Path]) -> None:

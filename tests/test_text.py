@@ -20,7 +20,7 @@ BYTES = ["byte fallback", "byte level"]
 
 
 def decoded(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=True)
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 @pytest.mark.parametrize("name", BYTES)

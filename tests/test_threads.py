@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def in_threads(answer: Callable[[torch.Tensor], list[int]]) -> list[list[int]]:
         return list(pool.map(answer, PROMPTS))
 
 
-def judged(model: PreTrainedModel, backend: str = "eager", **judge: object) -> JudgeDecoder:
+def judged(model: PreTrainedModel, backend: Literal["eager", "static"] = "eager", **judge: Any) -> JudgeDecoder:
     """A decoder whose judge rescues some tokens and refuses others."""
     head = random_head(model, scale=3.0, **judge)
     return JudgeDecoder(
@@ -52,7 +53,7 @@ def expected(decoder: JudgeDecoder, budget: int = 16) -> list[list[int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("judge", [{}, {"norm": "before", "layer": -2}], ids=str)
-def test_eager_answers_from_eight_threads(judge: dict[str, object]) -> None:
+def test_eager_answers_from_eight_threads(judge: dict[str, Any]) -> None:
     decoder = judged(llama(3), **judge)
     right = expected(decoder)
     for _ in range(2):
@@ -103,7 +104,7 @@ def test_batches_whose_draft_lengths_learn_from_each_other() -> None:
 
 
 def test_custom_generate_from_eight_threads() -> None:
-    model = llama(3)
+    model: Any = llama(3)
     head, draft = random_head(model, scale=3.0), perturbed(model, 0.05)
     judged = custom_generate(draft, head, num_draft_tokens=5)
 
@@ -123,7 +124,7 @@ def test_positions_that_depend_on_what_was_read_before() -> None:
         max_position_embeddings=16, initializer_range=0.3, eos_token_id=EOS, pad_token_id=0,
         rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
     )  # fmt: skip
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    model: Any = LlamaForCausalLM(config).eval().requires_grad_(False)
     decoder = JudgeDecoder(model, word_tokenizer(), model)
     right = [model.generate(p[None], do_sample=False, max_new_tokens=16)[0, len(p) :].tolist() for p in PROMPTS]
     assert in_threads(lambda prompt: list(decoder.generate(prompt, 16).token_ids)) == right
@@ -143,7 +144,8 @@ def test_a_tap_sees_its_own_thread_only() -> None:
 
 def test_a_copy_of_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     run_uncompiled(monkeypatch)
-    for backend in ("eager", "static"):
+    backends: tuple[Literal["eager", "static"], ...] = ("eager", "static")
+    for backend in backends:
         decoder = judged(llama(3), backend)
         answer = decoder.generate(PROMPTS[1], 24).token_ids
         other = copy.deepcopy(decoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,7 +161,7 @@ def test_what_a_model_said_is_what_training_reads(name: str, tmp_path: Path) -> 
 def test_a_collected_answer_keeps_its_first_space(tmp_path: Path) -> None:
     """After ``q`` the model says `` cat``, which its tokenizer alone would decode without the space."""
     tokenizer = byte_fallback_tokenizer()
-    ids = tokenizer.convert_tokens_to_ids(["q", "▁", "c", "a", "t", "</s>"])
+    ids = [tokenizer.vocab[piece] for piece in ("q", "▁", "c", "a", "t", "</s>")]
     logits = torch.zeros(len(tokenizer), len(tokenizer))
     for this, following in pairwise(ids):
         logits[this, following] = 5.0
@@ -174,7 +175,7 @@ def test_a_collected_answer_keeps_its_first_space(tmp_path: Path) -> None:
     assert (found[0].text, found[0].ended) == (" cat", True)
     # Also the text alone, as an annotator may hand it back, has the tokens of decoding.
     text = Case(question="q", answer=found[0].text)
-    assert encode(text, tokenizer).ids == found[0].token_ids == (tokenizer.convert_tokens_to_ids("▁"), *ids)
+    assert encode(text, tokenizer).ids == found[0].token_ids == (tokenizer.vocab["▁"], *ids)
 
 
 # Rendered chats
@@ -193,8 +194,9 @@ def test_a_rendered_chat_has_the_ids_of_the_template(name: str, begin: str, *, s
     tokenizer.chat_template = CHAT.replace("{begin}", begin)
     messages = [{"role": "system", "content": "b"}] if system else []
     messages += [{"role": "user", "content": "ab a"}]
-    options = {"add_generation_prompt": True}
-    right = tokenizer.apply_chat_template(messages, tokenize=True, **options)["input_ids"]
+    options: dict[str, Any] = {"add_generation_prompt": True}
+    rendered: Any = tokenizer.apply_chat_template(messages, tokenize=True, **options)
+    right = rendered["input_ids"]
     text = str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
     assert text.count("<s>") == bool(begin)
     decoder = decoder_of(tokenizer)
@@ -219,7 +221,7 @@ def test_several_tokens_before_a_text_are_there_once() -> None:
     tokenizer = joining_spaces()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<g>", "<sop>"]})
     around(tokenizer, "<g> <sop> $A")
-    g, sop = tokenizer.convert_tokens_to_ids(["<g>", "<sop>"])
+    g, sop = (tokenizer.vocab[word] for word in ("<g>", "<sop>"))
     assert lead_ids(tokenizer) == [g, sop]
     bare = tokenizer("ab", add_special_tokens=False)["input_ids"]
     for text in ("ab", "<sop>ab", "<g><sop>ab"):
@@ -233,8 +235,8 @@ def test_several_tokens_before_a_text_are_there_once() -> None:
 def turns() -> tuple[LlamaForCausalLM, Tokenizer, int]:
     """A model that says ``two three <end_of_turn>`` after ``one``, whose tokenizer's own end token is another."""
     tokenizer = word_tokenizer([*WORDS, "<end_of_turn>"])
-    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    ids = [*tokenizer.convert_tokens_to_ids(["one", "two", "three"]), end]
+    end = tokenizer.vocab["<end_of_turn>"]
+    ids = [*(tokenizer.vocab[word] for word in ("one", "two", "three")), end]
     logits = torch.zeros(len(tokenizer), len(tokenizer))
     for this, following in pairwise(ids):
         logits[this, following] = 5.0
@@ -293,7 +295,7 @@ def test_the_end_token_is_the_one_the_model_says(
 def test_each_end_token_can_be_labelled(turns: tuple[LlamaForCausalLM, Tokenizer, int], which: str) -> None:
     model, tokenizer, turn = turns
     end = turn if which == "turn" else tokenizer.eos_token_id
-    one, two = tokenizer.convert_tokens_to_ids(["one", "two"])
+    one, two = (tokenizer.vocab[word] for word in ("one", "two"))
     ends = end_ids(model, tokenizer)
     case = swap_case(tokenizer, "one", [one], [two, end], [1], wrong=True, source="x", ends=ends)
     assert case is not None

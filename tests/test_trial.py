@@ -50,6 +50,11 @@ def decoder(
     return JudgeDecoder(target, tokenizer, draft, head, num_draft_tokens=4)
 
 
+def head_of(decoder: JudgeDecoder) -> JudgeHead:
+    assert decoder.judge is not None
+    return decoder.judge
+
+
 @pytest.fixture
 def asking() -> PromptFormat:
     return PromptFormat(Words())
@@ -115,7 +120,7 @@ def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, asking: P
 
 
 def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(decoder: JudgeDecoder, asking: PromptFormat) -> None:
-    methods = {"judge": Method(decoder, Judge(decoder.judge, 0.4), 4), "exact": Method(decoder, Exact(), 3)}
+    methods = {"judge": Method(decoder, Judge(head_of(decoder), 0.4), 4), "exact": Method(decoder, Exact(), 3)}
     alone, together = compare(methods, asking, ITEMS), compare(methods, asking, ITEMS, batch_size=3)
     for name, outcome in alone.items():
         assert [(a.item, a.correct, a.rounds, a.tokens, a.accepted) for a in outcome.answers] == [
@@ -163,7 +168,7 @@ def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: Prom
 
 
 def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, asking: PromptFormat) -> None:
-    method = Method(decoder, Judge(decoder.judge, 0.4), 4)
+    method = Method(decoder, Judge(head_of(decoder), 0.4), 4)
     items = [*ITEMS, Item("two turns", ("one two", "red"), "ref", "kind")]
     samples, outcomes = evaluate(method, asking, items, target="T")
     assert [(s.item, s.turn) for s in samples] == [*((i.key, 1) for i in items), ("two turns", 2)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from judge_decoding import JudgeDecodingError, JudgeHead, parse_rule
 from judge_decoding.core.hidden import HiddenSource
@@ -213,8 +213,10 @@ def test_a_drafter_never_sees_the_judges_states(layers: tuple[int, ...], drafter
     runner = SimpleNamespace(use_aux_hidden_state_outputs=True)
     seen: list[Any] = []
 
-    def propose(self: Any, scheduler_output: object, aux_hidden_states: list[Tensor] | None, slots: object) -> str:
-        seen.append((self.use_aux_hidden_state_outputs, aux_hidden_states and [int(one) for one in aux_hidden_states]))
+    def propose(self: Any, scheduler_output: object, aux_hidden_states: Any, slots: object) -> str:
+        seen.append(
+            (self.use_aux_hidden_state_outputs, aux_hidden_states and [one.item() for one in aux_hidden_states])
+        )
         return "draft"
 
     assert hooks.around_propose(propose, runner, None, states, None) == "draft"  # without a judge

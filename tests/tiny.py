@@ -31,7 +31,8 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
+from judge_decoding.judge.target import TargetInfo
 from judge_decoding.rules import Evidence, Exact, VerificationRule
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -270,9 +271,7 @@ def tokens(rounds: Iterable[Round]) -> list[int]:
     return [token for event in rounds for token in event.token_ids]
 
 
-def greedy(
-    model: PreTrainedModel, prompt: Sequence[int], count: int = 24, *, stop: bool = False, **kwargs: object
-) -> list[int]:
+def greedy(model: Any, prompt: Sequence[int], count: int = 24, *, stop: bool = False, **kwargs: object) -> list[int]:
     """What transformers' own ``generate`` says; it runs past end tokens unless told to ``stop``."""
     ids = torch.tensor([list(prompt)])
     output = model.generate(

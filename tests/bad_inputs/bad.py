@@ -76,6 +76,11 @@ def changed(name: str, **values: Any) -> Make:
     return make
 
 
+def one(field: str, value: Any) -> dict[str, Any]:
+    """An argument by its name."""
+    return {field: value}
+
+
 def copy(
     name: str,
     files: Mapping[str, str | bytes | None] | None = None,
@@ -108,7 +113,7 @@ def copy(
     return make
 
 
-def tensors(size: int = 0, last: bytes = b"", **entries: object) -> bytes:
+def tensors(size: int = 0, last: Any = b"", **entries: Any) -> bytes:
     """A safetensors file with this header, ``size`` zeros and ``last``."""
     header = json.dumps(entries).encode()
     return len(header).to_bytes(8, "little") + header + bytes(size) + last

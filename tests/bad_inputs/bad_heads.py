@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bad import Bad, copy, folder, tensors, text
 
 USERS = (
@@ -14,8 +16,8 @@ USERS = (
 )
 INFO = "info {bad}"
 OTHER = "LlamaForCausalLM with hidden size 32"
-F32 = {"dtype": "F32", "shape": [1, 32], "data_offsets": [0, 128]}
-BIAS = {"dtype": "F32", "shape": [1], "data_offsets": [128, 132]}
+F32: Any = {"dtype": "F32", "shape": [1, 32], "data_offsets": [0, 128]}
+BIAS: Any = {"dtype": "F32", "shape": [1], "data_offsets": [128, 132]}
 DRAFT = {
     "name_or_path": "x", "architecture": "LlamaForCausalLM", "hidden_size": 32, "num_hidden_layers": 2,
     "fingerprint": "x",

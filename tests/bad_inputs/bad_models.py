@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from bad import Bad, Places, copy, folder, tensors, text
+from bad import Bad, Places, copy, folder, one, tensors, text
 
 from tiny import with_own_code
 
@@ -35,7 +36,7 @@ TOKENIZED = (
 )
 DEEP = "[" * 100_000 + "]" * 100_000
 BINARY = bytes(range(256))
-NORM = {"dtype": "F32", "shape": [32], "data_offsets": [0, 128]}
+NORM: Any = {"dtype": "F32", "shape": [32], "data_offsets": [0, 128]}
 
 
 def index(content: object) -> dict[str, str | None]:
@@ -67,7 +68,7 @@ CONFIGURATIONS = (
     ("an encoder and a decoder", copy("target", {"config.json": '{"model_type": "t5"}'})),
     ("no language model", copy("target", {"config.json": '{"model_type": "vit"}'})),
     *(
-        (f"{field} {value}", copy("target", **{field: value}))
+        (f"{field} {value}", copy("target", **one(field, value)))
         for field, values in {
             "model_type": ("nonsense", ["llama"]),
             "hidden_act": ("magic", 3),
@@ -123,7 +124,7 @@ GENERATION = (
         for name, content in (("a list", "[]"), ("cut off", "{"), ("nested deep", DEEP), ("binary", BINARY))
     ),
     *(
-        (f"{field} {value}", copy("target", inside="generation_config.json", do_sample=True, **{field: value}))
+        (f"{field} {value}", copy("target", inside="generation_config.json", do_sample=True, **one(field, value)))
         for field, values in {
             "eos_token_id": ({"a": 1}, "stop", ["stop"]),
             "temperature": ("hot", -1),

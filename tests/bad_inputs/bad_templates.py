@@ -8,7 +8,7 @@ GENERATE = "generate {bad} one --max-new-tokens 4"
 GROWING = "{%% set ns = namespace(x=%s) %%}{%% for i in range(60) %%}{%% set ns.x = %s %%}{%% endfor %%}{{ ns.x }}"
 LOOPS = "{%% for i in range(99999) %%}{%% for j in range(99999) %%}%s{%% endfor %%}{%% endfor %%}"
 
-CONTENTS = {
+CONTENTS: dict[str, str | bytes | None] = {
     "no syntax": "{% for m in",
     "an unknown tag": "{% magic %}",
     "an unknown filter": "{{ messages | magic }}",
@@ -53,7 +53,7 @@ CONTENTS = {
     "blocks nested deep": "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
     "binary": bytes(range(256)),
 }  # fmt: skip
-NO_TEMPLATE = {"chat_template.jinja": None}
+NO_TEMPLATE: dict[str, str | bytes | None] = {"chat_template.jinja": None}
 
 TEMPLATES = [
     *(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bad import Bad, copy
+from bad import Bad, copy, one
 from bad_endpoints import COLLECT, ENDPOINTS, MISBEHAVIOUR
 from bad_files import FILES
 from bad_heads import HEADS
@@ -142,7 +142,7 @@ FIELDS = [
 def test_a_field_that_is_an_object_is_a_sentence_or_no_matter(
     file: str, field: str, good: dict[str, Path], run: Run, root: Path
 ) -> None:
-    copy("target", inside=file, **{field: {"a": "b"}})(root / "model", good)
+    copy("target", inside=file, **one(field, {"a": "b"}))(root / "model", good)
     code, out, err = run("generate", root / "model", "one", "--draft", good["draft"], "--max-new-tokens", 2, "--plain")
     assert code in (0, 2)
     assert "Traceback" not in out + err

@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
+from judge_decoding.judge.target import TargetInfo
 
 
 def _record(**properties: dict[str, Any]) -> dict[str, Any]:

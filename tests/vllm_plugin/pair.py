@@ -13,6 +13,7 @@ from judge_decoding.decoding.answer import Generation
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.rules.base import VerificationRule
+from judge_decoding.rules.judge import Judge
 
 Answers = list[tuple[list[int], list[int]]]
 """The token ids of prompts and of what was answered."""
@@ -29,6 +30,12 @@ def prompts(count: int, seed: int = 3) -> list[str]:
 
 
 PROMPTS = prompts(50)
+
+
+def judged_by(decoder: JudgeDecoder, threshold: float | None = None) -> Judge:
+    """The decoder's judge as a rule."""
+    assert decoder.judge is not None
+    return Judge(decoder.judge, threshold)
 
 
 def are_ours(made: Answers, decoder: JudgeDecoder, rule: VerificationRule) -> list[Generation]:

@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+from engines import engine
 from pair import MAX_NEW_TOKENS, PROMPTS
 from vllm import SamplingParams
 
-from conftest import engine
 from judge_decoding.reference import pair
 
 COUNT = 12

@@ -13,9 +13,9 @@ from typing import Any
 
 import run_v2  # noqa: F401  (before vllm: makes its model runner V2 run here)
 from drafters import PIPELINE, PIPELINE_SETTINGS, PIPELINE_TOKENS, eagle3
+from engines import answers, engine
 from vllm.platforms.cpu import CpuPlatform
 
-from conftest import answers, engine
 from judge_decoding.reference import pair
 
 _check = CpuPlatform.check_and_update_config

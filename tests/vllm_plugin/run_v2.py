@@ -20,6 +20,7 @@ from triton.backends import backends
 
 backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True))
 
+from engines import engine
 from json_pair import COMPACT, JSON_PROMPTS, MAX_TOKENS, SCHEMAS, make_json_pair
 from pair import GRAMMAR, MAX_NEW_TOKENS, PROMPTS
 from vllm import SamplingParams
@@ -27,7 +28,6 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.structured_output import StructuredOutputManager
 
-from conftest import engine
 from judge_decoding.reference import pair
 
 SETTINGS: list[tuple[dict[str, Any] | None, dict[str, Any]]] = [

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from drafters import eagle, recording
+from engines import answers, engine
 from pair import PROMPTS, Answers, are_ours
 
-from conftest import answers, engine
+from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.judge import Judge
@@ -88,5 +89,5 @@ def test_any_drafter_is_judged(
         made = ours.generate_batch(ids, SHORT + 8, rule=rule, num_draft_tokens=4)
         for (_, answer), one in zip(found[threshold], made, strict=True):
             assert answer == [answer[0], *one.token_ids][:SHORT]
-        assert sum(one.stats.causes["rescued"] for one in made) > 10
+        assert sum(one.stats.causes[Cause.RESCUED] for one in made) > 10
     assert found[0.0] != found[0.5] != found[1.0]

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from engines import engine
 from json_pair import COMPACT, JSON_PROMPTS, MAX_TOKENS, SCHEMAS, check_json, make_json_pair
 from torch import Tensor
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.structured_output import StructuredOutputManager
 
-from conftest import engine
 from judge_decoding.integrations.vllm.runner import Round
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from drafters import PIPELINE, PIPELINE_SETTINGS, PIPELINE_TOKENS, eagle, eagle3
-from pair import Answers, are_ours
+from engines import answers, engine
+from pair import Answers, are_ours, judged_by
 
-from conftest import answers, engine
+from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
-from judge_decoding.rules.judge import Judge
 
 HERE = Path(__file__).parent
 
@@ -43,9 +43,9 @@ def test_two_ranks_say_the_same(draft: Path, decoder: JudgeDecoder, tmp_path: Pa
     assert all(rows < vocabulary for rows, _ in told["shapes"])  # each has a part of it
     for name, threshold in (("own", None), ("all", 0.0)):
         made = [(prompt, answer) for prompt, answer in told["answers"][name]]
-        ours = are_ours(made, decoder, Judge(decoder.judge, threshold))
+        ours = are_ours(made, decoder, judged_by(decoder, threshold))
         assert len(ours) == 12
-        assert sum(one.stats.causes["rescued"] for one in ours) > 0
+        assert sum(one.stats.causes[Cause.RESCUED] for one in ours) > 0
 
 
 def test_a_pipeline_says_the_same(plain: Answers, decoder: JudgeDecoder, tmp_path: Path) -> None:

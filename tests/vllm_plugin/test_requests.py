@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import GRAMMAR, MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
+from engines import engine
+from pair import GRAMMAR, MAX_NEW_TOKENS, PROMPTS, Answers, are_ours, judged_by
 from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
-from conftest import engine
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
-from judge_decoding.rules.judge import Judge
 
 EIGHT = PROMPTS[:8]
 END = 1  # <eos>
@@ -46,7 +45,7 @@ def test_a_batch_of_eight_has_eight_settings(judged: LLM, decoder: JudgeDecoder,
     thresholds = [None, 1, 0, 1, 0.5, 1, None, 0.3]
     made = ids(judged, [params(one) for one in settings])
     for one, threshold in zip(made, thresholds, strict=True):
-        are_ours([one], decoder, Judge(decoder.judge, threshold))
+        are_ours([one], decoder, judged_by(decoder, threshold))
     assert [a == b for a, b in zip(made, plain, strict=False)] == [t == 1 for t in thresholds]
 
 

@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 from json_pair import SCHEMAS, check_json
-from pair import GRAMMAR, Answers, accepted_by_cause, are_ours
+from pair import GRAMMAR, Answers, accepted_by_cause, are_ours, judged_by
 
 from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.rules.judge import Judge
 
 HERE = Path(__file__).parent
 THRESHOLDS = [None, 1, 0, 0.5, 1, 1, 0.3, None]
@@ -32,7 +31,7 @@ def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain
     made: Answers = [(prompt, answer) for prompt, answer in told["answers"]]
     rescued = 0
     for one, threshold in zip(made, THRESHOLDS, strict=True):
-        rule = Judge(decoder.judge, threshold)
+        rule = judged_by(decoder, threshold)
         (own,) = are_ours([one], decoder, rule)
         rescued += accepted_by_cause(own.rounds, rule.threshold)[Cause.RESCUED]
     assert [a == b for a, b in zip(made, plain, strict=False)] == [threshold == 1 for threshold in THRESHOLDS]

@@ -14,15 +14,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
-from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, Answers, accepted_by_cause, are_ours, prompts
+from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, Answers, accepted_by_cause, are_ours, judged_by, prompts
 
 from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
-from judge_decoding.rules.judge import Judge
 
 CLIENTS = 200
 SETTINGS: list[dict[str, str | float]] = [{}, {"judge": "off"}, {"judge_threshold": 0.3}]
@@ -137,7 +137,7 @@ def test_many_clients_get_what_each_would_get_alone(server: Server, decoder: Jud
             await stream.close()
             break
 
-    async def everybody() -> Answers:
+    async def everybody() -> list[Any]:
         async with server.client() as client:
             asked = [ask(client, text, **SETTINGS[i % 3]) for i, text in enumerate(texts)]
             *answers, _ = await asyncio.gather(*asked, leave(client))
@@ -146,7 +146,7 @@ def test_many_clients_get_what_each_would_get_alone(server: Server, decoder: Jud
     made = asyncio.run(everybody())
     wanted = dict.fromkeys(_CAUSES, 0)
     for which, threshold in enumerate(THRESHOLDS):
-        rule = Judge(decoder.judge, threshold)
+        rule = judged_by(decoder, threshold)
         for one in are_ours(made[which::3], decoder, rule):
             for cause, count in accepted_by_cause(one.rounds, rule.threshold).items():
                 wanted[cause] += count
@@ -175,7 +175,7 @@ def test_the_log_tells_it_too(server: Server) -> None:
 def test_a_request_that_means_nothing_is_told_so(server: Server, stream: bool, error: type[Exception]) -> None:
     async def wrong() -> None:
         async with server.client() as client:
-            made = await client.chat.completions.create(
+            made: Any = await client.chat.completions.create(
                 model="target", messages=[{"role": "user", "content": "Q: How many?"}], max_tokens=5, stream=stream,
                 extra_body={"vllm_xargs": {"judge_threshold": 7}},
             )  # fmt: skip
@@ -199,6 +199,6 @@ def test_a_server_that_is_killed_and_started_again_says_the_same(
             async with again.client() as client:
                 return list(await asyncio.gather(*(ask(client, text) for text in prompts(8, seed=5))))
 
-        are_ours(asyncio.run(some()), decoder, Judge(decoder.judge))
+        are_ours(asyncio.run(some()), decoder, judged_by(decoder))
     finally:
         again.end()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import engine
 from vllm.engine.arg_utils import EngineArgs
 
-from conftest import engine
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.reference import pair
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours
+from engines import answers
+from pair import MAX_NEW_TOKENS, PROMPTS, Answers, are_ours, judged_by
 from vllm import LLM, SamplingParams
 
-from conftest import answers
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.rules.judge import Judge
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, None, 1.0])
 def test_the_tokens_are_those_of_our_own_loop(
     judged: LLM, decoder: JudgeDecoder, plain: Answers, threshold: float | None
 ) -> None:
-    rule = Judge(decoder.judge, threshold)
-    extra = {} if threshold is None else {"judge_threshold": threshold}
+    rule = judged_by(decoder, threshold)
+    extra: dict[str, Any] = {} if threshold is None else {"judge_threshold": threshold}
     made = answers(judged, PROMPTS, **extra)
     are_ours(made, decoder, rule)
     differing = sum(a != b for a, b in zip(made, plain, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from families import VOCAB_SIZE
@@ -38,7 +39,7 @@ class Row:
         return {way: what for way, what in self.found.items() if what != EXACT and not what.startswith("refused: ")}
 
 
-def generate(model: PreTrainedModel, prompt: list[int], count: int = COUNT) -> list[int]:
+def generate(model: Any, prompt: list[int], count: int = COUNT) -> list[int]:
     """What transformers says, greedily."""
     ids = torch.tensor([prompt])
     output = model.generate(

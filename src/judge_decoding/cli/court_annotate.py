@@ -91,7 +91,6 @@ def annotate(
 
 
 def _login() -> str:
-
     try:
         return getuser()
     except (KeyError, OSError):  # a user without a name, as in some containers

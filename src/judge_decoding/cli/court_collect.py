@@ -188,7 +188,6 @@ def _check_used(
 def _writer(
     name: str, how: Answering, *, chat: bool, raw: bool, batch_size: int, concurrency: int, retries: int, dtype: str
 ) -> Writer:
-
     if name.startswith(PREFIX):
         endpoint = Endpoint(name.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
         return EndpointWriter(name, endpoint, how, raw)
@@ -218,7 +217,6 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
 
 
 def _tell(found: Sorted, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:
-
     for name, reasons in failures.items():
         warn(
             f"{len(reasons)} answers of {name} failed, the first one because {reasons[0].rstrip('.')}; the same "

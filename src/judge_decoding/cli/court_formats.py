@@ -69,7 +69,6 @@ def export_cases(
 
 
 def _format(name: str) -> Format:
-
     if name not in FORMATS:
         raise JudgeDecodingError(f"There is no format {name}; there are {', '.join(FORMATS)}.")
     return FORMATS[name]

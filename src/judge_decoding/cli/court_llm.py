@@ -126,7 +126,6 @@ def llm(
 
 
 def _tell(figures: dict[str, Any], *, json: bool) -> None:
-
     agreement = figures.get("agreement with labels by hand")
     if json:
         if agreement is not None:

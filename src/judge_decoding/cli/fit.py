@@ -113,7 +113,6 @@ def _goes_on(work: Path) -> Iterator[None]:
 def _questions(
     path: Path, fields: tuple[str | None, str | None, str | None], template_of: str | None, limit: int | None
 ) -> list[Question]:
-
     render = None
     if template_of is not None:
         from judge_decoding.cli.run.rendering import renderer  # noqa: PLC0415  (loads torch)

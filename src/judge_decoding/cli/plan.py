@@ -96,7 +96,6 @@ def _print_json(
     best: list[BestLength],
     compared: list[Comparison],
 ) -> None:
-
     told: dict[str, Any] = {
         "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
         "rounds": [
@@ -128,7 +127,6 @@ def _print(
     *,
     own: bool,
 ) -> None:
-
     console = Terminal(highlight=False)
     gpus, standard = recipe.gpus, recipe.accepted.standard if recipe.accepted else None
 
@@ -233,7 +231,6 @@ def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Table:
-
     table = Table(box=box.SIMPLE, pad_edge=False)
     for place, name in enumerate(header):
         table.add_column(Text(name), justify="left" if place == 0 else "right")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from judge_decoding.cli.court_files import agree
-from judge_decoding.cli.court_swaps import duration, labelled
+from judge_decoding.cli.court_swaps import duration, forecast, labelled
 from judge_decoding.cli.run.calibration import calibration
 from judge_decoding.cli.run.pair import load_decoder
 from judge_decoding.cli.steps import Steps
@@ -38,9 +38,9 @@ def run(
             chat=chat, tokenizer=load_tokenizer(target),
         )  # fmt: skip
 
-    def ask(forecast: FitForecast) -> bool:
+    def ask(cost: FitForecast) -> bool:
         with screen.paused():
-            agree(_cost(forecast), yes=yes)
+            agree(_cost(cost), yes=yes)
         return True
 
     found = fit_head(
@@ -53,15 +53,14 @@ def run(
     return found
 
 
-def _cost(forecast: FitForecast) -> str:
+def _cost(cost: FitForecast) -> str:
     """What is to be spent, in words."""
     return (
-        f"{forecast(forecast.labelling)} Then the head is trained (one forward an answer), and "
-        f"{forecast.prompts} prompts are answered at {forecast.thresholds} thresholds and some draft lengths: about "
-        f"{duration(forecast.seconds)}."
+        f"{forecast(cost.labelling)} Then the head is trained (one forward an answer), and "
+        f"{cost.prompts} prompts are answered at {cost.thresholds} thresholds and some draft lengths: about "
+        f"{duration(cost.seconds)}."
     )
 
 
 def _tell_labels(path: Path, cases: Sequence[Case], spent: Spent | None) -> None:
-
     say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)

@@ -6,7 +6,7 @@ from itertools import islice
 from json import dumps
 from pathlib import Path
 
-from rich.text import Text
+from rich.text import Text as Line
 
 from judge_decoding.cli.console import Terminal, progress
 from judge_decoding.cli.court_files import Warnings
@@ -16,7 +16,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.score import ScoreConfig, check_rule
 from judge_decoding.evaluation.score import score as score_texts
-from judge_decoding.evaluation.texts import Form, as_text, read_answers
+from judge_decoding.evaluation.texts import Form, Text, as_text, read_answers
 from judge_decoding.io.files import write_text
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import usual_device
@@ -72,7 +72,7 @@ def run(
         return
     console = Terminal()
     title = (f"{len(texts)} answers as the draft", "bold")
-    console.print(Text.assemble("\n", title, f", {facts['tokens']} tokens; target {target}\n"))
+    console.print(Line.assemble("\n", title, f", {facts['tokens']} tokens; target {target}\n"))
     console.print(score_table(found))
     console.print(
         "\nThe texts go on as they are: behind a rejected token the text's own stands in for the target's. So the more "

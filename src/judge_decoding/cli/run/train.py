@@ -151,7 +151,6 @@ def _calibrate(
     output: Path,
     tell: Progress,
 ) -> None:
-
     done = 0
 
     def count() -> None:

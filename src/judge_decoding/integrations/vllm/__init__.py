@@ -9,9 +9,9 @@ around each, `patching` wraps them, one file per version (`v0_32`, `v0_33`) list
 
 from __future__ import annotations
 
+from judge_decoding.integrations.vllm.checks import log
 from judge_decoding.integrations.vllm.hooks import GATES
 from judge_decoding.integrations.vllm.patching import wrap
-from judge_decoding.integrations.vllm.runner import log
 
 
 def register() -> None:

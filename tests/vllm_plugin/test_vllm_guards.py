@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from engines import answers, engine
 from pair import MAX_NEW_TOKENS, NUM_DRAFT_TOKENS, PROMPTS, Answers
 from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 
-from conftest import answers, engine
 from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
@@ -96,7 +96,7 @@ def test_every_answer_says_whether_it_is_lossy(server: LLM, decoder: JudgeDecode
 
 
 def test_speculation_can_be_off_for_a_request(server: LLM, plain: Answers) -> None:
-    scheduler = server.llm_engine.engine_core.engine_core.scheduler  # type: ignore[attr-defined]
+    scheduler = server.llm_engine.engine_core.engine_core.scheduler
     drafted: list[int] = []
     original = scheduler.update_from_output
 
