@@ -67,7 +67,10 @@ def numbers() -> Iterator[Number]:
 
 def spelled(hint: Any, name: str) -> str:
     """An option as on the command line."""
-    given = [one for more in typing.get_args(hint)[1:] for one in getattr(more, "param_decls", None) or ()]
+    options = [one for one in typing.get_args(hint)[1:] if type(one).__name__ == "OptionInfo"]
+    given = [
+        one for option in options for one in (option.default, *(option.param_decls or ())) if one not in (None, ...)
+    ]
     return str(given[0]) if given else "--" + name.replace("_", "-")
 
 

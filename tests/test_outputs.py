@@ -15,6 +15,7 @@ from commands import Run, commands, is_one_sentence
 from judge_decoding import Case, write_cases
 from judge_decoding.io.resume import Unfinished, written_before
 from judge_decoding.labelling.annotate.storage import token_path
+from judge_decoding.training.draft_options import FILES
 
 HEAD = ("config.json", "model.safetensors", "README.md", "roc.svg", "results-2.json", "custom_generate/generate.py")
 EVALUATED = ("results.json", "samples.jsonl", "spec_bench.jsonl", "grades.jsonl")
@@ -42,6 +43,7 @@ class Writes:
 TABLE = {
     "generate": Writes("{target} one --json {out}/a.jsonl", ("a.jsonl",), ("json",)),
     "demo": Writes("--json {out}/a.json --html {out}/b.html", ("a.json", "b.html"), ("json", "html")),
+    "draft": Writes("{target} --prompts {file} -o {out}", FILES, ("out",), ("prompts",)),
     "fit": Writes(
         "--prompts {file} --target {target} --draft {target} -o {out}", HEAD, ("out",), ("prompts", "calibrate_data")
     ),

@@ -83,6 +83,11 @@ from judge_decoding.tasks import read_items as read_items
 from judge_decoding.tasks.base import Item as Item
 from judge_decoding.tasks.base import Task as Task
 from judge_decoding.tasks.prompt_format import PromptFormat as PromptFormat
+from judge_decoding.training.draft_options import DraftConfig as DraftConfig
+from judge_decoding.training.draft_options import DraftForecast as DraftForecast
+from judge_decoding.training.draft_options import DraftMeasure as DraftMeasure
+from judge_decoding.training.draft_options import MadeDraft as MadeDraft
+from judge_decoding.training.drafts import make_draft as make_draft
 from judge_decoding.training.options import TrainingConfig as TrainingConfig
 from judge_decoding.training.thresholds import calibrate as calibrate
 from judge_decoding.training.thresholds import calibration_items as calibration_items

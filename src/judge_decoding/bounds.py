@@ -57,6 +57,9 @@ BOUNDS: Mapping[str, Bound] = {
     "wrong_weight": Bound(0, 1e6, open=True), "l2": Bound(0, 1e9),
     "layers": Bound(-10_000, -1, "-1, the last, or below"),
     "num_hidden_layers": Bound(0, 10_000),
+    # How a draft is trained.
+    "num_layers": Bound(1, 10_000), "epochs": Bound(1, 10_000), "lora": Bound(1, 2**16),
+    "learning_rate": Bound(0, 100, open=True), "held_out": Bound(0, 1, "between 0 and 1"), "vocab": Bound(1, 10**9),
 }  # fmt: skip
 """By the name of the option, field or parameter. A number with another name is finite and has at most 18 digits."""
 

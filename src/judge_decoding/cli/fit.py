@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +17,8 @@ from judge_decoding.cli.court_files import read_prompts
 from judge_decoding.cli.models import Device
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
-from judge_decoding.cli.steps import steps
-from judge_decoding.cli.terminal import say, say_json, warn
+from judge_decoding.cli.steps import goes_on, steps
+from judge_decoding.cli.terminal import say_json, warn
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.fit.places import check_places
 from judge_decoding.io.questions import Fields, Question, file_rows
@@ -38,6 +36,11 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the head.")],
     target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
     draft: Annotated[str | None, typer.Option(help="Draft model with the target's vocabulary.")] = None,
+    make_draft: Annotated[
+        bool,
+        typer.Option("--make-draft", help="Make one first, of the target's first layers, in the folder OUT-draft."),
+    ] = False,
+    draft_layers: Annotated[int | None, typer.Option(help="How many of them, with --make-draft; else 4.")] = None,
     prompt_field: Annotated[str | None, typer.Option(help="Field of the prompt; else question or prompt.")] = None,
     reference_field: Annotated[
         str | None, typer.Option(help="Field of a right answer; else reference, or the target's own answer.")
@@ -77,6 +80,10 @@ def fit(
     else:
         check_used(context, "With --calibrate-on, where all prompts are labelled,", "--share", "--reference-field")
         check_calibrate_on(context, calibrate_on, ("--calibrate-data",))
+    if make_draft:
+        check_used(context, "With --make-draft", "--draft")
+    else:
+        check_used(context, "Without --make-draft", "--draft-layers", remedy="give it, too")
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
     if out.exists() and not out.is_dir():
@@ -86,28 +93,18 @@ def fit(
         files_of_head(out), [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
         work=[labels, labels.with_name("labels.jsonl.part")],
     )  # fmt: skip
-    work = check_places(out)
+    work, made = check_places(out), out.with_name(f"{out.name}-draft")
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
-    with _goes_on(work), steps(lines=True) as screen:
+    with goes_on(work), steps(lines=True) as screen:
         screen("loading the models", 0, 0)
         from judge_decoding.cli.run.fit import run  # noqa: PLC0415  (loads torch, as is said above)
 
         found = run(
             questions, out, target, draft, result, points, share, calibrate_on, calibrate_data, calibrate_limit,
-            max_new_tokens, batch_size, seed, dtype, device, work, screen, chat=chat, yes=yes,
+            max_new_tokens, batch_size, seed, dtype, device, work, screen, made if make_draft else None, draft_layers,
+            chat=chat, yes=yes,
         )  # fmt: skip
-    _report(found, out, target, draft, chat=chat, json=json)
-
-
-@contextmanager
-def _goes_on(work: Path) -> Iterator[None]:
-    """Where the user stops the command, say in one line how to go on."""
-    try:
-        yield
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        kept = f"what is done is kept in {work}, and the same command goes on from there"
-        say(f"Stopped: {kept if work.exists() else 'nothing was done yet'}.", err=True)
-        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 1) from stop
+    _report(found, out, target, str(made) if make_draft else draft, chat=chat, json=json)
 
 
 def _questions(

@@ -25,6 +25,10 @@ app = lazy_app(
     {
         "demo": Lazy("demo:demo", "See judge decoding work, offline, in under two minutes."),
         "generate": Lazy("generate:generate", "Answer one prompt with any pair of models."),
+        "draft": Lazy(
+            "draft:draft",
+            "Make a draft model from the target's first layers, trained to say what the target says; it resumes.",
+        ),
         "fit": Lazy(
             "fit:fit", "Answers, labels, training, calibration and a short report, in one command that resumes."
         ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import typer
 from rich.progress import Progress, SpinnerColumn, TaskID, TimeElapsedColumn
 
 from judge_decoding.cli.console import progress
@@ -48,3 +50,14 @@ def steps(*, lines: bool = False) -> Iterator[Steps]:
     """Show steps on stderr while the block runs; see `Steps`."""
     with progress(TimeElapsedColumn(), begin=[SpinnerColumn()]) as shown:
         yield Steps(shown, lines=lines)
+
+
+@contextmanager
+def goes_on(work: Path) -> Iterator[None]:
+    """Where the user stops the command, say in one line how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        kept = f"what is done is kept in {work}, and the same command goes on from there"
+        say(f"Stopped: {kept if work.exists() else 'nothing was done yet'}.", err=True)
+        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 1) from stop

@@ -26,6 +26,7 @@ from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.io.hub import Source, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.loading.weights import check_complete, check_depth, check_finite
+from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
 from judge_decoding.names import is_drafter, place_of
 
 AUTO = "auto"
@@ -291,9 +292,18 @@ def load_draft(
         kwargs["device"] = draft_device(kwargs["device"])
     own = load_tokenizer(name, **tokenizer_options(kwargs))
     if translate and own.get_vocab() != tokenizer.get_vocab():
-        return TranslatingDraft(load_model(name, **kwargs), own, tokenizer)
+        return TranslatingDraft(_load_draft_model(name, kwargs), own, tokenizer)
     check_same_vocabulary(tokenizer, own)
-    return load_model(name, **kwargs)
+    return _load_draft_model(name, kwargs)
+
+
+def _load_draft_model(name: str | Path, kwargs: Mapping[str, Any]) -> PreTrainedModel:
+    """A model whose head is cut to the tokens it is to propose, where it says which."""
+    model = load_model(name, **kwargs)
+    path = _located(name, "draft", kwargs)[0].file(FILE)
+    if path is not None:
+        cut_head(model, read_vocabulary(path, model))
+    return model
 
 
 def as_draft(

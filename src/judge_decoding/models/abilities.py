@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
+from judge_decoding.models.draft_vocabulary import compact
 from judge_decoding.models.forward import Forward, input_rows, row_positions, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
@@ -94,7 +95,7 @@ def abilities(model: PreTrainedModel) -> Abilities:
         is_quantized(model),
     )
     if key not in _KNOWN:
-        with undisturbed(model):
+        with undisturbed(model), compact(model):
             found = _KNOWN[key] = _Check(model).run()
         if found.inexact:
             logger.warning(

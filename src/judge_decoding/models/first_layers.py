@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.models.abilities import is_quantized
 from judge_decoding.models.anatomy import anatomy
+from judge_decoding.models.forward import input_device, plain_forward, undisturbed
+from judge_decoding.models.hidden import HiddenStateHook
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -33,8 +38,9 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     config = copy.deepcopy(model.config)
     text = config.get_text_config(decoder=True)
     text.num_hidden_layers = count
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:count]
+    for key, value in vars(text).items():
+        if isinstance(value, list | tuple) and len(value) == len(layers) and ("layer" in key or "block_type" in key):
+            setattr(text, key, value[:count])
     short = _shallow(model)
     *above, last = name.split(".")
     holders: list[nn.Module] = [short]
@@ -48,6 +54,61 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     if model.generation_config is not None:
         short.generation_config = copy.deepcopy(model.generation_config)
     return short
+
+
+def cut_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """A model of its own from the first ``count`` layers of ``model``, its embeddings, final norm and head, in float32.
+
+    Raises:
+        JudgeDecodingError: it has not more than that many, its weights are quantised, or its layers are no stack of
+            which the first ones are a model of the same class.
+    """
+    if is_quantized(model):
+        raise JudgeDecodingError(
+            f"The weights of {type(model).__name__} are quantised, and its layers cannot be trained; load the target "
+            "as it was before, in bfloat16 or float32."
+        )
+    if len({parameter.device for parameter in model.parameters()}) > 1 or getattr(model, "hf_device_map", None):
+        raise JudgeDecodingError(
+            f"{type(model).__name__} is spread over several devices, and a draft is trained on one; load the target on "
+            "one device."
+        )
+    # Parts that are shared stay shared within the copy.
+    short = copy.deepcopy(first_layers(model, count))
+    short.float().eval()
+    if problem := _not_a_stack(model, short, count):
+        raise JudgeDecodingError(
+            f"The layers of {type(model).__name__} cannot be cut, as they are no stack of which the first ones are a "
+            f"model by themselves ({problem}); name a draft model of the same family instead."
+        )
+    return short
+
+
+def _not_a_stack(model: PreTrainedModel, short: PreTrainedModel, count: int) -> str:
+    """Why ``short`` is not what its configuration says, or does not compute what the first layers of ``model`` do."""
+    try:
+        with torch.device("meta"):
+            plain = type(model)(copy.deepcopy(short.config))
+        wanted = {name: value.shape for name, value in plain.state_dict().items()}
+        given = {name: value.shape for name, value in short.state_dict().items()}
+        if wanted != given:
+            other = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+            return f"{other[0]} differs"
+        layers = model.get_submodule(anatomy(model).layers or "")
+        assert isinstance(layers, nn.ModuleList)
+        ids = torch.tensor([[0, 1, 2, 3]], device=input_device(model))
+        states = []
+        for one, source in (
+            (model, HiddenSource(count - 1 - len(layers), "before")),
+            (short, HiddenSource(-1, "before")),
+        ):
+            with HiddenStateHook(one, source) as tap, undisturbed(one):
+                plain_forward(one, ids, 1)
+                states.append(tap.states.float())
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return reason(error)
+    slack = 1e-3 if model.dtype == torch.float32 else 0.05
+    return "" if (states[0] - states[1]).norm() <= slack * states[0].norm() else "it computes something else"
 
 
 def _shallow(module: Module) -> Module:

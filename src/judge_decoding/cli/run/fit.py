@@ -9,24 +9,28 @@ from pathlib import Path
 from judge_decoding.cli.court_files import agree
 from judge_decoding.cli.court_swaps import duration, forecast, labelled
 from judge_decoding.cli.run.calibration import calibration
+from judge_decoding.cli.run.draft import made
 from judge_decoding.cli.run.pair import load_decoder
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.fit.config import FitConfig
+from judge_decoding.fit.drafting import draft_prompts, earlier_draft
 from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
 from judge_decoding.io.questions import Question
 from judge_decoding.labelling.labels.pilot import Spent
 from judge_decoding.loading.models import load_tokenizer
 from judge_decoding.report.card_files import write_card
+from judge_decoding.training.draft_options import LAYERS, DraftConfig
 
 
 def run(
     questions: list[Question], out: Path, target: str, draft: str | None, result: str, points: float, share: float,
     calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, max_new_tokens: int,
-    batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps, *, chat: bool, yes: bool,
+    batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps, make_draft: Path | None,
+    draft_layers: int | None, *, chat: bool, yes: bool,
 ) -> Fitted:  # fmt: skip
-    """Fit the head, and save it with its card."""
+    """Fit the head, and save it with its card; with ``make_draft``, a folder, make a draft there first."""
     config = FitConfig(
         result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
     )
@@ -37,6 +41,14 @@ def run(
             calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
             chat=chat, tokenizer=load_tokenizer(target),
         )  # fmt: skip
+
+    if make_draft is not None:
+        layers = draft_layers or LAYERS
+        if not earlier_draft(make_draft, target, layers):
+            how = DraftConfig(layers, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
+            texts = draft_prompts([one.prompt for one in questions], config, all_of_them=asked is not None)
+            made(target, texts, make_draft, how, screen, dtype=dtype, device=device, yes=yes)
+        draft = str(make_draft)
 
     def ask(cost: FitForecast) -> bool:
         with screen.paused():

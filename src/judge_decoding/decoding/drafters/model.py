@@ -17,6 +17,7 @@ from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.models.abilities import can_batch, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
+from judge_decoding.models.draft_vocabulary import cut_head_of
 from judge_decoding.models.hidden import HiddenStateHook
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class DraftModel:
         self._lm: CachedLM | StaticLM | None = None
         self._rows: tuple[int, ...] = ()
         self._vocab_size = vocab_size
+        self._cut = cut_head_of(model) is not None
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
         self._can_batch = can_batch(model) and self._border is None
         self._single: dict[int, DraftModel] = {}
@@ -65,7 +67,7 @@ class DraftModel:
             another = partial(type(self), self._model, self._vocab_size)
             self._single = {request.row: self._single.get(request.row) or another() for request in requests}
             return [self._single[request.row]._propose([request])[0] for request in requests]
-        rows = [_Row(request, self._vocab_size) for request in requests]
+        rows = [_Row(request, self._vocab_size, cut=self._cut) for request in requests]
         unchanged = self._unchanged(requests)
         lm = self._narrowed(tuple(request.row for request in requests))
         # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
@@ -115,9 +117,9 @@ class DraftModel:
 class _Row:
     """The draft of one row as it grows."""
 
-    def __init__(self, request: DraftRequest, vocab_size: int) -> None:
+    def __init__(self, request: DraftRequest, vocab_size: int, *, cut: bool) -> None:
         self._request = request
-        self._vocab_size = vocab_size
+        self._vocab_size, self._cut = vocab_size, cut
         self._ids = request.ids
         self._probs: list[Tensor] = []
         self._states: list[Tensor] = []
@@ -129,6 +131,9 @@ class _Row:
         if not self.open:
             return self._ids[:0]
         logits = sampler.process(self._ids[None], self._fit(logits.to(self._ids.device))[None])[0]
+        if self._cut and not sampler.is_bare and not bool(logits.isfinite().any()):
+            self.open = False  # all that the draft could propose is forbidden
+            return self._ids[:0]
         if not sampler.greedy or request.distribution or request.stop_below:
             self._probs.append(logits.softmax(-1))
         token = logits.argmax(-1) if sampler.greedy else sampler.draw(self._probs[-1])

@@ -32,6 +32,7 @@ from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.io.files import cache_folder
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.context import rope_border
+from judge_decoding.models.draft_vocabulary import cut_head_of
 from judge_decoding.models.forward import lock_of
 
 logger = logging.getLogger(__name__)
@@ -244,11 +245,12 @@ def _grouped_attention(device: torch.device) -> Iterator[None]:
 
 def _key(model: PreTrainedModel, what: str) -> str:
     """What the compiled code depends on; weights are not among it."""
-    device, config = model.device, model.config.to_dict()
+    device, config, cut = model.device, model.config.to_dict(), cut_head_of(model)
     for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
         config.pop(name, None)
     parts = [
         what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)),
+        str(cut and cut.out_features),
         Path(graphs.__file__).read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"),
         torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),
         torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),

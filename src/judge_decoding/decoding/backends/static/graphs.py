@@ -19,6 +19,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.models.draft_vocabulary import compact
 from judge_decoding.models.forward import cache_name
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
@@ -203,9 +204,11 @@ class DraftGraph(nn.Module):
         start, ids = tokens[:, 0], tokens[:, 1:]
         chosen = [(start + ids.shape[1] - 1)[:, None], ids[:, -1:]]
         for _ in range(self._steps):
-            with FewTokens() if self._few else nullcontext():
+            with compact(self.model) as kept, FewTokens() if self._few else nullcontext():
                 logits = _forward(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)
             start = start + ids.shape[1]
             ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)
+            if kept is not None:  # the places of a cut head's tokens
+                ids = kept[ids]
             chosen.append(ids)
         return torch.cat(chosen, 1), torch.cat((start[:, None], ids), 1)

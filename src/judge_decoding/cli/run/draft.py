@@ -1,0 +1,90 @@
+"""What ``judge-decoding draft`` and ``fit --make-draft`` do once their options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from judge_decoding.cli.court_files import agree, read_prompts
+from judge_decoding.cli.court_swaps import duration
+from judge_decoding.cli.steps import Steps
+from judge_decoding.cli.terminal import say, warn
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.questions import Fields, file_rows
+from judge_decoding.loading.models import load_model, load_tokenizer, usual_device
+from judge_decoding.models.chat import render
+from judge_decoding.training.draft_data import divide_prompts
+from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft
+from judge_decoding.training.drafts import check_draft_places, make_draft
+
+
+def made(
+    target: str,
+    texts: Sequence[str],
+    out: Path,
+    config: DraftConfig,
+    screen: Steps,
+    *,
+    dtype: str,
+    device: str | None,
+    yes: bool,
+) -> MadeDraft:
+    """Load the target and make a draft of it for prompts, with what is measured told on stderr."""
+    check_draft_places(out)
+    divide_prompts(texts, config)  # they may be too few
+    tokenizer = load_tokenizer(target)
+    model = load_model(target, dtype=dtype, device=device or usual_device())
+    screen("loading the target", 1, 1)
+
+    def ask(forecast: DraftForecast) -> bool:
+        with screen.paused():
+            agree(_cost(forecast), yes=yes)
+        return True
+
+    found = make_draft(
+        model, tokenizer, texts, out, config,
+        agree=ask, progress=screen, measured=lambda one: say(_measured(one, config), err=True),
+    )  # fmt: skip
+    for sentence in found.warnings:
+        warn(f"Warning: {sentence}")
+    return found
+
+
+def read_texts(
+    target: str,
+    path: Path,
+    fields: tuple[str | None, str | None],
+    limit: int | None,
+    *,
+    chat: bool,
+    asked_for: bool,
+) -> list[str]:
+    """The prompts as the target reads them."""
+    tokenizer = load_tokenizer(target) if chat else None
+    if asked_for and tokenizer is not None and not tokenizer.chat_template:
+        raise JudgeDecodingError("This model has no chat template; leave --chat out.")
+
+    def rendered(text: str) -> str:
+        assert tokenizer is not None
+        return render([{"role": "user", "content": text}], tokenizer)
+
+    use = rendered if tokenizer is not None and tokenizer.chat_template else None
+    questions = read_prompts(str(path), partial(file_rows, path), Fields(fields[0], None, fields[1]), use, limit)
+    return [one.prompt for one in questions]
+
+
+def _cost(forecast: DraftForecast) -> str:
+    """What is to be spent, in words."""
+    return (
+        f"The target is to answer {forecast.answers} more prompts, about {forecast.generated_tokens:,} tokens; the "
+        f"draft is trained on about {forecast.trained_tokens:,} tokens. Both take about {duration(forecast.seconds)}."
+    )
+
+
+def _measured(one: DraftMeasure, config: DraftConfig) -> str:
+    loss = "" if one.training_loss is None else f"loss {one.training_loss:.3f}, "
+    return (
+        f"Step {one.step} of {one.steps}: {loss}held-out loss {one.loss:.3f}, agreement {one.agreement:.1%}, mean "
+        f"acceptance length {one.mean_acceptance_length:.2f} at draft length {config.num_draft_tokens}."
+    )

@@ -1,0 +1,169 @@
+"""A draft model that proposes only the most frequent tokens: its output head has a row for each of these, no more.
+
+Where a vocabulary is large, the output head is most of what a small draft reads for a token. Source: FR-Spec
+(arXiv 2502.14856). On disk such a draft is an ordinary model with its whole head, which any engine loads; beside it
+lies the list of the tokens it proposes, by which the head is cut when it is loaded here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import replacing
+from judge_decoding.models.forward import input_rows
+
+FILE = "draft_vocabulary.safetensors"
+"""Holds ``ids``, the token ids that the draft proposes, ascending: int64 [N]."""
+
+
+class CutHead(nn.Linear):
+    """The rows of an output head that belong to some tokens.
+
+    Attributes:
+        ids: these tokens [N], ascending.
+        full_size: how many logits the whole head gives, V.
+        spreads: whether the model's logits are spread over the whole vocabulary again; see `cut_head`.
+    """
+
+    ids: Tensor
+
+    def __init__(self, head: nn.Linear, ids: Tensor) -> None:
+        super().__init__(head.in_features, len(ids), bias=head.bias is not None, device="meta", dtype=head.weight.dtype)
+        ids = ids.to(head.weight.device)
+        self.weight = nn.Parameter(head.weight.detach()[ids], requires_grad=False)
+        if head.bias is not None:
+            self.bias = nn.Parameter(head.bias.detach()[ids], requires_grad=False)
+        self.register_buffer("ids", ids)
+        self.full_size = head.out_features
+        self.spreads = True
+
+    def spread(self, logits: Tensor) -> Tensor:
+        """Logits [..., V] of logits [..., N]: those of all other tokens are minus infinity."""
+        full = logits.new_full((*logits.shape[:-1], self.full_size), -torch.inf)
+        return full.index_copy(-1, self.ids, logits)
+
+
+def cut_head(model: PreTrainedModel, ids: Tensor) -> None:
+    """Cut the output head of ``model`` to the tokens ``ids`` [N], ascending.
+
+    The model's forward still gives logits over the whole vocabulary, so that whoever calls it needs to know nothing:
+    those of tokens without a row are minus infinity. They are spread behind all that the model does to its logits,
+    such as a soft cap. Within `compact` they are not spread.
+
+    Raises:
+        JudgeDecodingError: the head is not a plain matrix.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or isinstance(head, CutHead) or head.weight.ndim != 2:
+        raise JudgeDecodingError(
+            f"The output head of {type(model).__name__} is a {type(head).__name__}, which cannot be cut to a smaller "
+            f"vocabulary; leave the vocabulary whole (without {FILE})."
+        )
+    model.set_output_embeddings(CutHead(head, ids))
+    model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
+    model.register_forward_hook(_spread)
+
+
+def cut_head_of(model: PreTrainedModel) -> CutHead | None:
+    """The cut head of a model; None if its head is whole."""
+    head = model.get_output_embeddings()
+    return head if isinstance(head, CutHead) else None
+
+
+@contextmanager
+def compact(model: PreTrainedModel) -> Iterator[Tensor | None]:
+    """In the block the logits of a model with a cut head are those of its own tokens, whose ids [N] this gives.
+
+    None for a model whose head is whole.
+    """
+    head = cut_head_of(model)
+    if head is None:
+        yield None
+        return
+    head.spreads = False
+    try:
+        yield head.ids
+    finally:
+        head.spreads = True
+
+
+def _spread(model: nn.Module, _args: object, output: Any) -> Any:  # noqa: ANN401  (whatever the model gives)
+    assert isinstance(model, PreTrainedModel)
+    head = cut_head_of(model)
+    if head is None or not head.spreads:
+        return output
+    if isinstance(output, tuple):
+        return (head.spread(output[0]), *output[1:])
+    output.logits = head.spread(output.logits)
+    return output
+
+
+def most_frequent(texts: Iterable[Sequence[int]], size: int, ends: Iterable[int], vocab_size: int) -> Tensor:
+    """The ``size`` most frequent tokens of ``texts``, end tokens always among them: ids [size], ascending.
+
+    Of equally frequent ones, and where fewer occur, the lowest ids are taken: those that a tokenizer learnt first.
+
+    Raises:
+        JudgeDecodingError: there is no room for the end tokens and one more, or the vocabulary is not larger.
+    """
+    needed = {end for end in ends if end < vocab_size}
+    if size <= len(needed):
+        raise JudgeDecodingError(
+            f"A vocabulary of {size} tokens leaves out an end token, as there {_are(len(needed))}, and without it the "
+            f"draft cannot end an answer; give --vocab {len(needed) + 1} or more."
+        )
+    if size >= vocab_size:
+        raise JudgeDecodingError(
+            f"The target's vocabulary has {vocab_size} tokens, so it cannot be cut to {size}; give a smaller --vocab, "
+            "or leave it out."
+        )
+    counts = Counter(token for text in texts for token in text)
+    ranked = sorted((token for token in range(vocab_size) if token not in needed), key=lambda one: (-counts[one], one))
+    return torch.tensor(sorted([*needed, *ranked[: size - len(needed)]]))
+
+
+def _are(count: int) -> str:
+    return f"are {count} of them" if count > 1 else "is one"
+
+
+def write_vocabulary(folder: Path, ids: Tensor) -> None:
+    """Write the tokens ``ids`` [N] that the draft in ``folder`` proposes."""
+    with replacing(folder / FILE) as temporary:
+        save_file({"ids": ids.cpu().contiguous()}, temporary)
+
+
+def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
+    """The tokens [N] that a draft proposes.
+
+    Raises:
+        JudgeDecodingError: the file is damaged, or has tokens that the model does not have.
+    """
+    try:
+        ids = load_file(path).get("ids")
+    except (SafetensorError, OSError) as error:
+        raise JudgeDecodingError(f"{path} is damaged ({error}); {_REMEDY}") from error
+    told = getattr(model.config, "draft_vocabulary", None)
+    good = ids is not None and ids.dtype == torch.int64 and ids.ndim == 1 and len(ids) > 0
+    if ids is None or not good or not bool((ids[1:] > ids[:-1]).all()):
+        raise JudgeDecodingError(f"{path} holds no ascending list of token ids; {_REMEDY}")
+    if int(ids[0]) < 0 or int(ids[-1]) >= input_rows(model):
+        raise JudgeDecodingError(
+            f"{path} has the token {int(ids[-1])}, and the draft has {input_rows(model)}; {_REMEDY}"
+        )
+    if told is not None and told != len(ids):
+        raise JudgeDecodingError(f"{path} has {len(ids)} tokens, and the draft's config.json says {told}; {_REMEDY}")
+    return ids
+
+
+_REMEDY = "fetch or make the draft again, or remove the file to draft from the whole vocabulary."

@@ -1,0 +1,120 @@
+"""What a draft is trained on: the target's answers, in pieces whose logits fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from judge_decoding.data.sets import place_of
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.resume import Unfinished
+from judge_decoding.models.forward import input_device, plain_forward
+from judge_decoding.training.draft_options import DraftConfig
+
+BATCH_TOKENS = 2048
+"""Tokens of a forward, padding included."""
+LOGITS = 2**26
+"""Logits of a forward: a quarter of a gigabyte in float32, whatever the vocabulary's size."""
+
+
+class TargetAnswers(Unfinished):
+    """The target's answers by prompt, token ids each; they stay in the file, so that none is generated twice."""
+
+    suffix = ""
+
+    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
+        self.known: dict[str, list[int]] = {}
+        super().__init__(output, settings)
+
+    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+        """Remember an answer."""
+        self.known[row["prompt"]] = [int(token) for token in row["ids"]]
+
+    def add(self, prompt: str, ids: Sequence[int]) -> None:
+        """The answer to ``prompt`` is there."""
+        self.known[prompt] = list(ids)
+        self.append({"prompt": prompt, "ids": list(ids)})
+
+
+def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[str], list[str]]:
+    """The prompts to train on, each once, and those that are held out: which ones, their texts and the seed say.
+
+    Raises:
+        JudgeDecodingError: there are too few.
+    """
+    known = list(dict.fromkeys(prompts))
+    if len(known) < config.fewest_prompts:
+        raise JudgeDecodingError(
+            f"There are {len(known)} different prompts, and a draft needs {config.fewest_prompts} at least (some "
+            "hundreds make a good one); give more."
+        )
+    ranked = sorted(known, key=lambda prompt: place_of(prompt, f"draft {config.seed}"))
+    held_out = set(ranked[: max(round(config.held_out * len(known)), 1)])
+    return [prompt for prompt in known if prompt not in held_out], [prompt for prompt in known if prompt in held_out]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer that is read at once.
+
+    Attributes:
+        answer: which answer it is of.
+        ids: prompt and answer, up to the end of the part.
+        begin: where the part begins: tokens from there on count.
+    """
+
+    answer: int
+    ids: tuple[int, ...]
+    begin: int
+
+    @property
+    def count(self) -> int:
+        """How many tokens count."""
+        return len(self.ids) - self.begin
+
+
+def pieces_of(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[Piece]:
+    """An answer in parts of no more logits than a forward may have; a later part has those before it as its prompt."""
+    most, whole = most_rows(vocab_size), (*prompt, *said)
+    begins = range(len(prompt), len(whole), most)
+    return [Piece(answer, whole[: begin + most], begin) for begin in begins]
+
+
+def most_rows(vocab_size: int) -> int:
+    """For how many tokens a forward makes logits."""
+    return max(LOGITS // vocab_size, 16)
+
+
+def forwards(pieces: Sequence[Piece], vocab_size: int) -> Iterator[list[Piece]]:
+    """Pieces that share a forward, short ones first, so that the parts of an answer come in order."""
+    some: list[Piece] = []
+    for piece in sorted(pieces, key=lambda one: len(one.ids)):
+        rows = [*some, piece]
+        logits = len(piece.ids) - min(one.begin for one in rows)
+        if some and (len(rows) * len(piece.ids) > BATCH_TOKENS or len(rows) * logits > most_rows(vocab_size)):
+            yield some
+            rows = [piece]
+        some = rows
+    if some:
+        yield some
+
+
+def read(model: PreTrainedModel, pieces: Sequence[Piece]) -> Tensor:
+    """What a model says at the tokens that count: the logits [n, V] of all of them, piece after piece, in float32."""
+    first = min(piece.begin for piece in pieces) - 1
+    ids = pad_sequence([torch.tensor(piece.ids[:-1]) for piece in pieces], batch_first=True)
+    logits = plain_forward(model, ids.to(input_device(model)), ids.shape[1] - first)
+    parts = [row[piece.begin - 1 - first :][: piece.count] for row, piece in zip(logits, pieces, strict=True)]
+    return torch.cat(parts).float()
+
+
+def expected(pieces: Sequence[Piece]) -> Tensor:
+    """The tokens that count [n], in the order of `read`."""
+    return torch.tensor([token for piece in pieces for token in piece.ids[piece.begin :]])

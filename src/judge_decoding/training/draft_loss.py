@@ -1,0 +1,80 @@
+"""How far a draft is from its target along the target's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.models.draft_vocabulary import compact
+from judge_decoding.models.forward import undisturbed
+from judge_decoding.models.hidden import output_size
+from judge_decoding.training.draft_data import Piece, expected, forwards, read
+from judge_decoding.training.draft_options import Loss
+
+
+class DraftLoss:
+    """The loss of a draft at each token of the target's answers, in nats.
+
+    A draft with a cut head is compared with the target's distribution over the tokens that it can propose; with
+    cross-entropy, other tokens have no loss.
+
+    Args:
+        target: the target.
+        draft: the draft.
+        kind: which loss.
+
+    Attributes:
+        size: how many logits the target gives for a token.
+    """
+
+    def __init__(self, target: PreTrainedModel, draft: PreTrainedModel, kind: Loss) -> None:
+        self._target, self._draft, self._kind = target, draft, kind
+        self.size = output_size(target)
+
+    def gradients(self, pieces: Sequence[Piece]) -> tuple[float, int]:
+        """Add the gradients of the mean loss of ``pieces``; the sum of their losses, and of how many tokens."""
+        total, batches = 0.0, list(forwards(pieces, self.size))
+        counts = [self._counted(batch) for batch in batches]
+        for batch, count in zip(batches, counts, strict=True):
+            if count:
+                loss = self.losses(batch)[0].sum()
+                (loss / sum(counts)).backward()
+                total += float(loss.detach())
+        return total, sum(counts)
+
+    def _counted(self, batch: Sequence[Piece]) -> int:
+        """How many tokens of ``batch`` have a loss: with cross-entropy, those only that the draft can propose."""
+        with compact(self._draft) as kept:
+            if kept is None or self._kind == "kl":
+                return sum(piece.count for piece in batch)
+            return int(torch.isin(expected(batch), kept.cpu()).sum())
+
+    def losses(self, batch: Sequence[Piece], *, measuring: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The losses of the tokens that have one; when measuring, also where draft and target agree [n]."""
+        with compact(self._draft) as kept:
+            said = read(self._draft, batch)
+        own, wants_target = None, measuring or self._kind == "kl"
+        if wants_target:
+            with undisturbed(self._target):
+                own = read(self._target, batch)
+            own = own.to(said.device)
+        agrees = None
+        if measuring and own is not None:
+            best = said.argmax(-1)
+            agrees = (best if kept is None else kept[best]) == own.argmax(-1)
+        log_probs = said.log_softmax(-1)
+        if self._kind == "kl":
+            assert own is not None
+            # A clone, as tensors of inference mode take no part in what gradients are computed for.
+            probs = (own.clone() if kept is None else own[:, kept].clone())[:, : said.shape[-1]].softmax(-1)
+            log_probs = log_probs[:, : probs.shape[-1]]
+            return (torch.special.xlogy(probs, probs) - probs * log_probs).sum(-1), agrees
+        ids = expected(batch).to(said.device)
+        if kept is not None:
+            places = torch.searchsorted(kept, ids).clamp(max=len(kept) - 1)
+            known = kept[places] == ids
+            log_probs, ids = log_probs[known], places[known]
+        return nn.functional.nll_loss(log_probs, ids, reduction="none"), agrees
