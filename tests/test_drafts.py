@@ -154,7 +154,8 @@ def test_the_draft_is_an_ordinary_folder(
 ) -> None:
     folder = whole[0].folder
     draft = AutoModelForCausalLM.from_pretrained(folder)
-    assert (type(draft), draft.config.num_hidden_layers) == (LlamaForCausalLM, 1)
+    assert isinstance(draft, LlamaForCausalLM)
+    assert draft.config.num_hidden_layers == 1
     assert not (folder / FILE).exists()
     torch.testing.assert_close(draft.lm_head.weight, deep.lm_head.weight)
     assert not torch.equal(draft.model.layers[0].mlp.up_proj.weight, deep.model.layers[0].mlp.up_proj.weight)
@@ -228,7 +229,7 @@ def test_a_cut_draft_proposes_its_tokens_only_in_both_back_ends(
     cut_head(draft, kept)
     found = {}
     for backend in ("eager", "static"):
-        decoder = JudgeDecoder(deep, words, draft, backend=backend)  # type: ignore[arg-type]
+        decoder = JudgeDecoder(deep, words, draft, backend=backend)
         answers = decoder.generate_batch(PROMPTS[:3], 20, batch_size=3, num_draft_tokens=4)
         drawn = decoder.generate("two nine", 20, temperature=1.5, seed=3, num_draft_tokens=4)
         rounds = [event for one in (*answers, drawn) for event in one.rounds]
@@ -354,8 +355,13 @@ def test_what_makes_no_sense_is_refused(
             DraftConfig(**options)
     assert list(tmp_path.iterdir()) == []
     told: list[DraftForecast] = []
+
+    def refuse(forecast: DraftForecast) -> bool:
+        told.append(forecast)
+        return False
+
     with pytest.raises(JudgeDecodingError, match="not agreed to; what is done is kept in"):
-        make_draft(deep, words, PROMPTS, out, CONFIG, agree=lambda one: bool(told.append(one)))
+        make_draft(deep, words, PROMPTS, out, CONFIG, agree=refuse)
     assert told[0].answers == 30 - 3
     assert told[0].generated_tokens <= 27 * 12
     assert 0 < told[0].trained_tokens <= 6 * 27 * 12

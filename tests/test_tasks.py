@@ -58,7 +58,7 @@ def read(task: Task, *rows: Any, folder: Path, on_bad: Any = None) -> list[Item]
 
 def test_all_tasks_are_there_and_spell_themselves() -> None:
     assert list(available_tasks()) == [
-        "arithmetic", "gsm8k", "humaneval", "mmlu", "arc", "mt_bench", "spec_bench", "jsonl",
+        "arithmetic", "e2e", "gsm8k", "humaneval", "mmlu", "arc", "mt_bench", "spec_bench", "jsonl",
     ]  # fmt: skip
     for spelling in (
         "gsm8k", "humaneval", "mmlu", "mmlu(subject=anatomy)", "spec_bench(category=rag)", "jsonl",
@@ -80,6 +80,7 @@ def test_what_runs_code_wants_leave(spelling: str) -> None:
 def test_where_the_data_is() -> None:
     assert {name: task.source for name, task in available_tasks().items()} == {
         "arithmetic": None,
+        "e2e": Source("tuetschek/e2e_nlg", None, "test"),
         "gsm8k": Source("openai/gsm8k", "main", "test"),
         "humaneval": Source("openai/openai_humaneval", None, "test"),
         "mmlu": Source("cais/mmlu", "all", "test"),
@@ -421,7 +422,7 @@ def test_the_page_names_all_tasks_and_where_their_data_is() -> None:
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        ("gsm", "There is no task gsm (did you mean gsm8k?); the tasks are arithmetic, gsm8k, humaneval, mmlu, arc"),
+        ("gsm", "There is no task gsm (did you mean gsm8k?); the tasks are arithmetic, e2e, gsm8k, humaneval, mmlu"),
         ("gsm8k | arc", "'gsm8k | arc' names several tasks; give one at a time"),
         ("gsm8k(subject=x)", "The task gsm8k has no parameter subject; it has none"),
         ("mmlu(subject=7)", "mmlu's subject is 7; it must be a word"),

@@ -1,0 +1,228 @@
+"""The table: which rule accepts most of the draft at the target's accuracy, and what that is worth in speed.
+
+First quality: every rule at one draft length, in batches, untimed; each answer is kept, so that a stopped run goes on.
+Then speed: on some of the items the static back end, each rule at its own best draft length, all in turns.
+
+    python recipes/smollm2_e2e/study.py --target TARGET --draft DRAFT --head linear=HEAD --data data/test.jsonl \
+        --base BASE --out study
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead
+from judge_decoding.core.results import TARGET, ItemResult, Row
+from judge_decoding.decoding.answer import Generation
+from judge_decoding.decoding.sampling import SamplingParams
+from judge_decoding.evaluation.evaluate import hash_of
+from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.sweep import Candidate, candidates, sweep
+from judge_decoding.evaluation.trial import Method, compare
+from judge_decoding.io.files import write_json, write_text
+from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.markdown import table
+from judge_decoding.models.teacher_forcing import log_probability, read_given
+from judge_decoding.report.card_results import measured_table
+from judge_decoding.rules import Exact, Judge, KLJudge, MarginRatio, MinProbability, TopK, Typical, VerificationRule
+from judge_decoding.tasks import Item, read_items
+from judge_decoding.tasks.e2e import E2E
+from judge_decoding.tasks.prompt_format import PromptFormat
+
+DRAFT = "draft alone"
+FREE: tuple[VerificationRule, ...] = (
+    Exact(), TopK(2), TopK(3), TopK(4), Typical(0.3, 0.55), Typical(0.09, 0.3), Typical(0.03, 0.1),
+    *(MinProbability(p) for p in (0.3, 0.1, 0.03, 0.01)),
+    MarginRatio(2, 0.5), MarginRatio(3, 0.2), MarginRatio(4, 0.05),
+    *(KLJudge(tau) for tau in (0.3, 1.0, 3.0)),
+)  # fmt: skip
+"""Rules without training, from strict to lenient; a baseline that samples is added to each that truncates."""
+
+
+def wanted(
+    target: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    draft: PreTrainedModel,
+    heads: dict[str, JudgeHead],
+    thresholds: Sequence[float],
+    sampling: SamplingParams,
+) -> list[Candidate]:
+    """All ways of decoding; a judge's row is called by its head's name."""
+    found = candidates(JudgeDecoder(target, tokenizer, draft), FREE, sampling)
+    found.append(Candidate(DRAFT, Method(JudgeDecoder(draft, tokenizer), sampling=sampling), DRAFT))
+    for name, head in heads.items():
+        decoder = JudgeDecoder(target, tokenizer, draft, head)
+        for threshold in sorted({*thresholds, head.config.threshold}):
+            method = Method(decoder, Judge(head, threshold), 0, sampling)
+            found.append(Candidate(f"judge {name}({threshold:g})", method, f"judge {name}", f"{threshold:g}"))
+    return found
+
+
+def perplexities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
+    """Mean negative log-probability of a text's tokens under ``model``, the text by itself behind a begin token."""
+    known = sorted(set(texts))
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    ids = [[begin, *tokenizer(text, add_special_tokens=False).input_ids] for text in known]
+    sums = [0.0] * len(known)
+    with torch.inference_mode():
+        pieces = read_given(model, ids, [range(1, len(one)) for one in ids])
+        for piece in tqdm(pieces, desc="perplexity", total=len(known), leave=False):
+            said = torch.tensor(ids[piece.number])[piece.positions]
+            sums[piece.number] -= float(log_probability(piece.logits, said).sum())
+    return {text: total / max(len(one) - 1, 1) for text, total, one in zip(known, sums, ids, strict=True)}
+
+
+def quality(
+    found: Sequence[Candidate], asking: PromptFormat, items: Sequence[Item], args: argparse.Namespace, record: Record
+) -> list[Row]:
+    """A row for each way of decoding, all at one draft length."""
+    methods = {one.name: replace(one.method, num_draft_tokens=args.num_draft_tokens) for one in found}
+    methods |= {name: replace(methods[name], num_draft_tokens=0) for name in (TARGET, DRAFT)}
+    bar = tqdm(total=len(methods) * len(items), initial=len(record.known), desc="answers")
+
+    def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
+        record.add(name, one, {"text": asking.bare(given[-1].text), "drafted": sum(g.stats.drafted for g in given)})
+        bar.update()
+
+    outcomes = compare(methods, asking, items, keep, batch_size=args.batch_size, known=record.known)
+    bar.close()
+    return [
+        one.row(outcomes[one.name], None if one.name == TARGET else outcomes[TARGET], args.margin / 100,
+                methods[one.name].num_draft_tokens)
+        for one in found
+    ]  # fmt: skip
+
+
+def beside(
+    rows: Sequence[Row], items: Sequence[Item], record: Record, nll: dict[str, float]
+) -> list[dict[str, object]]:
+    """What the package's table has no column for: acceptance rate, perplexity and length of the answers."""
+    found = []
+    for row in rows:
+        kept = [record.told[row.name, item.key] for item in items]
+        drafted, known = sum(one["drafted"] for one in kept), [nll[one["text"]] for one in kept if one["text"] in nll]
+        words = sum(len(one["text"].split()) for one in kept) / len(kept)
+        found.append(
+            {
+                "name": row.name,
+                "acceptance_rate": row.accepted / drafted if drafted else None,
+                "mean_acceptance_length": row.tokens_per_forward,
+                "perplexity": math.exp(sum(known) / len(known)) if known else None,
+                "words": words,
+                "cut_off": row.cut_off,
+            }
+        )
+    return found
+
+
+def page(rows: Sequence[Row], more: Sequence[dict[str, object]], speed: Sequence[Row], asked: int) -> str:
+    """The tables in Markdown."""
+    titles = ["", "acceptance rate", "mean acceptance length", "perplexity under the base", "words", "cut off"]
+    lines = [
+        [f"{value:.3g}" if isinstance(value, float) else str(value or "") for value in one.values()] for one in more
+    ]
+    parts = [f"{asked} meaning representations, all rules at one draft length\n", measured_table(rows)]
+    parts += ["\nThe answers\n", table(titles, lines)]
+    if speed:
+        parts += ["\nSpeed, each rule at its best draft length, static back end\n", measured_table(speed)]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write ``study.json``, ``study.md`` and ``answers.jsonl``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--draft", required=True)
+    parser.add_argument("--head", action="append", default=[], help="NAME=FOLDER; several times for several heads")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--base", help="the unmodified model, for perplexity")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99))
+    parser.add_argument("--num-draft-tokens", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--margin", type=float, default=1.5, help="percentage points of accuracy that may be lost")
+    parser.add_argument("--timed", type=int, default=40, help="items of the timed pass; 0 leaves it out")
+    parser.add_argument("--timed-rules", nargs="*", help="names of rows; all if not given")
+    parser.add_argument("--lengths", type=int, nargs="+", default=(2, 4, 6, 8, 12))
+    args = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        run(args)
+    except JudgeDecodingError as error:
+        parser.error(str(error))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Both passes, and their tables."""
+    tokenizer, target, draft = load_tokenizer(args.target), load_model(args.target), load_model(args.draft)
+    folders = dict(one.split("=", 1) for one in args.head)
+    heads = {name: JudgeHead.from_pretrained(folder, target) for name, folder in folders.items()}
+    asking = PromptFormat(E2E(), chat=True)
+    items = read_items(asking.task, args.data, limit=args.limit)
+    sampling = SamplingParams(seed=0)  # greedy but for the baselines that sample
+    found = wanted(target, tokenizer, draft, heads, args.thresholds, sampling)
+    settings = {
+        "target": args.target, "draft": args.draft, "heads": folders, "num_draft_tokens": args.num_draft_tokens,
+        "data": hash_of(items), "thresholds": list(args.thresholds),
+    }  # fmt: skip
+    record = Record(args.out / "study.json", settings)
+    rows = quality(found, asking, items, args, record)
+    texts = [record.told[one.name, item.key]["text"] for one in found for item in items]
+    nll = perplexities(load_model(args.base), tokenizer, texts) if args.base else {}
+    more = beside(rows, items, record, nll)
+    answers = [
+        {"method": one.name, **asdict(record.known[one.name, item.key]), **record.told[one.name, item.key]}
+        for one in found
+        for item in items
+    ]
+    write_text(args.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers))
+    tuning = [row.model_dump(exclude_none=True) for row in rows]
+    write_json(args.out / "quality.json", {"settings": settings, "rows": tuning, "answers": more})
+    write_text(args.out / "study.md", page(rows, more, (), len(items)))
+    speed = timed(found, target, tokenizer, draft, asking, items, sampling, args) if args.timed else []
+    write_text(args.out / "study.md", page(rows, more, speed, len(items)))
+    timing = [row.model_dump(exclude_none=True) for row in speed]
+    write_json(args.out / "study.json", {"settings": settings, "rows": tuning, "answers": more, "speed": timing})
+    print((args.out / "study.md").read_text(encoding="utf-8"))
+
+
+def timed(
+    found: Sequence[Candidate],
+    target: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    draft: PreTrainedModel,
+    asking: PromptFormat,
+    items: Sequence[Item],
+    sampling: SamplingParams,
+    args: argparse.Namespace,
+) -> list[Row]:
+    """The chosen rules on some items, spread over all, each at its best draft length, in turns."""
+    some = [items[place * len(items) // args.timed] for place in range(min(args.timed, len(items)))]
+    rules = [
+        one.method.rule
+        for one in found
+        if one.method.rule is not None and one.method.sampling == sampling
+        and (args.timed_rules is None or one.name in args.timed_rules)
+    ]  # fmt: skip
+    decoder = JudgeDecoder(target, tokenizer, draft, backend="static")
+    tuning = max(1, len(some) // 4)
+    record = Record(args.out / "speed.json", {"lengths": list(args.lengths), "items": len(some)})
+    return sweep(
+        decoder, asking, some, rules, sampling=sampling, lengths=args.lengths, tuning_items=tuning,
+        margin=args.margin / 100, record=record,
+    ).rows  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""E2E NLG: the facts of a restaurant, to be put into a sentence (Novikova et al., arXiv 1706.09254).
+
+There are many right wordings, and a wrong, missing, invented or doubled fact is an error that a checker finds: what a
+judge is for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from judge_decoding.io.files import read_text
+from judge_decoding.io.questions import Rows
+from judge_decoding.io.rows import RowError
+from judge_decoding.tasks.base import Item, Source, Task, text_of
+from judge_decoding.tasks.e2e_facts import Mention, Slot, mentions
+
+INSTRUCTION = "Describe this place in one or two sentences. State every fact and add none."
+"""What is asked, on the line before the facts."""
+
+Kind = Literal["wrong", "invented", "missing", "doubled"]
+
+_FACT = re.compile(r"([A-Za-z][A-Za-z ]*)\[([^\]]+)\]")
+# What else states a value truly: £20-25 is a moderate price.
+_ALSO: dict[tuple[Slot, str], tuple[str, ...]] = {
+    ("priceRange", "cheap"): ("low", "fair"), ("priceRange", "less than £20"): ("low", "fair"),
+    ("priceRange", "moderate"): ("fair",), ("priceRange", "£20-25"): ("moderate", "fair"),
+    ("priceRange", "more than £30"): ("high",),
+    ("customer rating", "1 out of 5"): ("1", "low"), ("customer rating", "low"): ("1",),
+    ("customer rating", "3 out of 5"): ("3", "average"), ("customer rating", "average"): ("3",),
+    ("customer rating", "5 out of 5"): ("5", "high", "good"), ("customer rating", "high"): ("5", "good"),
+}  # fmt: skip
+_VAGUE = ("good", "fair")
+"""Values that go with any other, once that is stated."""
+_REPEATABLE: tuple[Slot, ...] = ("name", "eatType", "food")
+"""Slots whose words come again in good prose: an English pub with English food."""
+
+
+class FactError(NamedTuple):
+    """Something that is wrong in a description.
+
+    Attributes:
+        start: where it begins.
+        end: where it ends; of a missing fact, both are the end of the text.
+        kind: what is wrong: the value, that the fact is stated at all, that it is not, or that it is stated twice.
+        slot: which fact it is about.
+    """
+
+    start: int
+    end: int
+    kind: Kind
+    slot: Slot
+
+
+def question(mr: str) -> str:
+    """What the user says about a meaning representation."""
+    return f"{INSTRUCTION}\n{mr}"
+
+
+def read_facts(mr: str) -> dict[Slot, list[str]]:
+    """The values of each slot of a meaning representation, such as ``name[Blue Spice], area[riverside]``.
+
+    Raises:
+        RowError: it has no facts, or a slot that the task does not know.
+    """
+    facts: dict[Slot, list[str]] = {}
+    for slot, value in _FACT.findall(mr):
+        if slot.strip() not in get_args(Slot):
+            raise RowError(f"has the slot {slot.strip()}; the task knows {', '.join(get_args(Slot))}")
+        facts.setdefault(slot.strip(), []).append(value.strip())
+    if not facts:
+        raise RowError("has no facts; write them as in name[Blue Spice], area[riverside]")
+    return facts
+
+
+def find_errors(mr: str, text: str) -> list[FactError]:
+    """What is wrong in a description of ``mr``, by place; nothing if each fact is stated truly and no other is.
+
+    Where a slot has several values, one of them is enough.
+
+    Raises:
+        RowError: ``mr`` is no meaning representation.
+    """
+    facts, found = read_facts(mr), mentions(text)
+    errors: list[FactError] = []
+    for slot in get_args(Slot):
+        errors += _errors(slot, facts.get(slot, []), [one for one in found if one.slot == slot], text)
+    return sorted(errors)
+
+
+def _errors(slot: Slot, values: list[str], found: list[Mention], text: str) -> list[FactError]:
+    """What is wrong about a slot."""
+    sure = [one for one in found if one.sure]
+    if not values:
+        return [FactError(one.start, one.end, "invented", slot) for one in sure]
+    true = {also for value in values for also in (value, *_ALSO.get((slot, value), ()))}
+    right = [one for one in found if one.value in true]
+    wrong = [one for one in sure if one.value not in true and not (right and one.value in _VAGUE)]
+    if slot == "eatType" and right:  # people say of a restaurant that it is a coffee shop, too
+        wrong = []
+    errors = [FactError(one.start, one.end, "wrong", slot) for one in wrong]
+    if not right and not wrong:
+        errors.append(FactError(len(text), len(text), "missing", slot))
+    if slot not in _REPEATABLE:
+        words = [text[one.start : one.end].lower() for one in sure]
+        again = [one for place, one in enumerate(sure) if one not in wrong and words[place] in words[:place]]
+        errors += [FactError(one.start, one.end, "doubled", slot) for one in again]
+    return errors
+
+
+class E2E(Task):
+    """An answer must state every fact truly, and no other."""
+
+    name = "e2e"
+    source = Source("tuetschek/e2e_nlg")
+    max_new_tokens = 96
+
+    def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
+        """A row for each meaning representation: it comes again with each of its references."""
+        given = _csv_rows(data) if data is not None and data.suffix == ".csv" else super().rows(data, on_bad)
+        seen = set[str]()
+        for place, row in given:
+            mr = row.get(_field(row)) if isinstance(row, Mapping) else None
+            if not (isinstance(mr, str) and mr in seen):
+                yield place, row
+            if isinstance(mr, str):
+                seen.add(mr)
+
+    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+        """A row has ``mr`` and perhaps ``ref``; on the Hub ``meaning_representation`` and ``human_reference``."""
+        mr = text_of(row, _field(row)).strip()
+        read_facts(mr)
+        reference = next((row[field] for field in ("ref", "human_reference") if row.get(field)), "")
+        if not isinstance(reference, str):
+            raise RowError("has a reference that is no text")
+        return Item(mr, (question(mr),), reference)
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        """By the facts."""
+        return not find_errors(item.key, answer)
+
+
+def _field(row: Any) -> str:  # noqa: ANN401  (any JSON value)
+    """Which field of a row has the meaning representation."""
+    return "meaning_representation" if isinstance(row, Mapping) and "meaning_representation" in row else "mr"
+
+
+def _csv_rows(path: Path) -> Rows:
+    """The rows of a CSV file with a header, as the challenge publishes them."""
+    reader = csv.DictReader(io.StringIO(read_text(path, "the meaning representations"), newline=""))
+    return ((f"line {reader.line_num}", row) for row in reader)

@@ -1,0 +1,81 @@
+"""The recipe on restaurant facts: its parts share nothing, labels are the checker's, packed answers see themselves."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from judge_decoding import JudgeDecodingError
+
+FOLDER = Path(__file__).parents[1] / "recipes" / "smollm2_e2e"
+
+
+def script(name: str) -> ModuleType:
+    """A script of the recipe; another recipe has scripts of the same names."""
+    spec = importlib.util.spec_from_file_location(f"e2e_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_test_calibration_and_training_share_no_meaning_representation() -> None:
+    data = script("data")
+    rows = [{"mr": f"name[{i % 936}]", "ref": "x"} for i in range(2000)]
+    parts = data.divide(rows)
+    assert {name: len(part) for name, part in parts.items()} == {"test": 436, "calibration": 100, "fit": 400}
+    assert len({mr for part in parts.values() for mr in part}) == 936
+    assert data.divide(reversed(rows)) == parts
+
+
+@pytest.mark.parametrize(
+    ("ref", "expected"),
+    [("The Mill is a pub.", True), ("Mill is a pub.", True), ("Near the river is The Mill.", False)],
+)
+def test_which_references_begin_with_the_name(ref: str, expected: bool) -> None:
+    assert script("data").begins_with_name({"mr": "name[The Mill], eatType[pub]", "ref": ref}) is expected
+
+
+def test_labels_are_the_checkers() -> None:
+    case = script("make_cases").label("name[The Mill], eatType[pub], food[French]", " The Mill is a cheap pub. ", "a")
+    assert case.answer == "The Mill is a cheap pub."
+    assert case.errors == ((14, 19), (24, 24))  # cheap is invented, and the food is missing at the end
+    assert case.question.endswith("\nname[The Mill], eatType[pub], food[French]")
+    assert (case.writer, case.source, case.ended) == ("a", "checker", True)
+
+
+def test_a_line_that_is_no_description_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"mr": "name[Cotto]", "text": "It is Cotto."}\n{"mr": "Cotto", "text": ""}\n')
+    with pytest.raises(JudgeDecodingError, match="line 2 is no description"):
+        list(script("make_cases").label_file(path))
+
+
+def test_packed_answers_are_read_as_if_each_stood_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    train = script("train_lora")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    ).eval()
+    prompt, answers = [1, 2, 3, 4], [[5, 6, 7], [8, 9]]
+    packed = train.Packed(
+        [*prompt, 4, 5, 6, 4, 8], [0, 1, 2, 3, 3, 4, 5, 3, 4], [0, 0, 0, 0, 1, 1, 1, 2, 2], [-100] * 4 + [5, 6, 7, 8, 9]
+    )
+    other = train.Packed([1, 2], [0, 1], [0, 0], [-100] * 2)
+    ids, positions, labels, mask = train.tensors([packed, other])
+    with torch.inference_mode():
+        said = model(input_ids=ids, position_ids=positions, attention_mask=mask).logits[0]
+        alone = [model(torch.tensor([prompt + answer])).logits[0, 3:-1] for answer in answers]
+    assert torch.allclose(said[4:7], alone[0], atol=1e-5)
+    assert torch.allclose(said[7:9], alone[1], atol=1e-5)
+    assert labels[1].tolist() == [-100] * 9
+    sys.modules.pop("merge", None)
