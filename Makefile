@@ -22,8 +22,8 @@ install = $(1)/bin/$(PIP) install --constraint $(2) $(if $(UV),torch && \
   $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --constraint $(2) )$(3)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-vllm test-zoo test-versions test-lowest zoo lint format coverage \
-  benchmark-reference clean
+.PHONY: help demo test test-fast test-slow test-vllm test-zoo test-versions test-lowest zoo lint format coverage docs \
+  docs-serve benchmark-reference clean
 
 help:
 	@echo "make demo                 see judge decoding work on the embedded models, offline"
@@ -36,6 +36,7 @@ help:
 	@echo "make test-versions        run the tests that touch transformers on its lowest and newest release"
 	@echo "make test-lowest          run the fast tests with the lowest versions of what the package depends on"
 	@echo "make lint                 ruff, mypy and which package may import which"
+	@echo "make docs                 build the documentation site into site/; make docs-serve shows it while you write"
 	@echo "make format               put the code in the form that lint wants"
 	@echo "make clean                remove the environment and all caches"
 
@@ -95,8 +96,15 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+# mkdocs-material's notice about its successor is not ours to print.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+docs-serve: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-minimal $(VLLM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-minimal $(VLLM_VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The stamps are written last, so that an interrupted installation is taken up again.
@@ -118,6 +126,11 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
 	@$(call install,$(VENV),constraints.txt,--editable '.[dev]')
 	@touch $(VENV)/.installed $@
+
+# On top of the package: its docstrings are read, not run.
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(call install,$(VENV),constraints.txt,--editable '.[docs]')
+	@touch $@
 
 # All as it is pinned, but for transformers and what it wants of others.
 $(VENV)-lowest/.installed $(VENV)-newest/.installed: %/.installed: %/.created pyproject.toml constraints.txt

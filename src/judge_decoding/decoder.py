@@ -48,10 +48,11 @@ if TYPE_CHECKING:
 class JudgeDecoder:
     """A target with a draft and, perhaps, a judge.
 
-    Example::
-
+    Example:
+        ```python
         decoder = JudgeDecoder.from_pretrained("TARGET", draft="DRAFT", judge="HEAD")
         print(decoder.generate("What is 7 times 8?", max_new_tokens=64).text)
+        ```
 
     Several threads may use one decoder, or decoders that share models; their forward passes take turns.
 

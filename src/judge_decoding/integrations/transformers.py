@@ -80,11 +80,12 @@ def custom_generate(
 ) -> CustomGenerate:
     """Make a decoding method for ``generate`` of transformers.
 
-    Example::
-
+    Example:
+        ```python
         judged = custom_generate(draft, head, num_draft_tokens=8)
         model.generate(**inputs, custom_generate=judged, max_new_tokens=256)
         print(judged.stats.accepted_per_round)
+        ```
 
     Left-padded batches, streamers, stopping criteria and all logits processors that keep nothing between calls work
     as in ``generate``; criteria are asked about each row by itself. The context length also ends an answer. Stop
