@@ -69,7 +69,7 @@ zoo: $(VENV)/.installed-dev
 	HF_HUB_OFFLINE=1 PYTHONPATH=tests $(BIN)/python -W ignore tests/zoo/table.py $(ARGS)
 
 # What reaches into transformers, on the lowest release that is allowed and on the newest there is now.
-VERSION_TESTS := abilities anatomy batch cache chat context decoder finite generation layers loading \
+VERSION_TESTS := abilities anatomy batch cache chat context decoder finite generation hybrid layers loading \
   loop_counts loop_greedy loop_sampling probe stop_strings tokenize transformers
 # Every causal LM class of transformers, which takes minutes: ZOO= leaves it out.
 ZOO ?= tests/zoo

@@ -112,9 +112,8 @@ def test_windows_that_count_columns_keep_rows_apart() -> None:
     assert can_batch(llama())
 
 
-@pytest.mark.parametrize("make", [bamba, mamba])
-def test_recurrent_models_take_no_draft(make: Any) -> None:
-    model = make()
+def test_what_cannot_be_taken_back_takes_no_draft() -> None:
+    model = mamba()
     assert "recurrent" in abilities(model).cannot_rewind
     assert not abilities(model).cannot_read
     decoder = JudgeDecoder(llama(), word_tokenizer(), model)

@@ -35,7 +35,7 @@ WORDS = {"bounds", "errors", "spelling", "visible"}
 )
 def test_a_group_imports_no_command(command: str) -> None:
     found = loaded(*command.split(), code=2 if command.endswith(("genrate", "colect")) else 0)
-    assert not found & (HEAVY | {"jinja2", "huggingface_hub", "yaml", "pydantic"})
+    assert not found & (HEAVY | {"jinja2", "huggingface_hub", "yaml"})
     assert {name.split(".", 1)[1] for name in found if name.startswith("judge_decoding.")} - {"cli"} <= GROUP | WORDS
 
 

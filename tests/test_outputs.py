@@ -54,6 +54,7 @@ TABLE = {
     "score": Writes("{file} --target {target} --html {out}/a.html", ("a.html",), ("html",)),
     "train": Writes("{target} {file} -o {out}", HEAD, ("output", "cache"), ("calibrate_data",)),
     "card": Writes("", (), (), ("results",)),  # it writes into the head that it reads: see test_card_files.py
+    "court starter": Writes("-o {out}/a.jsonl", ("a.jsonl",), ("output",)),
     "court collect": Writes("{file} -m {target} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
     "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", token_path(Path()).name), ("output",)),
     "court label arithmetic": Writes(

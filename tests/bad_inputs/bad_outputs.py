@@ -20,11 +20,13 @@ FILES = (
     "demo --json",
     "demo --html",
     "court check {cases} --output",
+    "court starter -o",
 )
 FOLDERS = (
     "train {target} {cases} -o",
     "evaluate --task arithmetic --target {target} --out",
     "sweep --task arithmetic --target {target} --draft {draft} --out",
+    "draft {target} --prompts {prompts} --yes -o",
     "fit --prompts {prompts} --target {target} --draft {draft} --yes --out",
     "bench --target {target} --backend eager --out",
     "court annotate {cases} --no-browser -o",

@@ -36,6 +36,10 @@ _SHARED = {
 _LATENT = {"num_key_value_heads": 4, "head_dim": 4}
 _OWN: dict[str, dict[str, Any]] = {
     "axk1": {"num_key_value_heads": 4},
+    "bailing_hybrid": {
+        "layer_group_size": 2, "num_key_value_heads": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
+        "n_shared_experts": 1, "topk_group": 1,
+    },
     "bamba": {**_SSM, "attn_layer_indices": [1, 3]},
     "big_bird": {"attention_type": "original_full"},
     "codegen": {"rotary_dim": 4},
@@ -60,16 +64,33 @@ _OWN: dict[str, dict[str, Any]] = {
         "attn_layer_period": 2, "attn_layer_offset": 0, "mamba_d_state": 4, "mamba_dt_rank": 4,
         "use_mamba_kernels": False,
     },
+    "kimi_linear": {
+        "layer_types": ["linear_attention", "full_attention"] * 2, "linear_head_dim": 8, "linear_num_heads": 4,
+        "num_key_value_heads": 4, "q_lora_rank": None,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
+    "lfm3": {"layer_types": ["conv", "full_attention"] * 2},
     "llama4_text": {
         "attention_chunk_size": 6, "intermediate_size_mlp": 48, "moe_layers": [], "no_rope_layers": [1, 1, 1, 0],
     },
     "longcat_flash": {"num_key_value_heads": 4},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 4, "n_groups": 1},
     "minicpm3": {**_LATENT, "scale_emb": 1, "scale_depth": 1},
     "moshi": {"sliding_window": 200},
     "opt": {"do_layer_norm_before": False},
     "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
+    "qwen4_exp_text": {
+        "layer_types": ["linear_attention", "indexed_attention"] * 2, "hc_lowrank": 4, "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "indexer_n_heads": 2,
+        "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8, "indexer_compress_ratio": 2,
+    },
     "recurrent_gemma": {"lru_width": 32, "attention_window_size": 6, "block_types": ["recurrent", "attention"]},
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2, "mamba_d_state": 4, "n_mamba_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 8},
 }  # fmt: skip
 """What some families need besides, or what makes their special layers show."""
 

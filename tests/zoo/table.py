@@ -36,7 +36,8 @@ The tokens are compared with those of transformers' own `generate`. `make zoo` m
 * **compiled**: whether `backend="static"` compiles the class; otherwise it runs eager and says why.
 * **judge**: whether a head trains on the class and scores draft tokens in decoding as in training.
 
-A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives.
+A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives;
+[decoding.md](decoding.md#models-with-recurrent-layers) says how drafts are taken back from recurrent layers.
 {exact} classes are exact in all ways, {alone} decode alone only, {refused} are refused, and {others} could not be
 tried: their tiny configuration does not build, or `generate` itself fails on it.
 

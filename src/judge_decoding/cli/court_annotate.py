@@ -15,7 +15,6 @@ from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.labelling.annotate.server import kept_token, listen, serve
 from judge_decoding.labelling.annotate.session import Session, summary
 from judge_decoding.labelling.annotate.storage import PREFIX, cases_path, decisions_path, readings_path, token_path
 
@@ -43,6 +42,8 @@ def annotate(
     """Label answers by hand on a local web page."""
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
+    from judge_decoding.labelling.annotate.server import kept_token, listen, serve  # noqa: PLC0415  (an extra)
+
     if head is not None and target is None:
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
     if head is None:

@@ -74,7 +74,7 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
         with inference:
             if staying:
                 lm.keep(staying, [len(row.tokens) - 1 for row in rows])
-            requests = [row.draft_request(target.border) for row in rows]
+            requests = [row.draft_request(lm.longest_draft(i, len(row.tokens))) for i, row in enumerate(rows)]
             watch.lap("overhead")
             if drafter is not None and any(request.count for request in requests):
                 drafts = drafter.propose(requests)
@@ -88,8 +88,9 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
             events = verify(rows, drafts, readings, drafter is not None)
             if needs is not None:
                 for row, reading, event in zip(rows, readings, events, strict=True):
-                    if len(before := reading.states_before(needs)):
-                        row.hidden = before  # the prompt, or all tokens again
+                    # Where all tokens are read again, as behind a LongRoPE border, their states are new.
+                    if 0 < len(before := reading.states_before(needs)) == len(row.tokens) - 1:
+                        row.hidden = before
                     row.see(reading.states(needs)[: event.accepted + 1])
             watch.lap("rule")
             seconds = watch.seconds()

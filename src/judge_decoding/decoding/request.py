@@ -14,7 +14,6 @@ from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.sampling import Sampler
 from judge_decoding.decoding.tokens import TokenBuffer
-from judge_decoding.models.context import RopeBorder
 from judge_decoding.rules.base import VerificationRule, check_is_rule
 
 
@@ -71,14 +70,14 @@ class SequenceState:
         self.asked = False
         self.hidden: Tensor | None = None
 
-    def draft_request(self, border: RopeBorder | None) -> DraftRequest:
+    def draft_request(self, longest: int | None) -> DraftRequest:
         """What to draft: never more than the budget leaves room for beside the target's own token.
 
-        Nor more than the target can read in one forward, if its positions change their scale at a ``border``.
+        Nor more than the ``longest`` draft that the target can read now.
         """
         rule, length = self.request.rule, self.request.length
         count = max(min(length.next(), self.left - 1), 0)
-        if border is not None and (longest := border.longest_draft(len(self.tokens))) is not None:
+        if longest is not None:
             count = min(count, longest)
         return DraftRequest(
             self.number, self.tokens, count, self.request.sampler,

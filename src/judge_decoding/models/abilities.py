@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from judge_decoding.errors import JudgeDecodingError, reason
-from judge_decoding.models.cached_lm import CachedLM
+from judge_decoding.models.cached_lm import CachedLM, Rewind
 from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.draft_vocabulary import compact
 from judge_decoding.models.forward import Forward, input_rows, row_positions, undisturbed
@@ -36,6 +36,8 @@ _LENGTH = 12
 _SHORTEST, _LONGEST = 8, 96
 _ROUNDING, _ROUNDING_16, _QUANTIZED = 0.02, 0.5, 2.0
 """How far apart logits may be, in their standard deviations: in float32, in 16 bits, and of quantised activations."""
+_ALIKE = 1e-3
+"""Beyond this, logits of tokens read at once and one by one differ by more than rounding: layers compute otherwise."""
 
 _WINDOWS = ("window", "window_size", "chunk_size")
 
@@ -50,12 +52,14 @@ class Abilities:
         cannot_batch: why rows of different lengths cannot share its forward passes.
         inexact: why a token's logits depend on which tokens are read with it, as with quantised activations: answers
             may then differ from those without a draft.
+        rewind: how tokens are taken back from the KV cache; see `CachedLM`.
     """
 
     cannot_read: str = ""
     cannot_rewind: str = ""
     cannot_batch: str = ""
     inexact: str = ""
+    rewind: Rewind = "crop"
 
 
 _KNOWN: dict[tuple[Any, ...], Abilities] = {}
@@ -149,6 +153,7 @@ class _Check:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._coarse = False
+        self._rewind: Rewind = "crop"
         self._forward = Forward(model)
         config = model.config.get_text_config()
         self._windows = _windows(config, context_length(model))
@@ -168,7 +173,7 @@ class _Check:
             return _cannot_read("its forward takes no KV cache")
         if self._length < _SHORTEST:
             short = f"its context of {self._length} tokens is too short"
-            return Abilities(cannot_rewind=short, cannot_batch=short)
+            return Abilities(cannot_rewind=short, rewind="never", cannot_batch=short)
         try:
             self._whole = self._plain(self._length)
             causal = self._same(self._whole[: self._length // 2], self._plain(self._length // 2))
@@ -178,10 +183,10 @@ class _Check:
             return _cannot_read("the logits of a token depend on the tokens after it")
         if why := _try(self._reads):
             return _cannot_read(why)
-        rewind = _try(self._rewinds)
-        batch = rewind or self._plain_batch() or _try(self._batches)
+        why, rewind = _try(self._rewinds), self._rewind
+        batch = why or self._plain_batch() or _try(self._batches)
         inexact = "its logits for a token depend on the tokens that are read with it" if self._coarse else ""
-        return Abilities(cannot_rewind=rewind, cannot_batch=batch, inexact=inexact)
+        return Abilities("", why, batch, inexact, "never" if why else rewind)
 
     def _plain(self, count: int) -> Tensor:
         """The logits [count, V] of the first tokens without a cache."""
@@ -190,7 +195,7 @@ class _Check:
 
     def _reads(self) -> str:
         """Why reading a part and then single tokens is not reading the whole."""
-        lm, half = CachedLM(self._model, rewinds=False), self._length // 2
+        lm, half = CachedLM(self._model, rewind="never"), self._length // 2
         lm.read([self._ids[:half]], [0])
         found = [lm.read([self._ids[i : i + 1]], [1])[0] for i in (half, half + 1)]
         same = self._same(self._whole[half : half + 2], torch.cat(found))
@@ -198,17 +203,41 @@ class _Check:
 
     def _rewinds(self) -> str:
         """Why tokens that were taken back leave a trace."""
-        lm, size = CachedLM(self._model), self._length
+        lm, size = CachedLM(self._model, rewind=self._rewind), self._length
         wrong = self._ids.flip(0)
         for end in (1, size // 2, size - 2):
             lm.read([self._ids[lm.lengths[0] : end]], [0])
             if why := lm.cannot_crop:
                 return why
+            if self._rewind == "crop" and lm.is_recurrent:
+                self._rewind = "restore"
+                return _try(self._reads_several) or self._rewinds()
+            lm.checkpoint()
             lm.read([wrong[: min(3, size - end)]], [0])
             lm.rewind_to([end])
         found = lm.read([self._ids[size - 2 :]], [2])[0]
         same = self._same(self._whole[size - 2 :], found)
         return "" if same else "tokens after a rejected draft differ from those without it"
+
+    def _reads_several(self) -> str:
+        """Why reading several tokens at once behind others is not reading one after the other.
+
+        Some recurrent layers look at their states for single tokens only. In 16 bits both ways are a little off, and
+        that is how much they may differ.
+        """
+        half = self._length // 2
+        lms = [CachedLM(self._model, rewind="never") for _ in range(2)]
+        for lm in lms:
+            lm.read([self._ids[:half]], [0])
+        at_once = lms[0].read([self._ids[half:]], [self._length - half])[0]
+        singly = torch.cat([lms[1].read([self._ids[i : i + 1]], [1])[0] for i in range(half, self._length)])
+        whole = self._whole[half:]
+        spread, apart = float(whole.std()), float((at_once - singly).std())
+        if apart > max(3 * float((singly - whole).std()), _ROUNDING / 2 * spread):
+            return "its recurrent layers go on from what they have read with single tokens only"
+        if self._model.dtype == torch.float32 and not is_quantized(self._model) and apart > _ALIKE * spread:
+            return "it computes a token that is read alone otherwise than tokens that are read together"
+        return ""
 
     def _plain_batch(self) -> str:
         """Why rows cannot share forward passes, as far as caches and configurations tell."""
@@ -257,8 +286,8 @@ _FAILURES = (
 )
 
 
-def _cannot_read(why: str) -> Abilities:
-    return Abilities(why, why, why)
+def _cannot_read(reason: str) -> Abilities:
+    return Abilities(reason, reason, reason, rewind="never")
 
 
 def _try(check: Callable[[], str]) -> str:

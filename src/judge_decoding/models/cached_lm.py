@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import le
+from operator import ge
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,14 +14,20 @@ from transformers.cache_utils import DynamicLayer
 
 from judge_decoding.models.context import reset_positions, rope_border, rotary_modules
 from judge_decoding.models.forward import Forward, lock_of, row_positions
+from judge_decoding.models.recurrent import SavedStates, crop_attention, record_past
 
 _KNOWN_LAYERS = DynamicCache.__module__
+
+Rewind = Literal["crop", "restore", "never"]
+"""How tokens are taken back from a KV cache: the last ones are cut off, or recurrent states are copied and restored."""
 
 
 class CachedLM:
     """A causal LM and the KV cache of one or more sequences, the *rows*.
 
     `read` appends tokens to each row, `rewind_to` takes the last ones back, so that a rejected draft leaves no trace.
+    What a recurrent layer has read cannot be cut off. There `rewind_to` goes back as far as the last `checkpoint`, and
+    whoever reads next looks at ``lengths`` and reads the tokens in between again, in front of the new ones.
     Rows may grow by different amounts: what a row lacks is padding, which nothing attends to; padding in the middle
     of the cache is squeezed out when there is too much of it. What a model may do (take tokens back, share forwards
     between rows) is for `judge_decoding.models.abilities` to say.
@@ -28,21 +35,22 @@ class CachedLM:
     Args:
         model: the model.
         rows: how many sequences there are.
-        rewinds: whether tokens may be taken back. If not, sliding windows keep no more than they need, and recurrent
-            layers can be read.
+        rewind: how tokens are taken back; "restore" is for one row only. With "never", sliding windows keep no more
+            than they need, and nothing is copied.
 
     Attributes:
         lengths: how many tokens of each row the cache holds.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int = 1, *, rewinds: bool = True) -> None:
-        self.model, self._rewinds = model, rewinds
+    def __init__(self, model: PreTrainedModel, rows: int = 1, *, rewind: Rewind = "crop") -> None:
+        self.model, self._rewind = model, rewind
         self.lengths = [0] * rows
         self._forward = Forward(model)
         self._border = rope_border(model)
         changes = self._border is not None and self._border.changes_always
         self._rotary = rotary_modules(model) if changes else []
         self._cache = self._new_cache()
+        self._saved: SavedStates | None = None
         # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
         self._live = torch.ones(rows, 0, dtype=torch.bool)
 
@@ -75,9 +83,20 @@ class CachedLM:
         before, new = torch.tensor(self.lengths)[:, None], torch.tensor(sizes)[:, None]
         return (before + torch.arange(width)).minimum(before + new - 1).clamp(min=0).to(device)
 
+    def checkpoint(self) -> None:
+        """Call this before reading tokens that may be taken back: recurrent states are copied, if there are any."""
+        if self._rewind == "restore" and (self._saved is None or self._saved.length != self.lengths[0]):
+            self._saved = SavedStates(self._cache, self.lengths[0]) if self.lengths[0] else None
+
     def rewind_to(self, lengths: Sequence[int]) -> None:
-        """Take back each row's tokens from position ``lengths[i]`` on; a shorter row keeps all of its tokens."""
-        if not self._rewinds and all(map(le, self.lengths, lengths)):
+        """Take back each row's tokens from position ``lengths[i]`` on, and with recurrent layers some before it.
+
+        A shorter row keeps all of its tokens.
+        """
+        if self._rewind == "restore":
+            self._restore(lengths[0])
+            return
+        if self._rewind == "never" and all(map(ge, lengths, self.lengths)):
             return
         self.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
         columns = self._live.shape[1]
@@ -105,7 +124,7 @@ class CachedLM:
 
     @property
     def cannot_crop(self) -> str:
-        """Why tokens cannot be taken back from the KV cache, by its own word; it is known after the first `read`.
+        """Why tokens cannot be taken back from attention layers, by the cache's own word.
 
         A layer of other code that adds to what its base class holds, and takes it back by the base class's method, is
         not believed.
@@ -113,17 +132,35 @@ class CachedLM:
         for layer in self._cache.layers:
             if type(layer).__module__ != _KNOWN_LAYERS and "crop" not in vars(type(layer)):
                 return f"{type(layer).__name__} does not take back what it adds to its base class"
-        return "" if self._cache.is_croppable else "it has recurrent layers"
+        return ""
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it has states that cannot be cropped; it is known after the first `read`."""
+        return not self._cache.is_croppable
+
+    def _restore(self, longest: int) -> None:
+        """Go back to the checkpoint, or to nothing at all if there is none as early as ``longest``."""
+        if self.lengths[0] <= longest:
+            crop_attention(self._cache, 0)
+        elif self._saved is None or self._saved.length > longest:
+            self._forget()
+        else:
+            self._saved.restore(self._cache, self.lengths[0])
+            self.lengths = [self._saved.length]
+            self._live = self._live[:, : self._saved.length]
 
     def _forget(self) -> None:
-        self._cache = self._new_cache()
+        self._cache, self._saved = self._new_cache(), None
         self._live = self._live[:, :0]
         self.lengths = [0] * len(self.lengths)
 
     def _new_cache(self) -> DynamicCache:
         cache = DynamicCache(config=self.model.config)
-        if self._rewinds:
+        if self._rewind == "crop":
             cache.activate_past_recording()
+        elif self._rewind == "restore":
+            record_past(cache)
         return cache
 
     def _squeeze(self, width: int) -> None:

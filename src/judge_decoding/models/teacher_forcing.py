@@ -143,7 +143,7 @@ class _Forward:
         if step is None and not crosses:
             return [width]
         if not abilities(self._model).cannot_rewind:
-            self._lm = CachedLM(self._model, rewinds=False)
+            self._lm = CachedLM(self._model, rewind="never")
         elif not keeps_few_logits(self._model):
             step = None
         ends = {width, *(range(step, width, step) if step else ())}

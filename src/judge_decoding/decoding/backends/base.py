@@ -92,6 +92,10 @@ class TargetSession(Protocol):
         """
         ...
 
+    def longest_draft(self, row: int, tokens: int) -> int | None:
+        """How many draft tokens may follow the ``tokens`` of a row in the next forward; None is any number."""
+        ...
+
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
         """Read the last of each row's tokens and, behind it, its draft."""
         ...

@@ -18,6 +18,9 @@ from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import RopeBorder, rope_border
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
+MOST_REREAD = 32
+"""So many tokens are read again at most, in front of a draft; a forward of a few dozen tokens costs little more."""
+
 
 class EagerTarget:
     """Any causal LM of transformers, run as it is."""
@@ -46,7 +49,8 @@ class EagerTarget:
 
 class _EagerReader:
     def __init__(self, model: PreTrainedModel, rows: int, sources: set[HiddenSource]) -> None:
-        self._lm = CachedLM(model, rows, rewinds=not abilities(model).cannot_rewind)
+        rewind = abilities(model).rewind
+        self._lm, self._restores = CachedLM(model, rows, rewind=rewind), rewind == "restore"
         self._border = rope_border(model)
         self._hooks = {source: HiddenStateHook(model, source) for source in sources}
 
@@ -59,6 +63,13 @@ class _EagerReader:
             self._lm.read(rows, [0] * len(rows))
             return [self._hooks[source].states[i, : len(row)] for i, row in enumerate(rows)] if source else []
 
+    def longest_draft(self, row: int, tokens: int) -> int | None:
+        # Behind a partly rejected draft recurrent layers read again what stayed of it, in front of the next one. Once
+        # there is too much of that, one token is read without a draft: nothing of it can be rejected.
+        if self._restores and tokens - 1 - self._lm.lengths[row] > MOST_REREAD:
+            return 0
+        return None if self._border is None else self._border.longest_draft(tokens)
+
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
         if self._border is not None:
@@ -67,6 +78,8 @@ class _EagerReader:
             torch.cat((draft.ids.new_tensor(row.host[known:]), draft.ids))
             for row, draft, known in zip(rows, drafts, self._lm.lengths, strict=True)
         ]
+        if max(counts) > 1:
+            self._lm.checkpoint()
         with opened(self._hooks.values()):
             logits = self._lm.read(new, counts)
             states = {source: hook.states for source, hook in self._hooks.items()}

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.base import Draft, DraftRequest
-from judge_decoding.models.abilities import can_batch, check_rewinds
+from judge_decoding.models.abilities import abilities, can_batch, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.draft_vocabulary import cut_head_of
@@ -39,7 +39,7 @@ class DraftModel:
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         check_rewinds(model, "draft")
-        self._model = model
+        self._model, self._rewind = model, abilities(model).rewind
         self._border = rope_border(model)
         self._lm: CachedLM | StaticLM | None = None
         self._rows: tuple[int, ...] = ()
@@ -80,8 +80,12 @@ class DraftModel:
             new = [ids[-1:] for ids in new]
         norm = next((request.norm for request in requests if request.norm), None)
         with HiddenStateHook(self._model, HiddenSource(-1, norm)) if norm else nullcontext() as tap:
+            known = True  # what is read first stays, and what is drafted behind it may be rejected
             while any(row.open for row in rows):
                 logits = lm.read(new, [1] * len(rows))
+                if known:
+                    lm.checkpoint()
+                    known = False
                 if tap:
                     _collect(rows, tap)
                 # A row that has all it wants reads nothing while the others go on.
@@ -111,7 +115,7 @@ class DraftModel:
         return self._lm
 
     def _new_lm(self, rows: int) -> CachedLM | StaticLM:
-        return CachedLM(self._model, rows)
+        return CachedLM(self._model, rows, rewind=self._rewind)
 
 
 class _Row:

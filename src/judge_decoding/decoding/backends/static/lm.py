@@ -155,6 +155,9 @@ class StaticLM:
         """As `CachedLM.rewind_to`."""
         self.memory.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
 
+    def checkpoint(self) -> None:
+        """As `CachedLM.checkpoint`: what is compiled has no recurrent layers."""
+
     def select(self, rows: Sequence[int]) -> None:
         """As `CachedLM.select`."""
         self.memory.select(rows)

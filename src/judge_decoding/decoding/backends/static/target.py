@@ -108,6 +108,10 @@ class StaticReader:
         self._lm.prefill(rows)
         return []
 
+    def longest_draft(self, row: int, tokens: int) -> int | None:
+        """Any number: nothing of what is compiled is bounded."""
+        return None
+
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
         """See `TargetSession.read`."""
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
