@@ -87,8 +87,8 @@ def _app() -> Any:
 def find(words: list[str]) -> tuple[Any, list[str]]:
     """The command that these words (without the program's name) mean, and its arguments."""
     command = _app()
-    while words and words[0] in getattr(command, "commands", ()):
-        command, words = command.commands[words[0]], words[1:]
+    while words and words[0] in getattr(command, "table", ()):
+        command, words = command.load(words[0]), words[1:]
     return command, words
 
 

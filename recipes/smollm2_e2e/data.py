@@ -1,9 +1,10 @@
 """Divide the E2E NLG data: what trains the target, the draft and the head, what calibrates, and what tests.
 
-The meaning representations of the development set train the two models; those of the test set are divided by a seed:
-436 test, 100 calibrate, and the other 400 label drafts for the head.
+The meaning representations of the development set train the target; those of the test set are divided by a seed: 436
+test, 100 calibrate, and the other 400 train the draft, by another system's texts, and the head.
 
-    python recipes/smollm2_e2e/data.py --devel e2e_devel.csv --test e2e_test_a.csv --out data
+    python recipes/smollm2_e2e/data.py --devel e2e_devel.csv --test e2e_test_a.csv \
+        --systems e2e_system_outputs.jsonl --out data
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import argparse
 import csv
 import json
 import random
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from judge_decoding.io.files import write_json, write_text
+from judge_decoding.tasks.e2e import find_errors
 
-TEST, CALIBRATION = 436, 100
+TEST, CALIBRATION, REFERENCES = 436, 100, 2
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -39,11 +41,17 @@ def divide(rows: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     return {name: sorted(part) for name, part in parts.items()}
 
 
-def begins_with_name(row: Mapping[str, str]) -> bool:
-    """Whether a reference begins with the place's name: the style that the draft does not learn."""
-    name = re.search(r"name\[([^\]]*)\]", row["mr"])
-    text, start = (one.strip().lower().removeprefix("the ") for one in (row["ref"], name[1] if name else "\n"))
-    return text.startswith(start)
+def draft_texts(
+    right: Sequence[Mapping[str, str]], systems: Iterable[Mapping[str, str]], fit: Collection[str]
+) -> list[dict[str, str]]:
+    """What the draft learns: TGen's texts for ``fit``, in other words than people's, and two references each."""
+    found = [{"mr": one["mr"], "text": one["text"]} for one in systems if one["mr"] in fit and "tgen" in one["system"]]
+    counts = Counter[str]()
+    for row in right:
+        counts[row["mr"]] += 1
+        if counts[row["mr"]] <= REFERENCES:
+            found.append(dict(row))
+    return found
 
 
 def write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -56,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--devel", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--systems", type=Path, required=True, help="JSON lines of mr, text and system")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     devel, rows = read(args.devel), read(args.test)
@@ -64,9 +73,11 @@ def main() -> None:
     for name, mrs in parts.items():
         known = set(mrs)
         write(args.out / f"{name}.jsonl", [{"mr": r["mr"], "ref": r["ref"]} for r in rows if r["mr"] in known])
-    answers = [{"mr": row["mr"], "text": row["ref"]} for row in devel]
-    write(args.out / "target.jsonl", answers)
-    write(args.out / "draft.jsonl", [a for a, r in zip(answers, devel, strict=True) if not begins_with_name(r)])
+    # About one reference in nine states a fact that its meaning representation lacks.
+    right = [{"mr": row["mr"], "text": row["ref"]} for row in devel if not find_errors(row["mr"], row["ref"])]
+    write(args.out / "target.jsonl", right)
+    systems = [json.loads(line) for line in args.systems.read_text(encoding="utf-8").splitlines()]
+    write(args.out / "draft.jsonl", draft_texts(right, systems, set(parts["fit"])))
     counts = {name: len(part) for name, part in parts.items()}
     print(f"{len({row['mr'] for row in devel})} meaning representations to train on, {counts} -> {args.out}")
 

@@ -1,16 +1,19 @@
 """Put an adapter into its base, cut to its first layers if the adapter is of fewer: an ordinary checkpoint.
 
-python recipes/smollm2_e2e/merge.py BASE ADAPTER OUT --layers 6
+python recipes/smollm2_e2e/merge.py BASE ADAPTER OUT --layers 10 --vocab 2048 --texts data/draft.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from judge_decoding.models.draft_vocabulary import most_frequent, write_vocabulary
 
 
 def load_base(base: str, layers: int | None) -> PreTrainedModel:
@@ -31,10 +34,20 @@ def main() -> None:
     parser.add_argument("adapter")
     parser.add_argument("out", type=Path)
     parser.add_argument("--layers", type=int, help="of the adapter's model, where it has fewer than the base")
+    parser.add_argument("--vocab", type=int, help="have the draft propose only so many tokens, the most frequent ones")
+    parser.add_argument("--texts", type=Path, nargs="+", default=[], help="of these JSON lines' texts")
     args = parser.parse_args()
     model = PeftModel.from_pretrained(load_base(args.base, args.layers), args.adapter).merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    if args.vocab is not None:
+        rows = [json.loads(line) for path in args.texts for line in path.read_text(encoding="utf-8").splitlines()]
+        texts = [tokenizer(row[field], add_special_tokens=False).input_ids for row in rows for field in ("mr", "text")]
+        ids = most_frequent(texts, args.vocab, [tokenizer.eos_token_id], model.config.vocab_size)
+        model.config.draft_vocabulary = len(ids)
     model.save_pretrained(args.out)
-    AutoTokenizer.from_pretrained(args.base).save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    if args.vocab is not None:
+        write_vocabulary(args.out, ids)
 
 
 if __name__ == "__main__":

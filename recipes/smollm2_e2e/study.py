@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead
-from judge_decoding.core.results import TARGET, ItemResult, Row
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import hash_of
@@ -30,11 +30,21 @@ from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.sweep import Candidate, candidates, sweep
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
-from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.loading.models import load_draft, load_model, load_tokenizer
 from judge_decoding.markdown import table
 from judge_decoding.models.teacher_forcing import log_probability, read_given
 from judge_decoding.report.card_results import measured_table
-from judge_decoding.rules import Exact, Judge, KLJudge, MarginRatio, MinProbability, TopK, Typical, VerificationRule
+from judge_decoding.rules import (
+    Exact,
+    Judge,
+    KLJudge,
+    MarginRatio,
+    MinProbability,
+    TopK,
+    Typical,
+    VerificationRule,
+    parse_rule,
+)
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.e2e import E2E
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -54,11 +64,12 @@ def wanted(
     tokenizer: PreTrainedTokenizerBase,
     draft: PreTrainedModel,
     heads: dict[str, JudgeHead],
+    rules: Sequence[VerificationRule],
     thresholds: Sequence[float],
     sampling: SamplingParams,
 ) -> list[Candidate]:
     """All ways of decoding; a judge's row is called by its head's name."""
-    found = candidates(JudgeDecoder(target, tokenizer, draft), FREE, sampling)
+    found = candidates(JudgeDecoder(target, tokenizer, draft), rules, sampling)
     found.append(Candidate(DRAFT, Method(JudgeDecoder(draft, tokenizer), sampling=sampling), DRAFT))
     for name, head in heads.items():
         decoder = JudgeDecoder(target, tokenizer, draft, head)
@@ -143,12 +154,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", required=True)
     parser.add_argument("--draft", required=True)
-    parser.add_argument("--head", action="append", default=[], help="NAME=FOLDER; several times for several heads")
+    parser.add_argument("--head", action="append", default=[], help="NAME=FOLDER; another name for another head")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--base", help="the unmodified model, for perplexity")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99))
+    parser.add_argument("--rules", nargs="+", help="rules without training, by their spelling, instead of all")
+    parser.add_argument("--no-matched", action="store_true", help="leave out the baselines that sample")
     parser.add_argument("--num-draft-tokens", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--margin", type=float, default=1.5, help="percentage points of accuracy that may be lost")
@@ -165,17 +178,21 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Both passes, and their tables."""
-    tokenizer, target, draft = load_tokenizer(args.target), load_model(args.target), load_model(args.draft)
+    tokenizer, target = load_tokenizer(args.target), load_model(args.target)
+    draft = load_draft(args.draft, tokenizer)
+    assert isinstance(draft, PreTrainedModel)
     folders = dict(one.split("=", 1) for one in args.head)
     heads = {name: JudgeHead.from_pretrained(folder, target) for name, folder in folders.items()}
     asking = PromptFormat(E2E(), chat=True)
     items = read_items(asking.task, args.data, limit=args.limit)
     sampling = SamplingParams(seed=0)  # greedy but for the baselines that sample
-    found = wanted(target, tokenizer, draft, heads, args.thresholds, sampling)
+    rules = FREE if args.rules is None else [parse_rule(spelling) for spelling in args.rules]
+    found = wanted(target, tokenizer, draft, heads, rules, args.thresholds, sampling)
     settings = {
-        "target": args.target, "draft": args.draft, "heads": folders, "num_draft_tokens": args.num_draft_tokens,
-        "data": hash_of(items), "thresholds": list(args.thresholds),
+        "target": args.target, "draft": args.draft, "num_draft_tokens": args.num_draft_tokens, "data": hash_of(items),
     }  # fmt: skip
+    if args.no_matched:
+        found = [one for one in found if not one.name.endswith(MATCHED)]
     record = Record(args.out / "study.json", settings)
     rows = quality(found, asking, items, args, record)
     texts = [record.told[one.name, item.key]["text"] for one in found for item in items]

@@ -4,7 +4,7 @@ Up to four answers to one question stand behind it in a row; a 4D mask keeps eac
 question is read once. Only the answers' tokens have logits.
 
     python recipes/smollm2_e2e/train_lora.py BASE data/target.jsonl --out target
-    python recipes/smollm2_e2e/train_lora.py BASE data/draft.jsonl --layers 6 --out draft
+    python recipes/smollm2_e2e/train_lora.py BASE data/draft.jsonl --layers 10 --out draft
 """
 
 from __future__ import annotations
