@@ -48,7 +48,12 @@ def test_separable_tokens_give_a_perfect_head(one_hot: torch.nn.Module, norm: st
         one_hot, word_tokenizer(), word_cases(), config, progress=lambda *now: told.append(now)  # type: ignore[arg-type]
     )  # fmt: skip
     assert max(done for what, done, _ in told if what == "reading the answers") == 40
-    assert {what for what, _, _ in told} == {"reading the answers", "fitting", "learning curve"}
+    assert {what for what, _, _ in told} == {
+        "reading the answers",
+        "reading the questions",
+        "fitting",
+        "learning curve",
+    }
     assert all(0 <= done <= total for _, done, total in told)
     figures = head.config.calibration
     assert (figures["auc"], figures["kept_correct"], figures["caught_wrong"]) == (1.0, 1.0, 1.0)

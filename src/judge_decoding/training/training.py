@@ -196,16 +196,20 @@ def _features(
     The first function gives a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
     states [n, H] at the one judged token of each of other examples.
     """
-    done, total = 0, len(examples) * len(models)
 
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        tell("reading the answers", done, total)
+    def counting(what: str, total: int) -> Callable[[int], None]:
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            tell(what, done, total)
+
+        return count
 
     with tempfile.TemporaryDirectory(prefix="judge-decoding-") as temporary:
         folder = Path(cache) if cache is not None else Path(temporary)
-        caches = {}
+        caches, count = {}, counting("reading the answers", len(examples) * len(models))
         for role, model in models.items():
             columns: list[Column] = _own(role, config.sources)
             if role == "target" and config.compares:
@@ -228,7 +232,7 @@ def _features(
 
         def target_states(others: Sequence[Example], source: HiddenSource) -> Tensor:
             out = torch.empty(len(others), sizes["target"])
-            caches["target"].add(others, [source])
+            caches["target"].add(others, [source], progress=counting("reading the questions", len(others)))
             caches["target"].fill(out, source, others, [torch.tensor([True])] * len(others))
             return out
 
