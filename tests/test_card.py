@@ -84,10 +84,10 @@ def test_every_figure_is_in_the_table(head: JudgeHead, tmp_path: Path) -> None:
     told = section(card_of(tmp_path), "Results")
     for line in (
         "### gsm8k",
-        "| method | accuracy [95%] | less the target's, points [95%] | McNemar p | not inferior | draft length "
-        "| accepted draft tokens per round | tokens per target forward | tokens per second | speed-up [95%] |",
+        "| method | accuracy [95%] | difference from target (pp) [95%] | McNemar p | non-inferiority | draft length "
+        "| accepted draft tokens per round | mean acceptance length | tokens per second | speed-up [95%] |",
         "| target alone | 75.0% [68.6, 80.5] | - | - | - | - | - | 1.00 | 40 | - |",
-        "| judge 0.9 | 71.0% [64.4, 76.9] | -4.0 [-9.1, +1.0] | 0.13 | not shown | 16 | 5.13 | 6.05 | 162 "
+        "| judge 0.9 | 71.0% [64.4, 76.9] | -4.0 [-9.1, +1.0] | 0.13 | inconclusive | 16 | 5.13 | 6.05 | 162 "
         "| 4.02x [3.80, 4.25] |",
         "| judge 0.5 | 55.0% [48.0, 62.0] | -20.0 [-26.0, -14.0] | < 0.001 | worse | 16 | 5.13 | 6.05 | 162 "
         "| 4.02x [3.80, 4.25] |",
@@ -116,8 +116,8 @@ def test_what_is_not_known_has_no_column(head: JudgeHead, tmp_path: Path) -> Non
     graded = bare.model_copy(update={"name": "b", "grade": 7.25, "grade_low": 7.0, "grade_high": 7.5})
     save_head(head, tmp_path, results=[Results(rows=(bare,)), Results(rows=(bare, graded))])
     told = section(card_of(tmp_path), "Results").splitlines()
-    assert "| method | draft length | tokens per target forward |" in told
-    assert "| method | grade [95%] | draft length | tokens per target forward |" in told
+    assert "| method | draft length | mean acceptance length |" in told
+    assert "| method | grade [95%] | draft length | mean acceptance length |" in told
     assert "| b | 7.25 [7.00, 7.50] | 4 | 2.50 |" in told
     assert "### A task without a name" in told
     assert not list(tmp_path.glob("*.svg"))  # there is no accuracy
@@ -129,7 +129,9 @@ def test_what_loses_nothing_by_design_need_not_show_it(head: JudgeHead, tmp_path
     save_head(head, tmp_path, results=changed(rows=(TARGET, exact, matched)))
     assert "| exact | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | lossless | 16 |" in card_of(tmp_path)
     # The target's truncated distribution is another one.
-    assert "| typical, matched | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | not shown | 16 |" in card_of(tmp_path)
+    assert "| typical, matched | 71.0% [64.4, 76.9] | +0.0 [-9.1, +1.0] | 0.13 | inconclusive | 16 |" in card_of(
+        tmp_path
+    )
 
 
 def test_the_card_tells_limits_and_how_to_serve(head: JudgeHead, tmp_path: Path) -> None:

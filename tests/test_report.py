@@ -226,7 +226,7 @@ def test_the_header_adds_up() -> None:
     facts = summary([known(correct=True, seconds=2.0, target_seconds=4.0, target_tokens=6), known(correct=False)])
     assert facts["answers"] == "2"
     assert facts["right"] == "1 of 2"
-    assert facts["tokens per target forward"] == "3.50"  # 7 tokens in 2 rounds
+    assert facts["mean acceptance length"] == "3.50"  # 7 tokens in 2 rounds
     assert facts["accepted draft tokens per round"] == "2.50"
     assert facts["draft tokens accepted"] == "71.4% of 14"
     assert facts["rescued tokens"] == "4 of 14 (28.6%)"
@@ -234,7 +234,7 @@ def test_the_header_adds_up() -> None:
     assert facts["rule"] == "judge(threshold=0.5)"
     assert "target" not in facts
     assert "right, the target alone" not in facts
-    assert summary([Sample(question="", text="", rounds=())])["tokens per target forward"] == "0.00"
+    assert summary([Sample(question="", text="", rounds=())])["mean acceptance length"] == "0.00"
 
 
 def test_no_more_than_asked_for_is_shown(run: Run, tmp_path: Path) -> None:

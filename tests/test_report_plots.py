@@ -50,7 +50,7 @@ def test_every_row_is_a_labelled_point_in_both_panels() -> None:
         assert told.count(label) == 2
     for rule in ("exact", "judge", "top_k"):
         assert told.count(rule) == 1  # in the legend
-    assert {"accuracy", "tokens per target forward", "tokens per second"} <= set(told)
+    assert {"accuracy", "mean acceptance length", "tokens per second"} <= set(told)
     # Rules differ in shape as well as in colour; lossless points are hollow.
     shapes = dict(re.findall(r'<path id="(m\w+)" d="([^"]*z\s*)"', svg))  # closed ones: no ticks, no ends of intervals
     used = re.findall(r'<use xlink:href="#(m\w+)" [^>]*style="fill: (#\w+)', svg)

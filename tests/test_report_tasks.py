@@ -38,7 +38,7 @@ def test_every_figure_of_the_table() -> None:
         "difference in points": "+0.0 [-33.3, +33.3]",
         "McNemar p": "1",
         "accepted draft tokens per round": "2.50",  # 3 and 2
-        "tokens per target forward": "3.50",  # 4 and 3
+        "mean acceptance length": "3.50",  # 4 and 3
         "prompts warned of": "1 of 10",  # at 1 it is not unlike the others
         "made wrong (warned of)": "1 (0)",
     }
@@ -95,7 +95,7 @@ def test_answers_without_rounds_or_verdicts_are_counted() -> None:
     empty = Sample(question="", text="", rounds=(), rule=known().rule)
     first, second = by_task([empty, known(task="a")])
     assert list(first.cells.values()) == ["no task", "1", "-", "-"]
-    assert second.cells["tokens per target forward"] == "3.50"
+    assert second.cells["mean acceptance length"] == "3.50"
 
 
 def test_the_fields_of_a_task_are_kept_in_the_file(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, str]:
     ):
         if verdicts:
             facts[name] = f"{sum(verdicts)} of {len(verdicts)}"
-    facts["tokens per target forward"] = f"{tokens / max(len(rounds), 1):.2f}"
+    facts["mean acceptance length"] = f"{tokens / max(len(rounds), 1):.2f}"
     if drafted:
         facts["accepted draft tokens per round"] = f"{accepted / len(rounds):.2f}"
         facts["draft tokens accepted"] = f"{accepted / drafted:.1%} of {drafted}"
@@ -94,7 +94,7 @@ def _distinct(values: Iterable[str]) -> str:
 def _counts(sample: Sample) -> str:
     tokens = sum(len(event.token_ids) for event in sample.rounds)
     rescued = sum(event.causes.count(Cause.RESCUED) for event in sample.rounds)
-    return f"{rescued} rescued · {tokens / max(len(sample.rounds), 1):.1f} tokens per target forward"
+    return f"{rescued} rescued · mean acceptance length {tokens / max(len(sample.rounds), 1):.1f}"
 
 
 def _head(question: str) -> str:

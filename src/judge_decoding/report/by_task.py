@@ -78,7 +78,7 @@ def _cells(name: str, rule: str, samples: Sequence[Sample]) -> dict[str, str]:
         else UNKNOWN,
         "McNemar p": p_value(mcnemar(ours, theirs)) if pairs else UNKNOWN,
         "accepted draft tokens per round": _mean(sum(event.accepted for event in rounds), len(rounds)),
-        "tokens per target forward": _mean(sum(len(event.token_ids) for event in rounds), len(rounds)),
+        "mean acceptance length": _mean(sum(len(event.token_ids) for event in rounds), len(rounds)),
         "prompts warned of": f"{_warned(measured)} of {len(measured)}" if measured else UNKNOWN,
         "made wrong (warned of)": f"{len(lost)} ({_warned(lost)})" if pairs and measured else UNKNOWN,
     }

@@ -23,10 +23,10 @@ figures under *Calibration* are of the data it was made from. `judge-decoding ev
 `judge-decoding card` puts what it finds here.
 """
 _READING = """\
-In brackets are 95% intervals. The target's accuracy is that on the same questions. *Not inferior* is what is shown to
-lose no more than the margin; that it is not shown does not mean that more is lost: few questions can show little.
-*Matched* is the target sampled under the truncation of the rule before it, and verified without loss. Tokens per target
-forward count the target's own corrections and bonus tokens; plain decoding has 1.
+Brackets contain 95% intervals. The target's accuracy is measured on the same questions. *Non-inferiority* is shown
+where the interval excludes a loss larger than the margin; *inconclusive* does not mean that more is lost: few questions
+can show little. *Matched* is the target sampled under the truncation of the rule before it, verified without loss. The
+mean acceptance length includes the target's corrections and bonus tokens; plain decoding has 1.
 """
 
 
@@ -129,7 +129,7 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
             for kind, name, value in (
                 ("accuracy", "accuracy", row.accuracy),
                 ("accuracy_difference", "accuracy less that of the target alone", row.difference),
-                ("tokens_per_target_forward", "tokens per target forward", row.tokens_per_forward),
+                ("tokens_per_target_forward", "mean acceptance length", row.tokens_per_forward),
                 ("speedup", "speed-up over the target alone", row.speedup),
             ):
                 if value is not None:

@@ -18,14 +18,14 @@ def _shown(row: Row) -> str:
         return "lossless"
     if row.difference_high is not None and row.difference_high < 0:
         return "worse"
-    return "yes" if row.non_inferior else "not shown"
+    return "shown" if row.non_inferior else "inconclusive"
 
 
 QUALITY: Columns = {
     "accuracy [95%]": lambda row: share(row.accuracy, row.accuracy_low, row.accuracy_high),
-    "less the target's,\npoints [95%]": lambda row: points(row.difference, row.difference_low, row.difference_high),
+    "difference from\ntarget (pp) [95%]": lambda row: points(row.difference, row.difference_low, row.difference_high),
     "McNemar\np": lambda row: p_value(row.mcnemar_p),
-    "not\ninferior": _shown,
+    "non-inferiority": _shown,
     "answers\ncut off": lambda row: f"{row.cut_off} of {row.answers}" if row.cut_off else UNKNOWN,
     "grade [95%]": lambda row: number(row.grade, row.grade_low, row.grade_high),
 }
@@ -34,7 +34,7 @@ QUALITY: Columns = {
 SPEED: Columns = {
     "draft\nlength": lambda row: str(row.num_draft_tokens or UNKNOWN),
     "accepted\ndraft tokens\nper round": lambda row: number(row.accepted_per_round if row.num_draft_tokens else None),
-    "tokens\nper target\nforward": lambda row: number(row.tokens_per_forward),
+    "mean\nacceptance\nlength": lambda row: number(row.tokens_per_forward),
     "tokens\nper\nsecond": lambda row: UNKNOWN if row.tokens_per_second is None else f"{row.tokens_per_second:.0f}",
     "speed-up\n[95%]": lambda row: number(row.speedup, row.speedup_low, row.speedup_high, "x"),
 }

@@ -23,7 +23,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 _SMALL = 7
 """Size of the labels, in points."""
 _SHAPES = "os^DvPXph*"
-_AXES = (("tokens_per_forward", "tokens per target forward"), ("tokens_per_second", "tokens per second"))
+_AXES = (("tokens_per_forward", "mean acceptance length"), ("tokens_per_second", "tokens per second"))
 
 
 def check_plots() -> None:
@@ -37,7 +37,7 @@ def check_plots() -> None:
 
 
 def pareto_svg(rows: Sequence[Row]) -> str:
-    """Accuracy against tokens per target forward, and against tokens per second: an SVG element for a page.
+    """Accuracy against mean acceptance length, and against tokens per second: an SVG element for a page.
 
     It refers to nothing outside itself, and the same rows give the same text. What was not timed has one panel.
 

@@ -29,17 +29,20 @@ def results_tables(results: Results) -> list[Table]:
 def notes(results: Results) -> str:
     """What the figures of the table mean, in sentences."""
     said = [
-        "Tokens per target forward count the correction or bonus token too (Spec-Bench's mean accepted tokens); "
-        "accepted draft tokens do not (the paper's m*)."
+        "The mean acceptance length includes the target's own token, the correction or bonus (Spec-Bench's mean "
+        "accepted tokens); accepted draft tokens per round exclude it (the paper's m*)."
     ]
     compared = [row for row in results.rows if row.difference is not None]
     if compared:
         said.append(
-            f"Not inferior: the interval of the difference shows a loss of at most {100 * results.margin:g} points; "
-            "not shown is no proof of a loss. Worse: all of it is below 0."
+            "Non-inferiority is shown where the interval of the difference excludes a loss of more than "
+            f"{100 * results.margin:g} percentage points; inconclusive is no proof of a loss. Worse: the interval is "
+            "below 0."
         )
     if len(compared) > 2:
-        said.append(f"{len(compared)} rows are held against {TARGET}: of 20 p below 0.05, one is chance.")
+        said.append(
+            f"{len(compared)} rows are compared with {TARGET}: of 20 p-values below 0.05, one is expected by chance."
+        )
     if any(row.speedup is not None for row in results.rows):
         said.append("Times are of one machine and one run, all methods in turns; reading the prompt is counted.")
     if results.tuning:
