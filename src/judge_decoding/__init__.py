@@ -1,4 +1,4 @@
-"""Judge decoding: speculative decoding that keeps correct tokens, not only the target's own words."""
+"""Judge decoding: speculative decoding that keeps correct tokens, not only the target's own tokens."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-# Public names are imported on first use, so that the command line starts at once. The stub that type checkers and
-# editors read is the one list of them.
+# Public names are imported on first use, so that the command line starts quickly. They are listed only in the stub that
+# type checkers and editors read.
 _STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
 _HOMES = {name: module for module, name in re.findall(r"^from (\S+) import (\w+) as \2$", _STUB, re.MULTILINE)}
 

@@ -1,4 +1,4 @@
-"""Text in, text out: the decoder most people use."""
+"""Text in, text out: the decoder for most uses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class JudgeDecoder:
-    """A target with a draft and, perhaps, a judge.
+    """A target model with a draft and, optionally, a judge head.
 
     Example:
         ```python
@@ -54,20 +54,20 @@ class JudgeDecoder:
         print(decoder.generate("What is 7 times 8?", max_new_tokens=64).text)
         ```
 
-    Several threads may use one decoder, or decoders that share models; their forward passes take turns.
+    Several threads may share one decoder, or decoders that share models; their forward passes take turns.
 
     Args:
-        target: the model whose answers are wanted.
-        tokenizer: its tokenizer.
+        target: the target model, which defines the answers.
+        tokenizer: the target's tokenizer.
         draft: a small model with the same vocabulary, any `Drafter`, a function from the ids so far and a count to
             the ids it proposes, or None for plain decoding.
-        judge: a head trained for ``target``; without one verification is exact.
-        num_draft_tokens: draft length M; by default the head's own best one, or 16.
-        backend: "eager" runs the models as they are; "static" compiles them at the first answer (or by `compile`), once
-            for a machine, and gives the same tokens faster. What cannot be compiled runs eager; see `fallbacks`.
-        generation_config: how answers are decoded where a call does not say: logits processors, sampling, token budget,
-            stop strings. By default it is the model's own, as for transformers' ``generate``; an empty
-            ``GenerationConfig()`` asks for nothing.
+        judge: a head trained for ``target``; without a head, verification is exact.
+        num_draft_tokens: draft length M; by default the best one for the head, or 16.
+        backend: "eager" runs the models as they are; "static" compiles them at the first answer (or in `compile`), once
+            per machine, and gives the same tokens faster. Models that cannot be compiled run eagerly; see `fallbacks`.
+        generation_config: default decoding options for each call: logits processors, sampling, token budget,
+            stop strings. By default the model's own, as for transformers' ``generate``; an empty
+            ``GenerationConfig()`` sets no options.
 
     Raises:
         JudgeDecodingError: the judge is for another target, or a value is out of range.
@@ -96,7 +96,7 @@ class JudgeDecoder:
         self._engine: Engine | None = None
         self._engine_lock = RLock()
         self._defaults = Defaults(self.target, generation_config)
-        # By rule and batch size.
+        # Keyed by rule and batch size.
         self._experience: defaultdict[tuple[str, int], AcceptanceModel] = defaultdict(AcceptanceModel)
 
     @classmethod
@@ -113,28 +113,28 @@ class JudgeDecoder:
         draft_kwargs: Mapping[str, Any] | None = None,
         **model_kwargs: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
-        """Load everything by name or folder.
+        """Load the models and the judge by name or folder.
 
         Args:
-            target: Hub name or folder of the target, of a LoRA adapter for it, or "reference", the embedded target: it
-                comes with its own draft and judge where none are named, as on the command line.
-            draft: the same of the draft, "prompt-lookup", or a draft as the class takes it.
-            judge: folder or Hub repository of a judge head; "reference" is the embedded one.
+            target: Hub name or folder of the target or of a LoRA adapter for it, or "reference" for the embedded
+                target, whose draft and judge are then the defaults, as on the command line.
+            draft: Hub name or folder of the draft, "prompt-lookup", or any draft that the class accepts.
+            judge: folder or Hub repository of a judge head; "reference" is the embedded head.
             num_draft_tokens: draft length M.
-            translate: a draft with another vocabulary drafts by its text; see `TranslatingDraft`.
+            translate: translate a draft with another vocabulary through text; see `TranslatingDraft`.
             backend: "eager" or "static".
             generation_config: see `JudgeDecoder`.
-            draft_kwargs: options for loading the draft, before those in ``model_kwargs``; ``{"revision": "v2"}``.
+            draft_kwargs: options for loading the draft, such as ``{"revision": "v2"}``; they override ``model_kwargs``.
             model_kwargs: options of ``AutoModelForCausalLM.from_pretrained``, and ``device``: one device, or "auto" to
-                divide the target over all GPUs. Those about access (``token``, ``cache_dir``, ``local_files_only``,
+                divide the target over all GPUs. Options about access (``token``, ``cache_dir``, ``local_files_only``,
                 ``trust_remote_code``, ...) and about the machine (``dtype``, ``device_map``, ``attn_implementation``,
-                ``quantization_config``, ...) are for target and draft. All others are the target's only: ``revision``,
-                ``variant``, ``gguf_file``, values of its configuration. A ``subfolder`` is the draft's too if the
-                draft has such a folder. Tokenizers get what is for them. ``trust_remote_code`` is False unless given,
-                ``use_safetensors`` True.
+                ``quantization_config``, ...) apply to target and draft. All others apply to the target only:
+                ``revision``, ``variant``, ``gguf_file``, configuration values. A ``subfolder`` applies to the draft too
+                if the draft has such a folder. Tokenizers get the options meant for them. By default
+                ``trust_remote_code`` is False and ``use_safetensors`` is True.
 
         Raises:
-            JudgeDecodingError: something cannot be loaded, the vocabularies differ, or the head is for another model.
+            JudgeDecodingError: a model cannot be loaded, the vocabularies differ, or the head is for another model.
         """
         draft, judge = complete(target, draft, judge)
         target = place_of(target, "target")
@@ -151,15 +151,15 @@ class JudgeDecoder:
         )  # fmt: skip
 
     def compile(self, progress: Progress = lambda _: None) -> tuple[str, ...]:
-        """Make the models ready for the back end, and say why some of them stay eager (`fallbacks`).
+        """Prepare the models for the back end, and return why some of them stay eager (`fallbacks`).
 
-        Without it that happens at the first answer. ``progress`` is told, in a few words, before anything is compiled.
+        If not called, this happens at the first answer. ``progress`` gets a short message before each compilation.
         """
         self._ready(progress)
         return self.fallbacks
 
     def alone(self) -> JudgeDecoder:
-        """The target without draft and judge, in the same back end."""
+        """Return a decoder for the target without draft and judge, on the same back end."""
         decoder = JudgeDecoder(self.target, self.tokenizer, backend=self.backend)
         decoder._defaults = self._defaults
         decoder._engine = self._ready().alone()
@@ -167,7 +167,7 @@ class JudgeDecoder:
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """Why models run eager although the static back end was asked for; empty before the first answer."""
+        """Why models run eagerly although the static back end was requested; empty before the first answer."""
         return self._engine.fallbacks if self._engine else ()
 
     def _ready(self, progress: Progress = lambda _: None) -> Engine:
@@ -177,7 +177,7 @@ class JudgeDecoder:
             return self._engine
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has: not the compiled code, which is bound to these weights and is loaded again when needed."""
+        """Leave the compiled code out of copies: it is bound to these weights and is reloaded when needed."""
         made_anew = ("_engine", "_engine_lock", "_experience")
         return {name: value for name, value in vars(self).items() if name not in made_anew}
 
@@ -189,8 +189,8 @@ class JudgeDecoder:
 
         Args:
             prompt: a text, chat messages, or token ids.
-            max_new_tokens: token budget; None for that of the model's generation configuration, or 256. The context
-                length also ends an answer; `Generation.finish_reason` says which.
+            max_new_tokens: token budget; by default that of the model's generation configuration, or 256. The context
+                length also ends an answer; `Generation.finish_reason` tells them apart.
             options: see `Options`.
 
         Raises:
@@ -211,18 +211,18 @@ class JudgeDecoder:
         progress: Callable[[], None] = lambda: None,
         **options: Unpack[Options],
     ) -> list[Generation]:
-        """Answer many prompts, ``batch_size`` at a time; each answer is what its prompt would get alone.
+        """Answer many prompts, ``batch_size`` at a time; each answer is the same as for its prompt alone.
 
         Args:
-            prompts: texts, chats or ids.
-            max_new_tokens: token budget of each; see `generate`.
-            batch_size: how many share the forwards. Models with sliding windows answer one by one.
-            seeds: one a prompt; by default all have the one of ``options``.
+            prompts: texts, chats or token ids.
+            max_new_tokens: token budget per answer; see `generate`.
+            batch_size: number of prompts per forward pass. Models with sliding windows answer prompts one by one.
+            seeds: one seed per prompt; by default all use the seed in ``options``.
             progress: called after each answer.
             options: see `Options`.
 
         Raises:
-            JudgeDecodingError: as `generate`, and a number of seeds that is not that of the prompts.
+            JudgeDecodingError: as `generate`, or the number of seeds differs from the number of prompts.
         """
         check_bound("batch_size", batch_size)
         if seeds is not None and len(seeds) != len(prompts):
@@ -231,14 +231,14 @@ class JudgeDecoder:
             )
         ids = [self.encode(prompt) for prompt in prompts]
         rows = min(batch_size, len(ids))
-        # One rule for all, so that they are verified together.
+        # Share one rule object, so that all rows are verified together.
         options["rule"] = choose_rule(self.judge, options.get("rule"), options.pop("threshold", None))
         each = [
             self._request(own, max_new_tokens, options, seeds[i] if seeds else None, rows) for i, own in enumerate(ids)
         ]
         answers: dict[int, Generation] = {}
         engine = self._ready()
-        # Prompts of like length together: little padding.
+        # Batch prompts of similar length, for little padding.
         order = sorted(range(len(each)), key=lambda i: -ids[i].shape[1])
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
@@ -255,7 +255,7 @@ class JudgeDecoder:
     def stream(self, prompt: Prompt, max_new_tokens: int | None = None, **options: Unpack[Options]) -> Iterator[Chunk]:
         """Answer ``prompt`` and yield each round as it ends; see `generate`."""
         request = self._request(self.encode(prompt), max_new_tokens, options)
-        events = self._rounds(request)  # what is wrong shows here, not at the first chunk
+        events = self._rounds(request)  # errors are raised here, not at the first chunk
         return self._chunks(request, events)
 
     def _chunks(self, request: Request, events: Iterator[Round]) -> Iterator[Chunk]:
@@ -270,7 +270,7 @@ class JudgeDecoder:
             yield Chunk(event, tuple(texts), request.finish_reason(event))
 
     def rounds(self, ids: Tensor, max_new_tokens: int | None, **options: Unpack[Options]) -> Iterator[Round]:
-        """The rounds that follow token ids [1, T]; the layer without text below `stream`."""
+        """Yield the rounds that follow token ids [1, T]; the token-level layer below `stream`."""
         return self._rounds(self._request(ids, max_new_tokens, options))
 
     def _rounds(self, request: Request) -> Iterator[Round]:
@@ -278,14 +278,14 @@ class JudgeDecoder:
         return (event for _, event in decode(engine.target, engine.drafter(), [request]))
 
     def encode(self, prompt: Prompt) -> Tensor:
-        """Token ids [1, T] of a prompt, on the target's device; see `prompts.encode`."""
+        """Return the token ids [1, T] of a prompt, on the target's device; see `prompts.encode`."""
         vocab_size = self.target.get_input_embeddings().get_parameter("weight").shape[0]
         return prompts.encode(prompt, self.tokenizer, vocab_size).to(self.target.device)
 
     def _request(
         self, ids: Tensor, max_new_tokens: int | None, options: Options, seed: int | None = None, rows: int = 1
     ) -> Request:
-        """One answer to decode, one of so many ``rows`` at a time, its options checked."""
+        """Check the options and build the request for one answer; ``rows`` is the batch size."""
         known = Options.__optional_keys__
         for name in options:
             if name not in known:
@@ -328,21 +328,21 @@ class JudgeDecoder:
         )  # fmt: skip
 
     def sampling(self, temperature: float | None = None, seed: int | None = None) -> SamplingParams:
-        """How tokens are chosen where nothing else is said: as the model's generation configuration says."""
+        """Return the default sampling parameters, from the generation configuration."""
         return self._defaults.sampling(None, temperature, seed)
 
     def processor(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Processor | None:
-        """The logits processors of a greedy answer to ``prompt_ids``, as the generation configuration says."""
+        """Return the logits processors of a greedy answer to ``prompt_ids``, from the generation configuration."""
         ids = torch.tensor([list(prompt_ids)], device=self.target.device)
         return self._defaults.prepare(ids, SamplingParams(), max_new_tokens, tuple(self.end_ids)).processor
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Strings that end an answer where a call names none: those of the generation configuration."""
+        """The default stop strings, from the generation configuration."""
         return self._defaults.stop_strings
 
     def _bare_ids(self, text: str) -> list[int]:
-        """Token ids of a text without special tokens around it."""
+        """Return the token ids of a text without special tokens around it."""
         return bare_ids(text, self.tokenizer)
 
     def _finished(self, request: Request, rounds: Sequence[Round], seconds: float) -> Generation:

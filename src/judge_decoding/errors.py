@@ -1,19 +1,19 @@
-"""The exception a user can cause, whatever they did wrong, and one kind of it that is handled on the way."""
+"""The exception for all user errors, and a subclass of it that is handled internally."""
 
 from __future__ import annotations
 
 
 class JudgeDecodingError(ValueError):
-    """Bad input. The message is one sentence that says what is wrong and what to do about it."""
+    """Bad input. The message is one sentence: what is wrong and how to fix it."""
 
 
 class CannotCompileError(JudgeDecodingError):
-    """A model that the static back end cannot run, and why; the eager one can."""
+    """The static back end cannot run a model, for the reason in the message; the eager back end can."""
 
 
 def reason(error: BaseException) -> str:
-    """What an error of a library says, in one short line, to go into a sentence."""
+    """Return a library error's message as one short line, to be used inside a sentence."""
     said = " ".join((str(error).strip().splitlines() or [""])[0].split()).rstrip(".")[:300]
     if not said:
         return type(error).__name__
-    return f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said  # a key alone says nothing
+    return f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said  # a bare key explains nothing

@@ -1,4 +1,4 @@
-"""Figures with their intervals as people read them; "-" for what is not known."""
+"""Format figures with their confidence intervals for people to read; "-" if unknown."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ UNKNOWN = "-"
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A share in percent: ``93.3% [84.1, 97.4]``."""
+    """Format a share in percent: ``93.3% [84.1, 97.4]``."""
     return UNKNOWN if value is None else f"{value:.1%}" + _ends(low, high, lambda end: f"{100 * end:.1f}")
 
 
 def points(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A difference of shares in points of a hundred, with its sign: ``-1.7 [-8.6, +5.1]``."""
+    """Format a difference of shares in percentage points, with its sign: ``-1.7 [-8.6, +5.1]``."""
     return UNKNOWN if value is None else _point(value) + _ends(low, high, _point)
 
 
 def number(value: float | None, low: float | None = None, high: float | None = None, unit: str = "") -> str:
-    """Any other figure: ``2.31 [2.20, 2.43]``."""
+    """Format any other figure: ``2.31 [2.20, 2.43]``."""
     return UNKNOWN if value is None else f"{value:.2f}{unit}" + _ends(low, high, lambda end: f"{end:.2f}")
 
 
 def p_value(value: float | None) -> str:
-    """A p value to two digits."""
+    """Format a p value with two digits."""
     return UNKNOWN if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 

@@ -1,6 +1,6 @@
-"""Foreign text in Markdown: shown as it is, in one line, and never markup.
+"""Untrusted text in Markdown: shown verbatim on one line, never interpreted as markup.
 
-What is escaped is what CommonMark and GitHub's extensions (tables, bare links, mentions, formulas) could take for some.
+Everything that CommonMark or GitHub's extensions (tables, bare links, mentions, formulas) could interpret is escaped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _MARKUP = re.compile(r"[\\`*_\[\]<>~$&@!#{}]|:(?=//)|\.(?=[^\W\d])")
 
 
 def plain(text: str) -> str:
-    """``text`` as words, for any place but the beginning of a line."""
+    """Escape ``text`` for any place except the beginning of a line."""
     return _MARKUP.sub(r"\\\g<0>", one_line(text))
 
 
 def code(text: str) -> str:
-    """``text`` as code among words; not for tables, where a bar would end the cell."""
+    """Format ``text`` as inline code; not for tables, where a bar would end the cell."""
     line = one_line(text)
     marks = "`" * (_longest_run(line) + 1)
     space = " " if line[:1] in ("", "`", " ") or line[-1:] == "`" else ""
@@ -28,18 +28,18 @@ def code(text: str) -> str:
 
 
 def block(text: str, language: str = "") -> str:
-    """``text`` as lines of code."""
+    """Format ``text`` as a code block."""
     fence = "`" * max(_longest_run(text) + 1, 3)
     return f"{fence}{language}\n{text}\n{fence}\n"
 
 
 def json_block(value: object) -> str:
-    """A value as JSON."""
+    """Format a value as a JSON code block."""
     return block(json.dumps(value, indent=2), "json")
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown; the first column is words, the others are figures and set to the right."""
+    """Format a table of Markdown cells; the first column holds text, the others hold figures, aligned right."""
     aligned = ["---", *["---:"] * (len(titles) - 1)]
     cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in (titles, aligned, *cells))

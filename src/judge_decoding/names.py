@@ -1,6 +1,6 @@
-"""The names that mean something to this package, wherever a target, a draft or a judge is named.
+"""Reserved names that can stand for a target, a draft or a judge.
 
-They are looked up here and nowhere else: by all commands, `JudgeDecoder.from_pretrained`, `JudgeHead.from_pretrained`,
+They are resolved only here, for all commands, `JudgeDecoder.from_pretrained`, `JudgeHead.from_pretrained`,
 ``custom_generate`` and the lm-evaluation-harness. ``./reference`` and ``Path("reference")`` are folders.
 """
 
@@ -13,14 +13,14 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.plugins import installed
 
 REFERENCE = "reference"
-"""The embedded pair of tiny models: its target, its draft or its judge, by where it is named."""
+"""The embedded pair of tiny models: its target, draft or judge, depending on the role."""
 REFERENCE_DRAFT = "reference-draft"
-"""The draft of the embedded pair, by itself."""
+"""The draft of the embedded pair on its own."""
 PROMPT_LOOKUP = "prompt-lookup"
-"""Not a model: the draft continues the text as it went on before; see `PromptLookup`."""
+"""Drafts without a model, by copying the continuation of an earlier match in the text; see `PromptLookup`."""
 NAMES = (REFERENCE, REFERENCE_DRAFT, PROMPT_LOOKUP)
 DRAFTERS = "judge_decoding.drafters"
-"""The entry-point group of other packages' drafters."""
+"""The entry-point group for drafters of other packages."""
 
 Name = TypeVar("Name", bound=str | Path | None)
 Draft = TypeVar("Draft")
@@ -35,32 +35,31 @@ EMBEDDED: dict[Role, Path] = {"target": _FOLDER / "target", "draft": _FOLDER / "
 def complete(
     target: str | Path, draft: Draft | None, judge: Judge | None
 ) -> tuple[Draft | str | None, Judge | str | None]:
-    """Draft and judge of a target: the embedded target comes with its own where none is given."""
+    """Return the draft and judge for a target; the embedded target's own are its defaults."""
     if target != REFERENCE:
         return draft, judge
     return REFERENCE if draft is None else draft, REFERENCE if judge is None else judge
 
 
 def has_draft(target: str | Path, draft: object) -> bool:
-    """Whether there is a draft: one is given, or the target comes with its own."""
+    """Whether a draft is given or comes with the target."""
     return draft is not None or target == REFERENCE
 
 
 def is_drafter(name: object) -> bool:
-    """Whether ``name`` is that of a drafter without a model, of this package or another; none is imported."""
+    """Whether ``name`` names a drafter without a model, of this package or a plugin; nothing is imported."""
     return isinstance(name, str) and (name == PROMPT_LOOKUP or name in installed(DRAFTERS, (PROMPT_LOOKUP,)))
 
 
 def place_of(name: Name, role: Role) -> Name:
-    """Where what is named lies: the folder of an embedded model or judge, and any other name as it is.
+    """Return the folder of an embedded model or judge, and any other name unchanged.
 
     Args:
-        name: Hub name, folder, or a name that means something here.
-        role: what it is named for.
+        name: Hub name, folder, or reserved name.
+        role: the role that the name is given for.
 
     Raises:
-        JudgeDecodingError: the name means something that cannot be in this role, or this copy of the package holds no
-            trained pair.
+        JudgeDecodingError: the reserved name cannot have this role, or this copy of the package holds no trained pair.
     """
     if role != "draft" and is_drafter(name):
         raise JudgeDecodingError(f"{name} is a way to draft and no {_WHAT[role]}; give it as the draft.")

@@ -1,4 +1,4 @@
-"""Web pages are made here; whatever is put into a template is escaped."""
+"""Render web pages; all values inserted into a template are escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 
 def templates(package: str) -> Environment:
-    """The templates of a package, in its folder ``templates``, and those that all packages share."""
+    """Return the templates in the folder ``templates`` of a package, and the shared ones."""
     return Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("judge_decoding")]),
         autoescape=True,
@@ -22,9 +22,9 @@ def templates(package: str) -> Environment:
 
 
 def file_page(package: str, name: str, **values: Any) -> str:  # noqa: ANN401  (what the template is given)
-    """A page that is a file of its own, from the templates ``name.html`` and, if there is one, ``name.js``.
+    """Render a self-contained page from the templates ``name.html`` and, if it exists, ``name.js``.
 
-    Its policy lets that script run and no other, whatever text gets into the page.
+    Its content security policy allows only that script, whatever text gets into the page.
     """
     environment = templates(package)
     scripts = f"{name}.js" in environment.list_templates()

@@ -1,4 +1,4 @@
-"""Classes by name: this package's, and what installed packages bring under an entry-point group."""
+"""Classes by name: this package's own, and those that installed packages register in an entry-point group."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 def installed(group: str, taken: Container[str]) -> dict[str, EntryPoint]:
-    """The entry points of a group by name; this package's own names are ``taken``."""
+    """Return the entry points of a group by name, without this package's own names, ``taken``."""
     return {entry.name: entry for entry in entry_points(group=group) if entry.name not in taken}
 
 
 def told(entry: EntryPoint, kind: str) -> str:
-    """What is brought and by whom, for messages: "The rule NAME of the package PACKAGE"."""
+    """Describe an entry point in messages: "The rule NAME of the package PACKAGE"."""
     return f"The {kind} {entry.name} of the package {entry.dist.name if entry.dist else entry.value}"
 
 
 def imported(entry: EntryPoint, kind: str) -> Any:  # noqa: ANN401  (whatever is there; the caller checks it)
-    """What an entry point names.
+    """Import the object that an entry point names.
 
     Raises:
         JudgeDecodingError: it cannot be imported.
@@ -37,34 +37,34 @@ def imported(entry: EntryPoint, kind: str) -> Any:  # noqa: ANN401  (whatever is
 
 
 class Registry(Generic[T]):
-    """The classes of a kind by name.
+    """The classes of one kind, by name.
 
     Args:
-        kind: what they are, for messages.
-        base: what each is a subclass of, with its name as ``name``.
-        built_in: this package's own; others cannot take their names. Others are imported only when they are asked for.
+        kind: the kind, for messages.
+        base: the base class of each; its attribute ``name`` is the class's name.
+        built_in: this package's own classes. Plugins cannot reuse their names, and are imported only when requested.
     """
 
     def __init__(self, kind: str, base: type[object], built_in: Mapping[str, type[T]]) -> None:
         self._kind, self._base, self._built_in = kind, base, built_in
 
     def all(self) -> dict[str, type[T]]:
-        """All of them: this package's, then those of installed packages.
+        """Return all classes: this package's, then those of installed packages.
 
         Raises:
-            JudgeDecodingError: that of an installed package cannot be imported or is none.
+            JudgeDecodingError: a class of an installed package cannot be imported or is not of this kind.
         """
         return {**self._built_in, **{name: self._load(entry) for name, entry in self._foreign().items()}}
 
     def names(self) -> list[str]:
-        """The names alone; nothing is imported."""
+        """Return the names only; nothing is imported."""
         return [*self._built_in, *self._foreign()]
 
     def find(self, name: str) -> type[T]:
-        """The one of this name.
+        """Return the class with this name.
 
         Raises:
-            JudgeDecodingError: there is none, or it cannot be imported or is none.
+            JudgeDecodingError: there is no such class, it cannot be imported, or it is not of this kind.
         """
         if name in self._built_in:
             return self._built_in[name]

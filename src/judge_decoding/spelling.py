@@ -1,6 +1,6 @@
-"""Things by name with their parameters: ``judge(threshold=0.7) | top_k(k=4)``, on the command line and in files.
+"""Spellings of objects with their parameters, for the command line and files: ``judge(threshold=0.7) | top_k(k=4)``.
 
-What is spelled is a class: its parameters are those of its constructor, annotated as int, float, bool or str.
+A spelling names a class. Its parameters are those of the constructor, annotated as int, float, bool or str.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _LONGEST = 10_000
 
 Value = int | float | bool | str
-"""What a parameter can be."""
+"""The type of a parameter's value."""
 
 _TYPES: dict[type[Value], str] = {
     int: "a whole number of at most 9 digits",
@@ -43,7 +43,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a spelling; ``default`` is None where one must be given."""
+    """A parameter of a spelling; ``default`` is None if it is required."""
 
     name: str
     type: type[Value]
@@ -52,16 +52,16 @@ class Parameter:
 
 
 def parameters(spelled: type[object], name: str, kind: str = "rule", given: Iterable[str] = ()) -> dict[str, Parameter]:
-    """The parameters of a spelling by name, from the class's constructor.
+    """Return the parameters of a spelling by name, from the class's constructor.
 
     Args:
         spelled: the class.
         name: its name in the spelling.
-        kind: what it is, for messages.
-        given: constructor parameters that are not spelled but given.
+        kind: the kind of object, for messages.
+        given: constructor parameters that the caller supplies, outside the spelling.
 
     Raises:
-        JudgeDecodingError: the constructor wants something that can be neither spelled nor given.
+        JudgeDecodingError: the constructor has a required parameter that can be neither spelled nor given.
     """
     try:
         hints = typing.get_type_hints(inspect.getattr_static(spelled, "__init__"))
@@ -89,7 +89,7 @@ def parameters(spelled: type[object], name: str, kind: str = "rule", given: Iter
 
 
 def construct(spelled: type[T], name: str, tokens: Mapping[str, str], kind: str = "rule", **given: object) -> T:
-    """An object of the class ``spelled``, its parameters from their ``tokens`` and as ``given``.
+    """Construct an object of the class ``spelled`` from the parameters in ``tokens`` and those ``given``.
 
     Raises:
         JudgeDecodingError: an unknown or missing parameter, or a value of the wrong kind or out of range.
@@ -113,10 +113,10 @@ def construct(spelled: type[T], name: str, tokens: Mapping[str, str], kind: str 
 
 
 def read(spelling: str, kind: str = "rule", example: str = "top_k(k=4)") -> list[tuple[str, dict[str, str]]]:
-    """Names and unconverted parameters of what is joined by ``|``.
+    """Return the name and unconverted parameters of each part, separated by ``|``.
 
     Raises:
-        JudgeDecodingError: it cannot be read.
+        JudgeDecodingError: the spelling cannot be parsed.
     """
     if len(spelling) > _LONGEST:
         raise JudgeDecodingError(f"The {kind} has {len(spelling)} letters; the longest can have {_LONGEST}.")
@@ -152,7 +152,7 @@ _WORDS = {"name": "a name", "number": "a number", "text": "a text", "end": "its 
 
 
 def _tokens(spelling: str, kind: str, example: str) -> list[tuple[str, str]]:
-    """Kind and text of each token; the last is the end, with no text."""
+    """Return the kind and text of each token; the last is an end marker without text."""
     tokens, place = [], 0
     end = len(spelling.rstrip())
     while place < end:
@@ -172,14 +172,14 @@ def _unreadable(spelling: str, kind: str, example: str, why: str) -> JudgeDecodi
 
 
 def _value(rule: str, parameter: Parameter, token: str) -> Value:
-    """A parameter's value from its token."""
+    """Convert a token to a parameter's value."""
     if parameter.type is str and token[0] in "'\"":
         return token[1:-1]
     if parameter.type is str and token[0] not in "+-.0123456789":
         return token
     if parameter.type is bool and token in ("True", "False"):
         return token == "True"
-    # Longer whole numbers than this overflow somewhere below, and none is meant.
+    # Longer integers would overflow in a library, and have no sensible use.
     if parameter.type is int and re.fullmatch("[+-]?[0-9]{1,9}", token):
         return int(token)
     if parameter.type is float and token[0] in "+-.0123456789":
@@ -189,28 +189,28 @@ def _value(rule: str, parameter: Parameter, token: str) -> Value:
 
 
 def guess(name: str, known: Iterable[str]) -> str:
-    """The nearest of the known names as a question in parentheses, or nothing."""
+    """Return a question in parentheses that suggests the nearest known name, or an empty string."""
     near = difflib.get_close_matches(name[:40], list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def listed(names: Iterable[str]) -> str:
-    """One or more names in a sentence."""
+    """Join one or more names for a sentence."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def spell(thing: object, name: str) -> str:
-    """The spelling of an object that keeps its constructor's parameters as attributes of the same names."""
+    """Return the spelling of an object that stores its constructor's parameters as attributes of the same names."""
     given = {key: getattr(thing, key, None) for key in inspect.signature(type(thing)).parameters}
     spelled = ", ".join(f"{k}={_spell(v)}" for k, v in given.items() if isinstance(v, int | float | str))
     return f"{name}({spelled})" if spelled else name
 
 
 def _spell(value: Value) -> str:
-    """The shortest spelling of a value that reads back the same."""
+    """Return the shortest spelling of a value that parses back to the same value."""
     if isinstance(value, str):
-        quote = '"' if "'" in value else "'"  # no repr: what is in quotes is read as it stands
+        quote = '"' if "'" in value else "'"  # not repr: quoted text is read verbatim, without escapes
         return value if value.isidentifier() and value not in ("True", "False") else f"{quote}{value}{quote}"
     short = f"{value:g}"
     return short if isinstance(value, float) and float(short) == value else repr(value)

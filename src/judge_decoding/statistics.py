@@ -1,4 +1,4 @@
-"""The statistics of an honest table, through scipy."""
+"""Confidence intervals and tests for the tables, computed with scipy."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from scipy.stats import binomtest, bootstrap
 
 
 def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share ``right / count``."""
+    """Return Wilson's interval of a share ``right / count``."""
     interval = binomtest(right, count).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Exact two-sided McNemar p of two methods on the same problems: are their right answers equally many?
+    """Return the exact two-sided McNemar p value: do two methods have equal accuracy on the same problems?
 
-    Only the problems on which they differ count; 1.0 if there are none.
+    Only problems on which they differ count; 1.0 if there are no such problems.
     """
     only_a = sum(x and not y for x, y in zip(a, b, strict=True))
     only_b = sum(y and not x for x, y in zip(a, b, strict=True))
@@ -26,14 +26,14 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
 
 
 Interval = tuple[float, float]
-"""The lower and the upper end."""
+"""The lower and the upper limit."""
 
 
 def difference_interval(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.95) -> Interval:
-    """Interval of share(a) - share(b) of two methods on the same problems: Newcombe's, from Wilson's intervals.
+    """Return Newcombe's interval of share(a) - share(b) for two methods on the same problems.
 
-    Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635: unlike a bootstrap it does not shrink to nothing
-    where both methods do the same on a few problems.
+    Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635, built from Wilson's intervals. Unlike a bootstrap, it
+    does not shrink to zero width if both methods agree on all of a few problems.
     """
     count, right_a, right_b = len(a), sum(a), sum(b)
     both = sum(x and y for x, y in zip(a, b, strict=True))
@@ -54,18 +54,18 @@ def difference_interval(a: Sequence[bool], b: Sequence[bool], confidence: float 
 
 
 def ratio_interval(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> Interval | None:
-    """Bootstrap interval (percentiles) of sum(a) / sum(b) over ``pairs`` (a, b), such as one a text.
+    """Return the percentile bootstrap interval of sum(a) / sum(b) over ``pairs`` (a, b), such as one pair per text.
 
-    The pairs are drawn anew, not what is in them, since what comes from one text is alike. None for fewer than two
-    pairs. The same pairs give the same interval.
+    Whole pairs are resampled, because tokens of one text are correlated. None for fewer than two pairs. The same pairs
+    give the same interval.
     """
     return _bootstrap(pairs, lambda a, b, axis: a.sum(axis) / b.sum(axis), confidence)
 
 
 def rate_ratio_interval(rows: Sequence[tuple[float, float, float, float]], confidence: float = 0.95) -> Interval | None:
-    """Bootstrap interval of (sum(a) / sum(b)) / (sum(c) / sum(d)), as `ratio_interval`.
+    """Return the bootstrap interval of (sum(a) / sum(b)) / (sum(c) / sum(d)), as `ratio_interval`.
 
-    For rates of two methods on the same problems: tokens and seconds of the one, tokens and seconds of the other.
+    It compares the rates of two methods on the same problems: tokens and seconds of the first, then of the second.
     """
 
     def ratio(a: Any, b: Any, c: Any, d: Any, axis: int) -> Any:  # noqa: ANN401  (arrays)
@@ -75,7 +75,7 @@ def rate_ratio_interval(rows: Sequence[tuple[float, float, float, float]], confi
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """Bootstrap interval of a mean, as `ratio_interval`."""
+    """Return the bootstrap interval of a mean, as `ratio_interval`."""
     return _bootstrap([(value,) for value in values], lambda a, axis: a.mean(axis), confidence)
 
 

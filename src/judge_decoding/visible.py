@@ -1,8 +1,8 @@
-r"""Text from elsewhere, with everything written out that a reader cannot see or a terminal obeys: ``\x1b``, ``\u202e``.
+r"""Escape the characters of untrusted text that are invisible or control a terminal, as ``\x1b`` or ``\u202e``.
 
-That is control characters, changes of the writing direction, characters without width or ink, separators of lines, tags
-and lone surrogates. Newlines and tabs stay. So do the joiners and variation selectors that Persian, Indic scripts and
-emoji are spelled with, where such a character comes before them.
+These are control characters, direction overrides, zero-width and blank characters, line separators, tags and lone
+surrogates. Newlines and tabs stay. So do joiners and variation selectors after a character of Persian, an Indic script
+or emoji, whose spelling needs them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 _JOINERS = r"\u180b-\u180d\u200c\u200d"
 _SELECTORS = r"\ufe00-\ufe0f"
-_BARE = (  # never seen, wherever they stand
+_BARE = (  # invisible in any position
     r"\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u070f\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e"
     r"\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff"
@@ -24,17 +24,17 @@ _UNSEEN = re.compile(
 
 
 def shown(text: str) -> str:
-    """``text`` for a person to read, in a terminal or on a page."""
+    """Escape ``text`` for display in a terminal or on a page."""
     return text if text.isascii() and text.isprintable() else _UNSEEN.sub(_escape, text)
 
 
 def shown_json(text: str) -> str:
-    """JSON text with the same characters as JSON's own escapes: the value stays what it is."""
+    """Escape the same characters in JSON text with JSON's own escapes: the value does not change."""
     return text if text.isascii() and text.isprintable() else _UNSEEN.sub(_json_escape, text)
 
 
 def one_line(text: str) -> str:
-    """``text`` in one line for a person to read."""
+    """Escape ``text`` for display on one line."""
     return shown(" ".join(text.split()))
 
 

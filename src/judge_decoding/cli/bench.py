@@ -1,4 +1,4 @@
-"""``judge-decoding bench``: how fast every way of decoding is on this machine, side by side."""
+"""``judge-decoding bench``: the speed of every decoding method on this machine, side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task that a threshold is chosen by, for ``train`` and ``fit``."""
+"""Check the options of the calibration task, by which a threshold is chosen, for ``train`` and ``fit``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``judge-decoding card``: what was measured with a head, in its model card."""
+"""``judge-decoding card``: add measured results to a head's model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consoles for tables, styled text and progress bars: text from elsewhere is neither obeyed nor taken for markup."""
+"""Consoles for tables, styled text and progress bars; external text is never interpreted as control codes or markup."""
 
 from __future__ import annotations
 

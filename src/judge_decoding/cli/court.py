@@ -1,4 +1,4 @@
-"""``judge-decoding court``: the data that teaches a judge."""
+"""``judge-decoding court``: the training data of a judge."""
 
 from __future__ import annotations
 

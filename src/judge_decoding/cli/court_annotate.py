@@ -63,7 +63,7 @@ def annotate(
     )  # fmt: skip
     cases = read(answers)
 
-    # A port that is taken shows before anything is read or written.
+    # Fail on a port in use before reading or writing anything.
     listener = context.with_resource(listen(port))
     readings = None
     if target is not None:
@@ -94,5 +94,5 @@ def annotate(
 def _login() -> str:
     try:
         return getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
+    except (KeyError, OSError):  # a user id without a name, as in some containers
         return "annotator"

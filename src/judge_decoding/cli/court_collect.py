@@ -1,4 +1,4 @@
-"""``judge-decoding court collect``: from prompts to answers, right and wrong ones."""
+"""``judge-decoding court collect``: from prompts to right and wrong answers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def collect(
     part = output.with_name(output.name + ".part")
     check_outputs(
         [output], [prompts, dataset, target, *models], overwrite=overwrite, work=[part], alone=(context, output),
-        # With a part the output is this command's own, of a run in which some requests failed.
+        # With a ``.part`` file, the output is from a run of this command in which some requests failed.
         own=lambda: [output] if part.exists() else [],
     )  # fmt: skip
     writers = [
@@ -164,7 +164,7 @@ def _check_used(
     chat: bool,
     raw: bool,
 ) -> None:
-    """Refuse what does nothing for these models, questions and checker."""
+    """Refuse options without effect for these models, questions and checker."""
     far = [name for name in models if name.startswith(PREFIX)]
     if not far:
         name_one = f"name a model as {PREFIX}NAME"
@@ -197,7 +197,7 @@ def _writer(
 
 
 def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
-    """From a question to the whole prompt, where a chat template makes it."""
+    """Return the function from a question to the whole prompt if a chat template is used, else None."""
     if not chat:
         if target is not None:
             raise JudgeDecodingError(

@@ -1,4 +1,4 @@
-"""``judge-decoding court check, stats, view, split, merge, rethreshold``: looking at cases and arranging them."""
+"""``judge-decoding court check, stats, view, split, merge, rethreshold``: inspect and rearrange cases."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _tell_agreement(rows: list[dict[str, Any]]) -> None:
 
 
 def _underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
-    """The same with our own names without spaces; names that users chose, such as files and sources, stay."""
+    """Replace spaces in our own key names; names chosen by users, such as files and sources, are left unchanged."""
     if not isinstance(value, dict):
         return [_underscored(item) for item in value] if isinstance(value, list) else value
     free = ("files", "sources", "writers", "annotators", "questions in several files")

@@ -1,4 +1,4 @@
-"""What the ``court`` commands share: reading files with bad lines in them, and telling figures."""
+"""Helpers of the ``court`` commands: read files that contain bad lines, and print figures."""
 
 from __future__ import annotations
 

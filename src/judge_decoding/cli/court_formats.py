@@ -1,4 +1,4 @@
-"""``judge-decoding court import`` and ``export``: other people's formats."""
+"""``judge-decoding court import`` and ``export``: convert from and to other formats."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def import_cases(
         warnings.close()
     if template is not None:
         before, _, after = template.replace("\\n", "\n").partition("{question}")
-        # The tokens of a case are those of its question as it was.
+        # Token ids belong to the original question, so they are invalid once it changes.
         cases = [
             case.model_copy(update={"question": before + case.question + after, "token_ids": None, "tokenizer": ""})
             for case in cases

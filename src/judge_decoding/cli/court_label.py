@@ -1,4 +1,4 @@
-"""``judge-decoding court label arithmetic``: labels by the equations in an answer."""
+"""``judge-decoding court label arithmetic``: label answers by their equations."""
 
 from __future__ import annotations
 

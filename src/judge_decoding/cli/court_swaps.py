@@ -1,4 +1,4 @@
-"""``judge-decoding court label likelihood`` and ``equivalence``: labels of single tokens by the models themselves."""
+"""``judge-decoding court label likelihood`` and ``equivalence``: label single tokens by the models themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``judge-decoding demo``: the embedded pair, four ways, side by side."""
+"""``judge-decoding demo``: the embedded pair with four decoding methods side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
-# Tried on calibration problems, never on the test ones the table is about.
+# Tuned on calibration problems, never on the test problems of the table.
 
 
 def demo(

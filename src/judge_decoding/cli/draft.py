@@ -1,4 +1,4 @@
-"""``judge-decoding draft``: a draft model from the target's own first layers."""
+"""``judge-decoding draft``: make a draft model from the target's own first layers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def draft(
 
 
 def _report(found: MadeDraft, target: str, *, chat: bool) -> list[str]:
-    """What came out, and how to use it."""
+    """Describe the result, and how to use it."""
     covered = "" if found.covered == 1 else f" It can propose {found.covered:.1%} of the target's tokens there."
     return [
         f"The draft is in {found.folder}, trained on {found.answers:,} answers ({found.tokens:,} tokens).",

@@ -1,4 +1,4 @@
-"""``judge-decoding evaluate``: one way of decoding over a task, beside the target alone."""
+"""``judge-decoding evaluate``: evaluate one decoding method on a task, compared with the target alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``sweep`` share: the models, the questions, and what is told meanwhile."""
+"""Check the task and its options, for ``evaluate`` and ``sweep``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``judge-decoding fit``: from prompts to a head that is ready to use, in one command."""
+"""``judge-decoding fit``: from prompts to a ready-to-use head, in one command."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def fit(
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
     with goes_on(work), steps(lines=True) as screen:
         screen("loading the models", 0, 0)
-        from judge_decoding.cli.run.fit import run  # noqa: PLC0415  (loads torch, as is said above)
+        from judge_decoding.cli.run.fit import run  # noqa: PLC0415  (loads torch)
 
         found = run(
             questions, out, target, draft, result, points, share, calibrate_on, calibrate_data, calibrate_limit,
@@ -123,7 +123,7 @@ def _questions(
 
 
 def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: bool, json: bool) -> None:
-    """What came out, and how to use it."""
+    """Print the result, and how to use it."""
     if json:
         say_json(json_module.dumps({"head": str(out), **found.to_dict()}, indent=2))
         return
@@ -146,7 +146,7 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
         console.print(note, highlight=False)
     for sentence in found.warnings:
         warn(f"Warning: {sentence}")
-    small = draft or REFERENCE  # nothing else comes with a draft
+    small = draft or REFERENCE  # only the reference target comes with a draft
     use = _USE.format(
         out=str(out), target=target, draft=small, served=place_of(target, "target"),
         prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
@@ -163,7 +163,7 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
 
 
 def _of(table: Table, prompts: int) -> tuple[str, list[str]]:
-    """Which prompts the table's figures are of: its title, and what is below it."""
+    """Return the table's title and footnotes, which state the prompts that its figures are about."""
     if table.prompts == prompts:
         title = f"On the {prompts} prompts that chose the threshold"
     else:

@@ -1,4 +1,4 @@
-"""``judge-decoding generate``: any pair, streamed, each token shown by why it was kept."""
+"""``judge-decoding generate``: stream the answer of any pair, with each token marked by why it was kept."""
 
 from __future__ import annotations
 

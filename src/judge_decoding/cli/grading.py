@@ -1,4 +1,4 @@
-"""Whether the answers of a task can be graded, for ``evaluate`` and ``sweep``."""
+"""Check whether the answers of a task can be graded, for ``evaluate`` and ``sweep``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def check_grader(scoring: str, grader: str | None) -> None:
     if grader is not None and scoring != "grade":
         raise JudgeDecodingError("The answers of this task are not graded; leave --grader out.")
     if grader is not None:
-        Endpoint(grader.removeprefix(PREFIX))  # what it lacks is told before the work
+        Endpoint(grader.removeprefix(PREFIX))  # fails before the work if something is missing
     if grader is None and scoring == "grade":
         warn("The answers stay without grades; name a model that gives them with --grader.")

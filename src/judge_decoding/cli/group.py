@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when they are wanted, as in click's documentation (`LazyGroup`)."""
+"""A command group whose modules are imported on demand, as in click's documentation (`LazyGroup`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of an exception that nobody expected: one sentence, and a log file with the traceback."""
+"""Report an unexpected exception: one sentence, and a log file with the traceback."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from judge_decoding.visible import one_line, shown
 EXIT = 70
 """The exit code: an internal error, by the list of BSD's ``sysexits.h``."""
 PRINT = "JUDGE_DECODING_TRACEBACK"
-"""The environment variable that has the traceback printed, too."""
+"""The environment variable that also prints the traceback."""
 KEPT = 10
-"""How many log files stay."""
+"""The number of log files to keep."""
 
 _NAME = "judge-decoding-"
 _LONGEST = 300
@@ -59,8 +59,8 @@ def _folders() -> Iterator[Path]:
 def _sweep(folder: Path) -> None:
     dated = []
     for path in folder.glob(f"{_NAME}*.log"):
-        with suppress(OSError):  # another process sweeps, too
+        with suppress(OSError):  # another process may be cleaning up, too
             dated.append((path.stat().st_mtime_ns, path))
     for _, path in sorted(dated)[:-KEPT]:
-        with suppress(OSError):  # another user's, in a temporary folder that all share
+        with suppress(OSError):  # another user's file in a shared temporary folder
             path.unlink()

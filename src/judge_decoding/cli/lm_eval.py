@@ -1,4 +1,4 @@
-"""``judge-decoding lm-eval``: the lm-evaluation-harness, which then knows the model ``judge``."""
+"""``judge-decoding lm-eval``: the lm-evaluation-harness with the additional model ``judge``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def lm_eval(context: typer.Context) -> None:
     """Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own."""
     import_module("judge_decoding.integrations.lm_eval")  # registers the model
 
-    ours, sys.argv = sys.argv, ["lm-eval", *context.args]  # it reads them there
+    ours, sys.argv = sys.argv, ["lm-eval", *context.args]  # the harness reads sys.argv
     try:
         cli_evaluate()
     except JudgeDecodingError:
         raise
-    except ValueError as error:  # what the harness says of its arguments
+    except ValueError as error:  # the harness reports invalid arguments this way
         raise JudgeDecodingError(f"The harness refuses this: {reason(error)}; change its arguments.") from error
     finally:
         sys.argv = ours

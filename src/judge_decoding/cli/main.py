@@ -1,4 +1,4 @@
-"""``judge-decoding``: the commands, and how their errors look."""
+"""``judge-decoding``: the commands, and how their errors are shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PASS_ON = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     "add_help_option": False,
 }
-"""For a command whose arguments, ``--help`` too, are another program's own."""
+"""Settings for a command that passes all arguments, also ``--help``, to another program."""
 
 app = lazy_app(
     {
@@ -103,11 +103,11 @@ def main() -> None:
 
     What a user did wrong is one sentence on stderr and exit code 2; what nobody expected is one too, and exit code 70.
     """
-    # Progress bars of the libraries below would mix with ours and with streamed text.
+    # Progress bars of libraries would mix with ours and with streamed text.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # To look through hundreds of thousands of new objects for garbage again and again, while modules are imported that
-    # stay, is a sixth of the time that transformers takes to load. Tensors are freed by their counts, without this.
+    # Repeated garbage collection over hundreds of thousands of new, permanent objects takes a sixth of the time to
+    # import transformers. Tensors are freed by reference counting, without the collector.
     gc.set_threshold(50_000)
     with guarded():
         _run()
@@ -123,18 +123,18 @@ def _run() -> None:
         say("Stopped.", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe went away, as ``| head`` does; nobody is left to tell.
+        # The reader of a pipe has closed it, as ``| head`` does; there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except SystemExit:
         raise
-    except OSError as error:  # a name that no file can have, a disk that is full or gone
+    except OSError as error:  # an invalid file name, or a disk that is full or gone
         if not error.filename:
             last.tell(error)
             sys.exit(last.EXIT)
         fail(f"Error: {error.filename}: {error.strerror}; choose another place.")
         sys.exit(2)
-    except BaseException as error:  # noqa: BLE001  (panics of the tokenizers' Rust code are no Exception)
+    except BaseException as error:  # noqa: BLE001  (panics in the tokenizers' Rust code are not an Exception)
         last.tell(error)
         sys.exit(last.EXIT)
 

@@ -1,4 +1,4 @@
-"""What the commands that load models share."""
+"""Helpers of the commands that load models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Backend = Annotated[
     str, typer.Option(help="eager, or static: compiled once for this machine, then the same tokens faster.")
 ]
 COMPILING = 5.0
-"""Seconds above which something has been compiled, and not only loaded."""
+"""Above this many seconds, models were compiled and not only loaded."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

@@ -1,4 +1,4 @@
-"""What holds for the options of all commands: numbers are in bounds, and options that would do nothing are refused."""
+"""Checks for the options of all commands: numbers must be in bounds, and options without effect are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rule for what all commands write: what is there stays unless ``--overwrite`` is given, and no input is lost."""
+"""One rule for all outputs: existing files are kept unless ``--overwrite`` is given, and no input is overwritten."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_outputs(
 
 
 def _check_apart(one: Path, other: Path) -> None:
-    """Check that two files that are written do not take each other's place."""
+    """Check that two output files do not overwrite each other."""
     if _identity(one) == _identity(other):
         raise JudgeDecodingError(f"{one} and {other} are the same file; give each output a file of its own.")
     for file, below in ((one, other), (other, one)):
@@ -80,7 +80,7 @@ def _check_apart(one: Path, other: Path) -> None:
 
 
 def _check_not_read(path: Path, read: Path) -> None:
-    """Check that what is written is not what is read, or a file right in a folder that is read, such as a model's."""
+    """Check that an output is neither an input nor a file directly in an input folder, such as a model's."""
     if not path.is_file():
         return
     if read.is_file() and _identity(path) == _identity(read):
@@ -90,7 +90,7 @@ def _check_not_read(path: Path, read: Path) -> None:
 
 
 def _identity(path: Path) -> object:
-    """What two names of one file share: its number on the disk, or where it would be made."""
+    """Return what identifies a file under all its names: device and inode, or the path where it would be created."""
     try:
         found = path.stat()
     except OSError:

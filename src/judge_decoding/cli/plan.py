@@ -34,7 +34,7 @@ from judge_decoding.serving.recipe import Recipe, load
 Speeds: TypeAlias = "list[tuple[float, RoundCost, dict[str, float | None]]]"
 
 BAR = 60
-"""Characters of the bar of a round."""
+"""Width of the bar of a round, in characters."""
 
 
 def plan(
@@ -70,9 +70,9 @@ def plan(
 
 
 def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
-    """For each share of the peak the round of so many sequences, and their tokens per second by method.
+    """Return, for each share of the peak, the round of ``sequences`` and their tokens per second by method.
 
-    Standard verification is given the shortest draft with which it can accept what it is said to: its best case.
+    Standard verification gets the shortest draft with which it can reach its stated acceptance: its best case.
     """
     standard = recipe.accepted.standard if recipe.accepted else None
     found = []
@@ -240,7 +240,7 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
 
 
 def _bar(parts: dict[str, float]) -> str:
-    """A stacked bar of a round and what its pieces mean."""
+    """Return a stacked bar of a round, with a legend of its parts."""
     whole, marks = sum(parts.values()), dict(zip(parts, "█▒░·", strict=True))
     bar = "".join(marks[name] * round(BAR * seconds / whole) for name, seconds in parts.items())
     return f"{bar}  " + ", ".join(f"{marks[name]} {name} {s * 1e3:.1f}" for name, s in parts.items() if s)

@@ -1,4 +1,4 @@
-"""``judge-decoding report``: answers as a web page, each token by why it was kept."""
+"""``judge-decoding report``: answers as a web page, with each token marked by why it was kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``judge-decoding rules``: who can decide which draft tokens stay."""
+"""``judge-decoding rules``: the verification rules, which decide which draft tokens are kept."""
 
 from __future__ import annotations
 

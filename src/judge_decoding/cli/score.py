@@ -1,4 +1,4 @@
-"""``judge-decoding score``: any text as the draft."""
+"""``judge-decoding score``: score any text as the draft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``judge-decoding serve``: vLLM's command for a recipe, printed and started."""
+"""``judge-decoding serve``: print and start vLLM's command for a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long command is doing: a bar for each step on a terminal, a line for each elsewhere."""
+"""Progress of a long command: a bar for each step on a terminal, a line for each step elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Steps:
     def __call__(self, what: str, done: int, total: int) -> None:
         """So much of a step is done."""
         if what not in self._tasks:
-            for earlier in self._tasks.values():  # one step at a time; some end before all that could be done is
+            for earlier in self._tasks.values():  # show one step at a time; some steps end early
                 self._shown.update(earlier, visible=False)
             self._tasks[what] = self._shown.add_task(what, total=total or None)
             if self._lines and self._shown.disable and done < total:

@@ -1,4 +1,4 @@
-"""``judge-decoding sweep``: rules, settings and draft lengths over a task, with the baselines one would ask for."""
+"""``judge-decoding sweep``: compare rules, settings and draft lengths on a task, with strong baselines."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ NoSandbox = Annotated[
     bool, typer.Option("--no-sandbox", help="Code runs without a boundary: it may do all that you may.")
 ]
 CODE_OPTIONS = ("--allow-code-execution", "--sandbox", "--no-sandbox")
-"""Those that only what runs code has a use for."""
+"""Options that apply only to tasks that run code."""
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 

@@ -1,7 +1,7 @@
-"""The one way to a user's terminal. What files, models and servers say is shown on it and never obeyed.
+"""The only output path to a user's terminal. Text from files, models and servers is displayed, never interpreted.
 
-Commands speak through the functions here and the consoles of `judge_decoding.cli.console`. What others write, such as a
-library that warns, is cleaned by `guarded`.
+Commands print through the functions here and the consoles of `judge_decoding.cli.console`. Other output, such as
+library warnings, is cleaned by `guarded`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def guarded() -> Iterator[None]:
     """Guard standard output and standard error while the block runs, against what libraries and models write."""
     before = sys.stdout, sys.stderr
     for stream in before:
-        with suppress(AttributeError):  # of another kind, as in some notebooks
-            cast(Any, stream).reconfigure(errors="backslashreplace")  # a sign that the encoding lacks is no error
+        with suppress(AttributeError):  # another kind of stream, as in some notebooks
+            cast(Any, stream).reconfigure(errors="backslashreplace")  # unencodable text is not an error
     sys.stdout, sys.stderr = (cast(TextIO, _Guard(stream)) for stream in before)
     try:
         yield
@@ -81,10 +81,10 @@ def guarded() -> Iterator[None]:
 
 
 class _Guard:
-    """A stream on which everything is shown; rich, which the help is printed with, may set colours.
+    """A stream that escapes control characters; rich, which prints the help, may set colours.
 
     Attributes:
-        raw: the stream below.
+        raw: the wrapped stream.
     """
 
     def __init__(self, raw: TextIO) -> None:
@@ -94,7 +94,7 @@ class _Guard:
         return getattr(self.raw, name)
 
     def write(self, text: str) -> int:
-        """Write ``text`` shown. A carriage return at its very beginning stays, as progress bars begin so."""
+        """Write escaped ``text``. A leading carriage return is kept, since progress bars start with one."""
         start = "\r" if text.startswith("\r") else ""
         self.raw.write(start + shown(text.removeprefix(start)))
         return len(text)
@@ -106,12 +106,12 @@ class _Guard:
 
     @property
     def rich_proxied_file(self) -> _Colours:
-        """Where rich writes to instead."""
+        """The stream that rich writes to instead."""
         return _Colours(self.raw)
 
 
 class _Colours(_Guard):
     def write(self, text: str) -> int:
-        """Write ``text`` shown, with its colours."""
+        """Write escaped ``text``, keeping its colours."""
         self.raw.write("".join(part if _COLOUR.fullmatch(part) else shown(part) for part in _COLOUR.split(text)))
         return len(text)

@@ -1,4 +1,4 @@
-"""``judge-decoding train``: labelled answers in, a judge head out."""
+"""``judge-decoding train``: train a judge head on labelled answers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Types that all packages share. They import nothing but errors."""
+"""Types shared by all packages. They import only leaf modules."""

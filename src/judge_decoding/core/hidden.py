@@ -1,4 +1,4 @@
-"""Where hidden states are taken in a model."""
+"""Where in a model hidden states are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from judge_decoding.errors import JudgeDecodingError
 
 Norm = Literal["before", "after"]
-"""Where a hidden state is taken: before or after the model's final norm."""
+"""Whether a hidden state is read before or after the model's final norm."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -16,11 +16,11 @@ class HiddenSource:
     """Which hidden state of a token: after which layer, and before or after the final norm.
 
     Attributes:
-        layer: counted from the end; -1 is the last.
-        norm: "after" follows the last layer only.
+        layer: the layer, counted from the end; -1 is the last.
+        norm: "before" or "after" the final norm; "after" is valid for the last layer only.
 
     Raises:
-        JudgeDecodingError: the layer is not counted from the end, or no norm follows it.
+        JudgeDecodingError: the layer is not negative, or ``norm`` is "after" for a layer that no norm follows.
     """
 
     layer: int = -1
@@ -40,4 +40,4 @@ class HiddenSource:
 
 
 LAST = HiddenSource()
-"""The last hidden state, the one that the language-model head reads."""
+"""The last hidden state, which the language-model head reads."""

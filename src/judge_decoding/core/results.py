@@ -1,4 +1,4 @@
-"""A row of a table: what one way of decoding costs and gives, with intervals, beside the target alone."""
+"""Result rows: cost and quality of one way of decoding, with intervals, compared with the target alone."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from judge_decoding.statistics import (
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 MATCHED = ", matched"
-"""Behind a rule's name: its distribution-matched baseline."""
+"""Suffix of a rule's name that marks its distribution-matched baseline."""
 TARGET = "target alone"
-"""The name of the row that the others are held against."""
+"""The name of the row that the others are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """What became of one item, all of its turns together.
+    """The result of one item, over all of its turns.
 
     Attributes:
-        item: its key.
-        correct: whether the answer is right; None where that cannot be told.
-        rounds: target forwards.
-        tokens: new tokens, end tokens included.
-        accepted: accepted draft tokens.
-        seconds: of decoding, prompts included; None where others were decoded in the same time.
+        item: the item's key.
+        correct: whether the answer is correct; None if that cannot be determined.
+        rounds: number of target forwards.
+        tokens: number of new tokens, end tokens included.
+        accepted: number of accepted draft tokens.
+        seconds: decoding time, prompts included; None if other items were decoded in the same batch.
         cut_off: whether an answer ended at the token budget or the context length, not by itself.
     """
 
@@ -54,36 +54,36 @@ class ItemResult:
 class Row(BaseModel):
     """One setting of one rule over a whole task.
 
-    All intervals are of 95%. What cannot be told, such as the accuracy of a task without right and wrong answers, is
-    None.
+    All intervals are 95% intervals. Values that cannot be determined, such as the accuracy of a task without correct
+    and wrong answers, are None.
 
     Attributes:
-        name: what the row is called.
-        rule: the family it belongs to, drawn in one colour and shape.
-        setting: what tells it from others of the family, such as "0.7"; written beside its point.
+        name: the row's name.
+        rule: the rule family, which plots draw in one colour and shape.
+        setting: what distinguishes the row within its family, such as "0.7"; plots write it beside the point.
         num_draft_tokens: draft length; 0 without a draft.
-        temperature: 0 is greedy.
-        lossless: verified without loss: the distribution is the target's own, or that of the target cut off where a
-            matched baseline says.
-        answers: how many items were answered.
-        cut_off: how many of the answers ended at the token budget or the context length, not by themselves.
-        checked: of how many of them it can be told whether they are right.
-        right: how many are.
-        accuracy, accuracy_low, accuracy_high: share of right answers, Wilson's interval.
-        difference, difference_low, difference_high: accuracy less that of the target alone on the same items,
+        temperature: the sampling temperature; 0 is greedy.
+        lossless: whether verification is lossless: the output distribution is the target's own or, for a matched
+            baseline, that of the truncated target.
+        answers: number of items answered.
+        cut_off: number of answers that ended at the token budget or the context length, not by themselves.
+        checked: number of answers that could be checked.
+        right: number of correct answers.
+        accuracy, accuracy_low, accuracy_high: share of correct answers, Wilson's interval.
+        difference, difference_low, difference_high: accuracy minus that of the target alone on the same items,
             Newcombe's interval.
         mcnemar_p: exact two-sided McNemar p against the target alone.
-        non_inferior: the lower end of the difference is above ``-margin``: shown not to be worse by more than that.
-            False is not shown, which with few items says little.
-        graded: of how many items the grades are known.
-        grade, grade_low, grade_high: the mean of their grades.
-        rounds, tokens, accepted: target forwards, new tokens, accepted draft tokens.
+        non_inferior: whether the lower end of the difference is above ``-margin``, so that the row is shown not to be
+            worse by more than that. False means not shown, which says little when there are few items.
+        graded: number of items with known grades.
+        grade, grade_low, grade_high: mean grade of these items.
+        rounds, tokens, accepted: numbers of target forwards, new tokens and accepted draft tokens.
         accepted_per_round, accepted_per_round_low, accepted_per_round_high: accepted draft tokens per round.
         tokens_per_forward, tokens_per_forward_low, tokens_per_forward_high: tokens per target forward, correction and
             bonus included.
         tokens_per_answer: mean length of an answer.
-        tokens_per_second: of decoding alone, prompts included.
-        speedup, speedup_low, speedup_high: tokens per second over those of the target alone on the same items.
+        tokens_per_second: decoding speed, prompts included.
+        speedup, speedup_low, speedup_high: tokens per second divided by those of the target alone on the same items.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -137,16 +137,16 @@ class Row(BaseModel):
 
 
 class ResultsBase(BaseModel):
-    """What all results say of how they came about.
+    """The provenance that all results record.
 
     Attributes:
         task: the task's spelling.
         data_hash: SHA-256 of the items.
-        target, draft, judge: names of the models, "" for none.
-        dtype: of the target's numbers.
+        target, draft, judge: names of the models, "" if there is no such model.
+        dtype: the target's dtype.
         max_new_tokens: token budget of an answer.
-        machine: the machine in words.
-        versions: of what was used.
+        machine: a description of the machine.
+        versions: versions of the software used.
         command: the command line.
     """
 
@@ -165,19 +165,19 @@ class ResultsBase(BaseModel):
 
 
 class Results(ResultsBase):
-    """What ``evaluate`` and ``sweep`` write: the rows, and all that is needed to have them again.
+    """The output of ``evaluate`` and ``sweep``: the rows, and everything needed to reproduce them.
 
     Attributes:
-        data: where its items are from: a data set, or a file's name.
-        items: how many were asked.
-        judge_hash: `JudgeHead.weights_hash`, which tells a head whatever it is called; "" if it is not known.
-        temperature: of the answers that are compared; baselines that sample tell their own.
-        chat: the prompts went through the chat template.
-        grader: the model that graded the answers, where they are graded.
-        margin: what ``non_inferior`` allows, as a share.
-        rows: the target alone is the first one.
-        tuning: how the draft lengths were chosen: rows on other items.
-        distances: how unlike the judge's training questions the items are, where that is known.
+        data: the source of the items: a data set, or a file's name.
+        items: number of items.
+        judge_hash: `JudgeHead.weights_hash`, which identifies a head whatever its name; "" if unknown.
+        temperature: temperature of the compared answers; rows of sampling baselines record their own.
+        chat: whether the prompts went through the chat template.
+        grader: the model that graded the answers, if they are graded.
+        margin: the non-inferiority margin, as a share.
+        rows: the rows, the target alone first.
+        tuning: rows on other items, from which the draft lengths were chosen.
+        distances: how unlike the judge's training questions the items are, where known.
     """
 
     data: str = ""
@@ -193,19 +193,19 @@ class Results(ResultsBase):
 
 
 def read_results(path: str | Path) -> Results:
-    """Read what ``evaluate`` or ``sweep`` wrote.
+    """Read a file written by ``evaluate`` or ``sweep``.
 
     Raises:
-        JudgeDecodingError: it cannot be read, or is no such file.
+        JudgeDecodingError: the file cannot be read, or is not a results file.
     """
     return parse_results(read_text(Path(path), "the results"), path)
 
 
 def parse_results(text: str | bytes, path: str | Path) -> Results:
-    """The results in the text of a file that is called ``path``.
+    """Parse results from the content of the file ``path``.
 
     Raises:
-        JudgeDecodingError: there are none.
+        JudgeDecodingError: the text contains no results.
     """
     try:
         return Results.model_validate_json(text)
@@ -222,16 +222,16 @@ def row(
     margin: float = 0.02,
     **about: Any,  # noqa: ANN401  (checked by Row)
 ) -> Row:
-    """The row of one way of decoding.
+    """Build the row of one way of decoding.
 
     Args:
-        answers: its answers.
-        target: those of the target alone to the same items; None for the target itself, or where there are none.
-        margin: of non-inferiority, as a share.
-        about: name, rule, setting, ...
+        answers: its results, one per item.
+        target: results of the target alone on the same items; None for the target itself, or if there are none.
+        margin: the non-inferiority margin, as a share.
+        about: other fields of the row: name, rule, setting, ...
 
     Raises:
-        JudgeDecodingError: the answers are to other items than the target's.
+        JudgeDecodingError: the items differ from the target's.
     """
     if target is not None and [one.item for one in answers] != [one.item for one in target]:
         raise JudgeDecodingError("The answers that are compared are to different items; answer the same ones.")
@@ -265,7 +265,7 @@ def row(
 
 
 def with_grades(row: Row, grades: Sequence[float]) -> Row:
-    """The row with the mean of its items' grades."""
+    """Return the row with the mean of its items' grades."""
     if not grades:
         return row
     mean = sum(grades) / len(grades)
@@ -273,7 +273,7 @@ def with_grades(row: Row, grades: Sequence[float]) -> Row:
 
 
 def _against(answers: Sequence[ItemResult], target: Sequence[ItemResult], margin: float) -> dict[str, Any]:
-    """The accuracy beside the target's, on the items of which both can be told."""
+    """Compare the accuracy with the target's, on the items where both are known."""
     pairs = [
         (a.correct, b.correct)
         for a, b in zip(answers, target, strict=True)

@@ -1,4 +1,4 @@
-"""What happened in a round, and what many rounds add up to."""
+"""The record of one decoding round, and statistics over many rounds."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Cause(StrEnum):
     CORRECTION = "correction"
     """The target's own token, after a rejection."""
     BONUS = "bonus"
-    """The target's own token, after a draft that was accepted whole."""
+    """The target's own token, after a fully accepted draft."""
 
 
 FinishReason = Literal["stop", "length", "context"]
-"""Why an answer ended: by itself (an end token, a stop string), at its token budget, or where the context is full."""
+"""Why an answer ended: by itself (an end token, a stop string), at its token budget, or at the end of the context."""
 
 
 class Seconds(NamedTuple):
-    """Where the time of a round went; in a batch, the round of all its rows."""
+    """How the time of a round was spent; in a batch, the round of all rows together."""
 
     draft: float = 0.0
     verify: float = 0.0
@@ -35,21 +35,21 @@ class Seconds(NamedTuple):
     overhead: float = 0.0
 
     def plus(self, other: Seconds) -> Seconds:
-        """The sums, one by one."""
+        """Return the elementwise sum."""
         return Seconds(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDetails:
-    """What target and draft thought of one draft token, whatever the rule's verdict.
+    """How target and draft rate one draft token, independent of the rule's verdict.
 
     Attributes:
-        agreed: standard verification keeps it, taken by itself.
-        target_prob: the target's probability of it, logits processors applied.
-        draft_prob: the draft's probability of it; None for a drafter that has none.
-        rank: how many tokens the target prefers to it, 0 for its own choice; None if logits processors forbid it.
-        entropy: entropy, in nats, of the target's distribution there.
-        alternatives: the target's most probable tokens there and their probabilities, the best first.
+        agreed: whether standard verification keeps the token by itself.
+        target_prob: the target's probability of the token, with logits processors applied.
+        draft_prob: the draft's probability of the token; None for a drafter without probabilities.
+        rank: how many tokens the target prefers, 0 for its own choice; None if logits processors forbid the token.
+        entropy: entropy, in nats, of the target's distribution at this position.
+        alternatives: the target's most probable tokens at this position with their probabilities, best first.
     """
 
     agreed: bool
@@ -62,22 +62,22 @@ class TokenDetails:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One draft and its verification: the event that streaming, statistics and reports are made of.
+    """One draft and its verification: the event behind streaming, statistics and reports.
 
     Attributes:
         draft_ids: the M proposed tokens; empty in plain decoding.
         token_ids: the kept tokens, cut after the first end token and at the token budget.
-        causes: why each kept token was kept, one for each of ``token_ids``.
-        target_ids: what the target would have said at each of the M+1 positions.
-        scores: the rule's score of each of the M draft tokens (the judge's probability that it is correct),
-            None for a rule without one.
-        stopped: an end token was kept, or a stopping condition met; nothing follows.
+        causes: why each of ``token_ids`` was kept.
+        target_ids: the target's own token at each of the M+1 positions.
+        scores: the rule's score of each of the M draft tokens (the judge's probability that it is correct);
+            None for a rule without scores.
+        stopped: whether an end token was kept or a stopping condition met; no round follows.
         rescuers: the name of the rule that rescued each kept token, "" for tokens that were not rescued.
-        logprobs: the target's log-probability of each kept token, where asked for.
-        distance: how unlike the questions the judge was trained on the prompt is, told with the first round; above 1 it
-            is unlike 95% of them. None with the others, and where it is not known.
-        details: what is known about each of the M draft tokens, where asked for.
-        seconds: where the round's time went.
+        logprobs: the target's log-probability of each kept token, if requested.
+        distance: how unlike the judge's training questions the prompt is; above 1 it is unlike 95% of them. Set in the
+            first round only; None in later rounds, and if it is unknown.
+        details: details of each of the M draft tokens, if requested.
+        seconds: how the round's time was spent.
     """
 
     draft_ids: tuple[int, ...]
@@ -94,11 +94,11 @@ class Round:
 
     @property
     def accepted(self) -> int:
-        """Accepted draft tokens: kept ones that the draft proposed."""
+        """The number of accepted draft tokens: kept tokens that the draft proposed."""
         return sum(cause in (Cause.AGREED, Cause.RESCUED) for cause in self.causes)
 
     def cut(self, count: int) -> Self:
-        """The round that ends after ``count`` of its tokens."""
+        """Return this round cut after ``count`` of its tokens."""
         return replace(
             self, token_ids=self.token_ids[:count], causes=self.causes[:count], rescuers=self.rescuers[:count],
             logprobs=self.logprobs and self.logprobs[:count], stopped=True,
@@ -107,9 +107,9 @@ class Round:
 
 @dataclass(slots=True)
 class Stats:
-    """Counts over rounds. Nothing after an end token is counted, and the prefill is no target forward.
+    """Counts over rounds. Nothing after an end token is counted, and the prefill is not counted as a target forward.
 
-    ``accepted_lengths`` and ``draft_lengths`` say in how many rounds so many draft tokens were accepted and proposed.
+    ``accepted_lengths`` and ``draft_lengths`` map a number of accepted or proposed draft tokens to a number of rounds.
 
     ``distances`` has one number for each request whose distance to the judge's training questions is known.
     """
@@ -126,7 +126,7 @@ class Stats:
 
     @classmethod
     def of(cls, rounds: Iterable[Round]) -> Stats:
-        """The statistics of ``rounds``."""
+        """Return the statistics of ``rounds``."""
         stats = cls()
         for event in rounds:
             stats.add(event)
@@ -159,7 +159,7 @@ class Stats:
 
     @property
     def accepted(self) -> int:
-        """Accepted draft tokens, agreed and rescued."""
+        """The number of accepted draft tokens, agreed and rescued."""
         return self.causes[Cause.AGREED] + self.causes[Cause.RESCUED]
 
     @property
@@ -169,12 +169,12 @@ class Stats:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Accepted draft tokens as a share of all that were drafted; None without a draft."""
+        """Accepted draft tokens as a share of all draft tokens; None without a draft."""
         return self.accepted / self.drafted if self.drafted else None
 
     @property
     def acceptance_by_position(self) -> tuple[float, ...]:
-        """Of the drafts that reach each position, the share that is accepted up to there and with it."""
+        """For each position, the share of the drafts reaching it that are accepted up to and including it."""
         return tuple(
             sum(count for length, count in self.accepted_lengths.items() if length > position)
             / sum(count for length, count in self.draft_lengths.items() if length > position)
@@ -183,7 +183,7 @@ class Stats:
 
     @property
     def tokens_per_forward(self) -> float:
-        """Tokens per target forward, correction and bonus included; 1.00 is plain decoding.
+        """Tokens per target forward, correction and bonus tokens included; 1.00 is plain decoding.
 
         vLLM and Spec-Bench call it mean acceptance length.
         """
@@ -191,11 +191,11 @@ class Stats:
 
     @property
     def unlike_training(self) -> int:
-        """Requests whose prompt is unlike 95% of the questions the judge was trained on."""
+        """The number of requests whose prompt is unlike 95% of the judge's training questions."""
         return sum(distance > 1 for distance in self.distances)
 
     def to_dict(self) -> dict[str, object]:
-        """The figures as plain JSON values."""
+        """Return the statistics as plain JSON values."""
         return {
             "rounds": self.rounds,
             "tokens": self.tokens,

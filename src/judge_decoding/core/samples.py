@@ -1,4 +1,4 @@
-"""The file of answers with their rounds: JSONL, one answer (a *sample*) a line."""
+"""Sample files: JSONL, one answer with its rounds (a *sample*) per line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class SampleDetails(BaseModel):
-    """`TokenDetails` of a round's draft tokens, a column each."""
+    """The `TokenDetails` of a round's draft tokens, one column per field."""
 
     model_config = _STRICT
 
@@ -32,20 +32,20 @@ class SampleDetails(BaseModel):
 
 
 class SampleRound(BaseModel):
-    """A `Round` with its texts.
+    """A `Round` with the texts of its tokens.
 
     Attributes:
-        token_ids: the kept tokens; those of the draft come first.
-        pieces: the text each of them adds; "" for special tokens, and for one that ends inside a character, whose
-            text comes with the token that completes it. All pieces of an answer joined are its text.
-        causes: why each of them was kept.
-        rescuers: the rule that rescued each of them, "" for others.
-        draft_ids: all tokens that were proposed.
-        draft_pieces: the text each of them adds where it stands.
-        target_ids: what the target would have said at each of these places, and after all of them.
+        token_ids: the kept tokens, draft tokens first.
+        pieces: the text each kept token adds; "" for special tokens, and for a token that ends inside a character,
+            whose text comes with the token that completes it. The joined pieces of an answer are its text.
+        causes: why each token was kept.
+        rescuers: the rule that rescued each token, "" for tokens that were not rescued.
+        draft_ids: all proposed tokens.
+        draft_pieces: the text each draft token adds at its position.
+        target_ids: the target's own token at each draft position, and after the whole draft.
         scores: the rule's score of each draft token.
         details: more about each draft token.
-        stopped: the answer ended by itself in this round.
+        stopped: whether the answer ended by itself in this round.
     """
 
     model_config = _STRICT
@@ -63,7 +63,7 @@ class SampleRound(BaseModel):
 
     @property
     def accepted(self) -> int:
-        """Accepted draft tokens."""
+        """The number of accepted draft tokens."""
         return sum(cause in (Cause.AGREED, Cause.RESCUED) for cause in self.causes)
 
     @model_validator(mode="after")
@@ -93,37 +93,37 @@ class SampleRound(BaseModel):
 
 
 class Sample(BaseModel):
-    """One answer, how it came about, and what the target alone would have answered.
+    """One answer, the rounds that produced it, and what the target alone would have answered.
 
     Attributes:
-        question: the prompt, for people.
+        question: the prompt as shown to people.
         text: the answer.
-        rounds: how it came about.
-        reference: a right answer, for people.
-        correct: whether the answer is right; None if nobody has checked.
-        task: the spelling of the task it belongs to; "" for none.
-        item: what the question is called in the task.
-        turn: which of the question's turns it is, from 1 on.
-        category: what kind of question it is, where the task has several.
-        seconds: how long decoding took, the prompt included.
-        finish_reason: why the answer ended; see `Generation.finish_reason`. None if it is not known.
-        lossy: lossy verification may have changed the answer; see `Generation.lossy`. None if it is not known.
+        rounds: the rounds that produced the answer.
+        reference: a correct answer, shown to people.
+        correct: whether the answer is correct; None if it was not checked.
+        task: the spelling of the task it belongs to; "" if there is no task.
+        item: the question's key in the task.
+        turn: which of the question's turns it answers, starting at 1.
+        category: the kind of question, where the task has several.
+        seconds: decoding time, including the prompt.
+        finish_reason: why the answer ended; see `Generation.finish_reason`. None if unknown.
+        lossy: whether lossy verification may have changed the answer; see `Generation.lossy`. None if unknown.
         rule: the verification rule's spelling.
-        threshold: the judge's threshold, where the judge alone decides: another one can then be looked at.
-        target, draft, judge: names of the models; "" if there is none, or it has no name.
+        threshold: the judge's threshold, if the judge alone decides; reports can then show other thresholds.
+        target, draft, judge: names of the models; "" if there is no such model, or it has no name.
         distance: how unlike the judge's training questions the question is; above 1 it is unlike 95% of them.
-        temperature: 0 is greedy.
-        seed: of a sampled answer.
+        temperature: the sampling temperature; 0 is greedy.
+        seed: the seed of a sampled answer.
         target_text: the target's own answer to the same prompt, without a draft.
-        target_correct: whether that is right.
-        target_tokens: how many tokens it has.
-        target_seconds: how long it took.
-        vocabulary: spellings of token ids: those in ``target_ids`` and in the alternatives, and all special ones.
+        target_correct: whether the target's own answer is correct.
+        target_tokens: the number of tokens in the target's own answer.
+        target_seconds: decoding time of the target's own answer.
+        vocabulary: spellings of the token ids in ``target_ids`` and in the alternatives, and of all special tokens.
         end_ids: tokens that end an answer.
         special_ids: tokens whose text is "" because they are special, such as the end token.
         stats: `Stats.to_dict` of the rounds.
-        grade: of an answer that is graded, 1 to 10.
-        target_grade: that of the target's own answer.
+        grade: the grade of the answer, 1 to 10, if it was graded.
+        target_grade: the grade of the target's own answer.
     """
 
     model_config = _STRICT
@@ -165,11 +165,11 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
 
     Args:
         path: the file.
-        on_bad: told of each line that is no sample, in a sentence that names it; the line is left out. Without it the
-            first such line is an error.
+        on_bad: called with a message for each line that is not a sample; the line is skipped. Without it, the first
+            such line raises an error.
 
     Raises:
-        JudgeDecodingError: it cannot be read, has no sample, or a line is not a sample; the line is named.
+        JudgeDecodingError: the file cannot be read or has no samples, or a line is not a sample (the error names it).
     """
     path = Path(path)
     complaint = "is not an answer with its rounds: {}; mend or remove the line."
@@ -180,5 +180,5 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
 
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
-    """Write a file of samples, whole or not at all."""
+    """Write a file of samples atomically."""
     write_text(Path(path), "".join(sample.model_dump_json(exclude_none=True) + "\n" for sample in samples))

@@ -1,4 +1,4 @@
-"""How far two annotators agree."""
+"""Agreement between annotators."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from judge_decoding.data.verdicts import Verdict, verdicts, words
 
 
 def cohens_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Cohen's kappa: agreement beyond chance, 1 for full agreement, 0 for what chance gives.
+    """Return Cohen's kappa: agreement beyond chance, 1 for full agreement, 0 for chance level.
 
-    ``(po - pe) / (1 - pe)``, po being the share of equal labels and pe the share expected of two who label at random
-    with their own frequencies. None where it is not defined: no labels, or both gave one and the same label throughout.
+    ``(po - pe) / (1 - pe)``, where po is the share of equal labels and pe the share expected if both label at random
+    with their own frequencies. None if undefined: there are no labels, or both annotators used only one, equal label.
     Source: Cohen (1960), "A coefficient of agreement for nominal scales".
 
     Raises:
-        ValueError: the two have different lengths.
+        ValueError: the sequences have different lengths.
     """
     pairs = list(zip(first, second, strict=True))
     if not pairs:
@@ -30,10 +30,10 @@ def cohens_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float
 
 
 def agreement(cases: Sequence[Case]) -> list[dict[str, object]]:
-    """For each pair of annotators with answers in common: how many, kappa over answers and over words.
+    """Return, for each pair of annotators, the number of shared answers and kappa over answers and over words.
 
-    Over answers it is about "has an error", over words about "is inside an error"; ``same first error`` is the share of
-    the answers both found wrong in which they mark the same first word.
+    The label of an answer is "has an error", that of a word "is inside an error"; ``same first error`` is the share of
+    answers that both marked wrong with the same first wrong word.
     """
     labels: dict[str, dict[tuple[str, str], Case]] = {}
     for case in cases:

@@ -1,4 +1,4 @@
-"""Cases whose questions are plain text, put to a target as it is asked: in a chat or in a plain form."""
+"""Turn plain-text questions of cases into prompts for a target: a chat, or a plain form."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from judge_decoding.models.chat import is_rendered, render
 
 
 def ask_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase, *, chat: bool | None = None) -> list[Case]:
-    """Cases with whole prompts in place of plain questions.
+    """Replace plain questions in cases by whole prompts.
 
-    A question that the chat template has rendered already stays as it is, and so does a case with its own token ids.
+    A question already rendered by the chat template stays unchanged, and so does a case with its own token ids.
 
     Args:
         cases: labelled answers to questions in plain text.
         tokenizer: the target's.
-        chat: whether the question becomes the user's message in the target's chat template; else it is written as
-            ``Question: ...``, ``Answer:``, as in tasks without a chat. None: where there is a template.
+        chat: whether to render the question as the user's message in the target's chat template; else it is written as
+            ``Question: ...``, ``Answer:``, as in tasks without a chat. None: use the template if there is one.
 
     Raises:
-        JudgeDecodingError: a chat is asked for and there is no chat template, or it does not take the question.
+        JudgeDecodingError: a chat is requested and there is no chat template, or it rejects the question.
     """
     if chat is None:
         chat = bool(tokenizer.chat_template)
@@ -42,7 +42,7 @@ def _in_chat(case: Case, tokenizer: PreTrainedTokenizerBase) -> Case:
 
 
 def _plain(case: Case) -> Case:
-    """The answer gets a space in front, so that it does not stick to the prompt; its spans move with it."""
+    """Put a space before the answer, to separate it from the prompt, and shift its spans."""
     moved = {
         name: None if spans is None else tuple((start + 1, end + 1) for start, end in spans)
         for name, spans in (("errors", case.errors), ("judged", case.judged))

@@ -1,7 +1,7 @@
-"""Whether a question is in other data, too: the same, or one inside the other, case and space apart.
+"""Find questions that also occur in other data: equal, or one contained in the other, ignoring case and white space.
 
-The same question may have been put through another template, with another system message, or with another request
-behind it. Only short ones, which may be part of any text, must be the same as a whole.
+The same question may be rendered with another template, another system message, or another request after it. Short
+questions, which may be part of any text, must match as a whole.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
 
 LONG = 30
-"""Characters of a question that is no part of another one by chance."""
+"""Length in characters from which a question is not contained in another one by chance."""
 
 
 def same_question(question: str) -> str:
-    """What two questions share that differ in case and space only."""
+    """Normalise a question, so that questions that differ only in case and white space become equal."""
     return " ".join(question.casefold().split())
 
 
 def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
-    """Which questions are in ``others``.
+    """Whether each question occurs in ``others``.
 
     Args:
-        asked: of each question all its forms, such as the user's words and the whole prompt.
-        others: what they are looked up in.
+        asked: all forms of each question, such as the user's words and the whole prompt.
+        others: the texts to search.
     """
     texts = [[same_question(form) for form in forms] for forms in asked]
     there = {same_question(text) for text in others}
-    # Each text is looked up in all others at once.
+    # Search for each text in all others at once.
     all_there, all_asked = "\0".join(there), "\0".join(form for forms in texts for form in forms)
     inside = [text for text in there if len(text) >= LONG and text in all_asked]
     return [
@@ -44,10 +44,9 @@ def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
 
 
 def relatives(questions: Iterable[str]) -> dict[str, str]:
-    """The shortest question that each is tied to: one is in the other, or both are tied to a third.
+    """Map each question to the shortest related one: one contains the other, or both are related to a third.
 
-    All are as `same_question` has them. Of two questions that are tied to others, one trained on would give the other
-    away (`known`).
+    All are normalised by `same_question`. Training on a question leaks its relatives (`known`).
     """
     texts = sorted({same_question(question) for question in questions}, key=lambda text: (len(text), text))
     joined, starts = "\0".join(texts), list(accumulate((len(text) + 1 for text in texts), initial=0))
@@ -59,7 +58,7 @@ def relatives(questions: Iterable[str]) -> dict[str, str]:
         return i
 
     for i, text in enumerate(texts):
-        place = joined.find(text, starts[i + 1]) if len(text) >= LONG else -1  # only longer ones can hold it
+        place = joined.find(text, starts[i + 1]) if len(text) >= LONG else -1  # only longer questions can contain it
         while place >= 0:
             j = bisect_right(starts, place) - 1
             low, high = sorted((root(i), root(j)))
@@ -69,14 +68,14 @@ def relatives(questions: Iterable[str]) -> dict[str, str]:
 
 
 def check_not_trained_on(asked: Sequence[Sequence[str]], trained: Iterable[str]) -> None:
-    """Check that no question is trained on.
+    """Check that no question is in the training data.
 
     Args:
-        asked: of each question all its forms, such as the user's words and the whole prompt.
+        asked: all forms of each question, such as the user's words and the whole prompt.
         trained: the questions that the head is trained on.
 
     Raises:
-        JudgeDecodingError: some are.
+        JudgeDecodingError: some questions are in the training data.
     """
     shared = sum(known(asked, trained))
     if shared:
@@ -87,7 +86,7 @@ def check_not_trained_on(asked: Sequence[Sequence[str]], trained: Iterable[str])
 
 
 def leaks(files: Mapping[str, Sequence[Case]]) -> dict[str, list[str]]:
-    """Questions that are in more than one of ``files``: each with the names of the files."""
+    """Return the questions that occur in more than one of ``files``, each with the names of the files."""
     shown: dict[str, str] = {}
     for case in (case for cases in files.values() for case in cases):
         shown.setdefault(same_question(case.question), case.question)

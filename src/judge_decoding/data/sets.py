@@ -1,4 +1,4 @@
-"""Dividing a data set and putting several together."""
+"""Split and merge data sets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from judge_decoding.data.leaks import relatives, same_question
 from judge_decoding.errors import JudgeDecodingError
 
 OnConflict = Literal["first", "drop", "keep"]
-"""What becomes of cases with the same answer and other verdicts: the first stays, none does, or all do."""
+"""How to resolve cases with the same answer and different verdicts: keep the first, drop all, or keep all."""
 
 
 def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Case]]:
-    """Divide cases by question into parts of about these ``shares``.
+    """Split cases by question into parts of about these ``shares``.
 
-    A question's part depends on its text and ``seed`` alone, so it keeps it when cases are added. Questions that would
-    give each other away (`leaks`) are in one part, that of the shortest: they differ in case and space only, or one is
-    inside the other.
+    A question's part depends only on its text and ``seed``, so it does not change when cases are added. Questions that
+    leak each other (`leaks`) go to one part, that of the shortest: they differ only in case and white space, or one
+    contains the other.
 
     Raises:
-        JudgeDecodingError: the shares are not positive or do not sum to 1, or a part comes out empty.
+        JudgeDecodingError: the shares are not positive or do not sum to 1, or a part is empty.
     """
     if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
         given = ", ".join(f"{share:g}" for share in shares.values())
@@ -35,7 +35,7 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
     shortest = relatives(case.question for case in cases)
     for case in cases:
         place = place_of(shortest[same_question(case.question)], seed)
-        # The last part takes what rounding leaves.
+        # The last part absorbs the rounding error.
         ends = zip(shares, accumulate(shares.values()), strict=True)
         parts[next((name for name, end in ends if place < end), list(shares)[-1])].append(case)
     empty = [name for name, part in parts.items() if not part]
@@ -48,18 +48,18 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
 
 
 def place_of(question: str, seed: int | str = 0) -> float:
-    """Where a question stands between 0 and 1, by a hash of its text, case and space apart; others for another seed."""
+    """Hash a question and the seed to a number between 0 and 1, ignoring case and white space."""
     digest = hashlib.sha256(f"{seed} {same_question(question)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Cases put together.
+    """Merged cases.
 
     Attributes:
-        cases: what stays.
-        duplicates: how many were there already, with the same verdict.
+        cases: the cases that remain.
+        duplicates: the number of removed copies with the same verdict.
         conflicts: the cases of each answer that has several verdicts.
     """
 
@@ -69,15 +69,15 @@ class Merged:
 
 
 def merge(cases: Sequence[Case], on_conflict: OnConflict = "first") -> Merged:
-    """Put cases together: the same answer to the same question once.
+    """Merge cases, keeping the same answer to the same question only once.
 
-    Answers that are known to be wrong but not located give way to any label. With ``keep`` each annotator's labels
-    stay, as their agreement is measured by them.
+    Any label replaces an answer that is known to be wrong but not located. With ``keep`` the labels of every annotator
+    are kept, so that agreement can be measured.
     """
     groups: dict[object, dict[object, Case]] = {}
     copies = 0
     for case in sorted(cases, key=lambda case: not case.located):
-        # Of a whole answer the text tells which it is; where only some tokens are judged, they do.
+        # The text identifies a fully judged answer; if only some tokens are judged, the token ids identify it.
         ids = None if case.judged is None else case.token_ids
         group = groups.setdefault((case.question, case.answer, case.judged, ids), {})
         if not case.located and group:
@@ -99,10 +99,10 @@ def merge(cases: Sequence[Case], on_conflict: OnConflict = "first") -> Merged:
 
 
 def rethreshold(cases: Sequence[Case], threshold: float) -> list[Case]:
-    """The same cases with another threshold on their scores: above it is correct, else the judged part is wrong.
+    """Apply another threshold to the scores of cases: above it is correct, otherwise the judged part is wrong.
 
     Raises:
-        JudgeDecodingError: a case has no score, or no judged part, or the threshold is not finite.
+        JudgeDecodingError: a case has no score or no judged part, or the threshold is not finite.
     """
     check_bound("threshold", threshold)
     for case in cases:

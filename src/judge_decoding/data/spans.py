@@ -8,11 +8,11 @@ Span = tuple[int, int]
 
 
 def touches(start: int, end: int, spans: Sequence[Span]) -> bool:
-    """Whether ``[start, end)`` touches one of ``spans``; an empty span is where the text should not have ended."""
+    """Whether ``[start, end)`` overlaps one of ``spans``; an empty span marks where the text should not have ended."""
     return any(start < max(stop, begin + 1) and end > begin for begin, stop in spans)
 
 
 def body(text: str, start: int, end: int) -> int:
-    """Where what is not white space begins in ``[start, end)``; the start itself if nothing else is there."""
+    """Return the first position in ``[start, end)`` that is not white space, or ``start`` if all of it is."""
     space = len(text[start:end]) - len(text[start:end].lstrip())
     return start + space if start + space < end else start

@@ -1,6 +1,6 @@
-"""The starter set: labelled answers of real models that come with the package, by the name ``starter``.
+"""The starter set: labelled answers of real models, included in the package under the name ``starter``.
 
-What is in it and under which licences is in ``starter_set/README.md``; ``recipes/starter_set`` makes it.
+``starter_set/README.md`` lists contents and licences; ``recipes/starter_set`` builds it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from judge_decoding.errors import JudgeDecodingError
 
 STARTER = "starter"
-"""The name that stands for the set wherever a file of cases is named."""
+"""The name of the set wherever a file of cases is expected."""
 
 FOLDER = Path(__file__).parent / "starter_set"
 FILE = FOLDER / "cases.jsonl.gz"
@@ -22,10 +22,10 @@ def is_starter(path: str | Path) -> bool:
 
 
 def case_file(path: str | Path) -> Path:
-    """Where the cases called ``path`` are: those of the starter set for its name, else the file.
+    """Return the file of the starter set for its name, and any other path unchanged.
 
     Raises:
-        JudgeDecodingError: the name is also that of a file in the working directory, which nothing can tell apart.
+        JudgeDecodingError: the working directory has a file of the same name, so the name is ambiguous.
     """
     if not is_starter(path):
         return Path(path)

@@ -1,4 +1,4 @@
-"""What is in one or several TokenCourt files."""
+"""Summaries of TokenCourt files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from judge_decoding.data.spans import Span
 from judge_decoding.data.verdicts import Verdict, verdicts, words
 
 Spans = Callable[[Case], list[Span]]
-"""The character spans of an answer's words or tokens."""
+"""Returns the character spans of an answer's words or tokens."""
 
 
 def summary(cases: Sequence[Case], spans: Spans | None = None) -> dict[str, Any]:
-    """Counts of cases, verdicts and sources; ``spans`` cuts answers into tokens, by default into words."""
+    """Count cases, verdicts and sources; ``spans`` splits answers into tokens, by default into words."""
     units: Counter[Verdict] = Counter()
     for case in cases:
         units.update(verdicts(case, words(case.answer) if spans is None else spans(case)))

@@ -1,4 +1,4 @@
-"""Cases in tokens: the ids of question and answer, whether they spell the answer, and where each is in it."""
+"""Tokenized cases: the token ids of question and answer, their spans, and checks that they spell the answer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.text import pieces
 from judge_decoding.models.tokenize import end_token, prompt_ids, split
 
-# A vocabulary has up to some 100,000 tokens and a file as many cases; the size tells when tokens were added.
+# Cached, as a vocabulary and a file may each have some 100,000 entries; the size shows whether tokens were added.
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What tells tokenizers apart in a file: a hash of the vocabulary."""
+    """Return a hash of the vocabulary, which identifies a tokenizer in files."""
     known = _KNOWN.get(tokenizer)
     if known is None or known[0] != len(tokenizer):
         vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
@@ -32,13 +32,13 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CaseTokens:
-    """A case in tokens.
+    """A tokenized case.
 
     Attributes:
-        prompt: the question's ids, those that decoding starts from.
-        answer: the ids that follow them; the end token is the last if the answer ended by itself.
-        spans: where in the answer the text of each of ``answer`` is. The end token has the place behind it, ``(n,
-            n + 1)`` with n the answer's length; of other tokens without text it is None.
+        prompt: the question's token ids, from which decoding starts.
+        answer: the token ids that follow; the last is the end token if the answer ended by itself.
+        spans: the character span in the answer of each token of ``answer``. The end token has the span after it,
+            ``(n, n + 1)`` with n the answer's length; other tokens without text have None.
     """
 
     prompt: tuple[int, ...]
@@ -47,10 +47,10 @@ class CaseTokens:
 
 
 def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None) -> CaseTokens:
-    """The tokens of a case, as they would be in decoding.
+    """Tokenize a case as decoding would.
 
-    Token ids that the case brings are taken as they are. Those of another tokenizer count only where the labels are
-    about them; else the text is read.
+    Token ids in the case are used unchanged. Those of another tokenizer matter only if the labels refer to them;
+    otherwise the text is tokenized.
 
     Args:
         case: question and answer.
@@ -58,8 +58,8 @@ def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[i
         ends: the tokens that end an answer of the target; by default the tokenizer's end token.
 
     Raises:
-        JudgeDecodingError: the case's own token ids are not of this tokenizer, or do not spell the answer. Whether
-            others do is for `check_spelling` to say.
+        JudgeDecodingError: the case's own token ids are from another tokenizer, or do not spell the answer. For
+            other token ids use `check_spelling`.
     """
     if ends is None:
         ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
@@ -74,11 +74,11 @@ def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[i
 
 
 def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a case's tokens can be had from ``tokenizer``.
+    """Check that ``tokenizer`` can represent a case.
 
     Raises:
-        JudgeDecodingError: its token ids are another tokenizer's or do not spell the answer, or the tokenizer does
-            not give the answer back.
+        JudgeDecodingError: its token ids are from another tokenizer or do not spell the answer, or the tokenizer does
+            not reproduce the answer.
     """
     if case.token_ids is not None and not _is_own(case, tokenizer):
         raise JudgeDecodingError(
@@ -91,10 +91,10 @@ def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that ``tokens``, those of the case, give the answer back.
+    """Check that the case's ``tokens`` decode to its answer.
 
     Raises:
-        JudgeDecodingError: they do not.
+        JudgeDecodingError: they decode to another text.
     """
     ended = bool(tokens.spans) and tokens.spans[-1] == (len(case.answer), len(case.answer) + 1)
     ids = [*tokens.prompt, *(tokens.answer[:-1] if ended else tokens.answer)]
@@ -110,13 +110,13 @@ def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenize
 def split_ids(
     case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Token ids of a case's question and of its answer; see `read_tokens`."""
+    """Return the token ids of a case's question and of its answer; see `read_tokens`."""
     found = read_tokens(case, tokenizer, ends)
     return list(found.prompt), list(found.answer)
 
 
 def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[Span]:
-    """Character spans of the answer's tokens that have a text."""
+    """Return the character spans of the answer's tokens that have text."""
     if case.token_ids is None and not tokenizer.is_fast:
         raise JudgeDecodingError(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
@@ -125,12 +125,12 @@ def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[Span]:
 
 
 def _is_own(case: Case, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the token ids of a case may be of this tokenizer."""
+    """Whether the token ids of a case may come from this tokenizer."""
     return not case.tokenizer or case.tokenizer == fingerprint(tokenizer)
 
 
 def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> CaseTokens:
-    """The tokens that a case brings."""
+    """Return the tokens from the token ids in a case."""
     ids = case.token_ids or ()
     if not ids:
         raise JudgeDecodingError("The case's token_ids are empty; remove them.")
@@ -139,14 +139,14 @@ def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) 
             "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
             "token_ids."
         )
-    # With a fingerprint it is the right tokenizer, and a model may have more tokens than that.
+    # A fingerprint proves the right tokenizer, and a model may have more tokens than its tokenizer.
     beyond = not case.tokenizer and max(ids, default=0) >= len(tokenizer)
     if beyond or min(ids, default=0) < 0:
         raise JudgeDecodingError(
             f"The case's token ids go beyond the tokenizer's {len(tokenizer)}; use the tokenizer it was made with."
         )
     texts, length = pieces(tokenizer, ids), len(case.answer)
-    # An end token may have a text, which is no part of the answer.
+    # An end token may have text, which is not part of the answer.
     marks = {*ends, *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     whole = "".join(texts).endswith(case.answer)
     ended = case.ended and "".join(texts[:-1]).endswith(case.answer) and (not whole or ids[-1] in marks)
@@ -166,7 +166,7 @@ def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) 
 
 
 def _first_difference(text: str, other: str) -> int:
-    """The first place, counted from the back, where ``other`` is not ``text``: what is before may be shifted."""
+    """Return the first difference of ``other`` from ``text`` from the back, as the text before it may be shifted."""
     same = 0
     while same < min(len(text), len(other)) and text[-1 - same] == other[-1 - same]:
         same += 1

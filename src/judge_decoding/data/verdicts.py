@@ -13,7 +13,7 @@ _WORD = re.compile(r"\s*\S+|\s+$")
 
 
 class Verdict(Enum):
-    """What a label says of a word or token."""
+    """The label of a word or token."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -22,18 +22,18 @@ class Verdict(Enum):
 
 
 def words(text: str) -> list[Span]:
-    """Character spans of the words of ``text``, each with the space before it; together they are the text."""
+    """Return the character spans of the words of ``text``, each with the space before it; joined, they are the text."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def verdicts(case: Case, spans: Sequence[Span]) -> list[Verdict]:
-    """The verdict of each of ``spans`` of the answer; an end that is wrong is a span ``[n, n + 1)`` behind it."""
+    """Return the verdict of each of ``spans`` of the answer; a wrong end is a span ``[n, n + 1)`` after it."""
     first = min((start for start, _ in case.errors), default=None)
     found = []
     for start, end in spans:
         if not case.located or (case.judged is not None and not touches(start, end, case.judged)):
             found.append(Verdict.UNJUDGED)
-        elif touches(body(case.answer, start, end), end, case.errors):  # a word is not wrong by the space before it
+        elif touches(body(case.answer, start, end), end, case.errors):  # errors in the space before a word do not count
             found.append(Verdict.WRONG)
         else:
             found.append(Verdict.AFTER if first is not None and start > first else Verdict.CORRECT)

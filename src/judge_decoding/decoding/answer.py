@@ -1,4 +1,4 @@
-"""What can be chosen for an answer, and what an answer is."""
+"""The options of an answer, and the answer itself."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from judge_decoding.rules.base import VerificationRule
 
 
 class Options(TypedDict, total=False):
-    """What can be chosen for each answer.
+    """The options of each answer.
 
     Attributes:
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
         rule: a verification rule instead of the judge, such as ``TopK(4)``, or its spelling, ``"top_k(k=4)"``.
-        num_draft_tokens: draft length M; where a policy is chosen, the one it starts from.
-        draft_length: a draft-length policy, made with M for each answer: `Fixed` (the default), `Heuristic`,
+        num_draft_tokens: draft length M; with a draft-length policy, its starting value.
+        draft_length: a draft-length policy, created with M for each answer: `Fixed` (the default), `Heuristic`,
             `Confident`, `CostOptimal`, or any function from M to a `DraftLength`.
-        sampling: how tokens are chosen, instead of the next two.
-        temperature: 0 is greedy; by default tokens are chosen as the model's generation configuration says.
-        seed: makes a sampled answer repeatable.
-        stop: strings that end the answer with the token that completes one, as ``stop_strings`` of transformers does;
-            special tokens count by their names. By default those of the generation configuration.
-        guards: where no token may be rescued.
-        logprobs: tell the target's log-probability of every new token (`Round.logprobs`); refused with a lossy rule.
-        for_training: the answer is to be training data of another model; refused with a lossy rule.
-        details: tell probabilities, rank, entropy and the target's alternatives of every draft token
-            (`Round.details`). It changes no token and costs a little time.
+        sampling: sampling parameters, instead of the next two options.
+        temperature: 0 is greedy; the default follows the model's generation configuration.
+        seed: makes a sampled answer reproducible.
+        stop: strings that end the answer with the token that completes one, like ``stop_strings`` of transformers;
+            special tokens match by name. The default follows the generation configuration.
+        guards: guards that forbid rescues.
+        logprobs: return the target's log-probability of each new token (`Round.logprobs`); refused with a lossy rule.
+        for_training: the answer will be training data for another model; refused with a lossy rule.
+        details: return probabilities, rank, entropy and the target's alternatives of each draft token
+            (`Round.details`). This changes no token and costs a little time.
     """
 
     threshold: float | None
@@ -50,9 +50,9 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one round adds: the event, and the text of each kept token (joined, they are the text).
+    """The output of one round: the event, and the text of each kept token (joined, they are the text).
 
-    ``finish_reason`` says why the answer ends with this chunk; None while it goes on.
+    ``finish_reason`` is why the answer ends with this chunk; None if it continues.
     """
 
     round: Round
@@ -81,13 +81,13 @@ class Generation:
     Attributes:
         text: the answer.
         token_ids: its tokens, an end token included.
-        rounds: how it came about.
-        seconds: how long it took, the prompt included.
+        rounds: the rounds that produced it.
+        seconds: decoding time, including the prompt.
         finish_reason: "stop" if it ended by itself, "length" at the token budget, "context" at the context length.
         stats: the counts of the rounds.
         pieces: the texts of the tokens; joined, they are the text.
-        lossy: lossy verification may have changed the answer; see `is_lossy`. Whoever collects training data for
-            another model should drop such answers.
+        lossy: whether lossy verification may have changed the answer; see `is_lossy`. Drop such answers when
+            collecting training data for another model.
     """
 
     text: str
@@ -101,19 +101,19 @@ class Generation:
 
     @property
     def distance(self) -> float | None:
-        """How unlike the questions the judge was trained on the prompt is; above 1 it is unlike 95% of them.
+        """How unlike the judge's training questions the prompt is; above 1 it is unlike 95% of them.
 
-        None without a judge, or with one that does not know.
+        None without a judge, or with a judge that cannot measure it.
         """
         return next((event.distance for event in self.rounds if event.distance is not None), None)
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens per second, reading the prompt included."""
+        """New tokens per second, including the time for the prompt."""
         return len(self.token_ids) / self.seconds if self.seconds else 0.0
 
     def _repr_html_(self) -> str:
-        """How notebooks show it: each token by why it was kept."""
-        from judge_decoding.report.fragment import answer_fragment  # noqa: PLC0415  (only notebooks ask for it)
+        """Render the answer for notebooks, each token marked by why it was kept."""
+        from judge_decoding.report.fragment import answer_fragment  # noqa: PLC0415  (needed by notebooks only)
 
         return answer_fragment(self.pieces, self.rounds)

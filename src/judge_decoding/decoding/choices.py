@@ -1,4 +1,4 @@
-"""What follows from a target, a draft and a judge: the rule, the drafter, the draft length, the room for an answer."""
+"""Settings derived from a target, a draft and a judge: rule, drafter, draft length, and room for an answer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ AnyDraft = PreTrainedModel | Drafter | Callable[[list[int], int], Sequence[int]]
 def choose_rule(
     judge: JudgeHead | None, rule: VerificationRule | str | None, threshold: float | None
 ) -> VerificationRule:
-    """The rule that was given, as itself or by its spelling, else the judge's, else `Exact`.
+    """Return the given rule or the rule of the given spelling, else the judge's, else `Exact`.
 
     Raises:
-        JudgeDecodingError: a rule and a threshold, a threshold without a judge, or a rule that cannot be read.
+        JudgeDecodingError: there is both a rule and a threshold, a threshold without a judge, or an invalid spelling.
     """
     if rule is not None:
         if threshold is not None:
@@ -47,7 +47,7 @@ def choose_rule(
 
 
 def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
-    """The draft length that was given, else the judge's own, else 16.
+    """Return the given draft length, else the judge's own, else 16.
 
     Raises:
         JudgeDecodingError: it is below 1.
@@ -59,26 +59,26 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
 
 
 def unwrap_draft(draft: AnyDraft | None) -> AnyDraft | None:
-    """The draft that a user gave, a model without what wraps it (``torch.compile``, peft, ...).
+    """Return the user's draft; a model is freed of its wrappers (``torch.compile``, peft, ...).
 
     Raises:
-        JudgeDecodingError: it is a module that is no causal LM.
+        JudgeDecodingError: it is a module that is not a causal LM.
     """
     return as_causal_lm(draft, "draft") if isinstance(draft, nn.Module) and not isinstance(draft, Drafter) else draft
 
 
 def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | None:
-    """The drafter of one decoding: a draft model's cache belongs to its rows."""
+    """Return the drafter for one decoding; it is not shared, as a draft model's KV cache belongs to its rows."""
     if isinstance(draft, PreTrainedModel):
         return DraftModel(draft, output_size(target))
     return draft if draft is None or isinstance(draft, Drafter) else DraftFunction(draft)
 
 
 def room(length: int, target: PreTrainedModel) -> int:
-    """How many tokens may follow a prompt of ``length`` before the target's context is full.
+    """Return how many tokens may follow a prompt of ``length`` tokens before the target's context is full.
 
     Raises:
-        JudgeDecodingError: it is full already.
+        JudgeDecodingError: the context is already full.
     """
     context = context_length(target)
     if context is None:

@@ -1,4 +1,4 @@
-"""What the two models thought of each draft token: for people who look at an answer, not for rules."""
+"""How both models rate each draft token: for people who inspect an answer, not for rules."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from judge_decoding.core.rounds import TokenDetails
 from judge_decoding.rules.evidence import Evidence
 
 TOP = 5
-"""How many of the target's most probable tokens are told at each place."""
+"""How many of the target's most probable tokens are listed at each position."""
 
 
 def detail_columns(evidence: Evidence, agreed: Tensor, drawn: Tensor | None) -> Tensor:
-    """What is known of each draft token, as numbers [B, M, D] for `details_of` to read.
+    """Return the details of each draft token as numbers [B, M, D], which `details_of` reads.
 
     Args:
-        evidence: that of the drafts.
+        evidence: the evidence of the drafts.
         agreed: standard verification's verdict on each token [B, M].
-        drawn: what they were drawn from [B, M, V]; None for a drafter that has no distributions.
+        drawn: the draft's distributions [B, M, V]; None for a drafter without distributions.
     """
     size = evidence.target_logits.shape[-1]
     best = evidence.target_probs[:, :-1].topk(min(TOP, size))
@@ -31,7 +31,7 @@ def detail_columns(evidence: Evidence, agreed: Tensor, drawn: Tensor | None) -> 
 
 
 def details_of(table: Sequence[Sequence[float]], vocab_size: int) -> tuple[TokenDetails, ...]:
-    """The details of a row's tokens, from its `detail_columns` on the host [M, D]."""
+    """Return the details of a row's tokens, from its `detail_columns` on the host [M, D]."""
     top = min(TOP, vocab_size)
     details = []
     for own, prob, entropy, rank, *rest in table:

@@ -1,4 +1,4 @@
-"""Which back end runs the models of a decoder: eager as they are, or static, compiled ahead of time."""
+"""Selects the back end that runs a decoder's models: eager (as they are) or static (compiled ahead of time)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Backend = Literal["eager", "static"]
-"""eager: any causal LM of transformers, as it is. static: compiled ahead of time, once, with memory from the start."""
+"""eager: any causal LM of transformers, as it is. static: compiled once ahead of time, with a preallocated KV cache."""
 
 T = TypeVar("T")
 
@@ -35,12 +35,12 @@ class Engine:
     Args:
         target: the target.
         draft: its draft.
-        judge: whose hidden states are wanted.
-        backend: for both. A model that cannot be compiled runs eager, and ``fallbacks`` says why.
-        progress: told before something is compiled.
+        judge: the judge whose hidden states the target must return.
+        backend: the back end of both. A model that cannot be compiled runs eager, and ``fallbacks`` gives the reason.
+        progress: called before something is compiled.
 
     Attributes:
-        fallbacks: why models run eager although the static back end was asked for.
+        fallbacks: why models run eager although the static back end was requested.
 
     Raises:
         JudgeDecodingError: there is no such back end.
@@ -60,9 +60,9 @@ class Engine:
         self.draft = draft
         self._compiled: CompiledDraft | None = None
         if backend == "static":
-            # What nobody asks for is not loaded.
-            from judge_decoding.decoding.backends.static.draft import CompiledDraft  # noqa: PLC0415  (what nobody asks for is not loaded)
-            from judge_decoding.decoding.backends.static.target import StaticTarget  # noqa: PLC0415  (what nobody asks for is not loaded)
+            # The static back end is imported only on demand.
+            from judge_decoding.decoding.backends.static.draft import CompiledDraft  # noqa: PLC0415  (imported only on demand)
+            from judge_decoding.decoding.backends.static.target import StaticTarget  # noqa: PLC0415  (imported only on demand)
 
             sources = {judge.config.source} if judge else set()
             if needs_of(draft) is None:
@@ -73,13 +73,13 @@ class Engine:
                 self._compiled = self._or_eager(lambda: CompiledDraft(draft, output_size(target), progress=progress))
 
     def alone(self) -> Engine:
-        """The target without a draft, compiled if it is."""
+        """Return an engine with the same target, compiled or not, and no draft."""
         engine = copy.copy(self)
         engine.draft = engine._compiled = None
         return engine
 
     def drafter(self) -> Drafter | None:
-        """The drafter of one decoding."""
+        """Return the drafter for one decoding."""
         return self._compiled.drafter() if self._compiled else as_drafter(self.draft, self.target.model)
 
     def _or_eager(self, make: Callable[[], T]) -> T | None:
@@ -95,7 +95,7 @@ def check_backend(backend: str) -> None:
     """Check that there is such a back end.
 
     Raises:
-        JudgeDecodingError: there is none.
+        JudgeDecodingError: it does not exist.
     """
     if backend not in get_args(Backend):
         raise JudgeDecodingError(f"The back end is {backend!r}; it must be {' or '.join(get_args(Backend))}.")

@@ -1,9 +1,9 @@
-"""What a model's generation configuration asks for, through transformers' own ``generate``.
+"""Applies a model's generation configuration through transformers' own ``generate``.
 
-``generation_config.json`` says more than when an answer ends: Qwen2.5 ships a repetition penalty, others suppress
+``generation_config.json`` contains more than end tokens: Qwen2.5 ships a repetition penalty, others suppress
 tokens, bias sequences or sample by default. ``generate`` turns all of that into logits processors and stopping
-criteria, differently in every version. So ``generate`` itself is called with a decoding method that only keeps what it
-is handed.
+criteria, differently in every version. So ``generate`` itself is called with a custom decoding method that only records
+its arguments.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_NEW_TOKENS = 256
 _DEFAULT_TOP_K = 50
-"""What ``generate`` takes where a configuration samples and names no ``top_k``."""
+"""The ``top_k`` that ``generate`` uses where a configuration samples and sets none."""
 
-# These remember what they were asked before, and so cannot be asked about a draft that may be rejected.
+# These keep state between calls, so they cannot process a draft that may be rejected.
 _WITH_MEMORY = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
-# These weigh tokens against each other; all others may forbid one whatever its probability.
+# These compare tokens with each other; all other processors may forbid a token whatever its probability.
 _NO_CONSTRAINTS = (
     EncoderRepetitionPenaltyLogitsProcessor,
     EpsilonLogitsWarper,
@@ -65,7 +65,7 @@ _NO_CONSTRAINTS = (
     TruncationWarper,
     TypicalLogitsWarper,
 )
-# What a configuration may say and verification has no use for: beams and other drafts, caches, outputs.
+# Settings of a configuration that verification ignores: beams and other drafts, caches, outputs.
 _SET_ASIDE: dict[str, Any] = {
     "num_beams": 1, "num_beam_groups": None, "num_return_sequences": 1, "penalty_alpha": None, "dola_layers": None,
     "constraints": None, "force_words_ids": None, "prompt_lookup_num_tokens": None, "assistant_early_exit": None,
@@ -77,15 +77,15 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_
 
 
 def constraints_of(processors: LogitsProcessorList) -> LogitsProcessorList:
-    """Those of ``processors`` that forbid tokens for what they are, not because others are more probable."""
+    """Return the ``processors`` that forbid tokens for what they are, not because others are more probable."""
     return LogitsProcessorList([p for p in processors if not isinstance(p, _NO_CONSTRAINTS)])
 
 
 def check_processors(processors: LogitsProcessorList) -> None:
-    """Check that all of ``processors`` can be asked about a draft that may be rejected.
+    """Check that all of ``processors`` can process a draft that may be rejected.
 
     Raises:
-        JudgeDecodingError: one remembers what it was shown.
+        JudgeDecodingError: a processor keeps state between calls.
     """
     for processor in processors:
         if isinstance(processor, _WITH_MEMORY):
@@ -100,9 +100,9 @@ class Prepared:
     """How one answer is decoded.
 
     Attributes:
-        processor: all logits processors; None for none.
-        constraint: those that forbid tokens; None for none.
-        criteria: what ends the answer besides end tokens and the budget.
+        processor: all logits processors; None if there are none.
+        constraint: the processors that forbid tokens; None if there are none.
+        criteria: stopping criteria besides end tokens and the budget.
     """
 
     processor: Processor | None = None
@@ -111,11 +111,11 @@ class Prepared:
 
 
 class Defaults:
-    """What a model's generation configuration says, where a call says nothing else.
+    """The defaults from a model's generation configuration, which a call may override.
 
     Args:
         model: the target.
-        config: a configuration instead of the model's own; an empty ``GenerationConfig()`` for none.
+        config: a configuration instead of the model's own; an empty ``GenerationConfig()`` turns it off.
     """
 
     def __init__(self, model: PreTrainedModel, config: GenerationConfig | None = None) -> None:
@@ -125,7 +125,7 @@ class Defaults:
 
     @property
     def config(self) -> GenerationConfig:
-        """The configuration that counts."""
+        """The configuration in effect."""
         own: GenerationConfig | None = getattr(self._model, "generation_config", None)
         return self._given or own or GenerationConfig()
 
@@ -134,7 +134,7 @@ class Defaults:
         """Strings that end an answer.
 
         Raises:
-            JudgeDecodingError: the configuration has something else there.
+            JudgeDecodingError: the configuration's ``stop_strings`` are not strings.
         """
         strings = self.config.stop_strings or ()
         found = [strings] if isinstance(strings, str) else strings
@@ -143,7 +143,7 @@ class Defaults:
         return tuple(found)
 
     def max_new_tokens(self, prompt_length: int) -> int:
-        """The token budget of an answer."""
+        """Return the token budget of an answer."""
         config = self.config
         if config.max_new_tokens is not None:
             return int(config.max_new_tokens)
@@ -152,7 +152,7 @@ class Defaults:
         return DEFAULT_MAX_NEW_TOKENS
 
     def sampling(self, params: SamplingParams | None, temperature: float | None, seed: int | None) -> SamplingParams:
-        """How tokens are chosen: as a call says, else greedily or sampled as the configuration says."""
+        """Return the sampling parameters: those of the call, else those of the configuration."""
         if params is not None:
             return params if seed is None else replace(params, seed=seed)
         if temperature is not None:
@@ -160,11 +160,11 @@ class Defaults:
         config = self.config
         if not config.do_sample:
             return SamplingParams(seed=seed)
-        # As generate does it, with its own default where the configuration is silent.
+        # As in generate, with its default where the configuration sets none.
         top_k = _DEFAULT_TOP_K if config.top_k is None else config.top_k
         temperature = 1.0 if config.temperature is None else config.temperature
         try:
-            math.isfinite(temperature)  # a number at all
+            math.isfinite(temperature)  # raises TypeError if it is not a number
             found = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
         except (TypeError, JudgeDecodingError) as error:
             raise self._refused(error) from error
@@ -177,11 +177,11 @@ class Defaults:
         return found
 
     def prepare(self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]) -> Prepared:
-        """The logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T].
+        """Return the logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T].
 
         Raises:
-            JudgeDecodingError: the configuration asks for something that ``generate`` refuses, or that cannot be asked
-                about a draft.
+            JudgeDecodingError: the configuration requests something that ``generate`` refuses, or that cannot process
+                a draft.
         """
         config = self._cleaned(params)
         key = f"{params.temperature > 0} {sorted(config.to_diff_dict().items(), key=str)}"
@@ -201,19 +201,19 @@ class Defaults:
         )
 
     def _guarded(self, processors: LogitsProcessorList) -> Processor:
-        """The same, where one that fails is told to be the configuration's."""
+        """Wrap ``processors`` so that a failure is reported as a fault of the configuration."""
 
         def process(ids: Tensor, logits: Tensor) -> Tensor:
             try:
                 # transformers annotates tensors by the legacy LongTensor and FloatTensor.
                 return cast(Processor, processors)(ids, logits)
-            except Exception as error:  # transformers follows a file that anybody may have written
+            except Exception as error:  # transformers applies an untrusted configuration file
                 raise self._refused(error) from error
 
         return process
 
     def _cleaned(self, params: SamplingParams) -> GenerationConfig:
-        """The configuration with what a call says over it, and without what has no meaning here."""
+        """Return the configuration overridden by the call's parameters, without settings that do not apply here."""
         config = copy.deepcopy(self.config)
         try:
             for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):  # transformers counts up to them
@@ -223,7 +223,7 @@ class Defaults:
         for name, value in _SET_ASIDE.items():
             if hasattr(config, name):
                 setattr(config, name, value)
-        config.stop_strings = None  # they are looked for in the text, which needs a tokenizer
+        config.stop_strings = None  # they are matched in the text, which needs a tokenizer
         config.do_sample = params.temperature > 0
         if config.do_sample:
             config.temperature = params.temperature
@@ -249,7 +249,7 @@ class Defaults:
     def _ask(
         self, ids: Tensor, config: GenerationConfig, max_new_tokens: int, end_ids: list[int]
     ) -> tuple[LogitsProcessorList, StoppingCriteriaList]:
-        """What ``generate`` makes of a configuration."""
+        """Return the logits processors and stopping criteria that ``generate`` builds from a configuration."""
         if not isinstance(self._model, GenerationMixin):
             return LogitsProcessorList(), StoppingCriteriaList()
         found: list[tuple[LogitsProcessorList, StoppingCriteriaList]] = []
@@ -264,7 +264,7 @@ class Defaults:
             found.append((logits_processor, stopping_criteria))
             return input_ids
 
-        # generate fills what a configuration leaves open from the model's own, so the model has to have this one.
+        # generate fills unset values from the model's own configuration, so the model must have this one.
         model = copy.copy(self._model)
         model.generation_config = config
         lengths = {"max_new_tokens": max_new_tokens, "max_length": None}
@@ -277,8 +277,8 @@ class Defaults:
         try:
             generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=keep)
             processors, criteria = found[0]
-            criteria(ids, None)  # what is wrong with one shows now
-        except Exception as error:  # transformers follows a file that anybody may have written
+            criteria(ids, None)  # faulty criteria fail now
+        except Exception as error:  # transformers applies an untrusted configuration file
             raise self._refused(error) from error
         usual = (EosTokenCriteria, MaxLengthCriteria)
         return processors, StoppingCriteriaList([c for c in criteria if type(c) not in usual])

@@ -1,7 +1,7 @@
-"""Guards: where no token may be rescued, whatever the rule says.
+"""Guards, which forbid rescues that the rule wants.
 
-A guard looks at what was kept so far and at the draft, and permits some of the rescues that the rule wants. Where it
-says no, verification is standard. Each is off unless asked for, and asked for by name for one request.
+A guard looks at the tokens kept so far and at the draft, and permits some of the rescues that the rule wants. Where it
+forbids a rescue, verification is standard. All guards are off by default; a request turns them on by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from judge_decoding.spelling import construct, guess, read, spell
 
 @dataclass(slots=True)
 class History:
-    """What a request has kept so far: the prompt's ids, its new tokens, and why each was kept."""
+    """The history of a request: the prompt's ids, its new tokens, and why each was kept."""
 
     prompt_ids: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -42,10 +42,10 @@ class Guard(ABC):
 
     @abstractmethod
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Which of the wanted rescues, bool [M], may be; ``history`` ends where the draft begins."""
+        """Return which of the wanted rescues, bool [M], are permitted; ``history`` ends where the draft begins."""
 
     def bound(self, encode: Callable[[str], Sequence[int]]) -> Guard:
-        """The guard for a tokenizer; ``encode`` gives a text's token ids without special tokens around it."""
+        """Return the guard for a tokenizer; ``encode`` returns a text's token ids without added special tokens."""
         return self
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class StrictStart(Guard):
         self.tokens = tokens
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Those behind the opening."""
+        """Permit rescues after the first tokens."""
         places = torch.arange(len(rescued), device=rescued.device) + len(history.token_ids)
         return rescued & (places >= self.tokens)
 
@@ -81,7 +81,7 @@ class Budget(Guard):
         self.tokens = tokens
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """The first ones, while the budget lasts."""
+        """Permit the first rescues, while the budget lasts."""
         left = self.tokens - history.causes.count(Cause.RESCUED)
         return rescued & (rescued.long().cumsum(0) <= left)
 
@@ -89,8 +89,8 @@ class Budget(Guard):
 class Overshoot(Guard):
     """No rescue where the draft's probability of the token exceeds ``ratio`` times the target's.
 
-    Accepting where q is far above p is where lossy rules lose quality (arXiv 2607.26627). A greedy draft that does not
-    tell its probabilities counts as certain (q = 1).
+    Lossy rules lose quality by accepting tokens where q is far above p (arXiv 2607.26627). A greedy draft without
+    probabilities counts as certain (q = 1).
     """
 
     name = "overshoot"
@@ -100,7 +100,7 @@ class Overshoot(Guard):
         self.ratio = ratio
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Those the target finds probable enough."""
+        """Permit tokens that are probable enough under the target."""
         index = evidence.draft_ids[..., None]
         target = evidence.target_probs[:, :-1].gather(-1, index)[0, :, 0]
         told = evidence.draft_probs if evidence.draft_probs is not None else evidence.draft_distribution
@@ -111,8 +111,8 @@ class Overshoot(Guard):
 class Phase(Guard):
     """Rescues only ``where`` ("inside" or "outside") the span between two markers, such as a thinking phase.
 
-    ``begin`` and ``end`` are the markers as token ids, or as text, which the decoder turns into ids. A phase may be
-    open at the end of the prompt, as chat templates of thinking models leave it.
+    ``begin`` and ``end`` are the markers as token ids, or as text, which the decoder converts to ids. The phase may
+    already be open at the end of the prompt, as with the chat templates of thinking models.
     """
 
     name = "phase"
@@ -124,12 +124,12 @@ class Phase(Guard):
         self.begin, self.end, self.where = begin, end, where
 
     def bound(self, encode: Callable[[str], Sequence[int]]) -> Phase:
-        """The guard with its markers as token ids."""
+        """Return the guard with its markers as token ids."""
         begin, end = (tuple(encode(m)) if isinstance(m, str) else tuple(m) for m in (self.begin, self.end))
         return Phase(begin, end, self.where)
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Those on the right side; the markers themselves count as outside."""
+        """Permit rescues on the right side of the markers, which themselves count as outside."""
         before = [*history.prompt_ids, *history.token_ids]
         draft = evidence.draft_ids[0].tolist()
         inside = self._inside(before + draft)[len(before) :]
@@ -149,9 +149,9 @@ class Phase(Guard):
 
 
 class LoopGuard(Guard):
-    """Turns rescues off for the rest of the answer once an n-gram with a rescued token has come ``times`` times.
+    """Turns rescues off for the rest of the answer once an n-gram with a rescued token has occurred ``times`` times.
 
-    A lossy rule can carry a draft's repetitions into the answer (arXiv 2607.08690); the target alone would leave them.
+    A lossy rule can carry a draft's repetitions into the answer (arXiv 2607.08690), which the target alone would avoid.
     """
 
     name = "loop"
@@ -162,7 +162,7 @@ class LoopGuard(Guard):
         self.tokens, self.times = tokens, times
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-        """Those up to the token that completes the last repetition."""
+        """Permit rescues up to the token that completes the last repetition."""
         draft, wanted = evidence.draft_ids[0].tolist(), rescued.tolist()
         ids = [*history.token_ids, *draft]
         flags = [*(cause is Cause.RESCUED for cause in history.causes), *wanted]
@@ -178,7 +178,7 @@ class LoopGuard(Guard):
 
 
 def permitted(guards: Sequence[Guard], rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
-    """The rescues [M] of one request, of those the rule wants, that every guard permits."""
+    """Return which of one request's wanted rescues [M] every guard permits."""
     for guard in guards:
         rescued = guard.permit(rescued, evidence, history)
     return rescued
@@ -188,10 +188,10 @@ GUARDS: dict[str, type[Guard]] = {guard.name: guard for guard in (StrictStart, B
 
 
 def parse_guard(spelling: str) -> Guard:
-    """The guard that ``spelling`` means, such as ``strict_start(tokens=8)``.
+    """Parse a guard's spelling, such as ``strict_start(tokens=8)``.
 
     Raises:
-        JudgeDecodingError: it cannot be read, an unknown guard or parameter, or a value out of range.
+        JudgeDecodingError: the spelling cannot be parsed, a guard or parameter is unknown, or a value is out of range.
     """
     calls = read(spelling, "guard", "strict_start(tokens=8)")
     if len(calls) != 1:
@@ -205,10 +205,10 @@ def parse_guard(spelling: str) -> Guard:
 
 
 def check_guards(guards: Sequence[Guard], encode: Callable[[str], Sequence[int]]) -> tuple[Guard, ...]:
-    """The guards of one request, for a tokenizer; see `Guard.bound`.
+    """Return the guards of one request, bound to a tokenizer; see `Guard.bound`.
 
     Raises:
-        JudgeDecodingError: one is there twice.
+        JudgeDecodingError: the same guard occurs twice.
     """
     names = [guard.name for guard in guards]
     for name in names:

@@ -1,4 +1,4 @@
-"""How many tokens to draft: the draft-length policies."""
+"""Draft-length policies, which decide how many tokens to draft."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from judge_decoding.errors import JudgeDecodingError
 
 
 class DraftLength:
-    """A policy, made afresh for every request: it learns from the rounds it is told of."""
+    """A draft-length policy, created anew for each request, which learns from the rounds it observes."""
 
     stop_below: float = 0.0
     """A draft ends with the first token to which the draft model gives less than this probability."""
 
     def next(self) -> int:
-        """How many tokens to draft in the next round."""
+        """Return how many tokens to draft in the next round."""
         raise NotImplementedError
 
     def observe(self, event: Round) -> None:
         """Learn from a round."""
 
     def remember(self, experience: AcceptanceModel) -> None:
-        """Go on from what earlier requests of the same decoder and rule have taught."""
+        """Start from what earlier requests of the same decoder and rule have learned."""
 
 
 class Fixed(DraftLength):
@@ -38,12 +38,12 @@ class Fixed(DraftLength):
         self._count = count
 
     def next(self) -> int:
-        """``count``."""
+        """Return ``count``."""
         return self._count
 
 
 class Heuristic(DraftLength):
-    """Two more after a draft that was accepted whole, one less after any other.
+    """Drafts two tokens more after a fully accepted draft, and one less after any other.
 
     Source: the "heuristic" schedule of transformers' assisted generation.
     """
@@ -53,7 +53,7 @@ class Heuristic(DraftLength):
         self._count, self._longest = start, max(longest, start)
 
     def next(self) -> int:
-        """The present count."""
+        """Return the current count."""
         return self._count
 
     def observe(self, event: Round) -> None:
@@ -64,7 +64,7 @@ class Heuristic(DraftLength):
 
 
 class Confident(DraftLength):
-    """Until the draft is unsure: up to ``longest`` tokens, ending with the first one below ``probability``.
+    """Drafts until the draft model is unsure: up to ``longest`` tokens, ending with the first below ``probability``.
 
     Source: dynamic draft lengths of transformers' assisted generation (``assistant_confidence_threshold``).
     """
@@ -76,29 +76,29 @@ class Confident(DraftLength):
         self._longest, self.stop_below = longest, probability
 
     def next(self) -> int:
-        """The longest draft."""
+        """Return the maximum draft length."""
         return self._longest
 
 
 LEAST_PATIENCE, MOST_PATIENCE = 8, 128
-"""While no draft pays, one token is tried after so many rounds; twice as many each time, up to the latter."""
+"""While no draft pays off, one token is tried after this many rounds, first the former, doubling up to the latter."""
 
 LENGTHS = frozenset((1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64))
-"""Those worth telling apart; few enough for each to be tried often."""
+"""The candidate lengths; few enough for each to be tried often."""
 
 
 class AcceptanceModel:
-    """What rounds have cost and kept: the acceptance of each place of a draft and the times of its parts.
+    """Running estimates of acceptance at each draft position and of the time of each part of a round.
 
-    A decoder keeps one for each rule and batch size, so that what one answer has taught serves the next.
+    A decoder keeps one model for each rule and batch size, so that later answers benefit from earlier ones.
     """
 
     DECAY = 0.97
-    """Weight of older rounds, so that the estimates follow a text whose acceptance changes."""
+    """The decay of older rounds' weight, so that the estimates follow a text whose acceptance changes."""
     PRIOR = 2.0
-    """How many drafts the guess for a place counts for."""
+    """The weight, in drafts, of the prior guess for a position."""
     TRUST = 12.0
-    """How many rounds the estimate for a length counts for, beside those that had it."""
+    """The weight, in rounds, of the estimate for a length, relative to measured rounds of that length."""
 
     def __init__(self) -> None:
         self._tried: list[float] = []
@@ -106,32 +106,32 @@ class AcceptanceModel:
         self._draft: deque[float] = deque(maxlen=16)
         self._rest: deque[float] = deque(maxlen=16)
         self._verify: deque[tuple[int, float]] = deque(maxlen=64)
-        # Tokens and seconds of the rounds that had a length, late ones weighing more.
+        # Tokens and seconds of the rounds of each length; recent rounds weigh more.
         self._made: defaultdict[int, float] = defaultdict(float)
         self._spent: defaultdict[int, float] = defaultdict(float)
         self.rounds = 0
-        """How many rounds with a draft it knows."""
+        """The number of rounds with a draft seen so far."""
         self._lock = RLock()  # a decoder may be used by several threads
         self.patience = LEAST_PATIENCE
-        """After how many rounds without a draft one token is tried."""
+        """The number of rounds without a draft after which one token is tried."""
 
     @property
     def longest(self) -> int:
-        """The longest draft seen."""
+        """The length of the longest draft seen."""
         return len(self._tried)
 
     def add(self, event: Round, *, paused: bool = False) -> None:
-        """Average in what a round cost and kept.
+        """Add a round's time and acceptance to the averages.
 
-        After a pause the draft has read what was said meanwhile, which is not what its tokens cost: ``paused`` leaves
-        the times of such a round out.
+        After a pause the draft model first reads the tokens generated meanwhile, so its time is not representative:
+        ``paused`` excludes the times of such a round.
         """
         with self._lock:
             self._add(event, paused=paused)
 
     def _add(self, event: Round, *, paused: bool) -> None:
         count, accepted = len(event.draft_ids), event.accepted
-        if count and not self.rounds:  # the first round warms the machine up; its times say nothing
+        if count and not self.rounds:  # the first round is a warm-up; its times are meaningless
             self.rounds = 1
         else:
             self._verify.append((count, event.seconds.verify))
@@ -144,7 +144,7 @@ class AcceptanceModel:
             return
         self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
         self._kept = [self.DECAY * n for n in self._kept] + [0.0] * (count - len(self._kept))
-        # What was rejected counts as tried, and so does what comes behind an end token: drafting it was for nothing.
+        # A rejected token counts as tried, and so does one after an end token: drafting it was wasted.
         for place in range(min(accepted + 1, count)):
             self._tried[place] += 1
             self._kept[place] += place < accepted
@@ -155,18 +155,17 @@ class AcceptanceModel:
             for length in known:
                 known[length] *= self.DECAY
         self._made[count] += len(event.token_ids)
-        # Where a row has no draft, the time is that of other rows' drafts.
+        # If this row has no draft, the draft time belongs to other rows.
         self._spent[count] += sum(event.seconds) - (0.0 if count else event.seconds.draft)
         if count:
             self._draft.append(event.seconds.draft / count)
 
     def best(self, longest: int) -> int | None:
-        """The count, at most ``longest``, with most tokens per second; None if it knows no times.
+        """Return the length, at most ``longest``, with the most tokens per second; None if no times are known.
 
         With S_k the estimated probability that a draft's first k tokens are all kept, a round of M draft tokens
-        gives ``1 + S_1 + ... + S_M`` tokens and takes ``M * t_draft + t_verify(M) + t_rest``. What late rounds of that
-        length have given and taken counts beside the estimate: a text may have a rhythm that places by themselves do
-        not tell.
+        yields ``1 + S_1 + ... + S_M`` tokens and takes ``M * t_draft + t_verify(M) + t_rest``. The tokens and times of
+        recent rounds of that length are averaged in: a text may have a rhythm that per-position estimates miss.
         """
         with self._lock:
             return self._best(longest)
@@ -179,7 +178,7 @@ class AcceptanceModel:
         for count, seconds in self._verify:
             times.setdefault(count, []).append(seconds)
         verify, slope = _line({count: median(some) for count, some in times.items()})
-        # Of a place that was hardly tried the guess is that it is like the one before; of the first, like all.
+        # The prior for a position is the previous position's rate; for the first position, the overall rate.
         rate = (sum(self._kept) + 0.5) / (sum(self._tried) + 1)
         best, tokens, survival = 0, 1.0, 1.0
         best_speed = self._speed(0, 1.0, verify + rest)
@@ -197,22 +196,22 @@ class AcceptanceModel:
         return best
 
     def _speed(self, count: int, tokens: float, seconds: float) -> float:
-        """Tokens per second of rounds with ``count`` draft tokens, which are estimated to give and take that."""
+        """Return tokens per second of rounds with ``count`` draft tokens, from the estimate and measured rounds."""
         made, spent = self._made.get(count, 0.0), self._spent.get(count, 0.0)
         return (made + self.TRUST * tokens) / (spent + self.TRUST * seconds)
 
 
 class CostOptimal(DraftLength):
-    """The length with most tokens per second, by what rounds have cost and kept so far; 0 where no draft pays.
+    """The length with the most tokens per second, estimated from the rounds so far; 0 where no draft pays off.
 
-    The acceptance of each place is a running average, the times are medians of late rounds, t_verify a line through
-    them; see `AcceptanceModel`. While nothing is drafted one token is tried now and then, twice in a row, as the draft
-    has to catch up before the first; over all answers ever less often. Source: the analysis of Leviathan et al. 2023,
-    section 3.3, with each place's own acceptance instead of one rate for all.
+    The acceptance at each position is a running average, the times are medians of recent rounds, and t_verify is a line
+    through them; see `AcceptanceModel`. While nothing is drafted, one token is tried now and then, twice in a row, as
+    the draft has to catch up before the first; over all answers this becomes rarer. Source: the analysis of Leviathan
+    et al. 2023, section 3.3, with an acceptance rate for each position instead of one for all.
     """
 
     EVERY = 4
-    """The optimum is sought anew after so many rounds: it moves slowly, and seeking takes time."""
+    """The optimum is recomputed after this many rounds: it moves slowly, and the computation takes time."""
 
     def __init__(self, start: int, longest: int = 64, experience: AcceptanceModel | None = None) -> None:
         _check_count(start)
@@ -223,20 +222,20 @@ class CostOptimal(DraftLength):
         self._trying = False
 
     def remember(self, experience: AcceptanceModel) -> None:
-        """Go on from what earlier requests have taught."""
+        """Start from what earlier requests have learned."""
         self.experience = experience
 
     def next(self) -> int:
-        """The best count; the start until rounds have told what they cost."""
+        """Return the best length, or the starting length until the times of rounds are known."""
         known = self.experience
         self._age += 1
         if self._best is None or (self._age > self.EVERY and known.rounds != self._sought):
-            # Not far beyond what was tried: there the estimate is only a guess.
+            # Do not go far beyond tried lengths: there the estimate is only a guess.
             self._best = known.best(min(self._longest, 2 * known.longest))
             self._age, self._sought = 1, known.rounds
         if self._best is None:
             return self._start
-        if known.rounds < self.EVERY:  # sought again each round, and one slow one is not enough to give up
+        if known.rounds < self.EVERY:  # recompute each round; one slow round is no reason to stop drafting
             best, self._best = self._best, None
             return max(best, 1)
         if self._best:
@@ -247,7 +246,7 @@ class CostOptimal(DraftLength):
         return self._best
 
     def observe(self, event: Round) -> None:
-        """Learn what this round cost and kept."""
+        """Learn from this round's time and acceptance."""
         paused = bool(event.draft_ids and self._idle)
         self.experience.add(event, paused=paused)
         if paused:
@@ -256,9 +255,9 @@ class CostOptimal(DraftLength):
 
 
 def _line(points: Mapping[int, float]) -> tuple[float, float]:
-    """Value at 0 and slope (never falling) of a line through ``points``, which one slow round does not tilt.
+    """Return the value at 0 and the slope (never negative) of a line through ``points``, robust against outliers.
 
-    The slope is that of Theil and Sen, each pair weighing as much as it is apart.
+    The slope is the Theil-Sen estimate, with each pair weighted by its distance.
     """
     pairs = sorted(((b - d) / (a - c), abs(a - c)) for (a, b), (c, d) in combinations(points.items(), 2))
     half, slope = sum(weight for _, weight in pairs) / 2, 0.0
@@ -280,4 +279,4 @@ POLICIES: dict[str, Callable[[int], DraftLength]] = {
     "confident": Confident,
     "cost_optimal": CostOptimal,
 }
-"""The policies by name, as on the command line."""
+"""The policies by name, as used on the command line."""

@@ -1,9 +1,9 @@
 """The loop of judge decoding: ids in, rounds out.
 
-Each round the drafter proposes M tokens; the target reads its last token and the whole draft in one
-forward, which gives its distribution at M+1 positions and its hidden state *at* every draft token; the rule
-says which draft tokens to keep; the longest accepted prefix stays, and one token of the target follows.
-A batch shares these forwards and nothing else: each request has its own rule, sampler, draft length and guards.
+In each round the drafter proposes M tokens. The target reads its last token and the whole draft in one
+forward pass, which yields its distribution at M+1 positions and its hidden state *at* every draft token. The rule
+decides which draft tokens to keep; the longest accepted prefix stays, and one token of the target follows.
+A batch shares only these forward passes: each request has its own rule, sampler, draft length and guards.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from judge_decoding.decoding.verification import verify
 def decode(
     target: PreTrainedModel | TargetBackend, drafter: Drafter | None, requests: Sequence[Request]
 ) -> Iterator[tuple[int, Round]]:
-    """Decode all ``requests`` together, and yield each round with its request's number as it ends.
+    """Decode all ``requests`` together, and yield each finished round with its request's number.
 
     Without a drafter this is plain decoding: rounds of an empty draft and one bonus token. Finished requests leave
-    the batch. Memory is freed when the generator is exhausted or closed. A model is run by the eager back end. Source:
+    the batch. Memory is freed when the generator is exhausted or closed. A model runs in the eager back end. Source:
     Leviathan et al. 2023, algorithm 1; Judge Decoding (arXiv 2501.19309), section 4, for the judge's place in it.
 
     Raises:
-        JudgeDecodingError: the target cannot be decoded from, the target's or the draft's cache cannot take tokens
-            back, or logits are not finite.
+        JudgeDecodingError: the target cannot be decoded from, the KV cache of target or draft cannot be rolled back,
+            or logits are not finite.
     """
     target = EagerTarget(target) if isinstance(target, PreTrainedModel) else target
     rows = [SequenceState(i, request) for i, request in enumerate(requests) if request.max_new_tokens > 0]
@@ -44,7 +44,7 @@ def decode(
 
 
 def _batches(target: TargetBackend, rows: list[SequenceState]) -> Iterator[list[SequenceState]]:
-    """Rows that share forwards: all of them if they can, but for those that grow beyond a border of the positions."""
+    """Group rows that share forward passes: all rows if possible, except those that may cross the RoPE border."""
     border = target.border
     together = [
         row for row in rows
@@ -61,7 +61,7 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
     wanted = {needs, *(row.request.rule.source for row in rows)} if drafter is not None else set()
     sources = {source for source in wanted if source is not None}
     nothing = Draft(torch.empty(0, dtype=torch.long, device=target.model.device))
-    inference = torch.inference_mode()  # never while a round is handed out: it would be the caller's mode, too
+    inference = torch.inference_mode()  # never active at a yield, or it would apply to the caller, too
     lm = target.open(rows, sources)
     with inference:
         known = lm.prefill([row.tokens.ids[:-1] for row in rows], needs)
@@ -88,7 +88,7 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
             events = verify(rows, drafts, readings, drafter is not None)
             if needs is not None:
                 for row, reading, event in zip(rows, readings, events, strict=True):
-                    # Where all tokens are read again, as behind a LongRoPE border, their states are new.
+                    # Where all tokens are read again, as after a LongRoPE border, their hidden states are new.
                     if 0 < len(before := reading.states_before(needs)) == len(row.tokens) - 1:
                         row.hidden = before
                     row.see(reading.states(needs)[: event.accepted + 1])
@@ -101,6 +101,6 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
 
 
 def _timed(event: Round, seconds: Seconds) -> Round:
-    """Fill in the time of a round, which nobody has seen yet; `replace` would cost more than its verification."""
+    """Set the time of a round that has not been yielded yet; `replace` would cost more than its verification."""
     object.__setattr__(event, "seconds", seconds)
     return event

@@ -1,4 +1,4 @@
-"""One answer to decode, and how far it is."""
+"""A request for one answer, and its state during decoding."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from judge_decoding.rules.base import VerificationRule, check_is_rule
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One answer to decode.
+    """A request for one answer.
 
     Attributes:
         prompt_ids: the prompt [T], T >= 1, on the target's device.
-        rule: which draft tokens stay.
+        rule: the rule that decides which draft tokens to keep.
         sampler: how tokens are chosen.
         max_new_tokens: the token budget.
         length: how many tokens to draft each round; not shared between requests.
         end_ids: tokens that end the answer.
-        guards: where no token may be rescued.
-        stop: told of the tokens each round kept, says how many of them to keep if the answer ends there, else None.
-        logprobs: tell the target's log-probability of every kept token.
-        details: tell what is known about every draft token (`Round.details`).
-        limit: what bounds ``max_new_tokens``, the caller's budget ("length") or the context.
+        guards: guards that forbid rescues.
+        stop: called with each round's kept tokens; returns how many of them to keep if the answer ends there, else
+            None.
+        logprobs: return the target's log-probability of each kept token.
+        details: return details of each draft token (`Round.details`).
+        limit: what bounds ``max_new_tokens``: the caller's budget ("length") or the context ("context").
 
     Raises:
-        JudgeDecodingError: the rule is none.
+        JudgeDecodingError: ``rule`` is not a verification rule.
     """
 
     prompt_ids: Tensor
@@ -54,12 +55,12 @@ class Request:
         check_is_rule(self.rule)
 
     def finish_reason(self, last: Round) -> FinishReason:
-        """Why the answer ended with its ``last`` round."""
+        """Return why the answer ended with its ``last`` round."""
         return "stop" if last.stopped else self.limit
 
 
 class SequenceState:
-    """A request under way."""
+    """The decoding state of a request."""
 
     def __init__(self, number: int, request: Request) -> None:
         self.number, self.request = number, request
@@ -71,9 +72,9 @@ class SequenceState:
         self.hidden: Tensor | None = None
 
     def draft_request(self, longest: int | None) -> DraftRequest:
-        """What to draft: never more than the budget leaves room for beside the target's own token.
+        """Return what to draft: at most the remaining budget less the target's own token.
 
-        Nor more than the ``longest`` draft that the target can read now.
+        The draft is also no longer than ``longest``, the most the target can read now.
         """
         rule, length = self.request.rule, self.request.length
         count = max(min(length.next(), self.left - 1), 0)
@@ -87,7 +88,7 @@ class SequenceState:
         )  # fmt: skip
 
     def see(self, states: Tensor) -> None:
-        """Keep the target's hidden states [n, H] at the next known tokens for the drafter's next request."""
+        """Append the target's hidden states [n, H] at the next known tokens, for the drafter's next request."""
         if self.hidden is None or not len(self.hidden):
             self.hidden = states
         else:
@@ -95,15 +96,15 @@ class SequenceState:
 
     @property
     def is_new(self) -> bool:
-        """No round has ended yet."""
+        """Whether no round has ended yet."""
         return self.left == self.request.max_new_tokens
 
     def take(self, event: Round) -> Round:
-        """Go on after ``event``; it may end earlier than it did."""
+        """Update the state by ``event`` and return it, cut where the answer ends."""
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
             event = event.cut(count)
         self.left = 0 if event.stopped else self.left - len(event.token_ids)
-        if self.asked:  # in a round without a draft the last one is still the last
+        if self.asked:  # a round without a draft does not replace the last draft
             self.accepted, self.asked = event.accepted, False
         self.tokens.extend(event.token_ids)
         self.history.add(event)

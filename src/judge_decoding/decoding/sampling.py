@@ -1,4 +1,4 @@
-"""From logits to tokens: temperature and the usual truncations, through transformers' own classes."""
+"""From logits to tokens: temperature and the usual truncations, using transformers' own classes."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 class SamplingParams:
     """How tokens are chosen; temperature 0 is greedy.
 
-    What is None is as the model's generation configuration says; without one it is off.
+    A value of None follows the model's generation configuration; without one the option is off.
 
     Attributes:
-        temperature: divides the logits; the truncations below count above 0 only.
-        top_p: nucleus; 1 is off.
-        top_k: how many of the most probable tokens; 0 is off.
-        min_p: least probability, as a share of the best token's; 0 is off.
-        repetition_penalty: above 1 repeats less; 1 is off.
-        seed: makes what is drawn repeatable.
-        truncation: applied last: only what a verification rule would keep is ever said, whoever proposes it. It is
-            the baseline of that rule; see `judge_decoding.evaluation.matched`.
+        temperature: divides the logits; the truncations below apply only above 0.
+        top_p: nucleus sampling; 1 is off.
+        top_k: sample from the k most probable tokens; 0 is off.
+        min_p: minimum probability, relative to the best token's; 0 is off.
+        repetition_penalty: values above 1 reduce repetition; 1 is off.
+        seed: makes sampling reproducible.
+        truncation: applied last: restricts the output to tokens that a verification rule would keep, whoever proposes
+            them. It is the baseline of that rule; see `judge_decoding.evaluation.matched`.
 
     Raises:
-        JudgeDecodingError: a value is out of its range, or a truncation at temperature 0.
+        JudgeDecodingError: a value is out of range, or there is a truncation at temperature 0.
     """
 
     temperature: float = 0.0
@@ -63,18 +63,18 @@ class SamplingParams:
 
 
 Processor = Callable[[Tensor, Tensor], Tensor]
-"""From the ids so far [1, T] and the logits of the next token [1, V] to other logits [1, V]."""
+"""Maps the ids so far [1, T] and the logits of the next token [1, V] to new logits [1, V]."""
 
 
 class Sampler:
-    """Processes logits and draws tokens, the same ones for the same seed.
+    """Processes logits and samples tokens, reproducibly for a given seed.
 
     Args:
         params: how tokens are chosen.
-        device: where the logits are.
-        processor: replaces the logits processors of ``params``, of which temperature 0 (greedy or not) and the seed
-            still count. It is asked about a position several times, for the draft and for the target, so what it says
-            may depend on nothing but what it is given.
+        device: the device of the logits.
+        processor: replaces the logits processors of ``params``; only whether the temperature is 0 and the seed still
+            apply. It is called several times for a position, for the draft and for the target, so its result may depend
+            only on its arguments.
         constraint: the part of ``processor`` that forbids tokens (by a logit of minus infinity) for what they are,
             not because others are more probable. No rule may keep such a token, whoever proposed it.
     """
@@ -97,12 +97,12 @@ class Sampler:
 
     @property
     def is_bare(self) -> bool:
-        """Whether logits stay as they are."""
+        """Whether logits are left unchanged."""
         return self._processor is None and self._constraint is None
 
     @property
     def plain(self) -> bool:
-        """Whether the most probable token is chosen, of logits as they are."""
+        """Whether tokens are the argmax of unprocessed logits."""
         return self.greedy and self.is_bare
 
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Sampler:
         return logits if self._processor is None else along(self._processor, ids, logits)
 
     def allowed(self, ids: Tensor, logits: Tensor, draft_ids: Tensor) -> Tensor | None:
-        """Which of ``draft_ids`` [M], the last of ``ids`` [1, T], no constraint forbids: bool [M]; None is all.
+        """Return which of ``draft_ids`` [M], the last of ``ids`` [1, T], are not forbidden: bool [M]; None is all.
 
         ``logits`` [1, M + 1, V] are unprocessed.
         """
@@ -120,12 +120,12 @@ class Sampler:
         return constrained.gather(1, draft_ids[:, None])[:, 0] > torch.finfo(constrained.dtype).min
 
     def draw(self, probabilities: Tensor) -> Tensor:
-        """One token for each distribution [B, V]: [B]. The exponential race needs no synchronisation."""
+        """Sample a token from each distribution [B, V]: [B]. The exponential race needs no synchronisation."""
         race = torch.empty_like(probabilities).exponential_(generator=self._generator)
         return (probabilities / race).argmax(-1)
 
     def uniform(self, count: int) -> Tensor:
-        """``count`` uniform numbers [1, count], or zeros when greedy."""
+        """Return ``count`` uniform numbers [1, count], or zeros when greedy."""
         device = self._generator.device
         if self.greedy:
             return torch.zeros(1, count, device=device)
@@ -133,25 +133,25 @@ class Sampler:
 
 
 def along(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
-    """Each position's logits by what it follows."""
+    """Process each position's logits, given the ids that precede it."""
     count = logits.shape[1]
     rows = [processor(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i]) for i in range(count)]
     return torch.stack(rows, dim=1)
 
 
 class TruncationWarper(LogitsProcessor):
-    """Rules out all tokens outside a truncation, by a logit of minus infinity."""
+    """Forbids all tokens outside a truncation by a logit of minus infinity."""
 
     def __init__(self, truncation: Truncation) -> None:
         self._truncation = truncation
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The logits [1, V] of what is left."""
+        """Return the masked logits [1, V]."""
         return scores.masked_fill(~self._truncation.kept(scores), -torch.inf)
 
 
 def _processor(params: SamplingParams) -> Processor | None:
-    """The classes that ``generate`` of transformers would use, in its order; None if nothing is to be done."""
+    """Return the classes that ``generate`` of transformers would use, in its order; None if none applies."""
     processors = LogitsProcessorList()
     if params.repetition_penalty not in (None, 1):
         processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))

@@ -1,4 +1,4 @@
-"""Where an answer ends beside its end token: stop strings, and transformers' own stopping criteria."""
+"""Where an answer ends without an end token: stop strings, and transformers' own stopping criteria."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.token_bytes import TokenBytes
 
 Stop = Callable[[Sequence[int]], int | None]
-"""Shown the tokens of each round; how many of them the answer keeps if it ends there, else None."""
+"""Called with the tokens of each round; returns how many of them the answer keeps if it ends there, else None."""
 
 
 class StopStrings:
-    """Ends an answer with the token that completes one of ``strings``; made afresh for every request.
+    """Ends an answer with the token that completes one of ``strings``; created anew for each request.
 
-    What counts is the text of all tokens, special ones included, as in transformers' ``stop_strings``: a stop string
-    may begin and end inside tokens, and begin in the prompt. The answer keeps the whole token.
+    Strings are matched in the text of all tokens, special ones included, like transformers' ``stop_strings``: a stop
+    string may begin and end inside tokens, and may begin in the prompt. The answer keeps the whole token.
 
     Args:
-        strings: what ends the answer.
-        tokenizer: the target's.
-        prompt_ids: what the answer follows.
+        strings: the strings that end the answer.
+        tokenizer: the target's tokenizer.
+        prompt_ids: the prompt's token ids.
 
     Raises:
         JudgeDecodingError: one of the strings is empty.
@@ -44,35 +44,35 @@ class StopStrings:
             self._push(token)
 
     def __call__(self, token_ids: Sequence[int]) -> int | None:
-        """How many of these tokens the answer keeps, if it ends among them."""
+        """Return how many of these tokens the answer keeps if it ends among them, else None."""
         for place, token in enumerate(token_ids):
             if self._push(token):
                 return place + 1
         return None
 
     def _push(self, token: int) -> bool:
-        """Whether a stop string ends in ``token``, which follows what was pushed before."""
+        """Add ``token`` to the text; return whether a stop string ends in it."""
         new = self._bytes(token)
-        if new is None:  # nothing can reach over it
+        if new is None:  # no stop string can span it
             self._tail = b""
             return False
         text, before = self._tail + new, len(self._tail)
         self._tail = text[-self._longest :]
-        # One that ends in what was there before began too early for the answer, or would have ended it.
+        # A match that ends in the earlier text lies in the prompt, or would have ended the answer already.
         return any(text.find(string, max(before - len(string) + 1, 0)) >= 0 for string in self._strings if new)
 
 
 class Criteria:
-    """Ends an answer where transformers' stopping criteria say so, asked after each token as ``generate`` does.
+    """Ends an answer where transformers' stopping criteria do; they are called after each token as in ``generate``.
 
-    Criteria of others may keep something for each row of the batch they were made for (those of the
-    lm-evaluation-harness keep which rows have ended). The rows of a batch are asked about one by one here, so each has
-    copies of its own, which are shown a batch of equals.
+    Third-party criteria may keep state for each row of the batch they were created for (those of the
+    lm-evaluation-harness record which rows have ended). Rows are checked one by one here, so each row has its own
+    copies of the criteria, which are called with a batch of identical rows.
 
     Args:
-        criteria: what ends an answer.
+        criteria: the stopping criteria.
         prompt_ids: the prompt [T], with its padding.
-        rows: how many there are in the batch.
+        rows: the number of rows in the batch.
     """
 
     def __init__(self, criteria: StoppingCriteriaList, prompt_ids: Tensor, rows: int = 1) -> None:
@@ -82,7 +82,7 @@ class Criteria:
         self._ids = prompt_ids.repeat(1 if shared else rows, 1)
 
     def __call__(self, token_ids: Sequence[int]) -> int | None:
-        """How many of these tokens the answer keeps, if it ends among them."""
+        """Return how many of these tokens the answer keeps if it ends among them, else None."""
         for place, token in enumerate(token_ids):
             self._ids = torch.cat((self._ids, self._ids.new_full((len(self._ids), 1), token)), dim=1)
             if bool(self._criteria(self._ids, None).all()):
@@ -91,7 +91,7 @@ class Criteria:
 
 
 def either(stops: Sequence[Stop]) -> Stop | None:
-    """What ends an answer where the first of ``stops`` does; None if there are none."""
+    """Return a `Stop` that ends an answer where the first of ``stops`` does; None if ``stops`` is empty."""
     if len(stops) < 2:
         return stops[0] if stops else None
 
@@ -102,7 +102,7 @@ def either(stops: Sequence[Stop]) -> Stop | None:
 
 
 def _copied(criterion: StoppingCriteria) -> StoppingCriteria:
-    """One that remembers for itself; what it merely uses, such as a tokenizer, stays shared."""
+    """Return a copy with state of its own; objects that it merely uses, such as a tokenizer, stay shared."""
     own = copy(criterion)
     for name, value in vars(own).items():
         if isinstance(value, list | dict | set | Tensor):

@@ -1,4 +1,4 @@
-"""Where the time of a round goes, measured without making the device wait."""
+"""The timing of a round's phases, measured without stalling the device."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Phase = Literal["draft", "verify", "rule", "overhead"]
 class Stopwatch:
     """Adds up the time between laps.
 
-    On a CUDA device work runs on after a call has returned, so that laps are events of the device; they are read
-    after the round's own synchronisation.
+    On a CUDA device, work continues after a call has returned, so laps are device events, which are read after the
+    round's own synchronisation.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class Stopwatch:
         self._marks.append((phase, self._now()))
 
     def seconds(self) -> Seconds:
-        """The round so far."""
+        """Return the time spent in the round so far."""
         spent: dict[str, float] = {}
         for (_, before), (phase, after) in pairwise(self._marks):
             if isinstance(before, float) and isinstance(after, float):

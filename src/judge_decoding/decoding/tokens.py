@@ -1,4 +1,4 @@
-"""The tokens of a row, where they are wanted."""
+"""The tokens of a row, on the host and on the device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 class TokenBuffer:
-    """Token ids on the host, and as a tensor for who asks for one. A drafter may read them, and never changes them.
+    """Token ids on the host, and as a tensor on request. A drafter may read but not change them.
 
-    A compiled round needs the last few only, as part of what it hands to the device anyway; each small operation on
-    tensors would cost it as much as some thousand numbers of a model.
+    A compiled round needs only the last few ids, which it sends to the device with its other inputs; each small tensor
+    operation would cost it as much as some thousand weights of a model.
 
     Args:
-        ids: the first ones [T], on the device where the tensor is to be.
+        ids: the first ids [T], on the device of the tensor.
 
     Attributes:
-        host: all of them.
+        host: all ids.
     """
 
     __slots__ = ("_ids", "host")
@@ -32,16 +32,16 @@ class TokenBuffer:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensor is."""
+        """The device of the tensor."""
         return self._ids.device
 
     def extend(self, ids: Sequence[int]) -> None:
-        """Go on with some more."""
+        """Append ``ids``."""
         self.host.extend(ids)
 
     @property
     def ids(self) -> Tensor:
-        """All of them [T]."""
+        """All ids as a tensor [T]."""
         known = self._ids.shape[0]
         if known < len(self.host):
             new = torch.tensor(self.host[known:], device=self._ids.device)

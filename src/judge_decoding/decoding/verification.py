@@ -1,7 +1,7 @@
-"""The verification of all rows' drafts: what stays, which token of the target follows, and the rounds that tell it.
+"""The verification of all rows' drafts: which tokens stay, which target token follows, and the resulting rounds.
 
-Rows that are verified alike are verified together, as many at a time as memory allows. Nothing waits for the device
-before all is computed; then the host reads it in one transfer.
+Rows that are verified alike are verified together, as many at a time as memory allows. The host does not wait for the
+device until everything is computed; then it reads all results in one transfer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def verify(
 ) -> list[Round]:
     """Keep the longest accepted prefix of each row's draft and one token of the target after it.
 
-    Where nothing is ever drafted (not ``drafting``), no judge is asked how unlike its training a prompt is.
+    Without a drafter (not ``drafting``), the prompt's distance to the judge's training questions is not computed.
 
     Raises:
         JudgeDecodingError: logits or the draft's probabilities are not finite.
@@ -51,7 +51,7 @@ def verify(
     new = [i for i, row in enumerate(rows) if drafting and row.is_new]
     distances = {i: found for i in new if (found := _distance(rows[i], readings[i])) is not None}
     tables = [group.table for group in groups] + ([torch.stack(list(distances.values()))] if distances else [])
-    # The one time that the host waits for the device.
+    # The only time that the host waits for the device.
     numbers = iter(torch.cat([table.flatten() for table in tables]).tolist() if tables else ())
     events: dict[int, Round] = {}
     for own, group in zip(parts, groups, strict=True):
@@ -65,7 +65,7 @@ def verify(
 
 
 def _kind(row: SequenceState, draft: Draft) -> Hashable:
-    """Rows of one kind share their tensors."""
+    """Return the key by which rows are grouped: rows of one kind share their tensors."""
     request = row.request
     return (
         id(request.rule), request.sampler.greedy, request.sampler.is_bare, len(draft.ids) > 0, draft.probs is None,
@@ -75,16 +75,16 @@ def _kind(row: SequenceState, draft: Draft) -> Hashable:
 
 
 def _distance(row: SequenceState, reading: VerifyOutput) -> Tensor | None:
-    """In the first round, how unlike the rule's training the prompt is: a scalar that is still on the device."""
+    """Return the prompt's distance to the rule's training data, as a scalar on the device; for the first round."""
     rule = row.request.rule
     if rule.source is None or not reading.has_states(rule.source):
         return None
-    # Position 0 of the forward read the last kept token, which is the prompt's last one then.
+    # Position 0 of the forward pass is the last kept token, which in the first round is the prompt's last token.
     return rule.distance(reading.states(rule.source)[0])
 
 
 def _fused_round(row: SequenceState, verdict: FusedVerdict) -> Round:
-    """The round of a greedy draft whose rule was asked in the forward."""
+    """Build the round of a greedy draft whose rule was applied inside the forward pass."""
     rule = row.request.rule
     agreed = [draft == own for draft, own in zip(verdict.draft_ids, verdict.target_ids, strict=False)]
     kept, scores = agreed, None
@@ -99,11 +99,11 @@ def _fused_round(row: SequenceState, verdict: FusedVerdict) -> Round:
 
 
 class _Group:
-    """Rows that are verified together; with guards, which look at one answer, only one.
+    """Rows that are verified together; with guards, which look at a single answer, only one row.
 
     Attributes:
-        table: all that the host needs to know, a line for each row [B, C]. In float32, which holds every id
-            below 2 ** 24.
+        table: everything the host needs, one line per row [B, C]. In float32, which represents every id
+            below 2 ** 24 exactly.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class _Group:
 
         verdicts = decide(request.rule, evidence, allowed, permit if request.guards else None)
         own = self._own(evidence, verdicts)
-        # Whether numbers are finite is asked with what waits for the device anyway.
+        # The check for finite numbers is read in the same transfer as the results.
         sound = [torch.stack([finite(each) for each in logits])]
         if drafts[0].probs is not None:
             sound.append(torch.stack([finite(draft.probs) for draft in drafts if draft.probs is not None]))
@@ -145,7 +145,7 @@ class _Group:
     def _evidence(
         self, drafts: Sequence[Draft], readings: Sequence[VerifyOutput], logits: Sequence[Tensor]
     ) -> tuple[Evidence, Tensor | None]:
-        """What the rule decides by, and which draft tokens no constraint forbids [B, M], None for all."""
+        """Return the rule's evidence, and which draft tokens no constraint forbids [B, M]; None allows all."""
         request, device = self._rows[0].request, logits[0].device
         rule, sampler, longest = request.rule, request.sampler, max(self._counts)
         processed: list[Tensor | None] = [*logits]
@@ -154,15 +154,15 @@ class _Group:
             own = row.request.sampler
             if own.is_bare:
                 continue
-            read = torch.cat((row.tokens.ids, draft.ids))[None]  # all that the target has read
+            read = torch.cat((row.tokens.ids, draft.ids))[None]  # everything the target has read
             processed[i] = own.process(read, logits[i][None])[0]
             found = own.allowed(read, logits[i][None], draft.ids)
             allowed.append(torch.ones_like(draft.ids, dtype=torch.bool) if found is None else found)
         hidden = None
         if rule.source and longest:
-            # A target over several devices has its last layer on another one than its input and output.
+            # A target spread over several devices may have its last layer on another device than its output.
             hidden = _stacked([reading.states(rule.source)[1:].to(device) for reading in readings])
-        # What only the details asked for is hidden from rules and guards, so that details change no token.
+        # Distributions requested only for details are hidden from rules and guards, so that details change no token.
         asked = rule.needs_draft_probs or request.length.stop_below or not request.details
         uniform = [row.request.sampler.uniform(count)[0] for row, count in zip(self._rows, self._counts, strict=True)]
         ids = _stacked([draft.ids for draft in drafts])
@@ -183,7 +183,7 @@ class _Group:
         return evidence, _stacked(allowed) if allowed else None
 
     def _own(self, evidence: Evidence, verdicts: Verdicts) -> Tensor:
-        """The target's own token behind what stays of each draft [B]."""
+        """Return the target's own token after the kept prefix of each draft [B]."""
         request = self._rows[0].request
         if request.sampler.greedy:
             return evidence.target_ids.gather(1, verdicts.accepted[:, None])[:, 0]
@@ -191,7 +191,7 @@ class _Group:
         return torch.cat([row.request.sampler.draw(probs[i : i + 1]) for i, row in enumerate(self._rows)])
 
     def rounds(self, numbers: Iterator[float]) -> list[Round]:
-        """The rounds, from the ``table``'s numbers in order.
+        """Build the rounds from the ``table``'s numbers in order.
 
         Raises:
             JudgeDecodingError: logits or probabilities are not finite.
@@ -221,7 +221,7 @@ class _Group:
 
 
 def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
-    """Tensors [M_i, ...] of all rows as one [B, M, ...], the ends of short ones filled with zeros; None without any."""
+    """Stack tensors [M_i, ...] of all rows into [B, M, ...], padded with zeros; None if a row has none."""
     there = [value for value in values if value is not None]
     if len(there) < len(values) or not there:
         return None
@@ -238,9 +238,9 @@ def _round(
     own: int,
     scores: Sequence[float] | None,
 ) -> Round:
-    """What became of the draft: ``accepted`` of its tokens and the target's ``own`` one, cut at an end token.
+    """Build the round: the first ``accepted`` draft tokens and the target's ``own`` token, cut at an end token.
 
-    ``agreed`` tells what standard verification keeps of the M draft tokens, ``rescuers`` which rule keeps the others.
+    ``agreed`` is standard verification's verdict on the M draft tokens, ``rescuers`` the rule that keeps the others.
     """
     tokens = [*draft_ids[:accepted], own]
     causes = [Cause.AGREED if agreed[i] else Cause.RESCUED for i in range(accepted)]
@@ -260,6 +260,6 @@ def _round(
 
 
 def _logprobs(evidence: Evidence, accepted: Tensor, own: Tensor) -> Tensor:
-    """The target's log-probability of each kept token and, behind them, of anything [B, M+1]."""
+    """Return the target's log-probability of each kept token [B, M+1]; entries after the kept tokens are unused."""
     kept = torch.nn.functional.pad(evidence.draft_ids, (0, 1)).scatter(1, accepted[:, None], own[:, None])
     return evidence.target_logits.log_softmax(-1).gather(-1, kept[..., None])[..., 0]

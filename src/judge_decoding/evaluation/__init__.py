@@ -1,1 +1,1 @@
-"""What judge decoding costs in quality and gives in speed, with the uncertainty."""
+"""Measure what judge decoding costs in quality and gains in speed, with confidence intervals."""

@@ -1,4 +1,4 @@
-"""What a rule keeps of texts, in figures."""
+"""Statistics of how much of given texts a rule accepts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from judge_decoding.statistics import Interval, ratio_interval
 
 @dataclass(slots=True)
 class Acceptance:
-    """The rounds of one rule at one draft length over all texts, counted.
+    """Counts over the rounds of one rule at one draft length, for all texts.
 
     Attributes:
         rule: the rule.
         num_draft_tokens: the draft length M.
         stats: counts over all rounds.
         answers: accepted draft tokens, kept tokens and rounds of each text.
-        proposed_at: in how many rounds there was a draft token at each of the places 1 to M.
-        accepted_at: in how many it was accepted.
-        decided: how often the rule decided about each token id; what follows a rejection is not decided.
-        rejected: how often it rejected a token id where the target would have said another one.
-        rounds: every round of the texts that are shown, by number.
+        proposed_at: number of rounds with a draft token at each position 1 to M.
+        accepted_at: number of rounds in which the draft token at that position was accepted.
+        decided: how often the rule decided about each token id; tokens after a rejection are not decided.
+        rejected: how often the rule rejected each pair of draft token id and the target's own token id.
+        rounds: every round of the texts to show, by text number.
     """
 
     rule: VerificationRule
@@ -39,7 +39,7 @@ class Acceptance:
     rounds: dict[int, list[Round]] = field(default_factory=dict)
 
     def add(self, number: int, rounds: Iterable[Round], *, keep: bool = False) -> None:
-        """Count the rounds of text ``number``; keep them to show them."""
+        """Count the rounds of text ``number``; with ``keep``, also store them for display."""
         events = list(rounds)
         own = Stats.of(events)
         self.stats.merge(own)
@@ -56,12 +56,12 @@ class Acceptance:
 
     @property
     def name(self) -> str:
-        """Rule and draft length."""
+        """The rule and the draft length, as a label."""
         return f"{self.rule}, draft length {self.num_draft_tokens}"
 
     @property
     def histogram(self) -> list[float]:
-        """The share of rounds with 0, 1, ... M accepted draft tokens; up to the most there were."""
+        """The share of rounds with 0, 1, ... M accepted draft tokens, up to the largest number observed."""
         lengths = self.stats.accepted_lengths
         return [lengths[i] / self.stats.rounds for i in range(max(lengths) + 1)]
 
@@ -74,28 +74,28 @@ class Acceptance:
 
     @property
     def by_place(self) -> list[float]:
-        """Of the draft tokens at each place, 1 to M, the share that was accepted; up to the last place with any."""
+        """The acceptance rate at each draft position 1 to M, up to the last position with an accepted token."""
         last = max(+self.accepted_at, default=min(1, len(self.proposed_at)))
         return [self.accepted_at[i] / self.proposed_at[i] for i in range(1, last + 1)]
 
     @property
     def rejected_share(self) -> float:
-        """Of the tokens that the rule decided about, the share it rejected."""
+        """The share of the decided tokens that the rule rejected."""
         corrections = self.stats.causes[Cause.CORRECTION]
         return corrections / (self.stats.accepted + corrections)
 
     @property
     def accepted_interval(self) -> Interval | None:
-        """95% interval of the accepted draft tokens per round; see `ratio_interval`."""
+        """The 95% interval of the accepted draft tokens per round; see `ratio_interval`."""
         return ratio_interval([(accepted, rounds) for accepted, _, rounds in self.answers])
 
     @property
     def tokens_interval(self) -> Interval | None:
-        """95% interval of the tokens per target forward."""
+        """The 95% interval of the tokens per target forward."""
         return ratio_interval([(tokens, rounds) for _, tokens, rounds in self.answers])
 
     def most_rejected(self, count: int = 10) -> list[Rejected]:
-        """The token ids that were rejected most often."""
+        """Return the token ids that were rejected most often."""
         total: Counter[int] = Counter()
         for (token, _), times in self.rejected.items():
             total[token] += times
@@ -106,7 +106,7 @@ class Acceptance:
         return found
 
     def to_dict(self, spell: Callable[[int], str] = str) -> dict[str, Any]:
-        """The figures as plain JSON values; ``spell`` gives a token's text."""
+        """Return the figures as plain JSON values; ``spell`` returns a token's text."""
         return {
             "rule": str(self.rule),
             "num_draft_tokens": self.num_draft_tokens,
@@ -136,7 +136,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A token that was rejected ``times`` out of ``decided``; ``instead`` are the target's own most often there."""
+    """A token rejected ``times`` out of ``decided``; ``instead`` has the target's most frequent tokens there."""
 
     token: int
     times: int

@@ -1,4 +1,4 @@
-"""The choice of a draft length: the one that gives most tokens per second, on items that are in no table."""
+"""Choose the draft length with the most tokens per second, measured on items that are not in the table."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 WARM_UP = 32
-"""Tokens of an uncounted answer: the first one of a process, or of a draft length, is slow."""
+"""Token budget of an uncounted warm-up answer: the first answer of a process or of a draft length is slow."""
 
 
 def at_length(name: str, length: int) -> str:
-    """What a method with this draft length is called."""
+    """Return the name of a method with this draft length."""
     return f"{name}, {length} tokens"
 
 
 def split(items: Sequence[Item], tuning: int) -> tuple[list[Item], list[Item]]:
-    """Items to choose draft lengths on, spread over all, and the others, for the table.
+    """Split the items: evenly spread ones to choose draft lengths on, and the others for the table.
 
     Raises:
-        JudgeDecodingError: nothing would be left for the table.
+        JudgeDecodingError: no item would be left for the table.
     """
     if tuning >= len(items):
         raise JudgeDecodingError(
@@ -39,14 +39,14 @@ def split(items: Sequence[Item], tuning: int) -> tuple[list[Item], list[Item]]:
 def fastest(
     kinds: Mapping[str, Sequence[str]], measure: Callable[[Sequence[str], int], Mapping[str, float]], stages: int = 1
 ) -> dict[str, str]:
-    """Of each kind the candidate with most tokens per second; of equally fast ones the first.
+    """Return the candidate of each kind with the most tokens per second; the first one on a tie.
 
-    In several stages, the slower half of each kind is not measured again, and medians are compared.
+    After each stage the slower half of each kind is dropped. Medians over the stages are compared.
 
     Args:
         kinds: names of the candidates of each kind, the shortest draft first.
-        measure: from the candidates that are left and the number of the stage to the tokens per second of each.
-        stages: how often the best are measured.
+        measure: maps the remaining candidates and the stage number to the tokens per second of each candidate.
+        stages: how often the best candidates are measured.
     """
     left = {kind: list(some) for kind, some in kinds.items() if some}
     speeds: dict[str, list[float]] = {name: [] for some in left.values() for name in some}
@@ -68,15 +68,15 @@ def best_draft_lengths(
     *,
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> tuple[dict[str, Method], dict[str, Outcome]]:
-    """Each method with its fastest draft length, and what all that were tried did.
+    """Return each method with its fastest draft length, and the outcomes of all lengths tried.
 
     Args:
-        methods: by name.
-        lengths: draft lengths to try, by the same names; of equally fast ones the shortest is taken.
-        asking: how the items are put.
-        items: to measure on; none of them should be in the table.
-        tell: told of each answer, by the name that `at_length` gives.
-        known: answers that are there already, by that name and item.
+        methods: the methods by name.
+        lengths: draft lengths to try, by the same names; the shortest wins a tie.
+        asking: the prompt format of the items.
+        items: items to measure on; they should not be in the table.
+        tell: called with each answer, under the name that `at_length` returns.
+        known: existing answers, by that name and item.
     """
     names = {name: [at_length(name, length) for length in sorted({*lengths[name]})] for name in methods}
     tried = {
@@ -96,7 +96,7 @@ def warm_up(
     items: Sequence[Item],
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> None:
-    """Answer the first item briefly and uncounted with each method that has something left to answer."""
+    """Answer the first item briefly, without counting it, with each method that still has items to answer."""
     short = replace(asking, max_new_tokens=min(WARM_UP, asking.budget))
     for name, method in methods.items():
         if any((name, item.key) not in (known or {}) for item in items):

@@ -1,4 +1,4 @@
-"""One way of decoding over a task, beside the target alone."""
+"""Evaluate one decoding method on a task, compared with the target alone."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 METHOD = "method"
-"""The name, in the record, of the way of decoding that is looked at."""
+"""The name of the evaluated decoding method in the record."""
 
 
 def fitting(
     items: Sequence[Item], asking: PromptFormat, decoder: JudgeDecoder, on_bad: Callable[[str], None]
 ) -> list[Item]:
-    """The items whose first prompt leaves room in the context; ``on_bad`` is told of the others.
+    """Return the items whose first prompt leaves room in the context; report the others to ``on_bad``.
 
     Raises:
-        JudgeDecodingError: there are none, or the chat template does not take them.
+        JudgeDecodingError: no item fits, or the chat template rejects them.
     """
     found = []
     for item in items:
@@ -48,7 +48,7 @@ def fitting(
 
 
 def forms(items: Sequence[Item], asking: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
-    """Of each item the question by itself and the whole first prompt, to look for them in what was trained on."""
+    """Return the bare question and the full first prompt of each item, to search for them in the training data."""
     prompts = [asking.prompt(item) for item in items]
     return [
         [item.turns[0], prompt if isinstance(prompt, str) else render(prompt, tokenizer)]
@@ -57,7 +57,7 @@ def forms(items: Sequence[Item], asking: PromptFormat, tokenizer: PreTrainedToke
 
 
 def hash_of(items: Sequence[Item]) -> str:
-    """SHA-256 of what is asked."""
+    """Return the SHA-256 of the items."""
     return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()
 
 
@@ -72,20 +72,20 @@ def evaluate(
     progress: Callable[[str, ItemResult], None] = lambda *_: None,
     **about: Any,  # noqa: ANN401  (checked by Sample)
 ) -> tuple[list[Sample], dict[str, Outcome]]:
-    """Answer a task: samples with their rounds, and what became of each item.
+    """Answer a task, and return the samples with their rounds and the outcomes.
 
     Args:
-        method: the way of decoding.
-        asking: how the items are put.
-        items: what is asked.
-        record: keeps what is done, and has what was done before.
-        alone: the target answers alone, too, in turns with the method.
-        batch_size: items that share the forwards; above 1 nothing is timed.
-        progress: told of each answer as it is there: the method's name, and what became of it.
+        method: the decoding method.
+        asking: the prompt format of the items.
+        items: the items to answer.
+        record: stores finished answers, and contains those of an earlier run.
+        alone: whether the target also answers alone, alternating with the method.
+        batch_size: items per batch; above 1 nothing is timed.
+        progress: called with each answer as it is finished: the method's name and the item's result.
         about: names of the models for the samples.
 
     Returns:
-        The samples, a sample a turn, in the order of the items; the outcomes under `METHOD` and `TARGET`.
+        The samples, one per turn, in the order of the items; the outcomes under `METHOD` and `TARGET`.
     """
     methods = {METHOD: method} | ({TARGET: method.alone()} if alone else {})
     told: dict[tuple[str, str], Any] = dict(record.told) if record is not None else {}
@@ -93,7 +93,7 @@ def evaluate(
     def keep(name: str, item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if name == METHOD:
             found = [_sample(method, asking, item, turn, answer) for turn, answer in enumerate(given, start=1)]
-            # Of several turns the verdict is about the last.
+            # With several turns, the verdict is about the last one.
             found[-1] = found[-1].model_copy(update={"correct": one.correct})
             rows = [sample.model_copy(update=about).model_dump(mode="json", exclude_none=True) for sample in found]
         else:
@@ -154,7 +154,7 @@ def method_row(
     target: Outcome | None,
     margin: float,
 ) -> Row:
-    """The row of a way of decoding in the table."""
+    """Return the table row of a decoding method."""
     rule = method.rule
     family, setting = label(rule) if rule is not None else (name, "")
     return row(
@@ -171,7 +171,7 @@ def method_row(
 
 
 def label(rule: VerificationRule) -> tuple[str, str]:
-    """A rule's family and its setting: the values of its parameters."""
+    """Return a rule's family and its setting, the values of its parameters."""
     if isinstance(rule, AnyOf):
         return str(rule), ""
     given = str(rule).removeprefix(rule.name).strip("()")

@@ -1,8 +1,8 @@
-"""Grades of answers that are neither right nor wrong, by a model that judges, from 1 to 10.
+"""Grade answers that are neither right nor wrong from 1 to 10, with a grading model (LLM as a judge).
 
-What is known of such grades: they favour long and well-formed answers and those of the grading model's own kind, and
-they miss errors in mathematics and reasoning (Zheng et al., arXiv 2306.05685, section 3.3). Two answers are never shown
-together here, so that their order plays no part. Grades by another model, or after another prompt, are others.
+Such grades have known biases: they favour long, well-formed answers and answers of the grading model's own family, and
+they miss errors in mathematics and reasoning (Zheng et al., arXiv 2306.05685, section 3.3). Answers are graded one at a
+time, so there is no position bias. Grades by different grading models or prompts are not comparable.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _GRADE = re.compile(r"\**Grade:\**\s*(10|[1-9])(?:\s*/\s*10)?\**\.?\**")
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What the grading model said of the answer to one turn.
+    """The grading model's assessment of the answer to one turn.
 
     Attributes:
-        grade: 1 to 10; None if it gave none, or not in the form it was told.
-        reply: all it said.
+        grade: 1 to 10; None if the reply has no grade in the requested form.
+        reply: the full reply.
     """
 
     grade: int | None
@@ -61,22 +61,22 @@ def grade(
     known: Mapping[tuple[Name, int], Grade] | None = None,
     max_new_tokens: int = 1024,
 ) -> None:
-    """Have every answer graded, at temperature 0, one request a turn.
+    """Grade every answer at temperature 0, with one request per turn.
 
-    The same answers to the same item are graded once, whoever gave them, so that methods differ only where their
-    answers do. The grading model is not told who gave them.
+    Identical answers to the same item are graded once, whichever method produced them, so that methods differ only
+    where their answers do. The grading model does not see which method produced an answer.
 
     Args:
-        answered: items with the answers to their turns (the first ones, if there are fewer of them), by any name, such
-            as method and item.
+        answered: items with the answers to their turns (the first ones, if there are fewer answers than turns), by any
+            name, such as method and item.
         endpoint: the grading model.
-        done: told the name, the turn (from 0), and its grade.
-        failed: told the name, the turn, and why the request came to nothing.
-        known: grades that are there already, by name and turn; they are not told again.
-        max_new_tokens: of a reply; a model that thinks before it speaks needs more.
+        done: called with the name, the turn (from 0) and its grade.
+        failed: called with the name, the turn and the reason why the request failed.
+        known: existing grades, by name and turn; they are not reported again.
+        max_new_tokens: token budget of a reply; a reasoning model needs more.
 
     Raises:
-        JudgeDecodingError: as `Endpoint.ask_all`; what was told before is good.
+        JudgeDecodingError: as for `Endpoint.ask_all`; grades reported before that are valid.
     """
     known = known or {}
     waiting: dict[str, list[tuple[Name, int]]] = {}
@@ -107,11 +107,11 @@ def grade(
 
 
 def mean_grade(item: Item, grades: Mapping[int, Grade]) -> float | None:
-    """The grade of an item, the mean over its turns; None if one of them has none.
+    """Return the grade of an item, the mean over its turns; None if a turn has no grade.
 
     Args:
         item: the item.
-        grades: by turn, from 0.
+        grades: the grades by turn, from 0.
     """
     found = [grades[turn].grade if turn in grades else None for turn in range(len(item.turns))]
     given = [value for value in found if value is not None]
@@ -119,9 +119,9 @@ def mean_grade(item: Item, grades: Mapping[int, Grade]) -> float | None:
 
 
 def request(item: Item, answers: Sequence[str], max_new_tokens: int) -> Body:
-    """The request that asks for the grade of the last of ``answers``."""
+    """Build the request for the grade of the last of ``answers``."""
     shown = list(zip(item.turns, answers, strict=False))
-    # Nobody can write an end tag with it into an answer: it depends on all of the answer.
+    # The code depends on the whole answer, so no answer can contain an end tag with it.
     code = hashlib.sha256("\0".join((item.reference, *(text for pair in shown for text in pair))).encode()).hexdigest()
     parts = [_tagged("right", item.reference, code)] if item.reference else []
     for question, answer in shown:
@@ -138,7 +138,7 @@ def _tagged(name: str, text: str, code: str) -> str:
 
 
 def read_grade(reply: Reply) -> Grade:
-    """The grade in the last line of a reply. One that was cut off has none: of a 10 it may show the 1."""
+    """Read the grade in the last line of a reply. A truncated reply has no grade: its 1 may be the start of a 10."""
     last = reply.text.strip().rpartition("\n")[2].strip()
     match = _GRADE.fullmatch(last) if reply.ended else None
     return Grade(int(match[1]) if match else None, reply.text)

@@ -1,4 +1,4 @@
-"""The baseline that a lossy rule has to beat: the target under the same truncation, verified without loss."""
+"""The baseline that a lossy rule has to beat: lossless decoding of the target under the same truncation."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from judge_decoding.rules.truncation import Truncation
 
 
 def matched_sampling(rule: VerificationRule, sampling: SamplingParams) -> SamplingParams | None:
-    """The sampling whose lossless decoding is the distribution-matched baseline of ``rule`` (arXiv 2607.26627).
+    """Return the sampling whose lossless decoding is the distribution-matched baseline of ``rule`` (arXiv 2607.26627).
 
     Many lossy rules are truncation sampling in disguise: they let the draft choose among the tokens that the target
-    finds good enough. What they gain in quality over plain sampling, the target would gain by itself, drawing from
-    those same tokens; so that is what they are compared with. Decode the baseline with a lossless rule, such as
+    finds good enough. Sampling from the same truncated distribution would give the target alone the same gain in
+    quality over plain sampling, so that is the fair comparison. Decode the baseline with a lossless rule, such as
     `Exact`, the same draft and the draft length that suits it.
 
     At temperature 0 a rule reads its probabilities from the plain softmax of the logits, without temperature, top-p,
-    top-k and min-p. That distribution, cut off where the rule cuts it off, is what the baseline samples from: its
-    temperature is 1. (A greedy target is cut off as far as can be: to its first choice.) Where ``sampling`` has a
-    temperature the rule reads the probabilities after all of its settings, and the truncation comes after them.
+    top-k and min-p. The baseline samples from that distribution at temperature 1, truncated as the rule truncates it.
+    (Greedy decoding is the strongest truncation: only the first choice remains.) Where ``sampling`` has a temperature,
+    the rule reads the probabilities after all of its settings, and the truncation comes after them.
 
     Args:
         rule: the lossy rule.
-        sampling: how the rule's own answers are sampled. Seed and repetition penalty stay.
+        sampling: how the rule's own answers are sampled. The baseline keeps its seed and repetition penalty.
 
     Returns:
-        None for a rule that also looks at something else than the target's distribution at the token's own place (the
-        draft's, hidden states, other tokens), and for a lossless one, whose baseline is ``sampling`` itself.
+        None for a rule that reads anything besides the target's distribution at the token's own position (the draft's
+        distribution, hidden states, other tokens), and for a lossless rule, whose baseline is ``sampling`` itself.
 
     Raises:
         JudgeDecodingError: ``sampling`` has a truncation already.

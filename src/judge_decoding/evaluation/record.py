@@ -1,4 +1,4 @@
-"""The answers of an evaluation as they come, kept so that a stopped one goes on where it was."""
+"""Store the answers of an evaluation as they are finished, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Key = tuple[str, str]
 
 
 class Record(Unfinished):
-    """The answers so far, in ``<output>.part``: a line each, behind a line with the settings.
+    """The answers so far, in ``<output>.part``: a line with the settings, then one line per answer.
 
     Attributes:
-        known: what became of the items, by method and item.
-        told: what else was kept of each.
+        known: the results of the items, by method and item.
+        told: additional data stored with each answer.
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
@@ -30,12 +30,12 @@ class Record(Unfinished):
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember an answer."""
+        """Load a stored answer."""
         key = row["method"], row["answered"]["item"]
         self.known[key], self.told[key] = ItemResult(**row["answered"]), row.get("told")
 
     def add(self, method: str, answered: ItemResult, told: Any = None) -> None:  # noqa: ANN401  (any JSON value)
-        """An answer is there, with what else is to be kept of it."""
+        """Store an answer with its additional data."""
         key = method, answered.item
         self.known[key], self.told[key] = answered, told
         self.append({"method": method, "answered": asdict(answered), "told": told})
@@ -45,7 +45,7 @@ class Grades(Unfinished):
     """The grades so far, in ``<output>.part``, and in ``output`` at the end.
 
     Attributes:
-        known: what each answer got, by method and item, and turn (from 0).
+        known: the grade of each answer, by method and item, and turn (from 0).
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
@@ -53,16 +53,16 @@ class Grades(Unfinished):
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember a grade."""
+        """Load a stored grade."""
         self.known[(row["method"], row["item"]), row["turn"]] = Grade(row["grade"], row["reply"])
 
     def add(self, key: Key, turn: int, grade: Grade) -> None:
-        """A grade is there."""
+        """Store a grade."""
         self.known[key, turn] = grade
         self.append(_row(key, turn, grade))
 
     def finish(self) -> None:
-        """Write all of them."""
+        """Write all grades to the output."""
         rows = [json.dumps(_row(key, turn, one), ensure_ascii=False) for (key, turn), one in self.known.items()]
         write_text(self.output, "".join(f"{row}\n" for row in rows))
         self.part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From rounds to samples: the texts of all tokens, those of rejected ones too, put beside their ids."""
+"""Turn rounds into samples, which have the text of every token, rejected ones included, next to its id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.judge import Judge
 
 _CONTEXT = 8
-"""How many tokens before a rejected one it is decoded with: enough for any character, and for the space before it."""
+"""Number of preceding tokens decoded with a rejected token: enough for any character and the space before it."""
 
 
 def record(
@@ -25,7 +25,7 @@ def record(
     decoder: JudgeDecoder,
     **about: Any,  # noqa: ANN401  (checked by Sample)
 ) -> Sample:
-    """The sample of one answer of ``decoder``; ``pieces`` are its tokens' texts, ``about`` other fields of `Sample`."""
+    """Build the sample of one answer; ``pieces`` are the texts of its tokens, ``about`` other fields of `Sample`."""
     tokenizer = decoder.tokenizer
     kept = [token for event in rounds for token in event.token_ids]
     recorded, begin = [], 0
@@ -65,14 +65,14 @@ def record(
 
 
 def told_threshold(rule: VerificationRule, guards: Collection[object] = ()) -> float | None:
-    """The judge's threshold, if nothing but it and standard verification decides: `Sample.threshold`."""
+    """Return the judge's threshold (`Sample.threshold`) if only the judge and standard verification decide."""
     return rule.threshold if isinstance(rule, Judge) and not guards else None
 
 
 def spellings(tokenizer: PreTrainedTokenizerBase, ids: Collection[int]) -> dict[int, str]:
-    """The text that each of ``ids`` adds inside a text, or its name if it adds none by itself."""
+    """Return the text that each of ``ids`` adds within a text, or the token's name if it adds no text by itself."""
     special = set(tokenizer.all_special_ids)
-    # Some tokenizers drop the space before the first word of a text, so each is decoded after another token.
+    # Some tokenizers drop the space before the first word of a text, so each token is decoded after another one.
     anchor = next((i for i in ids if i not in special and len(pieces_of(tokenizer, [i])[0].strip()) == 1), None)
     found = {}
     for token in sorted(ids):
@@ -96,9 +96,9 @@ def _columns(details: Sequence[TokenDetails]) -> SampleDetails:
 
 
 def _short(value: float) -> float:
-    """Four digits: these numbers are looked at. Scores are compared with thresholds, and are left as they are."""
+    """Round to four significant digits for display. Scores are compared with thresholds, so they are not rounded."""
     return float(f"{value:.4g}")
 
 
 def _probability(value: float) -> float:
-    return min(_short(value), 1.0)  # a float32 softmax can pass 1 by a rounding
+    return min(_short(value), 1.0)  # a float32 softmax can exceed 1 by a rounding error

@@ -1,11 +1,11 @@
-"""Texts as drafts: how much of given answers would each rule keep? The opening experiment of Judge Decoding.
+"""Score given answers as drafts: how much of them would each rule keep? The opening experiment of Judge Decoding.
 
-Answers by people or strong models are correct, and yet standard verification keeps little of them (arXiv 2501.19309,
-section 3). Here such a text is proposed to the target, M tokens a round, and a rule keeps the longest prefix it
-accepts, as in decoding; one token of the target follows. The text then goes on *as it is*: behind a rejected token, and
-behind a draft that was accepted whole, the text's own token stands in for the target's, and the next round starts
-behind it. So a rejected place counts as one correction. That is an idealisation: after a correction a real answer would
-go another way, so that the more a rule rejects, the less its figures say about decoding. Temperature is 0.
+Answers by people or strong models are correct, yet standard verification keeps little of them (arXiv 2501.19309,
+section 3). Here such a text is proposed to the target, M tokens per round, and a rule keeps the longest prefix it
+accepts, as in decoding; one token of the target follows. The text then continues *unchanged*: after a rejected token,
+and after a fully accepted draft, the text's own token stands in for the target's, and the next round starts after it.
+So a rejected position counts as one correction. This is an idealisation: after a correction a real answer would
+diverge, so the more a rule rejects, the less its figures tell about decoding. Temperature is 0.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ScoreConfig:
     """How texts are scored.
 
     Attributes:
-        num_draft_tokens: the draft lengths M to try. One that is longer than the answers proposes the whole rest.
-        batch_tokens: most tokens of a forward, and most of the target's distributions in memory.
-        shown: of how many texts, the first ones, every round is kept.
+        num_draft_tokens: the draft lengths M to try. A length beyond the end of an answer proposes all that remains.
+        batch_tokens: maximum number of tokens in a forward pass, and of the target's distributions in memory.
+        shown: number of texts, from the first, whose rounds are all stored.
 
     Raises:
         JudgeDecodingError: a count below 1.
@@ -54,10 +54,10 @@ class ScoreConfig:
 
 
 def check_rule(rule: VerificationRule) -> None:
-    """Check that a rule can verify a text, of which nothing is known but its tokens.
+    """Check that a rule can verify a text from its tokens alone.
 
     Raises:
-        JudgeDecodingError: it cannot.
+        JudgeDecodingError: the rule needs more than the tokens.
     """
     for needed, what in ((rule.needs_draft_probs, "probabilities"), (rule.needs_draft_hidden, "hidden states")):
         if needed:
@@ -75,19 +75,19 @@ def score(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Acceptance]:
-    """What each rule keeps of ``texts`` at each draft length: rule by rule, the lengths in their order.
+    """Measure what each rule keeps of ``texts`` at each draft length: rule by rule, the lengths in the given order.
 
     The target reads every text once, whatever the number of rules and lengths.
 
     Args:
-        decoder: the target; its draft is not used.
+        decoder: provides the target; its draft is not used.
         texts: answers with their prompts.
         rules: verification rules, such as ``Exact()``, or their spellings.
-        config: draft lengths and memory.
+        config: draft lengths and memory limits.
         progress: called after each text.
 
     Raises:
-        JudgeDecodingError: no texts, or a rule that needs more of a draft than its tokens.
+        JudgeDecodingError: there are no texts, or a rule needs more of a draft than its tokens.
     """
     config = config or ScoreConfig()
     if not texts:
@@ -100,7 +100,7 @@ def score(
     reading: dict[int, _Reading] = {}
     check_reads(decoder.target)
     both = [(*text.prompt_ids, *text.ids) for text in texts]
-    # What is expected of each token, and of what follows the last.
+    # Logits are needed for each answer token, and for the position after the last one.
     wanted = [range(len(text.prompt_ids), len(ids) + 1) for text, ids in zip(texts, both, strict=True)]
     for piece in read_given(decoder.target, both, wanted, sources=sources, batch_tokens=config.batch_tokens):
         text = texts[piece.number]
@@ -117,7 +117,7 @@ def score(
 
 
 class _Walk:
-    """One rule's way along a text, round by round."""
+    """The progress of one rule through a text, round by round."""
 
     def __init__(self, rule: VerificationRule, num_draft_tokens: int) -> None:
         self.rule, self.num_draft_tokens = rule, num_draft_tokens
@@ -125,7 +125,7 @@ class _Walk:
         self.rounds: list[Round] = []
 
     def advance(self, ids: Sequence[int], whole: Evidence, states: Mapping[HiddenSource, Tensor], first: int) -> None:
-        """Do the rounds for which ``whole``, the evidence of the tokens from ``first`` on, is enough."""
+        """Run all rounds that ``whole``, the evidence for the tokens from ``first`` on, suffices for."""
         known = first + whole.draft_ids.shape[1]
         while self.at < len(ids) and (end := min(self.at + self.num_draft_tokens, len(ids))) <= known:
             hidden = states[self.rule.source][None] if self.rule.source else None
@@ -136,7 +136,7 @@ class _Walk:
 
 
 class _Reading:
-    """A text that is being read: what the target said of the part that some walk has not left yet."""
+    """A text being read: the target's logits and states for the part that some walk still needs."""
 
     def __init__(self, text: Text, found: Sequence[Acceptance], processor: Processor | None = None) -> None:
         self._text, self._processor = text, processor
@@ -148,11 +148,11 @@ class _Reading:
 
     @property
     def finished(self) -> bool:
-        """All rules are at the end of the text."""
+        """Whether all rules have reached the end of the text."""
         return all(walk.at >= len(self._text.ids) for walk in self.walks)
 
     def push(self, piece: Piece) -> None:
-        """Go on as far as one more piece allows."""
+        """Add a piece, and advance all walks as far as possible."""
         logits, states = self._processed(piece.logits), dict(piece.states)
         if self._logits is not None:
             logits = torch.cat((self._logits, logits))
@@ -165,14 +165,14 @@ class _Reading:
         )
         for walk in self.walks:
             walk.advance(ids, whole, states, self._first)
-        # The last row stays: the token there, and so its state, is still to be read.
+        # Keep the last row: its token has not been read yet, so its state is missing.
         passed = min(min(walk.at for walk in self.walks) - self._first, len(logits) - 1)
-        self._logits = logits[passed:].clone()  # not a view, which would keep what is passed in memory
+        self._logits = logits[passed:].clone()  # not a view, which would keep the passed part in memory
         self._states = {source: each[passed:] for source, each in states.items()}
         self._first += passed
 
     def _processed(self, logits: Tensor) -> Tensor:
-        """The next logits [n, V] as decoding would process them."""
+        """Process the next logits [n, V] as decoding would."""
         self._heard += len(logits)
         if self._processor is None:
             return logits
@@ -181,9 +181,9 @@ class _Reading:
 
 
 def _round(rule: VerificationRule, evidence: Evidence, following: int | None) -> Round:
-    """The round of a draft that is a window of a text; ``following`` is the text's token behind it, None at its end.
+    """Verify a window of a text as a draft; ``following`` is the text's next token, None at the end of the text.
 
-    The tokens that follow are the text's, and not the target's.
+    The round's correction or bonus token is the text's own token, not the target's.
     """
     ids: list[int] = evidence.draft_ids[0].tolist()
     verdicts = decide(rule, evidence)

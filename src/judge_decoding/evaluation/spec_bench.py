@@ -1,4 +1,4 @@
-"""Answers in the format of Spec-Bench, so that its own scripts read our runs (hemingkx/Spec-Bench)."""
+"""Write answers in the format of Spec-Bench (hemingkx/Spec-Bench), so that its scripts can read our runs."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class Turn(Protocol):
 
     @property
     def rounds(self) -> Sequence[Kept]:
-        """How it came about."""
+        """The rounds that produced the answer."""
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
+        """The decoding time in seconds."""
 
 
 def answer_line(item: Item, turns: Sequence[Turn], model_id: str, when: float | None = None) -> str:
-    """The line of Spec-Bench's answer file for one item, line end included.
+    """Return the line of Spec-Bench's answer file for one item, line end included.
 
     Args:
         item: the item; its key is the question's number.
         turns: the answers to its turns.
-        model_id: what the model and its way of decoding are called.
-        when: seconds since 1970; now, if not given.
+        model_id: name of the model and its decoding method.
+        when: seconds since 1970; now by default.
 
     Raises:
-        JudgeDecodingError: an answer has no time of its own, by which Spec-Bench divides.
+        JudgeDecodingError: an answer has no time of its own; Spec-Bench divides by it.
     """
     if not all(turn.seconds for turn in turns):
         raise JudgeDecodingError(

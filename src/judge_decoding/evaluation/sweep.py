@@ -1,8 +1,8 @@
-"""Many ways of decoding over one task: what each setting of each rule costs and gives.
+"""Compare many decoding methods on one task: what each setting of each rule costs and gains.
 
-What a lossy rule is held against gets its best setting: standard speculative decoding, top-k, typical acceptance, KL
-and the distribution-matched baselines are always among the methods, and each has the draft length that is its fastest
-on items that are in no row of the table.
+Every baseline gets its best setting: standard speculative decoding, top-k, typical acceptance, KL and the
+distribution-matched baselines are always among the methods, and each uses its fastest draft length, measured on items
+that are in no row of the table.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from judge_decoding.tasks.prompt_format import PromptFormat
 LENGTHS = (2, 4, 8, 16, 24)
 """Draft lengths to choose from."""
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
-"""Of the judge, beside the head's own."""
+"""Thresholds of the judge to compare, besides the head's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way of decoding whose draft length is to be chosen.
+    """A decoding method whose draft length is to be chosen.
 
     Attributes:
-        name: what its row is called.
-        method: with any draft length.
-        family: drawn in one colour and shape.
-        setting: what tells it from others of the family.
+        name: name of its row.
+        method: the method, with any draft length.
+        family: candidates of one family share a colour and shape in the plot.
+        setting: distinguishes it from others of the family.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Candidate:
 
     @property
     def lossless(self) -> bool:
-        """Verified without loss; of a matched baseline, the distribution of the truncated target is kept."""
+        """Whether verification is lossless; a matched baseline keeps the distribution of the truncated target."""
         return self.method.rule is None or self.method.rule.is_lossless
 
     def row(self, outcome: Outcome, target: Outcome | None, margin: float, num_draft_tokens: int) -> Row:
-        """Its row in the table."""
+        """Return the table row of this candidate."""
         return row(
             outcome.answers, None if target is None else target.answers, margin=margin, name=self.name,
             rule=self.family, setting=self.setting, num_draft_tokens=num_draft_tokens,
@@ -64,10 +64,10 @@ class Candidate:
 
 
 def usual_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS) -> list[VerificationRule]:
-    """The rules that are always compared: exact, top-k, typical, KL with a draft that has probabilities, the judge."""
+    """Return the rules always compared: exact, top-k, typical, KL if the draft has probabilities, and the judge."""
     found: list[VerificationRule] = [Exact(), TopK(2), TopK(4), Typical(), Typical(0.3, 0.55)]
     if isinstance(decoder.draft, PreTrainedModel):
-        found += [KLJudge(tau) for tau in (0.3, 1.0, 3.0)]  # what suits depends on the pair
+        found += [KLJudge(tau) for tau in (0.3, 1.0, 3.0)]  # the best value depends on the pair
     head = decoder.judge
     if head is not None:
         found += [Judge(head, value) for value in sorted({*thresholds, head.config.threshold})]
@@ -75,7 +75,7 @@ def usual_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS)
 
 
 def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], sampling: SamplingParams) -> list[Candidate]:
-    """The rules, each once, the target alone before them, and behind each truncating rule its matched baseline."""
+    """Return the target alone, then each rule once, each truncating rule followed by its matched baseline."""
     found = {TARGET: Candidate(TARGET, Method(decoder, sampling=sampling).alone(), TARGET)}
     for rule in rules:
         family, setting = label(rule)
@@ -88,20 +88,20 @@ def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], samplin
 
 
 Progress = Callable[[str, ItemResult], None]
-"""Told of each answer: the method's name, and what became of it."""
+"""Called with each answer: the method's name and the item's result."""
 Running = Callable[[str, Sequence[str], Sequence[Item]], AbstractContextManager[Progress]]
-"""Around a step that has methods answer items: what it is called, the methods' names, the items."""
+"""Context manager around a step in which methods answer items, from its title, the methods' names and the items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What `sweep` found.
+    """The results of `sweep`.
 
     Attributes:
-        candidates: what was compared.
-        items: on which.
-        rows: the table, a row for each candidate; the target alone is the first.
-        tuning: what chose the draft lengths; empty if every length has its row.
+        candidates: the compared methods.
+        items: the items of the table.
+        rows: the table, one row per candidate; the target alone comes first.
+        tuning: the rows that the draft lengths were chosen from; empty if every length has its own row.
     """
 
     candidates: list[Candidate]
@@ -123,21 +123,20 @@ def sweep(
     record: Record | None = None,
     running: Running = lambda *_: nullcontext(lambda *_: None),
 ) -> Sweep:
-    """Compare rules and settings on a task, each at its best draft length, beside the target alone.
+    """Compare rules and settings on a task, each at its best draft length, with the target alone.
 
     Args:
-        decoder: target, draft, and perhaps a judge.
-        asking: how the items are put.
-        items: what is asked.
-        rules: what is compared, rules or their spellings; `usual_rules` if there are none given. Matched baselines are
-            added.
+        decoder: target, draft, and optionally a judge.
+        asking: the prompt format of the items.
+        items: the items to answer.
+        rules: rules or their spellings to compare; `usual_rules` by default. Matched baselines are added.
         sampling: how tokens are chosen.
         lengths: draft lengths to choose from.
-        tuning_items: how many of the items choose each method's draft length, and are in no row of the table; 0 for a
-            row for each length.
-        margin: share of right answers that non-inferiority allows to lose.
-        record: keeps the answers, and has those that were there before.
-        running: around each of the two steps; it gives what is told of each answer.
+        tuning_items: number of items used to choose each method's draft length; they are in no row of the table. 0
+            gives every length its own row.
+        margin: share of right answers that may be lost for a method to count as non-inferior.
+        record: stores finished answers, and contains those of an earlier run.
+        running: context manager around each of the two steps; it yields the function called with each answer.
 
     Raises:
         JudgeDecodingError: no item would be left for the table, or the task cannot check an answer.
@@ -166,7 +165,7 @@ def tune(
     record: Record | None,
     progress: Progress,
 ) -> tuple[dict[str, int], list[Row]]:
-    """The draft length of each candidate that gives most tokens per second on ``items``, and the rows it is from."""
+    """Return the fastest draft length of each candidate on ``items``, and the rows it was chosen from."""
     drafted = {one.name: one for one in wanted if one.name != TARGET}
     best, outcomes = best_draft_lengths(
         {name: one.method for name, one in drafted.items()}, dict.fromkeys(drafted, lengths), asking, items,
@@ -190,7 +189,7 @@ def measure(
     *,
     margin: float,
 ) -> list[Row]:
-    """A row for each candidate, at its draft length, on ``items``; the target alone is the first."""
+    """Return a row for each candidate, at its draft length, on ``items``; the target alone comes first."""
     methods = {one.name: replace(one.method, num_draft_tokens=lengths.get(one.name, 0)) for one in wanted}
     known = record.known if record is not None else None
     warm_up(methods, asking, items, known)
@@ -203,7 +202,7 @@ def measure(
 
 
 def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[list[Candidate], dict[str, int]]:
-    """Each candidate once a draft length, in place of a choice among them."""
+    """Return each candidate once per draft length, instead of choosing a length."""
     found, chosen = [], {}
     for one in wanted:
         if one.name == TARGET:
@@ -218,7 +217,7 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
 
 
 def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> tuple[float, ...]:
-    """How unlike the judge's training questions the items are, where a method has told."""
+    """Return how far the items are from the judge's training questions, where a method reported it."""
     told = ([record.told[one.name, item.key]["distance"] for one in wanted] for item in items)
     known = ([distance for distance in each if distance is not None] for each in told)
     return tuple(each[0] for each in known if each)

@@ -1,4 +1,4 @@
-"""Texts as drafts: questions with answers that somebody wrote, and what a target reads of them."""
+"""Given questions and answers as drafts, in the tokens that the target reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Text:
     Attributes:
         prompt_ids: the prompt's tokens, at least one.
         ids: the answer's tokens, at least one; the end token is the last if the answer ended by itself.
-        prompt: the prompt as people read it.
+        prompt: the prompt as text.
     """
 
     prompt_ids: tuple[int, ...]
@@ -47,11 +47,11 @@ class Form:
 
     Attributes:
         template: a text with ``{question}`` in it, such as ``Q: {question}\nA:``. Where the answer does not follow it
-            directly, ``{answer}`` ends it; the spaces before that are the answer's. None is the question as it is.
-        chat: the result is a user's message, put through the model's chat template.
+            directly, it ends with ``{answer}``; spaces before that belong to the answer. None: the question unchanged.
+        chat: whether the result is a user message, rendered with the model's chat template.
 
     Raises:
-        JudgeDecodingError: a template without ``{question}``, or with something behind ``{answer}``.
+        JudgeDecodingError: a template has no ``{question}``, or has text after ``{answer}``.
     """
 
     template: str | None = None
@@ -75,10 +75,10 @@ class Form:
         return ", ".join(parts) or "as in the file"
 
     def apply(self, case: Case, tokenizer: PreTrainedTokenizerBase) -> Case:
-        """The case with its question in this form; token ids of another form are dropped.
+        """Return the case with its question in this form; token ids of another form are dropped.
 
         Raises:
-            JudgeDecodingError: the model has no chat template, or one that does not take a lone user's message.
+            JudgeDecodingError: the model has no chat template, or its template rejects a single user message.
         """
         if self.template is None and not self.chat:
             return case
@@ -98,9 +98,9 @@ class Form:
 def read_answers(
     path: Path, prompt_field: str, answer_field: str, on_bad: Callable[[str], None]
 ) -> Iterator[tuple[int, Case]]:
-    """The answers of a JSONL file with the numbers of their lines; lines without one are told to ``on_bad``.
+    """Yield the answers of a JSONL file with their line numbers; report lines without an answer to ``on_bad``.
 
-    Of a TokenCourt file also counts whether an answer ended by itself, and its token ids.
+    From a TokenCourt file, the token ids and whether an answer ended by itself are read, too.
 
     Raises:
         JudgeDecodingError: the file cannot be read.
@@ -125,7 +125,7 @@ def read_answers(
 
 
 def _problem(row: Any, *fields: str) -> str | None:  # noqa: ANN401  (any JSON value)
-    """What a line lacks, as the end of a sentence."""
+    """Return what is wrong with a line, as the end of a sentence; None if nothing is."""
     if not isinstance(row, dict):
         return "is no JSON object; mend or remove the line."
     for field in fields:
@@ -146,19 +146,19 @@ def as_text(
     context: int | None,
     ends: Sequence[int] | None = None,
 ) -> Text:
-    """The case in the target's tokens.
+    """Return the case in the target's tokens.
 
     Args:
         case: question and answer.
-        tokenizer: the target's.
+        tokenizer: the target's tokenizer.
         form: how the question becomes the prompt.
-        size: how many tokens the target knows.
-        context: how many it can read; None if there is no limit.
-        ends: those that end an answer of it; by default the tokenizer's end token.
+        size: the target's vocabulary size.
+        context: the target's context length in tokens; None if there is no limit.
+        ends: token ids that end an answer; by default the tokenizer's end token.
 
     Raises:
-        JudgeDecodingError: an empty prompt or answer, one that the tokenizer does not give back, or that does not fit
-            into the context.
+        JudgeDecodingError: the prompt or answer is empty, does not survive the tokenizer, or does not fit into the
+            context.
     """
     if not case.answer.strip():
         raise JudgeDecodingError("The answer is empty; there is nothing to accept.")

@@ -1,4 +1,4 @@
-"""Ways of decoding side by side on the same questions: what every table of this project is made of."""
+"""Run decoding methods side by side on the same questions; every table of this project is built from this."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ GREEDY = SamplingParams()
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to decode.
+    """One decoding method.
 
     Attributes:
         decoder: the models.
         rule: a rule or its spelling; None for the decoder's own.
         num_draft_tokens: draft length; 0 for the decoder's own, and without a draft.
-        sampling: how tokens are chosen. A seed is mixed with the question's name, so that each has its own.
+        sampling: how tokens are chosen. The seed is combined with the item's key, so that each item has its own.
     """
 
     decoder: JudgeDecoder
@@ -43,13 +43,13 @@ class Method:
             object.__setattr__(self, "rule", as_rule(self.rule, self.decoder.judge))
 
     def alone(self) -> Method:
-        """The target without a draft, its tokens chosen in the same way."""
+        """Return the method for the target without a draft, with the same sampling."""
         return Method(self.decoder.alone(), sampling=self.sampling)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one method did on the items so far."""
+    """The results of one method on the items so far."""
 
     answers: list[ItemResult] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
@@ -57,32 +57,32 @@ class Outcome:
 
     @property
     def right(self) -> list[bool]:
-        """Which answers are right, of those of which that can be told."""
+        """Whether each answer is right, for all answers with a verdict."""
         return [one.correct for one in self.answers if one.correct is not None]
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """The share of right answers."""
         return sum(self.right) / len(self.right)
 
     @property
     def seconds(self) -> float:
-        """Time of decoding."""
+        """The decoding time in seconds."""
         return sum(one.seconds or 0.0 for one in self.answers)
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens per second of decoding."""
+        """The new tokens per second of decoding."""
         return sum(one.tokens for one in self.answers) / self.seconds
 
     @property
     def tokens_per_answer(self) -> float:
-        """Mean length of an answer, its end token included."""
+        """The mean length of an answer in tokens, end token included."""
         return sum(one.tokens for one in self.answers) / len(self.answers)
 
 
 Tell = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
-"""Told of each answer as it is there: the method's name, the item, what became of it, the answers to its turns."""
+"""Called with each finished answer: the method's name, the item, its result, and the answers to its turns."""
 
 
 def compare(
@@ -94,17 +94,17 @@ def compare(
     batch_size: int = 1,
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> dict[str, Outcome]:
-    """Every method on every item, item by item, so that all meet the same state of the machine.
+    """Run every method on every item, item by item, so that all methods meet the same state of the machine.
 
     The order of the methods changes from item to item.
 
     Args:
-        methods: by name.
-        asking: how the items are put.
-        items: what is asked.
-        tell: told of each answer.
-        batch_size: items that share the forwards; the answers are the same, but above 1 nothing is timed.
-        known: what is there already, by method and item.
+        methods: the methods by name.
+        asking: the prompt format of the items.
+        items: the items to answer.
+        tell: called with each answer.
+        batch_size: items per batch; the answers are the same, but above 1 nothing is timed.
+        known: existing results, by method and item.
     """
     known = known or {}
     found = {name: dict[str, ItemResult]() for name in methods}
@@ -128,14 +128,14 @@ def compare(
 
 
 def count(method: Method, asking: PromptFormat, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
-    """One method on every item, many at a time, untimed."""
+    """Run one method on every item in batches, untimed."""
     return compare({"": method}, asking, items, batch_size=batch_size)[""]
 
 
 def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list[list[Generation]]:
-    """The answers of one method to the turns of each item; the items share the forwards.
+    """Return the answers of one method to the turns of each item; the items are decoded as one batch.
 
-    An item whose next turn no longer fits into the context ends before it.
+    An item whose next turn no longer fits into the context ends before that turn.
     """
     given: list[list[Generation]] = [[] for _ in items]
     for turn in range(max((len(item.turns) for item in items), default=0)):
@@ -152,7 +152,7 @@ def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list
             prompts, asking.budget, batch_size=len(going), rule=method.rule, sampling=method.sampling,
             num_draft_tokens=method.num_draft_tokens or None, details=asking.details,
             stop=asking.stop or method.decoder.stop_strings,
-            # Each item has its own, whichever others there are.
+            # Each item has its own seed, whichever other items are in the batch.
             seeds=None if seed is None else [zlib.crc32(f"{seed} {items[i].key}".encode()) for i in going],
         )  # fmt: skip
         for i, one in zip(going, found, strict=True):
@@ -170,7 +170,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
 
 
 def answered(asking: PromptFormat, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
-    """What became of an item with these answers to its turns.
+    """Return the result of an item with these answers to its turns.
 
     Raises:
         JudgeDecodingError: the task cannot check the answer.

@@ -1,1 +1,1 @@
-"""From a target and prompts to a head."""
+"""Make a judge head from a target model and prompts."""

@@ -1,4 +1,4 @@
-"""How `fit_head` makes a head."""
+"""The settings of `fit_head`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from judge_decoding.training.thresholds import THRESHOLDS
 
 @dataclass(frozen=True, slots=True)
 class FitConfig:
-    """How `fit_head` makes a head.
+    """The settings of `fit_head`.
 
     Attributes:
-        result: what tells if two answers agree: "number", "choice", "text", "regex:PATTERN", "module:function", or a
-            function from an answer to its result (None if it has none).
-        points: of 100, that the accuracy may be below the target's.
-        share: of the prompts that choose threshold and draft length; the others are labelled.
+        result: how to decide whether two answers agree: "number", "choice", "text", "regex:PATTERN", "module:function",
+            or a function from an answer to its result (None if it has none).
+        points: how many percentage points the accuracy may be below the target's.
+        share: share of the prompts that choose threshold and draft length; the others are labelled.
         max_new_tokens: token budget of an answer.
-        batch_size: answers that share the forwards.
-        seed: divides the prompts.
-        thresholds: those to try.
+        batch_size: answers that share the forward passes.
+        seed: seed of the division of the prompts.
+        thresholds: thresholds to try.
         exact_lengths: draft lengths to try for standard verification.
         judge_lengths: draft lengths to try for the judge.
-        length_prompts: prompts that each draft length is timed on, at most.
-        timed_prompts: prompts of the table that speeds are measured on, at most.
+        length_prompts: the most prompts on which each draft length is timed.
+        timed_prompts: the most prompts of the table on which speeds are measured.
 
     Raises:
-        JudgeDecodingError: a value is out of range, or there is no such result.
+        JudgeDecodingError: a value is out of range, or the result is unknown.
     """
 
     result: str | Result = "number"
@@ -58,11 +58,11 @@ class FitConfig:
         """The function from an answer to its result.
 
         Raises:
-            JudgeDecodingError: there is none.
+            JudgeDecodingError: there is no such function.
         """
         return result_function(self.result) if isinstance(self.result, str) else self.result
 
     @property
     def result_name(self) -> str:
-        """The result in words, to tell settings apart."""
+        """The result in words, to distinguish settings."""
         return result_name(self.result)

@@ -1,4 +1,4 @@
-"""The draft that `fit` makes where there is none."""
+"""The draft model that `fit` makes if none is given."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from judge_decoding.names import place_of
 
 
 def draft_prompts(prompts: Sequence[str], config: FitConfig, *, all_of_them: bool = False) -> list[str]:
-    """The prompts that a draft may be trained on before `fit_head`: those that are labelled.
+    """The prompts that a draft may be trained on before `fit_head`: the ones that will be labelled.
 
-    The others choose the threshold and show what the head gives, which a draft that knows them would flatter.
+    The others choose the threshold and measure the head; training the draft on them would flatter the figures.
 
     Args:
-        prompts: those that `fit_head` will get.
-        config: its configuration.
-        all_of_them: a task chooses the threshold, so that all prompts are labelled.
+        prompts: the prompts that `fit_head` will get.
+        config: the configuration of `fit_head`.
+        all_of_them: whether a task chooses the threshold, so that all prompts are labelled.
     """
     return [*dict.fromkeys(prompts)] if all_of_them else divide(prompts, None, config)[0]
 
 
 def earlier_draft(folder: Path, target: str, layers: int) -> bool:
-    """Whether the draft in ``folder`` is the one of so many layers that an earlier run has made of ``target``.
+    """Whether ``folder`` holds a draft with this number of layers that an earlier run made from ``target``.
 
     Raises:
-        JudgeDecodingError: there is another model.
+        JudgeDecodingError: the folder holds another model.
     """
     path = folder / "config.json"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""From prompts to a head that is ready to use: answers, labels, training, calibration, and what it gives."""
+"""From prompts to a head that is ready to use: answers, labels, training, calibration and measurement."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from judge_decoding.training.thresholds import calibrate, calibration_items, des
 from judge_decoding.training.training import Progress, train_head
 
 FEW = 100
-"""Prompts below which the accuracy that chose the threshold is called rough."""
+"""With fewer prompts than this, a warning calls the accuracy that chose the threshold rough."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitForecast:
-    """What `fit_head` will take, measured on a few prompts.
+    """The cost of `fit_head`, estimated on a few prompts.
 
     Attributes:
-        labelling: the labels.
+        labelling: the forecast for the labels.
         prompts: how many prompts choose the threshold and the draft length.
-        thresholds: how many are tried.
-        seconds: about how long that takes.
+        thresholds: how many thresholds are tried.
+        seconds: about how long it takes to choose the threshold and to measure the table.
     """
 
     labelling: Forecast
@@ -58,15 +58,15 @@ class FitForecast:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What `fit_head` made.
+    """The result of `fit_head`.
 
     Attributes:
         head: the head, with its threshold and draft length.
         cases: the labelled answers it was trained on.
-        labelling: what labelling took now; None if the labels were there already.
+        labelling: what labelling cost in this run; None if the labels already existed.
         prompts: how many prompts chose the threshold.
         table: the target alone, standard verification and the judge.
-        warnings: what makes the figures doubtful.
+        warnings: reasons to doubt the figures.
     """
 
     head: JudgeHead
@@ -100,31 +100,31 @@ def fit_head(
 ) -> Fitted:
     """Make a judge head for a target and a draft from prompts alone, and save it to ``out``.
 
-    The target answers most of the prompts, and its tokens that the draft would replace are labelled by equivalence:
-    does the answer come to the same result with the draft's? A head is trained on them. The other prompts choose its
-    threshold and draft length, and show what it gives.
+    The target answers most of the prompts. Its tokens that the draft would replace are labelled by equivalence: does
+    the answer keep its result with the draft's token? A head is trained on these labels. The other prompts choose its
+    threshold and draft length, and measure it.
 
-    The head is saved with a bare card; `write_card` puts the full one in its place.
+    The head is saved with a bare card; `write_card` replaces it with the full one.
 
-    All that is done is kept in the folder ``<out>.work``: stopped at any moment, the same call goes on.
+    All work is kept in the folder ``<out>.work``: after an interruption, the same call resumes.
 
     Args:
-        decoder: target and draft model, or a function that loads them, called when all else is checked.
+        decoder: target and draft model, or a function that loads them, called after all other checks.
         prompts: whole prompts, as the target reads them.
         out: folder for the head.
         config: how to make it.
-        references: a right answer for each prompt, None or "" where there is none; there the target's own answer is
-            taken for right.
-        calibrate_on: a task of its own that chooses threshold and draft length; then all prompts are labelled, and
-            there are no references.
-        agree: called with the forecast before the cost is spent; if it gives False, that is all.
-        progress: told what is being done, and how much of how much is; a total of 0 is not known.
-        labelled: called when the labels are there, with the cases and what labelling took now.
+        references: a right answer for each prompt, None or "" if there is none; the target's own answer then counts as
+            right.
+        calibrate_on: a separate task that chooses threshold and draft length; then all prompts are labelled, and there
+            are no references.
+        agree: called with the forecast before the cost is incurred; if it returns False, the work stops.
+        progress: called with the name of the current stage, how much of it is done, and its total (0 if unknown).
+        labelled: called when the labels exist, with the cases and what labelling cost in this run.
 
     Raises:
-        JudgeDecodingError: the folder cannot be written, there are too few prompts, the draft is no model, the forecast
-            is not agreed to, the draft never differs, a question of the task is labelled, too, no threshold is good
-            enough, another run is at the folder, or the work that was begun was begun with other settings.
+        JudgeDecodingError: the folder cannot be written, there are too few prompts, the draft is not a model, the
+            forecast is not agreed to, the draft never differs, a question of the task is also labelled, no threshold is
+            good enough, another run is using the folder, or the earlier work in it has other settings.
     """
     config, out = config or FitConfig(), Path(out)
     work = check_places(out)
@@ -166,11 +166,11 @@ def divide(
 ) -> tuple[list[str], list[Item]]:
     """The prompts that are labelled, and those that choose the threshold, with their references ("" for none).
 
-    Where a prompt goes depends on its text and the seed alone; but one that is inside one of those that choose the
-    threshold, or around it, is not labelled.
+    The group of a prompt depends on its text and the seed alone. But a prompt that contains, or is contained in, one
+    that chooses the threshold is not labelled.
 
     Raises:
-        JudgeDecodingError: one of the two would be empty, or there is another number of references than of prompts.
+        JudgeDecodingError: one of the two groups would be empty, or the numbers of references and prompts differ.
     """
     given = [None] * len(prompts) if references is None else references
     if len(given) != len(prompts):
@@ -178,7 +178,7 @@ def divide(
     known: dict[str, str] = {}
     for prompt, reference in zip(prompts, given, strict=True):
         known.setdefault(prompt, reference or "")
-    # Not as court split does, whose parts may come here.
+    # The salt differs from that of court split, whose parts may be the input here.
     salt = f"fit {config.seed}"
     tuning = [
         Item(str(number), (prompt,), found)
@@ -202,7 +202,7 @@ def _labels(
     agree: Callable[[FitForecast], bool],
     progress: Progress,
 ) -> tuple[list[Case], Spent | None]:
-    """The labels of an earlier run, or new ones and what they took."""
+    """The labels of an earlier run, or new labels and their cost."""
     path, mark = work / "labels.jsonl", work / "labels.settings.json"
     settings = {
         "target": str(pair.target.config.name_or_path), "draft": str(draft_model(pair).config.name_or_path),
@@ -211,7 +211,7 @@ def _labels(
     }  # fmt: skip
     about = {"settings": settings, "questions": hashlib.sha256("\0".join(teaching).encode()).hexdigest()}
     if path.exists() and _noted(mark) == about:
-        with suppress(JudgeDecodingError):  # one that was begun with other settings is for another run
+        with suppress(JudgeDecodingError):  # a part with other settings belongs to another run
             Labels(path, settings).part.unlink(missing_ok=True)
         return read_cases(path), None
 
@@ -229,7 +229,7 @@ def _labels(
 
     labels = Labels(path, settings)
     spent = label_rest(teaching, label, labels, agree=ask, tell=progress)
-    # Noted before the part goes: a kill in between must not label everything again.
+    # The mark is written before the part is removed, so that a kill in between does not repeat all labelling.
     return labels.finish(teaching, lambda: write_json(mark, about)), spent
 
 
@@ -243,7 +243,7 @@ def _noted(path: Path) -> object:
 def _seconds_to_choose(
     pair: JudgeDecoder, asking: PromptFormat, items: Sequence[Item], config: FitConfig, progress: Progress
 ) -> float:
-    """About how long thresholds, draft lengths and the table take: two answers are timed, a batch and one alone."""
+    """Estimate the time for thresholds, draft lengths and the table by timing a batch and a single answer."""
     prompts = [asking.prompt(item) for item in items]
     some, tick = prompts[: config.batch_size], ticks(progress, "timing a few answers", 2)
 
@@ -258,7 +258,7 @@ def _seconds_to_choose(
         lambda: pair.generate_batch(some, asking.budget, batch_size=len(some), rule=Exact(), temperature=0)
     )
     alone = seconds(lambda: pair.generate(some[0], asking.budget, rule=Exact(), temperature=0))
-    # The thresholds, the target's own answers twice, and the three ways of the table.
+    # The thresholds, the target's own answers twice, and the three methods of the table.
     batches = (len(config.thresholds) + 5) * len(prompts) / len(some)
     lengths = len(config.exact_lengths) + len(config.judge_lengths)
     timed = min(config.length_prompts, len(prompts)) * lengths + 3 * min(config.timed_prompts, len(prompts))
@@ -268,7 +268,7 @@ def _seconds_to_choose(
 def _answered(
     pair: JudgeDecoder, tuning: Sequence[Item], config: FitConfig, work: Path, progress: Progress
 ) -> list[Item]:
-    """The items, those without a reference with the target's own answer as the right one."""
+    """The items; those without a reference get the target's own answer as the right one."""
     bare = [item.turns[0] for item in tuning if not item.reference]
     own = Answers(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
     todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.known]
@@ -310,13 +310,13 @@ def _calibrate(
 def _table_of(
     pair: JudgeDecoder, head: JudgeHead, asking: PromptFormat, items: Sequence[Item], config: FitConfig
 ) -> str:
-    """What the answers of the table depend on; where they are counted and timed, too."""
+    """An identity of everything the table's answers depend on, including how they are counted and timed."""
     plain = replace(config, result="number")
     return identity(pair, described(asking, items), repr(plain), head.config.threshold, head=head)
 
 
 def _doubts(bare: int, count: int, table: Table, config: FitConfig) -> list[str]:
-    """Why the figures are to be taken with care: of ``count`` prompts, ``bare`` without a reference."""
+    """The reasons to doubt the figures; of ``count`` prompts, ``bare`` have no reference."""
     found, judge, target = [], table.methods[JUDGE], table.methods[TARGET]
     if bare:
         found.append(

@@ -1,4 +1,4 @@
-"""Where a head goes, and where what is made on the way to it is kept."""
+"""The folder of a head, and the folder of the intermediate files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from judge_decoding.io.files import check_writable
 
 
 def check_places(out: Path) -> Path:
-    """Check that a head can be written to ``out``; gives the folder for what is made on the way, ``<out>.work``.
+    """Check that a head can be written to ``out``; return the folder for intermediate files, ``<out>.work``.
 
     Raises:
-        JudgeDecodingError: it cannot.
+        JudgeDecodingError: the head cannot be written there.
     """
     place = out if out.name not in ("", "..") else out.resolve()
     if not place.name:

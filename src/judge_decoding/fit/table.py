@@ -1,7 +1,7 @@
 """The table that `fit_head` ends with: the target alone, standard verification and the judge, side by side.
 
-Accuracy and accepted tokens are of all its prompts; the first of them are answered one by one, the three ways in turns,
-and give the speeds. Draft lengths are timed before, on other prompts if there are enough.
+Accuracy and accepted tokens are measured on all its prompts. The first of them are answered one by one, the three
+methods in turn, to measure speed. Draft lengths are timed before that, on other prompts if there are enough.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from judge_decoding.training.training import Progress
 TARGET, STANDARD, JUDGE = "target", "exact", "judge"
 
 APART = 2
-"""Draft lengths are timed on prompts of their own if so many times as many are left for the table."""
+"""Draft lengths get prompts of their own if at least this many times as many are left for the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Figures:
 
     Attributes:
         num_draft_tokens: draft length; 0 without a draft.
-        accuracy: share of answers with the reference's result.
+        accuracy: share of answers that have the reference's result.
         accepted_per_round: accepted draft tokens per round.
         tokens_per_forward: tokens per target forward.
-        tokens_per_second: of the timed prompts.
-        speedup: tokens per second over those of the target alone.
+        tokens_per_second: tokens per second on the timed prompts.
+        speedup: tokens per second divided by that of the target alone.
     """
 
     num_draft_tokens: int
@@ -52,14 +52,14 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The table, and what its figures are of.
+    """The table, and how many prompts its figures are measured on.
 
     Attributes:
         methods: rows by name: "target", "exact" (standard verification) and "judge".
-        prompts: how many prompts accuracy, accepted tokens and tokens per forward are of.
-        timed_prompts: how many of them speeds are of.
-        length_prompts: how many prompts chose the draft lengths.
-        apart: whether these are none of the table's.
+        prompts: number of prompts for accuracy, accepted tokens and tokens per forward.
+        timed_prompts: number of prompts for the speeds.
+        length_prompts: number of prompts that chose the draft lengths.
+        apart: whether those are not among the table's prompts.
     """
 
     methods: dict[str, Figures]
@@ -74,12 +74,12 @@ class Table:
 
 
 class Answers(Record):
-    """Answers that stay in ``output`` itself, so that a command that is repeated makes none of them again."""
+    """Answers that stay in ``output`` itself, so that repeating a command does not generate them again."""
 
     suffix = ""
 
     def differs(self, begun: dict[str, Any]) -> None:
-        """Those of another head or of other settings are replaced."""
+        """Replace the answers of another head or of other settings."""
 
 
 def measure_table(
@@ -91,16 +91,16 @@ def measure_table(
     kept: Answers,
     tell: Progress,
 ) -> Table:
-    """Choose the draft lengths and measure the three ways.
+    """Choose the draft lengths and measure the three methods.
 
     Args:
-        decoder: target and draft.
-        head: with its threshold.
-        asking: how the items are put.
-        items: those that chose the threshold.
-        config: lengths to try, and on how many prompts.
-        kept: the answers so far; those to come are added.
-        tell: told of each answer.
+        decoder: target and draft model.
+        head: the head, with its threshold.
+        asking: how the items are put to the model.
+        items: the items that chose the threshold.
+        config: the lengths to try, and the numbers of prompts to use.
+        kept: the answers so far; new ones are added.
+        tell: called after each answer.
     """
     tuned = min(config.length_prompts, len(items))
     apart = len(items) >= tuned * (1 + APART)
@@ -152,7 +152,7 @@ def _figures(method: Method, timed: Outcome, others: Outcome, base: float) -> Fi
 
 
 def ticks(tell: Progress, what: str, total: int, done: int = 0) -> Callable[[], None]:
-    """A function that tells that one more is done; the beginning is told at once."""
+    """Return a function that reports one more unit as done; the start is reported at once."""
     tell(what, done, total)
 
     def tick() -> None:

@@ -1,1 +1,1 @@
-"""Judge decoding inside other people's software."""
+"""Judge decoding inside other libraries: transformers, vLLM and the lm-evaluation-harness."""

@@ -1,6 +1,6 @@
-"""What a saved head's own folder does as ``custom_generate``.
+"""Use a saved head's own folder as ``custom_generate``.
 
-The folder holds no code but an import of `generate_with_head`, so that it ages with the installed package.
+The folder contains no code except an import of `generate_with_head`, so it always uses the installed package.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ def generate_with_head(
     stopping_criteria: Sequence[StoppingCriteria] | None = None,
     **arguments: Any,  # noqa: ANN401  (those of generate)
 ) -> Tensor | JudgedOutput:
-    """Decode with the head in the folder that ``generate`` was given as ``custom_generate``.
+    """Decode with the head in the folder that was passed to ``generate`` as ``custom_generate``.
 
     Args:
         model: the target.
         draft: as for `custom_generate`, or the Hub name or folder of a draft model, or "prompt-lookup", or "reference".
             A model loaded by name stays loaded for later calls.
-        assistant_model: the draft, under transformers' name for it.
+        assistant_model: the draft model, under transformers' name for it.
         judge: another head: its folder or Hub name, or the head itself.
-        translate: a draft loaded by name may have another vocabulary; see `TranslatingDraft`.
-        draft_kwargs: options of ``from_pretrained`` for a draft by name; it goes to the target's device, in its dtype.
-        tokenizer: the target's, for ``stop_strings``, guards with texts and a draft by name; by default the one of the
-            model's name.
+        translate: whether a draft loaded by name may have another vocabulary; see `TranslatingDraft`.
+        draft_kwargs: options of ``from_pretrained`` for a draft loaded by name; it uses the target's device and dtype.
+        tokenizer: the target's tokenizer, for ``stop_strings``, guards with texts and a draft loaded by name; by
+            default loaded by the model's name.
         rule: as for `custom_generate`, or its spelling, such as "top_k(k=4)".
-        guards: the same, such as "strict_start(tokens=8)".
-        draft_length: the same: "fixed", "heuristic", "confident" or "cost_optimal".
+        guards: as for `custom_generate`, or their spellings, such as "strict_start(tokens=8)".
+        draft_length: as for `custom_generate`, or "fixed", "heuristic", "confident" or "cost_optimal".
         stop_strings: as in ``generate``.
         stopping_criteria: as in ``generate``.
-        arguments: all others of ``generate``, and of `custom_generate`.
+        arguments: all other arguments of ``generate`` and `custom_generate`.
 
     Raises:
-        JudgeDecodingError: as `custom_generate`; something cannot be loaded; no draft, or two.
+        JudgeDecodingError: as for `custom_generate`; or something cannot be loaded, or there is no draft, or two.
     """
     judge = arguments_of_generate().get("custom_generate") if judge is None else judge
     if judge is None:
@@ -82,7 +82,7 @@ def generate_with_head(
         raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
 
     def its_tokenizer() -> PreTrainedTokenizerBase:
-        """Loaded only where it is needed."""
+        """Load the tokenizer only where it is needed."""
         return _load_tokenizer(model.config.name_or_path) if tokenizer is None else tokenizer
 
     drafter = assistant_model if draft is None else draft
@@ -102,7 +102,7 @@ def generate_with_head(
         draft_length=POLICIES[draft_length] if isinstance(draft_length, str) else draft_length,
         **{name: arguments.pop(name) for name in _OPTIONS if name in arguments},
     )  # fmt: skip
-    # The class's own generate: the model's may be the one that led here.
+    # Call the class's generate: the model's own may be the one that called this function.
     generate = cast(Callable[..., Tensor | JudgedOutput], GenerationMixin.generate)
     return generate(model, custom_generate=method, stopping_criteria=criteria, **arguments)
 
@@ -115,7 +115,7 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 _kept: list[tuple[tuple[object, ...], AnyDraft | None]] = []
-"""The draft that was loaded last, and for what."""
+"""The most recently loaded draft, with the settings it was loaded for."""
 
 
 def _draft(
@@ -125,10 +125,10 @@ def _draft(
     usual: Mapping[str, Any],
     own: Mapping[str, Any] | None,
 ) -> AnyDraft | None:
-    """A draft by name, loaded once."""
+    """Load a draft by name, or return it if it is already loaded."""
     used = None if is_drafter(name) else tokenizer()
     wanted = (name, used, translate, dict(usual), dict(own or {}))
     if not _kept or _kept[0][0] != wanted:
-        _kept[:] = []  # the old one's memory is free before the new one is loaded
+        _kept[:] = []  # free the old draft's memory before loading the new one
         _kept.append((wanted, as_draft(name, tokenizer, translate=translate, draft_kwargs=own, **usual)))
     return _kept[0][1]

@@ -1,7 +1,7 @@
 """Judge decoding in the lm-evaluation-harness: the model class ``judge``.
 
-The harness finds no models of other packages by itself, so this module has to be imported first: ``judge-decoding
-lm-eval`` does, and runs the harness's own command line. In Python::
+The harness does not discover models of other packages, so import this module first; ``judge-decoding lm-eval`` does so,
+and runs the harness's own command line. In Python::
 
     import judge_decoding.integrations.lm_eval
     from lm_eval import simple_evaluate
@@ -41,39 +41,39 @@ except ImportError as error:
         "pip install 'judge-decoding[eval]'."
     ) from error
 
-_LOG = logging.getLogger("lm_eval.judge_decoding")  # the harness shows what is logged below its own name
+_LOG = logging.getLogger("lm_eval.judge_decoding")  # the harness shows log messages under its own name
 
 
 class _Loading:
-    """``AutoModelForCausalLM`` to the harness."""
+    """Stands in for the harness's ``AutoModelForCausalLM``."""
 
     from_pretrained = staticmethod(load_model)
 
 
 @register_model("judge")
 class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
-    """The harness's ``hf`` model, its texts written by judge decoding.
+    """The harness's ``hf`` model, generating with judge decoding.
 
-    What generates (``generate_until``) goes through the draft and the rule, a batch's rows each as they would alone.
-    The counts of all of it are in the results under ``config`` / ``judge_decoding``. Tasks that score given answers
-    (``loglikelihood``, as most multiple-choice ones) run as in ``hf``: no token is drafted there, and no rule asked.
+    Generation (``generate_until``) uses the draft and the rule; each row of a batch is decoded as it would be alone.
+    The total counts are in the results under ``config`` / ``judge_decoding``. Tasks that score given answers
+    (``loglikelihood``, such as most multiple-choice tasks) run as in ``hf``, without a draft or a rule.
 
     Args:
         pretrained: Hub name or folder of the target, or the model itself; "reference" is the embedded target, which
-            comes with its own draft and judge where none are named.
+            by default uses its own draft and judge.
         draft: Hub name or folder of a draft model, or "prompt-lookup".
-        judge: folder or Hub repository of a judge head; without one verification is exact.
+        judge: folder or Hub repository of a judge head; without a head, verification is exact.
         rule: spelling of a verification rule instead of the judge, such as "top_k(k=4)".
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
-        num_draft_tokens: draft length M; by default the head's own best one, or 16.
-        translate: the draft may have another vocabulary; see `TranslatingDraft`.
-        draft_kwargs: options of ``from_pretrained`` for the draft alone, such as its ``revision``; from Python only.
+        num_draft_tokens: draft length M; by default the head's own best length, or 16.
+        translate: whether the draft may have another vocabulary; see `TranslatingDraft`.
+        draft_kwargs: options of ``from_pretrained`` for the draft only, such as its ``revision``; from Python only.
         arguments: all others of ``hf`` (``dtype``, ``device``, ``batch_size``, ...). Those about access (``token``,
-            ``cache_dir``, ``trust_remote_code``, ...) are the draft's, too. Weights are loaded as by `load_model`.
+            ``cache_dir``, ``trust_remote_code``, ...) also apply to the draft. `load_model` loads the weights.
 
     Raises:
-        JudgeDecodingError: no draft, one with another vocabulary, a head or model that cannot be loaded or do not
-            belong together, an unknown rule or argument, a value out of range, several processes.
+        JudgeDecodingError: there is no draft or it has another vocabulary, a head or model cannot be loaded or they do
+            not match, a rule or argument is unknown, a value is out of range, or there are several processes.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 'The model judge needs a draft; give the draft model\'s name or "prompt-lookup" as draft, or use the '
                 "model hf."
             )
-        # What is wrong with these shows before a model is loaded. The harness makes numbers of what looks like some.
+        # Check these before loading a model. The harness converts strings that look like numbers.
         for name, value, kind, wanted in (
             ("draft", draft, str | Path, "a name or folder"), ("judge", judge, str | Path, "a name or folder"),
             ("rule", rule, str, "a text"), ("threshold", threshold, int | float, "a number"),
@@ -109,12 +109,12 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
         if isinstance(pretrained, str):
             pretrained = place_of(pretrained, "target")
             reading = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
-            # Found out at once: the harness asks the Hub for a minute for what is not there.
+            # Fail early: the harness queries the Hub for a minute for a model that does not exist.
             locate(pretrained, "model", {name: arguments[name] for name in reading if arguments.get(name)})
         try:
             super().__init__(pretrained, **arguments)
         except JudgeDecodingError as error:
-            # The harness hands on what it does not know, as far as the model's class.
+            # The harness passes unknown arguments on, down to the model's class.
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
             if unknown is None or unknown[1] not in arguments:
                 raise
@@ -143,7 +143,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self._draft, self._judge, self.stats = str(draft), str(judge or ""), Stats()
 
     def _create_model(self, pretrained: str, *args: Any, **arguments: Any) -> None:  # noqa: ANN401
-        """As in ``hf``, with weights that are all the checkpoint's."""
+        """As in ``hf``, but check that all weights come from the checkpoint."""
         usual: Any = self.AUTO_MODEL_CLASS
         if usual is AutoModelForCausalLM:
             self.AUTO_MODEL_CLASS: Any = _Loading
@@ -153,7 +153,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
             self.AUTO_MODEL_CLASS = usual
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:  # noqa: ANN401
-        """As in ``hf``: the prompts [B, T] with their answers."""
+        """As in ``hf``: return the prompts [B, T] followed by their answers."""
         generated: Tensor = super()._model_generate(
             context, max_length, stop, custom_generate=self._method, **generation_kwargs
         )
@@ -179,14 +179,14 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
         )
 
     def get_model_info(self) -> dict[str, Any]:
-        """As in ``hf``, and how it was decoded: the harness asks after the run, and puts it into the results."""
+        """As in ``hf``, with the decoding settings and counts; the harness calls this after the run for the results."""
         _LOG.info(
             "%s: %d tokens in %d rounds, %.2f per target forward, %.2f accepted draft tokens per round",
             self._rule, self.stats.tokens, self.stats.rounds, self.stats.tokens_per_forward,
             self.stats.accepted_per_round,
         )  # fmt: skip
         counts = self.stats.to_dict()
-        del counts["seconds"]  # rows of a batch share theirs, so that the sum means nothing
+        del counts["seconds"]  # rows of a batch share their time, so the sum is meaningless
         return {
             **super().get_model_info(),
             "judge_decoding": {

@@ -1,6 +1,6 @@
 """Judge decoding as a decoding method of transformers: ``model.generate(..., custom_generate=...)``.
 
-``generate`` prepares inputs, logits processors and stopping criteria as for its own methods and hands them over; the
+``generate`` prepares inputs, logits processors and stopping criteria as for its own methods and passes them on; the
 tokens come from this package's own loop.
 """
 
@@ -52,11 +52,11 @@ from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.forward import CACHE_NAMES
 from judge_decoding.rules.base import VerificationRule
 
-# What generate puts into the arguments of every model. Its cache is left empty: the loop has its own.
+# Arguments that generate adds for every model. Its KV cache stays empty: the loop has its own.
 _USUAL = {"attention_mask", "position_ids", "logits_to_keep", "use_cache", *CACHE_NAMES}
-# A model's configuration may ask for these in every forward.
+# A model's configuration may enable these for every forward pass.
 _BY_MODEL = ("output_attentions", "output_hidden_states")
-# These look at the number of a row in its batch, or have something for each.
+# These depend on a row's index in its batch, or keep data per row.
 _BY_ROW = (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
@@ -87,29 +87,29 @@ def custom_generate(
         print(judged.stats.accepted_per_round)
         ```
 
-    Left-padded batches, streamers, stopping criteria and all logits processors that keep nothing between calls work
-    as in ``generate``; criteria are asked about each row by itself. The context length also ends an answer. Stop
-    strings go in as ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``, since ``generate`` hands no
-    tokenizer to a custom method. What a processor forbids no rule keeps; top-k and the like do not bind a lossy rule.
+    Left-padded batches, streamers, stopping criteria and all stateless logits processors work as in ``generate``;
+    criteria are evaluated for each row by itself. The context length also ends an answer. Pass stop strings as
+    ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``, since ``generate`` passes no tokenizer to a custom
+    method. No rule keeps a token that a processor forbids; top-k and the like do not restrict a lossy rule.
 
     Args:
         draft: a small model with the target's vocabulary, any `Drafter`, a function from the ids so far and a count to
-            the ids it proposes, or None for plain decoding.
-        head: a judge head trained for the model whose ``generate`` is called; without one verification is exact.
+            the proposed ids, or None for plain decoding.
+        head: a judge head trained for the model whose ``generate`` is called; without a head, verification is exact.
         rule: a verification rule instead of the judge, or its spelling, such as "top_k(k=4)".
         threshold: the judge's threshold, instead of the head's own; 1 is exact, 0 keeps every draft token.
-        num_draft_tokens: draft length M; by default the head's own best one, or 16.
-        draft_length: a draft-length policy, made with M for each row.
-        guards: where no token may be rescued; markers of a phase as token ids.
-        seed: with ``do_sample``, row i draws with seed + i, so that a call repeats. By default seeds are drawn from
-            torch's global generator, so that ``torch.manual_seed`` before ``generate`` repeats it, as for its own
-            methods (though not with the same tokens).
-        on_round: told of each round as it ends, with the number of its row.
+        num_draft_tokens: draft length M; by default the head's own best length, or 16.
+        draft_length: a draft-length policy, created with M for each row.
+        guards: restrict where tokens may be rescued; phase markers are given as token ids.
+        seed: with ``do_sample``, row i draws with seed + i, so that a call is reproducible. By default seeds are drawn
+            from torch's global generator, so ``torch.manual_seed`` before ``generate`` makes it reproducible, as for
+            its own methods (though not with the same tokens).
+        on_round: called with each round as it ends, and the index of its row.
 
     Raises:
-        JudgeDecodingError: a value is out of range; in ``generate``, what this cannot do is asked for (beams, scores
-            or hidden states as output, an assistant model besides, a cache or inputs other than token ids, ...), or
-            the head is for another model.
+        JudgeDecodingError: a value is out of range; or, in ``generate``, an unsupported feature is requested (beams,
+            scores or hidden states as output, an additional assistant model, a cache or inputs other than token ids,
+            ...), or the head is for another model.
     """
     return CustomGenerate(
         draft, head, choose_rule(head, rule, threshold), choose_num_draft_tokens(head, num_draft_tokens),
@@ -125,13 +125,13 @@ def _no_text(text: str) -> list[int]:
 
 @dataclass
 class JudgedOutput(GenerateDecoderOnlyOutput):
-    """What ``generate(..., return_dict_in_generate=True)`` gives: ``sequences``, and the rounds of each row."""
+    """The output of ``generate(..., return_dict_in_generate=True)``: ``sequences``, and the rounds of each row."""
 
     rounds: tuple[tuple[Round, ...], ...] | None = None
 
 
 class CustomGenerate:
-    """The decoding method that `custom_generate` makes; ``generate`` calls it.
+    """The decoding method made by `custom_generate` and called by ``generate``.
 
     Attributes:
         rounds: the rounds of each row of the latest call.
@@ -156,7 +156,7 @@ class CustomGenerate:
 
     @property
     def stats(self) -> Stats:
-        """The counts of the latest call, all rows together."""
+        """The counts of the latest call, summed over all rows."""
         return Stats.of(event for events in self.rounds for event in events)
 
     def __call__(
@@ -166,9 +166,9 @@ class CustomGenerate:
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
-        **model_kwargs: Any,  # noqa: ANN401  (whatever the model takes)
+        **model_kwargs: Any,  # noqa: ANN401  (any argument of the model)
     ) -> Tensor | JudgedOutput:
-        """As ``generate``: the prompts [B, T] with their answers, padded to [B, T + N] or a dict with them."""
+        """Return the prompts [B, T] with their answers, padded to [B, T + N], or a dict with them, as ``generate``."""
         given = arguments_of_generate()
         _refuse(model, generation_config, logits_processor, self._rule, given, model_kwargs)
         live = _live(input_ids, model_kwargs)
@@ -203,7 +203,7 @@ class CustomGenerate:
         return sequences
 
     def _seeds(self, count: int, *, sampled: bool) -> list[int | None]:
-        """A seed for each row to draw with, none where nothing is drawn."""
+        """Return a seed for each row, or None for each row without sampling."""
         if not sampled:
             return [None] * count
         if self._seed is not None:
@@ -220,7 +220,7 @@ class CustomGenerate:
         criteria: StoppingCriteriaList,
         seed: int | None,
     ) -> Request:
-        """One row: its prompt without the padding, and what is asked about it with the padding."""
+        """Build the request of one row: its prompt without padding; processors and criteria see the padding."""
         whole, prompt = input_ids[row], input_ids[row][live].to(model.device)
         if not len(prompt):
             raise JudgeDecodingError(f"Prompt {row + 1} has nothing but padding; give at least one token.")
@@ -246,10 +246,10 @@ class CustomGenerate:
 
 
 class _RowProcessor:
-    """The logits processors of a batch, for one of its rows.
+    """The logits processors of a batch, applied to one of its rows.
 
-    They were made for padded rows, and some for a row of a certain number; so they are shown the row with its padding
-    and, where one may look at it, at its place in a batch of equals.
+    They were made for padded rows, and some depend on a row's index. So they get the row with its padding and, where
+    one may depend on the index, at its place in a batch of identical rows.
     """
 
     def __init__(self, processors: LogitsProcessorList, prompt: Tensor, length: int, row: int, rows: int) -> None:
@@ -259,19 +259,19 @@ class _RowProcessor:
         self._row, self._rows = (0, 1) if alone else (row, rows)
 
     def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
-        device = self._prompt.device  # not always the model's: inputs may stay on the CPU
+        device = self._prompt.device  # may differ from the model's: inputs may stay on the CPU
         padded = torch.cat((self._prompt, ids[0, self._length :].to(device)))
         scores = logits.to(device).repeat(self._rows, 1)
-        # transformers annotates tensors by the legacy LongTensor and FloatTensor.
+        # transformers annotates tensors with the legacy LongTensor and FloatTensor.
         scores = self._processors(padded.repeat(self._rows, 1), scores)  # type: ignore[arg-type]
         return scores[self._row][None].to(logits.device)
 
 
 def arguments_of_generate() -> Mapping[str, Any]:
-    """The arguments of the ``generate`` that is running.
+    """Return the arguments of the ``generate`` call in progress.
 
-    It does not hand all of them to a custom method. A streamer for one has been given the prompt and would wait for
-    the answer for ever, and an assistant model would be passed over in silence.
+    It does not pass all of them to a custom method. For example, a streamer that has received the prompt would wait
+    forever for the answer, and an assistant model would be ignored silently.
     """
     frame = inspect.currentframe()
     while frame is not None and frame.f_code is not _GENERATE:
@@ -287,10 +287,10 @@ def _refuse(
     given: Mapping[str, Any],
     model_kwargs: Mapping[str, Any],
 ) -> None:
-    """Refuse what cannot be done, rather than to do something else.
+    """Refuse unsupported arguments instead of ignoring them.
 
     Raises:
-        JudgeDecodingError: something is asked for that cannot be done.
+        JudgeDecodingError: an unsupported feature is requested.
     """
     as_causal_lm(model)
     mode = config.get_generation_mode(given.get("assistant_model"))
@@ -302,7 +302,7 @@ def _refuse(
     if given.get("synced_gpus"):
         raise JudgeDecodingError("Judge decoding cannot keep several processes in step; leave out synced_gpus.")
     for name in ("output_scores", "output_logits", *_BY_MODEL):
-        # generate drops it without a dict to put it in; and a model's configuration may ask for it in every forward.
+        # generate ignores these without a dict output, and a model's configuration may enable them for every forward.
         by_model = getattr(model.config, name, False) and name not in given.get("kwargs", {})
         if not getattr(config, name) or not config.return_dict_in_generate or by_model:
             continue
@@ -334,17 +334,17 @@ def _refuse(
 
 
 def _says_nothing(name: str, value: object) -> bool:
-    """Whether an argument says no more than that there is text alone, as those that processors add may do."""
+    """Whether an argument only states that the input is plain text, as arguments added by processors may do."""
     if isinstance(value, Tensor):
         return name.endswith("token_type_ids") and not bool(value.any())
     return value is None or (isinstance(value, Mapping) and not value)
 
 
 def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:
-    """Which of the ids are tokens and not padding, bool [B, T].
+    """Return which of the ids are tokens and not padding, bool [B, T].
 
     Raises:
-        JudgeDecodingError: there are no ids, or they are to have positions of their own.
+        JudgeDecodingError: there are no ids, or custom positions are given.
     """
     if input_ids.ndim != 2 or not input_ids.shape[1]:
         raise JudgeDecodingError("There are no input_ids; give at least one token.")
@@ -352,7 +352,7 @@ def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:
     live = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.to(input_ids.device) != 0
     if positions is not None and positions.ndim == 2:
         own = (live.long().cumsum(1) - 1).to(positions.device)
-        # Without padding generate itself makes one row of them, whatever the batch.
+        # Without padding, generate itself makes a single row of positions for any batch size.
         odd = positions != own if len(positions) == len(own) else positions[:1] != own
         if bool((odd & live.to(odd.device)).any()):
             raise JudgeDecodingError("Judge decoding counts positions from a prompt's start; leave out position_ids.")
@@ -360,15 +360,15 @@ def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:
 
 
 def _padding(config: GenerationConfig, requests: Sequence[Request]) -> int:
-    """What follows answers that end before others.
+    """Return the token that pads answers which end before others.
 
     Raises:
-        JudgeDecodingError: there may be such answers, and no token for it.
+        JudgeDecodingError: padding may be needed, and there is no token for it.
     """
     if config.pad_token_id is not None:
         return int(config.pad_token_id)
     first = requests[0]
-    if first.end_ids:  # then generate takes the first of them
+    if first.end_ids:  # generate also pads with the first of them
         return int(config.eos_token_id if isinstance(config.eos_token_id, int) else next(iter(config.eos_token_id)))
     if len(requests) > 1 and (first.stop or len({request.max_new_tokens for request in requests}) > 1):
         raise JudgeDecodingError("Answers of a batch may differ in length; give a pad_token_id.")

@@ -1,1 +1,1 @@
-"""Files, jobs that resume, endpoints, and code that a model wrote."""
+"""Files, resumable jobs, endpoints, and model-written code."""

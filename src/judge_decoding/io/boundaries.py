@@ -1,4 +1,4 @@
-"""What keeps a program that a model wrote from everything else: bubblewrap, a container, or nothing."""
+"""Sandboxes for model-written programs: bubblewrap, a container, or no isolation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.seccomp import no_new_processes
 
 _FOLDER = "/program"
-"""Where a program is in bubblewrap. Not in /tmp, where Python itself may be installed."""
+"""The folder of a program in bubblewrap. Not in /tmp, where Python itself may be installed."""
 _CHILD = Path(__file__).with_name("sandbox_child.py").read_text()
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/nix/store",
@@ -28,21 +28,21 @@ _SYSTEM = (
 )  # fmt: skip
 _NOBODY = "65534"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-"""Threads of libraries, and address space that the C library puts by for each thread, would count as memory."""
+"""Limits library threads and the address space that the C library reserves per thread, which count as memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a program may use.
+    """The limits of a program.
 
     Attributes:
-        seconds: time, by the clock; a second more of the processor's.
-        memory: bytes of address space; not on macOS without a container, as it has no such limit.
-        file_size: bytes of any file it writes, and of what it prints.
-        disk: bytes of all its files, and as much again of shared memory; not without a sandbox.
+        seconds: wall-clock time; the limit of CPU time is one second more.
+        memory: bytes of address space; not enforced on macOS without a container, as it has no such limit.
+        file_size: bytes of each file it writes, and of its output.
+        disk: bytes of all its files, and the same amount of shared memory; not enforced without a sandbox.
 
     Raises:
-        JudgeDecodingError: one of them is too small.
+        JudgeDecodingError: a limit is too small.
     """
 
     seconds: float = 10.0
@@ -58,21 +58,21 @@ class Limits:
 
 
 class Sandbox(ABC):
-    """A way to start a Python that nothing outside has to fear. Its ``str`` is its spelling."""
+    """A way to start an isolated Python. Its ``str`` is its spelling."""
 
     @property
     @abstractmethod
     def needs(self) -> str:
-        """What it takes, in words for those where it does not start."""
+        """Describe the requirements, for the message if it does not start."""
 
     @abstractmethod
     @contextmanager
     def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
-        """A process that runs ``sandbox_child.py``; at the end it is dead with all that it started.
+        """Start a process that runs ``sandbox_child.py``; on exit, kill it and all processes that it started.
 
         Args:
-            limits: what the program may use.
-            length: of the program, in bytes.
+            limits: the limits of the program.
+            length: the length of the program in bytes.
 
         Raises:
             OSError: no process can be started.
@@ -81,13 +81,13 @@ class Sandbox(ABC):
 
 @dataclass(frozen=True)
 class Bubblewrap(Sandbox):
-    """``bwrap``: namespaces of the kernel, in which there is nothing but Python, read-only, and an empty folder."""
+    """``bwrap``: kernel namespaces that contain only Python, read-only, and an empty folder."""
 
     program: str
 
     @property
     def needs(self) -> str:
-        """A version, and leave."""
+        """Describe the required version and permissions."""
         return (
             "it needs bubblewrap 0.7 or newer, and leave for user namespaces; else name a container with --sandbox "
             "docker:IMAGE, or do without a boundary with --no-sandbox"
@@ -95,7 +95,7 @@ class Bubblewrap(Sandbox):
 
     @contextmanager
     def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
-        """In namespaces of its own, without leave to start processes."""
+        """Start it in new namespaces, without permission to start processes."""
         filtered = no_new_processes()
         if filtered is None:
             raise JudgeDecodingError(
@@ -103,13 +103,13 @@ class Bubblewrap(Sandbox):
                 "with --sandbox docker:IMAGE."
             )
         size = ["--size", str(limits.disk), "--tmpfs"]
-        # Its own environment would be in the sandbox's /proc: it gets the program's.
+        # The environment of bwrap is visible in the sandbox's /proc, so it gets the program's environment.
         environment = {"HOME": _FOLDER, "TMPDIR": _FOLDER, **_ONE_THREAD}
         with tempfile.TemporaryFile() as rules:
             rules.write(filtered)
             rules.seek(0)
-            # For root the kernel's settings in /proc/sys are files of its own, whatever it has no leave for: bubblewrap
-            # covers other parts of /proc only.
+            # Root owns the kernel settings in /proc/sys even without capabilities, and bubblewrap only protects other
+            # parts of /proc.
             command = [
                 self.program, "--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY,
                 "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--seccomp", str(rules.fileno()),
@@ -127,14 +127,14 @@ class Bubblewrap(Sandbox):
 
 @dataclass(frozen=True)
 class Container(Sandbox):
-    """A container of Docker or Podman, without network, without rights and read-only."""
+    """A Docker or Podman container, read-only and without network or privileges."""
 
     engine: str
     image: str
 
     @property
     def needs(self) -> str:
-        """The engine, and the image."""
+        """Describe the required engine and image."""
         return (
             f"{self.engine} must run, and have an image {self.image} with Python as python3 ({self.engine} pull "
             f"{self.image})"
@@ -142,7 +142,7 @@ class Container(Sandbox):
 
     @contextmanager
     def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
-        """In a container that is removed afterwards, and killed if it does not end by itself."""
+        """Start it in a container that is removed afterwards, and killed if it does not end by itself."""
         name = f"judge-decoding-{secrets.token_hex(8)}"
         memory = str(limits.memory + 2 * limits.disk)
         environment = [word for pair in _ONE_THREAD.items() for word in ("--env", "=".join(pair))]
@@ -158,7 +158,7 @@ class Container(Sandbox):
             try:
                 yield process
             finally:
-                if process.poll() is None:  # The engine's client is no more than its messenger.
+                if process.poll() is None:  # Killing the client does not stop the container.
                     with suppress(OSError, subprocess.TimeoutExpired):
                         subprocess.run(
                             [self.engine, "rm", "--force", name], capture_output=True, timeout=60, check=False
@@ -170,16 +170,16 @@ class Container(Sandbox):
 
 @dataclass(frozen=True)
 class Unguarded(Sandbox):
-    """No boundary: the program may do what its user may; time and memory are limited."""
+    """No isolation: the program has the user's permissions; only time and memory are limited."""
 
     @property
     def needs(self) -> str:
-        """Python alone."""
+        """Describe the only requirement, Python."""
         return "Python must be able to start"
 
     @contextmanager
     def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
-        """In a temporary folder, with an empty environment."""
+        """Start it in a temporary folder, with an empty environment."""
         folder = tempfile.mkdtemp(prefix="judge-decoding-")
         try:
             with _started(
@@ -187,7 +187,7 @@ class Unguarded(Sandbox):
             ) as process:
                 yield process
         finally:
-            # Python's own rmtree does not get to the bottom of what a program can make.
+            # Python's own rmtree fails on some folders that a program can create, such as very deep ones.
             subprocess.run(["rm", "-rf", folder], capture_output=True, check=False)
 
     def __str__(self) -> str:
@@ -195,10 +195,10 @@ class Unguarded(Sandbox):
 
 
 def spelled(spelling: str) -> Sandbox:
-    """The sandbox of that spelling, whether it works here or not; see `sandbox_of`.
+    """Return the sandbox for a spelling, without testing it; see `sandbox_of`.
 
     Raises:
-        JudgeDecodingError: there is none, or its program is not installed.
+        JudgeDecodingError: there is no such sandbox, or its program is not installed.
     """
     if spelling == "none":
         return Unguarded()
@@ -222,13 +222,13 @@ def spelled(spelling: str) -> Sandbox:
 
 
 def _child(limits: Limits, length: int) -> list[str]:
-    """Python's words for the child: without the user's settings and packages, and nothing of it in a file."""
+    """Return Python's arguments for the child: no user settings or packages, and no files for its code."""
     numbers = (limits.seconds, limits.memory, limits.file_size, length)
     return ["-I", "-B", "-X", "utf8", "-c", _CHILD, *map(str, numbers)]
 
 
 def _inside(limits: Limits, length: int) -> list[str]:
-    """The command for the child by this Python: the one without an environment, which is given its packages."""
+    """Return the command that runs the child with this Python, without its environment but with its packages."""
     return [_interpreter(), "-S", *_child(limits, length), *_packages()]
 
 
@@ -241,7 +241,7 @@ def _packages() -> list[str]:
 
 
 def _python() -> list[str]:
-    """The paths that this Python consists of."""
+    """Return the paths of this Python installation."""
     base = Path(sys.base_exec_prefix).resolve()
     return [_interpreter(), str(base / "lib"), str(base / "lib64"), *_packages()]
 
@@ -250,7 +250,7 @@ def _python() -> list[str]:
 def _started(
     command: Sequence[str], environment: Mapping[str, str], folder: str | None = None, descriptors: Sequence[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with pipes, which is killed at the end with all of its group."""
+    """Start a process with pipes; kill its whole process group at the end."""
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         pass_fds=descriptors, start_new_session=True,

@@ -1,7 +1,7 @@
-"""A model behind an OpenAI-compatible endpoint, asked many things at a time.
+"""A model behind an OpenAI-compatible endpoint, with concurrent requests.
 
-Address and key are those of the client ``openai``: OPENAI_BASE_URL and OPENAI_API_KEY. It tries again by itself after
-429, 5xx and lost connections, and waits as long as ``Retry-After`` says (up to two minutes).
+The client ``openai`` reads address and key from OPENAI_BASE_URL and OPENAI_API_KEY. It retries after 429, 5xx and lost
+connections, and waits as long as ``Retry-After`` requires (up to two minutes).
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Body = dict[str, Any]
-"""Parameters of a request but for the model: those of a chat with ``messages``, or of a completion with ``prompt``."""
+"""Request parameters except the model: those of a chat with ``messages``, or of a completion with ``prompt``."""
 
 PREFIX = "openai:"
-"""What tells the name of an endpoint's model from a local one's."""
+"""The prefix of an endpoint's model names, which distinguishes them from local models."""
 
 _MOST_TROUBLE = 5
 _MALFORMED_TRIES = 3
 
-# Parameters that not every server knows: what to give instead when it refuses one, or None to leave it out.
+# Parameters that some servers do not know: the replacement if a server rejects one, or None to omit it.
 _NOT_KNOWN = ("support", "unrecognized", "unknown", "unexpected", "not permitted", "not allowed", "extra")
 _INSTEAD = {"max_tokens": "max_completion_tokens", "response_format": None, "seed": None}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said; ``ended`` by itself, not by the token limit; ``token_ids`` where they were asked for."""
+    """A model's answer; ``ended`` by itself, not by the token limit; ``token_ids`` if they were requested."""
 
     text: str
     ended: bool
@@ -64,7 +64,7 @@ class _Answer(BaseModel):
 
 
 class _FailedError(Exception):
-    """One request cannot be answered; ``trouble`` if the server is to blame."""
+    """One request failed; ``trouble`` means that it is the server's fault."""
 
     def __init__(self, reason: str, *, trouble: bool = False) -> None:
         super().__init__(reason)
@@ -72,20 +72,20 @@ class _FailedError(Exception):
 
 
 class Endpoint:
-    """One model there.
+    """One model at an endpoint.
 
     Args:
         model: its name at the endpoint.
-        concurrency: requests under way at a time.
-        retries: how often the client tries a request again.
-        timeout: seconds it waits for an answer.
+        concurrency: number of concurrent requests.
+        retries: how often the client retries a request.
+        timeout: seconds to wait for an answer.
 
     Attributes:
-        model: as given.
-        address: of the endpoint, without what is secret in it.
+        model: its name at the endpoint.
+        address: address of the endpoint, without secrets.
 
     Raises:
-        JudgeDecodingError: the client is not installed, there is no key, or a value is out of its range.
+        JudgeDecodingError: the client is not installed, there is no key, or a value is out of range.
     """
 
     def __init__(self, model: str, *, concurrency: int = 8, retries: int = 6, timeout: float = 600.0) -> None:
@@ -101,22 +101,22 @@ class Endpoint:
         self._concurrency, self._retries, self._timeout = concurrency, retries, timeout
         self._instead: dict[str, str | None] = {}
         self._reached = False
-        self._in_row = 0  # requests that failed one after the other by the server's fault
+        self._in_row = 0  # consecutive requests that failed through the server's fault
         self._client()
 
     def ask_all(
         self, asks: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
     ) -> None:
-        """Send all requests, as many at a time as is allowed, and tell of each as it ends.
+        """Send all requests, up to the allowed concurrency, and report each as it ends.
 
         Args:
-            asks: requests, each with what is to be told of it.
-            done: told of an answer.
-            failed: told why a request was refused or came to nothing; the others go on.
+            asks: requests, each with an object that is passed to the callbacks.
+            done: called with each answer.
+            failed: called with the reason if a request is refused or fails; the others continue.
 
         Raises:
-            JudgeDecodingError: the endpoint cannot be reached, refuses the key or the model, lets no more requests
-                through, or fails again and again; requests under way are given up.
+            JudgeDecodingError: the endpoint cannot be reached, refuses the key or the model, blocks further requests,
+                or fails repeatedly; pending requests are cancelled.
         """
         try:
             _run(self._ask_all(asks, done, failed))
@@ -165,18 +165,18 @@ class Endpoint:
         raise _FailedError("the answer is no chat completion; check OPENAI_BASE_URL", trouble=True)
 
     async def _send(self, client: AsyncOpenAI, body: Body) -> str:
-        """The body of the response to a request.
+        """Send a request and return the body of the response.
 
         Raises:
-            _FailedError: this request came to nothing.
-            JudgeDecodingError: others would, too.
+            _FailedError: this request failed.
+            JudgeDecodingError: all other requests would fail, too.
         """
         import openai  # noqa: PLC0415  (an extra)
 
         while True:
             names = {name: self._instead.get(name, name) for name in body}
             given = {known: body[name] for name, known in names.items() if known is not None}
-            # A wrong address is to show at once.
+            # Report a wrong address early.
             tries = self._retries if self._reached else min(self._retries, 2)
             one = client.with_options(max_retries=tries)
             create = one.completions.with_raw_response if "prompt" in body else one.chat.completions.with_raw_response
@@ -200,21 +200,21 @@ class Endpoint:
                     raise self._refusal(error) from error
 
     def _avoid(self, error: APIStatusError, body: Body) -> bool:
-        """Whether the server refused a parameter that can be put otherwise; from now on it is."""
+        """Whether the server rejected a parameter that can be replaced; if so, replace it from now on."""
         if error.status_code not in (400, 422):
             return False
-        # A request that is too long is refused with the names of these parameters, too.
+        # The error for a request that is too long also contains the names of these parameters.
         if not any(word in error.message.lower() for word in _NOT_KNOWN):
             return False
         name = next((n for n in _INSTEAD if n in body and n in error.message and n not in self._instead), None)
-        if name is None or ("prompt" in body and _INSTEAD[name] is not None):  # completions have the old names
+        if name is None or ("prompt" in body and _INSTEAD[name] is not None):  # completions use the old names
             return False
         self._instead[name] = _INSTEAD[name]
         return True
 
     def _refusal(self, error: APIStatusError) -> Exception:
         status, said = error.status_code, self._said(error)
-        if status == 401:  # what the server says may hold a part of the key
+        if status == 401:  # the server's message may contain a part of the key
             return JudgeDecodingError(
                 f"{self.address} refuses the key (401); set OPENAI_API_KEY to one that is good there."
             )
@@ -235,7 +235,7 @@ class Endpoint:
         return _FailedError(f"the endpoint refused it ({status}{said})", trouble=status >= 500)
 
     def _said(self, error: APIStatusError) -> str:
-        """What the server says of an error, in one line."""
+        """Return the server's error message, in one line."""
         message = error.body.get("message") if isinstance(error.body, dict) else None
         text = one_line(str(message or ""))
         for secret in self._secrets:
@@ -254,7 +254,7 @@ class Endpoint:
                 "There is no key for the endpoint; set OPENAI_API_KEY (to any word for a server without keys) and, for "
                 "another endpoint than OpenAI's, OPENAI_BASE_URL."
             ) from error
-        except Exception as error:  # the HTTP library's own; the address may hold a password, so it is not told
+        except Exception as error:  # from the HTTP library; the address may contain a password, so it is not shown
             raise JudgeDecodingError(
                 "The address in OPENAI_BASE_URL is none; give one as in http://localhost:8000/v1."
             ) from error
@@ -266,7 +266,7 @@ class Endpoint:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Do asynchronous work, in a thread of its own where a loop runs already, as in a notebook."""
+    """Run asynchronous work, in a new thread if a loop is already running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

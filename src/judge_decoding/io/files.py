@@ -1,4 +1,4 @@
-"""Reading and writing files so that a user never meets a traceback or half a file."""
+"""Read and write files without tracebacks for the user or half-written files."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from judge_decoding.io.inputs import DOCUMENT, LINE, LINES, MOST, cannot_read, d
 Row = TypeVar("Row", bound=BaseModel)
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_GZIP = b"\x1f\x8b"  # no text begins so
+_GZIP = b"\x1f\x8b"  # no text begins with these bytes
 _PACKED = 100
-"""Times its size that a large packed file may hold: text has about ten, and what is made to do harm a thousand."""
+"""Largest compression ratio of a large gzip file: text has about ten, a decompression bomb about a thousand."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file that takes the place of ``path`` when the block ends well, and goes if not.
+    """Yield a temporary file that replaces ``path`` if the block succeeds, and is removed otherwise.
 
-    A symbolic link stays, and what it points to is replaced. A file that is replaced keeps its mode. What is no regular
-    file, such as ``/dev/stdout`` or a named pipe, gets the content instead of being replaced.
+    For a symbolic link, its target is replaced. A replaced file keeps its mode. If ``path`` is not a regular file, such
+    as ``/dev/stdout`` or a named pipe, the content is written to it instead.
 
     Raises:
-        JudgeDecodingError: the place cannot be written.
+        JudgeDecodingError: ``path`` cannot be written.
     """
     if is_stream(path):
         with _filling(path) as temporary:
@@ -63,10 +63,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_of(path: Path) -> Iterator[None]:
-    """Make the folder of ``path`` for the block; what was made and stays empty goes again.
+    """Create the folder of ``path`` for the block; remove new folders that are still empty at the end.
 
     Raises:
-        JudgeDecodingError: it cannot be made.
+        JudgeDecodingError: the folder cannot be created.
     """
     made: list[Path] = []
     try:
@@ -85,7 +85,7 @@ def folder_of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _filling(path: Path) -> Iterator[Path]:
-    """Give a temporary file whose content goes into ``path`` when the block ends well."""
+    """Yield a temporary file whose content is written to ``path`` if the block succeeds."""
     with TemporaryDirectory() as folder:
         temporary = Path(folder) / "content"
         temporary.touch()
@@ -93,21 +93,21 @@ def _filling(path: Path) -> Iterator[Path]:
         number = descriptor(path)
         try:
             if number is not None:
-                sys.stdout.flush()  # what was printed before comes before
-            # A descriptor that is opened anew by its name would write from the file's begin.
+                sys.stdout.flush()  # keep the order with earlier output
+            # Reopening a descriptor by its name would write from the beginning of the file.
             into = path.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
             with into, temporary.open("rb") as content:
                 shutil.copyfileobj(content, into)
         except BrokenPipeError:
-            raise  # the reader went away
+            raise  # the reader closed the pipe
         except OSError as error:
             raise cannot_write(path, error) from error
 
 
 def is_stream(path: Path) -> bool:
-    """Whether ``path`` is a pipe, a device or another thing that is neither a file nor a folder, or an open descriptor.
+    """Whether ``path`` is a pipe, a device or another special file, or an open descriptor.
 
-    Such a thing is written to, never replaced.
+    These are written to, never replaced.
     """
     try:
         mode = path.stat().st_mode
@@ -117,14 +117,14 @@ def is_stream(path: Path) -> bool:
 
 
 def _new_file_beside(path: Path) -> Path:
-    """Make an empty file with a name of its own in the folder of ``path``, which only this user can read."""
+    """Create an empty file with a unique name in the folder of ``path``, readable only by this user."""
     handle, name = mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     os.close(handle)
     return Path(name)
 
 
 def _give_rights(temporary: Path, path: Path) -> None:
-    """Give a new file mode and owner of the one that it replaces, or the usual mode."""
+    """Give a new file the mode and owner of the file that it replaces, or the default mode."""
     try:
         old = path.stat()
     except FileNotFoundError:
@@ -132,13 +132,13 @@ def _give_rights(temporary: Path, path: Path) -> None:
         return
     new = temporary.stat()
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with suppress(OSError):  # only root can give a file away
+        with suppress(OSError):  # only root can change the owner
             os.chown(temporary, old.st_uid, old.st_gid)
     temporary.chmod(stat.S_IMODE(old.st_mode))
 
 
 def cannot_write(path: Path, error: OSError) -> JudgeDecodingError:
-    """The sentence about a place that cannot be written."""
+    """Return the error for a path that cannot be written."""
     return JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.")
 
 
@@ -149,27 +149,27 @@ def _umask() -> int:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder of the user's cache directory. It may be removed at any time.
+    """Return a folder in the user's cache directory, which may be removed at any time.
 
     Raises:
-        JudgeDecodingError: the user has no home.
+        JudgeDecodingError: the user has no home directory.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
-    except RuntimeError as error:  # a user without a home, as in some containers
+    except RuntimeError as error:  # a user without a home directory, as in some containers
         raise JudgeDecodingError(
             "There is no home folder to keep things in; name a folder for them in XDG_CACHE_HOME."
         ) from error
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work, not after it, that ``path`` cannot be written.
+    """Check, before long work starts, that ``path`` can be written.
 
-    It is tried, as rights do not tell all: root may write everywhere but not on a disk that is mounted to be read.
-    Nothing is left of the trial.
+    The check writes, as permissions are not sufficient: root may write everywhere except on read-only disks. It leaves
+    nothing behind.
 
     Raises:
-        JudgeDecodingError: it is a folder, or its folder cannot be written.
+        JudgeDecodingError: ``path`` is a folder, or its folder cannot be written.
     """
     try:
         if path.is_dir():
@@ -178,7 +178,7 @@ def check_writable(path: Path) -> None:
             number = descriptor(path)
             if number is not None:
                 os.write(number, b"")
-            # Not opened: the reader of a pipe would take the end of the trial for the end.
+            # Not opened: the reader of a pipe would see the end of the file.
             elif path.is_socket() or not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
@@ -205,7 +205,7 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON value
 
 
 def end_line(file: BinaryIO) -> None:
-    """End the last line of a file that is open to be read and added to: nothing is to be glued to half a line."""
+    """End the last line of a file open for reading and appending, so that no row is appended to half a line."""
     if file.seek(0, os.SEEK_END):
         file.seek(-1, os.SEEK_END)
         if file.read() != b"\n":
@@ -213,17 +213,17 @@ def end_line(file: BinaryIO) -> None:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first of the problems pydantic found, in one line: where, and what."""
+    """Return the place and message of pydantic's first error, in one line."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return " ".join(f"{where}: {first['msg']}".split() if where else first["msg"].split())
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
-    """A JSON value.
+    """Parse a JSON value.
 
     Raises:
-        ValueError: the text is none, is nested too deep, or spells half a character.
+        ValueError: the text is not JSON, is nested too deeply, or contains a lone surrogate.
     """
     try:
         value = json.loads(text)
@@ -238,7 +238,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
 
 
 def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
-    """The content of ``path``; ``what`` names it in the error.
+    """Return the content of ``path``; ``what`` names it in the error.
 
     Raises:
         JudgeDecodingError: it cannot be read, or has more than ``most`` bytes.
@@ -254,10 +254,10 @@ def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
 
 
 def read_text(path: Path, what: str, most: int = DOCUMENT) -> str:
-    """The text of ``path``; ``what`` names it in the error.
+    """Return the text of ``path``; ``what`` names it in the error.
 
     Raises:
-        JudgeDecodingError: as `read_bytes`, or it is not UTF-8.
+        JudgeDecodingError: as `read_bytes`, or the text is not UTF-8.
     """
     try:
         return read_bytes(path, what, most).decode("utf-8")
@@ -268,11 +268,11 @@ def read_text(path: Path, what: str, most: int = DOCUMENT) -> str:
 def lines(
     path: Path, what: str, on_bad: Callable[[str], None] | None = None, *, longest: int = LINE
 ) -> Iterator[tuple[int, str]]:
-    """The lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
+    """Yield the lines of ``path`` that are not blank, with their numbers; ``what`` names the file in the error.
 
-    Not those of ``splitlines``, which also splits at the line separators that JSON allows inside a string. A line
-    that is not UTF-8, or longer than ``longest`` bytes, is told to ``on_bad`` and left out; without ``on_bad`` it is an
-    error. What is packed with gzip is read as what is in it.
+    Unlike ``splitlines``, it does not split at the line separators that JSON allows inside a string. A line that is not
+    UTF-8, or longer than ``longest`` bytes, is reported to ``on_bad`` and skipped; without ``on_bad`` it is an error.
+    Gzip files are decompressed.
 
     Raises:
         JudgeDecodingError: the file cannot be read, is not UTF-8, or has more than `MOST` bytes or `LINES` lines.
@@ -302,7 +302,7 @@ def lines(
 
 
 def _byte_lines(path: Path, what: str, longest: int) -> Iterator[bytes]:
-    """The lines without their ends; of one that is longer than ``longest``, the begin, which is longer, too."""
+    """Yield the lines without line ends; a line longer than ``longest`` is cut, but stays longer than that."""
     with reading(path, what, MOST) as raw:
         file: io.BufferedReader | gzip.GzipFile = raw
         most = MOST
@@ -332,12 +332,12 @@ def rows(
     *,
     longest: int = LINE,
 ) -> Iterator[tuple[int, Row]]:
-    """The lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
+    """Yield the lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
 
-    ``complaint`` is what is said of a line that is none, with ``{}`` for the reason; see `lines` for the others.
+    ``complaint`` is the message for an invalid line, with ``{}`` for the reason; see `lines` for the other parameters.
 
     Raises:
-        JudgeDecodingError: the file cannot be read, or a line is no such model.
+        JudgeDecodingError: the file cannot be read, or a line is not a valid model.
     """
     for number, line in lines(path, what, on_bad, longest=longest):
         try:

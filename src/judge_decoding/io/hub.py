@@ -1,8 +1,7 @@
-"""Where the files of a model or a head are: in a folder here, or in a repository on the Hub.
+"""Locate the files of a model or a head: in a local folder, or in a repository on the Hub.
 
-Whether a repository is there is found out by one request that is not repeated, before anything is loaded. The libraries
-below would ask for each file by itself, six times with pauses between: a name that does not exist would take most of a
-minute without a network.
+One request without retries checks that a repository exists, before anything is loaded. The underlying libraries would
+request each file separately, six times with pauses: without a network, a wrong name would take most of a minute.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ from judge_decoding.names import NAMES
 from judge_decoding.spelling import guess
 
 TIMEOUT = 10.0
-"""Seconds in which the Hub has to answer."""
+"""Seconds to wait for an answer of the Hub."""
 _FILES = (".bin", ".ckpt", ".gguf", ".json", ".pt", ".pth", ".safetensors", ".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the files of a model are.
+    """The location of a model's files.
 
     Attributes:
         place: the folder, or the name of the repository.
-        options: how the repository is read (``revision``, ``token``, ``cache_dir``, ...), for ``from_pretrained``.
+        options: repository options for ``from_pretrained`` (``revision``, ``token``, ``cache_dir``, ...).
     """
 
     place: str
@@ -56,11 +55,11 @@ class Source:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder here."""
+        """Whether it is a local folder."""
         return _is(Path.is_dir, self.place)
 
     def file(self, name: str) -> Path | None:
-        """One file, fetched if need be; None if there is no such file."""
+        """Return the path of a file, downloaded if needed; None if there is no such file."""
         if self.is_folder:
             path = Path(self.place, name)
             return path if path.is_file() else None
@@ -68,11 +67,11 @@ class Source:
         own = {key: self.options[key] for key in names if self.options.get(key) is not None}
         try:
             return Path(hf_hub_download(self.place, name, **own))
-        except (EntryNotFoundError, HfHubHTTPError, OSError):  # what is wrong shows where the file is needed
+        except (EntryNotFoundError, HfHubHTTPError, OSError):  # errors are raised where the file is needed
             return None
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file; it is not fetched."""
+        """Whether there is such a file; it is not downloaded."""
         if self.is_folder:
             return Path(self.place, name).is_file()
         if self.options.get("local_files_only"):
@@ -89,17 +88,17 @@ class Source:
 
 
 def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
-    """Find out where the files of a model or head are.
+    """Locate the files of a model or head.
 
     Args:
         name: folder, or name on the Hub; a `Path` is a folder.
-        what: "model", "tokenizer" or "judge head", for the sentence if it cannot be had.
-        options: those of ``from_pretrained`` about a repository. The ``subfolder`` of a folder becomes part of the
-            place. Where the Hub cannot be reached, but has been read before, ``local_files_only`` is set.
+        what: "model", "tokenizer" or "judge head", for the error message.
+        options: repository options of ``from_pretrained``. The ``subfolder`` of a folder becomes part of the place. If
+            the Hub cannot be reached and the repository is in the cache, ``local_files_only`` is set.
 
     Raises:
-        JudgeDecodingError: there is no such folder or repository, it must not be read, or the Hub cannot be reached
-            and has not been read before.
+        JudgeDecodingError: there is no such folder or repository, access is denied, or the Hub cannot be reached and
+            the repository is not in the cache.
     """
     options = dict(options)
     if not str(name):
@@ -131,10 +130,10 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
 
 
 def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:
-    """Why a repository cannot be read on the Hub, found out by one request; None if it can.
+    """Return why a repository cannot be read on the Hub, using one request; None if it can.
 
     Raises:
-        RevisionNotFoundError: there is the repository, but not its revision.
+        RevisionNotFoundError: the repository exists, but not the revision.
     """
     try:
         _ask(name, "config.json", options)
@@ -145,7 +144,7 @@ def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:
     except RevisionNotFoundError:
         raise
     except (EntryNotFoundError, FileMetadataError):
-        return None  # an adapter or a GGUF file by itself; a mirror that tells less
+        return None  # only an adapter or a GGUF file; a mirror that returns less information
     except HfHubHTTPError as error:
         return None if error.response.status_code < 500 else f"the Hub answers {error.response.status_code}"
     except Exception:  # noqa: BLE001  (the HTTP library's own, which is another one by the Hub library's version)
@@ -154,28 +153,28 @@ def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:
 
 
 def _cache(options: Mapping[str, Any]) -> Path:
-    """Where the Hub's files are kept here."""
+    """Return the local cache folder of the Hub."""
     return Path(options.get("cache_dir") or constants.HF_HUB_CACHE)
 
 
 def _is_cached(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether something of a repository was fetched before."""
+    """Whether some of a repository was downloaded before."""
     return (_cache(options) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots").is_dir()
 
 
 def _ask(name: str, file: str, options: Mapping[str, Any]) -> None:
-    """Ask the Hub for a file's facts, once."""
+    """Request a file's metadata from the Hub, once."""
     url = hf_hub_url(name, _inside(options, file), revision=options.get("revision"))
     get_hf_file_metadata(url, token=options.get("token"), timeout=TIMEOUT)
 
 
 def _inside(options: Mapping[str, Any], file: str) -> str:
-    """The file's path in its repository."""
+    """Return the file's path in its repository."""
     return f"{options['subfolder']}/{file}" if options.get("subfolder") else file
 
 
 def _may_be_on_the_hub(name: str | Path) -> bool:
-    """Whether a name that is no folder can be a repository's: ``organization/name``, or a name alone."""
+    """Whether a name that is not a folder can be a repository name: ``organization/name``, or a name alone."""
     if isinstance(name, Path) or name.lower().endswith(_FILES):
         return False
     try:
@@ -186,7 +185,7 @@ def _may_be_on_the_hub(name: str | Path) -> bool:
 
 
 def _is(what: Callable[[Path], bool], name: str | Path) -> bool:
-    """Whether a name is a folder here, or there at all; one that no file can have is not."""
+    """Whether ``what`` holds for the path ``name``; False for names that no file can have."""
     try:
         return what(Path(name))
     except (OSError, ValueError):

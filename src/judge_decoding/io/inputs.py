@@ -1,7 +1,7 @@
-"""The one place that opens files for reading: regular ones of a bounded size. Nothing hangs or fills the memory.
+"""The only module that opens files for reading: regular files of a bounded size, so that reads end and fit in memory.
 
-A pipe that this process was given open, such as ``/dev/stdin`` or what a shell makes of ``<(command)``, is read, too,
-as long as it says something.
+Pipes that this process inherits, such as ``/dev/stdin`` or the shell's ``<(command)``, can be read too, as long as they
+do not stay silent.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 from judge_decoding.errors import JudgeDecodingError
 
 MOST = 2**31
-"""Most bytes of a file that is read line by line."""
+"""Maximum bytes of a file that is read line by line."""
 DOCUMENT = 2**28
-"""Most bytes of a file that is read as one whole."""
+"""Maximum bytes of a file that is read as a whole."""
 LINE = 2**23
-"""Most bytes of a line with a case or a question: more than the longest contexts hold."""
+"""Maximum bytes of a line with a case or a question: more than the longest contexts contain."""
 LINES = 10**7
-"""Most lines of a file."""
+"""Maximum lines of a file."""
 SILENCE = 60.0
-"""Seconds that a pipe may say nothing."""
+"""Maximum seconds without data from a pipe."""
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _READ_ELSEWHERE = {".bin", ".gguf", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt"}
-"""What other libraries read of a model's folder."""
+"""Suffixes of the files that other libraries read in a model's folder."""
 _WEIGHTS = {".bin", ".gguf", ".safetensors"}
 
 
@@ -40,10 +40,10 @@ _WEIGHTS = {".bin", ".gguf", ".safetensors"}
 def reading(path: Path, what: str, most: int = DOCUMENT) -> Iterator[io.BufferedReader]:
     """Open a file to read it; ``what`` names it in the error.
 
-    A pipe or a file that grows can have more than ``most`` bytes all the same; who reads must count.
+    A pipe or a growing file can still have more than ``most`` bytes; the caller must count.
 
     Raises:
-        JudgeDecodingError: it is no regular file, it has more than ``most`` bytes, or it cannot be read.
+        JudgeDecodingError: it is not a regular file, it has more than ``most`` bytes, or it cannot be read.
     """
     try:
         with _opened(path, what) as file:
@@ -64,12 +64,12 @@ def _opened(path: Path, what: str) -> io.BufferedReader:
 
 
 def _at_once(name: str, flags: int) -> int:
-    """Open what may have become a pipe by now: without waiting for its writer."""
+    """Open a path that may have become a pipe, without waiting for a writer."""
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 class _Pipe(io.FileIO):
-    """An open pipe that does not keep silent for ever."""
+    """An open pipe with a timeout for silence."""
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  (any buffer)
         if not select.select([self], [], [], SILENCE)[0]:
@@ -78,7 +78,7 @@ class _Pipe(io.FileIO):
 
 
 def descriptor(path: Path) -> int | None:
-    """The number of the open descriptor that ``path`` names, as ``/dev/stdout`` and links to it do."""
+    """Return the number of the open descriptor that ``path`` names, such as ``/dev/stdout`` or a link to it."""
     place = path.absolute()
     for _ in range(40):  # as many links as Linux follows
         if match := _DESCRIPTOR.fullmatch(str(place)):
@@ -90,10 +90,10 @@ def descriptor(path: Path) -> int | None:
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Check what other libraries read right in ``folder``: regular files, and texts of a size that texts have.
+    """Check the files that other libraries read in ``folder``: they are regular files, and texts have a sane size.
 
     Raises:
-        JudgeDecodingError: something is not; ``what`` names it in the error.
+        JudgeDecodingError: a file is not regular or too large; ``what`` names it in the error.
     """
     try:
         for path in folder.iterdir():
@@ -115,10 +115,10 @@ def _no_file(path: Path, what: str, mode: int) -> JudgeDecodingError:
 
 
 def too_large(path: Path, what: str, most: int) -> JudgeDecodingError:
-    """The sentence about a file with more than ``most`` bytes."""
+    """Return the error for a file with more than ``most`` bytes."""
     return cannot_read(path, what, f"it has more than {most / 2**20:,.0f} MiB; divide it")
 
 
 def cannot_read(path: Path, what: str, reason: str) -> JudgeDecodingError:
-    """The sentence about a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     return JudgeDecodingError(f"Cannot read {what} {path}: {reason}.")

@@ -1,8 +1,7 @@
-"""One run at an output: the second one is told who is there, and nothing of the two is mixed.
+"""Allow only one run per output: a second run gets an error that names the first, so outputs are never mixed.
 
-The system keeps the lock, on a descriptor of the file ``<output>.lock``, and drops it when the process ends, however it
-ends: a file that was left behind locks nothing. On disks without locks, as on some networks, and on Windows, nobody is
-kept away.
+The system holds the lock, on a descriptor of the file ``<output>.lock``, and releases it when the process ends in any
+way: a leftover file locks nothing. On disks without locks, as on some networks, and on Windows, there is no protection.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ if sys.platform != "win32":
     import fcntl
 
 _TOLD = 200
-"""Bytes that are read of a lock file."""
+"""Maximum bytes read from a lock file."""
 
 
 @contextmanager
 def one_run(output: Path) -> Iterator[None]:
-    """Keep every other run away from ``output``, a file or a folder, while the block runs.
+    """Lock ``output``, a file or a folder, against every other run while the block runs.
 
     Raises:
-        JudgeDecodingError: another run is there, in this process or in another one, or the place cannot be written.
+        JudgeDecodingError: another run, in this or another process, holds the lock, or the folder cannot be written.
     """
     real = Path(os.path.realpath(output))
     path = real.with_name(f"{real.name}.lock")
@@ -43,7 +42,7 @@ def one_run(output: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Before it is unlocked, so that nobody gets a lock on a file that goes.
+            # Remove it before unlocking, so that no other run locks a file that is about to be removed.
             with suppress(OSError):
                 if os.path.samestat(os.fstat(file), path.stat()):
                     path.unlink()
@@ -51,19 +50,19 @@ def one_run(output: Path) -> Iterator[None]:
 
 
 def lock(file: int) -> bool:
-    """Lock an open file for this descriptor; False if another one has it locked."""
+    """Lock an open file for this descriptor; return False if another descriptor holds the lock."""
     if sys.platform != "win32":
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # there are no locks on this disk
+        except OSError:  # this disk does not support locks
             return True
     return True
 
 
 def _locked(path: Path, output: Path) -> int:
-    """The descriptor of a lock file that is locked, and tells by whom."""
+    """Return the descriptor of the locked lock file, which names its owner."""
     while True:
         file = _opened(path)
         try:
@@ -73,7 +72,7 @@ def _locked(path: Path, output: Path) -> int:
                     f"{output} is being written by {holder}; wait until that has ended, or name another output."
                 )
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), path.stat()):  # not one that its owner has just removed
+                if os.path.samestat(os.fstat(file), path.stat()):  # not a file that its owner has just removed
                     os.ftruncate(file, 0)
                     since = time.strftime("%Y-%m-%d %H:%M:%S")
                     os.write(file, f"process {os.getpid()} on {node() or 'this machine'} since {since}".encode())
@@ -85,9 +84,9 @@ def _locked(path: Path, output: Path) -> int:
 
 
 def _opened(path: Path) -> int:
-    """A descriptor of a lock file, made if need be; any user may take over what another's killed run has left."""
+    """Open a lock file, creating it if needed; any user may reuse the leftover file of another user's killed run."""
     more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with suppress(FileNotFoundError):  # first without making it: Linux lets nobody "make" another user's file in /tmp
+    with suppress(FileNotFoundError):  # first without O_CREAT, which Linux denies for another user's file in /tmp
         return os.open(path, os.O_RDWR | more)
     with suppress(FileExistsError):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | more, 0o666)

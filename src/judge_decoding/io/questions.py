@@ -1,4 +1,4 @@
-"""Where questions come from: JSONL, plain text, or a data set of the Hub or a folder."""
+"""Read questions from JSONL, plain text, or a data set on the Hub or in a folder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _HOLE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked.
+    """A question.
 
     Attributes:
-        text: the question, as a person would put it to a chat model.
-        prompt: the whole prompt, as the target reads it; where there is no chat template, the same.
-        reference: a right answer, or its unit tests; empty if there is none.
+        text: the question, as a person would write it to a chat model.
+        prompt: the whole prompt, as the target reads it; the same as ``text`` without a chat template.
+        reference: a right answer, or its unit tests; empty if there is no reference.
     """
 
     text: str
@@ -39,16 +39,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    r"""Which parts of a row are question and reference.
+    r"""The fields of a row that contain question and reference.
 
-    A field inside another is named with dots: ``turns.0``, ``answers.text.0``.
+    Nested fields are named with dots: ``turns.0``, ``answers.text.0``.
 
     Attributes:
         prompt: field of the question; by default ``question`` or ``prompt``.
-        reference: field of the reference; by default ``reference``, if there is one.
-        template: the prompt around it, as in ``Q: {question}\nA:``; ``{question}`` is the question, and any other
-            field can be named too.
-        reference_template: the reference from several fields, as in ``{test}\ncheck({entry_point})``.
+        reference: field of the reference; by default ``reference``, if it exists.
+        template: the prompt template, such as ``Q: {question}\nA:``; ``{question}`` is the question, and any other
+            field can be used too.
+        reference_template: a template for the reference from several fields, such as ``{test}\ncheck({entry_point})``.
     """
 
     prompt: str | None = None
@@ -71,10 +71,10 @@ class Fields:
             raise JudgeDecodingError("Give either the reference's field or a template of it, not both.")
 
     def read(self, row: Any) -> tuple[str, str]:  # noqa: ANN401  (any JSON value)
-        """Question and reference of a row.
+        """Return question and reference of a row.
 
         Raises:
-            RowError: it lacks a field, or holds something else than a text or a number there.
+            RowError: a field is missing, or is neither a text nor a number.
         """
         if not isinstance(row, Mapping):
             raise RowError('is no JSON object; write one as in {"question": "..."}')
@@ -109,12 +109,12 @@ def _text(row: Mapping[str, Any], field: str) -> str:
 
 
 def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
-    """The rows of a JSONL file, or of a text file with one question a line.
+    """Yield the rows of a JSONL file, or of a text file with one question per line.
 
-    Which of them it is the first line tells, unless the name ends in ``.txt``. Either can be packed with gzip.
+    The first line decides the format, unless the name ends in ``.txt``. Either can be compressed with gzip.
 
     Raises:
-        JudgeDecodingError: it cannot be read.
+        JudgeDecodingError: the file cannot be read.
     """
     is_text = True if path.name.removesuffix(".gz").endswith(".txt") else None
     for place, line in lines(path, "the questions", on_bad):
@@ -130,10 +130,10 @@ def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
 
 
 def dataset_rows(name: str, config: str | None, split: str) -> Rows:
-    """The rows of a data set by its Hub name, or of a folder; nothing of it is run.
+    """Yield the rows of a data set on the Hub or in a folder, without running code from it.
 
     Raises:
-        JudgeDecodingError: the package datasets is missing, or there is no such data set or split.
+        JudgeDecodingError: the package datasets is not installed, or there is no such data set or split.
     """
     if find_spec("datasets") is None:
         raise JudgeDecodingError(
@@ -154,7 +154,7 @@ def dataset_rows(name: str, config: str | None, split: str) -> Rows:
             data = datasets.load_dataset(name, config, split=split)
         for place, row in enumerate(data):
             yield f"row {place}", row
-    except Exception as error:  # pyarrow, fsspec and the Hub's client all raise their own
+    except Exception as error:  # pyarrow, fsspec and the Hub client all raise their own exceptions
         raise JudgeDecodingError(
             f"Cannot load the data set {name} ({split}): {reason(error)}; check its name, --config and --split."
         ) from error
@@ -169,18 +169,18 @@ def read_questions(
     limit: int | None = None,
     source: str = "The file",
 ) -> list[Question]:
-    """The questions of ``rows``, each once.
+    """Return the questions of ``rows``, without duplicates.
 
     Args:
-        rows: from `file_rows` or `dataset_rows`.
-        fields: what of a row is what.
-        on_bad: told of each row that is no question, in a sentence that names it.
+        rows: rows from `file_rows` or `dataset_rows`.
+        fields: the fields of question and reference.
+        on_bad: called with a message for each row that is not a question.
         render: the chat template.
-        limit: take the first so many.
-        source: where they are from, for messages.
+        limit: maximum number of questions.
+        source: name of their source, for messages.
 
     Raises:
-        JudgeDecodingError: there is no question.
+        JudgeDecodingError: there are no questions.
     """
     questions: dict[str, Question] = {}
     for where, row in rows:

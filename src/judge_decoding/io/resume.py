@@ -1,4 +1,4 @@
-"""Long work that can be stopped at any moment and goes on where it was: its results so far, beside the output."""
+"""Resumable long work: its results so far are kept beside the output, so it can stop at any moment and continue."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from judge_decoding.io.inputs import DOCUMENT, MOST, reading
 
 
 class Unfinished:
-    """Rows in ``<output>.part``, one a line, behind a line with the settings; a kill loses at most the last one.
+    """Rows in ``<output>.part``, one per line, after a line with the settings; a kill loses at most the last row.
 
-    The file comes with the first row: a start that fails before there is one leaves nothing behind.
+    The file is created with the first row: a start that fails earlier leaves nothing behind.
 
     Args:
-        output: where the results go when all is done.
-        settings: what must not change in between.
+        output: the path of the final results.
+        settings: settings that must not change between runs.
 
     Raises:
-        JudgeDecodingError: a part was begun with other settings, or cannot be read or written.
+        JudgeDecodingError: a part file exists with other settings, or cannot be read or written.
     """
 
     suffix = ".part"
@@ -33,10 +33,10 @@ class Unfinished:
         if self.part.exists() and not self._holds_only(first):
             self._load(settings)
         else:
-            self.part.unlink(missing_ok=True)  # of the settings a piece was written, and nothing else
+            self.part.unlink(missing_ok=True)  # it contains only a piece of the settings
 
     def _holds_only(self, first: bytes) -> bool:
-        """Whether a kill left nothing of the part but its first line, or a piece of that."""
+        """Whether the part file contains only its first line, or a piece of it, after a kill."""
         with reading(self.part, "the unfinished file", MOST) as file:
             return first.startswith(file.read(len(first) + 1))
 
@@ -46,7 +46,7 @@ class Unfinished:
             begun = parse_json(rows[0][1])["settings"]
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise JudgeDecodingError(f"{self.part} is no unfinished work; remove it to begin anew.") from error
-        if begun != settings and len(rows) == 1:  # nothing was done yet
+        if begun != settings and len(rows) == 1:  # no results yet
             self.part.unlink()
             return
         if begun != settings:
@@ -57,15 +57,15 @@ class Unfinished:
             try:
                 self.take(parse_json(line))
             except (ValueError, KeyError, TypeError):
-                continue  # cut off when it was stopped: that one is done again
+                continue  # cut off by a stop: this row is computed again
         with self.part.open("ab+") as file:
             end_line(file)
 
     def differs(self, begun: dict[str, Any]) -> None:
-        """The part was begun with other settings. If this returns, it is begun anew.
+        """Handle a part file with other settings; if this returns, the work starts again.
 
         Raises:
-            JudgeDecodingError: it must not be.
+            JudgeDecodingError: the work must not start again.
         """
         name = next(name for name in {**begun, **self.settings} if begun.get(name) != self.settings.get(name))
         raise JudgeDecodingError(
@@ -74,22 +74,22 @@ class Unfinished:
         )
 
     def will_write(self, path: Path) -> None:
-        """Remember that ``path``, which is not the output, is this work's, too; see `written_before`."""
+        """Record that ``path``, which is not the output, also belongs to this work; see `written_before`."""
         self.append({"wrote": str(path.absolute())})
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember a row of the part.
+        """Load a row of the part file.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none.
+            ValueError, KeyError, TypeError: the row is invalid.
         """
         raise NotImplementedError
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row to the part.
+        """Append a row to the part file.
 
         Raises:
-            JudgeDecodingError: it cannot be written.
+            JudgeDecodingError: the file cannot be written.
         """
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Unfinished:
 
 
 def written_before(part: Path) -> list[Path]:
-    """What a stopped run with this unfinished file has written besides its output, so that the next may replace it."""
+    """Return the other files that a stopped run with this part file has written, so that the next may replace them."""
     if not part.exists():
         return []
     found = lines(part, "the unfinished file", lambda _: None, longest=DOCUMENT)
@@ -110,5 +110,5 @@ def written_before(part: Path) -> list[Path]:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    # A lone surrogate, which a model's JSON may hold, is no UTF-8.
+    # Lone surrogates, which a model's JSON may contain, cannot be encoded as UTF-8.
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")

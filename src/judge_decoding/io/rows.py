@@ -1,5 +1,5 @@
-"""Rows of a file or a data set that cannot be used."""
+"""The error for unusable rows of a file or a data set."""
 
 
 class RowError(Exception):
-    """A row that is not what was wanted; the message says why, to go behind its number."""
+    """A row is unusable; the message gives the reason, to be shown after the row's number."""

@@ -1,15 +1,15 @@
-"""Running the Python code that a model wrote, with its unit tests, behind a boundary.
+"""Run model-written Python code with its unit tests in a sandbox.
 
-Outside a boundary nothing runs unless the user says so; `sandbox_of` has the boundaries there are. A program has an
-empty folder, no network, no sight of other processes, and limits of time, memory and disk. Whatever it does comes to
-one of two verdicts: it ran to its end, or it did not.
+Nothing runs without a sandbox unless the user asks for it; `sandbox_of` lists the sandboxes. A program has an empty
+folder, no network, no view of other processes, and limits of time, memory and disk. There are two verdicts: the
+program ran to its end, or it did not.
 
-The tests call the program's functions, so both run in one interpreter, and a program can meddle with its tests. An
-object that says it equals everything passes any comparison, and what the tests take from ``builtins`` can be replaced.
-A program that knows this one can read the word for "passed" out of its own memory (with ctypes, or by
-``/proc/self/mem``). All the rest ends as not passed: leaving early by whatever way, looking for the word in frames,
-with the collector or among the open files, jumping over the tests with a trace function, exit handlers, writing to
-every descriptor there is.
+The tests call the program's functions, so both run in one interpreter, and a program can tamper with its tests. An
+object that claims to equal everything passes any comparison, and the ``builtins`` that the tests use can be replaced.
+A program that knows this sandbox can read the word for "passed" from its own memory (with ctypes, or through
+``/proc/self/mem``). All other tricks count as not passed: exiting early in any way, searching for the word in frames,
+with the garbage collector or among open files, skipping the tests with a trace function, exit handlers, writing to
+every descriptor.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = ["Limits", "Outcome", "Sandbox", "run_program", "sandbox_of"]
 _SHOWN = 2000
 _STARTED = b"+"
 _START_SECONDS = 60.0
-"""How long a sandbox may take until the program's own time begins."""
+"""Maximum seconds for starting a sandbox, before the program's own time begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a program.
+    """The outcome of a program.
 
     Attributes:
         passed: it ran to its end without an error.
-        timed_out: it was stopped because its time was over.
-        output: the end of what it printed, the error included.
+        timed_out: it was stopped by the time limit.
+        output: the end of its output, including the error.
     """
 
     passed: bool
@@ -54,11 +54,11 @@ class Outcome:
 
 @cache
 def sandbox_of(spelling: str = "bwrap") -> Sandbox:
-    """The sandbox of that spelling, which was seen to work.
+    """Return the sandbox for a spelling, after testing that it works.
 
     Args:
         spelling: ``bwrap`` (bubblewrap); ``docker:IMAGE`` or ``podman:IMAGE``, a container of an image that has
-            ``python3``; or ``none``, which is no boundary.
+            ``python3``; or ``none`` for no isolation.
 
     Raises:
         JudgeDecodingError: there is no such sandbox, or it does not work here.
@@ -70,15 +70,15 @@ def sandbox_of(spelling: str = "bwrap") -> Sandbox:
 
 
 def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | None = None) -> Outcome:
-    """Run a Python program that nobody vouches for.
+    """Run an untrusted Python program.
 
     Args:
-        program: its text; what stands under ``if __name__ == "__main__"`` does not run.
-        limits: what it may use.
-        sandbox: where it runs; by default in bubblewrap.
+        program: its source; code under ``if __name__ == "__main__"`` does not run.
+        limits: its limits.
+        sandbox: the sandbox; by default bubblewrap.
 
     Raises:
-        JudgeDecodingError: the sandbox does not start, or this system has no limits for processes (Windows).
+        JudgeDecodingError: the sandbox does not start, or this system has no process limits (Windows).
     """
     if sys.platform == "win32":
         raise JudgeDecodingError(
@@ -103,13 +103,13 @@ def _does_not_start(sandbox: Sandbox, reason: str) -> JudgeDecodingError:
 
 
 class _Talk:
-    """What is said to a program and what it says, in bounds of time and size.
+    """Input and output of a program, bounded in time and size.
 
     Attributes:
-        verdict: the beginning of what came by the pipe for the verdict.
-        output: the end of what was printed.
-        ended: it came to an end by itself, and said no more than it may.
-        timed_out: its time was over.
+        verdict: the beginning of the data from the pipe for the verdict.
+        output: the end of the printed output.
+        ended: whether it ended by itself, within its output limit.
+        timed_out: whether it exceeded its time.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
@@ -119,11 +119,11 @@ class _Talk:
 
     @property
     def started(self) -> bool:
-        """The sandbox stands, and the program began."""
+        """Whether the sandbox is up and the program has started."""
         return self.verdict.startswith(_STARTED)
 
     def run(self, told: bytes) -> None:
-        """Say ``told``, and listen to the end."""
+        """Send ``told``, and read until the end."""
         given, verdict, printed = (
             cast("IO[bytes]", pipe) for pipe in (self._process.stdin, self._process.stdout, self._process.stderr)
         )
@@ -131,7 +131,7 @@ class _Talk:
 
         def say(descriptor: int) -> bool:
             nonlocal rest
-            with suppress(BrokenPipeError):  # A sandbox that is dead is seen by what it says.
+            with suppress(BrokenPipeError):  # The output shows if the sandbox is dead.
                 rest = rest[os.write(descriptor, rest) :]
                 return bool(rest)
             return False
@@ -156,7 +156,7 @@ class _Talk:
         self.ended = not self.timed_out and self._heard <= self._limits.file_size
 
     def _hear_verdict(self, descriptor: int) -> bool:
-        """Take a part of the verdict; its first byte starts the program's time."""
+        """Read a part of the verdict; its first byte starts the program's time."""
         found = self._read(descriptor)
         if not self.verdict:
             self._deadline = time.monotonic() + self._limits.seconds

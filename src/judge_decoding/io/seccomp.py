@@ -1,8 +1,8 @@
-"""A filter of system calls for the kernel (seccomp): threads yes, processes no.
+"""A system-call filter (seccomp) that allows threads but no processes.
 
-Limits of memory are a process's own, so that each new process would have them once more. The rest of what is refused
-is memory that no limit counts, doors to what is outside, and parts of the kernel that a program of a model has no use
-for. Linux numbers the calls differently on each kind of processor.
+Memory limits apply per process, so each new process would get the full amount again. The filter also refuses memory
+that no limit counts, ways out of the sandbox, and parts of the kernel that model-written programs do not need. Linux
+numbers the calls differently on each processor architecture.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import struct
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _KIND, _FIRST_ARGUMENT = 0, 4, 16
-"""Where the kernel has them in what a filter reads: struct seccomp_data."""
+"""Offsets in the filter's input: struct seccomp_data."""
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _CLONE_THREAD = 0x10000
 _X32 = 0x40000000
-"""From here on the numbers are those of another interface, which x86-64 has besides."""
+"""From here on the numbers belong to x32, another interface of x86-64."""
 _CLONE3 = 435
-"""Its flags are out of a filter's reach; where it is missing, the C library uses clone."""
+"""A filter cannot read its flags; if it is missing, the C library uses clone."""
 
 _KINDS = {
     # AUDIT_ARCH_*, clone, and in turn: fork and vfork (only on x86), unshare, setns, shmget, msgget, semget,
@@ -35,7 +35,7 @@ _KINDS = {
 
 
 def no_new_processes() -> bytes | None:
-    """The filter for this machine's processor, as the kernel takes it; None where there is none."""
+    """Return the filter for this machine's processor in the kernel's format; None for other processors."""
     if platform.machine() not in _KINDS:
         return None
     kind, clone, refused = _KINDS[platform.machine()]
@@ -44,7 +44,7 @@ def no_new_processes() -> bytes | None:
         return _RETURN, 0, 0, code
 
     no, missing = result(_ERROR | errno.EPERM), result(_ERROR | errno.ENOSYS)
-    # Each step: what to do, how many steps to skip if so and if not, with which value.
+    # Each step: operation, number of steps to skip if true and if false, value.
     steps = [
         (_LOAD, 0, 0, _KIND), (_EQUAL, 1, 0, kind), result(_KILL),
         (_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), no,

@@ -1,6 +1,6 @@
-"""The bare card of a head: what it is and how to load it, from its configuration alone.
+"""The bare model card of a head: what it is and how to load it, from its configuration alone.
 
-All that comes from the configuration is escaped: names can be anybody's.
+All values from the configuration are escaped, because names are untrusted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
 
 
 def bare_card(config: dict[str, Any]) -> str:
-    """The card that is saved with a head, as Markdown; `judge_decoding.report` writes the full one."""
+    """Return the card that is saved with a head, as Markdown; `judge_decoding.report` writes the full card."""
     name = one_line(config["target"]["name_or_path"])
     return _BARE.format(
         title=plain(title(config)),
@@ -57,12 +57,12 @@ def bare_card(config: dict[str, Any]) -> str:
 
 
 def title(config: dict[str, Any]) -> str:
-    """The card's title, in plain text."""
+    """Return the card's title, in plain text."""
     return f"Judge head for {one_line(config['target']['name_or_path']) or 'a model without a name'}"
 
 
 def introduction(config: dict[str, Any]) -> str:
-    """What the head is, in a paragraph of Markdown."""
+    """Describe the head in a paragraph of Markdown."""
     target, draft = config["target"], config["draft"]
     place = f"last hidden state ({config['norm']} the final norm)"
     return _INTRODUCTION.format(
@@ -74,7 +74,7 @@ def introduction(config: dict[str, Any]) -> str:
 
 
 def usage(config: dict[str, Any]) -> str:
-    """How to load the head, as a block of Python."""
+    """Return a block of Python that loads the head."""
     target, draft = config["target"], config["draft"]
     text = _USAGE.format(
         target=one_line(target["name_or_path"]),

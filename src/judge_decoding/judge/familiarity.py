@@ -1,7 +1,7 @@
-"""How unlike the questions of its training a prompt looks to a judge, in the target's hidden space.
+"""The distance of a prompt from a judge's training questions, in the target's hidden space.
 
-One state of the target tells it: the one at the prompt's last token, which the target reads together with the first
-draft anyhow. Which state and which distance were chosen on the figures in ``benchmarks/results/familiarity.md``.
+It needs one hidden state: that of the prompt's last token, which the target reads together with the first draft
+anyway. The state and the distance were chosen from the figures in ``benchmarks/results/familiarity.md``.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 LEAST = 40
-"""Different questions it takes; the 95% quantile of fewer is next to nothing but the largest."""
+"""Minimum number of different questions; with fewer, the 95% quantile is almost always the largest distance."""
 _MOST = 2000
 _RANK = 64
 _FOLDS = 10
 
 
 class FamiliarityConfig(BaseModel):
-    """What is known of the training questions beside tensors; ``familiarity`` in a head's ``config.json``."""
+    """Statistics of the training questions other than tensors; ``familiarity`` in a head's ``config.json``."""
 
     questions: int = Field(gt=0)
     rank: int = Field(gt=0, le=_RANK)
     quantile: float = Field(default=0.95, gt=0, lt=1)
     limit: float = Field(gt=0, allow_inf_nan=False)
-    """The Mahalanobis distance below which this quantile of the questions lay when they were held out."""
+    """The Mahalanobis distance at this quantile of the held-out questions."""
 
 
 class Familiarity(nn.Module):
     """A Gaussian of low rank over the target's hidden states at the last tokens of the training questions.
 
-    Covariance ``V diag(variances[:-1] - rest) V' + rest I``, with V the first principal components and
-    ``rest = variances[-1]`` what is left, the same in every other direction (probabilistic PCA, Tipping and Bishop
-    1999). Mahalanobis distances to what a model was trained on: Lee et al. 2018 (arXiv 1807.03888), for language
-    models Ren et al. 2022 (arXiv 2209.15558).
+    The covariance is ``V diag(variances[:-1] - rest) V' + rest I``, with V the first principal components and
+    ``rest = variances[-1]`` the variance in every other direction (probabilistic PCA, Tipping and Bishop 1999).
+    For Mahalanobis distances to training data see Lee et al. 2018 (arXiv 1807.03888) and, for language models, Ren
+    et al. 2022 (arXiv 2209.15558).
     """
 
     mean: Tensor
@@ -51,9 +51,9 @@ class Familiarity(nn.Module):
         self.register_buffer("variances", torch.ones(config.rank + 1))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Distances [...] of prompts with these states at their last tokens [..., H]; 1 is the held-out 95% quantile.
+        """Return the distances [...] of prompts whose last tokens have ``states`` [..., H].
 
-        On the device of the statistics, in float32; nothing waits for it.
+        1 is the held-out 95% quantile. Computed on the device of the statistics, in float32, without synchronisation.
         """
         apart = states.to(self.mean.device, torch.float32) - self.mean
         along = apart @ self.components.T
@@ -63,22 +63,22 @@ class Familiarity(nn.Module):
 
     @classmethod
     def fit(cls, states: Tensor, quantile: float = 0.95) -> Self | None:
-        """The statistics of questions whose states are ``states`` [N, H]; None for fewer than `LEAST`.
+        """Fit the statistics to questions with ``states`` [N, H]; None for fewer than `LEAST` questions.
 
-        The distance that counts as 1 is measured on questions that are held out in turn, a tenth at a time.
+        The distance that counts as 1 is measured by tenfold cross-validation.
         """
         generator = torch.Generator().manual_seed(0)
         states = states[torch.randperm(len(states), generator=generator)[:_MOST]].float()
         count, size = states.shape
         if count < LEAST:
             return None
-        # Some questions a direction, or the directions would be those of the sample alone.
+        # Several questions per direction, or the directions would fit the sample only.
         rank = max(min(_RANK, count // 8, size // 2), 1)
         fold = torch.arange(count) % _FOLDS
         held_out = torch.empty(count)
         for out in (fold == number for number in range(_FOLDS)):
             held_out[out] = cls._fitted(states[~out], rank, 1.0, quantile)(states[out])
-        # As for one more question of the same kind: it is as likely at any place among them (conformal prediction).
+        # A new question of the same kind is equally likely to have any rank among them (conformal prediction).
         place = min(math.ceil((count + 1) * quantile), count)
         limit = float(held_out.kthvalue(place).values)
         return cls._fitted(states, rank, max(limit, 1e-6), quantile)
@@ -91,7 +91,7 @@ class Familiarity(nn.Module):
         _, values, directions = torch.linalg.svd(states - mean, full_matrices=False)
         variances = values.square() / (count - 1)
         rest = variances[rank:].sum() / (size - rank)
-        # What never varied in training may still differ by rounding, of 16-bit formats too.
+        # Directions without variance in training may still differ by rounding, also in 16-bit formats.
         floor = states.square().mean() * 1e-6 + 1e-12
         fitted.mean.copy_(mean)
         fitted.components.copy_(directions[:rank])

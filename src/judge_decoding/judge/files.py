@@ -1,4 +1,4 @@
-"""The files of a head's folder: its own, and those of a full card, which go when the head does."""
+"""The files in a head's folder: the head's own, and those of a full card, which are removed with the head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-# What lets transformers decode with a folder: see `judge_decoding.integrations.head_folder`.
+# With these, transformers can decode from the folder: see `judge_decoding.integrations.head_folder`.
 CUSTOM_GENERATE = {
     "custom_generate/generate.py": """\
 # Judge decoding with the head in this folder; all the code is in the package judge-decoding:
@@ -21,22 +21,22 @@ PICTURES = {
 }
 """The pictures a full card can show, by file name."""
 PATTERNS = ("results.json", "results-*.json", "pareto.svg", "pareto-*.svg")
-"""The results a full card shows, and their plots."""
+"""The result files that a full card shows, and their plots."""
 _NAMES = re.compile(r"(results(-([2-9]|[1-9]\d+))?\.json)|(pareto(-([2-9]|[1-9]\d+))?\.svg)")
 
 
 def files_of_head(folder: Path) -> list[Path]:
-    """What a head in ``folder`` is written to, and what is there that it replaces or removes."""
+    """Return the files that saving a head in ``folder`` writes, replaces or removes."""
     names = (CONFIG, WEIGHTS, *PICTURES, *CUSTOM_GENERATE)
     return [*(folder / name for name in names), *files_of_card(folder)]
 
 
 def files_of_card(folder: Path) -> list[Path]:
-    """What a card in ``folder`` is written to, and what is there that it replaces or removes."""
+    """Return the files that saving a card in ``folder`` writes, replaces or removes."""
     return [folder / CARD, *(path for path in folder.glob("*.*") if _NAMES.fullmatch(path.name) and path.is_file())]
 
 
 def results_in(folder: Path) -> list[Path]:
-    """The results files in a head's folder, in their order."""
+    """Return the result files in a head's folder, in order."""
     found = [path for path in files_of_card(folder) if path.suffix == ".json"]
     return sorted(found, key=lambda path: (len(path.name), path.name))  # 2 before 10

@@ -29,7 +29,7 @@ from judge_decoding.names import place_of
 
 
 class JudgeHeadConfig(BaseModel):
-    """All that must be known to use a head rightly; ``config.json`` in its folder."""
+    """The configuration needed to use a head; ``config.json`` in its folder."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -37,9 +37,9 @@ class JudgeHeadConfig(BaseModel):
     version: Literal[1] = 1
     target: TargetInfo
     draft: TargetInfo | None = None
-    """The draft model whose hidden states the head reads too; None for a head on the target alone."""
+    """The draft model whose hidden states the head also reads; None for a head on the target alone."""
     layer: int = -1
-    """The target's layer whose states are read, counted from the end; the draft's are always its last."""
+    """The target's layer whose states are read, counted from the end; for the draft it is always the last layer."""
     norm: Norm = "before"
     polarity: Literal["correct"] = "correct"
     threshold: float = Field(default=0.5, ge=0, le=1)
@@ -48,7 +48,7 @@ class JudgeHeadConfig(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
     familiarity: FamiliarityConfig | None = None
-    """What the training questions look like in the target's hidden space; None if that is not known."""
+    """Statistics of the training questions in the target's hidden space; None if unknown."""
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ class JudgeHeadConfig(BaseModel):
 
     @property
     def input_size(self) -> int:
-        """How many numbers the head reads at a token: the target's hidden size, plus the draft's if it reads that."""
+        """The number of inputs per token: the target's hidden size, plus the draft's if the head reads it."""
         return self.target.hidden_size + (self.draft.hidden_size if self.draft else 0)
 
 
@@ -73,9 +73,8 @@ class JudgeHead(nn.Module):
     """``sigmoid(w·h + b)``: the probability that a token is correct, from the target's hidden state *at* it.
 
     Source: Judge Decoding (arXiv 2501.19309), section 4: one linear layer, here 1 + hidden size numbers, on the last
-    hidden state unless ``config.layer`` says another. A head with
-    ``config.draft`` reads the draft model's state at the token, too: h is [draft's; target's], the features of
-    AutoJudge (arXiv 2504.20039).
+    hidden state unless ``config.layer`` selects another. A head with ``config.draft`` also reads the draft model's
+    state at the token: h is [draft's; target's], the features of AutoJudge (arXiv 2504.20039).
     """
 
     def __init__(self, config: JudgeHeadConfig) -> None:
@@ -87,24 +86,24 @@ class JudgeHead(nn.Module):
             self.familiarity = Familiarity(config.familiarity, config.target.hidden_size)
         self.requires_grad_(False)
         self.folder: Path | None = None
-        """Where it was loaded from; what was measured with it may lie there, too."""
+        """The folder that the head was loaded from; it may also hold measurements of the head."""
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights and the bias: it tells heads apart, whatever they are called."""
+        """SHA-256 of the weights and the bias; it identifies a head independently of its name."""
         numbers = torch.cat((self.linear.weight.flatten(), self.linear.bias)).detach().float().cpu()
         return hashlib.sha256(numbers.numpy().astype("<f4").tobytes()).hexdigest()
 
     def know(self, familiarity: Familiarity | None) -> None:
-        """Take in what the training questions look like; what the head says of tokens stays the same."""
+        """Set the statistics of the training questions; the head's probabilities do not change."""
         self.familiarity = familiarity
         self.config.familiarity = familiarity.config if familiarity else None
 
     def probability(self, hidden: Tensor, draft_hidden: Tensor | None = None) -> Tensor:
-        """Probability of CORRECT [...] from the target's states [..., H] and, if read, the draft's [..., Hd].
+        """Return P(CORRECT) [...] from the target's states [..., H] and, if read, the draft's [..., Hd].
 
         Raises:
-            JudgeDecodingError: the draft's states are missing, or of another size.
+            JudgeDecodingError: the draft's states are missing or have the wrong size.
         """
         draft = self.config.draft
         if draft is None:
@@ -122,15 +121,15 @@ class JudgeHead(nn.Module):
     forward = probability
 
     def _probability(self, states: Tensor) -> Tensor:
-        # A sum for each token, as a product of matrices is rounded by how many tokens there are: a row of a batch would
-        # get other scores than alone.
+        # One sum per token: the rounding of a matrix product depends on the number of tokens, so a row in a batch
+        # would get other scores than alone.
         return torch.sigmoid((states * self.linear.weight[0]).sum(-1) + self.linear.bias)
 
     def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
         """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.
 
-        A head that reads the target alone fits any draft. A quantised model that is near enough is accepted with a
-        logged warning that says how far it is off.
+        A head that reads only the target fits any draft. A quantised model that is close enough is accepted with a
+        logged warning that gives the difference.
 
         Raises:
             JudgeDecodingError: architecture, size, depth or weights differ.
@@ -142,9 +141,9 @@ class JudgeHead(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the head, its configuration and a bare model card to ``folder``, each file whole or not at all.
 
-        Beside them come a few lines of Python with which transformers' own ``generate`` decodes with this folder
-        (``custom_generate``). Loading a head never runs them. Results of this head that are in the folder stay; those
-        of another head, plots and pictures go. `save_head` writes the full card, with what was measured.
+        It also writes a few lines of Python with which transformers' own ``generate`` can decode from this folder
+        (``custom_generate``). Loading a head never runs them. Results of this head in the folder are kept; those of
+        another head, plots and pictures are removed. `save_head` writes the full card, with measurements.
 
         Raises:
             JudgeDecodingError: the folder cannot be written.
@@ -166,11 +165,11 @@ class JudgeHead(nn.Module):
                 path.unlink(missing_ok=True)
 
     def owns(self, judge_hash: str | None, folder: Path) -> bool:
-        """Whether results in a head's folder are of this head: by the hash they tell, or the weights beside them.
+        """Whether results in a head's folder belong to this head, by the hash in them or the weights beside them.
 
         Args:
-            judge_hash: what they tell of their head's weights; "" for nothing, None for no results.
-            folder: where they are.
+            judge_hash: the hash of the head's weights in the results; "" if missing, None if there are no results.
+            folder: the folder of the results.
         """
         if judge_hash == "":
             with suppress(JudgeDecodingError):
@@ -185,17 +184,17 @@ class JudgeHead(nn.Module):
         draft: PreTrainedModel | None = None,
         **options: Any,  # noqa: ANN401  (passed on)
     ) -> Self:
-        """Load a head from a folder or from a Hub repository.
+        """Load a head from a folder or a Hub repository.
 
         Args:
             name_or_path: a folder that `save_pretrained` wrote, a repository name such as ``"me/my-judge"``, or
-                "reference", the embedded head.
-            target: when given, the head is checked against it.
-            draft: the same, for a head that reads the draft's hidden states, too.
-            options: how a repository is read: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ...
+                "reference" for the embedded head.
+            target: if given, check the head against it.
+            draft: the same for the draft, if the head also reads its hidden states.
+            options: options for a Hub repository: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ...
 
         Raises:
-            JudgeDecodingError: nothing there, a damaged or foreign file, or a head for another target or draft.
+            JudgeDecodingError: there is no head, a file is damaged or foreign, or the head is for other models.
         """
         folder = _resolve(name_or_path, options)
         text = read_text(folder / CONFIG, "the judge head's configuration")
@@ -227,7 +226,7 @@ class JudgeHead(nn.Module):
 
 
 def _told_hash(results: Path) -> str | None:
-    """What a file of results tells of its head's weights, "" for nothing; None if it holds no results."""
+    """Return the hash of the head's weights in a results file: "" if missing, None if it holds no results."""
     with suppress(JudgeDecodingError, ValueError):
         told = parse_json(read_text(results, "the results"))
         if isinstance(told, dict):
@@ -236,7 +235,7 @@ def _told_hash(results: Path) -> str | None:
 
 
 def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
-    """The folder of a head, fetched from the Hub if there is no such folder here."""
+    """Return the folder of a head, downloaded from the Hub if it is not a local folder."""
     name_or_path = place_of(name_or_path, "judge")
     folder = Path(name_or_path)
     if folder.is_dir():

@@ -1,4 +1,4 @@
-"""What tells a model from another: what each of its layers makes of one fixed input."""
+"""Identify a model by the output of each of its layers for one fixed input."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ _POSITIONS = (3, 7, 11, 15)
 _DIMENSIONS = 16
 _NUMBERS = len(_POSITIONS) * _DIMENSIONS
 _MOST = torch.finfo(torch.float16).max
-# Small beside what a layer adds to it, so that rounding the sum takes nothing away, and large beside a norm's epsilon.
+# Small next to what a layer adds, so that rounding the sum loses nothing, and large next to the epsilon of a norm.
 _SCALE = 0.05
 
 ROUNDING = {"float32": 0.002, "float16": 0.006, "bfloat16": 0.03}
-"""How far the outputs of a layer may be apart for the rounding of a data type: about twice what was measured."""
+"""Largest difference of a layer's outputs due to rounding, by data type: about twice the measured values."""
 
 QUANTIZED = 0.7
-"""The same for quantisation to few bits. Models that have nothing in common are about 1 apart."""
+"""The same for low-bit quantisation. Unrelated models differ by about 1."""
 
 
 class Probe(BaseModel):
-    """What the layers of a model make of one fixed input, in a few coordinates of each.
+    """A few coordinates of each layer's output for one fixed input.
 
-    Every layer that a judge's hidden states come through is given the same numbers, whatever the layers below it have
-    made. So a change of any layer shows, one layer's rounding is all the rounding there is, and nothing else matters:
-    not the size of the vocabulary, nor how the weights are stored.
+    Every layer below the judge's hidden states gets the same input, whatever the layers below it computed. So a change
+    of any layer is visible, rounding does not accumulate over layers, and neither the vocabulary size nor the storage
+    format of the weights matters.
 
     Attributes:
-        ids: the tokens of the forward pass.
-        norm, layer: where the judge reads; what lies above is not looked at.
-        dtype: in which the model computed.
-        quantization: how its weights were quantised; None if they were not.
-        numbers: float16, little-endian, in base64: `_NUMBERS` of what the first layer is given for ``ids``, as many of
-            each layer's output, and of the final norm's where the judge reads behind it.
+        ids: the token ids of the forward pass.
+        norm, layer: where the judge reads; layers above are ignored.
+        dtype: the data type of the computation.
+        quantization: how the weights were quantised; None if they were not.
+        numbers: float16, little-endian, in base64: `_NUMBERS` of the first layer's input for ``ids``, as many of each
+            layer's output, and of the final norm's output if the judge reads after it.
     """
 
     ids: list[int] = Field(min_length=LENGTH, max_length=LENGTH)
@@ -89,15 +89,15 @@ class Probe(BaseModel):
         )
 
     def rows(self) -> Tensor:
-        """What each layer made of it [layers, `_NUMBERS`]."""
+        """The output of each layer [layers, `_NUMBERS`]."""
         content = base64.b64decode(self.numbers, validate=True)
         return torch.from_numpy(np.frombuffer(content, "<f2").astype(np.float32)).reshape(-1, _NUMBERS)
 
     def difference(self, other: Probe) -> float:
-        """How far the layer that differs most is from this one's: the median difference of a coordinate, relative.
+        """Return the relative difference of the layer that differs most: the median over its coordinates.
 
-        Medians, as a few dimensions of many models are hundreds of times larger than all others. 1 or so between
-        models that have nothing in common.
+        The median is used because in many models a few dimensions are hundreds of times larger than all others.
+        Unrelated models differ by about 1.
         """
         mine, its = self.rows(), other.rows()
         if mine.shape != its.shape:
@@ -111,14 +111,14 @@ class Probe(BaseModel):
         return worst
 
     def allowed(self, other: Probe) -> float:
-        """How far apart the two may be for the coarser of their data types."""
+        """Return the largest allowed difference, for the coarser of the two data types."""
         return max(ROUNDING.get(each.dtype, ROUNDING["bfloat16"]) for each in (self, other))
 
 
 def probe_ids(model: PreTrainedModel) -> list[int]:
-    """Tokens from the lower half of the model's vocabulary: the upper end may be padding.
+    """Return token ids from the lower half of the model's vocabulary, as the upper end may be padding.
 
-    In steps of the golden section, so that they are far apart and in no order.
+    Golden-section steps keep them far apart and unordered.
     """
     half = max(input_rows(model) // 2, 1)
     return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, LENGTH + 1)]
@@ -129,7 +129,7 @@ _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def _numbers(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Tensor:
-    """The rows of a probe, remembered for as long as the model and its weights are the same."""
+    """Return the rows of a probe, cached while the model and its weights are the same."""
     known, key, state = _known.setdefault(model, {}), (tuple(ids), source), _state(model)
     if key not in known or known[key][0] != state:
         known[key] = state, _ask(model, ids, source)
@@ -137,13 +137,13 @@ def _numbers(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -
 
 
 def _state(model: PreTrainedModel) -> tuple[Any, ...]:
-    """Changes when weights are replaced, or changed in place, or adapters are switched."""
+    """Return a value that changes when weights are replaced or changed in place, or adapters are switched."""
     tensors = (*model.parameters(), *model.buffers())
     return adapters(model), [(id(each), 0 if each.is_inference() else each._version) for each in tensors]
 
 
 def _ask(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Tensor:
-    """One forward pass in which each part is given the same input."""
+    """Run one forward pass in which each part gets the same input."""
     modules, first = _parts(model, source)
     seen: dict[int, Tensor] = {}
 
@@ -162,7 +162,7 @@ def _ask(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Te
         if found is not None:
             seen[number] = found
 
-    with undisturbed(model), ExitStack() as stack:  # with the model to itself before it has hooks
+    with undisturbed(model), ExitStack() as stack:  # lock the model before adding hooks
         for number, module in enumerate(modules):
             for hook in (
                 module.register_forward_pre_hook(
@@ -176,9 +176,9 @@ def _ask(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Te
 
 
 def _parts(model: PreTrainedModel, source: HiddenSource) -> tuple[list[nn.Module], int]:
-    """What to ask, in order, and from which of them on the input is replaced."""
+    """Return the modules to probe, in order, and the index of the first one whose input is replaced."""
     parts, norm, layer = anatomy(model), source.norm, source.layer
-    if parts.layers is None:  # then there is a norm, and only what comes to it says anything of the layers
+    if parts.layers is None:  # then there is a norm, and only its input depends on the layers
         assert parts.norm is not None
         return [model.get_submodule(parts.norm)], 1
     layers = model.get_submodule(parts.layers)
@@ -195,14 +195,14 @@ def _is_states(value: object) -> bool:
 
 
 def _fixed(like: Tensor) -> Tensor:
-    """Numbers of this shape that look random and are the same on every machine."""
+    """Return pseudo-random numbers of this shape that are the same on every machine."""
     place = torch.arange(like.numel())
     uniform = ((place * place * 2654435761 + place * 40503) & 0xFFFFFFFF).double() / 2**32
     return (_SCALE * 12**0.5 * (uniform - 0.5)).reshape(like.shape).to(like.device, like.dtype)
 
 
 def _coordinates(states: Tensor) -> Tensor:
-    """A few numbers of states [..., T, H], spread evenly [`_NUMBERS`]."""
+    """Return a few evenly spread values of states [..., T, H]: [`_NUMBERS`]."""
     states = states.reshape(-1, *states.shape[-2:])[0]
     columns = torch.linspace(0, states.shape[-1] - 1, _DIMENSIONS, dtype=torch.float64).long()
     return states[list(_POSITIONS)].float().cpu()[:, columns].flatten()

@@ -1,4 +1,4 @@
-"""The models a judge head was trained on, and how another one is told from them."""
+"""The models that a judge head was trained on, and checks that a given model is the same."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class TargetInfo(BaseModel):
     """The model a head was trained on.
 
     Attributes:
-        fingerprint: a few weights spread evenly over the output embeddings, where an engine that cannot be probed
-            finds them; None if they are quantised.
-        rows: over how many rows of the output embeddings they are spread; None: over all of them, whatever their
-            number (heads of older versions).
-        probe: what its layers make of a fixed input; None in heads of older versions.
+        fingerprint: a few weights spread evenly over the output embeddings, for engines that cannot be probed; None if
+            they are quantised.
+        rows: the number of rows of the output embeddings that the fingerprint covers; None for all rows (heads of
+            older versions).
+        probe: the outputs of its layers for a fixed input; None in heads of older versions.
     """
 
     name_or_path: str
@@ -47,7 +47,7 @@ class TargetInfo(BaseModel):
         """Describe ``model``, whose hidden states are read at ``source``.
 
         Raises:
-            JudgeDecodingError: it has no such layer.
+            JudgeDecodingError: the model has no such layer.
         """
         model = bare(model)
         weight = plain_weight(model.get_output_embeddings())
@@ -59,10 +59,10 @@ class TargetInfo(BaseModel):
         )
 
     def check(self, model: PreTrainedModel, role: str = "target") -> None:
-        """Check that ``model`` is this one; a quantised one is accepted with a warning.
+        """Check that ``model`` is this model; a quantised copy is accepted with a warning.
 
         Raises:
-            JudgeDecodingError: architecture, size, depth, or what its layers make of an input differ.
+            JudgeDecodingError: architecture, size, depth or layer outputs differ.
         """
         model = bare(model)
         its = shape(model)
@@ -104,10 +104,10 @@ class TargetInfo(BaseModel):
     def check_shape(
         self, name: str, hidden_size: int, num_hidden_layers: int, *architectures: str, role: str = "target"
     ) -> None:
-        """Check that a model called ``name``, of one of these architectures, has this one's shape.
+        """Check that a model called ``name``, of one of these architectures, has the shape of this model.
 
         Raises:
-            JudgeDecodingError: it has another.
+            JudgeDecodingError: the shape differs.
         """
         for what, mine, its in (
             ("hidden size", self.hidden_size, hidden_size),
@@ -121,21 +121,21 @@ class TargetInfo(BaseModel):
             )
 
     def places(self, rows: int, columns: int) -> list[tuple[int, int]]:
-        """Row and column of each weight of the fingerprint in output embeddings of ``rows`` and ``columns``.
+        """Return row and column of each fingerprint weight in output embeddings of ``rows`` and ``columns``.
 
-        Some of the rows may be above ``rows``: those of a vocabulary that was padded when the head was trained.
+        Some rows may exceed ``rows``, if the vocabulary was padded when the head was trained.
         """
         return _places(self.rows or rows, columns)
 
     def check_weights(self, weights: Mapping[int, float], name: str = "", role: str = "target") -> None:
-        """Check weights of a model's output embedding, by their number in the fingerprint.
+        """Check weights of a model's output embeddings, given by their index in the fingerprint.
 
         Raises:
-            JudgeDecodingError: they are another model's.
+            JudgeDecodingError: they belong to another model.
         """
         if self.fingerprint is None:
             return
-        # One part in fifty of the largest weight: beyond the rounding of 16-bit formats, far below another model.
+        # 2% of the largest weight: above the rounding of 16-bit formats, far below the difference of another model.
         slack = 0.02 * max(abs(value) for value in self.fingerprint)
         if not all(abs(self.fingerprint[place] - value) <= slack for place, value in weights.items()):
             raise JudgeDecodingError(
@@ -144,7 +144,7 @@ class TargetInfo(BaseModel):
             )
 
     def misfit(self, role: str, what: str, mine: object, its: object, their_name: str = "") -> str:
-        """The sentence for a model that is not this one."""
+        """Return the error message for a model that is not this one."""
         return (
             f"This judge head was trained for {_name(self.name_or_path)} ({what} {mine}), but the {role} is "
             f"{their_name or 'another'} ({what} {its}); give the {role} it was trained for, or train a head."
@@ -152,7 +152,7 @@ class TargetInfo(BaseModel):
 
 
 def bare(model: PreTrainedModel) -> PreTrainedModel:
-    """The model inside what is wrapped around it; see `unwrap`."""
+    """Return the model inside its wrappers; see `unwrap`."""
     inner = unwrap(model)
     if not isinstance(inner, PreTrainedModel):
         raise JudgeDecodingError(f"{type(inner).__name__} is no model of transformers; give a causal language model.")
@@ -160,7 +160,7 @@ def bare(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def shape(model: PreTrainedModel) -> dict[str, Any]:
-    """The fields of a `TargetInfo` that take no look at the weights."""
+    """Return the fields of a `TargetInfo` that do not depend on the weights."""
     config = model.config.get_text_config()
     return {
         "name_or_path": str(model.config.name_or_path),
@@ -177,7 +177,7 @@ def _places(rows: int, columns: int) -> list[tuple[int, int]]:
 
 
 def _values(weight: Tensor, rows: int, columns: int) -> dict[int, float]:
-    """The weights of a fingerprint over ``rows``, by number, as far as ``weight`` has them."""
+    """Return the weights of a fingerprint over ``rows``, by index, as far as ``weight`` contains them."""
     places = enumerate(_places(rows, columns))
     return {number: float(weight[row, column]) for number, (row, column) in places if row < len(weight)}
 

@@ -1,1 +1,1 @@
-"""How labelled answers are made: collected, labelled, annotated, exchanged."""
+"""Labelled answers: collecting, labelling, annotating and exchanging them."""

@@ -1,4 +1,4 @@
-"""Answers by models, collected and sorted right from wrong."""
+"""Collect answers of models and sort them into right and wrong."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from judge_decoding.tasks.checkers import Checker
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """How answers are made.
+    """How answers are generated.
 
     Attributes:
         samples: answers of each model to each question.
-        temperature: 0 is greedy.
-        top_p: nucleus; 1 is off.
-        seed: makes sampled answers repeatable; endpoints are told of it only if there is one.
+        temperature: sampling temperature; 0 is greedy.
+        top_p: nucleus sampling; 1 is off.
+        seed: makes sampled answers repeatable; it is sent to endpoints only if it is set.
         max_new_tokens: token budget of an answer.
-        stop: strings that end an answer and are no part of it.
-        system: system message, where there is a chat.
+        stop: strings that end an answer and are not part of it.
+        system: the system message of a chat.
 
     Raises:
-        JudgeDecodingError: a value is out of its range, or several greedy answers are wanted.
+        JudgeDecodingError: a value is out of range, or more than one greedy answer is requested.
     """
 
     samples: int = 1
@@ -51,14 +51,14 @@ class Answering:
             raise JudgeDecodingError("A stop string is empty; give at least one character.")
 
     def messages(self, text: str) -> list[dict[str, str]]:
-        """The chat that asks ``text``."""
+        """The chat messages that ask ``text``."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": text}]
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """One answer that is wanted of a writer: the ``sample``-th to ``question``."""
+    """One requested answer: the ``sample``-th to ``question``."""
 
     question: Question
     sample: int
@@ -66,13 +66,13 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a writer said.
+    """An answer of a writer.
 
     Attributes:
-        text: what follows the prompt.
-        ended: by itself, not by the token limit.
-        token_ids: prompt and answer in tokens, where the writer read the prompt as the target will.
-        tokenizer: fingerprint of the tokenizer that they are of.
+        text: the text after the prompt.
+        ended: whether it ended by itself, not at the token limit.
+        token_ids: prompt and answer as token ids, if the writer read the prompt as the target will.
+        tokenizer: fingerprint of the tokenizer of these ids.
     """
 
     text: str
@@ -82,7 +82,7 @@ class Answer:
 
 
 class Writer(Protocol):
-    """Something that answers questions."""
+    """A source of answers to questions."""
 
     @property
     def name(self) -> str:
@@ -95,10 +95,10 @@ class Writer(Protocol):
         done: Callable[[Want, Answer], None],
         failed: Callable[[Want, str], None],
     ) -> None:
-        """Answer ``wants`` in any order; tell of each as it is done, or failed for a reason of its own.
+        """Answer ``wants`` in any order; call ``done`` or ``failed`` for each as soon as it is finished.
 
         Raises:
-            JudgeDecodingError: nothing more can be had of it.
+            JudgeDecodingError: the writer can give no further answers.
         """
         ...
 
@@ -123,7 +123,7 @@ class Collected(Unfinished):
         )
 
     def add(self, writer: str, want: Want, answer: Answer) -> None:
-        """An answer is there."""
+        """Save an answer."""
         key = (want.question.prompt, writer, want.sample)
         row: dict[str, Any] = {"key": key, "answer": answer.text, "ended": answer.ended}
         if answer.token_ids is not None:
@@ -139,13 +139,13 @@ def collect(
     collected: Collected,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, list[str]]:
-    """Have every writer answer every question ``samples`` times, but for what is there already.
+    """Let every writer answer every question ``samples`` times, skipping answers that already exist.
 
     Returns:
-        The reasons of what failed, by writer.
+        The reasons of the failures, by writer.
 
     Raises:
-        JudgeDecodingError: a writer can do nothing more; what is done is kept.
+        JudgeDecodingError: a writer can give no further answers; finished answers are kept.
     """
     failures: dict[str, list[str]] = {}
     for writer in writers:
@@ -168,7 +168,7 @@ def collect(
 
 @dataclass(slots=True)
 class Tally:
-    """How the answers of one writer came out; what was cut off at the token limit is not checked."""
+    """Counts of one writer's answers by outcome; answers cut off at the token limit are not checked."""
 
     answers: int = 0
     right: int = 0
@@ -177,7 +177,7 @@ class Tally:
     cut_off: int = 0
 
     def count(self, case: Case) -> None:
-        """One more."""
+        """Count one more case."""
         self.answers += 1
         self.cut_off += not case.ended
         self.right += case.correct is True
@@ -187,12 +187,12 @@ class Tally:
 
 @dataclass(slots=True)
 class Sorted:
-    """The cases to keep, and what all answers came to.
+    """The cases to keep, and the outcomes of all answers.
 
     Attributes:
-        cases: by question, writer and sample.
-        tallies: by writer, duplicates included.
-        duplicates: answers that another one to the same question repeats; they are left out.
+        cases: the cases, ordered by question, writer and sample.
+        tallies: the outcomes by writer, duplicates included.
+        duplicates: number of answers that repeat another one to the same question; they are left out.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -210,15 +210,15 @@ def sort_answers(
     workers: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> Sorted:
-    """Check the answers and keep each text once for a question.
+    """Check the answers and keep each distinct text once per question.
 
     Args:
-        questions: as they were asked.
-        writers: names of those whose answers count.
-        samples: how many of each.
-        collected: the answers; what is missing is passed over.
-        checker: says which are right; those cut off at the token limit, or without a reference, are not checked.
-        workers: answers that are checked at once.
+        questions: the questions as they were asked.
+        writers: names of the writers whose answers count.
+        samples: the number of answers of each writer.
+        collected: the answers; missing ones are skipped.
+        checker: decides which answers are right; those that hit the token limit or lack a reference are unchecked.
+        workers: the number of answers checked in parallel.
         progress: called after each answer.
     """
     found = [

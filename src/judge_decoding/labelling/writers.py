@@ -1,4 +1,4 @@
-"""Answers of a model behind an endpoint, and what all writers share."""
+"""Answers of a model at an endpoint, and helpers for all writers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from judge_decoding.labelling.collect import Answer, Answering, Want
 
 @dataclass(frozen=True, slots=True)
 class EndpointWriter:
-    """A model behind an endpoint.
+    """A model at an endpoint.
 
     Attributes:
-        name: in the data.
-        endpoint: where it is.
-        answering: how answers are made.
-        raw: the model reads the prompt as it is (completions) instead of the question in a chat.
+        name: its name in the data.
+        endpoint: the endpoint.
+        answering: how answers are generated.
+        raw: send the prompt as it is (completions) instead of the question in a chat.
     """
 
     name: str
@@ -29,7 +29,7 @@ class EndpointWriter:
     def write(
         self, wants: Sequence[Want], done: Callable[[Want, Answer], None], failed: Callable[[Want, str], None]
     ) -> None:
-        """Answer ``wants``, several at a time."""
+        """Answer ``wants``, several in parallel."""
 
         def take(want: Want, reply: Reply) -> None:
             done(want, Answer(reply.text if self.raw else behind(want.question.prompt, reply.text), reply.ended))
@@ -51,13 +51,13 @@ class EndpointWriter:
 
 
 def seed_of(want: Want, seed: int) -> int:
-    """The seed of one answer: it depends on its question and sample alone, not on what else is asked."""
+    """The seed of one answer: it depends on its question and sample alone, not on the other requests."""
     digest = hashlib.sha256(f"{seed} {want.sample} {want.question.prompt}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
 def behind(prompt: str, text: str) -> str:
-    """A chat's answer, which begins anew, as the target reads it: right behind the prompt."""
+    """A chat's answer, which starts a new text, in the form the target reads it: right after the prompt."""
     return f" {text}" if prompt[-1:].strip() and text[:1].strip() else text
 
 

@@ -1,4 +1,4 @@
-"""LoRA and other adapters by name: a folder or repository with ``adapter_config.json`` beside the adapter's weights."""
+"""LoRA and other adapters by name: a folder or repository with ``adapter_config.json`` and the adapter's weights."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Adapter:
     """An adapter for a model.
 
     Attributes:
-        source: where it is.
-        base: name or folder of the model it changes; None where that model lies beside it.
-        revision: that model's, where the adapter names one.
+        source: location of its files.
+        base: name or folder of its base model; None if that model is in the same place.
+        revision: revision of the base model, if the adapter names one.
     """
 
     source: Source
@@ -37,7 +37,7 @@ class Adapter:
         """Load the adapter's weights into its base model.
 
         Raises:
-            JudgeDecodingError: peft is not installed, the weights are no safetensors, or not those of such an adapter.
+            JudgeDecodingError: peft is not installed, the weights are not safetensors, or they do not fit the adapter.
         """
         if use_safetensors and not self.source.has("adapter_model.safetensors"):
             raise JudgeDecodingError(
@@ -53,15 +53,15 @@ class Adapter:
 
 
 WITHOUT: dict[str, dict[str, Any]] = {"adapter_kwargs": {"subfolder": "no-adapter", "local_files_only": True}}
-"""What keeps ``from_pretrained`` from looking for an adapter by itself, which asks the Hub whatever its options are."""
+"""Keeps ``from_pretrained`` from looking for an adapter itself, which queries the Hub whatever the options are."""
 _READING = ("revision", "cache_dir", "force_download", "token", "local_files_only", "subfolder")
 
 
 def find_adapter(source: Source) -> Adapter | None:
-    """The adapter at a place; None where there is none.
+    """Return the adapter at ``source``; None if there is no adapter.
 
     Raises:
-        JudgeDecodingError: its configuration is damaged or names no base model.
+        JudgeDecodingError: the adapter's configuration is damaged or names no base model.
     """
     path = source.file(CONFIG)
     if path is None:
@@ -81,9 +81,9 @@ def find_adapter(source: Source) -> Adapter | None:
 
 
 def can_do_without(source: Source) -> bool:
-    """Whether ``from_pretrained`` can load a model without the adapter beside it: older ones look there all the same.
+    """Whether ``from_pretrained`` can load a model without the adapter in the same place.
 
-    They load both at once, and tell what is missing of the adapter only.
+    Older versions always load both at once, and report missing weights of the adapter only.
     """
     return find_adapter_config_file(source.place, **WITHOUT["adapter_kwargs"]) is None
 

@@ -1,4 +1,4 @@
-"""Loading models and tokenizers from the Hub or a folder, with errors a user can act on."""
+"""Load models and tokenizers from the Hub or a folder, with errors a user can act on."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabula
 from judge_decoding.names import is_drafter, place_of
 
 AUTO = "auto"
-"""For a device: divide the model over all GPUs, and the memory of the machine where they are too small."""
+"""The device name that divides the model over all GPUs, and main memory if they are too small."""
 
 ACCESS = frozenset({"cache_dir", "force_download", "local_files_only", "proxies", "token", "trust_remote_code"})
-"""Options about what may be read, and how: for models and tokenizers, of target and draft."""
+"""Options about access, for models and tokenizers of target and draft."""
 PLACE = frozenset({"code_revision", "gguf_file", "revision", "subfolder"})
-"""Options about where in a repository something is: for a model and its tokenizer, of the target."""
+"""Options about the location within a repository, for the target's model and tokenizer."""
 TOKENIZER = frozenset({"add_prefix_space", "fix_mistral_regex", "from_slow", "legacy", "tokenizer_type", "use_fast"})
-"""Options for tokenizers alone, of target and draft, whose tokens have to be the same."""
+"""Options for tokenizers only, of target and draft, which must have the same tokens."""
 MACHINE = frozenset(
     "allow_all_kernels attn_implementation device device_map disable_mmap dtype experts_implementation "
     "low_cpu_mem_usage max_memory offload_buffers offload_folder quantization_config torch_dtype use_kernels "
     "use_safetensors weights_only".split()
 )
-"""Options about the machine that the models are for, and about which files are trusted: for target and draft."""
+"""Options about the machine and about trusted files, for target and draft."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
@@ -53,29 +53,29 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def usual_device() -> str:
-    """Where a model goes if nobody says: a GPU, if there is one."""
+    """Return the default device: a GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def draft_device(device: str | None) -> str | None:
-    """Where the draft goes if its target goes to ``device``: one that is divided leaves the draft on one GPU, whole."""
+    """Return the draft's device if the target is on ``device``; with a divided target, the draft is on one GPU."""
     return usual_device() if device == AUTO else device
 
 
 def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
-    """Load a causal LM in evaluation mode: from safetensors only, all its weights, and none of its own code.
+    """Load a causal LM in evaluation mode, from safetensors only, with all its weights and without custom code.
 
     A folder or repository with a LoRA adapter stands for its base model with the adapter.
 
     Args:
         name_or_path: Hub name or folder; "reference" and "reference-draft" are the embedded models.
-        device: where to put it; "auto" divides it over all GPUs, and needs accelerate, as ``device_map`` does.
-        kwargs: given to ``AutoModelForCausalLM.from_pretrained``. ``use_safetensors=False`` reads pickles (``.bin``)
-            as well, and ``trust_remote_code=True`` runs code that comes with the model.
+        device: the device; "auto" divides the model over all GPUs and requires accelerate, as ``device_map`` does.
+        kwargs: passed to ``AutoModelForCausalLM.from_pretrained``. ``use_safetensors=False`` also reads pickles
+            (``.bin``), and ``trust_remote_code=True`` runs custom code of the model.
 
     Raises:
-        JudgeDecodingError: there is no such model, its files are damaged or hold other weights, it is no causal LM, it
-            comes with code that is not trusted, the device is unknown, or accelerate or peft is not there.
+        JudgeDecodingError: there is no such model, its files are damaged or hold other weights, it is not a causal LM,
+            it requires untrusted code, the device is unknown, or accelerate or peft is not installed.
     """
     if device == AUTO:
         if find_spec("accelerate") is None:
@@ -98,7 +98,7 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
             model.to(torch.device(device))  # type: ignore[arg-type]  # the decorated signature loses its self
     except JudgeDecodingError:
         raise
-    except Exception as error:  # libraries for quantised weights and code of strangers raise whatever they like
+    except Exception as error:  # quantisation libraries and custom code raise any exception
         raise _cannot_load_model(source, str(name), error, rest) from error
     check_finite(model, str(name))
     model.eval().requires_grad_(False)
@@ -106,25 +106,25 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
 
 
 def _check_device(device: str) -> None:
-    """Check before a model is loaded that there is such a place for it.
+    """Check that the device exists before a model is loaded.
 
     Raises:
-        JudgeDecodingError: there is none.
+        JudgeDecodingError: there is no such device.
     """
     try:
         if torch.empty(1, device=device).is_meta:
             raise ValueError("it holds no numbers")
-    except Exception as error:  # the libraries of devices raise their own
+    except Exception as error:  # device libraries raise their own exceptions
         raise JudgeDecodingError(
             f"The device {device} cannot be used ({reason(error)}); choose another one, such as cpu."
         ) from error
 
 
 def _check_generation_config(source: Source) -> None:
-    """Check that a folder's generation configuration can be read: transformers goes on without one that is damaged.
+    """Check that a folder's generation configuration can be read, as transformers ignores a damaged file.
 
     Raises:
-        JudgeDecodingError: it is damaged.
+        JudgeDecodingError: the file is damaged.
     """
     path = Path(source.place, "generation_config.json")
     if not source.is_folder or not path.is_file():
@@ -138,11 +138,11 @@ def _check_generation_config(source: Source) -> None:
 
 
 def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
-    """A whole model, its weights compared with its class."""
+    """Load a model and check its weights against its class."""
     if source.is_folder:
         check_depth(Path(source.place))
     wanted = {**WITHOUT, **source.options, **kwargs, "output_loading_info": True}
-    # A weight of another shape is random as well, if the caller wants that; else our own sentence says which.
+    # Weights of another shape become random only if the caller asks for it; otherwise our own error names them.
     insisted = wanted.get("ignore_mismatched_sizes", False)
     wanted["ignore_mismatched_sizes"] = True
     loaded = AutoModelForCausalLM.from_pretrained(source.place, **wanted)
@@ -153,7 +153,7 @@ def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTrainedModel:
-    """An adapter's base model, with the adapter."""
+    """Load an adapter's base model with the adapter."""
     check_peft(name)
     if adapter.base is None and not can_do_without(adapter.source):
         return _load(adapter.source, {**kwargs, "adapter_kwargs": {}})
@@ -163,7 +163,7 @@ def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTra
 
 
 def _base_of(adapter: Adapter) -> Source:
-    """Where an adapter's base model is: the adapter's own revision and subfolder are not its."""
+    """Locate an adapter's base model; the adapter's revision and subfolder do not apply to it."""
     options = {key: value for key, value in adapter.source.options.items() if key in ACCESS}
     if adapter.revision:
         options["revision"] = adapter.revision
@@ -171,15 +171,14 @@ def _base_of(adapter: Adapter) -> Source:
 
 
 def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401  (passed on)
-    """Load a tokenizer; an adapter without one has that of its base model.
+    """Load a tokenizer; an adapter without a tokenizer uses that of its base model.
 
     Args:
         name_or_path: Hub name or folder; "reference" and "reference-draft" are the embedded models.
-        kwargs: given to ``AutoTokenizer.from_pretrained``; code that comes with it runs with
-            ``trust_remote_code=True`` only.
+        kwargs: passed to ``AutoTokenizer.from_pretrained``; custom code runs only with ``trust_remote_code=True``.
 
     Raises:
-        JudgeDecodingError: there is none, its files are damaged, or it comes with code that is not trusted.
+        JudgeDecodingError: there is no such tokenizer, its files are damaged, or it requires untrusted code.
     """
     name = place_of(name_or_path, "target")
     source, rest = _located(name, "tokenizer", kwargs | _trust(kwargs))
@@ -195,7 +194,7 @@ def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokeniz
 
 
 def _trust(kwargs: Mapping[str, Any]) -> dict[str, bool]:
-    """No code of a model is run unless the caller says so: without an answer transformers asks on standard input."""
+    """Return an explicit ``trust_remote_code``, False by default: without it transformers prompts on standard input."""
     return {"trust_remote_code": bool(kwargs.get("trust_remote_code", False))}
 
 
@@ -203,14 +202,14 @@ _READING = ACCESS - {"trust_remote_code"} | {"revision", "subfolder"}
 
 
 def _located(name: str | Path, what: str, kwargs: Mapping[str, Any]) -> tuple[Source, dict[str, Any]]:
-    """Where something is, and the options that are not about that."""
+    """Return the location, and the options that are not about the location."""
     reading = {key: value for key, value in kwargs.items() if key in _READING and value is not None}
     rest = {key: value for key, value in kwargs.items() if key not in _READING}
     return locate(name, what, reading), rest
 
 
 def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
-    """The sentence about a model or tokenizer that cannot be loaded, with the first line of what is wrong."""
+    """Return the error for a model or tokenizer that cannot be loaded, with the first line of the cause."""
     if "trust_remote_code" in str(error):
         return JudgeDecodingError(
             f"Cannot load the {what} {name}: it comes with code of its own, which the command line never runs; read "
@@ -234,11 +233,11 @@ def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
 
 
 def _cannot_load_model(source: Source, name: str, error: Exception, kwargs: Mapping[str, Any]) -> JudgeDecodingError:
-    """`cannot_load`, with the way out where the weights are no safetensors."""
+    """Return `cannot_load`, with a remedy if the weights are not safetensors."""
     pickled = isinstance(error, OSError) and kwargs["use_safetensors"] and not kwargs.get("gguf_file")
     if not pickled or not any(map(source.has, _PICKLES)):
         return cannot_load("model", name, error)
-    new = source.place if source.is_folder else Path(name).name  # in place, or into a folder with the tokenizer, too
+    new = source.place if source.is_folder else Path(name).name  # in place, or in a new folder with the tokenizer
     classes = ["AutoModelForCausalLM"] if source.is_folder else ["AutoModelForCausalLM", "AutoTokenizer"]
     steps = [
         f"{one}.from_pretrained({json.dumps(source.place)}{', use_safetensors=False' if 'Model' in one else ''})"
@@ -254,10 +253,10 @@ def _cannot_load_model(source: Source, name: str, error: Exception, kwargs: Mapp
 
 
 def check_same_vocabulary(target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase) -> None:
-    """Check that a draft's tokens mean the same to the target.
+    """Check that draft and target have the same vocabulary.
 
     Raises:
-        JudgeDecodingError: the two vocabularies differ.
+        JudgeDecodingError: the vocabularies differ.
     """
     ours, theirs = target.get_vocab(), draft.get_vocab()
     if ours != theirs:
@@ -280,12 +279,12 @@ def load_draft(
 
     Args:
         name_or_path: Hub name or folder; "reference" is the embedded draft.
-        tokenizer: the target's.
-        translate: go through the text if the draft has another vocabulary.
-        kwargs: see `load_model`; ``device`` is the target's, see `draft_device`. Its tokenizer gets those for it.
+        tokenizer: the target's tokenizer.
+        translate: translate through text if the draft has another vocabulary.
+        kwargs: see `load_model`; ``device`` is the target's, see `draft_device`. The draft's tokenizer gets its part.
 
     Raises:
-        JudgeDecodingError: it cannot be loaded, or has another vocabulary and is not to be translated.
+        JudgeDecodingError: the draft cannot be loaded, or has another vocabulary and ``translate`` is False.
     """
     name = place_of(name_or_path, "draft")
     if "device" in kwargs:
@@ -298,7 +297,7 @@ def load_draft(
 
 
 def _load_draft_model(name: str | Path, kwargs: Mapping[str, Any]) -> PreTrainedModel:
-    """A model whose head is cut to the tokens it is to propose, where it says which."""
+    """Load a draft model, and cut its output head to its draft vocabulary if it has one."""
     model = load_model(name, **kwargs)
     path = _located(name, "draft", kwargs)[0].file(FILE)
     if path is not None:
@@ -314,17 +313,17 @@ def as_draft(
     draft_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,  # noqa: ANN401  (passed on)
 ) -> AnyDraft | None:
-    """The draft that is meant: one that is named is loaded or, like "prompt-lookup", made.
+    """Return the draft, loading it by name or, for names such as "prompt-lookup", constructing it.
 
     Args:
         draft: a name or folder, or the draft itself.
-        tokenizer: gives the target's; called only where it is needed.
+        tokenizer: returns the target's tokenizer; called only if needed.
         translate: as for `load_draft`.
-        draft_kwargs: options for loading this draft, before ``kwargs``.
-        kwargs: those for loading the target; see `draft_options` for which of them are the draft's, too.
+        draft_kwargs: options for loading this draft; they override ``kwargs``.
+        kwargs: options for loading the target; `draft_options` selects those that also apply to the draft.
 
     Raises:
-        JudgeDecodingError: as `load_draft`; options for a draft that is not loaded.
+        JudgeDecodingError: as `load_draft`, or there are options for a draft that is not loaded.
     """
     if isinstance(draft, str | Path) and not is_drafter(draft):
         options = draft_options(draft, kwargs, draft_kwargs or {})
@@ -335,7 +334,7 @@ def as_draft(
 
 
 def tokenizer_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options for loading a model that its tokenizer needs, too."""
+    """Return the options for loading a model that also apply to its tokenizer."""
     own = {key: value for key, value in kwargs.items() if key in ACCESS | PLACE | TOKENIZER}
     if isinstance(kwargs.get("config"), PreTrainedConfig):
         own["config"] = kwargs["config"]
@@ -343,16 +342,16 @@ def tokenizer_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for loading a draft whose target is loaded with ``kwargs``.
+    """Return the options for loading a draft whose target is loaded with ``kwargs``.
 
-    What is about access, the tokenizer or the machine is for both; what says where in the target's repository something
-    is, or changes the target's configuration, is the target's only. The exception is a ``subfolder`` that the draft has
-    as well. A ``device_map`` that names the target's modules leaves the draft on one device, whole.
+    Options about access, the tokenizer or the machine apply to both; options about locations in the target's repository
+    or its configuration apply to the target only. The exception is a ``subfolder`` that the draft also has. With a
+    ``device_map`` that names the target's modules, the whole draft is on one device.
 
     Args:
         name: the draft's name or folder.
-        kwargs: the target's.
-        own: the draft's own; they come first.
+        kwargs: the target's options.
+        own: the draft's own options, which take precedence.
     """
     options = {key: value for key, value in kwargs.items() if key in ACCESS | TOKENIZER | MACHINE}
     if isinstance(options.get("device_map"), dict) and set(options["device_map"]) != {""}:

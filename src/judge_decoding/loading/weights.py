@@ -1,6 +1,6 @@
-"""Whether the weights that were loaded are those of the model: all of them, no others, and numbers.
+"""Checks that the loaded weights are those of the model: complete, without extra weights, and finite.
 
-Weights that a checkpoint lacks are drawn at random by ``from_pretrained``, with a warning at most.
+``from_pretrained`` initialises missing weights at random, with a warning at most.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from judge_decoding.io.files import read_bytes
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _OLD_BUFFERS = ("bias", "masked_bias")
-"""Masks that attention layers kept in their checkpoints once."""
+"""Masks that attention layers used to store in their checkpoints."""
 
 
 def check_depth(folder: Path) -> None:
-    """Check that the model in ``folder`` has a number of layers that can be made at all: each is Python objects first.
+    """Check that the model in ``folder`` has a sane number of layers, since each creates Python objects on loading.
 
     Raises:
-        JudgeDecodingError: it has not.
+        JudgeDecodingError: the number of layers is too large.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -35,7 +35,7 @@ def check_depth(folder: Path) -> None:
     try:
         config = json.loads(read_bytes(path, "the model's configuration"))
     except (ValueError, RecursionError):
-        return  # what is wrong with it shows when it is loaded
+        return  # errors in it are raised on loading
     for part in (config, *(config.values() if isinstance(config, dict) else ())):
         for name, value in part.items() if isinstance(part, dict) else ():
             if name.endswith(("layers", "layer")):
@@ -43,16 +43,16 @@ def check_depth(folder: Path) -> None:
 
 
 def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], name: str) -> None:
-    """Check that a model's weights all come from its checkpoint, and that the checkpoint describes no other model.
+    """Check that all weights of a model come from its checkpoint, and that the checkpoint is of the same model.
 
-    What ties to other weights and what the model's class says may be missing or left over, ``from_pretrained`` has
-    taken out of ``info`` already. Buffers may be missing: the model computes them. What a checkpoint holds beside the
-    model may be left over: a vision tower, a value head, layers that predict further tokens.
+    ``info`` already excludes tied weights and weights that the model's class allows to be missing or left over. Buffers
+    may be missing: the model computes them. Parts of a checkpoint outside the model may be left over: a vision tower, a
+    value head, layers that predict further tokens.
 
     Args:
         model: the loaded model.
-        info: what ``from_pretrained`` gives with ``output_loading_info=True``.
-        name: the checkpoint's, for the sentence.
+        info: loading info from ``from_pretrained`` with ``output_loading_info=True``.
+        name: the checkpoint's name, for the error message.
 
     Raises:
         JudgeDecodingError: weights are missing, of another shape, or left over inside the model's layers.
@@ -78,11 +78,11 @@ def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], 
 def check_finite(model: nn.Module, name: str) -> None:
     """Check that no weight is NaN or infinite, and no buffer NaN (masks may be infinite).
 
-    One pass over the memory of the weights, without a copy; one synchronisation a device. Integers, 8-bit floats and
-    what lies on disk are not looked at; of quantised weights the scales are.
+    It reads the weights once, without a copy, and synchronises once per device. Integers, 8-bit floats and tensors on
+    disk are not checked; the scales of quantised weights are.
 
     Raises:
-        JudgeDecodingError: there is one that is.
+        JudgeDecodingError: a weight or buffer is not finite.
     """
     names: list[str] = []
     found: dict[torch.device, list[Tensor]] = {}
@@ -106,9 +106,9 @@ _REMEDY = "fetch or save it again, or use the config.json that belongs to these 
 
 
 def _missing(model: PreTrainedModel, keys: Iterable[str]) -> Iterator[str]:
-    """The keys without which weights are random.
+    """Yield the missing keys that leave weights random.
 
-    A quantised layer may go without some of its numbers (zero points, scales of activations), but not without all.
+    A quantised layer may lack some of its tensors (zero points, activation scales), but not all.
     """
     buffers = {key for key, _ in model.named_buffers()}
     absent = [key for key in keys if key not in buffers]
@@ -124,10 +124,10 @@ def _missing(model: PreTrainedModel, keys: Iterable[str]) -> Iterator[str]:
 
 
 def _belongs_inside(model: PreTrainedModel, key: str) -> bool:
-    """Whether a key that the model has no place for would change what it computes, had it one.
+    """Whether an unexpected key belongs to the model's computation.
 
-    It does not where it belongs to a part that the model lacks as a whole. It does where it is another layer of a list
-    of layers, or something more in one of them.
+    It does not if it belongs to a part that the model lacks as a whole. It does if it is a further layer in a list of
+    layers, or an extra weight in one of them.
     """
     module: nn.Module = model
     *parents, last = key.split(".")
@@ -146,7 +146,7 @@ def _belongs_inside(model: PreTrainedModel, key: str) -> bool:
 
 
 def _predicts_further(model: PreTrainedModel, number: int, layers: int) -> bool:
-    """Whether layer ``number`` behind a model's own ones predicts tokens beyond the next (MTP), as its config says."""
+    """Whether layer ``number`` after the model's own layers predicts further tokens (MTP), according to its config."""
     config = model.config.get_text_config()
     more = getattr(config, "num_nextn_predict_layers", None) or getattr(config, "mtp_num_hidden_layers", None) or 0
     return number < layers + int(more)
@@ -157,7 +157,7 @@ def _is_quantised(model: PreTrainedModel) -> bool:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
-    """Names and tensors of floating-point numbers, and whether infinite ones are wrong as well."""
+    """Yield names, floating-point tensors, and whether infinite values are also errors."""
     for key, parameter in model.named_parameters():
         yield from ((key, tensor, True) for tensor in _plain(parameter))
     for key, buffer in model.named_buffers():
@@ -165,7 +165,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
 
 
 def _plain(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensors of numbers that a tensor is made of: a quantised one has several."""
+    """Yield the plain tensors that a tensor consists of; a quantised tensor has several."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             inner = getattr(tensor, name)

@@ -1,7 +1,7 @@
-"""What a model can do in decoding, found out by a few short forward passes when it is first used.
+"""A model's abilities in decoding, tested with a few short forward passes on first use.
 
-Types of models and caches do not tell: some caches call themselves croppable and are not, some models count the columns
-of a cache where they should count tokens. So a short sequence is read in the ways that decoding will read it, and the
+The types of models and caches are not reliable: some caches claim to be croppable and are not, some models count the
+columns of a cache instead of tokens. So a short sequence is read in all the ways that decoding will read it, and the
 logits are compared with those of plain forward passes.
 """
 
@@ -31,28 +31,28 @@ logger = logging.getLogger(__name__)
 Role = Literal["target", "draft"]
 
 _LENGTH = 12
-"""Tokens of the sequence that is read; more where a window is short enough to be crossed."""
+"""Length of the test sequence in tokens; longer if that crosses a short sliding window."""
 
 _SHORTEST, _LONGEST = 8, 96
 _ROUNDING, _ROUNDING_16, _QUANTIZED = 0.02, 0.5, 2.0
-"""How far apart logits may be, in their standard deviations: in float32, in 16 bits, and of quantised activations."""
+"""Largest allowed differences of logits, in their standard deviations: float32, 16 bits, quantised activations."""
 _ALIKE = 1e-3
-"""Beyond this, logits of tokens read at once and one by one differ by more than rounding: layers compute otherwise."""
+"""Above this, logits of tokens read at once and one by one differ by more than rounding."""
 
 _WINDOWS = ("window", "window_size", "chunk_size")
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What decoding may do with a model; an empty reason means that it may.
+    """The abilities of a model in decoding; an empty reason means that the model has the ability.
 
     Attributes:
         cannot_read: why the model cannot be decoded from at all.
-        cannot_rewind: why tokens cannot be taken back from its KV cache; it can neither verify a draft nor make one.
+        cannot_rewind: why its KV cache cannot be rolled back; then it can be neither target nor draft model.
         cannot_batch: why rows of different lengths cannot share its forward passes.
-        inexact: why a token's logits depend on which tokens are read with it, as with quantised activations: answers
-            may then differ from those without a draft.
-        rewind: how tokens are taken back from the KV cache; see `CachedLM`.
+        inexact: why a token's logits depend on the other tokens in the forward pass, as with quantised activations;
+            answers may then differ from those without a draft.
+        rewind: how the KV cache is rolled back; see `CachedLM`.
     """
 
     cannot_read: str = ""
@@ -63,15 +63,15 @@ class Abilities:
 
 
 _KNOWN: dict[tuple[Any, ...], Abilities] = {}
-# Several questions are asked for every answer, and the key takes a look at all modules.
+# Every answer needs several lookups, and computing the key visits all modules.
 _OF_MODEL: WeakKeyDictionary[PreTrainedModel, Abilities] = WeakKeyDictionary()
 
 
 def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
-    """The causal LM inside ``model``, which ``torch.compile``, peft or data-parallel wrappers may hide.
+    """Return the causal LM inside ``model``, unwrapped from ``torch.compile``, peft and data-parallel wrappers.
 
     Raises:
-        JudgeDecodingError: it is no decoder-only causal LM of transformers with a language-model head.
+        JudgeDecodingError: it is not a decoder-only causal LM of transformers with a language-model head.
     """
     inner = unwrap(model)
     name = type(inner).__name__
@@ -89,7 +89,7 @@ def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
 
 
 def abilities(model: PreTrainedModel) -> Abilities:
-    """What decoding may do with ``model``; the answer is remembered for its class, configuration and number format."""
+    """Return the abilities of ``model``; cached by class, configuration and data type."""
     if (remembered := _OF_MODEL.get(model)) is not None:
         return remembered
     key = (
@@ -110,20 +110,20 @@ def abilities(model: PreTrainedModel) -> Abilities:
 
 
 def check_reads(model: PreTrainedModel, role: Role = "target") -> None:
-    """Check that ``model`` can be decoded from token by token.
+    """Check that ``model`` can decode token by token.
 
     Raises:
-        JudgeDecodingError: it cannot.
+        JudgeDecodingError: the model cannot.
     """
     if why := abilities(model).cannot_read:
         raise JudgeDecodingError(f"{type(model).__name__} cannot be used as the {role}: {why}; use another model.")
 
 
 def check_rewinds(model: PreTrainedModel, role: Role = "target") -> None:
-    """Check that tokens can be taken back from the KV cache of ``model``.
+    """Check that the KV cache of ``model`` can be rolled back.
 
     Raises:
-        JudgeDecodingError: they cannot.
+        JudgeDecodingError: the KV cache cannot be rolled back.
     """
     check_reads(model, role)
     if why := abilities(model).cannot_rewind:
@@ -139,7 +139,7 @@ def can_batch(model: PreTrainedModel) -> bool:
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
-    """Whether weights of ``model`` are held in fewer bits than their number format says."""
+    """Whether ``model`` has quantised weights."""
     return getattr(model, "hf_quantizer", None) is not None or any(
         type(module).__module__.startswith(("torch.ao.nn.quantized", "torchao", "bitsandbytes"))
         or type(getattr(module, "weight", None)).__module__.startswith("torchao")
@@ -168,7 +168,7 @@ class _Check:
         self._ids = torch.tensor([(7 * i * i + 5 * i + 3) % size for i in range(self._length)], device=model.device)
 
     def run(self) -> Abilities:
-        """Read the sequence in all the ways of decoding."""
+        """Read the sequence in all the ways that decoding does."""
         if self._forward.cache_name is None:
             return _cannot_read("its forward takes no KV cache")
         if self._length < _SHORTEST:
@@ -189,12 +189,12 @@ class _Check:
         return Abilities("", why, batch, inexact, "never" if why else rewind)
 
     def _plain(self, count: int) -> Tensor:
-        """The logits [count, V] of the first tokens without a cache."""
+        """Return the logits [count, V] of the first tokens without a cache."""
         ids = self._ids[None, :count]
         return self._forward(ids, positions=row_positions(0, count, ids.device))[0].float()
 
     def _reads(self) -> str:
-        """Why reading a part and then single tokens is not reading the whole."""
+        """Return why reading a part and then single tokens differs from reading the whole; empty if it does not."""
         lm, half = CachedLM(self._model, rewind="never"), self._length // 2
         lm.read([self._ids[:half]], [0])
         found = [lm.read([self._ids[i : i + 1]], [1])[0] for i in (half, half + 1)]
@@ -202,7 +202,7 @@ class _Check:
         return "" if same else "it does not go on from what it has read"
 
     def _rewinds(self) -> str:
-        """Why tokens that were taken back leave a trace."""
+        """Return why rolled-back tokens leave a trace; empty if they do not."""
         lm, size = CachedLM(self._model, rewind=self._rewind), self._length
         wrong = self._ids.flip(0)
         for end in (1, size // 2, size - 2):
@@ -220,10 +220,10 @@ class _Check:
         return "" if same else "tokens after a rejected draft differ from those without it"
 
     def _reads_several(self) -> str:
-        """Why reading several tokens at once behind others is not reading one after the other.
+        """Return why reading several tokens at once after others differs from reading them one by one.
 
-        Some recurrent layers look at their states for single tokens only. In 16 bits both ways are a little off, and
-        that is how much they may differ.
+        Some recurrent layers use their states for single tokens only. In 16 bits both ways have rounding errors, and
+        the differences may be as large as these.
         """
         half = self._length // 2
         lms = [CachedLM(self._model, rewind="never") for _ in range(2)]
@@ -240,7 +240,7 @@ class _Check:
         return ""
 
     def _plain_batch(self) -> str:
-        """Why rows cannot share forward passes, as far as caches and configurations tell."""
+        """Return why rows cannot share forward passes, according to cache and configuration."""
         layers = DynamicCache(config=self._model.config).layers
         if any(getattr(layer, "is_sliding", False) for layer in layers):
             return "it has layers with a sliding window"
@@ -251,7 +251,7 @@ class _Check:
         return f"it looks back {min(self._windows)} columns of the cache" if self._windows else ""
 
     def _batches(self) -> str:
-        """Why rows that grow unevenly, with padding in the middle, are not read as each alone."""
+        """Return why rows of uneven growth, with padding in the middle, give other logits than each row alone."""
         lm, size = CachedLM(self._model, 2), self._length
         short = size // 2
         lm.read([self._ids[: size - 3], self._ids[: short - 2]], [0, 0])
@@ -262,9 +262,9 @@ class _Check:
         return "" if same else "a row with padding differs from the row alone"
 
     def _same(self, expected: Tensor, found: Tensor) -> bool:
-        """Whether logits are equal but for rounding, which is larger in formats of fewer bits."""
+        """Whether logits are equal up to rounding, which is larger in formats with fewer bits."""
         if not bool(expected.isfinite().all()):
-            return True  # nothing can be said; decoding says that logits are not finite
+            return True  # undecidable; decoding raises an error for logits that are not finite
         slack = _ROUNDING if self._model.dtype == torch.float32 else _ROUNDING_16
         difference = float((expected - found).abs().max() / expected.std().clamp(min=1e-6))
         if is_quantized(self._model) and slack < difference <= _QUANTIZED:
@@ -273,7 +273,7 @@ class _Check:
         return difference <= slack
 
 
-# What code of other people raises when it is called in a way that it does not expect.
+# Exceptions that third-party code raises when it is called in an unexpected way.
 _FAILURES = (
     TypeError,
     ValueError,
@@ -291,7 +291,7 @@ def _cannot_read(reason: str) -> Abilities:
 
 
 def _try(check: Callable[[], str]) -> str:
-    """Why a check does not hold; an empty text if it does."""
+    """Return why a check fails; an empty string if it passes."""
     try:
         return check()
     except _FAILURES as error:
@@ -299,7 +299,7 @@ def _try(check: Callable[[], str]) -> str:
 
 
 def _windows(config: Any, context: int | None) -> Sequence[int]:  # noqa: ANN401  (each family has its own class)
-    """Sizes in the configuration that bound how far a token looks back, below the context length."""
+    """Return the window sizes in the configuration that are smaller than the context length."""
     return [
         value
         for name, value in config.to_dict().items()

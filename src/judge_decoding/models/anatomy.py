@@ -1,4 +1,4 @@
-"""Where in a causal language model its layers and its final norm are, found by watching it read a few tokens."""
+"""Find the layers and the final norm of a causal language model by tracing a short forward pass."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
 from judge_decoding.models.unwrap import unwrap
 
-# Two rows that differ in their last token: in a causal model the logits of the others are the same.
+# Two rows that differ in their last token: in a causal model the other tokens have the same logits.
 _IDS = ((0, 1, 2), (0, 1, 3))
 _SHAPE = (2, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The names of a model's parts, as `torch.nn.Module.get_submodule` takes them.
+    """The names of a model's parts, as used by `torch.nn.Module.get_submodule`.
 
     Attributes:
-        layers: the list of its layers, or None if it has no such list.
-        last: the module whose output is the last layer's: the last of the layers.
-        norm: the final norm, between the last layer and the output embeddings; None where a layer has the last word.
-        logits: how many logits it gives for a token.
+        layers: the list of layers, or None if there is no such list.
+        last: the last layer.
+        norm: the final norm, between the last layer and the output embeddings; None if there is no such norm.
+        logits: the number of logits per token.
     """
 
     layers: str | None
@@ -41,11 +41,11 @@ _known: WeakKeyDictionary[nn.Module, Anatomy] = WeakKeyDictionary()
 
 
 def anatomy(model: nn.Module) -> Anatomy:
-    """The parts of ``model``. The first call for a model costs a forward pass over six tokens.
+    """Return the parts of ``model``. The first call for a model costs a forward pass over six tokens.
 
-    Names differ from family to family, and so does what stands beside them (embedding norms, vision towers, heads of
-    several layers). What is the same everywhere: the last layer is the last of a list of modules that runs before the
-    output embeddings, and the final norm runs between the two and forgets how long the vectors were that it was given.
+    Names differ between families, and so do the other parts (embedding norms, vision towers, heads of several layers).
+    Two facts hold everywhere: the last layer is the last of a list of modules that runs before the output embeddings,
+    and the final norm runs between the two and removes the length of its input vectors.
 
     Raises:
         JudgeDecodingError: the model cannot read token ids alone, is not causal, or has neither layers nor a norm.
@@ -67,7 +67,7 @@ def _has(model: nn.Module, name: str | None) -> bool:
 
 @dataclass(slots=True)
 class _Call:
-    """One call of a module: its place in the order of all beginnings and ends, and what went in and came out."""
+    """One call of a module: its place in the order of all begins and ends, its inputs and its output."""
 
     name: str
     begin: int
@@ -79,7 +79,7 @@ class _Call:
 
 
 def first_tensor(value: object) -> Tensor | None:
-    """The first tensor in what a module was given or gives back."""
+    """Return the first tensor in a module's inputs or outputs."""
     if isinstance(value, Tensor):
         return value
     parts = list(value.values()) if isinstance(value, Mapping) else value
@@ -89,7 +89,7 @@ def first_tensor(value: object) -> Tensor | None:
 
 
 def _watch(model: PreTrainedModel) -> Anatomy:
-    """Read a few tokens and find the parts in what was called."""
+    """Read a few tokens and find the parts among the module calls."""
     listed = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     calls: list[_Call] = []
     open_calls: list[_Call] = []
@@ -110,7 +110,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         call = open_calls.pop()
         found = first_tensor(output)
         call.end, call.output, call.shape = clock, found, tuple(found.shape) if found is not None else ()
-        # Only what follows the last layer is looked at more closely: hold no other states.
+        # Only calls after the last layer are examined closely: keep no other states.
         done = [] if call.leaf else calls if name.rpartition(".")[0] in listed else [call]
         for each in done:
             each.given = each.output = None
@@ -146,11 +146,11 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
     before = [call for call in calls if call.end < (heads[-1] if heads else calls[0].end)]
     of_states = [call for call in before if len(call.shape) == 3 and call.shape[:2] == _SHAPE]
     in_list = [call for call in of_states if not call.leaf and call.name.rpartition(".")[0] in listed]
-    # Experts and the like are lists inside of layers.
+    # Experts and similar modules are lists inside layers.
     names = {call.name for call in in_list}
     layers = [call for call in in_list if not any(upper in names for upper in _above(call.name))]
     last = max(layers, key=lambda call: call.end, default=None)
-    # One of another width belongs to what some encoders have between their last layer and the output embeddings.
+    # Some encoders have modules of another width between the last layer and the output embeddings.
     behind = [call for call in of_states if last is None or (call.begin > last.end and call.shape == last.shape)]
     norms = [call for call in behind if call.leaf]
     norm = next((call for call in reversed(norms) if _is_norm(model.get_submodule(call.name), call)), None)
@@ -177,7 +177,7 @@ def _check_causal(model: PreTrainedModel, logits: Tensor) -> None:
 
 
 def _above(name: str) -> list[str]:
-    """The names of the modules that hold the one called ``name``."""
+    """Return the names of the modules that contain the module ``name``."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 
@@ -196,7 +196,7 @@ def _is_norm(module: nn.Module, call: _Call) -> bool:
 
     try:
         other = first_tensor(module(*map(longer, args), **{name: longer(value) for name, value in kwargs.items()}))
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # whatever it is, it is none
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # not a norm
         return False
-    # A linear map's output would be eight times as long. At the same length a dropout or an identity is out as well.
+    # The output of a linear map, a dropout or an identity would be eight times as long.
     return other is not None and bool(other.float().norm() < 3 * call.output.float().norm())

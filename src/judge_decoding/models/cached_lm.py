@@ -1,4 +1,4 @@
-"""A causal language model with its KV cache: read tokens, take tokens back, for one sequence or several at once."""
+"""A causal language model with its KV cache: read tokens and roll them back, for one or several sequences."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from judge_decoding.models.recurrent import SavedStates, crop_attention, record_
 _KNOWN_LAYERS = DynamicCache.__module__
 
 Rewind = Literal["crop", "restore", "never"]
-"""How tokens are taken back from a KV cache: the last ones are cut off, or recurrent states are copied and restored."""
+"""How a KV cache is rolled back: by cropping the last tokens, or by copying and restoring recurrent states."""
 
 
 class CachedLM:
     """A causal LM and the KV cache of one or more sequences, the *rows*.
 
-    `read` appends tokens to each row, `rewind_to` takes the last ones back, so that a rejected draft leaves no trace.
-    What a recurrent layer has read cannot be cut off. There `rewind_to` goes back as far as the last `checkpoint`, and
-    whoever reads next looks at ``lengths`` and reads the tokens in between again, in front of the new ones.
-    Rows may grow by different amounts: what a row lacks is padding, which nothing attends to; padding in the middle
-    of the cache is squeezed out when there is too much of it. What a model may do (take tokens back, share forwards
-    between rows) is for `judge_decoding.models.abilities` to say.
+    `read` appends tokens to each row, `rewind_to` removes the last ones, so that a rejected draft leaves no trace.
+    Recurrent states cannot be cropped. There `rewind_to` returns to the last `checkpoint`, and the next caller of
+    `read` checks ``lengths`` and reads the tokens in between again, before the new ones.
+    Rows may grow by different amounts: shorter rows get padding, which no token attends to; padding in the middle
+    of the cache is removed when there is too much of it. `judge_decoding.models.abilities` determines whether a model
+    can be rolled back and can share forward passes between rows.
 
     Args:
         model: the model.
-        rows: how many sequences there are.
-        rewind: how tokens are taken back; "restore" is for one row only. With "never", sliding windows keep no more
-            than they need, and nothing is copied.
+        rows: the number of sequences.
+        rewind: how the cache is rolled back; "restore" supports one row only. With "never", sliding windows keep no
+            more than they need, and nothing is copied.
 
     Attributes:
-        lengths: how many tokens of each row the cache holds.
+        lengths: the number of tokens in the cache, by row.
     """
 
     def __init__(self, model: PreTrainedModel, rows: int = 1, *, rewind: Rewind = "crop") -> None:
@@ -51,11 +51,11 @@ class CachedLM:
         self._rotary = rotary_modules(model) if changes else []
         self._cache = self._new_cache()
         self._saved: SavedStates | None = None
-        # Which columns of the cache hold tokens [rows, columns]; on the CPU, as counting must not wait for the device.
+        # Which columns of the cache hold tokens [rows, columns]; on the CPU, so that counting does not synchronise.
         self._live = torch.ones(rows, 0, dtype=torch.bool)
 
     def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
-        """Append ``rows[i]`` [T_i] to each row; the logits of its last ``keep[i]`` tokens, float32 [keep_i, V] each."""
+        """Append ``rows[i]`` [T_i] to each row; return float32 logits [keep_i, V] of its last ``keep[i]`` tokens."""
         sizes = [len(row) for row in rows]
         width = max(sizes)
         kept = width - max(min(size - count for size, count in zip(sizes, keep, strict=True)), 0)
@@ -64,7 +64,7 @@ class CachedLM:
         mask = None
         if not bool(live.all()):
             mask = live.clone()
-            mask[~mask.any(1)] = True  # a row that attends to nothing would be NaN
+            mask[~mask.any(1)] = True  # a row that attends to no token would be NaN
             mask = mask.long().to(ids.device)
         positions = self._positions(sizes, width, ids.device) if self._forward.takes_positions else None
         with lock_of(self.model):
@@ -77,21 +77,21 @@ class CachedLM:
         return [logits[i, end - count : end].float() for i, (end, count) in enumerate(zip(ends, keep, strict=True))]
 
     def _positions(self, sizes: Sequence[int], width: int, device: torch.device) -> Tensor:
-        """The positions of the next tokens [rows, width]; padding has that of the token before it."""
+        """Return the positions of the next tokens [rows, width]; padding has the position of the token before it."""
         if len(sizes) == 1:
             return row_positions(self.lengths[0], width, device)
         before, new = torch.tensor(self.lengths)[:, None], torch.tensor(sizes)[:, None]
         return (before + torch.arange(width)).minimum(before + new - 1).clamp(min=0).to(device)
 
     def checkpoint(self) -> None:
-        """Call this before reading tokens that may be taken back: recurrent states are copied, if there are any."""
+        """Copy recurrent states, if there are any; call this before reading tokens that may be rolled back."""
         if self._rewind == "restore" and (self._saved is None or self._saved.length != self.lengths[0]):
             self._saved = SavedStates(self._cache, self.lengths[0]) if self.lengths[0] else None
 
     def rewind_to(self, lengths: Sequence[int]) -> None:
-        """Take back each row's tokens from position ``lengths[i]`` on, and with recurrent layers some before it.
+        """Remove each row's tokens from position ``lengths[i]`` on, and with recurrent layers some before it.
 
-        A shorter row keeps all of its tokens.
+        A shorter row keeps all its tokens.
         """
         if self._rewind == "restore":
             self._restore(lengths[0])
@@ -108,26 +108,25 @@ class CachedLM:
         if not width:
             self._forget()
             return
-        # A count of 0 also goes through: it trims what sliding-window and recurrent layers recorded to go back to.
+        # Crop also by 0: this trims the history that sliding-window and recurrent layers recorded for rollback.
         self._cache.crop(width - columns)
         self._live = self._live[:, :width]
         if width > 1.5 * max(self.lengths) + 32:
             self._squeeze(max(self.lengths))
 
     def prepare(self, lengths: Sequence[int]) -> None:
-        """Forget the row whose keys would be wrong in a forward that ends at position ``lengths[0]``.
+        """Clear the cache if its keys would be wrong in a forward pass that ends at position ``lengths[0]``.
 
-        Positions of some models are scaled by the length of the whole sequence; see `RopeBorder`. They have one row.
+        Some models scale positions by the length of the whole sequence; see `RopeBorder`. They have one row.
         """
         if self._border is not None and self._border.rereads(self.lengths[0], lengths[0]):
             self._forget()
 
     @property
     def cannot_crop(self) -> str:
-        """Why tokens cannot be taken back from attention layers, by the cache's own word.
+        """Return why the attention layers cannot be rolled back, according to the cache.
 
-        A layer of other code that adds to what its base class holds, and takes it back by the base class's method, is
-        not believed.
+        A third-party layer is not trusted if it stores more than its base class and crops with the base class's method.
         """
         for layer in self._cache.layers:
             if type(layer).__module__ != _KNOWN_LAYERS and "crop" not in vars(type(layer)):
@@ -136,11 +135,11 @@ class CachedLM:
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether it has states that cannot be cropped; it is known after the first `read`."""
+        """Whether it has states that cannot be cropped; known after the first `read`."""
         return not self._cache.is_croppable
 
     def _restore(self, longest: int) -> None:
-        """Go back to the checkpoint, or to nothing at all if there is none as early as ``longest``."""
+        """Return to the checkpoint, or clear the cache if no checkpoint is as early as ``longest``."""
         if self.lengths[0] <= longest:
             crop_attention(self._cache, 0)
         elif self._saved is None or self._saved.length > longest:
@@ -172,7 +171,7 @@ class CachedLM:
         self._live = self._live.gather(1, order)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows."""
+        """Keep only some of the rows."""
         if len(rows) == len(self.lengths):
             return
         self._cache.batch_select_indices(torch.tensor(rows))
@@ -181,7 +180,7 @@ class CachedLM:
 
 
 def _take(states: Tensor | None, columns: Tensor) -> Tensor:
-    """``columns`` [B, C'] of keys or values [B, heads, C, D]."""
+    """Select ``columns`` [B, C'] of keys or values [B, heads, C, D]."""
     assert states is not None
     index = columns[:, None, :, None].to(states.device)
     return states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))

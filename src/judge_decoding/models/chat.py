@@ -1,4 +1,4 @@
-"""Chats as text: what a model's chat template makes of messages, and how to tell such a text."""
+"""Render chats with a model's chat template, and recognise rendered text."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ Message = Mapping[str, Any]
 """``role`` and ``content``, a text or a list of parts ``{"type": "text", "text": ...}``."""
 
 _MARK = "Qzxjk"
-"""A text that no template writes by itself."""
+"""A text that no template contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What a template writes around messages: before the first one, and after one of the assistant."""
+    """The texts that a template adds before the first message and after an assistant message."""
 
     openings: tuple[str, ...]
     turn_end: str
 
 
-# A template is rendered in a millisecond, and asked about for every case of a file.
+# Cached, as rendering takes a millisecond and is needed for every case of a file.
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, _Facts]] = WeakKeyDictionary()
 
 
 def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of chat messages, ready for an answer.
+    """Render chat messages as a prompt.
 
-    A last message of the assistant is the beginning of the answer: it stays open, and the answer continues it.
+    If the last message is the assistant's, it is the beginning of the answer: it stays open for continuation.
 
     Raises:
-        JudgeDecodingError: there is no chat template, it does not take these messages, or they are not messages of
-            text.
+        JudgeDecodingError: there is no chat template, it rejects these messages, or they are not text messages.
     """
     if not all(isinstance(message, Mapping) for message in messages):
         raise JudgeDecodingError(
@@ -59,8 +58,8 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
             raise JudgeDecodingError(
                 "The last message is the assistant's and has no text to continue; leave it out, or give its text."
             )
-        given, joined = given[:-1], joined[:-1]  # an answer of which nothing is written yet
-    # Some templates take texts only, some lists of parts only, and some both in ways of their own.
+        given, joined = given[:-1], joined[:-1]  # an empty beginning of the answer
+    # Some templates accept only texts, some only lists of parts, and some treat the two differently.
     parts = [message | {"content": _parted(message.get("content"))} for message in given]
     lists = any(not isinstance(message.get("content"), str | None) for message in given)
     plain, refusal = None, None
@@ -83,20 +82,20 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
 
 
 def is_rendered(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether ``text`` begins as the model's chat template begins a chat, with all special tokens it needs."""
+    """Whether ``text`` begins like a chat of the model's chat template, with all special tokens it needs."""
     return bool(tokenizer.chat_template) and text.startswith(_facts(tokenizer).openings)
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template writes after a message of the assistant; empty without a template."""
+    """Return the text that the chat template writes after an assistant message; empty without a template."""
     return _facts(tokenizer).turn_end if tokenizer.chat_template else ""
 
 
 def _check(number: int, message: Message) -> None:
-    """Check that a message has a role and a text.
+    """Check that a message has a role and text.
 
     Raises:
-        JudgeDecodingError: it has not.
+        JudgeDecodingError: role or text is missing.
     """
     if not isinstance(message.get("role"), str):
         raise JudgeDecodingError(f'Message {number} of the chat has no role; give it one, such as "user".')
@@ -114,25 +113,25 @@ def _check(number: int, message: Message) -> None:
 
 
 def _text(part: object) -> object:
-    """The text of a part of a message; None if it is something else, such as an image."""
+    """Return the text of a message part; None if it is something else, such as an image."""
     if isinstance(part, Mapping):
         return part.get("text") if part.get("type", "text") == "text" else None
     return part
 
 
 def _joined(content: Any) -> str | None:  # noqa: ANN401  (checked before)
-    """The text of a message: its parts, one a line."""
+    """Return the text of a message, one part per line."""
     return content if content is None or isinstance(content, str) else "\n".join(map(str, map(_text, content)))
 
 
 def _parted(content: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  (checked before)
-    """The parts of a message: a text is one."""
+    """Return the parts of a message; a text becomes a single part."""
     texts = [content] if isinstance(content, str) else content
     return None if content is None else [{"type": "text", "text": _text(part)} for part in texts]
 
 
 def _says(text: str, content: str | None) -> bool:
-    """Whether a rendered chat has the last message in it, rather than nothing or the spelling of a list."""
+    """Whether a rendered chat contains the last message, rather than nothing or the repr of a list."""
     plain = (content or "").strip()
     return all(line.strip() in text for line in plain.splitlines()) and (
         "'type': 'text'" not in text or "'type': 'text'" in plain
@@ -146,10 +145,10 @@ def _apply(
     answers: bool = False,
     continues: bool = False,
 ) -> str:
-    """What the template makes of messages, with the begin of an answer, or with the last message left open.
+    """Render messages, with a generation prompt or with the last message left open.
 
     Raises:
-        Exception: whatever a template raises; `BoundsError` for one that would take all memory or time.
+        Exception: any exception of the template; `BoundsError` if it would use too much memory or time.
     """
     variables = {"tools": None, "documents": None, **tokenizer.special_tokens_map, "add_generation_prompt": answers}
     check_bounds(tokenizer.get_chat_template(), messages, **variables)
@@ -175,7 +174,7 @@ def _facts(tokenizer: PreTrainedTokenizerBase) -> _Facts:
 
 
 def _around(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the template writes before and after the marked message of a chat; nothing if it does not take the chat."""
+    """Return the text before and after the marked message of a chat; empty texts if the template rejects the chat."""
     parts = [message | {"content": _parted(message["content"])} for message in messages]
     for form in (messages, parts):
         try:

@@ -1,4 +1,4 @@
-"""How long a sequence may be, and where positions change their meaning with its length."""
+"""The maximum sequence length, and the length at which rotary positions change their scale."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from transformers import DynamicCache, PreTrainedModel
 
 from judge_decoding.models.forward import CACHE_NAMES
 
-# By these types the configured length is the one before scaling; the others write down the scaled one.
+# For these types the configured length is the one before scaling; the others store the scaled length.
 _SCALED = ("linear", "dynamic", "yarn")
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """How many tokens ``model`` can read; None if nothing limits it.
+    """Return the context length of ``model`` in tokens; None if it is unlimited.
 
-    Rotary positions that are scaled (linear, dynamic, YaRN) reach ``factor`` times as far as the model was trained,
-    unless the configuration already names the scaled length.
+    Scaled rotary positions (linear, dynamic, YaRN) reach ``factor`` times the trained length, unless the configuration
+    already contains the scaled length.
     """
     config = model.config.get_text_config()
     length = getattr(config, "max_position_embeddings", None)
@@ -39,13 +39,13 @@ def context_length(model: PreTrainedModel) -> int | None:
 class RopeBorder:
     """The sequence length at which rotary positions change their scale.
 
-    Up to ``length`` tokens a sequence is read with one scale. Beyond it LongRoPE (the Phi-3 family) reads all tokens
-    with another, and dynamic scaling with another one for every length.
+    Sequences of up to ``length`` tokens use one scale. Beyond it LongRoPE (the Phi-3 family) uses a second scale for
+    all tokens, and dynamic scaling uses another scale for every length.
 
     Attributes:
         length: the longest sequence with the first scale.
-        changes_always: beyond it the scale changes with every token, not once.
-        starts_anew: ``generate`` reads the whole sequence again where it crosses the border.
+        changes_always: beyond ``length`` the scale changes with every token, not once.
+        starts_anew: ``generate`` reads the whole sequence again when it crosses the border.
     """
 
     length: int
@@ -53,13 +53,13 @@ class RopeBorder:
     starts_anew: bool
 
     def longest_draft(self, tokens: int) -> int | None:
-        """How many draft tokens may follow ``tokens`` in one forward that reads all of them right; None is any."""
+        """Return how many draft tokens may follow ``tokens`` in one correct forward pass; None for any number."""
         if tokens <= self.length:
             return self.length - tokens
         return 0 if self.changes_always else None
 
     def rereads(self, cached: int, reading: int) -> bool:
-        """Whether the ``cached`` tokens must be read again in a forward that ends at length ``reading``."""
+        """Whether the ``cached`` tokens must be read again in a forward pass that ends at length ``reading``."""
         return self.starts_anew and 0 < cached <= self.length < reading
 
     def splits(self, reading: int) -> bool:
@@ -71,7 +71,7 @@ _BORDERS: WeakKeyDictionary[PreTrainedModel, RopeBorder | None] = WeakKeyDiction
 
 
 def rope_border(model: PreTrainedModel) -> RopeBorder | None:
-    """Where the positions of ``model`` change their scale; None if they never do."""
+    """Return where the positions of ``model`` change their scale; None if they never do."""
     if model not in _BORDERS:
         _BORDERS[model] = _find_border(model)
     return _BORDERS[model]
@@ -91,12 +91,12 @@ def _find_border(model: PreTrainedModel) -> RopeBorder | None:
 
 
 def rotary_modules(model: PreTrainedModel) -> list[nn.Module]:
-    """The modules of ``model`` that make its rotary positions."""
+    """Return the modules of ``model`` that compute rotary positions."""
     return [module for module in model.modules() if hasattr(module, "original_max_seq_len")]
 
 
 def reset_positions(rotary_modules: Iterable[nn.Module]) -> None:
-    """Make dynamically scaled positions forget the longest sequence that was read, whoever read it."""
+    """Reset dynamically scaled positions, which remember the longest sequence read so far."""
     for module in rotary_modules:
         rotary: Any = module
         trained = rotary.original_max_seq_len
@@ -106,7 +106,7 @@ def reset_positions(rotary_modules: Iterable[nn.Module]) -> None:
 
 
 def _drops_cache(model: PreTrainedModel, length: int) -> bool:
-    """Whether ``generate`` drops what was read when a sequence grows beyond ``length``: the model is asked."""
+    """Whether ``generate`` drops the KV cache when a sequence grows beyond ``length``, tested on the model."""
     prepare = getattr(model, "prepare_inputs_for_generation", None)
     if prepare is None:
         return False
@@ -121,7 +121,7 @@ def _drops_cache(model: PreTrainedModel, length: int) -> bool:
 
 
 def _rope(config: Any) -> Mapping[str, Any]:  # noqa: ANN401  (each family has its own class)
-    """The parameters of rotary positions; empty where layers differ in them, or where there are none."""
+    """Return the parameters of rotary positions; empty if layers differ in them or there are no such parameters."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
         return {}

@@ -1,8 +1,8 @@
-"""A draft model that proposes only the most frequent tokens: its output head has a row for each of these, no more.
+"""A draft model that proposes only the most frequent tokens: its output head has rows for these tokens only.
 
-Where a vocabulary is large, the output head is most of what a small draft reads for a token. Source: FR-Spec
-(arXiv 2502.14856). On disk such a draft is an ordinary model with its whole head, which any engine loads; beside it
-lies the list of the tokens it proposes, by which the head is cut when it is loaded here.
+With a large vocabulary, the output head is most of the memory that a small draft reads per token. Source: FR-Spec
+(arXiv 2502.14856). On disk such a draft is an ordinary model with its whole head, which any engine can load; a file
+beside it lists the tokens it proposes, and the head is cut to them on loading.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from judge_decoding.io.files import replacing
 from judge_decoding.models.forward import input_rows
 
 FILE = "draft_vocabulary.safetensors"
-"""Holds ``ids``, the token ids that the draft proposes, ascending: int64 [N]."""
+"""Contains ``ids``, the token ids that the draft proposes, ascending: int64 [N]."""
 
 
 class CutHead(nn.Linear):
-    """The rows of an output head that belong to some tokens.
+    """The rows of an output head for some tokens.
 
     Attributes:
-        ids: these tokens [N], ascending.
-        full_size: how many logits the whole head gives, V.
-        spreads: whether the model's logits are spread over the whole vocabulary again; see `cut_head`.
+        ids: the token ids [N], ascending.
+        full_size: the number of logits of the whole head, V.
+        spreads: whether the model's logits are expanded to the whole vocabulary; see `cut_head`.
     """
 
     ids: Tensor
@@ -49,7 +49,7 @@ class CutHead(nn.Linear):
         self.spreads = True
 
     def spread(self, logits: Tensor) -> Tensor:
-        """Logits [..., V] of logits [..., N]: those of all other tokens are minus infinity."""
+        """Expand logits [..., N] to [..., V], with minus infinity for all other tokens."""
         full = logits.new_full((*logits.shape[:-1], self.full_size), -torch.inf)
         return full.index_copy(-1, self.ids, logits)
 
@@ -57,9 +57,9 @@ class CutHead(nn.Linear):
 def cut_head(model: PreTrainedModel, ids: Tensor) -> None:
     """Cut the output head of ``model`` to the tokens ``ids`` [N], ascending.
 
-    The model's forward still gives logits over the whole vocabulary, so that whoever calls it needs to know nothing:
-    those of tokens without a row are minus infinity. They are spread behind all that the model does to its logits,
-    such as a soft cap. Within `compact` they are not spread.
+    The forward pass still returns logits over the whole vocabulary, so callers need no change: tokens without a row
+    have minus infinity. The logits are expanded after all processing by the model, such as a soft cap. Within `compact`
+    they are not expanded.
 
     Raises:
         JudgeDecodingError: the head is not a plain matrix.
@@ -76,16 +76,16 @@ def cut_head(model: PreTrainedModel, ids: Tensor) -> None:
 
 
 def cut_head_of(model: PreTrainedModel) -> CutHead | None:
-    """The cut head of a model; None if its head is whole."""
+    """Return the cut head of a model; None if its head is whole."""
     head = model.get_output_embeddings()
     return head if isinstance(head, CutHead) else None
 
 
 @contextmanager
 def compact(model: PreTrainedModel) -> Iterator[Tensor | None]:
-    """In the block the logits of a model with a cut head are those of its own tokens, whose ids [N] this gives.
+    """Within the block, a model with a cut head returns the logits of its own tokens only, whose ids [N] this yields.
 
-    None for a model whose head is whole.
+    It yields None for a model whose head is whole.
     """
     head = cut_head_of(model)
     if head is None:
@@ -110,12 +110,12 @@ def _spread(model: nn.Module, _args: object, output: Any) -> Any:  # noqa: ANN40
 
 
 def most_frequent(texts: Iterable[Sequence[int]], size: int, ends: Iterable[int], vocab_size: int) -> Tensor:
-    """The ``size`` most frequent tokens of ``texts``, end tokens always among them: ids [size], ascending.
+    """Return the ``size`` most frequent tokens of ``texts``, always including the end tokens: ids [size], ascending.
 
-    Of equally frequent ones, and where fewer occur, the lowest ids are taken: those that a tokenizer learnt first.
+    Ties, and tokens that do not occur, are ordered by id: a tokenizer learns low ids first.
 
     Raises:
-        JudgeDecodingError: there is no room for the end tokens and one more, or the vocabulary is not larger.
+        JudgeDecodingError: ``size`` is too small for the end tokens and one more, or not below the vocabulary size.
     """
     needed = {end for end in ends if end < vocab_size}
     if size <= len(needed):
@@ -144,10 +144,10 @@ def write_vocabulary(folder: Path, ids: Tensor) -> None:
 
 
 def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
-    """The tokens [N] that a draft proposes.
+    """Read the tokens [N] that a draft proposes.
 
     Raises:
-        JudgeDecodingError: the file is damaged, or has tokens that the model does not have.
+        JudgeDecodingError: the file is damaged, or contains tokens that the model does not have.
     """
     try:
         ids = load_file(path).get("ids")

@@ -1,4 +1,4 @@
-"""A draft for a model without a small sibling: its own first layers."""
+"""A draft for a model without a smaller model of its family: its own first layers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """``model`` with only its first ``count`` layers, and its own norm and head behind them; weights are shared.
+    """Return ``model`` with only its first ``count`` layers, followed by its norm and head; weights are shared.
 
     Raises:
-        JudgeDecodingError: it has not that many, or keeps them where nobody knows.
+        JudgeDecodingError: the model has fewer layers, or its layers cannot be found.
     """
     name = anatomy(model).layers
     if name is None:
@@ -57,11 +57,11 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
 
 
 def cut_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """A model of its own from the first ``count`` layers of ``model``, its embeddings, final norm and head, in float32.
+    """Copy the first ``count`` layers of ``model``, its embeddings, final norm and head into a new float32 model.
 
     Raises:
-        JudgeDecodingError: it has not more than that many, its weights are quantised, or its layers are no stack of
-            which the first ones are a model of the same class.
+        JudgeDecodingError: it does not have more layers, it is quantised or on several devices, or its first layers
+            do not form a model of the same class.
     """
     if is_quantized(model):
         raise JudgeDecodingError(
@@ -73,7 +73,7 @@ def cut_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
             f"{type(model).__name__} is spread over several devices, and a draft is trained on one; load the target on "
             "one device."
         )
-    # Parts that are shared stay shared within the copy.
+    # Shared parts stay shared within the copy.
     short = copy.deepcopy(first_layers(model, count))
     short.float().eval()
     if problem := _not_a_stack(model, short, count):
@@ -85,7 +85,7 @@ def cut_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
 
 
 def _not_a_stack(model: PreTrainedModel, short: PreTrainedModel, count: int) -> str:
-    """Why ``short`` is not what its configuration says, or does not compute what the first layers of ``model`` do."""
+    """Return why ``short`` contradicts its configuration, or computes something else than the layers of ``model``."""
     try:
         with torch.device("meta"):
             plain = type(model)(copy.deepcopy(short.config))
@@ -112,7 +112,7 @@ def _not_a_stack(model: PreTrainedModel, short: PreTrainedModel, count: int) -> 
 
 
 def _shallow(module: Module) -> Module:
-    """A copy that shares its parts, and to which parts can be given that the original does not get."""
+    """Return a copy that shares its submodules, and whose submodules can be replaced without changing the original."""
     other = copy.copy(module)
     other._modules = dict(module._modules)
     return other

@@ -1,4 +1,4 @@
-"""How a causal LM's forward is called: the one place that knows its arguments' names."""
+"""Calls of a causal LM's forward: the only module that knows its argument names."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from transformers import PreTrainedModel
 from judge_decoding.errors import JudgeDecodingError
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""What the KV cache is called: from transformers 5.24 on, before, and by the Mamba family before."""
+"""Argument names of the KV cache: from transformers 5.24 on, before, and in the Mamba family before."""
 
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 _NEW_LOCK = RLock()
 _ALONE = RLock()
-"""Random numbers and torch.compile's stance are the process's, and are put back in order."""
+"""Guards process-wide state: random numbers and the stance of torch.compile, which are restored in order."""
 
 
 def lock_of(model: nn.Module) -> RLock:
-    """The lock that whoever runs ``model`` or changes it for a while holds: several threads may share a model."""
+    """Return the lock to hold while running or temporarily changing ``model``, as threads may share a model."""
     if (lock := _LOCKS.get(model)) is None:
         with _NEW_LOCK:
             lock = _LOCKS.setdefault(model, RLock())
@@ -33,15 +33,15 @@ def lock_of(model: nn.Module) -> RLock:
 
 
 class Forward:
-    """Calls the forward of ``model`` and returns its logits, whatever its configuration says about outputs.
+    """Calls the forward of ``model`` and returns its logits, whatever output options its configuration has.
 
-    Arguments are looked up on the model's class: wrappers of the instance (accelerate's hooks) hide them. Positions are
-    always passed, as ``generate`` does; some models count wrongly without them. One thread at a time runs a model.
+    Arguments are looked up on the model's class, as wrappers of the instance (accelerate's hooks) hide them. Positions
+    are always passed, as in ``generate``; some models count wrongly without them. One thread at a time runs a model.
 
     Attributes:
-        cache_name: what the model calls its KV cache; None if it has none.
-        takes_positions: whether it accepts the positions of its tokens.
-        keeps_few_logits: whether it makes only the logits that are asked for.
+        cache_name: the argument name of the KV cache; None if the model has no KV cache.
+        takes_positions: whether the model accepts the positions of its tokens.
+        keeps_few_logits: whether the model can compute only the requested logits.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -50,7 +50,7 @@ class Forward:
         parameters = inspect.signature(type(model).forward).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         known = set(parameters)
-        if takes_any and known.isdisjoint(CACHE_NAMES):  # wrapped without its signature: generate's names will do
+        if takes_any and known.isdisjoint(CACHE_NAMES):  # wrapped without its signature: use the names of generate
             prepare = getattr(model, "prepare_inputs_for_generation", None)
             known |= {"position_ids"} | set(inspect.signature(prepare).parameters if prepare else ())
         self.cache_name = next((name for name in CACHE_NAMES if name in known), None)
@@ -60,8 +60,8 @@ class Forward:
         usual = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
         self._usual: dict[str, Any] = {k: v for k, v in usual.items() if takes_any or k in parameters}
         self._says_use_cache = takes_any or "use_cache" in parameters
-        # Inner modules look at the configuration, whatever the outermost one is called with; and many a model cannot
-        # read the tuples of its own decoder.
+        # Inner modules read the configuration, whatever the arguments of the outer call; and many models cannot handle
+        # tuples from their own decoder.
         configs = {id(config): config for config in (model.config, model.config.get_text_config())}
         self._with_tuples = [config for config in configs.values() if not getattr(config, "return_dict", True)]
 
@@ -73,13 +73,13 @@ class Forward:
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """The logits [B, K, V] of the last ``keep`` tokens of ``ids`` [B, T], or of all of them for 0.
+        """Return the logits [B, K, V] of the last ``keep`` tokens of ``ids`` [B, T], or of all tokens for 0.
 
         Args:
             ids: the tokens to read.
-            cache: what was read before; the new tokens are added to it. None reads without a cache.
-            keep: K, for how many tokens logits are wanted.
-            mask: 1 for tokens and 0 for padding [B, P + T], those in the cache included; None for no padding.
+            cache: the KV cache, to which the new tokens are added. None reads without a cache.
+            keep: K, the number of tokens to return logits for.
+            mask: 1 for tokens and 0 for padding [B, P + T], including those in the cache; None for no padding.
             positions: the position of each token [B, T].
         """
         arguments = dict(self._usual, input_ids=ids)
@@ -108,20 +108,20 @@ class Forward:
 
 
 def cache_name(model: PreTrainedModel) -> str:
-    """What ``model`` calls its KV cache, which it must have."""
+    """Return the argument name of the KV cache of ``model``, which must have one."""
     name = Forward(model).cache_name
     assert name is not None
     return name
 
 
 def _supports_logits_to_keep(model: PreTrainedModel, parameters: object) -> bool:
-    """As ``generate`` finds out; a class without its mixin is looked at here."""
+    """Determine this as ``generate`` does, or from ``parameters`` for a class without its mixin."""
     known = getattr(model, "_supports_logits_to_keep", None)
     return bool(known()) if callable(known) else "logits_to_keep" in parameters  # type: ignore[operator]
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Where token ids go: the model's device, or the first one that it computes on if its weights are elsewhere."""
+    """Return the device for token ids: the model's, or its first compute device if the weights are elsewhere."""
     device = model.device
     if device.type != "meta":
         return device
@@ -129,28 +129,28 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 
 def input_rows(model: PreTrainedModel) -> int:
-    """How many tokens the model can read."""
+    """Return the number of token ids that the model accepts."""
     table: Any = model.get_input_embeddings()
     size = getattr(table, "num_embeddings", None)
     return size if isinstance(size, int) else int(table.weight.shape[0])
 
 
 def plain_forward(model: PreTrainedModel, ids: Tensor, keep: int) -> Tensor:
-    """Read ``ids`` [B, T] without a cache; the model's own logits of each row's last ``keep`` >= 1 tokens [B, keep, V].
+    """Read ``ids`` [B, T] without a cache; return the logits of each row's last ``keep`` >= 1 tokens [B, keep, V].
 
-    The logits are those that the model's forward returns, with whatever it does behind its output embeddings. A model
-    without ``logits_to_keep`` makes the logits of all tokens for them.
+    The logits are those of the model's forward, including any processing after the output embeddings. A model without
+    ``logits_to_keep`` computes the logits of all tokens.
     """
     return Forward(model)(ids, keep=keep, positions=row_positions(0, ids.shape[1], ids.device))
 
 
 def keeps_few_logits(model: PreTrainedModel) -> bool:
-    """Whether a forward pass makes only the logits that are asked for."""
+    """Whether a forward pass can compute only the requested logits."""
     return Forward(model).keeps_few_logits
 
 
 def check_finite(values: Tensor | bool, role: str = "target") -> None:
-    """Check logits, or whether they were found finite.
+    """Check that logits are finite, from the logits or from the result of `finite`.
 
     Raises:
         JudgeDecodingError: the largest logit of a token is not finite.
@@ -163,29 +163,29 @@ def check_finite(values: Tensor | bool, role: str = "target") -> None:
 
 
 def finite(logits: Tensor) -> Tensor:
-    """Whether each token's largest logit is finite, a bool scalar on the device; logits [..., V] of none are."""
+    """Whether each token's largest logit is finite, as a bool scalar on the device; True for empty logits [..., V]."""
     return logits.amax(-1).isfinite().all() if logits.numel() else torch.ones((), dtype=torch.bool)
 
 
 def row_positions(start: int, count: int, device: torch.device) -> Tensor:
-    """The positions [1, count] of tokens from ``start`` on."""
+    """Return the positions [1, count] of tokens from ``start`` on."""
     return torch.arange(start, start + count, device=device)[None]
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Forward passes in here compute no gradients, use no dropout, run uncompiled and draw no random numbers.
+    """Within the block, forward passes compute no gradients, use no dropout, run uncompiled and leave the RNG alone.
 
-    No other thread runs the model meanwhile.
+    No other thread can run the model during this time.
     """
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with ExitStack() as stack:
-        stack.enter_context(_ALONE)  # before the model's own, so that nobody who has that one waits for this
+        stack.enter_context(_ALONE)  # before the model's lock, so that no holder of that lock waits for this one
         stack.enter_context(lock_of(model))
         training = [module for module in model.modules() if module.training]
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
-        # Hooks are passed over by code that was compiled without them.
+        # Code compiled without hooks would skip them.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for module in training:

@@ -1,4 +1,4 @@
-"""Inside a causal language model: its layers, its final norm, and the hidden states there."""
+"""Layers, final norm and hidden states of a causal language model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from judge_decoding.models.unwrap import unwrap
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module | None:
-    """The norm between the last layer and the language-model head; None where the last layer has the last word.
+    """Return the norm between the last layer and the language-model head; None if there is no such norm.
 
     Raises:
         JudgeDecodingError: see `anatomy`.
@@ -29,13 +29,13 @@ def final_norm(model: PreTrainedModel) -> nn.Module | None:
 
 
 def output_size(model: PreTrainedModel) -> int:
-    """How many logits a model gives for a token.
+    """Return the number of logits per token.
 
     Raises:
-        JudgeDecodingError: the model has no output embeddings of a known size, and see `anatomy`.
+        JudgeDecodingError: the model has no output embeddings of a known size; see also `anatomy`.
     """
     head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
-    size = getattr(head, "out_features", None)  # of quantised layers, too, whose weights have other shapes
+    size = getattr(head, "out_features", None)  # also for quantised layers, whose weights have other shapes
     if not isinstance(size, int):
         weight = getattr(head, "weight", None)
         size = weight.shape[0] if isinstance(weight, Tensor) else anatomy(model).logits
@@ -43,10 +43,10 @@ def output_size(model: PreTrainedModel) -> int:
 
 
 def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The layer number ``layer`` of a model's decoder, counted from the end: -1 is the last.
+    """Return layer ``layer`` of a model's decoder, counted from the end: -1 is the last.
 
     Raises:
-        JudgeDecodingError: there is no such layer, or the decoder keeps its layers in no list.
+        JudgeDecodingError: there is no such layer, or the decoder has no list of layers.
     """
     name = anatomy(model).layers
     if name is None:
@@ -62,17 +62,17 @@ def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
 
 
 class HiddenStateHook:
-    """Catches the hidden states of one source in each forward of ``model`` while it is open.
+    """Captures the hidden states of one source in each forward pass of ``model`` while it is open.
 
-    Those of the last layer are taken at the final norm, those of a lower one are its output. Without
-    a final norm the last layer's output is both: before and after. States are there for every position whatever
-    ``logits_to_keep`` says, and cost nothing but the model's first hook, which looks for the place in a short forward
-    pass. ``states`` is [B, T, H] in the model's dtype. A hook may be opened again and again; it holds the latest states
-    of every thread that runs the model until it is closed, so open it around a forward. A thread sees the states of
-    its own forwards only.
+    States of the last layer are captured at the final norm, states of a lower layer at its output. Without a final
+    norm the last layer's output is used both before and after it. All positions have states, whatever
+    ``logits_to_keep`` is. They cost nothing, except that the first hook of a model runs a short forward pass to find
+    the module. ``states`` is [B, T, H] in the model's dtype. A hook can be opened repeatedly; it keeps the last states
+    of every thread that runs the model until it is closed, so open it around a forward pass. Each thread sees only the
+    states of its own forward passes.
 
     Raises:
-        JudgeDecodingError: the model has no such place.
+        JudgeDecodingError: the model has no such layer.
     """
 
     def __init__(self, model: PreTrainedModel, source: HiddenSource) -> None:
@@ -87,7 +87,7 @@ class HiddenStateHook:
 
     def __enter__(self) -> Self:
         def catch(_module: nn.Module, args: tuple[Any, ...], *others: Any) -> None:  # noqa: ANN401  (torch's own)
-            # Keyword arguments and the output; the output alone in another thread's forward if this closes meanwhile.
+            # Keyword arguments and output; only the output if this closes during another thread's forward pass.
             if len(others) == 2:
                 self._states[get_ident()] = first_tensor((args, others[0]) if self._input else others[1])
 
@@ -104,7 +104,7 @@ class HiddenStateHook:
 
     @property
     def states(self) -> Tensor:
-        """The states of this thread's latest forward [B, T, H]."""
+        """The states of this thread's latest forward pass [B, T, H]."""
         states = self._states.get(get_ident())
         if states is None:
             raise RuntimeError("no forward has run since the hook was opened")
@@ -113,7 +113,7 @@ class HiddenStateHook:
 
 @contextmanager
 def opened(hooks: Iterable[HiddenStateHook]) -> Iterator[None]:
-    """All of ``hooks`` open, around one forward."""
+    """Open all ``hooks``, around one forward pass."""
     with ExitStack() as stack:
         for hook in hooks:
             stack.enter_context(hook)

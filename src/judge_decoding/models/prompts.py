@@ -1,4 +1,4 @@
-"""From what a user gives to token ids: text, chat messages, ids."""
+"""Convert user prompts to token ids: texts, chat messages or token ids."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Prompt = str | Sequence[Message] | Tensor
 
 
 def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Tensor:
-    """Token ids [1, T] of a prompt.
+    """Return the token ids [1, T] of a prompt.
 
     Raises:
-        JudgeDecodingError: the prompt is empty, has tokens the target does not know, or is chat messages that the
-            model's chat template does not take.
+        JudgeDecodingError: the prompt is empty, has tokens the target does not know, or consists of chat messages that
+            the model's chat template rejects.
     """
     if isinstance(prompt, Tensor):
         ids = prompt if prompt.ndim == 2 else prompt[None]

@@ -1,4 +1,4 @@
-"""What a reader of figures must know of how they came about."""
+"""The provenance of figures: machine, models, versions and command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from judge_decoding.models.weights import adapters, tensors
 
 
 def machine(device: torch.device | None = None) -> str:
-    """The machine in a few words; ``device`` is where the models are, by default a GPU if there is one."""
+    """Describe the machine briefly; ``device`` is the models' device, by default a GPU if there is one."""
     if torch.cuda.is_available() if device is None else device.type == "cuda":
         what, used = torch.cuda.get_device_name(device), ""
     else:
@@ -25,7 +25,7 @@ def machine(device: torch.device | None = None) -> str:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Tells models apart that were saved under one name: SHA-256 of a few numbers of each of their tensors."""
+    """Return the SHA-256 of a few values of each tensor, which distinguishes models saved under one name."""
     digest = hashlib.sha256(adapters(model).encode())
     for _, tensor in tensors(model):
         if not tensor.is_meta:  # not in memory
@@ -34,16 +34,16 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decodes."""
+    """Return the versions of the packages used in decoding."""
     found = {"python": platform.python_version()}
     for name in ("judge-decoding", "torch", "transformers"):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that is not installed
+        except PackageNotFoundError:  # running from a source tree that is not installed
             continue
     return found
 
 
 def command() -> tuple[str, ...]:
-    """The command line."""
+    """Return the command line."""
     return (Path(sys.argv[0]).name, *sys.argv[1:])

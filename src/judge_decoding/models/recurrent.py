@@ -1,4 +1,4 @@
-"""Recurrent and linear-attention layers: copies of their states, as what they have read cannot be cut off."""
+"""Recurrent and linear-attention layers: copies of their states, which cannot be cropped."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, Li
 
 
 class SavedStates:
-    """The states of a KV cache after its first ``length`` tokens, of one row.
+    """The states of a one-row KV cache after its first ``length`` tokens.
 
-    Only what cannot be cropped is copied: convolutional and recurrent states, and the window of a layer that has one
-    beside them. Keys and values of attention layers are cropped.
+    Only states that cannot be cropped are copied: convolutional and recurrent states, and the window of a layer that
+    also has such states. Keys and values of attention layers are cropped.
 
     Args:
         cache: the cache.
-        length: how many tokens it has read.
+        length: the number of tokens it has read.
     """
 
     def __init__(self, cache: DynamicCache, length: int) -> None:
@@ -29,7 +29,7 @@ class SavedStates:
         }
 
     def restore(self, cache: DynamicCache, length: int) -> None:
-        """Put the states back into the same cache, which has read ``length`` tokens by now."""
+        """Restore the states of the same cache, which has read ``length`` tokens by now."""
         crop_attention(cache, self.length - length)
         for i, states in self._states.items():
             for name, value in states.items():
@@ -37,31 +37,31 @@ class SavedStates:
 
     @property
     def bytes(self) -> int:
-        """The memory of the copies."""
+        """The memory of the copies in bytes."""
         return sum(_bytes(value) for states in self._states.values() for value in states.values())
 
 
 def is_recurrent(layer: object) -> bool:
-    """Whether a layer of a KV cache has states that depend on all tokens it has read."""
+    """Whether a layer of a KV cache has states that depend on all tokens read so far."""
     return isinstance(layer, LinearAttentionCacheLayerMixin)
 
 
 def record_past(cache: DynamicCache) -> None:
-    """Let the sliding windows of attention layers keep what they need to go back."""
+    """Make the sliding windows of attention layers keep the history needed for rollback."""
     for layer in cache.layers:
         if not is_recurrent(layer) and hasattr(layer, "activate_past_recording"):
             layer.activate_past_recording()
 
 
 def _cropped(layer: object) -> tuple[str, ...]:
-    """What a recurrent layer has that is cropped: the keys and values of the attention inside it."""
+    """Return the attributes of a recurrent layer that can be cropped: keys and values of its attention."""
     attends = isinstance(layer, DynamicLayer) and not isinstance(layer, DynamicSlidingWindowLayer)
     return ("keys", "values") if attends else ()
 
 
 def crop_attention(cache: DynamicCache, count: int) -> None:
-    """Take ``-count`` tokens back from attention alone; 0 trims what sliding windows have recorded."""
-    layers: list[Any] = cache.layers  # not all kinds have the method by their types
+    """Crop ``-count`` tokens from attention layers only; 0 trims the recorded history of sliding windows."""
+    layers: list[Any] = cache.layers  # not all layer types declare the method
     for layer in layers:
         if not is_recurrent(layer):
             layer.crop(count)
@@ -70,7 +70,7 @@ def crop_attention(cache: DynamicCache, count: int) -> None:
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401  (whatever a layer of a cache holds)
-    """The same values in other memory: a forward writes into the states that it finds."""
+    """Copy values to other memory, as a forward pass writes into the existing states."""
     if isinstance(value, Tensor):
         return value.clone()
     return {key: _copied(part) for key, part in value.items()} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Teacher forcing: what a model says along given texts. The one place that reads them."""
+"""Teacher forcing: a model's logits and hidden states along given texts."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from judge_decoding.models.forward import check_finite, input_device, keeps_few_
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 BATCH_TOKENS = 2048
-"""Tokens of a forward, padding included: what bounds its memory, whatever the texts' lengths."""
+"""Maximum tokens per forward pass, including padding; bounds memory, whatever the lengths of the texts."""
 
 _LOGIT_ROWS = 1024
-"""Tokens whose logits a forward makes, where the model can choose: a gigabyte or so in a large vocabulary."""
+"""Maximum tokens with logits per forward pass, if the model can choose: about a gigabyte for a large vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """What a model says along a part of a sequence. The pieces of a sequence follow each other, in order.
+    """A model's outputs for a part of a sequence. The pieces of a sequence come in order.
 
     Attributes:
-        number: which of the sequences it is.
-        positions: the next of the wanted positions, on the CPU [n]; there are no logits for position 0.
-        logits: those of the token at each of ``positions``, given what is before it: float32 [n, V].
-        states: the hidden states at the next of the wanted positions, by source, [m, H] in the model's dtype.
+        number: the index of the sequence.
+        positions: the next requested positions, on the CPU [n]; there are no logits for position 0.
+        logits: the logits that predict the token at each of ``positions``: float32 [n, V].
+        states: the hidden states at the next requested positions, by source, [m, H] in the model's dtype.
     """
 
     number: int
@@ -52,31 +52,32 @@ def read_given(
     logits: bool = True,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[Piece]:
-    """Read every sequence once, short ones first, as decoding would read it, and yield what the model says of it.
+    """Read every sequence once, short ones first, as decoding would read it, and yield the model's outputs.
 
-    Sequences of like length share a forward, right-padded: a causal model does not see the padding. One that has too
-    many tokens or logits for a forward is read in parts. What follows the last wanted position is not read.
+    Sequences of similar length share a forward pass, right-padded: a causal model does not see the padding. A sequence
+    with too many tokens or logits for one forward pass is read in parts. Tokens after the last requested position are
+    not read.
 
     Args:
         model: any causal LM.
         sequences: token ids.
-        wanted: the positions of each that are wanted, ascending; the one behind the last token has logits and no state.
-            A sequence without any is not read.
-        sources: where hidden states are taken.
-        logits: whether logits are wanted. If so, no more than `_LOGIT_ROWS` tokens have some at a time, in a model that
-            can make few or go on from its KV cache.
-        batch_tokens: most tokens of a forward; without logits, a longer sequence has one to itself.
+        wanted: the requested positions of each sequence, ascending; the position after the last token has logits but no
+            state. A sequence without positions is not read.
+        sources: the sources of hidden states.
+        logits: whether to return logits. If so, at most `_LOGIT_ROWS` tokens have logits at a time, in a model that can
+            compute few logits or continue from its KV cache.
+        batch_tokens: maximum tokens per forward pass; without logits, a longer sequence gets its own forward pass.
 
     Raises:
         JudgeDecodingError: the model has no such layer, or its logits are not finite.
     """
     few, border = keeps_few_logits(model), rope_border(model)
-    # The state of a token is there when it was read itself, its logits are there before.
+    # The state of a token requires reading it; its logits only require reading the tokens before it.
     lengths = [
         min(max(at[-1] + bool(sources), 1), len(ids)) if len(at) else 0
         for ids, at in zip(sequences, wanted, strict=True)
     ]
-    # From where on a forward makes logits for a sequence.
+    # The position from which a forward pass computes logits for a sequence.
     begins = [max(at[0] - 1, 0) if few and len(at) else 0 for at in wanted] if logits or not few else None
     forward = _Forward(model, sources)
     for rows in _batches(lengths, begins, batch_tokens, longest=border.length if border else None):
@@ -85,7 +86,7 @@ def read_given(
             step = min(batch_tokens, _LOGIT_ROWS)
         own, begin = [sequences[i][: lengths[i]] for i in rows], 0
         for end in forward.start(own, step, wanted[rows[0]][0]):
-            # The token at a position is read in this part, or the one before it is.
+            # This part contains the token at the position, or the token before it.
             parts = [wanted[i][bisect_left(wanted[i], begin) : bisect_right(wanted[i], end)] for i in rows]
             ahead = [[at for at in part if at > begin and logits] for part in parts]
             inside = [
@@ -108,7 +109,7 @@ def hidden_states(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Tensor]:
-    """The model's hidden state at every token of ``sequences``: float32 on the CPU, [T_i, H] each; see `read_given`."""
+    """Return the hidden states at all tokens of ``sequences``: float32 on the CPU, [T_i, H] each; see `read_given`."""
     found: list[Tensor] = [torch.empty(0)] * len(sequences)
     source, everywhere = HiddenSource(layer, norm), [range(len(ids)) for ids in sequences]
     pieces = read_given(model, sequences, everywhere, sources=[source], logits=False, batch_tokens=batch_tokens)
@@ -118,23 +119,23 @@ def hidden_states(
 
 
 def log_probability(logits: Tensor, ids: Tensor) -> Tensor:
-    """How probable tokens ``ids`` [n] are by ``logits`` [n, V]: natural logarithms [n], on the CPU."""
+    """Return the log-probabilities (natural) of tokens ``ids`` [n] under ``logits`` [n, V]: [n], on the CPU."""
     return (logits.gather(-1, ids[:, None].to(logits.device))[:, 0] - logits.logsumexp(-1)).cpu()
 
 
 class _Forward:
-    """The forwards of a model over one batch after the other: of several sequences at once, or of one in parts."""
+    """The forward passes of a model, batch by batch: over several sequences at once, or over one in parts."""
 
     def __init__(self, model: PreTrainedModel, sources: Collection[HiddenSource]) -> None:
         self._model, self._hooks = model, {source: HiddenStateHook(model, source) for source in sources}
         self._border = rope_border(model)
-        # Layers that share the keys of others (Gemma 4) run for those tokens only of which logits are wanted.
+        # Layers that share the keys of others (Gemma 4) run only for tokens whose logits are requested.
         self._shares = False
 
     def start(self, sequences: Sequence[Sequence[int]], step: int | None, wanted: int) -> list[int]:
-        """Begin with the next batch; where the parts end in which it is read.
+        """Begin the next batch; return the ends of the parts in which to read it.
 
-        They have ``step`` tokens where that helps. The first position ``wanted`` is where a prompt ends.
+        Parts have ``step`` tokens if that helps. ``wanted``, the first requested position, is the end of the prompt.
         """
         self._ids = pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True)
         self._ids = self._ids.to(input_device(self._model))
@@ -148,8 +149,8 @@ class _Forward:
             step = None
         ends = {width, *(range(step, width, step) if step else ())}
         if border is not None and crosses:
-            # As in decoding: the first tokens are read before the sequence is long, so with other positions than the
-            # rest, and a long prompt as a whole.
+            # As in decoding: the first tokens are read while the sequence is short, so with other positions than the
+            # rest, and a long prompt is read as a whole.
             edge = max(border.length, wanted)
             ends = {end for end in ends if (end > edge if end > border.length else edge == border.length)} | {
                 edge,
@@ -160,19 +161,19 @@ class _Forward:
 
     @property
     def goes_on(self) -> bool:
-        """Whether a part goes on from the cache of those before it, which then have to be read."""
+        """Whether a part continues from the cache of the earlier parts, which must then be read."""
         return self._lm is not None
 
     def read(self, end: int, first: int, state: int) -> tuple[Tensor, Mapping[HiddenSource, Tensor]]:
-        """Read up to ``end``: the logits [B, K, V] and the states [B, K', H] of the last tokens before it.
+        """Read up to ``end``; return the logits [B, K, V] and the states [B, K', H] of the last tokens before it.
 
-        The logits reach back to the token at ``first``, the states to that at ``state``.
+        The logits begin with the token at ``first``, the states with the token at ``state``.
         """
         keep = end - first
         with (
             undisturbed(self._model),
             opened(self._hooks.values()),
-        ):  # not while a piece is handed out: others may use the model then
+        ):  # not while yielding a piece, when others may use the model
             if self._lm is not None:
                 self._lm.prepare([end])
                 said = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [keep])[0][None]
@@ -184,7 +185,7 @@ class _Forward:
             return said, {source: hook.states for source, hook in self._hooks.items()}
 
     def _plain(self, end: int, keep: int) -> Tensor:
-        """A forward without a cache."""
+        """Run a forward pass without a cache."""
         if self._border is not None and self._border.changes_always:
             reset_positions(rotary_modules(self._model))
         return plain_forward(self._model, self._ids[:, :end], keep)
@@ -198,7 +199,7 @@ def _pieces(
     logits: Tensor,
     states: Mapping[HiddenSource, Tensor],
 ) -> Iterator[Piece]:
-    """The pieces of a part that ends at ``end``: logits of the tokens ``ahead``, states of those ``inside``, by row."""
+    """Yield the pieces of a part ending at ``end``, by row: logits for tokens ``ahead``, states of those ``inside``."""
     for row, (number, expected, known) in enumerate(zip(rows, ahead, inside, strict=True)):
         said = _take(logits, row, [at - 1 - end for at in expected]).float()
         check_finite(said)
@@ -207,17 +208,17 @@ def _pieces(
 
 
 def _take(values: Tensor, row: int, places: Sequence[int]) -> Tensor:
-    """Some places of a row of ``values`` [B, K, ...], counted from the end."""
+    """Select positions of a row of ``values`` [B, K, ...], counted from the end."""
     return values[row, torch.tensor(places, dtype=torch.long, device=values.device)]
 
 
 def _batches(
     lengths: Sequence[int], begins: Sequence[int] | None, batch_tokens: int, longest: int | None
 ) -> Iterator[list[int]]:
-    """Numbers of sequences that share a forward, short ones first.
+    """Yield the indices of sequences that share a forward pass, short ones first.
 
-    Of at most ``batch_tokens`` tokens, padding included, and `_LOGIT_ROWS` logits, which are made of all rows alike:
-    to the end of the longest, from the first of ``begins`` on. One with more tokens than ``longest`` is alone.
+    A batch has at most ``batch_tokens`` tokens, including padding, and `_LOGIT_ROWS` logits. All rows have logits from
+    the first of ``begins`` to the end of the longest row. A sequence longer than ``longest`` is alone.
     """
     rows: list[int] = []
     begin = 0

@@ -1,8 +1,8 @@
-"""A chat template is tried within bounds before it is rendered, as it comes from strangers.
+"""Test-render an untrusted chat template within bounds before transformers renders it.
 
-Jinja's sandbox lets a template reach nothing, but it may build 100,000,000,000 letters in one expression, or count in
-loops without end. So it is rendered here first, where all that makes something larger, every item of a loop and every
-call is paid from a budget. What it says here is thrown away: transformers renders what counts.
+Jinja's sandbox isolates a template, but one expression may build 100,000,000,000 characters, and loops may run for
+ever. So the template is rendered here first, with a budget for every operation that makes something larger, every loop
+item and every call. The output is discarded: transformers renders the real one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 BUDGET = 3_000_000
-"""Letters, items and calls, besides what the messages are worth."""
+"""Characters, items and calls, in addition to the size of the messages."""
 _PER_LETTER = 100
 
 _GROWING = frozenset(
     "batch center expandtabs format generate_lorem_ipsum indent join ljust replace rjust slice to_bytes translate "
     "wordwrap zfill".split()
 )
-"""Methods, filters and functions that may give much more than they are given."""
+"""Methods, filters and functions whose output may be much larger than their input."""
 _WIDTH = re.compile(r"(%(\(\w*\))?[-#0 +]*|\{[^{}]*)[\d.]{6}")
 _WIDTH_ELSEWHERE = re.compile(r"\*|\{[^{}]*\{")
 
@@ -37,14 +37,14 @@ _left: ContextVar[list[int]] = ContextVar("_left")
 
 
 class BoundsError(Exception):
-    """A template takes more than it may."""
+    """A template exceeds its budget."""
 
 
 def check_bounds(template: str, messages: Sequence[Mapping[str, Any]], **variables: object) -> None:
-    """Render a chat template as far as its budget goes.
+    """Render a chat template within its budget.
 
     Raises:
-        BoundsError: it takes more than it may. What else is wrong with it shows when it is rendered.
+        BoundsError: it exceeds the budget. Its other errors are raised when transformers renders it.
     """
     plain = json.dumps(messages, default=str)
     before = _left.set([BUDGET + _PER_LETTER * len(plain)])
@@ -73,12 +73,12 @@ def _size(value: object) -> int:
 
 
 def _amount(value: object) -> int:
-    """How often, or how wide, an argument can make a result."""
+    """Return the largest repetition or width that an argument can cause."""
     return max(abs(value) if isinstance(value, int) else _size(value), 1)
 
 
 def _pay_growth(name: str, given: list[Any]) -> None:
-    """Pay for what a function makes of its arguments, before it is made."""
+    """Pay for a function's result before the function is called."""
     texts = [value for value in given if isinstance(value, str)]
     if name == "replace" and len(texts) == 3:
         given = [texts[2], len(texts[0]) // max(len(texts[1]), 1) + 1]
@@ -87,7 +87,7 @@ def _pay_growth(name: str, given: list[Any]) -> None:
             raise BoundsError("it asks for very wide text")
         if not _WIDTH_ELSEWHERE.search(texts[0]):
             given = [value for value in given if not isinstance(value, int)]
-    # One is put in as often as another says at most: a width, a separator.
+    # At most, one argument is inserted as often as another specifies: a width, a separator.
     *_, less, most = sorted([1, 1, *map(_amount, given)])
     _pay(less * most)
     for value in given:
@@ -96,7 +96,7 @@ def _pay_growth(name: str, given: list[Any]) -> None:
 
 
 class _Bounded(ImmutableSandboxedEnvironment):
-    """Jinja with a budget, and with what transformers gives to chat templates."""
+    """Jinja with a budget, and with the functions that transformers provides to chat templates."""
 
     intercepted_binops = frozenset({"+", "*", "%", "**"})
 
@@ -108,11 +108,11 @@ class _Bounded(ImmutableSandboxedEnvironment):
         self.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
 
     def concat(self, parts: Iterable[str]) -> str:
-        """What macros and blocks write."""
+        """Join the output of macros and blocks."""
         return _joined(parts)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Loops and ``~`` cannot be intercepted: they go through filters."""
+        """Route loops and ``~`` through filters, as they cannot be intercepted."""
         tree = super()._parse(source, name, filename)
         for loop in list(tree.find_all(nodes.For)):
             loop.iter = nodes.Filter(loop.iter, "_items", [], [], None, None, lineno=loop.lineno)
@@ -123,7 +123,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return tree
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401
-        """An operation, paid for before it is done."""
+        """Pay for an operation, then run it."""
         if isinstance(left, str) and operator == "%":
             _pay_growth(operator, [left, *(right if isinstance(right, tuple) else [right])])
         elif isinstance(left, int) and isinstance(right, int):
@@ -133,7 +133,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N805
-        """A call, with jinja's own names, as a template may give any."""
+        """Pay for a call, then make it; jinja's parameter names leave all others to the template."""
         _pay(1)
         name = getattr(__obj, "__name__", "")
         if name in _GROWING:
@@ -145,7 +145,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
 
 def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that is paid for."""
+    """Wrap a filter so that its calls are paid for."""
 
     @wraps(function)
     def paid(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (a template's)
@@ -179,12 +179,12 @@ def _raise(message: str) -> NoReturn:
 
 
 class _Generation(Extension):
-    """The block around what the assistant says, which is what is in it."""
+    """The block around the assistant's text; it renders as its content."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja's own)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """What is in the block."""
+        """Return the content of the block."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 

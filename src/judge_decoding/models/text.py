@@ -1,4 +1,4 @@
-"""From token ids to text, one token at a time."""
+"""Decode token ids to text, one token at a time."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ if TYPE_CHECKING:  # web pages of finished answers need no transformers
     from transformers import PreTrainedTokenizerBase
 
 INCOMPLETE = "\ufffd"
-"""What a text ends with whose last token ends inside a character."""
+"""The end of a decoded text whose last token ends inside a character."""
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of ``ids`` without special tokens."""
+    """Return the text of ``ids`` without special tokens."""
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text if isinstance(text, str) else "".join(text)
 
 
 class Detokenizer:
-    """Gives the text each token adds, so that the pieces joined are the text.
+    """Returns the text that each token adds, so that the joined pieces are the text.
 
     A token that ends inside a character adds nothing; the token that completes the character adds it whole.
-    Special tokens add nothing, nor do ``silent`` ones, such as an end token that the tokenizer takes for text.
+    Special tokens add nothing, nor do ``silent`` tokens, such as an end token that the tokenizer treats as text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, silent: Collection[int] = ()) -> None:
         self._tokenizer, self._silent = tokenizer, silent
         self._ids: list[int] = []
-        # Decoded together with a few tokens before them, as some tokenizers write a token differently at the start.
+        # Tokens are decoded with a few tokens before them, as some tokenizers decode a token differently at the start.
         self._from = self._shown = 0
 
     def push(self, token: int) -> str:
-        """The text that ``token`` adds."""
+        """Return the text that ``token`` adds."""
         if token in self._silent:
             return ""
         self._ids.append(token)
@@ -43,7 +43,7 @@ class Detokenizer:
         return now[len(before) :]
 
     def flush(self) -> str:
-        """What is left at the end: the replacement character of a character that was never completed."""
+        """Return the rest at the end: the replacement character for an incomplete character."""
         before, now = self._decode(self._ids[self._from : self._shown]), self._decode(self._ids[self._from :])
         self._from = self._shown = len(self._ids)
         return now[len(before) :]
@@ -53,7 +53,7 @@ class Detokenizer:
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], silent: Collection[int] = ()) -> list[str]:
-    """The text of each of ``ids``; see `Detokenizer`."""
+    """Return the text of each of ``ids``; see `Detokenizer`."""
     detokenizer = Detokenizer(tokenizer, silent)
     texts = [detokenizer.push(token) for token in ids]
     if texts:

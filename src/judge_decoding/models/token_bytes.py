@@ -1,4 +1,4 @@
-"""What each token adds to a text, in bytes: also tokens that are only a part of a character."""
+"""The bytes that each token adds to a text, including tokens that are only part of a character."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from judge_decoding.models.tokenize import bare_ids
 
 _BYTES = {sign: byte for byte, sign in bytes_to_unicode().items()}
-"""The signs that byte-level tokenizers write for bytes."""
+"""The characters that byte-level tokenizers use for bytes."""
 
 _BASE = "abcdef"
 
 
 class TokenBytes:
-    """The bytes of tokens inside a text, special tokens included; found once for each token that is asked for.
+    """The bytes of tokens inside a text, including special tokens; computed once per requested token.
 
-    They are those that transformers' ``StopStringCriteria`` goes by.
+    They are the same as in transformers' ``StopStringCriteria``.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer, self._kinds, self._size = tokenizer, _decoders(tokenizer), len(tokenizer)
         self._base = cast(list[str], tokenizer.convert_ids_to_tokens(bare_ids(_BASE, tokenizer)))
-        # Where these letters are unknown transformers cannot search, and what has no name merely adds no text.
+        # If these letters are unknown, transformers cannot search, and tokens without a name simply add no text.
         self._nameless = None if _BASE in tokenizer.convert_tokens_to_string(self._base) else b""
         self._known: dict[int, bytes | None] = {}
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
-        """The one of this tokenizer."""
+        """Return the shared instance for this tokenizer."""
         found = _KNOWN.get(tokenizer)
         if found is None or found._size != len(tokenizer):
             found = _KNOWN[tokenizer] = cls(tokenizer)
         return found
 
     def __call__(self, token: int) -> bytes | None:
-        """The bytes that ``token`` adds; None if the tokenizer has no such token, over which no text reaches."""
+        """Return the bytes that ``token`` adds; None if the tokenizer has no such token; no match spans it."""
         if token not in self._known:
             self._known[token] = self._find(token)
         return self._known[token]
@@ -58,7 +58,7 @@ class TokenBytes:
                 pass
         elif "ByteLevel" in self._kinds and all(sign in _BYTES for sign in name):
             return bytes(_BYTES[sign] for sign in name)
-        # Behind other tokens, as some tokenizers write a token differently at the start.
+        # After other tokens, as some tokenizers decode a token differently at the start.
         text = self._tokenizer.convert_tokens_to_string([*self._base, name])
         before, found, after = text.partition(_BASE)
         if not found:  # a tokenizer that does not know these letters
@@ -71,7 +71,7 @@ _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, TokenBytes] = WeakKeyDictiona
 
 
 def _decoders(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """The kinds of decoders that a fast tokenizer puts one after the other."""
+    """Return the types of the decoders that a fast tokenizer chains."""
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     if decoder is None:
         return set()

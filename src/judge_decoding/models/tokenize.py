@@ -1,4 +1,4 @@
-"""From text to token ids: the only place that does it, so that a prompt has the same ids wherever it is read."""
+"""Convert text to token ids: the only module that does, so that a prompt has the same token ids everywhere."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from judge_decoding.models.text import pieces
 Span = tuple[int, int]
 
 _ANCHORS = ("\n", ":", "0", "a")
-"""Texts that are put before an answer to see how it goes on behind something."""
+"""Texts to put before an answer, to tokenize it as a continuation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A question and its answer in tokens.
+    """A tokenized question and answer.
 
     Attributes:
-        prompt: the question's ids, those that decoding starts from.
-        answer: the ids that follow them.
-        spans: where in the answer the text of each of ``answer`` is; empty spans for tokens without text.
+        prompt: the question's token ids, from which decoding starts.
+        answer: the token ids that follow.
+        spans: the character span in the answer of each token of ``answer``; empty for tokens without text.
     """
 
     prompt: list[int]
@@ -34,19 +34,19 @@ class Split:
 
 
 def bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of ``text`` and nothing around them."""
+    """Return the token ids of ``text`` without special tokens around it."""
     return list(_encoded(text, tokenizer, add_special_tokens=False)["input_ids"])
 
 
 def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> BatchEncoding:
-    """What the tokenizer makes of a text.
+    """Tokenize a text.
 
     Raises:
-        JudgeDecodingError: it cannot.
+        JudgeDecodingError: the tokenizer fails.
     """
     try:
         encoding: BatchEncoding = tokenizer(text, verbose=False, **how)
-    except Exception as error:  # tokenizers are other people's code, and take no half of a surrogate pair
+    except Exception as error:  # tokenizers are third-party code, and reject lone surrogates
         raise JudgeDecodingError(
             f"The tokenizer of {tokenizer.name_or_path or 'the model'} cannot read the text {text[:40]!r} "
             f"({reason(error)}); correct the text, or the tokenizer's files."
@@ -55,7 +55,7 @@ def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> Batc
 
 
 def lead_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer writes before a text: usually a begin token, or nothing."""
+    """Return the token ids that the tokenizer adds before a text: usually a begin token, or nothing."""
     for probe in ("a", "1", "."):
         bare, whole = bare_ids(probe, tokenizer), list(_encoded(probe, tokenizer)["input_ids"])
         for start in range(len(whole) - len(bare) + 1) if bare else ():
@@ -67,28 +67,28 @@ def lead_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt.
+    """Return the token ids of a prompt.
 
-    A rendered chat has all special tokens it needs and gets no more; other texts get what the tokenizer writes before
-    a text, as far as they do not begin with it. What it writes after a text, such as an end token, is left out: an
-    answer is to follow.
+    A rendered chat already has all special tokens it needs; other texts get the tokens that the tokenizer adds before
+    a text, unless they begin with them. Tokens that it adds after a text, such as an end token, are left out, as an
+    answer will follow.
     """
     ids = bare_ids(text, tokenizer)
     return [*_missing_lead(text, ids, tokenizer), *ids]
 
 
 def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Split:
-    """A question as decoding reads it, and its answer as what follows it there.
+    """Tokenize a question as decoding reads it, and its answer as the continuation.
 
-    The answer has the tokens that it has in the whole text. Where one of these reaches over the seam, it cannot follow
-    the prompt; the answer is then encoded by itself, in such a way that behind the prompt it is the same text.
+    The answer has the tokens that it has in the whole text. If a token crosses the border between question and answer,
+    the answer is tokenized on its own, so that after the prompt it decodes to the same text.
     """
     bare = bare_ids(question, tokenizer)
     lead = _missing_lead(question, bare, tokenizer)
     prompt = [*lead, *bare]
     ids, spans = _ids_and_spans(question + answer, tokenizer)
     whole = [*lead, *ids]
-    # Unknown words on both sides of the seam have the same id as one word across it.
+    # Unknown words on both sides of the border have the same id as one word across it.
     across = bool(bare) and len(spans) >= len(bare) and spans[len(bare) - 1][1] > len(question)
     if whole[: len(prompt)] == prompt and not across:
         found = whole[len(prompt) :]
@@ -99,14 +99,14 @@ def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Spl
         found = ids[len(before) :]
         if ids[: len(before)] == before and _follows(prompt, found, answer, tokenizer):
             return Split(prompt, found, _shifted(spans, len(found), len(anchor), len(answer)))
-    # No tokens give the answer back; `check_spelling` says so to those who ask.
+    # No tokens reproduce the answer; `check_spelling` reports this.
     ids, spans = _ids_and_spans(answer, tokenizer)
     return Split(prompt, ids, _shifted(spans, len(ids), 0, len(answer)))
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end an answer of ``model``: those of its generation config, else the tokenizer's."""
-    config = getattr(model, "generation_config", None)  # a model of other code may have none
+    """Return the tokens that end an answer of ``model``, from its generation config or else its tokenizer."""
+    config = getattr(model, "generation_config", None)  # models with custom code may lack it
     size = input_rows(model)
     for end in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
         ends = end if isinstance(end, list | tuple) else () if end is None else (end,)
@@ -115,16 +115,16 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
                 f"The end tokens of {model.name_or_path or type(model).__name__} are {end!r}, which are no token ids; "
                 "correct eos_token_id in its generation_config.json."
             )
-        # A configuration's default may be beyond a smaller vocabulary.
+        # The default of a configuration may exceed a smaller vocabulary.
         if known := tuple(i for i in ends if i < size):
             return known
     return ()
 
 
 def end_token(question: str, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> int | None:
-    """The one of ``ends`` with which the model ends its answer to ``question``; None if there are none.
+    """Return the token of ``ends`` with which the model ends its answer to ``question``; None if ``ends`` is empty.
 
-    After a chat it is the one that the chat template writes after an assistant's message; else the tokenizer's.
+    After a chat it is the token that the chat template writes after an assistant message, otherwise the tokenizer's.
     """
     if len(ends) > 1 and is_rendered(question, tokenizer):
         for token in bare_ids(turn_end(tokenizer), tokenizer):
@@ -135,18 +135,18 @@ def end_token(question: str, tokenizer: PreTrainedTokenizerBase, ends: Sequence[
 
 
 def _missing_lead(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer writes before a text, as far as ``ids``, those of ``text``, do not begin with it."""
+    """Return the tokens that the tokenizer adds before a text, without those that ``ids`` of ``text`` begin with."""
     lead = lead_ids(tokenizer)
     if not lead or is_rendered(text, tokenizer):
         return []
-    # Some templates begin with white space.
+    # Some templates start with white space.
     start = ids if text[:1].strip() else bare_ids(text.lstrip(), tokenizer)
     there = next(n for n in range(min(len(lead), len(start)), -1, -1) if lead[len(lead) - n :] == start[:n])
     return [] if start is not ids and there else lead[: len(lead) - there]
 
 
 def _ids_and_spans(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span]]:
-    """Token ids of ``text`` and where in it each is."""
+    """Return the token ids of ``text`` and their character spans."""
     if not tokenizer.is_fast:
         ids = bare_ids(text, tokenizer)
         spans, at = list[Span](), 0
@@ -159,11 +159,11 @@ def _ids_and_spans(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[
 
 
 def _shifted(spans: list[Span], count: int, start: int, length: int) -> list[Span]:
-    """The last ``count`` of ``spans``, counted from ``start`` and kept inside a text of ``length`` characters."""
+    """Return the last ``count`` of ``spans``, shifted by ``start`` and clipped to a text of ``length`` characters."""
     last = spans[len(spans) - count :]
     return [(min(max(begin - start, 0), length), min(max(end - start, 0), length)) for begin, end in last]
 
 
 def _follows(prompt: list[int], ids: list[int], answer: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether behind ``prompt`` the text of ``ids`` is ``answer``."""
+    """Whether ``ids`` decode to ``answer`` after ``prompt``."""
     return "".join(pieces(tokenizer, [*prompt, *ids])[len(prompt) :]) == answer

@@ -1,4 +1,4 @@
-"""What wraps a model: the compiler, adapters, several devices."""
+"""Unwrap models from the compiler, adapters and data parallelism."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from judge_decoding.errors import JudgeDecodingError
 
-# Kinds of peft that change what the model is given, or choose adapters, in the wrapper's own forward.
+# Adapter types of peft that change the model's input, or select adapters, in the wrapper's own forward.
 _OUTSIDE = ("POLY", "XLORA")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The transformers model inside ``torch.compile``, peft and the data-parallel wrappers.
+    """Return the transformers model inside ``torch.compile``, peft and data-parallel wrappers.
 
-    Adapters of peft stay in effect: they live inside the layers of the model that is returned.
+    Adapters of peft stay in effect: they are part of the layers of the returned model.
 
     Raises:
-        JudgeDecodingError: the adapter is a learned prompt or another kind that lives in the wrapper itself.
+        JudgeDecodingError: the adapter is a learned prompt or of another type that is part of the wrapper itself.
     """
     inner: Any = model
     while True:
-        # Attributes of a module are looked up in the module it wraps, too: `__dict__` and the type tell whose they are.
+        # Wrappers forward attribute lookups to the wrapped module: `__dict__` and the type show the owner.
         if "_orig_mod" in inner.__dict__.get("_modules", {}):
             inner = inner._orig_mod
         elif isinstance(inner, DataParallel | DistributedDataParallel):
@@ -36,12 +36,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _is_peft(model: nn.Module) -> bool:
-    """Whether this is peft's wrapper. By name, as peft need not be installed."""
+    """Whether this is a peft wrapper, by class name, as peft need not be installed."""
     return any(kind.__name__ in ("PeftModel", "PeftMixedModel") for kind in type(model).__mro__)
 
 
 def _check_lives_inside(wrapper: nn.Module) -> None:
-    """Check that peft's adapters are in the layers of the model, not in what its wrapper does before a forward pass."""
+    """Check that the adapters are in the layers of the model, not in the wrapper's own forward."""
     configs: Any = wrapper.peft_config
     for config in configs.values():
         kind = str(getattr(config.peft_type, "value", config.peft_type))

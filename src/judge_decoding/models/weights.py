@@ -1,4 +1,4 @@
-"""A model's weights as plain tensors, whatever they are stored as: quantised, packed, with adapters."""
+"""A model's weights as plain tensors, however they are stored: quantised, packed, with adapters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All that the model's state is made of, by name: its parameters first, then buffers and packed weights."""
+    """Yield all tensors of the model's state by name: parameters first, then buffers and packed weights."""
     for name, parameter in model.named_parameters():
         yield from _plain(name, parameter)
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -40,12 +40,12 @@ def _plain(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
 
 
 def _wraps(tensor: object) -> bool:
-    """Whether a tensor keeps its numbers as other tensors, as those of torchao do."""
+    """Whether a tensor stores its values in other tensors, as those of torchao do."""
     return is_traceable_wrapper_subclass(tensor) and not isinstance(tensor, DTensor)
 
 
 def sample(tensor: Tensor, count: int) -> Tensor:
-    """At most ``count`` of its numbers, spread evenly: float32 on the CPU [n]; none of a tensor without data."""
+    """Return at most ``count`` evenly spread values: float32 on the CPU [n]; empty for a tensor without data."""
     if tensor.is_meta or not tensor.numel():
         return torch.empty(0)
     flat = tensor.flatten()
@@ -54,7 +54,7 @@ def sample(tensor: Tensor, count: int) -> Tensor:
 
 
 def quantization(model: nn.Module) -> str | None:
-    """How the model's weights are quantised, in a word or two; None if they are plain numbers."""
+    """Describe the quantisation of the model's weights in a word or two; None if they are not quantised."""
     config = getattr(getattr(model, "config", None), "quantization_config", None)
     if config is not None:
         method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
@@ -72,7 +72,7 @@ def quantization(model: nn.Module) -> str | None:
 
 
 def adapters(model: nn.Module) -> str:
-    """Which adapters (LoRA and its kin) are in effect, and how strongly; empty without any."""
+    """Describe the active adapters (LoRA and similar) and their scales; empty without adapters."""
     found = []
     for name, module in model.named_modules():
         if hasattr(module, "active_adapters") and hasattr(module, "disable_adapters"):
@@ -82,7 +82,7 @@ def adapters(model: nn.Module) -> str:
 
 
 def plain_weight(module: object) -> Tensor | None:
-    """The weight matrix of a layer as numbers; None if it is quantised, changed by an adapter, or elsewhere."""
+    """Return the plain weight matrix of a layer; None if it is quantised, changed by an adapter, or not in memory."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or hasattr(module, "base_layer") or weight.ndim != 2 or weight.is_meta:
         return None

@@ -1,4 +1,4 @@
-"""The embedded pair: two tiny models, a judge for them, and how a problem is put to them."""
+"""The embedded pair: two tiny models, a judge for them, and their prompt format."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TARGET, DRAFT, JUDGE = EMBEDDED["target"], EMBEDDED["draft"], EMBEDDED["judge"]
 
 
 def prompt_of(problem: Problem) -> str:
-    """The text after which the pair writes its answer to ``problem``."""
+    """Return the pair's prompt for ``problem``."""
     return f"Q: {problem.question.strip()}\nA:"
 
 
 def load_pair() -> tuple[JudgeDecoder, JudgeDecoder]:
-    """The target with its draft and judge, and the draft by itself.
+    """Return decoders for the target with its draft and judge, and for the draft alone.
 
     Raises:
         JudgeDecodingError: this copy of the package holds no trained pair.

@@ -1,8 +1,8 @@
-"""Grade-school word problems: how one is drawn, told as a question, and assigned to a split.
+"""Grade-school word problems: drawing them, wording them as questions, and assigning them to splits.
 
-A problem is a list of terms whose signed sum is the answer. A term is given outright, is a product
-("3 bags with 4 apples each") or is told relative to another person's count ("5 more than Ann").
-Every quantity on every order of solving stays within ``0..LARGEST``, so that each number is one token.
+A problem is a list of terms whose signed sum is the answer. A term is given directly, as a product
+("3 bags with 4 apples each") or relative to another person's count ("5 more than Ann").
+Every quantity, in any order of solving, stays within ``0..LARGEST``, so that each number is one token.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Literal, get_args
 from judge_decoding.errors import JudgeDecodingError
 
 LARGEST = 30
-"""Largest number that occurs in a question or in a right answer."""
+"""Largest number in a question or in a right answer."""
 
 MAX_NEW_TOKENS = 140
-"""Token budget of one answer; the longest right ones have about 100 tokens."""
+"""Token budget of one answer; the longest right answers have about 100 tokens."""
 
 Family = Literal["collection", "comparison"]
 Split = Literal["pretrain", "head", "calibration", "test"]
 
 STEPS = (2, 2, 3)
-"""How often a person of a collection gains or loses something: twice in two of three problems, else three times."""
+"""Numbers of gains and losses in a collection: two in two thirds of the problems, three in the others."""
 
 _ENOUGH_REPEATS = 2000
-"""So many draws in a row without a new calculation mean that a split is used up."""
+"""Number of consecutive draws without a new calculation after which a split counts as exhausted."""
 
 NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe", "Max", "Ida", "Jon", "Amy")
 ITEMS = ("apples", "pens", "coins", "books", "cards", "shells", "stamps", "cookies", "marbles", "stones")
@@ -54,7 +54,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A word problem with its terms; ``question`` is its text, ``answer`` its number."""
+    """A word problem with its terms; ``question`` is its text, ``answer`` the number."""
 
     family: Family
     terms: tuple[Term, ...]
@@ -70,13 +70,13 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """Hash of the numbers and operations alone: two wordings of one calculation share it."""
+        """Hash of the numbers and operations; different wordings of one calculation share it."""
         shape = sorted((t.sign, t.value, t.derivation or ()) for t in self.terms)
         return hashlib.sha256(repr((self.family, shape)).encode()).hexdigest()
 
     @property
     def split(self) -> Split:
-        """The split this problem belongs to, decided by ``key`` alone, so that no calculation is in two."""
+        """The split of this problem, decided by ``key`` alone, so that no calculation is in two splits."""
         bucket = int(self.key[:8], 16) % 100
         if bucket < 80:
             return "pretrain"
@@ -86,7 +86,7 @@ class Problem:
 
 
 def draw(rng: random.Random, family: Family, steps: tuple[int, ...] = STEPS) -> Problem:
-    """Draw one problem of ``family``, from any split; ``steps`` are the numbers of gains and losses to choose from."""
+    """Draw one problem of ``family`` from any split; ``steps`` are the possible numbers of gains and losses."""
     while True:
         problem = _draw_collection(rng, rng.choice(steps)) if family == "collection" else _draw_comparison(rng)
         positive = sum(t.value for t in problem.terms if t.sign > 0)
@@ -97,7 +97,7 @@ def draw(rng: random.Random, family: Family, steps: tuple[int, ...] = STEPS) -> 
 def draw_from(
     rng: random.Random, split: Split, family: Family | None = None, steps: tuple[int, ...] = STEPS
 ) -> Problem:
-    """Draw one problem of ``split``; without ``family`` seven of eight are collections.
+    """Draw one problem of ``split``; without ``family``, seven of eight are collections.
 
     Raises:
         JudgeDecodingError: there is no such split.
@@ -111,10 +111,10 @@ def draw_from(
 
 
 def draw_many(seed: int, split: Split, count: int, family: Family = "collection") -> list[Problem]:
-    """``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``.
+    """Draw ``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``.
 
     Raises:
-        JudgeDecodingError: the split has not that many.
+        JudgeDecodingError: the split does not have that many calculations.
     """
     rng = random.Random(f"{split}-{family}-{seed}")
     found: dict[str, Problem] = {}
@@ -131,7 +131,7 @@ def draw_many(seed: int, split: Split, count: int, family: Family = "collection"
 
 
 def _draw_collection(rng: random.Random, steps: int) -> Problem:
-    """Somebody has some items, then gains and loses some, once perhaps by the bag."""
+    """Draw a problem in which a person has some items, then gains and loses some, possibly once by the bag."""
     who, other = rng.sample(NAMES, 2)
     item, holder = rng.choice(ITEMS), rng.choice(HOLDERS)
     terms = [Term(rng.randint(2, 20))]
@@ -156,7 +156,7 @@ def _draw_collection(rng: random.Random, steps: int) -> Problem:
 
 
 def _draw_comparison(rng: random.Random) -> Problem:
-    """Two or three people, each later one counted relative to an earlier one; asks for their sum."""
+    """Draw a problem about the sum of two or three people's items, each given relative to an earlier person's."""
     people = rng.sample(NAMES, rng.choice((2, 3)))
     item = rng.choice(ITEMS)
     terms = [Term(rng.randint(2, 15), who=people[0])]

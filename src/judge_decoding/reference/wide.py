@@ -1,4 +1,4 @@
-"""The embedded draft for engines that do not know the width of its attention heads."""
+"""The embedded draft for engines that do not support the width of its attention heads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from judge_decoding.reference import pair
 
 WIDTH = 32
-"""Of an attention head; vLLM's kernels for CPUs have no 24."""
+"""Width of an attention head; vLLM's CPU kernels do not support 24."""
 
 
 def wide_draft(folder: Path) -> Path:
-    """Write the embedded draft into ``folder``, which is new, with its attention heads padded by zeros to `WIDTH`.
+    """Write the embedded draft into the new ``folder``, with its attention heads zero-padded to `WIDTH`.
 
-    In vLLM it says the same: the padding adds nothing to a score, the norms' larger divisor and the score's own are in
-    the weights, and the rotation is kept to the numbers it was trained on. transformers rotates all numbers of this
-    architecture's heads, so that there it is no draft.
+    In vLLM its outputs stay the same: the padding adds nothing to a score, the weights compensate for the larger
+    divisors of the norms and of the score, and the rotation is limited to the original dimensions. transformers rotates
+    all dimensions of this architecture's heads, so this draft does not work there.
     """
     shutil.copytree(pair.DRAFT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((folder / "config.json").read_text())

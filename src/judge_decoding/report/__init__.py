@@ -1,1 +1,1 @@
-"""How results are shown to people: in a terminal and as a web page."""
+"""Present results to people: in a terminal, as web pages and as model cards."""

@@ -1,6 +1,6 @@
-"""Answers as one self-contained web page: each token by why it was kept, and the judge's threshold to play with.
+"""Answers as one self-contained web page: each token marked by why it was kept, and an adjustable judge threshold.
 
-What a model wrote is in the page as text or as JSON, escaped in both; the page's own script puts it in as text, and the
+Model output is embedded as text or as JSON, escaped in both cases; the page's own script inserts it as text, and the
 page forbids all other scripts.
 """
 
@@ -21,13 +21,13 @@ from judge_decoding.report.verdicts import MEANING
 def answers_page(
     title: str, samples: Sequence[Sample], *, figures: Sequence[tuple[str, str]] = (), most: int = 200
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        title: its heading.
-        samples: the answers; the figures at the top are over all of them.
-        figures: captions and SVG, which must come from `plots`: it is put in as it is.
-        most: show no more than the first so many answers.
+        title: the heading of the page.
+        samples: the answers; the figures at the top cover all of them.
+        figures: captions and SVGs, which must come from `plots`, since they are inserted unescaped.
+        most: maximum number of answers to show, from the first.
     """
     shown = samples[:most]
     facts = summary(samples)
@@ -51,7 +51,7 @@ def answers_page(
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, str]:
-    """What all the answers come to, in words and figures."""
+    """Summarise all answers in words and figures."""
     rounds = [event for sample in samples for event in sample.rounds]
     tokens, drafted = sum(len(event.token_ids) for event in rounds), sum(len(event.draft_ids) for event in rounds)
     accepted = sum(event.accepted for event in rounds)
@@ -103,5 +103,5 @@ def _head(question: str) -> str:
 
 
 def _data(sample: Sample) -> dict[str, object]:
-    """What the page's script reads."""
+    """Return the data for the page's script."""
     return sample.model_dump(mode="json", exclude={"stats", "question", "reference", "seconds", "target_seconds"})

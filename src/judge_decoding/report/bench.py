@@ -1,4 +1,4 @@
-"""What ``bench`` has measured, for a terminal and as Markdown."""
+"""The results of ``bench``, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _times(ratio: Ratio | None) -> str:
 
 
 Columns = Mapping[str, Callable[[BenchRow], str]]
-"""Titles, which may be broken into lines, and the cell of a row."""
+"""Column titles, which may contain line breaks, with the function from a row to its cell."""
 
 SPEED: Columns = {
     "tokens per second\n[least, most]": lambda row: f"{row.tokens_per_second:.0f} [{row.low:.0f}, {row.high:.0f}]",
@@ -28,11 +28,11 @@ SPEED: Columns = {
     "accepted\nper\nround": lambda row: number(row.accepted_per_round),
     "tokens\nper\nforward": lambda row: number(row.tokens_per_forward),
 }
-"""How fast each way is."""
+"""The columns of the speed table."""
 
 
 def tables(results: BenchResults) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, heads and lines of each table: the speed at every batch size, and the comparisons."""
+    """Return title, column heads and rows of each table: the speed at every batch size, and the comparisons."""
     found = []
     for size in dict.fromkeys(row.batch_size for row in results.rows):
         rows = [row for row in results.rows if row.batch_size == size]
@@ -52,7 +52,7 @@ def _cells(rows: Sequence[BenchRow], columns: Columns) -> tuple[list[str], list[
 
 
 def terminal_tables(results: BenchResults) -> list[Table]:
-    """For a terminal, narrow enough for 80 columns."""
+    """Return the tables for a terminal, narrow enough for 80 columns."""
     found = []
     for title, heads, lines in tables(results):
         table = Table(
@@ -70,7 +70,7 @@ def terminal_tables(results: BenchResults) -> list[Table]:
 
 
 def notes(results: BenchResults) -> list[str]:
-    """What the figures mean, and what a reader must not miss, in sentences."""
+    """Return sentences that explain the figures and point out caveats."""
     said = [
         f"Tokens per second are medians of {results.repetitions} repetitions in which all ways took turns, from prompt "
         "ids to token ids, reading the prompts included."
@@ -95,7 +95,7 @@ def notes(results: BenchResults) -> list[str]:
 
 
 def bench_markdown(results: BenchResults) -> str:
-    """The page ``bench.md``."""
+    """Return the page ``bench.md``."""
     models = [("target", results.target), ("draft", results.draft), ("judge", results.judge)]
     told = ", ".join(f"{role} {markdown.plain(name)}" for role, name in models if name)
     text = (
@@ -105,14 +105,14 @@ def bench_markdown(results: BenchResults) -> str:
     )
     for title, heads, lines in tables(results):
         cells = [[markdown.plain(cell) for cell in line] for line in lines]
-        # "-" and a break in a word: one line here.
+        # Join heads that are broken into lines, also within a word ("-" and a line break).
         titles = [head.replace("-\n", "").replace("\n", " ") for head in heads]
         text += f"\n## {title}\n\n{markdown.table(titles, cells)}"
     return text + "\n" + "\n".join(f"- {markdown.plain(note)}" for note in notes(results)) + "\n"
 
 
 def show(results: BenchResults, console: Any) -> None:  # noqa: ANN401  (rich's console)
-    """Print tables and notes."""
+    """Print the tables and notes."""
     for table in terminal_tables(results):
         console.print(table)
         console.print()

@@ -1,4 +1,4 @@
-"""Answers to several tasks side by side: what the judge costs on each, and of how many prompts it warned."""
+"""Compare answers by task: what the judge costs on each, and for how many prompts it warned."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Line:
     """A line of the table.
 
     Attributes:
-        cells: what it says, by the column's title; all lines have the same.
-        part: it is a category, and part of the task in the lines above it.
+        cells: the cells by column title; all lines have the same columns.
+        part: whether the line is a category of the task in the lines above it.
     """
 
     cells: dict[str, str]
@@ -26,9 +26,9 @@ class Line:
 
 
 def by_task(samples: Sequence[Sample]) -> list[Line]:
-    """A line for each task, and one for each category of a task that has several; none where there is one kind alone.
+    """Return a line for each task and for each category of a task with several; no lines if there is only one kind.
 
-    Answers under different rules are never thrown together. Columns of which nothing is known are left out.
+    Answers under different rules are never pooled. Columns without any value are left out.
     """
     kinds = list(dict.fromkeys((sample.task, sample.category) for sample in samples))
     if len(kinds) < 2:
@@ -38,7 +38,7 @@ def by_task(samples: Sequence[Sample]) -> list[Line]:
     for task in tasks:
         of_task = [sample for sample in samples if sample.task == task]
         categories = [category for name, category in kinds if name == task]
-        if len(tasks) > 1:  # else the head of the page has the sum
+        if len(tasks) > 1:  # otherwise the top of the page has the total
             lines += _lines(task or _NAMELESS, of_task, part=False)
         if len(categories) > 1:
             for category in categories:
@@ -54,7 +54,7 @@ def by_task(samples: Sequence[Sample]) -> list[Line]:
 
 
 def _lines(name: str, samples: Sequence[Sample], *, part: bool) -> list[Line]:
-    """A line for each rule."""
+    """Return a line for each rule."""
     rules = dict.fromkeys(sample.rule for sample in samples)
     return [Line(_cells(name, rule, [one for one in samples if one.rule == rule]), part) for rule in rules]
 

@@ -1,6 +1,6 @@
-"""The model card of a head: what it is, what it was made from, what it can be trusted with.
+"""The model card of a head: what it is, what it was trained on, and where it can be trusted.
 
-All that comes from a head's configuration or from results is escaped: names can be anybody's.
+Everything from a head's configuration or from results is escaped, since names can come from anybody.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def model_card(
     results: Sequence[Results] = (),
     plots: Sequence[str | None] = (),
 ) -> str:
-    """The card of a head, as Markdown.
+    """Return the card of a head, as Markdown.
 
     Args:
-        config: its configuration.
-        pictures: those of `PICTURES` that are beside it.
-        results: what was measured with it.
-        plots: the file of each of these results' plot, None for none.
+        config: the head's configuration.
+        pictures: those of `PICTURES` that exist in the card's folder.
+        results: the results measured with the head.
+        plots: the plot file of each result, or None.
     """
     target, known = config["target"], config["familiarity"]
     figures = dict(config["calibration"])
@@ -88,7 +88,7 @@ def model_card(
         title=plain(title(config)),
         introduction=introduction(config),
         usage=usage(config),
-        # vLLM does not hand over the draft's states.
+        # vLLM does not expose the draft's hidden states.
         serve="" if config["draft"] else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
         threshold=config["threshold"],
         labels=code(config["labels"]),
@@ -111,10 +111,10 @@ def model_card(
 
 
 def _metadata(name: str, heading: str, results: Sequence[Results]) -> str:
-    """What the Hub reads, as YAML."""
+    """Return the card's metadata for the Hub, as YAML."""
     return ModelCardData(
         library_name="judge-decoding",
-        base_model=name if is_repo_id(name) else None,  # the Hub takes nothing but its own names
+        base_model=name if is_repo_id(name) else None,  # the Hub accepts only its own names
         tags=["judge-decoding", "speculative-decoding", "custom_generate"],
         model_name=heading if results else None,
         eval_results=eval_results(results) or None,
@@ -143,7 +143,7 @@ def _list(value: object) -> Sequence[object]:
 
 
 def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> str:
-    """A Markdown table, nothing without rows."""
+    """Return a Markdown table, or an empty string if there are no rows."""
     lines = [[_cell(row.get(name)) for name in columns] for row in rows if isinstance(row, Mapping)]
     return f"\n### {title}\n\n{table(list(columns.values()), lines)}" if lines else ""
 
@@ -153,7 +153,7 @@ def _cell(value: object) -> str:
 
 
 def _serve(target: str, num_draft_tokens: int) -> str:
-    """How a server of the target is told of the head."""
+    """Return instructions for serving the target with the head."""
     drafts = {"method": "draft_model", "model": "THE-DRAFT-MODEL", "num_speculative_tokens": num_draft_tokens}
     parts = (
         f"vllm serve {shlex.quote(one_line(target) or 'TARGET')}",

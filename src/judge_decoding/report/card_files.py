@@ -1,4 +1,4 @@
-"""A head with its full card: what was measured with it, in words, tables and plots."""
+"""Save a head with its full card, which reports measured results in words, tables and plots."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from judge_decoding.report.card_results import file_name
 from judge_decoding.report.plots import pareto_svg
 
 AnyResults: TypeAlias = Results | str | Path
-"""Results, or the file that has them."""
+"""Results, or the file that contains them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Results, and the file that goes beside the card."""
+    """Results, and the file that is stored next to the card."""
 
     results: Results
     text: str
@@ -41,18 +41,18 @@ def save_head(
     """Write a head as `JudgeHead.save_pretrained` does, with its full card.
 
     Args:
-        head: what is saved.
-        folder: where to.
-        pictures: SVGs for the card by file name, as `judge_decoding.report.head_pictures` draws them. Those that were
-            there before are removed.
-        results: what ``evaluate`` or ``sweep`` measured with this head, as files or `Results`: for the card, and
-            kept in the folder (``results.json``, ``results-2.json``, ...). None for those in the folder it was loaded
-            from, if they are of these weights. Others that were there before are removed.
+        head: the head to save.
+        folder: the output folder.
+        pictures: SVGs for the card by file name, as drawn by `judge_decoding.report.head_pictures`. Earlier pictures
+            in the folder are removed.
+        results: results of ``evaluate`` or ``sweep`` with this head, as files or `Results`, for the card; they are
+            also stored in the folder (``results.json``, ``results-2.json``, ...). None uses those in the folder that
+            the head was loaded from, if they belong to these weights. Other earlier results are removed.
 
     Raises:
-        JudgeDecodingError: the folder cannot be written, or results are none or tell that they are of another head.
+        JudgeDecodingError: the folder cannot be written, or a file has no results or those of another head.
     """
-    # The results may lie in the folder that is written.
+    # The results may be in the output folder, so read them first.
     folder, measured, drawn = Path(folder), _measured(head, results), pictures or {}
     head.save_pretrained(folder)
     for name in PICTURES:
@@ -62,9 +62,9 @@ def save_head(
 
 
 def write_card(head: JudgeHead, folder: str | Path, results: AnyResults | Sequence[AnyResults] | None = None) -> None:
-    """Write the full card of a head to a folder that it is in already, with these results as in `save_head`.
+    """Write the full card of a head into its existing folder; ``results`` as for `save_head`.
 
-    Weights, configuration and pictures stay as they are.
+    Weights, configuration and pictures are left unchanged.
 
     Raises:
         JudgeDecodingError: as for `save_head`.
@@ -74,7 +74,7 @@ def write_card(head: JudgeHead, folder: str | Path, results: AnyResults | Sequen
 
 
 def card_as_written(head: JudgeHead, folder: str | Path) -> str:
-    """The card that `write_card` gives for what is in the folder now; another one that is there is a person's."""
+    """Return the card that `write_card` would write now; a different card in the folder was edited by hand."""
     return _texts(head, _pictures_in(Path(folder)), _measured(head, None))[CARD]
 
 
@@ -86,9 +86,9 @@ def push_head(
     token: str | None = None,
     results: AnyResults | Sequence[AnyResults] | None = None,
 ) -> str:
-    """Upload a head and its full card, with these results as in `save_head`; the repository's address.
+    """Upload a head and its full card, ``results`` as for `save_head`, and return the repository's URL.
 
-    Results and plots in the repository that are not among them are removed there.
+    Other results and plots in the repository are removed.
     """
     api = HfApi(token=token)
     url = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -99,10 +99,10 @@ def push_head(
 
 
 def _measured(head: JudgeHead, results: AnyResults | Sequence[AnyResults] | None) -> list[_Measured]:
-    """What the card shows: the given results, or those of these weights where the head was loaded from.
+    """Return the results for the card: the given ones, or those of these weights in the folder the head came from.
 
     Raises:
-        JudgeDecodingError: a file cannot be read, has no results, or a given one tells that it is of another head.
+        JudgeDecodingError: a file cannot be read or has no results, or a given one belongs to another head.
     """
     if results is None:
         if head.folder is None:
@@ -135,7 +135,7 @@ def _pictures_in(folder: Path) -> list[str]:
 
 
 def _texts(head: JudgeHead, pictures: Container[str], measured: Sequence[_Measured]) -> dict[str, str]:
-    """The results that a card shows, their plots, and last the card itself, by file name."""
+    """Return the files by name: the results that the card shows, their plots, and last the card itself."""
     texts: dict[str, str] = {}
     plots: list[str | None] = []
     for place, one in enumerate(measured, start=1):
@@ -149,7 +149,7 @@ def _texts(head: JudgeHead, pictures: Container[str], measured: Sequence[_Measur
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write a card and the files beside it; those of other results that were there before go."""
+    """Write a card and its files; remove the files of earlier results."""
     for name, text in texts.items():
         write_text(folder / name, text)
     for path in files_of_card(folder):
@@ -158,7 +158,7 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def _plot(results: Results) -> str:
-    """Accuracy against speed; "" without accuracy or matplotlib."""
+    """Plot accuracy against speed; return "" without accuracy or matplotlib."""
     if not head_pictures.can_draw() or any(row.accuracy is None for row in results.rows):
         return ""
     return pareto_svg(results.rows)

@@ -1,4 +1,4 @@
-"""What a card says of measured results: tables for people, an index for programs, and where the head is not at home."""
+"""The measured results in a model card: tables for people, an index for programs, and out-of-domain warnings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ mean acceptance length includes the target's corrections and bonus tokens; plain
 
 
 def results_section(results: Sequence[Results], plots: Sequence[str | None]) -> str:
-    """The tables of ``results``, each with its plot's file name if it has one, and how they were measured."""
+    """Return the section on ``results``: the tables, the plots given by file name, and how they were measured."""
     if not results:
         return NOTHING
     parts = [_one(one, plot, place) for place, (one, plot) in enumerate(zip(results, plots, strict=True), start=1)]
@@ -78,23 +78,23 @@ def _one(results: Results, plot: str | None, place: int) -> str:
 
 
 def file_name(place: int, stem: str = "results", ending: str = "json") -> str:
-    """What the file of the first (1), second, ... results beside a card is called."""
+    """Return the file name of the first (1), second, ... results stored next to a card."""
     return f"{stem}.{ending}" if place == 1 else f"{stem}-{place}.{ending}"
 
 
 def measured_table(rows: Sequence[Row]) -> str:
-    """A Markdown table with a line for each way of decoding; columns of which nothing is known are left out."""
+    """Return a Markdown table with a line for each decoding method; columns without any value are left out."""
     titles, lines = cells(rows, {**QUALITY, **SPEED})
     return table([" ".join(title.split("\n")) for title in titles], [[plain(line[0]), *line[1:]] for line in lines])
 
 
 def out_of_domain(results: Results) -> bool:
-    """Most of the questions are unlike those the head was trained on."""
+    """Whether most of the questions are unlike those that the head was trained on."""
     return _unlike(results) > len(results.distances) / 2
 
 
 def limits(results: Sequence[Results]) -> str:
-    """A paragraph for each of ``results`` that is out of domain: what the head costs there."""
+    """Return a paragraph for each out-of-domain result, with what the head costs there."""
     return "".join(f"\n**Out of domain:** {_loss(one)}\n" for one in results if out_of_domain(one))
 
 
@@ -117,13 +117,13 @@ def _loss(results: Results) -> str:
 
 
 def eval_results(results: Sequence[Results]) -> list[EvalResult]:
-    """What the rows with a judge come to, for the Hub's ``model-index``.
+    """Return the rows with a judge for the Hub's ``model-index``.
 
-    The formats of it are huggingface_hub's; shares are of 1.
+    The format is huggingface_hub's; shares are fractions of 1.
     """
     found = []
     for one in results:
-        dataset, *more = one.data.split(", ")  # as `Source` is spelled: data set, configuration, split
+        dataset, *more = one.data.split(", ")  # the spelling of `Source`: data set, configuration, split
         on_hub = is_repo_id(dataset)
         for row in _judged(one.rows):
             for kind, name, value in (
@@ -151,12 +151,12 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
 
 
 def is_repo_id(name: str) -> bool:
-    """Whether this can be a repository ``owner/name`` on the Hub."""
+    """Whether ``name`` can be a repository ``owner/name`` on the Hub."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
 
 
 def _judged(rows: Sequence[Row]) -> list[Row]:
-    """The rows in which a judge decides."""
+    """Return the rows in which a judge decides."""
     return [row for row in rows if "judge" in re.findall(r"\w+", row.rule)]
 
 
@@ -165,7 +165,7 @@ def _unlike(results: Results) -> int:
 
 
 def _tuning(rows: Sequence[Row]) -> str:
-    """The speeds that chose the draft lengths: a line for each method, a column for each length."""
+    """Return the speeds used to choose the draft lengths: a line for each method, a column for each length."""
     if not rows:
         return ""
     lengths = sorted({row.num_draft_tokens for row in rows})

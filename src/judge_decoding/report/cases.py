@@ -1,4 +1,4 @@
-"""Labelled answers as one self-contained web page, each word or token in the colour of its verdict."""
+"""Labelled answers as one self-contained web page, with each word or token coloured by its verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLASSES = {
 
 
 def cases_page(title: str, cases: Sequence[Case], facts: Mapping[str, Any], spans: Spans | None = None) -> str:
-    """The page. ``facts`` stand at its top; ``spans`` cuts answers into tokens, by default into words."""
+    """Return the page. ``facts`` are shown at its top; ``spans`` splits answers into tokens, by default into words."""
     shown = []
     for case in cases:
         cuts = words(case.answer) if spans is None else spans(case)

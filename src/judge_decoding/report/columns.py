@@ -1,4 +1,4 @@
-"""Rows of results as people read them: the columns of every table, in a terminal, on a page and in a model card."""
+"""The columns of every results table, in a terminal, on a page and in a model card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from judge_decoding.core.results import MATCHED, Row
 from judge_decoding.intervals import UNKNOWN, number, p_value, points, share
 
 Columns = Mapping[str, Callable[[Row], str]]
-"""Titles, which may be broken into lines, and the cell of a row."""
+"""Column titles, which may contain line breaks, with the function from a row to its cell."""
 
 
 def _shown(row: Row) -> str:
@@ -29,7 +29,7 @@ QUALITY: Columns = {
     "answers\ncut off": lambda row: f"{row.cut_off} of {row.answers}" if row.cut_off else UNKNOWN,
     "grade [95%]": lambda row: number(row.grade, row.grade_low, row.grade_high),
 }
-"""What the answers are worth."""
+"""The columns of the quality table."""
 
 SPEED: Columns = {
     "draft\nlength": lambda row: str(row.num_draft_tokens or UNKNOWN),
@@ -38,11 +38,11 @@ SPEED: Columns = {
     "tokens\nper\nsecond": lambda row: UNKNOWN if row.tokens_per_second is None else f"{row.tokens_per_second:.0f}",
     "speed-up\n[95%]": lambda row: number(row.speedup, row.speedup_low, row.speedup_high, "x"),
 }
-"""How fast they came."""
+"""The columns of the speed table."""
 
 
 def cells(rows: Sequence[Row], columns: Columns) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns that say something, the method's name first, and the cells of each row."""
+    """Return the titles of the columns with values, the method's name first, and the cells of each row."""
     table = {title: [cell(row) for row in rows] for title, cell in columns.items()}
     known = {title: column for title, column in table.items() if set(column) != {UNKNOWN}}
     names = [row.name for row in rows]

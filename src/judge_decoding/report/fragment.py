@@ -1,4 +1,4 @@
-"""An answer as a piece of HTML for a notebook: no script, no style sheet, readable on white and on black."""
+"""An answer as an HTML fragment for a notebook: no script, no style sheet, readable in light and dark themes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from judge_decoding.pages import templates
 from judge_decoding.report.verdicts import MEANING
 from judge_decoding.visible import shown
 
-# Lines and backgrounds have the colours; the text keeps the notebook's own.
+# Only lines and backgrounds are coloured; the text keeps the notebook's own colour.
 _STYLES = {
     Cause.AGREED: "",
     Cause.RESCUED: "font-weight: 700; border-bottom: 3px solid #d55e00",
@@ -19,14 +19,14 @@ _STYLES = {
 
 
 def answer_fragment(pieces: Sequence[str], rounds: Sequence[Round]) -> str:
-    """The tokens with their texts ``pieces``, each by why it was kept, a legend, and the figures."""
+    """Return the tokens with their texts ``pieces``, each styled by why it was kept, a legend, and the figures."""
     texts, tokens = iter(pieces), []
     for event in rounds:
         for i, cause in enumerate(event.causes):
             score = f", score {event.scores[i]:.3f}" if cause is Cause.RESCUED and event.scores is not None else ""
             # A special token, or one that ends inside a character, has no text.
             text = shown(next(texts)) or ("▫" if cause is Cause.RESCUED else "")
-            ink = text.lstrip(" ") or text  # marks stand under words, not under the spaces before them
+            ink = text.lstrip(" ") or text  # underline words, not the spaces before them
             tip = "" if cause is Cause.AGREED else cause.value + score
             tokens.append((text[: len(text) - len(ink)], ink, cause, tip))
     stats = Stats.of(rounds)

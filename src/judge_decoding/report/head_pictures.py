@@ -1,4 +1,4 @@
-"""How far a head can be trusted, in two pictures: its reliability diagram and its ROC curve."""
+"""Draw how far a head can be trusted: its reliability diagram and its ROC curve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from judge_decoding.judge.head import JudgeHeadConfig
 
-# Of Okabe and Ito's palette, which everybody can tell apart.
+# From Okabe and Ito's palette, which is safe for colour-blind readers.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
 
 
@@ -26,7 +26,7 @@ def can_draw() -> bool:
 
 
 def head_pictures(config: JudgeHeadConfig) -> dict[str, str]:
-    """SVGs by file name, drawn from the figures in a head's configuration, for `save_head`.
+    """Draw SVGs, by file name, from the figures in a head's configuration, for `save_head`.
 
     Raises:
         JudgeDecodingError: matplotlib is missing, or the head has no such figures.
@@ -40,7 +40,7 @@ def head_pictures(config: JudgeHeadConfig) -> dict[str, str]:
 
 
 def _reliability(figures: dict[str, Any]) -> str:
-    """Share of correct tokens over the score, and how many tokens have it."""
+    """Plot the share of correct tokens, and the number of tokens, over the score."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     rows = figures["reliability"]
@@ -72,7 +72,7 @@ def _reliability(figures: dict[str, Any]) -> str:
 
 
 def _roc(figures: dict[str, Any], threshold: float) -> str:
-    """Correct tokens kept over wrong tokens kept, with the threshold marked."""
+    """Plot the correct tokens kept over the wrong tokens kept, with the threshold marked."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     figure = Figure(figsize=(5, 5), layout="constrained")
@@ -104,7 +104,7 @@ def _svg(figure: Figure) -> str:
     import matplotlib  # noqa: PLC0415  (an extra)
 
     out = io.StringIO()
-    # The same figures give the same file.
+    # The same figures must give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "judge-decoding", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue()

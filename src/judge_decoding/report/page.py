@@ -1,4 +1,4 @@
-"""A comparison as one self-contained web page: no network, and nothing a model wrote is taken for HTML."""
+"""A comparison as one self-contained web page: no network access, and model output is never treated as HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def comparison_page(
     question: str,
     rounds: Sequence[ShownRound],
 ) -> str:
-    """The page: the table, its facts (problems, seed, machine, ...), and a worked example."""
+    """Return the page: the table, its facts (problems, seed, machine, ...), and a worked example."""
     return file_page(
         "judge_decoding.report",
         "comparison",

@@ -1,4 +1,4 @@
-"""A sweep as a picture: what each setting of each rule costs in accuracy and gives in speed."""
+"""Plot a sweep: what each setting of each rule costs in accuracy and gains in speed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CAPTION = (
     "sampled under the truncation of the rule of the same colour."
 )
 
-# Okabe and Ito's colours, told apart by all common kinds of colour vision; the shape says the same again.
+# Okabe and Ito's palette, safe for colour-blind readers; the marker shape encodes the same information.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _SMALL = 7
-"""Size of the labels, in points."""
+"""Font size of the labels, in points."""
 _SHAPES = "os^DvPXph*"
 _AXES = (("tokens_per_forward", "mean acceptance length"), ("tokens_per_second", "tokens per second"))
 
 
 def check_plots() -> None:
-    """Check, before long work, that its plots can be drawn at the end.
+    """Check before a long run that its plots can be drawn at the end.
 
     Raises:
         JudgeDecodingError: matplotlib is not installed.
@@ -37,9 +37,9 @@ def check_plots() -> None:
 
 
 def pareto_svg(rows: Sequence[Row]) -> str:
-    """Accuracy against mean acceptance length, and against tokens per second: an SVG element for a page.
+    """Plot accuracy against tokens per target forward and against tokens per second, as an SVG element for a page.
 
-    It refers to nothing outside itself, and the same rows give the same text. What was not timed has one panel.
+    The SVG is self-contained, and the same rows give the same text. Untimed results have only the first panel.
 
     Raises:
         JudgeDecodingError: matplotlib is not installed, or the rows have no accuracy.
@@ -55,10 +55,10 @@ def pareto_svg(rows: Sequence[Row]) -> str:
 
     rules = list(dict.fromkeys(row.rule for row in rows))
     families = list(dict.fromkeys(rule.removesuffix(MATCHED) for rule in rules))
-    # As text and not as shapes: smaller, and it can be searched and read aloud. "$" is a dollar and no formula.
+    # Text instead of shapes is smaller, and can be searched and read aloud. "$" is a dollar sign, not a formula.
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "sweep", "font.size": 9, "text.parse_math": False}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(9.6, 5), layout="constrained", dpi=72)  # so that a pixel is a point
+        figure = Figure(figsize=(9.6, 5), layout="constrained", dpi=72)  # so that one pixel is one point
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (field, title) in zip(panels, shown, strict=True):
             for rule in rules:
@@ -88,7 +88,7 @@ def pareto_svg(rows: Sequence[Row]) -> str:
         panels[0].set_ylabel("accuracy")
         panels[0].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0))
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
-        figure.draw_without_rendering()  # the points have their places only now
+        figure.draw_without_rendering()  # the points have no positions before this
         for axes, (field, _) in zip(panels, shown, strict=True):
             at = [(getattr(row, field), row.accuracy) for row in rows]
             labels = [_label(row.setting) for row in rows]
@@ -102,7 +102,7 @@ def pareto_svg(rows: Sequence[Row]) -> str:
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The Pareto front: the points (speed, accuracy) to which no other is better in one and as good in the other."""
+    """Return the Pareto front: the points (speed, accuracy) that no other point dominates."""
     front: list[tuple[float, float]] = []
     for speed, accuracy in sorted(points, reverse=True):
         if not front or accuracy > front[-1][1]:
@@ -111,7 +111,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _apart(labels: Sequence[str], spots: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Where each label goes, from its point, in points: the first place that is free, else the one least taken."""
+    """Return each label's offset from its point, in points: the first free position, or the one with least overlap."""
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     offsets = []
     for label, (x, y) in zip(labels, spots, strict=True):
@@ -126,11 +126,11 @@ def _apart(labels: Sequence[str], spots: Sequence[Sequence[float]]) -> list[tupl
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """The area that two boxes (left, bottom, right, top) share."""
+    """Return the overlap area of two boxes (left, bottom, right, top)."""
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
 
 
 def _label(text: str) -> str:
-    """One short line without control characters, which an SVG may not hold."""
+    """Shorten ``text`` to one line without control characters, which an SVG must not contain."""
     line = one_line(text)
     return line if len(line) <= 24 else line[:23] + "…"

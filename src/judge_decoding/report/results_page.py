@@ -1,4 +1,4 @@
-"""Results as one self-contained web page: the picture, the tables, and how they came about."""
+"""Results as one self-contained web page: the plot, the tables, and how they were measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from judge_decoding.report.rows import notes
 
 
 def results_page(results: Results) -> str:
-    """The page; a task without right and wrong answers has no picture.
+    """Return the page; a task without right and wrong answers has no plot.
 
     Raises:
         JudgeDecodingError: matplotlib is not installed.

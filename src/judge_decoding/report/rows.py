@@ -1,4 +1,4 @@
-"""The tables of results, for a terminal, and what their figures mean."""
+"""The tables of results for a terminal, and an explanation of their figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from judge_decoding.visible import shown
 
 
 def results_tables(results: Results) -> list[Table]:
-    """The tables for a terminal, narrow enough for 80 columns: quality, where it is known, and speed."""
+    """Return the tables for a terminal, narrow enough for 80 columns: quality, where it is known, and speed."""
     tables = []
     for titles, lines in (cells(results.rows, columns) for columns in (QUALITY, SPEED)):
         if len(titles) == 1:
@@ -27,7 +27,7 @@ def results_tables(results: Results) -> list[Table]:
 
 
 def notes(results: Results) -> str:
-    """What the figures of the table mean, in sentences."""
+    """Explain the figures of the tables in sentences."""
     said = [
         "The mean acceptance length includes the target's own token, the correction or bonus (Spec-Bench's mean "
         "accepted tokens); accepted draft tokens per round exclude it (the paper's m*)."

@@ -1,4 +1,4 @@
-"""What rules keep of texts, in a terminal."""
+"""Show in a terminal how much of given texts each rule keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BAR = 24
 
 
 def cells(acceptance: Acceptance) -> list[str]:
-    """One row of the table, in the order of `COLUMNS`."""
+    """Return one row of the table, in the order of `COLUMNS`."""
     stats, interval = acceptance.stats, acceptance.accepted_interval
     return [
         str(acceptance.rule),
@@ -38,7 +38,7 @@ def cells(acceptance: Acceptance) -> list[str]:
 
 
 def score_table(found: Sequence[Acceptance]) -> RenderableType:
-    """The table, a row for each rule and draft length."""
+    """Return the table, with a row for each rule and draft length."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "rule" else "right", overflow="fold")
@@ -48,7 +48,7 @@ def score_table(found: Sequence[Acceptance]) -> RenderableType:
 
 
 def bins(shares: Sequence[float]) -> list[tuple[str, float]]:
-    """A histogram's counts 0, 1, 2, ... in few lines with their labels: single ones up to 4, then doubling."""
+    """Merge a histogram over 0, 1, 2, ... into a few labelled bins: single values up to 4, then doubling widths."""
     if len(shares) <= 9:
         return [(str(i), share) for i, share in enumerate(shares)]
     found, start = [], 0
@@ -61,7 +61,7 @@ def bins(shares: Sequence[float]) -> list[tuple[str, float]]:
 
 
 def histograms(found: Sequence[Acceptance]) -> RenderableType:
-    """How many draft tokens the rounds accepted: a small picture for each of ``found``, side by side."""
+    """Return small histograms of the accepted draft tokens per round, one for each of ``found``, side by side."""
     return Columns([_histogram(each) for each in found], padding=(1, 3))
 
 
@@ -81,7 +81,7 @@ def _histogram(acceptance: Acceptance) -> RenderableType:
 
 
 def most_rejected(acceptance: Acceptance, spell: Callable[[int], str], count: int = 5) -> Text:
-    """A line with the tokens that were rejected most often; ``spell`` gives a token's text."""
+    """Return a line with the most often rejected tokens; ``spell`` returns a token's text."""
     line = Text(f"{acceptance.name}: ", style="dim")
     told = [f"{_quoted(spell(each.token))} {each.times} of {each.decided}" for each in acceptance.most_rejected(count)]
     return line.append(", ".join(told) or "nothing")

@@ -1,4 +1,4 @@
-"""What rules keep of texts, as one self-contained web page."""
+"""How much of given texts each rule keeps, as one self-contained web page."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MEANING = (
 )
 
 _WIDTH, _HEIGHT = 300, 120
-"""Of a picture, in its own units, without the margin for labels."""
+"""Size of a plot in its own units, without the margin for labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A bar or point of a picture; ``title`` is what it says when pointed at."""
+    """A bar or point of a plot; ``title`` is its tooltip."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """One token of a text: ``kind`` is one of `MEANING`; ``instead`` what the target would have said."""
+    """One token of a text: ``kind`` is one of `MEANING`, ``instead`` the target's own choice."""
 
     text: str
     kind: str
@@ -49,7 +49,7 @@ class ScoredToken:
 
 
 def bars(shares: Sequence[float], longest: float, width: int = _WIDTH, height: int = _HEIGHT) -> list[Mark]:
-    """The bars of a histogram over 0, 1, 2, ... accepted draft tokens; a share of ``longest`` is as high as it gets."""
+    """Return the bars of a histogram over 0, 1, 2, ... accepted draft tokens; the share ``longest`` has full height."""
     step = width / len(shares)
     return [
         Mark(
@@ -61,7 +61,7 @@ def bars(shares: Sequence[float], longest: float, width: int = _WIDTH, height: i
 
 
 def places(shares: Sequence[float], width: int = _WIDTH, height: int = _HEIGHT) -> list[Mark]:
-    """The points of a curve: the share accepted at place 1, 2, ... of the draft."""
+    """Return the points of a curve: the acceptance rate at draft position 1, 2, ..."""
     step = width / len(shares)
     return [
         Mark(round((i + 0.43) * step, 2), round(height * (1 - share), 2), 0, 0, f"place {i + 1}: {share:.1%} accepted")
@@ -72,7 +72,7 @@ def places(shares: Sequence[float], width: int = _WIDTH, height: int = _HEIGHT) 
 def shown_tokens(
     rounds: Sequence[Round], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> list[ScoredToken]:
-    """The tokens of one text under one rule; ``texts`` has the text of each."""
+    """Return the tokens of one text under one rule; ``texts`` has the text of each token."""
     special, left = set(tokenizer.all_special_ids), iter(texts)
     kinds = {Cause.CORRECTION: "rejected"}
     found = []
@@ -99,12 +99,12 @@ def score_page(
     texts: Sequence[Text],
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:
-    """The page: table, pictures, the tokens rejected most often, and some texts token by token."""
+    """Return the page: table, plots, the most often rejected tokens, and some texts token by token."""
     most = max(share for each in found for share in each.histogram)
     answers = []
     for number in sorted(found[0].rounds):
         text = texts[number]
-        # Behind the prompt, as some tokenizers drop the space at the beginning of a text.
+        # Decoded after the prompt, since some tokenizers drop the space at the beginning of a text.
         spelled = pieces(tokenizer, [*text.prompt_ids, *text.ids])[len(text.prompt_ids) :]
         views = [shown_tokens(each.rounds[number], spelled, tokenizer) for each in found]
         answers.append((text.prompt, list(zip(views, (len(each.rounds[number]) for each in found), strict=True))))
@@ -133,5 +133,5 @@ def score_page(
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    """A token by itself, in one line."""
+    """Return a token decoded by itself, in one line."""
     return str(tokenizer.decode([token])).replace("\n", "⏎")

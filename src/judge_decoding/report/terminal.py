@@ -1,4 +1,4 @@
-"""Tables and answers in a terminal, readable with and without colour."""
+"""Show tables and answers in a terminal, readable with and without colour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.report.verdicts import MEANING, ShownRound
 from judge_decoding.visible import shown
 
-# Blue, orange and grey are told apart by all common kinds of colour vision; the marks serve where there is no colour.
+# Blue, orange and grey are safe for colour-blind readers; the marks serve where there is no colour.
 STYLES = {
     Cause.AGREED: "default",
     Cause.RESCUED: "bold underline color(208)",
@@ -23,7 +23,7 @@ MARKS = {Cause.AGREED: ("", ""), Cause.RESCUED: ("«", "»"), Cause.CORRECTION: 
 
 
 def token_text(text: str, cause: Cause, *, marks: bool) -> Text:
-    """One token in the style of its cause, between its marks if asked for; the space before it stays outside."""
+    """Return a token in the style of its cause, optionally between marks; its leading space stays outside them."""
     text = shown(text)
     body = text.lstrip(" ")
     before, after = MARKS[cause] if marks else ("", "")
@@ -33,7 +33,7 @@ def token_text(text: str, cause: Cause, *, marks: bool) -> Text:
 
 
 def legend(*, marks: bool = True) -> Text:
-    """What each style and mark means, a line each."""
+    """Explain each style and mark, one line each."""
     lines = Text()
     for cause in Cause:
         lines.append("  ")
@@ -43,7 +43,7 @@ def legend(*, marks: bool = True) -> Text:
 
 
 def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Text:
-    """An answer, one line a round: how many draft tokens it accepted, the kept tokens, and the rejected rest."""
+    """Return an answer, one line per round: the number of accepted draft tokens, the kept tokens, the rejected rest."""
     page = Text()
     for number, event in enumerate(rounds, start=1):
         page.append(f"{number:3} {event.accepted:3} accepted │", style="dim")
@@ -66,8 +66,8 @@ COLUMNS = (
 
 
 def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> RenderableType:
-    """The table of a comparison; ``names`` gives the row titles in order."""
-    # Narrow enough for 80 columns: only the titles are folded.
+    """Return the table of a comparison; ``names`` has the row titles in order."""
+    # To fit into 80 columns, only the titles are folded.
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     for key, title in COLUMNS:
@@ -78,7 +78,7 @@ def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[
 
 
 def row(key: str, figures: Mapping[str, float]) -> list[str]:
-    """The cells of one method, in the order of `COLUMNS`."""
+    """Return the cells of one method, in the order of `COLUMNS`."""
     drafts, alone = figures["num_draft_tokens"] > 0, key == "target"
     return [
         f"{figures['accuracy']:.1%} [{100 * figures['accuracy_low']:.1f}, {100 * figures['accuracy_high']:.1f}]",

@@ -1,4 +1,4 @@
-"""One answer as people look at it: tokens with their text and the reason they were kept."""
+"""An answer prepared for display: tokens with their text and the reason they were kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.models.text import pieces
 
-if TYPE_CHECKING:  # web pages of finished answers need no transformers
+if TYPE_CHECKING:  # web pages of finished answers do not need transformers
     from transformers import PreTrainedTokenizerBase
 
 MEANING = {
@@ -22,7 +22,7 @@ MEANING = {
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """One kept token. ``score`` is the judge's; ``instead`` what the target would have said, if something else."""
+    """A kept token. ``score`` is the judge's; ``instead`` is the target's own choice where it differs."""
 
     text: str
     cause: Cause
@@ -32,7 +32,7 @@ class ShownToken:
 
 @dataclass(frozen=True, slots=True)
 class ShownRound:
-    """The kept tokens of a round and the text of the rejected rest of its draft."""
+    """The kept tokens of a round, and the text of the rejected rest of its draft."""
 
     tokens: tuple[ShownToken, ...]
     rejected: str
@@ -40,7 +40,7 @@ class ShownRound:
 
 
 def shown(rounds: Sequence[Round], tokenizer: PreTrainedTokenizerBase) -> list[ShownRound]:
-    """The rounds with texts instead of ids. Special tokens such as the end token are named by their spelling."""
+    """Convert the rounds from ids to texts. Special tokens such as the end token are shown by their spelling."""
     texts = iter(pieces(tokenizer, [token for event in rounds for token in event.token_ids]))
     special = set(tokenizer.all_special_ids)
     result = []

@@ -1,4 +1,4 @@
-"""Verification rules: who decides which draft tokens stay."""
+"""Verification rules, which decide which draft tokens to keep."""
 
 from judge_decoding.rules.base import AnyOf, VerificationRule
 from judge_decoding.rules.divergence import Fuzzy, KLJudge

@@ -1,4 +1,4 @@
-"""What a verification rule is, and how rules join."""
+"""The base class of verification rules, and the OR of several rules."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from judge_decoding.spelling import Value, spell
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fused:
-    """A rule that a compiled forward decides by: standard verification, or else a score that is linear in a state.
+    """A rule that a compiled forward pass can apply: standard verification OR a score linear in a hidden state.
 
     The score of a draft token is ``sigmoid(weight . h + bias)`` with h the target's hidden state at the token itself.
 
     Attributes:
-        source: where the hidden states are taken; None for standard verification alone.
-        weight: [1, H].
-        bias: [1].
-        threshold: tokens with a higher score stay; at 0 all do.
+        source: where the hidden states are read; None for standard verification alone.
+        weight: the weight [1, H].
+        bias: the bias [1].
+        threshold: tokens with a higher score are kept; at 0 all tokens are.
     """
 
     source: HiddenSource | None = None
@@ -39,16 +39,16 @@ class Fused:
     @overload
     def keeps(self, score: float) -> bool: ...
     def keeps(self, score: Tensor | float) -> Tensor | bool:
-        """Which tokens with these scores stay even where standard verification rejects them."""
-        # At 0 nothing may be rejected, not even a score that float32 rounds to 0.
+        """Whether tokens with these scores are kept even where standard verification rejects them."""
+        # At threshold 0 nothing may be rejected, not even a score that float32 rounds to 0.
         return score >= 0 if self.threshold == 0 else score > self.threshold
 
 
 class VerificationRule(ABC):
-    """Decides which draft tokens stay. A rule sees tensors, never models.
+    """Decides which draft tokens to keep. A rule sees tensors, never models.
 
-    Rules combine with ``|``: a token stays if any of them keeps it. The parameters of a rule are those of its
-    constructor, kept as attributes of the same names; ``repr`` gives the rule's spelling.
+    Rules combine with ``|``: a token is kept if any of them keeps it. The parameters of a rule are those of its
+    constructor, stored as attributes of the same names; ``repr`` gives the rule's spelling.
     """
 
     name: ClassVar[str] = ""
@@ -56,85 +56,85 @@ class VerificationRule(ABC):
     STRICT: ClassVar[Mapping[str, Value] | None] = None
     """The parameters at which a lossy rule gives, token for token, what standard verification gives."""
     lossless: ClassVar[bool] = False
-    """The target's distribution is kept: what this rule keeps counts as agreed, none of it as rescued."""
+    """Whether the rule preserves the target's distribution; its tokens then count as agreed, never as rescued."""
     joinable: ClassVar[bool] = True
-    """Can be joined with others by ``|``."""
+    """Whether the rule can be joined with others by ``|``."""
     needs_draft_probs: bool = False
-    """Compares distributions: a greedy draft must hand over its own (`Evidence.draft_distribution`)."""
+    """Whether the rule needs the distributions of greedy drafts as well (`Evidence.draft_distribution`)."""
     needs_draft_hidden: bool = False
-    """Reads the draft model's hidden states (`Evidence.draft_hidden`), taken where ``norm`` says."""
+    """Whether the rule reads the draft model's hidden states (`Evidence.draft_hidden`), at ``norm``."""
     norm: Norm | None = None
-    """Where the hidden states this rule needs are taken; None if it needs none."""
+    """Whether the rule reads hidden states before or after the final norm; None if it reads no hidden states."""
     layer: int = -1
-    """Of which of the target's layers they are, -1 being the last; below it, ``norm`` is "before"."""
+    """The target layer whose hidden states the rule reads; -1 is the last, and any other needs ``norm`` "before"."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401  (passed on)
         super().__init_subclass__(**kwargs)
-        # A subclass that decides in another way does not do what its parent has fused.
+        # A subclass that overrides the decision must not inherit its parent's fused form.
         if {"accept", "scores"} & vars(cls).keys() and "fused" not in vars(cls):
             cls.fused = VerificationRule.fused  # type: ignore[method-assign]
 
     @abstractmethod
     def accept(self, evidence: Evidence) -> Tensor:
-        """Verdict on every draft token taken by itself, bool [B, M]; the loop keeps the accepted prefix.
+        """Return the verdict on each draft token by itself, bool [B, M]; the loop keeps the accepted prefix.
 
-        What it says of padding does not count.
+        Verdicts on padding are ignored.
         """
 
     def scores(self, evidence: Evidence) -> Tensor | None:
-        """A score of every draft token [B, M] worth showing to people, if the rule has one."""
+        """Return a score of each draft token [B, M] to show to people; None if the rule has no scores."""
         return None
 
     def fused(self) -> Fused | None:
-        """What a compiled forward must do to decide by this rule in a greedy round; None if it cannot."""
+        """Return the fused form, which a compiled forward pass applies in greedy rounds; None if there is none."""
         return None
 
     def distance(self, hidden: Tensor) -> Tensor | None:
-        """How unlike what this rule was trained on a prompt is, from the hidden state at its last token [..., H].
+        """Return how unlike the rule's training data a prompt is, from the hidden state at its last token [..., H].
 
-        Above 1 it is unlike nearly all of that; None for a rule that does not know.
+        Above 1 the prompt is unlike nearly all of that data; None for a rule that cannot measure it.
         """
         return None
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
-        """Distribution [B, V] of the target's token after this rule rejects at ``position``, above temperature 0.
+        """Return the distribution [B, V] of the target's token after a rejection at ``position``, above temperature 0.
 
-        ``position`` is one for all rows or one a row [B]; after a row's whole draft it is the target's own. At
-        temperature 0 a rejected token gives way to the target's most probable one, whatever the rule.
+        ``position`` is an int for all rows or a tensor [B]; after a row's whole draft the result is the target's own
+        distribution. At temperature 0 any rule replaces a rejected token by the target's most probable one.
         """
         return evidence.residual(position)
 
     @property
     def source(self) -> HiddenSource | None:
-        """Where the hidden states that this rule needs are taken; None if it needs none."""
+        """Where the rule reads hidden states; None if it reads none."""
         return None if self.norm is None else HiddenSource(self.layer, self.norm)
 
     @property
     def parts(self) -> tuple[VerificationRule, ...]:
-        """The rules that were joined by ``|``; the rule itself if none were."""
+        """The rules joined by ``|``, or the rule itself."""
         return (self,)
 
     @property
     def is_lossless(self) -> bool:
-        """What it keeps has the target's distribution: a lossless rule, or a lossy one at its strict setting."""
+        """Whether the target's distribution is preserved: a lossless rule, or a lossy one at its strict setting."""
         given = self.STRICT or {}
         return self.lossless or (bool(given) and all(getattr(self, k) == v for k, v in given.items()))
 
     def require(self, parameter: str, good: bool, allowed: str) -> None:
-        """Check a parameter, which is an attribute by now.
+        """Check a parameter that is already stored as an attribute.
 
         Raises:
-            JudgeDecodingError: it is not ``good``, that is, not what ``allowed`` says in words.
+            JudgeDecodingError: it is not ``good``; ``allowed`` describes the allowed values.
         """
         if not good:
             raise JudgeDecodingError(f"{self.name}'s {parameter} is {getattr(self, parameter)}; it must be {allowed}.")
 
     @classmethod
     def strict(cls, **others: Any) -> Self:  # noqa: ANN401  (what else the constructor needs)
-        """The rule at its strict setting; ``others`` are further arguments, such as a judge's head.
+        """Return the rule at its strict setting; ``others`` are further arguments, such as a judge's head.
 
         Raises:
-            JudgeDecodingError: a lossy rule that names none.
+            JudgeDecodingError: the rule is lossy and has no strict setting.
         """
         if cls.STRICT is None and not cls.lossless:
             raise JudgeDecodingError(f"The rule {cls.name} has no strict setting; use exact.")
@@ -148,7 +148,7 @@ class VerificationRule(ABC):
 
 
 def check_is_rule(rule: object) -> VerificationRule:
-    """The rule that is given.
+    """Return ``rule`` if it is a verification rule.
 
     Raises:
         JudgeDecodingError: it is something else.
@@ -162,11 +162,11 @@ def check_is_rule(rule: object) -> VerificationRule:
 
 
 class AnyOf(VerificationRule):
-    """Keeps a token that any of its rules keeps; the first with scores provides them.
+    """Keeps a token that any of its rules keeps; scores come from the first rule that has them.
 
     Raises:
-        JudgeDecodingError: no rules, rules that cannot be joined, rules that need hidden states of different sources,
-            or that replace a rejected token in different ways.
+        JudgeDecodingError: there are no rules, or the rules cannot be joined, read hidden states of different sources,
+            or replace a rejected token in different ways.
     """
 
     def __init__(self, *rules: VerificationRule) -> None:
@@ -201,23 +201,23 @@ class AnyOf(VerificationRule):
 
     @property
     def is_lossless(self) -> bool:
-        """All of them are."""
+        """Whether all joined rules are lossless."""
         return all(rule.is_lossless for rule in self.rules)
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """The verdicts' logical OR, bool [B, M]."""
+        """Return the logical OR of the verdicts, bool [B, M]."""
         return torch.stack([rule.accept(evidence) for rule in self.rules]).any(0)
 
     def scores(self, evidence: Evidence) -> Tensor | None:
-        """The scores of the first rule that has any."""
+        """Return the scores of the first rule that has any."""
         return next((s for rule in self.rules if (s := evidence.scores_of(rule)) is not None), None)
 
     def distance(self, hidden: Tensor) -> Tensor | None:
-        """That of the first rule that knows."""
+        """Return the distance of the first rule that has one."""
         return next((d for rule in self.rules if (d := rule.distance(hidden)) is not None), None)
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
-        """As the rule with a way of its own does it, else as standard verification."""
+        """Use the replacement of the rule that defines its own, else that of standard verification."""
         if self._replacing is None:
             return evidence.residual(position)
         return self._replacing.replacement(evidence, position)

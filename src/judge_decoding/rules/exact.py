@@ -1,4 +1,4 @@
-"""The lossless rules: the target's distribution is kept exactly."""
+"""The lossless rules, which preserve the target's distribution exactly."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Exact(VerificationRule):
     lossless = True
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """See `Evidence.agreed`."""
+        """Return the verdict of standard verification; see `Evidence.agreed`."""
         return evidence.agreed
 
     def fused(self) -> Fused:
-        """Nothing but standard verification."""
+        """Return standard verification alone."""
         return Fused()
 
 
@@ -28,10 +28,10 @@ class Block(VerificationRule):
     """Block verification: lossless too, and it keeps a few tokens more (Sun et al. 2024, arXiv 2403.10444).
 
     ``w_0 = 1, w_i = min(w_{i-1} p(x_i)/q(x_i), 1)`` and, with p and q after x_i, ``Z_i = sum (w_i p - q)+``,
-    ``h_i = Z_i / (Z_i + 1 - w_i)``, but ``h_M = w_M``. The first i tokens stay for the largest i with ``u_i < h_i``;
-    ``norm((w_i p - q)+)`` gives the token after them. At temperature 0 it is exact verification.
+    ``h_i = Z_i / (Z_i + 1 - w_i)``, but ``h_M = w_M``. The first i tokens are kept for the largest i with
+    ``u_i < h_i``; the next token is sampled from ``norm((w_i p - q)+)``. At temperature 0 it equals exact verification.
 
-    Not for drafts that draw nothing (prompt lookup): it has no advantage there.
+    It has no advantage for drafts that are not sampled (prompt lookup).
     """
 
     name = "block"
@@ -39,7 +39,7 @@ class Block(VerificationRule):
     joinable = False
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """All tokens up to the last one whose coin says so."""
+        """Keep all tokens up to the last one whose random number is below its ``h``."""
         if evidence.greedy:
             return evidence.agreed
         count = evidence.draft_ids.shape[1]
@@ -54,7 +54,7 @@ class Block(VerificationRule):
         return kept.flip(-1).cummax(-1).values.flip(-1)
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
-        """``norm((w p - q)+)`` with the weight of the prefix that stayed."""
+        """Return ``norm((w p - q)+)`` with the weight of the kept prefix."""
         target = evidence.target_at(position)
         rows = torch.arange(len(target), device=target.device)
         weight = self._weights(evidence)[rows, position][:, None]
@@ -62,7 +62,7 @@ class Block(VerificationRule):
 
     @staticmethod
     def _weights(evidence: Evidence) -> Tensor:
-        """``w`` of the prefixes of 0 to M tokens [B, M+1]."""
+        """Return ``w`` of the prefixes of 0 to M tokens [B, M+1]."""
         ratios = evidence.token_probs / evidence.token_draft_probs.clamp(min=torch.finfo(torch.float32).tiny)
         weights = [ratios.new_ones(len(ratios))]
         for ratio in ratios.unbind(1):

@@ -1,4 +1,4 @@
-"""The judge: a token stays if a linear head on the hidden states at it says it is correct."""
+"""The judge: keeps a token that a linear head on its hidden states scores as correct."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Judge(VerificationRule):
     """Standard verification OR ``sigmoid(w·h + b) > threshold`` (Judge Decoding, section 4).
 
     h is the target's hidden state at the token or, for a head trained with a draft model, the draft's and the
-    target's, as in AutoJudge (arXiv 2504.20039). At threshold 0 every token stays, at 1 only what standard
-    verification keeps. The judge tosses no coin: it does the same at every temperature, and the token after a
-    rejection is drawn from ``norm((p-q)+)``. It guarantees what its calibration measured, on text like that of its
-    training. Not for other text, nor for other models. Strict at threshold = 1.
+    target's, as in AutoJudge (arXiv 2504.20039). At threshold 0 every token is kept, at 1 only what standard
+    verification keeps. The judge is deterministic and the same at every temperature, and the token after a
+    rejection is sampled from ``norm((p-q)+)``. It guarantees what its calibration measured, on text like its
+    training text. Do not use it for other text or other models. Strict at threshold = 1.
 
     Raises:
         JudgeDecodingError: the threshold is not between 0 and 1.
@@ -48,24 +48,24 @@ class Judge(VerificationRule):
         check_threshold(self.threshold)
         self.norm, self.layer = head.config.norm, head.config.layer
         self.needs_draft_hidden = head.config.draft is not None
-        # Scores are float32 numbers; so is what a single one of them is compared with on the host.
+        # Scores are float32, so a score on the host must be compared with a threshold rounded to float32.
         in_float32 = float(torch.tensor(self.threshold))
         self._fused = Fused(self.source, head.linear.weight, head.linear.bias, in_float32)
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or scored above the threshold."""
+        """Keep agreed tokens, and tokens scored above the threshold."""
         scores = evidence.scores_of(self)
         return evidence.agreed if scores is None else evidence.agreed | self._fused.keeps(scores)
 
     def fused(self) -> Fused | None:
-        """The head, unless it reads the draft model's hidden states too."""
+        """Return the head's weights and threshold; None if the head also reads the draft model's hidden states."""
         return None if self.needs_draft_hidden else self._fused
 
     def scores(self, evidence: Evidence) -> Tensor | None:
-        """The head's probability that each draft token is correct [B, M]; None for an empty draft.
+        """Return the head's probability that each draft token is correct [B, M]; None for an empty draft.
 
         Raises:
-            JudgeDecodingError: the hidden states are not there.
+            JudgeDecodingError: the evidence has no hidden states.
         """
         if not evidence.draft_ids.shape[1]:
             return None
@@ -77,5 +77,5 @@ class Judge(VerificationRule):
         return self.head.probability(evidence.hidden, evidence.draft_hidden)
 
     def distance(self, hidden: Tensor) -> Tensor | None:
-        """Distance to the head's training questions, as `Familiarity` has it."""
+        """Return the distance to the head's training questions; see `Familiarity`."""
         return None if self.head.familiarity is None else self.head.familiarity(hidden)

@@ -1,10 +1,10 @@
-"""Rules that look only at how probable the target finds the draft token.
+"""Rules that look only at how probable the draft token is under the target.
 
 All of them keep what standard verification keeps, and rescue more. Probabilities are the target's after the logits
-processors; at temperature 0, the softmax of its logits. None guarantees anything about the output's distribution,
-except that each rescued token was, by itself, one that its criterion calls probable. The papers that draw the token
-after a rejection from p do so because they leave standard verification out; here it is drawn from ``norm((p-q)+)``,
-so that a strict setting is lossless above temperature 0 too.
+processors; at temperature 0, the softmax of its logits. These rules guarantee nothing about the output distribution,
+except that each rescued token by itself meets the rule's criterion. Some papers sample the token after a rejection
+from p because they skip standard verification; here it is sampled from ``norm((p-q)+)``, so that the strict setting
+is lossless above temperature 0 too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from judge_decoding.rules.truncation import Likelihood, TruncationRule
 class TopK(TruncationRule):
     """Keeps a token among the target's ``k`` most probable ones.
 
-    The rank says nothing of the probability: where the target is sure, its second choice is a mistake. Not for
-    text in which single tokens decide (numbers, code). Strict at k = 1, above temperature 0 too.
+    The rank ignores the probability: where the target is sure, its second choice is a mistake. Do not use it for
+    text in which single tokens matter (numbers, code). Strict at k = 1, also above temperature 0.
     """
 
     name = "top_k"
@@ -35,14 +35,14 @@ class TopK(TruncationRule):
         self.require("k", k >= 1, "1 or more")
 
     def keeps(self, seen: Likelihood) -> Tensor:
-        """Of rank k or better at its own position."""
+        """Keep tokens among the k most probable at their position."""
         return (seen.token_ranks < self.k) & (self.k > 1)
 
 
 class MinProbability(TruncationRule):
     """Keeps a token to which the target gives a probability above ``p``.
 
-    Not for high temperatures, where no token is probable. Strict at p = 1.
+    Do not use it at high temperatures, where no token is probable. Strict at p = 1.
     """
 
     name = "min_probability"
@@ -53,15 +53,15 @@ class MinProbability(TruncationRule):
         self.require("p", 0 <= p <= 1, "between 0 and 1")
 
     def keeps(self, seen: Likelihood) -> Tensor:
-        """Probable enough."""
+        """Keep tokens with a probability above p."""
         return seen.token_probs > self.p
 
 
 class MarginRatio(TruncationRule):
     """Keeps a token among the ``k`` most probable with ``p(x) > ratio * max p``.
 
-    Proposed for vLLM (pull request 45229, k = 3, ratio = 0.5). Not for very flat distributions, where the ratio
-    admits noise and only k limits it. Strict at ratio = 1.
+    Proposed for vLLM (pull request 45229, k = 3, ratio = 0.5). Do not use it for very flat distributions, where the
+    ratio admits noise and only k limits it. Strict at ratio = 1.
     """
 
     name = "margin_ratio"
@@ -73,8 +73,8 @@ class MarginRatio(TruncationRule):
         self.require("ratio", 0 <= ratio <= 1, "between 0 and 1")
 
     def keeps(self, seen: Likelihood) -> Tensor:
-        """Of rank k or better and not far below the best."""
-        # In logits, since two of them can differ where their probabilities round to the same number.
+        """Keep tokens among the k most probable whose probability is close enough to the best."""
+        # Compare logits: they can differ where the probabilities round to the same number.
         near = seen.gaps > (math.log(self.ratio) if self.ratio else -math.inf)
         return (seen.token_ranks < self.k) & near
 
@@ -82,8 +82,8 @@ class MarginRatio(TruncationRule):
 class Relaxed(TruncationRule):
     """Keeps a token among the ``n`` most probable with ``p(x) > max p - delta``: TensorRT-LLM's relaxed acceptance.
 
-    TensorRT-LLM uses it inside a reasoning model's thinking phase only (n = 10, delta = 0.6), and so should you:
-    where the best token has 0.6 or less, any of the n passes. Strict at delta = 0.
+    TensorRT-LLM uses it only inside a reasoning model's thinking phase (n = 10, delta = 0.6), and so should you:
+    where the best token has a probability of at most 0.6, all n tokens pass. Strict at delta = 0.
     """
 
     name = "relaxed"
@@ -95,7 +95,7 @@ class Relaxed(TruncationRule):
         self.require("delta", 0 <= delta <= 1, "between 0 and 1")
 
     def keeps(self, seen: Likelihood) -> Tensor:
-        """Of rank n or better and not far below the best."""
+        """Keep tokens among the n most probable whose probability is close enough to the best."""
         return (seen.token_ranks < self.n) & (seen.token_probs > seen.best_probs - self.delta)
 
 
@@ -103,8 +103,8 @@ class Typical(TruncationRule):
     """Keeps a token with ``p(x) > min(epsilon, delta * exp(-H(p)))``: Medusa's typical acceptance (arXiv 2401.10774).
 
     The less sure the target is (entropy H, in nats), the less probable a token may be. Medusa recommends delta =
-    sqrt(epsilon), and leaves sampling from p aside; so does this. Not where the distribution of the samples matters:
-    measured on its own it costs accuracy. Strict at epsilon = 1 with a delta above the vocabulary's size.
+    sqrt(epsilon) and does not sample from p; neither does this rule. Do not use it where the sampling distribution
+    matters: measured alone, it costs accuracy. Strict at epsilon = 1 with a delta above the vocabulary size.
     """
 
     name = "typical"
@@ -116,7 +116,7 @@ class Typical(TruncationRule):
         self.require("delta", 0 <= delta < math.inf, "0 or more")
 
     def keeps(self, seen: Likelihood) -> Tensor:
-        """Probable enough, given the entropy."""
+        """Keep tokens that are probable enough, given the entropy."""
         least = (self.delta * torch.exp(-seen.entropy)).clamp(max=self.epsilon)
         return seen.token_probs > least
 
@@ -124,9 +124,9 @@ class Typical(TruncationRule):
 class RunningSurprise(VerificationRule):
     """Keeps a token while the running mean of ``-log p(x)`` is below ``epsilon``: Consultant Decoding (2506.02391).
 
-    ``r_i = beta * r_{i-1} + (1 - beta) * (-log p(x_i))``. A rule sees one draft, so the mean starts anew with each,
-    at its first token's own surprise. beta = 0 is ``p(x) > exp(-epsilon)``. Not for small drafts of another family,
-    whose odd token hides behind the probable ones before it. Strict at epsilon = 0.
+    ``r_i = beta * r_{i-1} + (1 - beta) * (-log p(x_i))``. A rule sees one draft, so the mean restarts with each draft
+    at the surprise of its first token. beta = 0 is ``p(x) > exp(-epsilon)``. Do not use it for small draft models of
+    another family: the probable tokens before an odd one mask it. Strict at epsilon = 0.
     """
 
     name = "running_surprise"
@@ -138,8 +138,8 @@ class RunningSurprise(VerificationRule):
         self.require("beta", 0 <= beta < 1, "0 or more and below 1")
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or not too surprising on the whole so far."""
-        # Finite, since 0 times an infinite surprise would be no number.
+        """Keep agreed tokens, and tokens at which the running mean is below epsilon."""
+        # Keep surprises finite, since 0 times infinity is NaN.
         surprises = -evidence.token_probs.clamp(min=torch.finfo(torch.float32).tiny).log()
         means: list[Tensor] = []
         for surprise in surprises.unbind(1):
@@ -150,9 +150,9 @@ class RunningSurprise(VerificationRule):
 class EntropyGate(VerificationRule):
     """Keeps a mismatch where the target is unsure and soon agrees again: FLy (arXiv 2511.22972).
 
-    The token stays if the target's entropy is above ``entropy`` as a share of log V, and standard verification keeps
-    all of the ``window`` tokens after it; a window that reaches beyond the draft is no proof. So it needs drafts much
-    longer than the window. (The paper's text has the normalised entropy; its code, that of the three best tokens.)
+    The token is kept if the target's entropy, as a share of log V, is above ``entropy`` and standard verification keeps
+    all of the ``window`` tokens after it; a window that reaches beyond the draft does not count. So drafts must be much
+    longer than the window. (The paper's text uses the normalised entropy; its code, that of the three best tokens.)
     Strict at entropy = 1.
     """
 
@@ -165,9 +165,9 @@ class EntropyGate(VerificationRule):
         self.require("window", window >= 0, "0 or more")
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or unsure and then agreed for a whole window."""
+        """Keep agreed tokens, and tokens where the target is unsure and then agrees for a whole window."""
         unsure = evidence.entropy / math.log(evidence.target_logits.shape[-1])
-        # How many tokens agree in a row from each position on; padding ends a row.
+        # How many consecutive tokens agree from each position on; padding ends a run.
         runs = [evidence.draft_ids.new_zeros(len(evidence.draft_ids))]
         for good in (evidence.agreed & evidence.drafted).flip(-1).unbind(1):
             runs.append((runs[-1] + 1) * good)

@@ -1,6 +1,6 @@
-"""Rules that toss the coin of standard verification with a factor in the draft's favour.
+"""Rules that run the random test of standard verification with a factor in the draft's favour.
 
-Above temperature 0 a token stays if ``u * factor * q(x) < p(x)``. At temperature 0 there is no coin and no q; the
+Above temperature 0 a token is kept if ``u * factor * q(x) < p(x)``. At temperature 0 there is no u and no q; the
 factor is the share of the target's best probability that a token must exceed (Leviathan et al. 2023, appendix A.5).
 """
 
@@ -16,7 +16,7 @@ from judge_decoding.rules.evidence import Evidence, normalized_excess
 
 
 def _kept(evidence: Evidence, factor: Tensor) -> Tensor:
-    """Verdicts [B, M] of a coin with ``factor`` [] or [B, M]."""
+    """Return the verdicts [B, M] of the random test with ``factor`` [] or [B, M]."""
     if evidence.greedy:
         return evidence.agreed | (evidence.gaps > factor.log())
     return evidence.coins * factor * evidence.token_draft_probs < evidence.token_probs
@@ -25,9 +25,9 @@ def _kept(evidence: Evidence, factor: Tensor) -> Tensor:
 class Lenience(VerificationRule):
     """Keeps a token with probability ``min(1, p(x) / (factor * q(x)))`` (Leviathan et al. 2023, appendix A.5).
 
-    No draft token is kept more often than p(x)/factor; the one after a rejection is drawn from ``norm((p-q)+)``, as
-    stock code does. At temperature 0 a token stays if ``p(x) > factor * max p``. Not where the draft is far too sure
-    of itself: what the factor lets through is its overshoot. Strict at factor = 1.
+    No draft token is kept more often than p(x)/factor; the token after a rejection is sampled from ``norm((p-q)+)``, as
+    usual. At temperature 0 a token is kept if ``p(x) > factor * max p``. Do not use it for an overconfident draft: the
+    factor lets its overshoot through. Strict at factor = 1.
     """
 
     name = "lenience"
@@ -38,15 +38,15 @@ class Lenience(VerificationRule):
         self.require("factor", 0 < factor <= 1, "above 0 and at most 1")
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """The coin with the factor."""
+        """Run the test with the factor."""
         return _kept(evidence, torch.tensor(self.factor, device=evidence.draft_ids.device))
 
 
 class MentoredSimple(VerificationRule):
     """Mentored decoding with beta = 1 (Tran-Thien 2023): lenience with the factor ``1 - alpha``.
 
-    Keeps a token with probability ``min(1, p(x) / ((1 - alpha) * q(x)))``; the token after a rejection is drawn from
-    ``norm((p-q)+)``. Its distance from the target is not bounded, for which there is `Mentored`. Strict at alpha = 0.
+    Keeps a token with probability ``min(1, p(x) / ((1 - alpha) * q(x)))``; the token after a rejection is sampled from
+    ``norm((p-q)+)``. Its divergence from the target is unbounded; `Mentored` bounds it. Strict at alpha = 0.
     """
 
     name = "mentored_simple"
@@ -57,18 +57,18 @@ class MentoredSimple(VerificationRule):
         self.require("alpha", 0 <= alpha < 1, "0 or more and below 1")
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """The coin with the factor 1 - alpha."""
+        """Run the test with the factor 1 - alpha."""
         return _kept(evidence, torch.tensor(1 - self.alpha, device=evidence.draft_ids.device))
 
 
 class Mentored(VerificationRule):
     """Mentored decoding: the fewest rejections at which ``KL(p || output) <= kl`` (Tran-Thien 2023).
 
-    The output's distribution is q where ``p/b <= q <= p/a``, else ``p/a`` (q too large) or ``p/b`` (too small). A token
-    stays with probability ``min(1, p(x) / (a * q(x)))``; the one after a rejection comes from ``norm((p/b - q)+)``.
-    The bound is on one token's distribution and adds up over a text. At temperature 0 the paper has no form; here a
-    is found from the draft's and the target's softmax, and a token stays if ``p(x) > a * max p``. Not for cheap
-    targets: the search sorts the vocabulary for every draft token. Strict at kl = 0.
+    The output distribution is q where ``p/b <= q <= p/a``, else ``p/a`` (q too large) or ``p/b`` (q too small). A token
+    is kept with probability ``min(1, p(x) / (a * q(x)))``; the token after a rejection comes from ``norm((p/b - q)+)``.
+    The bound is per token and adds up over a text. The paper does not cover temperature 0; here ``a`` is then found
+    from the softmax of draft and target, and a token is kept if ``p(x) > a * max p``. Do not use it for cheap targets:
+    the search sorts the vocabulary for every draft token. Strict at kl = 0.
     """
 
     name = "mentored"
@@ -80,21 +80,21 @@ class Mentored(VerificationRule):
         self.require("kl", 0 <= kl < torch.inf, "0 or more")
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """The coin with each position's own factor a."""
+        """Run the test with each position's own factor a."""
         draft = evidence.draft_distributions(self) if evidence.greedy else evidence.drawn_from
         return _kept(evidence, factors(evidence.target_probs[:, :-1], draft, self.kl)[0])
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
-        """``norm((p/b - q)+)``."""
+        """Return ``norm((p/b - q)+)``."""
         target, draft = evidence.target_at(position), evidence.draft_at(position)
         return normalized_excess(target * factors(target, draft, self.kl)[1][..., None], draft, target)
 
 
 def factors(target: Tensor, draft: Tensor, kl: float, *, steps: int = 40) -> tuple[Tensor, Tensor]:
-    """Mentored decoding's ``a <= 1`` and ``1/b <= 1`` for distributions [..., V]: [...] each.
+    """Return mentored decoding's ``a <= 1`` and ``1/b <= 1`` for distributions [..., V]: [...] each.
 
-    With tokens sorted by q/p, everything is a difference of cumulative sums: a is found by bisection, and for each a
-    the b at which the rejected probability finds its place is known exactly.
+    With tokens sorted by q/p, everything is a difference of cumulative sums: a is found by bisection, and each a
+    determines exactly the b that redistributes the rejected probability.
     """
     p, q = target.double(), draft.double()
     if not kl:
@@ -102,10 +102,10 @@ def factors(target: Tensor, draft: Tensor, kl: float, *, steps: int = 40) -> tup
         return one, one
     ratios, order = torch.where(p > 0, q / p, torch.inf).sort(-1)
     p, q = p.gather(-1, order), q.gather(-1, order)
-    # Tokens that the draft never says are always among the raised ones, so what they would add here cancels.
+    # Tokens with q = 0 are always among the raised ones, so their contributions here cancel.
     logs = torch.where(ratios > 0, -torch.special.xlogy(p, ratios), 0)
     p, q, logs = (torch.nn.functional.pad(values.cumsum(-1), (1, 0)) for values in (p, q, logs))
-    # How much probability can be placed below each token if it is the next one to be raised.
+    # How much probability fits below each token if it is the next one to be raised.
     places = torch.where(ratios < torch.inf, ratios * p[..., :-1], torch.inf) - q[..., :-1]
     low, high = torch.zeros_like(p[..., :1]), torch.ones_like(p[..., :1])
     inverse = high

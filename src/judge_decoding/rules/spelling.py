@@ -1,4 +1,4 @@
-"""Rules by name: ``judge(threshold=0.7) | top_k(k=4)``, and packages that bring rules of their own.
+"""Rules by name, such as ``judge(threshold=0.7) | top_k(k=4)``, and rules from other packages.
 
 A package registers a rule under the entry-point group ``judge_decoding.rules``: a name, and a subclass of
 `VerificationRule` with that ``name``. The parameters in the spelling are those of the constructor, which are annotated
@@ -43,34 +43,34 @@ _RULES = Registry("rule", VerificationRule, _BUILT_IN)
 
 
 def available_rules() -> dict[str, type[VerificationRule]]:
-    """All rules by name: this package's, then those of installed packages.
+    """Return all rules by name: this package's, then those of installed packages.
 
     Raises:
-        JudgeDecodingError: an installed package's rule cannot be imported or is none.
+        JudgeDecodingError: an installed package's rule cannot be imported or is not a verification rule.
     """
     return _RULES.all()
 
 
 def parameters(rule: type[VerificationRule]) -> dict[str, Parameter]:
-    """The parameters of a rule's spelling by name, from its constructor.
+    """Return the parameters of a rule's spelling by name, from its constructor.
 
     Raises:
-        JudgeDecodingError: the constructor wants something that can be neither spelled nor given.
+        JudgeDecodingError: the constructor has a parameter that can be neither spelled nor supplied.
     """
     return spellings.parameters(rule, rule.name, given=("head",))
 
 
 def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule:
-    """The rule that ``spelling`` means, such as ``judge(threshold=0.7) | top_k(k=4)``.
+    """Parse a rule's spelling, such as ``judge(threshold=0.7) | top_k(k=4)``.
 
     Args:
-        spelling: names joined by ``|``, each with its parameters in parentheses; what has a default can be left out.
-            ``str(rule)`` gives the spelling of a rule.
+        spelling: names joined by ``|``, each with its parameters in parentheses; parameters with a default can be left
+            out. ``str(rule)`` gives the spelling of a rule.
         head: the judge head, for rules that need one.
 
     Raises:
-        JudgeDecodingError: it cannot be read, an unknown rule or parameter, a value of the wrong kind or out of range,
-            a rule that needs a head without one, or rules that cannot be joined.
+        JudgeDecodingError: the spelling cannot be parsed, a rule or parameter is unknown, a value has the wrong type or
+            is out of range, a rule needs a head and there is none, or the rules cannot be joined.
     """
     if not spelling.strip():
         raise JudgeDecodingError(f"The rule is empty; name one of {', '.join(_RULES.names())}.")
@@ -79,10 +79,10 @@ def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule
 
 
 def as_rule(rule: VerificationRule | str, head: JudgeHead | None = None) -> VerificationRule:
-    """A rule that is given as itself or by its spelling.
+    """Return ``rule`` as a `VerificationRule`; it may be given by its spelling.
 
     Raises:
-        JudgeDecodingError: it is neither, and see `parse_rule`.
+        JudgeDecodingError: it is neither a rule nor a spelling, or `parse_rule` fails.
     """
     if isinstance(rule, str):
         return parse_rule(rule, head)

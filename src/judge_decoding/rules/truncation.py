@@ -1,8 +1,8 @@
-"""Rules whose verdict depends on the target's distribution at the token's own place, and on nothing else.
+"""Rules whose verdict depends only on the target's distribution at the token's own position.
 
-Such a rule splits the vocabulary in two: what it would keep there, whoever proposed it, and the rest. So it is a
-truncation of the target in disguise, as top-k and min-p sampling are, and is fairly compared with the target sampled
-under the same truncation (arXiv 2607.26627; see `judge_decoding.evaluation.matched`).
+Such a rule splits the vocabulary into the tokens it would keep at that position, whoever proposed them, and the rest.
+It is therefore a truncation of the target, like top-k and min-p sampling, and the fair comparison is with the target
+sampled under the same truncation (arXiv 2607.26627; see `judge_decoding.evaluation.matched`).
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from judge_decoding.rules.evidence import Evidence
 
 
 class Likelihood(Protocol):
-    """What the target says of tokens: of the draft's [B, M] in `Evidence`, of a whole `Vocabulary` [..., V]."""
+    """The target's view of tokens: of draft tokens [B, M] in `Evidence`, of all tokens [..., V] in `Vocabulary`."""
 
     @property
     def token_probs(self) -> Tensor:
-        """The probability of each."""
+        """The probability of each token."""
 
     @property
     def token_ranks(self) -> Tensor:
-        """How many tokens are preferred to each; the first of equals ranks first."""
+        """How many tokens the target prefers to each token; ties rank in order of id."""
 
     @property
     def gaps(self) -> Tensor:
-        """Log probability of each less that of the best token."""
+        """The log probability of each token minus that of the best token."""
 
     @property
     def best_probs(self) -> Tensor:
-        """The probability of the best token at the place of each."""
+        """The probability of the best token at each token's position."""
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy, in nats, at the place of each."""
+        """Entropy, in nats, at each token's position."""
 
 
 class Vocabulary:
-    """What `Evidence` tells of the draft tokens, of all tokens: from logits [..., V], each [..., V] or [..., 1]."""
+    """The quantities of `Evidence` for all tokens instead of the draft: from logits [..., V], [..., V] or [..., 1]."""
 
     def __init__(self, logits: Tensor) -> None:
         self._logits = logits
@@ -80,33 +80,33 @@ class Vocabulary:
 
 
 class TruncationRule(VerificationRule):
-    """A rule that keeps, beside what standard verification keeps, all tokens of a truncation of the target."""
+    """A rule that keeps what standard verification keeps, and all tokens of a truncation of the target."""
 
     @abstractmethod
     def keeps(self, seen: Likelihood) -> Tensor:
-        """Which tokens pass by this rule's own criterion, bool in the shape of the figures."""
+        """Return which tokens meet this rule's own criterion, bool in the shape of ``seen``'s tensors."""
 
     def accept(self, evidence: Evidence) -> Tensor:
-        """Agreed, or good by the rule's criterion."""
+        """Keep a token that standard verification keeps or that meets the rule's criterion."""
         return evidence.agreed | self.keeps(evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """What is left of the target's distribution where only what one of ``rules`` keeps may be said."""
+    """The target's distribution restricted to the tokens that one of ``rules`` keeps."""
 
     rules: tuple[TruncationRule, ...]
 
     @classmethod
     def of(cls, rule: VerificationRule) -> Truncation | None:
-        """That of a rule; None if it, or a rule joined with it, looks at more than the target's distribution."""
+        """Return the truncation of a rule; None if any part of it looks at more than the target's distribution."""
         parts = [part for part in rule.parts if isinstance(part, TruncationRule)]
         return cls(tuple(parts)) if len(parts) == len(rule.parts) else None
 
     def kept(self, logits: Tensor) -> Tensor:
-        """The tokens that are left where the target's processed logits are these [..., V]: bool [..., V].
+        """Return which tokens remain, given the target's processed logits [..., V]: bool [..., V].
 
-        The most probable token (the first of equals) always is: at temperature 0 standard verification keeps it.
+        The most probable token (the first if several tie) always remains: greedy standard verification keeps it.
         """
         seen = Vocabulary(logits)
         kept = torch.stack([rule.keeps(seen) for rule in self.rules]).any(0)

@@ -1,4 +1,4 @@
-"""Verification: the one place that decides which draft tokens stay, in decoding, in scoring and in serving."""
+"""Verification: the only place that decides which draft tokens are kept, in decoding, scoring and serving."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
 
 MAX_BYTES = 2**28
-"""The rules' copy of the logits is made for as many rows at a time as fit into this."""
+"""Rows are verified in groups whose float32 copy of the logits fits into this many bytes."""
 
 Row = TypeVar("Row")
 
 
 def in_parts(rows: Sequence[Row], num_draft_tokens: int, vocab_size: int) -> Iterator[Sequence[Row]]:
-    """``rows``, as many at a time as have logits [M+1, V] in float32 within `MAX_BYTES`, at least one."""
+    """Split ``rows`` into groups whose float32 logits [M+1, V] fit into `MAX_BYTES`, at least one row each."""
     size = max(MAX_BYTES // (4 * (num_draft_tokens + 1) * vocab_size), 1)
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
@@ -27,15 +27,15 @@ def in_parts(rows: Sequence[Row], num_draft_tokens: int, vocab_size: int) -> Ite
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What a rule decides about the drafts of B rows, on the device.
+    """A rule's decision about the drafts of B rows, on the device.
 
     Attributes:
         agreed: which tokens standard verification, or a lossless part of the rule, keeps: bool [B, M].
         wanted: which tokens the rule keeps, each by itself: bool [B, M].
-        kept: those of ``wanted`` that nothing forbids: bool [B, M].
-        keeper: which of the rule's parts keeps each token, the first one if several do [B, M].
-        accepted: how many draft tokens stay, the longest kept prefix [B].
-        scores: the rule's score of each token [B, M]; None for a rule without one.
+        kept: which tokens of ``wanted`` nothing forbids: bool [B, M].
+        keeper: index of the part of the rule that keeps each token, the first if several do [B, M].
+        accepted: the number of accepted draft tokens, that is, the length of the longest kept prefix [B].
+        scores: the rule's score of each token [B, M]; None for a rule without scores.
     """
 
     agreed: Tensor
@@ -52,13 +52,13 @@ def decide(
     allowed: Tensor | None = None,
     permit: Callable[[Tensor], Tensor] | None = None,
 ) -> Verdicts:
-    """Apply ``rule`` to the drafts of all rows. Nothing here waits for the device.
+    """Apply ``rule`` to the drafts of all rows, without synchronising with the device.
 
     Args:
-        rule: which draft tokens stay.
-        evidence: what it decides by.
-        allowed: tokens that no constraint forbids, bool [B, M]; None is all.
-        permit: says which of the rescues [B, M] may be; None permits all.
+        rule: the rule that decides which draft tokens to keep.
+        evidence: the evidence it decides by.
+        allowed: which tokens no constraint forbids, bool [B, M]; None allows all.
+        permit: returns which of the wanted rescues [B, M] are permitted; None permits all.
     """
     verdicts = torch.stack([part.accept(evidence) for part in rule.parts])
     if allowed is not None:
@@ -82,11 +82,11 @@ def decide(
 
 
 def replacements(rule: VerificationRule, evidence: Evidence, verdicts: Verdicts) -> Tensor:
-    """The distributions [B, V] of the target's own token behind what stays, above temperature 0."""
+    """Return the distributions [B, V] of the target's own token after the kept prefix, above temperature 0."""
     found = rule.replacement(evidence, verdicts.accepted)
     if verdicts.kept is verdicts.wanted:
         return found
-    # Where a guard said no to the rule, the token is drawn as if verification were standard.
+    # Where a guard overruled the rule, the token is sampled as in standard verification.
     nothing = torch.zeros_like(verdicts.wanted[:, :1])
     refused = torch.cat((verdicts.wanted, nothing), 1).gather(1, verdicts.accepted[:, None])
     return torch.where(refused, evidence.residual(verdicts.accepted), found)

@@ -1,1 +1,1 @@
-"""Recipes: a pair of models, a judge and the GPUs that serve them; what fits there, and how fast."""
+"""Serving recipes (a pair of models, a judge and GPUs), their memory and speed estimates, and per-request rules."""

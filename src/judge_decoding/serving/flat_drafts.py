@@ -1,4 +1,4 @@
-"""Drafts of many requests in one flat row, as serving engines keep them, and which of them the rules rescue."""
+"""Drafts of many requests in one flat tensor, as serving engines store them, and which tokens the rules rescue."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.verification import decide, in_parts
 
 LIFTED = 1e30
-"""The logit of a rescued token: the most probable one by far, and its softmax is 1, not infinite or NaN."""
+"""The logit of a rescued token: large enough for a softmax of 1, without infinities or NaN."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlatDrafts:
-    """The drafts of R requests one after the other, N tokens in all.
+    """The drafts of R requests, concatenated: N tokens in total.
 
     Attributes:
-        token_ids: the draft [N]; a negative id marks a token that must not be kept.
-        counts: how many of them each request has, R numbers that add up to N.
-        logits: the target's logits of each draft token [N, V], float32, logits processors applied.
-        allowed: which tokens nothing forbids, neither a grammar nor a list of banned tokens, bool [N].
+        token_ids: the draft tokens [N]; a negative id marks a token that must not be kept.
+        counts: the number of draft tokens of each request, R numbers that add up to N.
+        logits: the target's logits for each draft token [N, V], float32, logits processors applied.
+        allowed: which tokens are allowed by grammars and lists of banned tokens, bool [N].
         hidden: the target's hidden states at the draft tokens [N, H]; None if no rule reads them.
-        probs: the distributions that the draft was drawn from [N, V]; None for drafters that tell none.
+        probs: the distributions that the draft was drawn from [N, V]; None for drafters that provide none.
     """
 
     token_ids: Tensor
@@ -41,7 +41,7 @@ class FlatDrafts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guarded:
-    """A request's guards and what it has kept so far."""
+    """A request's guards and the tokens it has kept so far."""
 
     guards: tuple[Guard, ...]
     history: History
@@ -53,17 +53,17 @@ def rescues(
     greedy: Sequence[bool],
     guarded: Sequence[Guarded | None] | None = None,
 ) -> Tensor:
-    """Which draft tokens the requests' rules keep beyond standard verification, bool [N].
+    """Return which draft tokens the requests' rules keep beyond standard verification, bool [N].
 
-    The engine verifies the others by its standard way and tosses its own coins there, so at a temperature above 0 this
-    is right for rules whose own criterion needs no coin.
+    The engine applies standard verification to the other tokens and draws its own random numbers there, so above
+    temperature 0 this is correct only for rules whose own criterion is deterministic.
 
     Args:
         drafts: the drafts of R requests.
-        rules: each request's rule [R]; None leaves it to standard verification.
+        rules: the rule of each request [R]; None for standard verification.
         greedy: which requests decode at temperature 0 [R].
-        guarded: each request's guards [R], None for a request without any. Guards read the draft on the host, so a
-            guarded request waits for the device.
+        guarded: the guards of each request [R], None for a request without guards. Guards read the draft on the host,
+            so a guarded request waits for the device.
     """
     found = torch.zeros_like(drafts.token_ids, dtype=torch.bool)
     permissible = drafts.allowed & (drafts.token_ids >= 0)
@@ -76,7 +76,7 @@ def rescues(
         starts.append(starts[-1] + count)
     for (rule, is_greedy), members in groups.items():
         if rule.needs_draft_probs and drafts.probs is None:
-            continue  # a round whose probabilities the engine has lost: verified as usual
+            continue  # the engine has lost this round's draft probabilities: use standard verification
         for rows in in_parts(members, max(drafts.counts[row] for row in members), drafts.logits.shape[-1]):
             counts = torch.tensor([drafts.counts[row] for row in rows])
             inside = torch.arange(int(counts.max())) < counts[:, None]
@@ -84,7 +84,7 @@ def rescues(
             device = drafts.token_ids.device
             evidence = _evidence(drafts, places.to(device), counts.to(device), greedy=is_greedy)
             verdicts = decide(rule, evidence)
-            # Above temperature 0 no coin has come up in the evidence, so what is kept there is the rule's own doing.
+            # Above temperature 0 the evidence rejects every random draw, so only the rule itself keeps tokens there.
             kept = (verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept) & permissible[places.to(device)]
             for number, row in enumerate(rows):
                 if guarded is not None and (own := guarded[row]) is not None:
@@ -92,15 +92,15 @@ def rescues(
                     kept[number, :count] = permitted(
                         own.guards, kept[number, :count], _row(evidence, number, count), own.history
                     )
-            # By index and not by mask, which would wait for the device.
+            # Indexing by a mask would wait for the device.
             found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
     return found
 
 
 def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: bool) -> Evidence:
-    """The evidence of the requests whose draft tokens are at ``places`` [B, M]; padding repeats a request's last."""
+    """Build the evidence of the requests with draft tokens at ``places`` [B, M], padded with their last token."""
     token_ids = drafts.token_ids[places].long().clamp(min=0)
-    # No rule looks at the target's distribution behind the draft to accept a token; the last one stands in for it.
+    # No rule reads the target's distribution after the draft to accept a token; the last one stands in for it.
     logits = drafts.logits[torch.cat((places, places[:, -1:]), 1)].float()
     probs = None if drafts.probs is None else drafts.probs[places]
     return Evidence(
@@ -109,7 +109,7 @@ def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: boo
         draft_probs=None if greedy else probs,
         draft_distribution=probs if greedy else None,
         hidden=None if drafts.hidden is None else drafts.hidden[places],
-        # A coin that always says no: standard verification's own tosses are the engine's.
+        # Infinite draws are always rejected: the engine draws for standard verification itself.
         uniform=torch.full(places.shape, torch.inf, device=places.device),
         greedy=greedy,
         lengths=counts,
@@ -117,7 +117,7 @@ def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: boo
 
 
 def _row(evidence: Evidence, row: int, count: int) -> Evidence:
-    """The evidence of one request with ``count`` draft tokens, as a batch of one."""
+    """Return the evidence of one request with ``count`` draft tokens, as a batch of one."""
 
     def own(value: Tensor | None, width: int = count) -> Tensor | None:
         return None if value is None else value[row : row + 1, :width]
@@ -135,9 +135,9 @@ def _row(evidence: Evidence, row: int, count: int) -> Evidence:
 
 
 def lift(logits: Tensor, rows: Tensor, token_ids: Tensor, rescued: Tensor) -> None:
-    """Make each rescued token [N] the most probable one of its row in ``logits`` [K, V], in place.
+    """Make each rescued token the most probable token of its row in ``logits`` [K, V], in place.
 
-    ``rows`` [N] says which row of the logits each of ``token_ids`` [N] belongs to, ``rescued`` [N] which to lift.
+    ``rows`` [N] has the row of the logits for each of ``token_ids`` [N]; ``rescued`` [N] marks the tokens to lift.
     """
     index = token_ids.long().clamp(min=0)
     lifted = torch.full_like(logits[rows, index], min(LIFTED, torch.finfo(logits.dtype).max))
@@ -145,7 +145,7 @@ def lift(logits: Tensor, rows: Tensor, token_ids: Tensor, rescued: Tensor) -> No
 
 
 def kept_rescues(rescued: Tensor, counts: Sequence[int], accepted: Tensor) -> Tensor:
-    """How many of each request's ``accepted`` [R] first draft tokens were rescued ones, of ``rescued`` [N]: [R]."""
+    """Count the rescued tokens, marked in ``rescued`` [N], among the ``accepted`` [R] tokens of each request: [R]."""
     device = rescued.device
     numbers = torch.tensor(counts)
     request = torch.repeat_interleave(torch.arange(len(counts)), numbers)

@@ -1,8 +1,8 @@
-"""Does a recipe fit its GPUs, and how fast could it be? Sums of bytes, and a roofline.
+"""Estimate whether a recipe fits its GPUs and how fast it could be, from byte counts and a roofline model.
 
-A forward over n tokens takes the longer of reading the weights and the cache, and of computing, on each GPU; two
-all-reduces a layer; and what it costs to start it. A round is M forwards of the draft (one token each) and one of the
-target (M + 1 tokens). What the judge computes, one dot product a token, is nothing beside that, and is left out.
+The time of a forward pass over n tokens is the maximum of memory time (weights and KV cache) and compute time on each
+GPU, plus two all-reduces per layer and the launch overhead. A round is M forward passes of the draft (one token each)
+and one of the target (M + 1 tokens). The judge costs one dot product per token, which is negligible and left out.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from judge_decoding.serving.recipe import WEIGHT_BYTES, Gpus, Model, Recipe
 ALLOWANCE = 3e9
 """Bytes on each GPU for activations, CUDA graphs and the communication library: an assumption, not measured."""
 LAUNCH = 100e-6
-"""Seconds to start a forward and take its token, with CUDA graphs: an assumption, not measured."""
+"""Seconds to launch a forward pass and sample its token, with CUDA graphs: an assumption, not measured."""
 SHARES = (1.0, 0.7)
-"""Shares of the GPUs' bandwidth and FLOPs: all, which is the upper bound, and what gpt-fast reaches.
+"""Shares of the GPUs' bandwidth and FLOPs: 1, the upper bound, and the share that gpt-fast reaches.
 
 Its README reports 1,397 GB/s on a GPU with 2,039 (Llama 2 7B in 16 bits on an A100 80 GB), a share of 0.69.
 """
 RATES = (0.6, 0.7, 0.8, 0.9, 0.95)
-"""Acceptance rates per token for which the best draft length is told."""
+"""Acceptance rates per token for which the best draft length is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes on each GPU."""
+    """Memory use in bytes on each GPU."""
 
     target: float
     draft: float
@@ -37,7 +37,7 @@ class Memory:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """What a recipe needs. vLLM divides the draft over as many GPUs as the target, unless it is told otherwise."""
+        """Return what a recipe needs. By default, vLLM shards the draft over the same GPUs as the target."""
         gpus = recipe.gpus.count
         tokens = recipe.context * recipe.sequences
         number = 1 if recipe.kv_cache == "fp8" else 2
@@ -51,18 +51,18 @@ class Memory:
 
     @property
     def spare(self) -> float:
-        """Bytes that are left; below 0, that are missing."""
+        """The remaining bytes; negative if memory is missing."""
         return self.usable - self.target - self.draft - self.cache - self.allowance
 
     @property
     def fits(self) -> bool:
-        """Nothing is missing."""
+        """Whether the recipe fits into memory."""
         return self.spare >= 0
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardCost:
-    """Seconds of one forward: reading or computing, talking to the other GPUs, starting."""
+    """Seconds of one forward pass: memory or compute, communication between GPUs, and launch."""
 
     work: float
     all_reduce: float
@@ -80,10 +80,10 @@ class ForwardCost:
         launch: float = LAUNCH,
         sequences: int = 1,
     ) -> Self:
-        """The time of ``tokens`` of each sequence behind ``context`` others, at a share of bandwidth and of FLOPs.
+        """Return the time for ``tokens`` of each sequence after a ``context``, at a share of bandwidth and FLOPs.
 
-        ``number``: bytes of each number in the cache. Weights in FP8 are multiplied in FP8 only if all are. They are
-        read once for all ``sequences``, the cache for each.
+        ``number``: bytes per number in the KV cache. FP8 compute is used only if all weights are FP8. Weights are read
+        once for all ``sequences``, the KV cache for each.
         """
         tokens *= sequences
         read = model.read_bytes(tokens) / gpus.count + sequences * context * model.kv_bytes(gpus.count, number)
@@ -99,15 +99,15 @@ class ForwardCost:
 
     @property
     def seconds(self) -> float:
-        """Their sum."""
+        """The total time."""
         return self.work + self.all_reduce + self.launch
 
 
 @dataclass(frozen=True, slots=True)
 class RoundCost:
-    """A draft forward, of which a round has ``num_draft_tokens``; its verification; a step of the target alone.
+    """The costs of a draft forward (``num_draft_tokens`` per round), of the verification, and of plain decoding.
 
-    Each is of all ``sequences`` together.
+    Each covers all ``sequences`` together.
     """
 
     num_draft_tokens: int
@@ -125,7 +125,7 @@ class RoundCost:
         draft_gpus: int | None = None,
         sequences: int = 1,
     ) -> Self:
-        """Of sequences whose contexts are half full; the draft on all GPUs, or on each of fewer by itself."""
+        """Return the cost for half-full contexts, with the draft on all GPUs or on ``draft_gpus`` of them."""
         length = num_draft_tokens or recipe.num_draft_tokens
         context, gpus = recipe.context // 2, recipe.gpus
         drafting = gpus.model_copy(update={"count": draft_gpus or gpus.count})
@@ -140,25 +140,25 @@ class RoundCost:
 
     @property
     def seconds(self) -> float:
-        """Of the whole round."""
+        """The time of a whole round."""
         return self.num_draft_tokens * self.draft.seconds + self.verify.seconds
 
     @property
     def break_even(self) -> float:
-        """Accepted draft tokens a round with which it is as fast as the target alone."""
+        """The accepted draft tokens per round at which decoding is as fast as the target alone."""
         return self.seconds / self.plain.seconds - 1
 
     def tokens_per_second(self, accepted: float) -> float:
-        """Of all sequences, with so many accepted draft tokens a round in each; the target adds one of its own."""
+        """Return the tokens per second of all sequences; each round adds one target token to the ``accepted`` ones."""
         return self.sequences * (accepted + 1) / self.seconds
 
     @property
     def plain_tokens_per_second(self) -> float:
-        """Of all sequences, by the target alone."""
+        """The tokens per second of all sequences by the target alone."""
         return self.sequences / self.plain.seconds
 
     def parts(self) -> dict[str, float]:
-        """The round's seconds by what they go to."""
+        """Return the seconds of a round by component."""
         drafts = self.num_draft_tokens
         return {
             "draft": drafts * self.draft.work,
@@ -169,7 +169,7 @@ class RoundCost:
 
 
 def accepted_of(rate: float, length: int) -> float:
-    """Accepted draft tokens a round, expected if each draft token is accepted with probability ``rate``.
+    """Return the expected accepted draft tokens per round if each is accepted with probability ``rate``.
 
     Leviathan et al. 2023 (arXiv 2211.17192), equation 1, without the target's own token.
     """
@@ -180,8 +180,8 @@ def accepted_of(rate: float, length: int) -> float:
 class BestLength:
     """The fastest draft length at an acceptance rate per token, and its speed over the target alone.
 
-    For a target with experts also how many of a layer its verification reads, and what the length would be if its
-    active weights were a dense model.
+    For a mixture-of-experts target, also the number of experts per layer that its verification reads, and the best
+    length for a dense model of its active size.
     """
 
     rate: float
@@ -192,7 +192,7 @@ class BestLength:
 
 
 def best_length(recipe: Recipe, rate: float, sequences: int = 1, share: float = SHARES[-1]) -> BestLength:
-    """Which draft length up to 32 is fastest where each draft token is accepted with probability ``rate``."""
+    """Return the fastest draft length up to 32 if each draft token is accepted with probability ``rate``."""
     length, speedup = _fastest(recipe, rate, sequences, share)
     experts = recipe.target.experts
     if experts is None:
@@ -212,10 +212,10 @@ def _fastest(recipe: Recipe, rate: float, sequences: int, share: float) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A prediction beside a published figure, for one way in which it may have been measured.
+    """A prediction compared with a published figure, for one assumption about how that was measured.
 
-    ``tokens_per_second`` and ``plain`` are predicted, ``deviation`` and ``plain_deviation`` how far they are above the
-    published ones (0.1: a tenth), None where nothing was published.
+    ``tokens_per_second`` and ``plain`` are predictions. ``deviation`` and ``plain_deviation`` are their relative
+    excess over the published figures (0.1: 10% above), None where nothing was published.
     """
 
     weights: str
@@ -229,9 +229,9 @@ class Comparison:
 
 
 def against_published(recipe: Recipe) -> list[Comparison]:
-    """The recipe's published figures against the model, under each assumption about what is not known of them.
+    """Compare the estimates with the recipe's published figures, under each assumption about unknown settings.
 
-    Nothing of the model is fitted to them. ``possible``: the weights alone go into the GPUs' memory.
+    The estimates are not fitted to these figures. ``possible``: the weights alone fit into the GPUs' memory.
     """
     if recipe.published is None or recipe.accepted is None:
         return []
@@ -256,7 +256,7 @@ def against_published(recipe: Recipe) -> list[Comparison]:
 
 
 def remedies(recipe: Recipe) -> list[str]:
-    """What would make a recipe fit: each by itself, in a few words."""
+    """Return changes that would each make the recipe fit, in a few words."""
     gpus, found = recipe.gpus.count, []
 
     def fits(**changes: object) -> bool:

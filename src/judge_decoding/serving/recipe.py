@@ -1,4 +1,4 @@
-"""What a recipe says: models, judge, GPUs. Read from YAML, checked, and made into vLLM's command."""
+"""Recipes of models, judge and GPUs: read from YAML, validated, and turned into vLLM's command."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from judge_decoding.spelling import guess, listed
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Quantity = Annotated[float, Field(ge=1e-3, le=1e18)]
-# No control characters, which a terminal would obey.
+# No control characters, which a terminal would interpret.
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)]
-# Names become arguments of a command: none may read as an option of it.
+# Names become command-line arguments, so they must not look like options.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][^\s\x00-\x1f\x7f-\x9f]*$", max_length=500)]
 
 WEIGHT_BYTES = {"bf16": (2, 2), "fp8": (1, 1), "fp8-mlp": (2, 1)}
-"""Bytes a weight, of attention and of the MLP. Embeddings, norms and the output layer stay in 16 bits with all of them.
+"""Bytes per weight of attention and of the MLP. Embeddings, norms and the output layer are always in 16 bits.
 
-``fp8-mlp`` is how Meta's own FP8 checkpoint of Llama 3.1 405B is made ("The Llama 3 Herd of Models", section 6.2; its
-first and last layers, in 16 bits there, are counted as the others).
+``fp8-mlp`` is the format of Meta's own FP8 checkpoint of Llama 3.1 405B ("The Llama 3 Herd of Models", section 6.2; its
+first and last layers, in 16 bits there, are counted like the others).
 """
 
 
@@ -35,13 +35,13 @@ class _Part(BaseModel):
 
 
 class Experts(_Part):
-    """A mixture of experts instead of an MLP: every token is computed by ``active`` of ``total`` experts.
+    """A mixture of experts instead of an MLP: every token is routed to ``active`` of ``total`` experts.
 
     Attributes:
-        total: experts of a layer (``num_experts``, ``num_local_experts``, ``n_routed_experts``).
-        active: those a token is routed to (``num_experts_per_tok``).
-        intermediate_size: of one expert (``moe_intermediate_size``).
-        shared_intermediate_size: of the experts that compute every token, all together; 0 without any.
+        total: experts per layer (``num_experts``, ``num_local_experts``, ``n_routed_experts``).
+        active: experts per token (``num_experts_per_tok``).
+        intermediate_size: intermediate size of one expert (``moe_intermediate_size``).
+        shared_intermediate_size: total intermediate size of the shared experts; 0 without any.
         dense_layers: layers with an ordinary MLP (``first_k_dense_replace``).
     """
 
@@ -58,18 +58,18 @@ class Experts(_Part):
         return self
 
     def read(self, tokens: int) -> float:
-        """How many experts of a layer a forward pass over ``tokens`` reads, expected if routing were uniform.
+        """Return the experts per layer that a forward pass over ``tokens`` is expected to read under uniform routing.
 
-        A token leaves an expert out with probability 1 - active / total, and tokens are routed independently. Real
-        routers favour some experts, and neighbouring tokens share them, so this is an upper bound.
+        A token skips an expert with probability 1 - active / total, and tokens are routed independently. Real routers
+        favour some experts, and neighbouring tokens share them, so this is an upper bound.
         """
         return self.total * (1 - (1 - self.active / self.total) ** tokens)
 
 
 class Model(_Part):
-    """A decoder of the Llama or Qwen3 family: its name, its weights' type and the numbers of its config.json.
+    """A decoder of the Llama or Qwen3 family: its name, the type of its weights and the sizes in its config.json.
 
-    ``quantize``: vLLM makes FP8 of a 16-bit checkpoint while it loads it; else the checkpoint is as ``weights`` says.
+    ``quantize``: vLLM quantizes a 16-bit checkpoint to FP8 while loading; else the checkpoint has type ``weights``.
     """
 
     name: Name
@@ -98,21 +98,21 @@ class Model(_Part):
 
     @property
     def attention(self) -> int:
-        """Parameters of all attention projections."""
+        """The parameters of all attention projections."""
         return self.layers * self.hidden_size * self.head_dim * 2 * (self.heads + self.kv_heads)
 
     @property
     def mlp(self) -> int:
-        """Parameters of all gated MLPs and experts."""
+        """The parameters of all gated MLPs and experts."""
         return round(self._mlp(self.experts.total if self.experts else 0))
 
     @property
     def active_mlp(self) -> int:
-        """Those of them that compute a token."""
+        """The MLP parameters that are active for one token."""
         return round(self._mlp(self.experts.active if self.experts else 0))
 
     def _mlp(self, experts: float) -> float:
-        """Parameters of the MLPs with so many experts in each layer that has any."""
+        """Return the parameters of the MLPs, with ``experts`` experts in each layer that has experts."""
         if self.experts is None:
             return self.layers * 3 * self.hidden_size * self.intermediate_size
         each = 3 * self.experts.intermediate_size
@@ -123,52 +123,52 @@ class Model(_Part):
 
     @property
     def embedding(self) -> int:
-        """Parameters of the table of input embeddings; the output layer has as many, or shares them."""
+        """The parameters of the input embeddings; the output layer has as many, or shares them."""
         return self.vocab_size * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """The total number of parameters."""
         norms = self.layers * 2 * (self.hidden_size + self.head_dim * self.qk_norm) + self.hidden_size
         return self.attention + self.mlp + self.embedding * (1 if self.tied_embeddings else 2) + norms
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the weights take."""
+        """The size of the weights in bytes."""
         attention, mlp = WEIGHT_BYTES[self.weights]
         rest = self.parameters - self.attention - self.mlp
         return self.attention * attention + self.mlp * mlp + rest * 2
 
     def read_bytes(self, tokens: int = 1) -> float:
-        """Bytes that a forward pass over ``tokens`` reads of the weights.
+        """Return the bytes of the weights that a forward pass over ``tokens`` reads.
 
-        Of input embeddings with a table of their own that is a few rows, of experts those some token is routed to.
+        It reads only a few rows of untied input embeddings, and only the experts to which some token is routed.
         """
         unread = self.mlp - self._mlp(self.experts.read(tokens)) if self.experts else 0
         table = 0 if self.tied_embeddings else self.embedding * 2
         return self.weight_bytes - table - unread * WEIGHT_BYTES[self.weights][1]
 
     def as_dense(self) -> Self:
-        """A dense model with as many active weights (a router apart), for comparison."""
+        """Return a dense model with as many active weights (without the router), for comparison."""
         if self.experts is None:
             return self
         size = self.experts.active * self.experts.intermediate_size + self.experts.shared_intermediate_size
         return self.model_copy(update={"experts": None, "intermediate_size": size})
 
     def divides_over(self, gpus: int) -> bool:
-        """Every GPU gets as many heads; where there are more GPUs than kv_heads, some hold the same ones."""
+        """Whether all GPUs get equally many heads; with more GPUs than kv_heads, key and value heads are replicated."""
         few, many = sorted((self.kv_heads, gpus))
         return self.heads % gpus == 0 and many % few == 0
 
     def kv_bytes(self, gpus: int, number: int) -> int:
-        """Bytes of a token's keys and values on one of ``gpus``, at ``number`` bytes each; heads are not divided."""
+        """Return a token's KV cache bytes on one of ``gpus``, at ``number`` bytes per value; heads are not split."""
         return 2 * self.layers * max(1, self.kv_heads // gpus) * self.head_dim * number
 
 
 class Gpus(_Part):
-    """The GPUs, over all of which both models are divided (tensor parallel). Bytes and seconds, dense FLOPs, no shares.
+    """The GPUs, with both models sharded over all of them (tensor parallel). Peak bytes, seconds and dense FLOPs.
 
-    ``link_bandwidth``: to the others, one direction. ``all_reduce_latency``: of one all-reduce of a few kilobytes.
+    ``link_bandwidth``: to the other GPUs, one direction. ``all_reduce_latency``: one all-reduce of a few kilobytes.
     """
 
     name: Text
@@ -182,7 +182,7 @@ class Gpus(_Part):
 
 
 class Accepted(_Part):
-    """Accepted draft tokens a round, the target's own token not counted, and where the figures are from."""
+    """Accepted draft tokens per round, without the target's own token, and the source of the figures."""
 
     judge: Quantity
     standard: Quantity | None = None
@@ -190,7 +190,7 @@ class Accepted(_Part):
 
 
 class Published(_Part):
-    """Tokens per second that somebody measured; ``plain``: without a draft, in a loop as fast as theirs."""
+    """Published tokens per second; ``plain``: without a draft, in an equally fast loop."""
 
     judge: Quantity
     plain: Quantity | None = None
@@ -198,7 +198,7 @@ class Published(_Part):
 
 
 class Recipe(_Part):
-    """A pair, a judge and the machine that serves them."""
+    """A model pair, a judge and the machine that serves them."""
 
     about: Text
     target: Model
@@ -233,7 +233,7 @@ class Recipe(_Part):
         return self
 
     def command(self) -> list[str]:
-        """The arguments of ``vllm``, that word included."""
+        """Return the command line, starting with ``vllm``."""
         speculative: dict[str, object] = {
             "method": "draft_model",
             "model": self.draft.name,
@@ -257,7 +257,7 @@ class Recipe(_Part):
         ]  # fmt: skip
 
     def fit_command(self) -> list[str]:
-        """The command that makes the head."""
+        """Return the command that trains the head."""
         return [
             "judge-decoding", "fit", "--target", self.target.name, "--draft", self.draft.name,
             "--prompts", "prompts.jsonl", "--out", self.head, *(["--device", "auto"] if self.gpus.count > 1 else []),
@@ -265,16 +265,16 @@ class Recipe(_Part):
 
 
 def packaged() -> dict[str, Traversable]:
-    """The recipes that come with the package, by name."""
+    """Return the recipes that come with the package, by name."""
     files = (resources.files("judge_decoding") / "recipes").iterdir()
     return {name.removesuffix(".yaml"): file for name, file in sorted((f.name, f) for f in files)}
 
 
 def load(name_or_path: str) -> Recipe:
-    """A recipe by the name of one that comes with the package, or from a file.
+    """Load a recipe that comes with the package by its name, or a recipe from a file.
 
     Raises:
-        JudgeDecodingError: there is none, or it is not right.
+        JudgeDecodingError: the recipe does not exist or is invalid.
     """
     known = packaged()
     if name_or_path in known:
@@ -290,16 +290,16 @@ def load(name_or_path: str) -> Recipe:
 
 
 def parse(text: str, where: str) -> Recipe:
-    """A recipe from YAML; ``where`` it is from, for messages.
+    """Parse a recipe from YAML; ``where`` names its source in messages.
 
     Raises:
-        JudgeDecodingError: it is no YAML, or no recipe.
+        JudgeDecodingError: the text is not YAML, or not a recipe.
     """
     try:
         return Recipe.model_validate(yaml.safe_load(text))
     except ValidationError as error:
         raise JudgeDecodingError(f"The recipe {where} is not right: {first_problem(error)}; correct it.") from error
-    # Numbers and dates that Python refuses, and nesting without end, come through yaml as they are.
+    # yaml passes on Python's own errors for invalid numbers and dates and for endless nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""

@@ -1,4 +1,4 @@
-"""The judge of a server and what a request may change: settings, rules and guards, whatever the engine."""
+"""The judge of a server and what a request may change: settings, rules and guards, independent of the engine."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from judge_decoding.rules.judge import Judge, check_threshold
 from judge_decoding.rules.likelihood import MarginRatio, MinProbability, Relaxed, RunningSurprise, TopK, Typical
 
 KEY = "judge"
-"""Of ``--additional-config``, and of a request's ``extra_args``: there it turns the judge off or on."""
+"""Key in ``--additional-config``, and in a request's ``extra_args``, where it turns the judge off or on."""
 THRESHOLD = "judge_threshold"
-"""Of a request's ``extra_args``: another threshold of the judge."""
+"""Key in a request's ``extra_args``: another threshold for the judge."""
 GUARDS = "judge_guards"
-"""Of a request's ``extra_args``: guards instead of the server's, a list of spellings; an empty list for none."""
+"""Key in a request's ``extra_args``: guards instead of the server's, a list of spellings; empty for no guards."""
 SPECULATION = "judge_speculation"
-"""Of a request's ``extra_args``: "off" verifies no draft token at all, so that the target alone answers."""
+"""Key in a request's ``extra_args``: "off" disables speculative decoding, so that the target alone answers."""
 
 _OFF, _ON = (False, 0, "off"), (True, 1, "on")
-_MANY = 1000  # thresholds that are remembered; a client may send any number of them
-# Their criterion, beside standard verification, tosses no coin and does not look at other tokens' coins.
+_MANY = 1000  # maximum number of cached thresholds; a client may send any number of them
+# The criterion of these rules, besides standard verification, draws no random numbers and reads no other tokens' draws.
 _WITHOUT_COINS = (
     Exact, Fuzzy, Judge, KLJudge, MarginRatio, MinProbability, Relaxed, RunningSurprise, TopK, Typical,
 )  # fmt: skip
@@ -39,9 +39,9 @@ _WITHOUT_COINS = (
 class ServerSettings(BaseModel):
     """``{"judge": {...}}`` of ``--additional-config``.
 
-    ``head`` and ``threshold``, or a ``rule`` in its spelling (with ``head`` if it has a judge). ``guards`` say where no
-    token may be rescued, such as ``["strict_start(tokens=8)"]``. Requests that ask for log-probabilities are verified
-    by standard verification (``logprobs`` "strict") or refused ("refuse").
+    Give ``head`` and ``threshold``, or a ``rule`` in its spelling (with ``head`` if the rule has a judge). ``guards``
+    restrict where tokens may be rescued, such as ``["strict_start(tokens=8)"]``. Requests for log-probabilities use
+    standard verification (``logprobs`` "strict") or are refused ("refuse").
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -54,10 +54,10 @@ class ServerSettings(BaseModel):
 
     @classmethod
     def read(cls, given: object) -> Self:
-        """Check what the server was given.
+        """Validate the settings given to the server.
 
         Raises:
-            JudgeDecodingError: it is no such dictionary, or names neither a head nor a rule.
+            JudgeDecodingError: the settings are not such a dictionary, or name neither a head nor a rule.
         """
         if not isinstance(given, Mapping):
             raise JudgeDecodingError(
@@ -78,7 +78,7 @@ class ServerSettings(BaseModel):
 
 @dataclass(frozen=True)
 class ServerRules:
-    """The rule of a server and, made from it, those of its requests."""
+    """The rule of a server, and the rules of its requests derived from it."""
 
     settings: ServerSettings
     rule: VerificationRule
@@ -91,7 +91,7 @@ class ServerRules:
         """Load the head and read the rule.
 
         Raises:
-            JudgeDecodingError: one of them cannot be had, or cannot be had in vLLM.
+            JudgeDecodingError: the head or rule cannot be loaded, or does not work in vLLM.
         """
         head = None if settings.head is None else JudgeHead.from_pretrained(settings.head)
         rule = choose_rule(head, settings.rule, settings.threshold)
@@ -112,13 +112,13 @@ class ServerRules:
     def refusal(
         self, extra: Mapping[str, Any] | None, *, logprobs: bool, greedy: bool, unguarded: str | None = None
     ) -> str | None:
-        """Why a request cannot be served as it asks, in one sentence; None if it can.
+        """Return why a request cannot be served as it asks, in one sentence; None if it can.
 
         Args:
-            extra: its ``extra_args``.
-            logprobs: it asks for log-probabilities.
-            greedy: it decodes at temperature 0.
-            unguarded: the remedy where this server cannot apply guards; None where it can.
+            extra: the request's ``extra_args``.
+            logprobs: whether it asks for log-probabilities.
+            greedy: whether it decodes at temperature 0.
+            unguarded: the remedy if this server cannot apply guards; None if it can.
         """
         try:
             rule, guards = self.rule_for(extra, logprobs=False), self.guards_for(extra)
@@ -149,10 +149,10 @@ class ServerRules:
         return None
 
     def rule_for(self, extra: Mapping[str, Any] | None, *, logprobs: bool) -> VerificationRule | None:
-        """The rule of a request; None for standard verification.
+        """Return the rule of a request; None for standard verification.
 
         Raises:
-            JudgeDecodingError: its ``extra_args`` say something about the judge that has no meaning.
+            JudgeDecodingError: its ``extra_args`` have an invalid value about the judge.
         """
         if not extra or not (KEY in extra or THRESHOLD in extra):
             return None if logprobs else self.rule
@@ -163,27 +163,27 @@ class ServerRules:
         return None if logprobs or switch in _OFF else rule
 
     def guards_for(self, extra: Mapping[str, Any] | None) -> tuple[Guard, ...]:
-        """The guards of a request: its own, else the server's.
+        """Return the guards of a request: its own, or else the server's.
 
         Raises:
-            JudgeDecodingError: one of them cannot be read.
+            JudgeDecodingError: a guard cannot be parsed.
         """
         if not extra or GUARDS not in extra:
             return self.guards
         return _guards(extra[GUARDS], GUARDS)
 
     def mark(self, extra: Mapping[str, Any] | None, rescued: int, *, logprobs: bool, greedy: bool) -> dict[str, Any]:
-        """What an answer says about its own verification, for whoever must not train on lossy answers.
+        """Return how an answer was verified, so that users can avoid training on lossy answers.
 
         Args:
             extra: the request's ``extra_args``.
-            rescued: how many of its draft tokens only the lossy rule kept.
-            logprobs: it asks for log-probabilities.
-            greedy: it decodes at temperature 0.
+            rescued: number of its draft tokens that only the lossy rule kept.
+            logprobs: whether it asks for log-probabilities.
+            greedy: whether it decodes at temperature 0.
 
         Returns:
             ``lossy``, whether lossy verification may have changed the answer, and ``rescued_tokens``. At temperature 0
-            an answer without rescued tokens is the target's own; above, a lossy rule alone makes it lossy.
+            an answer without rescued tokens is the target's own; above 0, any answer under a lossy rule is lossy.
         """
         rule = self.rule_for(extra, logprobs=logprobs)
         strict = rule is None or rule.is_lossless or not speculates(extra)
@@ -206,7 +206,7 @@ class ServerRules:
 
 
 def speculates(extra: Mapping[str, Any] | None) -> bool:
-    """Whether a request wants speculative decoding, which is so unless its ``extra_args`` turn it off.
+    """Whether a request uses speculative decoding; it does unless its ``extra_args`` turn it off.
 
     Raises:
         JudgeDecodingError: the switch is neither on nor off.

@@ -1,7 +1,7 @@
 """Tasks by name: ``gsm8k``, ``mmlu(subject=anatomy)``, and those of installed packages.
 
-A package brings a task under the entry-point group ``judge_decoding.tasks``: a name, and a subclass of `Task` with that
-``name``.
+An installed package adds a task under the entry-point group ``judge_decoding.tasks``: a name, and a subclass of `Task`
+with that ``name``.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def available_tasks() -> dict[str, type[Task]]:
     """All tasks by name: this package's, then those of installed packages.
 
     Raises:
-        JudgeDecodingError: an installed package's task cannot be imported or is none.
+        JudgeDecodingError: an installed package's task cannot be imported or is not a `Task`.
     """
     return _TASKS.all()
 
 
 def parse_task(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Task:
-    """The task that ``spelling`` means, such as ``arithmetic(family=comparison)``.
+    """Return the task for a spelling such as ``arithmetic(family=comparison)``.
 
     Args:
-        spelling: a name, with its settings in parentheses; what has a default can be left out.
-        allow_code: what the models write may be run.
-        sandbox: where it is run, as `sandbox_of` spells it.
+        spelling: a name, with its settings in parentheses; settings with a default can be left out.
+        allow_code: whether code that the models write may be run.
+        sandbox: where such code is run, in the spelling of `sandbox_of`.
 
     Raises:
-        JudgeDecodingError: it cannot be read, there is no such task, or it runs code and may not or cannot.
+        JudgeDecodingError: the spelling cannot be read, there is no such task, or its code may not or cannot be run.
     """
     (name, given), *more = read(spelling, "task", "arithmetic(family=comparison)")
     if more:

@@ -1,4 +1,4 @@
-"""ARC-Challenge: science questions of schools with three to five choices (Clark et al., arXiv 1803.05457)."""
+"""ARC-Challenge: grade-school science questions with three to five choices (Clark et al., arXiv 1803.05457)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from judge_decoding.tasks.choices import choice_item, chosen
 
 
 class ARC(Task):
-    """The letter that the answer names must be the right one; see `choices` for why it is answered in words.
+    """The answer must name the right letter; `choices` explains why it is answered in words.
 
-    Some rows call their choices 1 to 4; all are put as letters.
+    Some rows number their choices 1 to 4; all choices are shown with letters.
     """
 
     name = "arc"
     source = Source("allenai/ai2_arc", "ARC-Challenge")
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A row has ``id``, ``question``, ``choices`` (``text`` and ``label``), and ``answerKey``, a label."""
+        """Read a row with ``id``, ``question``, ``choices`` (``text`` and ``label``), and ``answerKey``, a label."""
         key, question, right = (text_of(row, field) for field in ("id", "question", "answerKey"))
         choices = row.get("choices")
         labels = choices.get("label") if isinstance(choices, Mapping) else None
@@ -29,5 +29,5 @@ class ARC(Task):
         return choice_item(key, question, choices.get("text"), labels.index(right))
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the letter."""
+        """Check the letter."""
         return chosen(answer) == item.reference

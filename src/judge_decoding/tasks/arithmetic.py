@@ -1,4 +1,4 @@
-"""The word problems of the embedded pair: made here, so that they need no data."""
+"""The word problems of the embedded pair, generated here, so that they need no data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from judge_decoding.tasks.checkers import number
 
 
 class Arithmetic(Task):
-    """Problems of the split ``test``, of which neither the models nor the head have seen one.
+    """Problems of the split ``test``, which neither the models nor the head have seen.
 
     Args:
-        family: ``collection``, which the head was trained on, or ``comparison``, of which it has seen nothing.
-        split: ``calibration`` for what is to be chosen, ``test`` for what is to be told.
-        count: how many.
-        seed: draws others.
+        family: ``collection``, which the head was trained on, or ``comparison``, which it has never seen.
+        split: ``calibration`` to choose settings, ``test`` to report results.
+        count: the number of problems.
+        seed: another seed draws other problems.
 
     Raises:
         JudgeDecodingError: there is no such family or split, or a number is out of range.
@@ -40,21 +40,21 @@ class Arithmetic(Task):
         self.family, self.split, self.count, self.seed = family, split, count, seed
 
     def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
-        """The problems themselves."""
+        """Generate the problems."""
         if data is not None:
             raise JudgeDecodingError("The task arithmetic makes its own problems; leave --data out.")
         drawn = problems.draw_many(self.seed, self.split, self.count, self.family)  # type: ignore[arg-type]  # checked
         return ((str(place), problem) for place, problem in enumerate(drawn))
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A problem with its number as the reference."""
+        """Make an item of a problem, with its number as the reference."""
         return Item(place, (row.question.strip(),), str(row.answer), self.family)
 
     def plain(self, messages: Sequence[Message]) -> str:
-        """As the pair was trained."""
+        """Return the prompt in the form on which the pair was trained."""
         *before, last = messages
         return "".join(f"{one['content']}\n" for one in before) + f"Q: {last['content']}\nA:"
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the final number, that of the closing sentence."""
+        """Check the final number, that of the closing sentence."""
         return number(item.turns[-1], answer, item.reference)

@@ -1,4 +1,4 @@
-"""A task: questions that are put to a model, and how its answers are judged."""
+"""A task: questions for a model, and how its answers are checked."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that is asked.
+    """One question or conversation of a task.
 
     Attributes:
-        key: what it is called in the task, such as its number in the data set.
-        turns: what the user says; each turn is answered before the next is put.
-        reference: a right answer, or the unit tests of one; empty if there is none.
-        category: what kind of question it is, where the task has several.
+        key: its name in the task, such as its number in the data set.
+        turns: the user's messages; each turn is answered before the next is sent.
+        reference: a right answer, or the unit tests for it; empty if there is none.
+        category: the kind of question, if the task has several.
 
     Raises:
-        RowError: there is no key or nothing to ask, or something is no text.
+        RowError: the key or the question is missing, or a value is not text.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Item:
         for text in (self.key, *self.turns, self.reference, self.category):
             try:
                 text.encode()
-            except UnicodeEncodeError as error:  # JSON can spell it, and no tokenizer takes it
+            except UnicodeEncodeError as error:  # valid JSON, but no tokenizer accepts it
                 raise RowError("has half a surrogate pair, which is no text") from error
         if not (self.key and self.turns and all(turn.strip() for turn in self.turns)):
             raise RowError("has no key, or nothing to ask")
@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a task's data is on the Hub."""
+    """The location of a task's data on the Hub."""
 
     dataset: str
     config: str | None = None
@@ -63,52 +63,52 @@ class Source:
 
 
 class Task(ABC):
-    """Questions, how they are put, and who says what is right.
+    """Questions, the form in which they are put to a model, and the check of the answers.
 
-    A subclass is a small file: where the data is, how a row becomes an `Item`, and `check`. The parameters of its
-    constructor are its settings, spelled as in ``mmlu(subject=anatomy)``.
+    A subclass is a small file: the location of the data, the conversion of a row to an `Item`, and `check`. The
+    parameters of its constructor are its settings, spelled as in ``mmlu(subject=anatomy)``.
     """
 
     name: ClassVar[str]
     source: ClassVar[Source | None] = None
-    """Data on the Hub; None if it has no such data."""
+    """Data on the Hub; None if there is none."""
     scoring: Literal["check", "grade", "none"] = "check"
-    """Answers are right or wrong, get a grade from a model that judges, or count for speed only."""
+    """Answers are right or wrong, are graded by a model, or count for speed only."""
     runs_code: bool = False
-    """Checking runs what the model wrote."""
+    """Whether checking runs code that the model wrote."""
     sandbox: Sandbox | None = None
-    """Where that runs; None is bubblewrap."""
+    """Where this code runs; None is bubblewrap."""
     max_new_tokens: ClassVar[int] = 512
     """Token budget of an answer."""
     stop: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
-    """What ends an answer where there is no chat template; no part of it."""
+    """Strings that end an answer if there is no chat template; they are not part of the answer."""
 
     @abstractmethod
     def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
         """The item of a row of the data; None if the row belongs to another task or setting.
 
         Args:
-            row: a row as the data set has it.
-            place: where it is, such as "row 3": a key where the row has none of its own.
+            row: a row of the data set.
+            place: its location, such as "row 3", used as the key of a row without its own.
 
         Raises:
-            RowError: the row is none of this task's.
+            RowError: the row is not a valid row of this task.
         """
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """Whether an answer to the last turn is right; None where that cannot be told."""
+        """Whether an answer to the last turn is right; None if that cannot be decided."""
         return None
 
     def plain(self, messages: Sequence[Message]) -> str:
-        """The prompt where there is no chat template."""
+        """The prompt if there is no chat template."""
         heads = {"user": "Question: ", "assistant": "Answer: ", "system": ""}
         return "".join(f"{heads[one['role']]}{one['content']}\n" for one in messages) + "Answer:"
 
     def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
-        """The rows of ``data``, a local file, else of the Hub.
+        """The rows of the local file ``data``, or of the Hub if it is None.
 
         Raises:
-            JudgeDecodingError: they cannot be had.
+            JudgeDecodingError: the rows cannot be loaded.
         """
         if data is not None:
             return file_rows(data, on_bad)
@@ -128,17 +128,17 @@ def read_items(
     seed: int = 0,
     on_bad: Callable[[str], None] = lambda _: None,
 ) -> list[Item]:
-    """The items of a task, each key once, in the order of the data.
+    """Read the items of a task, each key once, in the order of the data.
 
     Args:
         task: the task.
         data: a local file instead of the Hub's data.
-        limit: no more than so many of them, drawn at random: the first ones are often all of one kind.
-        seed: draws others.
-        on_bad: told of each row that is none, in a sentence that names it.
+        limit: the most items to return, drawn at random, because the first ones are often all of one kind.
+        seed: another seed draws other items.
+        on_bad: called with a sentence about each invalid row, which names the row.
 
     Raises:
-        JudgeDecodingError: the data cannot be had, or holds no item.
+        JudgeDecodingError: the data cannot be loaded, or contains no item.
     """
     source = str(data or task.source or task)
     items: dict[str, Item] = {}
@@ -168,10 +168,10 @@ def read_items(
 
 @contextmanager
 def guarded(task: Task, place: str) -> Iterator[None]:
-    """Around what a task does, which may be another package's code.
+    """Wrap calls of a task's code, which may belong to another package.
 
     Raises:
-        JudgeDecodingError: it fails.
+        JudgeDecodingError: the code fails.
     """
     try:
         yield
@@ -185,10 +185,10 @@ def guarded(task: Task, place: str) -> Iterator[None]:
 
 
 def text_of(row: Any, field: str) -> str:  # noqa: ANN401  (any JSON value)
-    """The text in a field of a row.
+    """Return the text in a field of a row.
 
     Raises:
-        RowError: there is none.
+        RowError: the field contains no text.
     """
     value = row.get(field) if isinstance(row, Mapping) else None
     if not isinstance(value, str) or not value.strip():

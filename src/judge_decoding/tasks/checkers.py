@@ -1,7 +1,7 @@
-"""Right or wrong: comparing an answer's result with a reference, or running its code with unit tests.
+"""Checkers: compare an answer's result with a reference, or run its code with unit tests.
 
-A package of your own brings a checker under the entry-point group ``judge_decoding.checkers``: a name, and a function
-``check(question, answer, reference)`` that gives True, False, or None where it cannot tell.
+Your own package adds a checker under the entry-point group ``judge_decoding.checkers``: a name, and a function
+``check(question, answer, reference)`` that returns True, False, or None if it cannot decide.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUP = "judge_decoding.checkers"
 """The entry-point group of checkers."""
 
 Checker = Callable[[str, str, str], bool | None]
-"""From a question (without chat template), an answer and a reference to a verdict; None where it cannot tell."""
+"""From a question (without chat template), an answer and a reference to a verdict; None if it cannot decide."""
 
 _FENCE = re.compile(
     r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
@@ -31,9 +31,9 @@ _FENCE = re.compile(
 
 
 def number(_question: str, answer: str, reference: str) -> bool | None:
-    """Whether the final numbers of answer and reference are the same; see `final_number` and `Number.same`.
+    """Whether the final numbers of answer and reference are equal; see `final_number` and `Number.same`.
 
-    An answer without one is wrong; it cannot be told where its only numeral is of a kind that is not read, as ``Ⅻ``.
+    An answer without a number is wrong. It is undecided if its only numeral is of an unsupported kind, as ``Ⅻ``.
     """
     wanted, found = final_number(reference), final_number(answer)
     if wanted is None or (found is None and foreign_numeral(answer) and not re.search(r"\d", answer)):
@@ -42,28 +42,28 @@ def number(_question: str, answer: str, reference: str) -> bool | None:
 
 
 def choice(_question: str, answer: str, reference: str) -> bool | None:
-    """Whether the answer names the reference's letter A to J: that at its start, else the one that it names."""
+    """Whether the answer names the reference's letter A to J: the one at its start, or else the one that it names."""
     start = re.match(r"\W*([A-J])(?![A-Za-z'])", reference)
     wanted = start[1] if start else last_choice(reference)
     return None if wanted is None else last_choice(answer) == wanted
 
 
 def exact(_question: str, answer: str, reference: str) -> bool | None:
-    """Whether answer and reference are the same text, space apart."""
+    """Whether answer and reference are the same text, ignoring whitespace."""
     return whole_text(answer) == whole_text(reference)
 
 
 def unit_tests(
     question: str, answer: str, reference: str, limits: Limits | None = None, sandbox: Sandbox | None = None
 ) -> bool | None:
-    """Whether the answer's code passes the tests that the reference holds; see `run_program` for what it may do.
+    """Whether the answer's code passes the tests in the reference; see `run_program` for what it may do.
 
-    The code is that of the answer's first fenced block, else all of it. It is run behind the question, as in HumanEval
-    where the question begins the program, and where that fails, by itself. Tests that are only defined and not called
-    let every answer pass.
+    The code is that of the answer's first fenced block, or the whole answer. It is run after the question, for tasks
+    such as HumanEval in which the question begins the program; if that fails, it is run by itself. Tests that are
+    defined but not called let every answer pass.
 
     Raises:
-        JudgeDecodingError: the tests are behind ``if __name__ == "__main__"``, and would not run.
+        JudgeDecodingError: the tests are under ``if __name__ == "__main__"``, and would not run.
     """
     if "__main__" in reference:
         raise JudgeDecodingError(
@@ -80,18 +80,18 @@ _BUILT_IN: dict[str, Checker] = {"number": number, "choice": choice, "exact": ex
 
 
 def checker_of(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap") -> Checker:
-    """The checker for ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or of an installed package.
+    """The checker for ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or one of an installed package.
 
-    A pattern's last match (its first group, if it has one) in the answer must be that in the reference, or all of the
-    reference where it does not match there.
+    A pattern's last match in the answer (its first group, if it has one) must equal that in the reference, or the whole
+    reference if the pattern does not match there.
 
     Args:
-        spelling: as above.
-        allow_code: the answers' code may be run.
-        sandbox: where it is run, as `sandbox_of` spells it.
+        spelling: one of the spellings above.
+        allow_code: whether the answers' code may be run.
+        sandbox: where it is run, in the spelling of `sandbox_of`.
 
     Raises:
-        JudgeDecodingError: there is no such checker, it cannot be imported, or it runs code and may not or cannot.
+        JudgeDecodingError: there is no such checker, it cannot be imported, or its code may not or cannot be run.
     """
     if spelling == "tests" and not allow_code:
         raise JudgeDecodingError(

@@ -1,7 +1,7 @@
 """Multiple choice, answered in words.
 
-The usual way to score it compares the likelihood of each choice. Nothing is decoded then, so that no verification rule,
-however bad, would change the figure. Here the model reasons briefly and names a letter.
+The usual score compares the likelihood of each choice. That decodes nothing, so no verification rule, however bad,
+would change the figure. Here the model reasons briefly and names a letter.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.results import last_choice
 
 LETTERS = "ABCDEFGH"
-"""No more: I is a word, too."""
+"""The letters end before I, which is also a word."""
 
 _ASK = "Reason briefly. Then end with a line that names the letter of the right choice, in this form: Answer: letter"
 
 
 def choice_item(key: str, question: str, choices: Any, right: int, category: str = "") -> Item:  # noqa: ANN401
-    """The item of a question with its choices; ``right`` is the place of the right one, from 0.
+    """The item of a question with its choices; ``right`` is the index of the right one, from 0.
 
     Raises:
-        RowError: there are not 2 to 8 choices, one is no text, or none is the right one.
+        RowError: there are not 2 to 8 choices, one of them is not text, or the right one does not exist.
     """
     if not (isinstance(choices, list) and all(isinstance(one, str) for one in choices)):
         raise RowError("has no list of texts as its choices")

@@ -1,4 +1,4 @@
-"""Rows with several turns: those of MT-Bench, on the Hub and in its own file, and of Spec-Bench."""
+"""Rows with several turns, as in MT-Bench (on the Hub and in its own file) and Spec-Bench."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from judge_decoding.io.rows import RowError
 from judge_decoding.tasks.base import Item, text_of
 
 MT_BENCH = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-"""MT-Bench's categories, of which Spec-Bench has all questions."""
+"""MT-Bench's categories; Spec-Bench contains all their questions."""
 
 
 def conversation(row: Any) -> Item:  # noqa: ANN401  (any JSON value)
-    """The item of a row, with its references to all turns in one text.
+    """The item of a row, with the references of all turns in one text.
 
-    A row has ``question_id`` (on the Hub ``prompt_id``), ``category``, ``turns`` (``prompt``), and perhaps
-    ``reference``, one a turn: a text, or several of which each will do.
+    A row has ``question_id`` (on the Hub ``prompt_id``), ``category``, ``turns`` (``prompt``), and optionally
+    ``reference``, one per turn: a text, or several acceptable texts.
 
     Raises:
-        RowError: it is no such row.
+        RowError: the row does not have this form.
     """
     category = text_of(row, "category")
     key = row.get("question_id", row.get("prompt_id"))

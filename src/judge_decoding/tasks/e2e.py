@@ -1,7 +1,7 @@
-"""E2E NLG: the facts of a restaurant, to be put into a sentence (Novikova et al., arXiv 1706.09254).
+"""E2E NLG: express the facts about a restaurant in a sentence (Novikova et al., arXiv 1706.09254).
 
-There are many right wordings, and a wrong, missing, invented or doubled fact is an error that a checker finds: what a
-judge is for.
+Many wordings are right, and a checker finds wrong, missing, invented and repeated facts. That is the situation a judge
+is made for.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from judge_decoding.tasks.base import Item, Source, Task, text_of
 from judge_decoding.tasks.e2e_facts import Mention, Slot, mentions
 
 INSTRUCTION = "Describe this place in one or two sentences. State every fact and add none."
-"""What is asked, on the line before the facts."""
+"""The instruction, on the line before the facts."""
 
 Kind = Literal["wrong", "invented", "missing", "doubled"]
 
 _FACT = re.compile(r"([A-Za-z][A-Za-z ]*)\[([^\]]+)\]")
-# What else states a value truly: £20-25 is a moderate price.
+# Other values that also state a value correctly: £20-25 is a moderate price.
 _ALSO: dict[tuple[Slot, str], tuple[str, ...]] = {
     ("priceRange", "cheap"): ("low", "fair"), ("priceRange", "less than £20"): ("low", "fair"),
     ("priceRange", "moderate"): ("fair",), ("priceRange", "£20-25"): ("moderate", "fair"),
@@ -35,19 +35,19 @@ _ALSO: dict[tuple[Slot, str], tuple[str, ...]] = {
     ("customer rating", "5 out of 5"): ("5", "high", "good"), ("customer rating", "high"): ("5", "good"),
 }  # fmt: skip
 _VAGUE = ("good", "fair")
-"""Values that go with any other, once that is stated."""
+"""Vague values that are compatible with any other value, once that is stated."""
 _REPEATABLE: tuple[Slot, ...] = ("name", "eatType", "food")
-"""Slots whose words come again in good prose: an English pub with English food."""
+"""Slots whose words may be repeated in good prose: an English pub with English food."""
 
 
 class FactError(NamedTuple):
-    """Something that is wrong in a description.
+    """An error in a description.
 
     Attributes:
         start: where it begins.
-        end: where it ends; of a missing fact, both are the end of the text.
-        kind: what is wrong: the value, that the fact is stated at all, that it is not, or that it is stated twice.
-        slot: which fact it is about.
+        end: where it ends; for a missing fact, both are the end of the text.
+        kind: whether the value is wrong, or the fact is invented, missing or stated twice.
+        slot: the slot of the fact.
     """
 
     start: int
@@ -57,7 +57,7 @@ class FactError(NamedTuple):
 
 
 def question(mr: str) -> str:
-    """What the user says about a meaning representation."""
+    """The user's message for a meaning representation."""
     return f"{INSTRUCTION}\n{mr}"
 
 
@@ -65,7 +65,7 @@ def read_facts(mr: str) -> dict[Slot, list[str]]:
     """The values of each slot of a meaning representation, such as ``name[Blue Spice], area[riverside]``.
 
     Raises:
-        RowError: it has no facts, or a slot that the task does not know.
+        RowError: it has no facts, or an unknown slot.
     """
     facts: dict[Slot, list[str]] = {}
     for slot, value in _FACT.findall(mr):
@@ -78,12 +78,12 @@ def read_facts(mr: str) -> dict[Slot, list[str]]:
 
 
 def find_errors(mr: str, text: str) -> list[FactError]:
-    """What is wrong in a description of ``mr``, by place; nothing if each fact is stated truly and no other is.
+    """The errors in a description of ``mr``, by position; empty if every fact is stated correctly and no other is.
 
-    Where a slot has several values, one of them is enough.
+    If a slot has several values, stating one of them is enough.
 
     Raises:
-        RowError: ``mr`` is no meaning representation.
+        RowError: ``mr`` is not a meaning representation.
     """
     facts, found = read_facts(mr), mentions(text)
     errors: list[FactError] = []
@@ -93,14 +93,14 @@ def find_errors(mr: str, text: str) -> list[FactError]:
 
 
 def _errors(slot: Slot, values: list[str], found: list[Mention], text: str) -> list[FactError]:
-    """What is wrong about a slot."""
+    """The errors about one slot."""
     sure = [one for one in found if one.sure]
     if not values:
         return [FactError(one.start, one.end, "invented", slot) for one in sure]
     true = {also for value in values for also in (value, *_ALSO.get((slot, value), ()))}
     right = [one for one in found if one.value in true]
     wrong = [one for one in sure if one.value not in true and not (right and one.value in _VAGUE)]
-    if slot == "eatType" and right:  # people say of a restaurant that it is a coffee shop, too
+    if slot == "eatType" and right:  # people also call a restaurant a coffee shop
         wrong = []
     errors = [FactError(one.start, one.end, "wrong", slot) for one in wrong]
     if not right and not wrong:
@@ -113,14 +113,14 @@ def _errors(slot: Slot, values: list[str], found: list[Mention], text: str) -> l
 
 
 class E2E(Task):
-    """An answer must state every fact truly, and no other."""
+    """An answer must state every fact correctly, and no others."""
 
     name = "e2e"
     source = Source("tuetschek/e2e_nlg")
     max_new_tokens = 96
 
     def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
-        """A row for each meaning representation: it comes again with each of its references."""
+        """Return one row per meaning representation; the data repeats it with each of its references."""
         given = _csv_rows(data) if data is not None and data.suffix == ".csv" else super().rows(data, on_bad)
         seen = set[str]()
         for place, row in given:
@@ -131,7 +131,7 @@ class E2E(Task):
                 seen.add(mr)
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A row has ``mr`` and perhaps ``ref``; on the Hub ``meaning_representation`` and ``human_reference``."""
+        """Read a row with ``mr`` and perhaps ``ref``; on the Hub ``meaning_representation`` and ``human_reference``."""
         mr = text_of(row, _field(row)).strip()
         read_facts(mr)
         reference = next((row[field] for field in ("ref", "human_reference") if row.get(field)), "")
@@ -140,12 +140,12 @@ class E2E(Task):
         return Item(mr, (question(mr),), reference)
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the facts."""
+        """Check the facts."""
         return not find_errors(item.key, answer)
 
 
 def _field(row: Any) -> str:  # noqa: ANN401  (any JSON value)
-    """Which field of a row has the meaning representation."""
+    """The name of the field that contains the meaning representation."""
     return "meaning_representation" if isinstance(row, Mapping) and "meaning_representation" in row else "mr"
 
 

@@ -1,8 +1,8 @@
-"""The facts of a restaurant description: which ones a text states, in which words, and where.
+"""The facts in a restaurant description: which ones the text states, in which words, and where.
 
 The E2E NLG challenge (Novikova et al., arXiv 1706.09254) has eight slots with a closed set of values, which people word
-freely. A text is read slot by slot, and what one wording takes, no later one reads: the Golden Curry serves no curry,
-and a low price says nothing of the rating. The wordings are those of the challenge's development set.
+freely. A text is read slot by slot, and words matched by one wording are hidden from later ones: the Golden Curry
+serves no curry, and a low price does not state a rating. The wordings are those of the challenge's development set.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Mention(NamedTuple):
     Attributes:
         start: where its wording begins.
         end: where it ends.
-        slot: what it is about.
-        value: what it says: a value of the slot, or a vaguer one, such as "low" for a price.
-        sure: whether it can only mean this. A loose wording counts where the fact is asked for, and invents nothing
-            where it is not.
+        slot: the slot of the fact.
+        value: a value of the slot, or a vaguer one, such as "low" for a price.
+        sure: whether the wording is unambiguous. A loose wording counts if the fact is asked for, and is not an
+            invented fact if it is not.
     """
 
     start: int
@@ -36,7 +36,7 @@ class Mention(NamedTuple):
 
 
 class _Wording(NamedTuple):
-    """A pattern over folded text; its group v, where it has one, is the place of the value."""
+    """A pattern over folded text; its group v, if it has one, is the location of the value."""
 
     slot: Slot
     value: str
@@ -44,7 +44,7 @@ class _Wording(NamedTuple):
     sure: bool = True
 
 
-# Patterns where people vary a name; others are taken as they are.
+# Patterns for names that people vary; other names must match exactly.
 _NAMES = {
     "Alimentum": "", "Aromi": "", "Bibimbap House": r"bibimbap(?: house)?", "Blue Spice": "",
     "Browns Cambridge": r"brown'?s(?: cambridge)?", "Clowns": "", "Cocum": "", "Cotto": "",
@@ -73,12 +73,12 @@ _NEIGHBOURS = {
 
 
 def _places() -> Iterator[_Wording]:
-    """Names first: they hold words that mean something else elsewhere."""
+    """Names come first, because they contain words that mean something else elsewhere."""
     known: tuple[tuple[Slot, dict[str, str]], ...] = (("near", _NEIGHBOURS), ("name", _NAMES))
     for slot, values in known:
         for value, pattern in values.items():
             yield _Wording(slot, value, rf"\b(?:{pattern or _fold(value)[0]})\b")
-    yield _Wording("near", "Crowne Plaza Hotel", r"\bcrown plaza(?: hotel)?\b", sure=False)  # a slip, and no invention
+    yield _Wording("near", "Crowne Plaza Hotel", r"\bcrown plaza(?: hotel)?\b", sure=False)  # a misspelling
     for pattern in (
         r"\b(?:city|town|cities)[- ]?'?s?[- ]?(?:cent(?:re|er)|central)\b(?: area)?",
         r"\bcent(?:re|er)\.? (?:area )?(?:of|in) (?:the )?(?:\w+ )?(?:city|town|cambridge)\b",
@@ -97,7 +97,7 @@ _YOUNG = r"(?:famil(?:y|ies)|kids?|child(?:ren)?'?s?)"
 
 
 def _families() -> Iterator[_Wording]:
-    """Who is welcome; what denies it is read first."""
+    """Who is welcome; negations are read first."""
     denial = r"(?:not|\w+n't|(?:is|are|does|do|would|should)nt|non|no|never|un|hardly)"
     between = (
         r"(?:(?:very|really|a|an|any|considered|so|particularly|at|all|necessarily|exactly|the|most|be|being|recommended|"
@@ -142,7 +142,7 @@ def _families() -> Iterator[_Wording]:
 
 
 def _kinds() -> Iterator[_Wording]:
-    """What is served, and in what kind of place."""
+    """The food and the kind of place."""
     yield _Wording("food", "Fast food", r"\bfast[- ]?foods?\b|\b(?:ham)?burgers?\b")
     for value, words in {
         "Chinese": "chinese?|china|oriental", "English": "english|british|england", "French": "french|france",
@@ -174,7 +174,7 @@ _RATING = (
     r"(?:rat(?:ed|ings?|es?|er)\b|review\w*|customers?\b|consumers?\b|scor(?:es?|ed)\b|rank\w*|regarded|satisfaction"
     r"|reputation|recommend\w*|marks\b|approval|opinions?|feedback|stars?\b|valued\b|acclaim\w*)"
 )
-# A word between a level and what it is a level of: no conjunction, and no other level or noun.
+# A word between a level and its noun: not a conjunction, another level or another noun.
 _STEP = (
     r"(?:(?!(?:and|but|with|while|however|yet)\b|low|averag|moderate|high|\w*pric|rat(?:ed|ing)|food\b|from\b|near\b)"
     r"[\w'£-]+ )"
@@ -185,19 +185,19 @@ _NEAR = (
 
 
 def _beside(slot: Slot, noun: str, values: Iterable[tuple[str, str]]) -> Iterator[_Wording]:
-    """Words for a level before or behind what it is a level of: "low prices", "its price is low"."""
+    """Words for a level before or after its noun: "low prices", "its price is low"."""
     behind = r"(?:[- ]?(?:range|point|level|bracket|category)s?)?(?: ?[:,(-] ?| )"
     values = list(values)
     for words, value in values:
         yield _Wording(slot, value, rf"(?P<v>\b(?:{words}))[- ]{_NEAR}{{0,2}}(?:\w+-)?{noun}")
     for words, value in values:
-        # Not where the words belong to what comes next, as in "the price is high, average rating".
+        # Exclude words that belong to the next noun, as in "the price is high, average rating".
         other = rf"(?! (?:{_STEP}?(?:pric|rat|customer)))"
         yield _Wording(slot, value, rf"{noun}{behind}{_STEP}{{0,4}}(?P<v>{words})\b{other}")
 
 
 def _ratings() -> Iterator[_Wording]:
-    """Numbers first, then words of praise and blame beside a word for the rating."""
+    """Numbers first, then words of praise and blame next to a word for the rating."""
     of_five = r"(?: ?/ ?|(?: stars?)? ?-?(?:out|our|put|ou)?[ -]*(?:of|off)?[- ](?:a )?(?:possible )?)(?:5|five)\b"
     for value, words in enumerate(("one", "two", "three", "four", "five"), start=1):
         digit = rf"(?P<v>(?:{value}|{words}))"
@@ -220,7 +220,7 @@ def _ratings() -> Iterator[_Wording]:
 
 
 def _prices() -> Iterator[_Wording]:
-    """Amounts first, then words that can mean nothing but a price."""
+    """Amounts first, then words that can only mean a price."""
     pounds, behind = r"(?:[£$] ?|gbp ?|euros? ?|pounds? )?", r"(?: ?(?:pounds?|euros?|gbp|£|quid)\b)?"
     to, mean = r" ?(?:-|to|and|or|through) ?", r"(?:averag\w* (?:[a-z]+ ){0,4}?)?"
     less = r"(?:less(?:er)? th[ae][nt]|under|below|(?:low|cheap)er than|up to|not? more than|at most|within)"
@@ -248,7 +248,7 @@ def _prices() -> Iterator[_Wording]:
 
 
 def _levels() -> Iterator[_Wording]:
-    """Low, average and high: of a price or of a rating, as the words around them say."""
+    """Low, average and high, as a price or as a rating, depending on the words around them."""
     prices, ratings = ("low", "moderate", "high"), ("low", "average", "high")
     yield from _beside("priceRange", _PRICE, zip(_LEVELS, prices, strict=True))
     yield from _beside("customer rating", _RATING, zip(_LEVELS, ratings, strict=True))
@@ -256,7 +256,7 @@ def _levels() -> Iterator[_Wording]:
     for level, price, rating in zip(_LEVELS, prices, ratings, strict=True):
         yield _Wording("customer rating", rating, both % (level, _PRICE, _RATING), sure=False)
         yield _Wording("priceRange", price, both % (level, _RATING, _PRICE), sure=False)
-        # By itself it is of either.
+        # On its own, a level can be either.
         yield _Wording("priceRange", price, rf"\b{level}\b", sure=False)
         yield _Wording("customer rating", rating, rf"\b{level}\b", sure=False)
     for value, words in (("low", "poor|bad|terrible"), ("average", "decent"), ("high", "excellent|great|popular|top")):
@@ -265,9 +265,9 @@ def _levels() -> Iterator[_Wording]:
 
 @cache
 def _wordings() -> list[tuple[_Wording, re.Pattern[str]]]:
-    """All of them, in the order of reading; loose ones of a level see what the sure ones leave."""
+    """All wordings in the order of reading; loose ones for a level see what the sure ones leave."""
     parts = (*_places(), *_families(), *_kinds(), *_ratings(), *_prices(), *_levels())
-    # One level of both is read before it is taken.
+    # A level shared by price and rating is read before other wordings can hide it.
     order = sorted(parts, key=lambda one: not one.sure and "as well as" in one.pattern, reverse=True)
     return [(one, re.compile(one.pattern)) for one in order]
 
@@ -276,7 +276,7 @@ _SAME = {**dict.fromkeys("\u2018\u2019`", "'"), **dict.fromkeys("\u2010\u2011\u2
 
 
 def _fold(text: str) -> tuple[str, list[int]]:
-    """Lower case without accents and with single spaces, and where each character was."""
+    """The text in lower case, without accents and with single spaces, and the original index of each character."""
     kept: list[str] = []
     places: list[int] = []
     for place, char in enumerate(text):
@@ -288,7 +288,7 @@ def _fold(text: str) -> tuple[str, list[int]]:
 
 
 def mentions(text: str) -> list[Mention]:
-    """The facts that a text states, by their places; loose wordings may lie over others."""
+    """The facts that a text states, by position; loose wordings may overlap others."""
     left, places = _fold(text)
     found = []
     for wording, pattern in _wordings():

@@ -1,7 +1,7 @@
-r"""Which of an answer's numbers is its final one. Every check by number comes through here.
+r"""Find the final number of an answer. Every check by number uses this module.
 
-In this order: the last ``\boxed{}``, GSM8K's ``####``, a number right behind "answer:" or "answer is", and else the
-last number, without those in brackets behind it and without ordinals and parts of names.
+It looks, in this order, for the last ``\boxed{}``, GSM8K's ``####``, a number right after "answer:" or "answer is", and
+the last number that is not an ordinal, part of a name or in a bracket that only comments on a number.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from judge_decoding.tasks.numbers import Found, Number, numbers_in
 from judge_decoding.tasks.roots import calculated
 
 WINDOW = 20_000
-"""Characters at the end of an answer that are looked at, so that no answer takes long."""
+"""The search is limited to this many characters at the end of an answer, which bounds its time."""
 BOXES = 3
-"""Boxes that are tried, from the last one."""
+"""The number of boxes to try, from the last one."""
 
 _HASHES = re.compile(r"####[ \t]*(?=[^\w\n]{0,6}\d)(?!\W*\d+[.)]\s+[^\W\d])(.*)")
 _ANSWER = re.compile(r"(?<![A-Za-z])answer(?:\W{0,5}[:=]|\W{1,4}(?:is|was|would\ be)\b)", re.IGNORECASE)
@@ -38,7 +38,7 @@ _FORMULA = re.compile(r"\$([^$\n]+)\$\W*$|^\s*([^$\n]+?)\s*$")
 
 
 def final_number(answer: str) -> Number | None:
-    """The number that an answer comes to; None if it has none, or one that is too long to be meant."""
+    """The number that an answer comes to; None if it has none, or only one that is too long to be meant."""
     window = answer[-WINDOW:]
     boxed = _boxed(window)
     if boxed is not None:
@@ -54,7 +54,7 @@ def final_number(answer: str) -> Number | None:
 
 
 def _boxed(window: str) -> Number | None:
-    """The number in the last box that holds one."""
+    """The number in the last box that contains one."""
     end = len(window)
     for _ in range(BOXES):
         start = window.rfind(r"\boxed", 0, end)
@@ -75,7 +75,7 @@ def _boxed(window: str) -> Number | None:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """What stands in the braces that open at ``start``; None where none do, or they do not close in time."""
+    """The text in the braces that open at ``start``; None if there are none, or they do not close in time."""
     depth = 0
     for place in range(start, min(len(text), start + 500)):
         if text[place] == "{":
@@ -90,7 +90,7 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def _root_at_end(window: str) -> Number | None:
-    """Where the answer ends in a formula with a root or pi: what that is worth."""
+    """The value of the formula at the end of an answer, if it contains a root or pi."""
     end = window.rstrip()[-200:].rsplit("\n", 1)[-1]
     if not _ROOT.search(end):
         return None
@@ -104,7 +104,7 @@ def _hashes(text: str) -> str | None:
 
 
 def _answer_phrase(text: str) -> str | None:
-    """What follows the last "answer is" with a number, unless it is only supposed, asked or taken back."""
+    """The text after the last "answer is" with a number, unless it is hypothetical, a question or retracted."""
     for found in reversed(list(_ANSWER.finditer(text))):
         tail = text[found.end() : found.end() + 300]
         first = next(numbers_in(tail[:60]), None)
@@ -121,7 +121,7 @@ def _answer_phrase(text: str) -> str | None:
 
 
 def _first(tail: str) -> Number | None:
-    """The first number behind an announcement; of an equation there, the result."""
+    """The first number after an announcement; if an equation follows there, its result."""
     found = list(numbers_in(tail))
     if not found:
         return None
@@ -136,7 +136,7 @@ def _first(tail: str) -> Number | None:
 
 
 def _last(text: str) -> Number | None:
-    """The last number, side remarks, ordinals and parts of names apart; of these, if there is nothing else."""
+    """The last number that is not a side remark, an ordinal or part of a name; if there is none, the last number."""
     found = list(numbers_in(text))
     remarks = _remarks(text, found)
     for one in reversed(found):
@@ -149,7 +149,7 @@ def _last(text: str) -> Number | None:
 
 
 def _remarks(text: str, found: list[Found]) -> list[tuple[int, int]]:
-    """The brackets, from left to right, that only add to a number before them in the sentence, or point elsewhere."""
+    """The brackets, left to right, that only comment on a number before them in the sentence, or point elsewhere."""
     starts = [one.start for one in found if not one.doubtful]
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     remarks = list[tuple[int, int]]()

@@ -9,15 +9,15 @@ from judge_decoding.tasks.checkers import number
 
 
 class GSM8K(Task):
-    """The final number of the answer must be that of the reference."""
+    """The final number of the answer must equal that of the reference."""
 
     name = "gsm8k"
     source = Source("openai/gsm8k", "main")
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A row has ``question`` and ``answer``."""
+        """Read a row with ``question`` and ``answer``."""
         return Item(place, (text_of(row, "question"),), text_of(row, "answer"))
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the final number."""
+        """Check the final number."""
         return number(item.turns[-1], answer, item.reference)

@@ -1,4 +1,4 @@
-"""HumanEval: functions to be written from their docstring (Chen et al., arXiv 2107.03374)."""
+"""HumanEval: write a function from its docstring (Chen et al., arXiv 2107.03374)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _AFTER = "\n```"
 class HumanEval(Task):
     """The program must pass the unit tests.
 
-    With a chat template a person asks for the function; without one the answer goes on with the program.
+    With a chat template, the user asks for the function; without one, the answer continues the program.
     """
 
     name = "humaneval"
     source = Source("openai/openai_humaneval")
     runs_code = True
-    # Those of the paper, where the function is over; and the end of a code block that a chat model believes to be in.
+    # The paper's strings, which mark the end of the function, and the end of a chat model's code block.
     stop = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A row has ``task_id``, ``prompt``, ``test`` and ``entry_point``."""
+        """Read a row with ``task_id``, ``prompt``, ``test`` and ``entry_point``."""
         key, program, test, function = (text_of(row, f) for f in ("task_id", "prompt", "test", "entry_point"))
         return Item(key, (f"{_BEFORE}{program}{_AFTER}",), f"{test}\ncheck({function})")
 
     def plain(self, messages: Sequence[Message]) -> str:
-        """The beginning of the program, nothing behind it: even a space would be another program."""
+        """The beginning of the program with nothing after it: even a space would make it another program."""
         *before, last = messages
         return "".join(f"{one['content']}\n" for one in before) + _program(last["content"])
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By running it with the tests."""
+        """Run the program with the tests."""
         program = _program(item.turns[-1])
         return unit_tests(program, _indented(program, answer), item.reference, sandbox=self.sandbox)
 
@@ -45,10 +45,10 @@ def _program(turn: str) -> str:
 
 
 def _indented(program: str, answer: str) -> str:
-    """An answer that goes on with ``program``, with the space before it that some tokenizers drop.
+    """An answer that continues ``program``, with the leading space restored that some tokenizers drop.
 
-    SentencePiece's decoders take the first space of a text for a mark of theirs, so that the first line of the answer
-    stands one space left of where the model put it, which is no Python.
+    SentencePiece decoders treat the first space of a text as their own marker. The first line of the answer then has
+    one space less than the model wrote, which is not valid Python.
     """
     last = program.rstrip().rpartition("\n")[2]
     return f" {answer}" if _indent(answer) == _indent(last) - 1 else answer

@@ -1,4 +1,4 @@
-"""Questions of one's own."""
+"""The user's own questions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from judge_decoding.tasks.checkers import checker_of, unit_tests
 
 
 class JSONL(Task):
-    """A file with a question a line, checked as in ``court collect``.
+    """A file with one question per line, checked as in ``court collect``.
 
     Args:
         checker: ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or one of an installed package;
-            without it, answers count for speed only.
-        question: the field of the question; by default ``question`` or ``prompt``. One inside another is named with
-            dots.
+            without a checker, answers count for speed only.
+        question: the field of the question; by default ``question`` or ``prompt``. Dots separate the names of nested
+            fields.
         reference: the field of the right answer, or of the unit tests; by default ``reference``.
 
     Raises:
@@ -34,14 +34,14 @@ class JSONL(Task):
         self._fields = Fields(prompt=question, reference=reference)
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A row has the fields that the settings name."""
+        """Read a row with the fields that the settings name."""
         question, reference = self._fields.read(row)
         if self.checker and not reference.strip():
             raise RowError("has no reference to check answers with; name its field as in jsonl(reference=answer)")
         return Item(place, (question,), reference)
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the checker."""
+        """Apply the checker."""
         if self.runs_code:
             return unit_tests(item.turns[-1], answer, item.reference, sandbox=self.sandbox)
         return self._check(item.turns[-1], answer, item.reference) if self._check else None

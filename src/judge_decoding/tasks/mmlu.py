@@ -10,10 +10,10 @@ from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
 
 
 class MMLU(Task):
-    """The letter that the answer names must be the right one; see `choices` for why it is answered in words.
+    """The answer must name the right letter; `choices` explains why it is answered in words.
 
     Args:
-        subject: one of the subjects, such as ``anatomy``; all of them without it.
+        subject: one of the subjects, such as ``anatomy``; the default is all of them.
     """
 
     name = "mmlu"
@@ -23,7 +23,7 @@ class MMLU(Task):
         self.subject = subject
 
     def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
-        """A row has ``question``, ``subject``, ``choices``, and ``answer``: a number from 0, or a letter."""
+        """Read a row with ``question``, ``subject``, ``choices``, and ``answer``: a number from 0, or a letter."""
         question, subject = text_of(row, "question"), text_of(row, "subject")
         if self.subject not in (None, subject):
             return None
@@ -35,5 +35,5 @@ class MMLU(Task):
         return choice_item(place, question, row.get("choices"), right, subject)
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the letter."""
+        """Check the letter."""
         return chosen(answer) == item.reference

@@ -11,7 +11,7 @@ from judge_decoding.tasks.conversations import MT_BENCH, conversation
 class MTBench(Task):
     """Answers are graded by a model (`grading`), not checked.
 
-    Of a file of Spec-Bench, which holds MT-Bench, the questions of MT-Bench's categories are taken.
+    From a Spec-Bench file, which contains MT-Bench, only the questions of MT-Bench's categories are used.
     """
 
     name = "mt_bench"

@@ -1,6 +1,6 @@
-"""One spelling for what means the same: digits, spaces, signs and LaTeX, before numbers are looked for.
+"""Normalise the spelling of digits, spaces, signs and LaTeX before numbers are searched.
 
-Every pattern here is linear in the text, since the text is what a model wrote, whatever that is.
+Every pattern here is linear in the text, because the text comes from a model and can be anything.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 def plain(text: str) -> str:
     """The text with ASCII digits, one kind of space, minus and slash, and common LaTeX without its commands.
 
-    What stands in GSM8K's calculator annotations (``<<3*4=12>>12``) is left out; a power stays only behind a digit, so
-    that ``12 cm²`` holds one number.
+    GSM8K's calculator annotations (``<<3*4=12>>12``) are removed. A power is kept only after a digit, so that ``12
+    cm²`` contains one number.
     """
     if not text.isascii():
         text = _RAISED.sub(_power, text)
@@ -77,7 +77,7 @@ def plain(text: str) -> str:
 
 
 def foreign_numeral(text: str) -> bool:
-    """Whether the text has a numeral outside those that are read, such as a lone superscript, ``Ⅻ`` or ``①``."""
+    """Whether the text has an unsupported numeral, such as a lone superscript, ``Ⅻ`` or ``①``."""
     return not text.isascii() and any(unicodedata.category(letter) in {"No", "Nl"} for letter in text)
 
 
@@ -96,7 +96,7 @@ def _ascii(letter: str) -> str:
     if digit is not None:
         return str(digit)
     parts = unicodedata.normalize("NFKC", letter).split("\u2044")
-    if len(parts) == 2 and all(part.isdecimal() for part in parts):  # ½, also behind a whole number: 2½
+    if len(parts) == 2 and all(part.isdecimal() for part in parts):  # ½, also after a whole number: 2½
         return f" {parts[0]}/{parts[1]}"
     return letter
 
@@ -104,7 +104,7 @@ def _ascii(letter: str) -> str:
 def _fraction(found: re.Match[str]) -> str:
     above, below = found[2] or found[3] or "", found[4] or found[5] or ""
     whole = f"{found['before'].rstrip()} " if found["before"] else ""
-    # A space in 9 500/2 would look like that of a mixed number.
+    # A space as in 9 500/2 would look like that of a mixed number.
     above, below = above.replace(" ", ""), below.replace(" ", "")
     simple = all(re.fullmatch(r"-?[\d.,']{1,40}", part) for part in (above, below))
     return f"{whole}{above}/{below}" if simple else f"{whole}({above})/({below})"

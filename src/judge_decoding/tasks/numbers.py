@@ -1,4 +1,4 @@
-"""Numbers as people and models write them: what a spelling is worth, and when two are the same number."""
+"""Numbers as people and models write them: their values, and when two of them are equal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 DIGITS = 60
-"""A number with more digits is none: it is what a model repeats that does not end."""
+"""A number with more digits does not count; it comes from a model that repeats itself without end."""
 
 _BIG = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
 _BIG |= {"millones": 6, "millionen": 6, "万": 4, "亿": 8, "k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9}
@@ -47,20 +47,20 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.ASCII | re.IGNORECASE,
 )
-# What says that 3,4 are two numbers: a bracket before it, or a word for several.
+# Signs that 3,4 is two numbers: a bracket before it, or a word that announces several.
 _LIST = re.compile(r"(?:[(\[{]|(?:\b(?:are|were|between|and|from|both)\b:?\s?))$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """What a spelling is worth.
+    """The value of a written number.
 
     Attributes:
-        value: of a time, a date or a ratio, its last part.
-        percent: it was followed by a sign of percent, which ``value`` leaves out.
-        parts: of a time, a date or a ratio, all of it.
-        exact: not a rounded root or multiple of pi.
-        decimals: digits behind the point.
+        value: the value; of a time, a date or a ratio, the last part.
+        percent: whether a percent sign followed, which ``value`` ignores.
+        parts: all parts of a time, a date or a ratio.
+        exact: False for a rounded root or multiple of pi.
+        decimals: digits after the decimal point.
     """
 
     value: Fraction
@@ -71,7 +71,7 @@ class Number:
 
     @property
     def finite(self) -> bool:
-        """It can be written in decimals."""
+        """Whether it has a finite decimal expansion."""
         rest = self.value.denominator
         for prime in (2, 5):
             while rest % prime == 0:
@@ -81,8 +81,8 @@ class Number:
     def same(self, other: Number) -> bool:
         """Whether both are the same number.
 
-        50% is 50 and 1/2, but 50% is not 0.5%. A number with endless decimals, as 1/3, is the same as itself rounded to
-        three decimals or more.
+        50% equals 50 and 1/2, but 50% does not equal 0.5%. A number with endless decimals, such as 1/3, equals itself
+        rounded to three decimals or more.
         """
         if self.parts and other.parts:
             return self.parts == other.parts
@@ -92,7 +92,7 @@ class Number:
         return _equal(self, other)
 
     def __str__(self) -> str:
-        """One spelling for each number; reading it gives the number again."""
+        """Return a canonical spelling, which reads back as the same number."""
         if self.parts:
             return ":".join(map(str, self.parts))
         end = "%" if self.percent else ""
@@ -110,7 +110,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A number's place in a text; read when it is asked for, since most are not the final one."""
+    """A number's location in a text; its value is read on demand, because most numbers are not the final one."""
 
     match: re.Match[str]
 
@@ -126,14 +126,14 @@ class Found:
 
     @property
     def doubtful(self) -> bool:
-        """It is an ordinal, or part of a name such as CO2 or step3."""
+        """Whether it is an ordinal, or part of a name such as CO2 or step3."""
         start = self.match.start()
         before = self.match.string[start - 1 : start]
         named = before.isascii() and before.isalpha() and not self.match["currency"]
         return named or self.match["ordinal"] is not None
 
     def read(self) -> Number | None:
-        """Its worth; None where it has none or is too long to be an answer."""
+        """Its value; None if it has none or is too long to be an answer."""
         match = self.match
         if match.end() - match.start() > 3 * DIGITS:
             return None
@@ -167,7 +167,7 @@ class Found:
         if big:
             name = big.strip(" -\n\t").lower()
             return _BIG[name] if name in _BIG else _BIG[name.removesuffix("s")]
-        return _BIG[short.lower()] if short and self.match["currency"] else 0  # $5k; 5k is a race, 5 m a length
+        return _BIG[short.lower()] if short and self.match["currency"] else 0  # $5k is money, 5k a race, 5 m a length
 
     def _decimal(self) -> tuple[Fraction, int] | None:
         match = self.match
@@ -195,12 +195,12 @@ class Found:
 
 
 def numbers_in(text: str) -> Iterator[Found]:
-    """The numbers of a text that is `plain`, from left to right."""
+    """The numbers of a text from `plain`, from left to right."""
     return map(Found, _TOKEN.finditer(text))
 
 
 def _dotted(body: str, before: str) -> str:
-    """The number as Python reads it; of a list without spaces, its last one."""
+    """The number in Python's notation; for a list without spaces, the last number."""
     body = re.sub(r"[ '_]", "", body)
     comma, dot = body.rfind(","), body.rfind(".")
     if comma < 0:

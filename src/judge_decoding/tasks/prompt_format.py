@@ -10,12 +10,12 @@ from judge_decoding.tasks.base import Item, Task, guarded
 
 @dataclass(frozen=True, slots=True)
 class PromptFormat:
-    """How the questions of a task are put.
+    """How the questions of a task are put to a model.
 
     Attributes:
-        task: whose questions they are.
-        chat: through the model's chat template; without it, in the task's own plain form.
-        system: system message.
+        task: the task of the questions.
+        chat: use the model's chat template; otherwise the task's own plain form.
+        system: the system message.
         max_new_tokens: token budget of an answer; None for the task's own.
         details: keep probabilities and alternatives of every draft token.
     """
@@ -28,7 +28,7 @@ class PromptFormat:
 
     @property
     def budget(self) -> int:
-        """Token budget of an answer."""
+        """The token budget of an answer."""
         return self.max_new_tokens or self.task.max_new_tokens
 
     @property
@@ -37,7 +37,7 @@ class PromptFormat:
         return () if self.chat else self.task.stop
 
     def prompt(self, item: Item, answers: Sequence[str] = ()) -> str | list[dict[str, str]]:
-        """The prompt of an item's next turn, after ``answers`` to those before it."""
+        """The prompt of an item's next turn, after ``answers`` to the earlier turns."""
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for turn, answer in zip(item.turns, [*answers, None], strict=False):
             messages.append({"role": "user", "content": turn})
@@ -49,6 +49,6 @@ class PromptFormat:
             return self.task.plain(messages)
 
     def bare(self, answer: str) -> str:
-        """An answer without the string that ended it, and without what the token that completed it has behind it."""
+        """An answer without the string that ended it, and without the rest of the token that completed the string."""
         ends = [place for stop in self.stop if (place := answer.find(stop)) >= 0]
         return answer[: min(ends)] if ends else answer

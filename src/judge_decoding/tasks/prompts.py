@@ -1,4 +1,4 @@
-"""Whole prompts with right answers: what `fit_head` and ``--calibrate-on FILE`` make a task of."""
+"""Whole prompts with right answers: the task that `fit_head` and ``--calibrate-on FILE`` make from a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from judge_decoding.tasks.results import Result, result_function, result_name, s
 
 
 class Prompts(Task):
-    """Prompts that go to the model as they are; an answer is right if its result is that of the reference.
+    """Prompts that go to the model unchanged; an answer is right if its result is that of the reference.
 
     Args:
         result: "number", "choice", "text", "regex:PATTERN", "module:function", or a function from an answer to its
@@ -31,17 +31,17 @@ class Prompts(Task):
         self._function = result_function(result) if isinstance(result, str) else result
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
-        """A row has a ``question``, the whole prompt, and a ``reference``; a TokenCourt case is one, too."""
+        """Read a row with ``question``, the whole prompt, and ``reference``; a TokenCourt case is valid too."""
         question, reference = Fields().read(row)
         if not reference:
             raise RowError("has no reference; give a right answer, or remove it")
         return Item(place, (question,), reference)
 
     def plain(self, messages: Sequence[Message]) -> str:
-        """The prompt as it is."""
+        """The prompt, unchanged."""
         return messages[-1]["content"]
 
     def check(self, item: Item, answer: str) -> bool | None:
-        """By the result; None where the reference has none."""
+        """Compare the results; None if the reference has none."""
         wanted = self._function(item.reference)
         return None if wanted is None else same_result(self._function, self._function(answer), wanted)

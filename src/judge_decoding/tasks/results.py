@@ -14,13 +14,13 @@ Result = Callable[[str], str | None]
 
 
 def last_number(answer: str) -> str | None:
-    """The final number of an answer in its shortest decimals (a fraction if they do not end); see `final_number`."""
+    """The final number of an answer in its shortest decimals, or a fraction if they do not end; see `final_number`."""
     found = final_number(answer)
     return None if found is None else str(found)
 
 
 def same_result(result: Result, one: str | None, other: str | None) -> bool:
-    """Whether two results of the same function are equal: numbers by what they are worth, all else as texts."""
+    """Whether two results of the same function are equal: numbers by value, anything else as text."""
     if result is not last_number or one is None or other is None:
         return one == other
     first, second = final_number(one), final_number(other)
@@ -28,9 +28,9 @@ def same_result(result: Result, one: str | None, other: str | None) -> bool:
 
 
 def last_choice(answer: str, letters: str = "ABCDEFGHIJ") -> str | None:
-    r"""The letter of the last "Answer: X", "answer is X" or ``\boxed{X}``, else the last one that stands alone.
+    r"""The letter of the last "Answer: X", "answer is X" or ``\boxed{X}``, otherwise the last one that stands alone.
 
-    The words A and I count only where there is nothing else.
+    The words A and I count only if there is nothing else.
     """
     letter = rf"([{letters}])(?![\w'])"
     named: list[str] = re.findall(
@@ -41,17 +41,17 @@ def last_choice(answer: str, letters: str = "ABCDEFGHIJ") -> str | None:
 
 
 def whole_text(answer: str) -> str:
-    """The answer itself, spaces at its ends and runs of them apart."""
+    """The answer itself, without surrounding whitespace and with runs of whitespace collapsed."""
     return " ".join(answer.split())
 
 
 def result_function(spelling: str) -> Result:
     """The function for ``number``, ``choice``, ``text``, ``regex:PATTERN`` or ``module:function``.
 
-    A pattern's last match counts, its first group if it has one. A function gets the answer and gives a text or None.
+    A pattern's last match counts, its first group if it has one. A function maps the answer to a text or None.
 
     Raises:
-        JudgeDecodingError: there is no such thing.
+        JudgeDecodingError: there is no such function, or the pattern is invalid.
     """
     known: dict[str, Result] = {
         "number": last_number,
@@ -73,14 +73,14 @@ def result_function(spelling: str) -> Result:
         except Exception as error:  # the import runs the user's own code
             raise JudgeDecodingError(f"There is no function {spelling} ({reason(error)}); check the name.") from error
         if callable(function):
-            return function  # type: ignore[no-any-return]  # the user's own
+            return function  # type: ignore[no-any-return]  # user code, not typed
     raise JudgeDecodingError(
         f"There is no result {spelling}; there are {', '.join(known)}, regex:PATTERN and module:function."
     )
 
 
 def result_name(result: str | Result) -> str:
-    """A result in words, to tell settings apart."""
+    """A result in words, to distinguish settings."""
     if isinstance(result, str):
         return result
     return f"{result.__module__}:{getattr(result, '__qualname__', type(result).__qualname__)}"

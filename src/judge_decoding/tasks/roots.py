@@ -1,7 +1,7 @@
-"""What roots, multiples of pi and short calculations in LaTeX are worth; math-verify reads them.
+"""The values of roots, multiples of pi and short LaTeX calculations, read by math-verify.
 
-math-verify bounds its work by an alarm signal, which only the main thread can set. Here the input is bounded instead:
-short, hardly nested, with small powers and no names but those of ``sqrt``, ``frac`` and ``pi``.
+math-verify limits its time by an alarm signal, which only the main thread can set. Here the input is limited instead:
+short, with little nesting, small powers and no names but ``sqrt``, ``frac`` and ``pi``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from judge_decoding.tasks.numbers import DIGITS, Number
 LENGTH = 80
 """Longer expressions are not read."""
 NESTED = 4
-"""Nor are those with more brackets inside one another: the parser's time doubles with each."""
+"""Expressions with more nested brackets are not read: the parser's time doubles with each level."""
 
 _ALLOWED = re.compile(
     r"(?:\\(?:sqrt|[dtc]?frac|pi|times|cdot|div)(?![A-Za-z])|\d{1,12}(?:\.\d{1,12})?|[-+*/(){} ]|\[\d\]"
@@ -38,7 +38,7 @@ _LOCK = threading.Lock()
 
 
 def calculated(text: str) -> Number | None:
-    r"""The worth of a short LaTeX expression, such as ``2\sqrt{3}``; None if it is none, or no bounded one.
+    r"""The value of a short LaTeX expression, such as ``2\sqrt{3}``; None if it is not one, or exceeds the limits.
 
     Raises:
         JudgeDecodingError: math-verify cannot be imported.
@@ -61,7 +61,7 @@ def calculated(text: str) -> Number | None:
 @lru_cache(maxsize=1024)
 def _evaluated(text: str) -> Number | None:
     parse, config = _library()
-    # Its parser keeps what it has learned of the grammar for all calls; two threads must not write there at once.
+    # Its parser stores what it learns of the grammar for all calls; two threads must not write there at once.
     with _LOCK:
         try:
             parsed = parse(
@@ -69,7 +69,7 @@ def _evaluated(text: str) -> Number | None:
                 parsing_timeout=None,
             )  # fmt: skip
             return _worth(parsed[0]) if parsed else None
-        except Exception:  # noqa: BLE001  (sympy fails in many ways at what is no number, 1/(2 - 2) for one)
+        except Exception:  # noqa: BLE001  (sympy fails in many ways on input without a value, such as 1/(2 - 2))
             return None
 
 
@@ -86,14 +86,14 @@ def _worth(expression: Any) -> Number | None:  # noqa: ANN401  (sympy has no typ
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[Any, Any]:
-    # It takes more than a second, for sympy, and hardly any answer needs it.
+    # Importing sympy takes more than a second, and hardly any answer needs it.
     try:
         from math_verify import LatexExtractionConfig, parse  # noqa: PLC0415  (see above)
     except ImportError as error:
         raise JudgeDecodingError(
             f"Cannot import math-verify ({error}); install it again: pip install math-verify."
         ) from error
-    # It warns, once, that it runs without a time limit.
+    # It warns once that it runs without a time limit.
     logging.getLogger("math_verify.parser").setLevel(logging.ERROR)
     return parse, LatexExtractionConfig(boxed_match_priority=0)
 

@@ -9,10 +9,10 @@ from judge_decoding.tasks.conversations import MT_BENCH, conversation
 
 
 class SpecBench(Task):
-    """Acceptance and speed only. Its file is ``data/spec_bench/question.jsonl`` of the repository hemingkx/Spec-Bench.
+    """Measures acceptance and speed only. Its file is ``data/spec_bench/question.jsonl`` in hemingkx/Spec-Bench.
 
     Args:
-        category: one of its categories, ``mt_bench`` for MT-Bench's eight together; all of them without it.
+        category: one of its categories, or ``mt_bench`` for MT-Bench's eight together; the default is all of them.
     """
 
     name = "spec_bench"

@@ -1,1 +1,1 @@
-"""From labelled answers to a head."""
+"""Training a judge head from labelled answers."""

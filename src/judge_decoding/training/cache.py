@@ -1,4 +1,4 @@
-"""What a model said of labelled answers, on disk: read once, used by every training after it."""
+"""A disk cache of what a model computes over labelled answers: read once, reused by every later training run."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from judge_decoding.training.features import Column, read
 from judge_decoding.training.labels import Example
 
 SHARD_BYTES = 2**23
-"""Size at which a shard is written: what a killed run loses, and what is held in memory."""
+"""Size at which a shard is written. It bounds what a killed run loses and what is held in memory."""
 
 _SAMPLES = 64
 
 
 def default_folder() -> Path:
-    """Where the command line keeps features: in the user's cache directory. It may be removed at any time."""
+    """The folder in the user's cache directory where the command line keeps features. It is safe to delete."""
     return cache_folder("features")
 
 
 class FeatureCache:
     """The features of one model in a folder of safetensors shards.
 
-    A shard says in its header which answers it holds and of which model, and its name is the hash of its content: one
-    that was cut off or changed, or is another model's, is passed over, and its answers are read again. An answer is
-    known by its token ids and the positions kept, so that neither the reading of the labels nor the settings of a
-    training matter here.
+    The header of a shard lists its answers and the model they belong to, and its name is the hash of its content. A
+    shard that is truncated, changed or from another model is ignored, and its answers are read again. The key of an
+    answer is its token ids and the positions kept, so neither the reading of the labels nor the training settings
+    matter here.
 
     Args:
         folder: shared by all models; each has its own folder in it.
-        model: whose features these are, told apart by configuration, precision and a sample of all weights.
+        model: the model whose features these are, identified by configuration, precision and a sample of all weights.
         shard_bytes: see `SHARD_BYTES`.
     """
 
@@ -51,7 +51,7 @@ class FeatureCache:
         self._model, self._shard_bytes = model, shard_bytes
         self._key = _model_key(model)
         self.folder = folder / self._key
-        # By column and answer: the shard, where in it the answer begins, and how many tokens it has.
+        # By column and answer: the shard, the row at which the answer begins, and its number of tokens.
         self._index: dict[tuple[str, str], tuple[Path, int, int]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             self._enter(path)
@@ -64,10 +64,10 @@ class FeatureCache:
         batch_tokens: int = BATCH_TOKENS,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Read what is not there yet of ``columns``; ``progress`` is told how many examples are done.
+        """Read the answers that ``columns`` still lack; call ``progress`` with the number of examples just done.
 
         Raises:
-            JudgeDecodingError: the folder cannot be written, or the model has no such place.
+            JudgeDecodingError: the folder cannot be written, or the model has no such layer.
         """
         keyed = [(_answer_key(example), example) for example in examples if example.judged]
         todo = {key: example for key, example in keyed if any((str(c), key) not in self._index for c in columns)}
@@ -86,7 +86,7 @@ class FeatureCache:
             self._enter(waiting.write(self.folder, self._key))
 
     def fill(self, out: Tensor, column: Column, examples: Sequence[Example], used: Sequence[Tensor]) -> None:
-        """Copy a column into ``out`` [N, ...]: of every example the judged tokens that are ``used`` (bool [n_i])."""
+        """Copy a column into ``out`` [N, ...]: the judged tokens of every example that are ``used`` (bool [n_i])."""
         by_shard: dict[Path, list[tuple[int, int, int, Tensor]]] = {}
         place = 0
         for example, chosen in zip(examples, used, strict=True):
@@ -102,7 +102,7 @@ class FeatureCache:
                 out[to : to + len(rows)] = rows
 
     def _enter(self, path: Path) -> None:
-        """Take a shard into the index, if it is whole and this model's."""
+        """Add a shard to the index if it is complete and belongs to this model."""
         try:
             with reading(path, "the hidden states", MOST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != path.stem:
@@ -122,21 +122,21 @@ class FeatureCache:
 
 
 class _Shard:
-    """What is to be written next."""
+    """The answers to be written next."""
 
     def __init__(self) -> None:
         self._answers: list[tuple[str, int]] = []
         self._columns: dict[str, list[Tensor]] = {}
 
     def add(self, key: str, columns: dict[str, Tensor]) -> int:
-        """One more answer; its bytes."""
+        """Add an answer and return its size in bytes."""
         self._answers.append((key, len(next(iter(columns.values())))))
         for name, values in columns.items():
             self._columns.setdefault(name, []).append(values)
         return sum(values.numel() * values.element_size() for values in columns.values())
 
     def write(self, folder: Path, model: str) -> Path:
-        """Write it under the hash of its content."""
+        """Write the shard; its name is the hash of its content."""
         tensors = {name: torch.cat(parts) for name, parts in self._columns.items()}
         content = save(tensors, metadata={"model": model, "answers": json.dumps(self._answers)})
         path = folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
@@ -150,7 +150,7 @@ def _answer_key(example: Example) -> str:
 
 
 def _model_key(model: PreTrainedModel) -> str:
-    """A hash that two models share only if they say the same: configuration, and a sample of every weight."""
+    """Return a hash of the configuration and a sample of every weight; equal hashes mean equal outputs."""
     config = model.config.to_dict()
     for name in ("_name_or_path", "name_or_path", "transformers_version"):
         config.pop(name, None)

@@ -1,4 +1,4 @@
-"""How well scores tell correct tokens from wrong ones, and where to put the threshold."""
+"""How well scores separate correct tokens from wrong ones, and where to put the threshold."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_POINTS = 100
 
 
 def auc(scores: Tensor, correct: Tensor) -> float:
-    """Area under the ROC curve of ``scores`` [N] for ``correct`` (bool [N]); 0.5 is chance, ties count half.
+    """Area under the ROC curve of ``scores`` [N] for ``correct`` (bool [N]); 0.5 is chance, and ties count half.
 
     Raises:
-        JudgeDecodingError: only one class is there.
+        JudgeDecodingError: only one class is present.
     """
     right, wrong = scores[correct.bool()], scores[~correct.bool()]
     if not len(right) or not len(wrong):
@@ -29,7 +29,7 @@ def auc(scores: Tensor, correct: Tensor) -> float:
 
 
 def expected_calibration_error(scores: Tensor, correct: Tensor, bins: int = 10) -> float:
-    """Mean distance between a score and the share of correct tokens at it, over equal-width bins."""
+    """Mean gap between the score and the share of correct tokens, over equal-width bins."""
     rows = reliability(scores, correct, bins)
     return float(sum(row["tokens"] * abs(row["score"] - row["correct"]) for row in rows) / len(scores))
 
@@ -37,8 +37,8 @@ def expected_calibration_error(scores: Tensor, correct: Tensor, bins: int = 10) 
 def reliability(scores: Tensor, correct: Tensor, bins: int = 10) -> list[dict[str, Any]]:
     """The reliability diagram of ``scores`` [N] in 0..1 for ``correct`` (bool [N]), in bins of equal width.
 
-    A row for each bin that holds tokens: its ends ``low`` and ``high``, how many ``tokens``, their mean ``score`` and
-    the share of them that is ``correct``.
+    There is a row for each bin that holds tokens: its ends ``low`` and ``high``, the number of ``tokens``, their mean
+    ``score`` and the share that is ``correct``.
     """
     index = (scores * bins).long().clamp(max=bins - 1)
     rows = []
@@ -60,17 +60,17 @@ def reliability(scores: Tensor, correct: Tensor, bins: int = 10) -> list[dict[st
 def roc(scores: Tensor, correct: Tensor) -> dict[str, list[float]]:
     """The ROC curve of ``scores`` [N]: shares ``wrong_kept`` and ``correct_kept`` (above a threshold) over thresholds.
 
-    From nothing kept to everything; of many points at most 100, evenly along the curve.
+    It runs from nothing kept to everything kept, thinned evenly along the curve to at most 100 points.
 
     Raises:
-        JudgeDecodingError: only one class is there.
+        JudgeDecodingError: only one class is present.
     """
     correct = correct.bool()
     if correct.all() or not correct.any():
         raise JudgeDecodingError("Measuring a judge needs tokens of both verdicts; add cases with and without errors.")
     values, order = scores.sort(descending=True)
     kept = torch.stack([part[order].double().cumsum(0) / part.sum() for part in (~correct, correct)])
-    last = torch.ones_like(values, dtype=torch.bool)  # of the tokens with the same score, which stay or go together
+    last = torch.ones_like(values, dtype=torch.bool)  # last token of each score; equal scores share a verdict
     last[:-1] = values[1:] != values[:-1]
     kept = torch.cat((torch.zeros(2, 1, dtype=torch.double), kept[:, last]), 1)
     if kept.shape[1] > _MOST_POINTS:
@@ -81,12 +81,12 @@ def roc(scores: Tensor, correct: Tensor) -> dict[str, list[float]]:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the threshold is chosen by.
+    """The criterion by which the threshold is chosen.
 
     Attributes:
-        kind: "keep" a share of the correct tokens, "catch" (reject) a share of the wrong ones, or lose at most so many
-            points of "accuracy" on a calibration task.
-        value: the share, above 0 and at most 1, or the points, 0 to 100.
+        kind: "keep" a share of the correct tokens, "catch" (reject) a share of the wrong ones, or lose at most a number
+            of percentage points of "accuracy" on a calibration task.
+        value: the share, above 0 and at most 1, or the percentage points, 0 to 100.
 
     Raises:
         JudgeDecodingError: the value is out of range.
@@ -103,10 +103,10 @@ class Aim:
 
     @classmethod
     def parse(cls, spelling: str) -> Self:
-        """The aim for ``keep=0.95``, ``catch=0.9`` or ``accuracy=1``.
+        """Parse ``keep=0.95``, ``catch=0.9`` or ``accuracy=1``.
 
         Raises:
-            JudgeDecodingError: there is no such aim.
+            JudgeDecodingError: the spelling is not an aim.
         """
         match = re.fullmatch(r"\s*(keep|catch|accuracy)\s*=\s*([0-9]*\.?[0-9]+)\s*", spelling)
         if match is None:
@@ -123,7 +123,7 @@ class Aim:
         """The threshold for ``scores`` [N] of tokens that are ``correct`` (bool [N]); see the functions below.
 
         Raises:
-            JudgeDecodingError: there is no token of the class that counts, or the aim is about a task.
+            JudgeDecodingError: there are no tokens of the relevant class, or the aim is about a task.
         """
         if self.kind == "accuracy":
             raise JudgeDecodingError(
@@ -137,8 +137,8 @@ class Aim:
 def threshold_to_catch(scores: Tensor, correct: Tensor, share: float = 0.9) -> float:
     """The lowest threshold at which at least ``share`` of the wrong tokens are rejected (score <= threshold).
 
-    Of all thresholds with the same verdicts on ``scores`` [N] it is the middle one, as the scores of a head that is
-    fitted anew differ a little. Source: AutoJudge (arXiv 2504.20039) keeps 90% of the important tokens so.
+    Of all thresholds that give the same verdicts on ``scores`` [N], return the middle one, because the scores of a
+    retrained head differ a little. Source: AutoJudge (arXiv 2504.20039) keeps 90% of the important tokens this way.
 
     Raises:
         JudgeDecodingError: there are no wrong tokens.
@@ -154,7 +154,7 @@ def threshold_to_catch(scores: Tensor, correct: Tensor, share: float = 0.9) -> f
 def threshold_to_keep(scores: Tensor, correct: Tensor, share: float = 0.95) -> float:
     """The highest threshold at which at least ``share`` of the correct tokens are kept (score > threshold).
 
-    Of all thresholds with the same verdicts on ``scores`` [N] it is the middle one, see above.
+    Of all thresholds that give the same verdicts on ``scores`` [N], return the middle one; see above.
 
     Raises:
         JudgeDecodingError: there are no correct tokens.
@@ -164,23 +164,23 @@ def threshold_to_keep(scores: Tensor, correct: Tensor, share: float = 0.95) -> f
         raise JudgeDecodingError("Calibrating a judge needs correct tokens; add cases without errors.")
     lowest = float(right.sort(descending=True).values[_count(share, len(right)) - 1])
     below = scores[scores < lowest]
-    # Where nothing is to be rejected: half of it, as scores are probabilities; log-probabilities are negative.
+    # If nothing is to be rejected, use half the lowest score, for probabilities; log-probabilities are negative.
     return _between(float(below.max()) if len(below) else min(0.0, 2 * lowest), lowest)
 
 
 def _between(low: float, high: float) -> float:
-    """The middle, if single precision has a number there; scores are compared in it."""
+    """The middle, if single precision can represent one; scores are compared in single precision."""
     middle = float(torch.tensor((low + high) / 2))
     return middle if middle < high else low
 
 
 def _count(share: float, tokens: int) -> int:
-    # Rounding must not turn 0.7 of 10 into more than 7.
+    # Rounding must not turn 70% of 10 into more than 7.
     return max(math.ceil(share * tokens - 1e-9), 1)
 
 
 def outcome(scores: Tensor, correct: Tensor, threshold: float) -> dict[str, float]:
-    """What a threshold does: shares of the correct tokens kept and of the wrong ones caught."""
+    """The effect of a threshold: the shares of correct tokens kept and of wrong tokens caught."""
     kept, correct = scores > threshold, correct.bool()
     return {
         "kept_correct": float(kept[correct].double().mean()),

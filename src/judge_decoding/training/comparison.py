@@ -1,4 +1,4 @@
-"""Candidates for a head, measured alike: sources in the target, trivial detectors, and smaller shares of the data."""
+"""Candidates for a head under the same measurements: target sources, trivial detectors, smaller shares of the data."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from judge_decoding.training.fitting import Validated, cross_validate, standardi
 from judge_decoding.training.options import TrainingConfig
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
-"""Of the questions, for the learning curve; all of them are its last point."""
+"""Shares of the questions for the learning curve; its last point uses all of them."""
 
 STILL_RISING = 0.01
-"""An AUC that rises by more than this with the second half of the questions asks for more data."""
+"""If the second half of the questions raises the AUC by more than this, more data would help."""
 
 FEW_WRONG, FEW_QUESTIONS = 50, 10
-"""Fewer wrong tokens, or fewer questions with one, are too few to measure by."""
+"""Fewer wrong tokens, or fewer questions with a wrong token, are too few for reliable figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens with a verdict, in one order everywhere.
+    """The tokens with a verdict, in the same order everywhere.
 
     Attributes:
         labels: 1 (correct) or 0 (wrong) [N].
-        numbers: whether it is a number, bool [N].
-        fold: number of the fold of its question [N].
-        rank: source of its question among all, as a share [N]; see `fitting.deal`.
-        questions: how many questions there are.
-        wrong_questions: how many of them have a wrong token.
+        numbers: whether the token is a number, bool [N].
+        fold: index of the fold of its question [N].
+        rank: position of its question among all, as a share [N]; see `fitting.deal`.
+        questions: the number of questions.
+        wrong_questions: the number of questions with a wrong token.
     """
 
     labels: Tensor
@@ -46,7 +46,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A source, the fit on it, and its row in the table."""
+    """A source, the fit on it, and its row of the table."""
 
     source: HiddenSource
     fit: Validated
@@ -58,7 +58,7 @@ class Candidate:
 def validate(
     features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None], share: float = 1.0
 ) -> Validated | None:
-    """Cross-validate on standardised features [N, H], trained on a ``share`` of the questions and tested on all."""
+    """Cross-validate on standardised features [N, H]: train on a ``share`` of the questions and test on all."""
     return cross_validate(
         features, tokens.labels, tokens.fold, config.l2, config.class_weights, config.wrong_weight,
         train=None if share == 1 else tokens.rank < share, progress=tick,
@@ -71,13 +71,13 @@ def candidate(
     """Fit a head on raw features [N, H], which are standardised in place."""
     mean, scale = standardise(features)
     fit = validate(features, tokens, config, tick)
-    assert fit is not None  # `fitting.deal` has seen to it that both classes are everywhere
+    assert fit is not None  # `fitting.deal` ensures that both classes are in every fold
     row = {"detector": str(source), "layer": source.layer, "norm": source.norm}
     return Candidate(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
 
 
 def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:
-    """A detector's figures from its scores [N], whatever their scale; higher is more correct."""
+    """Measure a detector by its scores [N], on any scale; a higher score means more likely correct."""
     correct, numbers = tokens.labels.bool(), tokens.numbers
     both = numbers.any() and 0 < int(correct[numbers].sum()) < int(numbers.sum())
     threshold = aim.threshold(scores, correct)
@@ -93,9 +93,9 @@ def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = 
 def learning_curve(
     features: Tensor, tokens: Tokens, config: TrainingConfig, whole: float, tick: Callable[[], None]
 ) -> list[dict[str, Any]]:
-    """AUC over shares of the questions, on standardised features [N, H]; ``whole`` is that of all.
+    """AUC over shares of the questions, on standardised features [N, H]; ``whole`` is the AUC on all questions.
 
-    All points are tested on all questions, out of fold. Shares without tokens of both classes to train on are left out.
+    All points are tested on all questions, out of fold. Shares that lack training tokens of one class are left out.
     """
     rows = []
     for share in SHARES:
@@ -107,7 +107,7 @@ def learning_curve(
 
 
 def doubts(tokens: Tokens, curve: Sequence[dict[str, Any]]) -> list[str]:
-    """What speaks against trusting a head trained on so little, each in one sentence."""
+    """List the reasons not to trust a head trained on so little data, one sentence each."""
     found = []
     wrong = int((tokens.labels == 0).sum())
     if wrong < FEW_WRONG or tokens.wrong_questions < FEW_QUESTIONS:

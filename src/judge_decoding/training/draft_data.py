@@ -1,4 +1,4 @@
-"""What a draft is trained on: the target's answers, in pieces whose logits fit into memory."""
+"""Training data of a draft model: the target's answers, in pieces whose logits fit into memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from judge_decoding.models.forward import input_device, plain_forward
 from judge_decoding.training.draft_options import DraftConfig
 
 BATCH_TOKENS = 2048
-"""Tokens of a forward, padding included."""
+"""Tokens of a forward pass, padding included."""
 LOGITS = 2**26
-"""Logits of a forward: a quarter of a gigabyte in float32, whatever the vocabulary's size."""
+"""Logits of a forward pass: a quarter of a gigabyte in float32, whatever the size of the vocabulary."""
 
 
 class TargetAnswers(Unfinished):
-    """The target's answers by prompt, token ids each; they stay in the file, so that none is generated twice."""
+    """The target's answers as token ids, by prompt. They stay in the file, so no answer is generated twice."""
 
     suffix = ""
 
@@ -38,16 +38,16 @@ class TargetAnswers(Unfinished):
         self.known[row["prompt"]] = [int(token) for token in row["ids"]]
 
     def add(self, prompt: str, ids: Sequence[int]) -> None:
-        """The answer to ``prompt`` is there."""
+        """Save the answer to ``prompt``."""
         self.known[prompt] = list(ids)
         self.append({"prompt": prompt, "ids": list(ids)})
 
 
 def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[str], list[str]]:
-    """The prompts to train on, each once, and those that are held out: which ones, their texts and the seed say.
+    """Return the prompts to train on, without repeats, and the held-out ones; their texts and the seed decide.
 
     Raises:
-        JudgeDecodingError: there are too few.
+        JudgeDecodingError: there are too few prompts.
     """
     known = list(dict.fromkeys(prompts))
     if len(known) < config.fewest_prompts:
@@ -62,12 +62,12 @@ def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[st
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of an answer that is read at once.
+    """A part of an answer that is read in one forward pass.
 
     Attributes:
-        answer: which answer it is of.
+        answer: index of the answer.
         ids: prompt and answer, up to the end of the part.
-        begin: where the part begins: tokens from there on count.
+        begin: position of the first token of the part; tokens from there on count.
     """
 
     answer: int
@@ -76,24 +76,24 @@ class Piece:
 
     @property
     def count(self) -> int:
-        """How many tokens count."""
+        """The number of tokens that count."""
         return len(self.ids) - self.begin
 
 
 def pieces_of(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[Piece]:
-    """An answer in parts of no more logits than a forward may have; a later part has those before it as its prompt."""
+    """Split an answer into parts that fit one forward pass; earlier parts become the prompt of later ones."""
     most, whole = most_rows(vocab_size), (*prompt, *said)
     begins = range(len(prompt), len(whole), most)
     return [Piece(answer, whole[: begin + most], begin) for begin in begins]
 
 
 def most_rows(vocab_size: int) -> int:
-    """For how many tokens a forward makes logits."""
+    """The number of tokens for which a forward pass may compute logits."""
     return max(LOGITS // vocab_size, 16)
 
 
 def forwards(pieces: Sequence[Piece], vocab_size: int) -> Iterator[list[Piece]]:
-    """Pieces that share a forward, short ones first, so that the parts of an answer come in order."""
+    """Group pieces into forward passes, short pieces first, so that the parts of an answer come in order."""
     some: list[Piece] = []
     for piece in sorted(pieces, key=lambda one: len(one.ids)):
         rows = [*some, piece]
@@ -107,7 +107,7 @@ def forwards(pieces: Sequence[Piece], vocab_size: int) -> Iterator[list[Piece]]:
 
 
 def read(model: PreTrainedModel, pieces: Sequence[Piece]) -> Tensor:
-    """What a model says at the tokens that count: the logits [n, V] of all of them, piece after piece, in float32."""
+    """Return a model's logits [n, V] at the tokens that count, piece after piece, in float32."""
     first = min(piece.begin for piece in pieces) - 1
     ids = pad_sequence([torch.tensor(piece.ids[:-1]) for piece in pieces], batch_first=True)
     logits = plain_forward(model, ids.to(input_device(model)), ids.shape[1] - first)
@@ -116,5 +116,5 @@ def read(model: PreTrainedModel, pieces: Sequence[Piece]) -> Tensor:
 
 
 def expected(pieces: Sequence[Piece]) -> Tensor:
-    """The tokens that count [n], in the order of `read`."""
+    """Return the tokens that count [n], in the order of `read`."""
     return torch.tensor([token for piece in pieces for token in piece.ids[piece.begin :]])

@@ -1,4 +1,4 @@
-"""How far a draft is from its target along the target's answers."""
+"""The distance between a draft model and its target along the target's answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from judge_decoding.training.draft_options import Loss
 class DraftLoss:
     """The loss of a draft at each token of the target's answers, in nats.
 
-    A draft with a cut head is compared with the target's distribution over the tokens that it can propose; with
-    cross-entropy, other tokens have no loss.
+    A draft with a reduced output head is compared with the target's distribution over the tokens that the draft can
+    propose. With cross-entropy, other tokens have no loss.
 
     Args:
-        target: the target.
-        draft: the draft.
-        kind: which loss.
+        target: the target model.
+        draft: the draft model.
+        kind: the loss to compute.
 
     Attributes:
-        size: how many logits the target gives for a token.
+        size: the number of logits that the target gives for a token.
     """
 
     def __init__(self, target: PreTrainedModel, draft: PreTrainedModel, kind: Loss) -> None:
@@ -35,7 +35,7 @@ class DraftLoss:
         self.size = output_size(target)
 
     def gradients(self, pieces: Sequence[Piece]) -> tuple[float, int]:
-        """Add the gradients of the mean loss of ``pieces``; the sum of their losses, and of how many tokens."""
+        """Add the gradients of the mean loss of ``pieces``; return the sum of the losses and the number of tokens."""
         total, batches = 0.0, list(forwards(pieces, self.size))
         counts = [self._counted(batch) for batch in batches]
         for batch, count in zip(batches, counts, strict=True):
@@ -46,14 +46,14 @@ class DraftLoss:
         return total, sum(counts)
 
     def _counted(self, batch: Sequence[Piece]) -> int:
-        """How many tokens of ``batch`` have a loss: with cross-entropy, those only that the draft can propose."""
+        """The number of tokens of ``batch`` with a loss; with cross-entropy, only tokens that the draft can propose."""
         with compact(self._draft) as kept:
             if kept is None or self._kind == "kl":
                 return sum(piece.count for piece in batch)
             return int(torch.isin(expected(batch), kept.cpu()).sum())
 
     def losses(self, batch: Sequence[Piece], *, measuring: bool = False) -> tuple[Tensor, Tensor | None]:
-        """The losses of the tokens that have one; when measuring, also where draft and target agree [n]."""
+        """The losses of the tokens that have one; if measuring, also whether draft and target agree [n]."""
         with compact(self._draft) as kept:
             said = read(self._draft, batch)
         own, wants_target = None, measuring or self._kind == "kl"
@@ -68,7 +68,7 @@ class DraftLoss:
         log_probs = said.log_softmax(-1)
         if self._kind == "kl":
             assert own is not None
-            # A clone, as tensors of inference mode take no part in what gradients are computed for.
+            # Cloned, because tensors created in inference mode cannot be used in autograd.
             probs = (own.clone() if kept is None else own[:, kept].clone())[:, : said.shape[-1]].softmax(-1)
             log_probs = log_probs[:, : probs.shape[-1]]
             return (torch.special.xlogy(probs, probs) - probs * log_probs).sum(-1), agrees

@@ -1,4 +1,4 @@
-"""How a draft model is made from a target, and what is known of it before and after."""
+"""How a draft model is made from a target: settings, forecast and results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FILES = (
     "config.json", "model.safetensors", "README.md", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "draft_vocabulary.safetensors",
 )  # fmt: skip
-"""What is written into a draft's folder; a large model's weights are in several files, beside an index."""
+"""The files of a draft's folder. A large model's weights are in several files with an index."""
 
 LAYERS = 4
-"""How many layers a draft has if nobody says."""
+"""The default number of layers of a draft."""
 
 LEARNING_RATE, LORA_LEARNING_RATE = 5e-4, 1e-3
 
@@ -29,21 +29,21 @@ class DraftConfig:
     """How `make_draft` makes a draft model.
 
     Attributes:
-        num_layers: how many of the target's first layers it has.
+        num_layers: how many of the target's first layers it keeps.
         loss: "kl", the Kullback-Leibler divergence from the target's distribution at each token of its answers, or
             "ce", the cross-entropy on the answers.
-        lora: rank of LoRA adapters that are trained and merged instead of the layers themselves; needs peft.
-        keep_adapter: keep the adapter beside the draft, in its folder ``adapter``.
-        embeddings: train the embeddings and the output head too; without LoRA only.
-        vocab: propose only so many of the most frequent tokens (FR-Spec, arXiv 2502.14856); None for all.
-        learning_rate: the highest, after a warm-up; it falls to a tenth by a cosine. None for 5e-4, with LoRA 1e-3.
+        lora: rank of the LoRA adapters that are trained and merged instead of the layers themselves; needs peft.
+        keep_adapter: also keep the adapter, in the draft's subfolder ``adapter``.
+        embeddings: train the embeddings and the output head too; only without LoRA.
+        vocab: propose only this many of the most frequent tokens (FR-Spec, arXiv 2502.14856); None for all.
+        learning_rate: the peak, reached after a warm-up; it then falls to a tenth by a cosine. None: 5e-4, LoRA 1e-3.
         epochs: how often each answer is trained on.
-        batch_size: answers in a step of the optimiser, and answers that are generated at once.
+        batch_size: answers per optimiser step, and answers that are generated together.
         max_new_tokens: token budget of an answer.
-        temperature: of the target's answers; 0 is greedy.
-        held_out: share of the prompts that measure and are not trained on.
+        temperature: sampling temperature of the target's answers; 0 is greedy.
+        held_out: share of the prompts that are used for measuring and not for training.
         num_draft_tokens: the draft length at which the mean acceptance length is measured.
-        seed: chooses the held-out prompts, orders the answers and draws what is drawn.
+        seed: chooses the held-out prompts, orders the answers and seeds all sampling.
 
     Raises:
         JudgeDecodingError: a value is out of range, or two of them exclude each other.
@@ -81,24 +81,24 @@ class DraftConfig:
 
     @property
     def highest_rate(self) -> float:
-        """The learning rate that counts."""
+        """The effective peak learning rate."""
         return self.learning_rate or (LORA_LEARNING_RATE if self.lora else LEARNING_RATE)
 
     @property
     def fewest_prompts(self) -> int:
-        """How many prompts there must be: ten, or enough that one can be held out."""
+        """The smallest number of prompts: ten, or enough to hold one out."""
         return max(10, round(1 / self.held_out), round(1 / (1 - self.held_out)))
 
 
 @dataclass(frozen=True, slots=True)
 class DraftForecast:
-    """What `make_draft` will take, measured on a few prompts.
+    """The cost of `make_draft`, estimated on a few prompts.
 
     Attributes:
-        answers: how many answers of the target are still to be generated.
-        generated_tokens: about how many tokens these have.
-        trained_tokens: about how many answer tokens are trained on, each one counted once an epoch.
-        seconds: about how long both take.
+        answers: how many answers the target has yet to generate.
+        generated_tokens: approximate number of tokens of these answers.
+        trained_tokens: approximate number of answer tokens to train on, each counted once per epoch.
+        seconds: approximate time for both.
     """
 
     answers: int
@@ -109,16 +109,16 @@ class DraftForecast:
 
 @dataclass(frozen=True, slots=True)
 class DraftMeasure:
-    """What a draft gives on the held-out answers.
+    """How a draft does on the held-out answers.
 
     Attributes:
-        step: after so many steps of the optimiser.
-        steps: how many there are in all.
-        training_loss: mean loss of a token since the last measurement, in nats; None before the first step.
-        loss: mean loss of a held-out token, in nats.
+        step: the optimiser steps done.
+        steps: the optimiser steps in all.
+        training_loss: mean loss per token since the last measurement, in nats; None before the first step.
+        loss: mean loss per held-out token, in nats.
         agreement: share of the held-out tokens at which the draft's most probable token is the target's.
-        mean_acceptance_length: tokens per target forward that greedy decoding of these answers takes at the draft
-            length, as the places of agreement tell.
+        mean_acceptance_length: tokens per target forward in greedy decoding of these answers at the draft length,
+            computed from the positions of agreement.
     """
 
     step: int
@@ -131,21 +131,21 @@ class DraftMeasure:
 
 @dataclass(frozen=True, slots=True)
 class MadeDraft:
-    """What `make_draft` made.
+    """The result of `make_draft`.
 
     Attributes:
-        folder: where the draft is.
-        before: of the layers as they were cut.
-        after: of the draft that was saved, the one with the best agreement.
-        answers: how many answers were trained on.
-        tokens: how many tokens these have.
-        held_out: how many prompts measured.
-        num_draft_tokens: the draft length of what follows.
+        folder: the folder of the draft.
+        before: figures of the layers as they were cut, before training.
+        after: figures of the saved draft, the one with the best agreement.
+        answers: the number of answers trained on.
+        tokens: the number of tokens of these answers.
+        held_out: the number of prompts used for measuring.
+        num_draft_tokens: the draft length of the figures below.
         mean_acceptance_length: tokens per target forward, decoded on the held-out prompts.
         acceptance_rate: accepted share of the draft tokens there.
-        cost: time of a draft token, as a share of a target forward's.
-        covered: share of the held-out answers' tokens that the draft can propose at all.
-        warnings: what makes the figures doubtful.
+        cost: time of a draft token as a share of a target forward's.
+        covered: share of the tokens of the held-out answers that the draft can propose.
+        warnings: reasons to doubt the figures.
     """
 
     folder: Path

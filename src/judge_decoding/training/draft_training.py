@@ -1,4 +1,4 @@
-"""Training a draft: its loss, its steps, its checkpoints, and what it gives on held-out answers."""
+"""Training a draft model: loss, steps, checkpoints, and measurements on held-out answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from judge_decoding.training.draft_options import DraftConfig, DraftMeasure
 MEASUREMENTS = 8
 """How often the held-out answers are read while a draft is trained."""
 SAVE_SECONDS = 120.0
-"""A checkpoint is written after so long, and after each measurement."""
+"""Seconds after which a checkpoint is written; each measurement writes one too."""
 WARM_UP = 0.05
 """The share of the steps in which the learning rate rises."""
 CLIP = 1.0
@@ -35,19 +35,19 @@ CLIP = 1.0
 
 
 class DraftTrainer:
-    """A draft in training. The same settings give the same weights, whether it is stopped in between or not.
+    """A draft in training. The same settings give the same weights, whether or not training is interrupted.
 
     Args:
-        target: the model that it is to be like.
-        draft: the model, in float32; those of its parameters are trained that ask for gradients.
-        teaching: the answers that are trained on, each in its pieces.
-        held_out: pieces of those that measure.
+        target: the model to imitate.
+        draft: the model to train, in float32; only parameters that require gradients are trained.
+        teaching: the answers to train on, each in its pieces.
+        held_out: pieces of the answers used for measuring.
         config: how to train.
         folder: where the checkpoint and the best weights are kept.
-        settings: what must not change between two runs at the same folder.
+        settings: what must not change between two runs in the same folder.
 
     Raises:
-        JudgeDecodingError: the checkpoint there was made with other settings, or is damaged.
+        JudgeDecodingError: the checkpoint in the folder is damaged or was made with other settings.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class DraftTrainer:
 
     @property
     def measures(self) -> Sequence[DraftMeasure]:
-        """All measurements so far; the first one is of the layers as they were cut."""
+        """All measurements so far; the first is of the layers as they were cut."""
         return self._measures
 
     @property
     def best(self) -> DraftMeasure:
-        """The measurement with the best agreement, and of those the one with the lowest loss."""
+        """The measurement with the best agreement; of equal ones, the one with the lowest loss."""
         return max(self._measures, key=lambda one: (one.agreement, -one.loss))
 
     def train(
@@ -87,7 +87,7 @@ class DraftTrainer:
         progress: Callable[[int, int], None] = lambda _done, _of: None,
         measured: Callable[[DraftMeasure], None] = lambda _: None,
     ) -> None:
-        """Take all steps that are left; the draft has its best weights then."""
+        """Run all remaining steps; the draft ends up with its best weights."""
         often = max(math.ceil(self.steps / MEASUREMENTS), 1)
         saved = time.monotonic()
         while True:
@@ -106,7 +106,7 @@ class DraftTrainer:
         self._load(self._best_file, "")
 
     def finish(self) -> None:
-        """Remove the checkpoint and the best weights, which are in the draft."""
+        """Remove the checkpoint and the saved best weights, which the draft now has."""
         for path in (self._checkpoint, self._best_file):
             path.unlink(missing_ok=True)
 
@@ -125,7 +125,7 @@ class DraftTrainer:
         self._loss, self._tokens, self._step = self._loss + loss, self._tokens + count, self._step + 1
 
     def _pieces_of(self, step: int) -> list[Piece]:
-        """The answers of a step: each epoch goes through all of them, in an order of its own."""
+        """The pieces of the answers of a step; each epoch goes through all answers in its own order."""
         epoch, place = divmod(step, self._an_epoch)
         order = list(range(len(self._teaching)))
         random.Random(f"{self._config.seed} {epoch}").shuffle(order)
@@ -198,7 +198,7 @@ class DraftTrainer:
             self._weights[name].copy_(value)
 
     def _tensors(self, path: Path, prefix: str) -> dict[str, Tensor]:
-        """The tensors of a file, one for each weight."""
+        """Read the tensors of a file, one for each weight."""
         device = self._draft.device
         try:
             with safe_open(path, "pt") as file:
@@ -208,10 +208,10 @@ class DraftTrainer:
 
 
 def rounds_of(agreed: Sequence[bool], longest: int) -> int:
-    """How many rounds greedy decoding of an answer takes with drafts of ``longest`` tokens.
+    """Return how many rounds greedy decoding of an answer needs with drafts of ``longest`` tokens.
 
-    A draft goes on from the answer itself as long as it is accepted, so that its places of agreement with the target
-    along the answer tell how much of each draft stays; each round adds one token of the target.
+    Drafts continue the answer itself as long as they are accepted, so the positions where draft and target agree along
+    the answer determine how much of each draft is accepted. Each round adds one token of the target.
     """
     rounds = at = 0
     while at < len(agreed):
@@ -223,7 +223,7 @@ def rounds_of(agreed: Sequence[bool], longest: int) -> int:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """The share of the highest learning rate at a step: it rises, then falls to a tenth by a cosine."""
+    """The share of the peak learning rate at a step: it rises, then falls to a tenth by a cosine."""
     rising = max(round(WARM_UP * steps), 1)
     if step < rising:
         return (step + 1) / rising

@@ -1,4 +1,4 @@
-"""A draft model where there is none: the target's own first layers, trained to say what the target says."""
+"""Make a draft model from the target's own first layers, trained to imitate the target."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, t
 from judge_decoding.training.training import Progress
 
 FEW = 200
-"""Answers below which a draft is said to have seen little."""
+"""With fewer answers than this, a warning says that the draft was trained on little data."""
 DECODED = 32
-"""Held-out prompts that the finished draft is tried on, at most."""
+"""The most held-out prompts on which the finished draft is tried."""
 PILOT, REST = "generating a few answers for a forecast", "generating the target's answers"
 
 
@@ -53,27 +53,26 @@ def make_draft(
 ) -> MadeDraft:
     """Make a draft model for ``target`` from its own first layers, and save it to ``out``.
 
-    The target answers the prompts; its first layers, with its embeddings, final norm and output head, are trained to
-    give what the target gives along these answers. The folder is an ordinary one of transformers, which any engine
-    loads. With ``config.vocab`` it holds a list of tokens as well, and `JudgeDecoder` proposes no others.
+    The target answers the prompts. Its first layers, with its embeddings, final norm and output head, are trained to
+    reproduce the target's output along these answers. The folder is an ordinary transformers folder that any engine
+    loads. With ``config.vocab`` it also holds a list of tokens, and `JudgeDecoder` proposes no others.
 
-    All that is done is kept in the folder ``<out>.work``: stopped at any moment, the same call goes on. The answers
-    stay there.
+    All work is kept in the folder ``<out>.work``: after an interruption, the same call resumes. The answers stay there.
 
     Args:
-        target: the target, on one device and not quantised.
+        target: the target model, on one device and not quantised.
         tokenizer: its tokenizer.
         prompts: whole prompts, as the target reads them.
         out: folder for the draft.
         config: how to make it.
-        agree: called with the forecast before the cost is spent; if it gives False, that is all.
-        progress: called with what is being done, and how much of how much is.
+        agree: called with the forecast before the cost is incurred; if it returns False, the work stops.
+        progress: called with the name of the current stage, how much of it is done, and its total.
         measured: called with each measurement on the held-out answers.
 
     Raises:
         JudgeDecodingError: the folder cannot be written, there are too few prompts or too long ones, the target's
             layers cannot be cut, the vocabulary leaves out an end token, peft is missing, the forecast is not agreed
-            to, another run is at the folder, or the work that was begun was begun with other settings.
+            to, another run is using the folder, or the earlier work in it has other settings.
     """
     config, out, target = config or DraftConfig(), Path(out), as_causal_lm(target)
     work = check_draft_places(out)
@@ -83,7 +82,7 @@ def make_draft(
     check_rewinds(target)
     decoder, size = JudgeDecoder(target, tokenizer), output_size(target)
     if config.vocab:
-        most_frequent([], config.vocab, decoder.end_ids, size)  # before the work: it may be refused
+        most_frequent([], config.vocab, decoder.end_ids, size)  # before the work, because it may raise
     draft = cut_layers(target, config.num_layers)
     ids = {prompt: decoder.encode(prompt)[0].tolist() for prompt in (*teaching, *held_out)}
     for known in ids.values():
@@ -119,10 +118,10 @@ def make_draft(
 
 
 def check_draft_places(out: Path) -> Path:
-    """Check that a draft can be written to ``out``; gives the folder for what is made on the way, ``<out>.work``.
+    """Check that a draft can be written to ``out``; return the folder for intermediate files, ``<out>.work``.
 
     Raises:
-        JudgeDecodingError: it cannot.
+        JudgeDecodingError: the draft cannot be written there.
     """
     place = out if out.name not in ("", "..") else out.resolve()
     if not place.name:
@@ -136,7 +135,7 @@ def check_draft_places(out: Path) -> Path:
 
 
 def _settings(target: PreTrainedModel, config: DraftConfig) -> dict[str, Any]:
-    """What the target's answers depend on."""
+    """The settings on which the target's answers depend."""
     drawn = {"seed": config.seed} if config.temperature else {}
     return {
         "target": str(target.config.name_or_path), "weights": fingerprint(target)[:12], "dtype": str(target.dtype),
@@ -145,7 +144,7 @@ def _settings(target: PreTrainedModel, config: DraftConfig) -> dict[str, Any]:
 
 
 def _training(config: DraftConfig, asked: str) -> dict[str, Any]:
-    """What the weights of the draft depend on besides."""
+    """The further settings on which the weights of the draft depend."""
     names = ("num_layers", "loss", "lora", "embeddings", "vocab", "epochs", "batch_size", "num_draft_tokens", "seed")
     values = {name: getattr(config, name) for name in names}
     return values | {"learning_rate": config.highest_rate, "prompts": asked}
@@ -161,7 +160,7 @@ def _answer(
     agree: Callable[[DraftForecast], bool],
     progress: Progress,
 ) -> None:
-    """Have the target answer what it has not answered yet: a few prompts first, for the forecast."""
+    """Let the target answer the remaining prompts: a few first, for the forecast."""
 
     def generate(some: Sequence[str], what: str, done: int, total: int) -> float:
         begin = time.perf_counter()
@@ -181,7 +180,7 @@ def _answer(
     todo = [prompt for prompt in ids if prompt not in answers.known]
     few = min(max(len(todo) // 20, 2), config.batch_size)
     if todo:
-        generate(todo[:1], PILOT, 0, 1 + few)  # the first forwards of a process are slow, and say little of the others
+        generate(todo[:1], PILOT, 0, 1 + few)  # the first forwards of a process are slow, so their time is not used
     seconds = generate(todo[1 : 1 + few], PILOT, 1, 1 + few) if len(todo) > 1 else 0.0
     left = todo[1 + few :]
     known = [answers.known[prompt] for prompt in ids if prompt in answers.known]
@@ -198,7 +197,7 @@ def _answer(
 
 
 def _seed_of(prompt: str, seed: int) -> int:
-    """The seed of one answer: it depends on its prompt alone, not on what else is answered."""
+    """The seed of one answer: it depends on its prompt alone, not on which others are answered."""
     return int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:7], "big")
 
 
@@ -211,7 +210,7 @@ def _pieces(
 def _seconds_a_token(
     target: PreTrainedModel, draft: PreTrainedModel, answers: Sequence[Sequence[Piece]], config: DraftConfig
 ) -> float:
-    """How long training takes for a token of an answer: a step is timed, and forgotten."""
+    """Seconds of training per token of an answer, from one timed step that is then discarded."""
     loss, pieces = DraftLoss(target, draft, config.loss), [piece for some in answers for piece in some]
     names = set(trained_names(draft, embeddings=config.embeddings))
     for name, parameter in draft.named_parameters():
@@ -225,20 +224,20 @@ def _seconds_a_token(
 
 
 def _make_trainable(draft: PreTrainedModel, config: DraftConfig) -> nn.Module | None:
-    """Let those parameters ask for gradients that are trained; with LoRA, the model with its adapters."""
+    """Enable gradients for the parameters to be trained; with LoRA, return the model with its adapters."""
     draft.requires_grad_(False)
     if config.lora is None:
         names = set(trained_names(draft, embeddings=config.embeddings))
         for name, parameter in draft.named_parameters():
             parameter.requires_grad_(name in names)
         return None
-    import peft  # noqa: PLC0415  (an extra, asked for by name)
+    import peft  # noqa: PLC0415  (an optional extra, needed for LoRA only)
 
     how = peft.LoraConfig(r=config.lora, lora_alpha=2 * config.lora, target_modules="all-linear", task_type="CAUSAL_LM")
     cuda = [draft.device] if draft.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
         torch.manual_seed(config.seed)
-        warnings.simplefilter("ignore")  # peft asks transformers by names that it had before
+        warnings.simplefilter("ignore")  # peft uses deprecated names of transformers
         found: nn.Module = peft.get_peft_model(draft, how)
     return found.eval()
 
@@ -247,13 +246,13 @@ def _saved(
     target: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     draft: PreTrainedModel,
-    adapters: Any,  # noqa: ANN401  (a class of peft, which need not be there)
+    adapters: Any,  # noqa: ANN401  (a class of peft, which may not be installed)
     kept: torch.Tensor | None,
     config: DraftConfig,
     out: Path,
     work: Path,
 ) -> PreTrainedModel:
-    """Write the draft to ``out`` with its whole head, in the target's number format; the draft as it is loaded."""
+    """Write the draft to ``out`` with its full head, in the target's dtype; return the draft as it is loaded."""
     folder = work / "draft"
     shutil.rmtree(folder, ignore_errors=True)
     if adapters is not None:
@@ -264,9 +263,9 @@ def _saved(
     own = dict(finished.named_parameters())
     with torch.no_grad():
         for name, value in draft.named_parameters():
-            if name in own and own[name].shape == value.shape:  # all but a cut head
+            if name in own and own[name].shape == value.shape:  # all but a reduced head
                 own[name].copy_(value)
-    finished.to(dtype=target.dtype).requires_grad_(False)  # type: ignore[call-arg]  # the decorated signature loses its self
+    finished.to(dtype=target.dtype).requires_grad_(False)  # type: ignore[call-arg]  # the decorated method lacks self
     finished.config.draft_of = str(target.config.name_or_path)
     if kept is not None:
         finished.config.draft_vocabulary = len(kept)
@@ -283,7 +282,7 @@ def _saved(
 
 
 def _put(folder: Path, out: Path) -> None:
-    """Move a finished model's files to ``out``, its configuration last; weights of an earlier one do not stay there."""
+    """Move a finished model's files to ``out``, its configuration last; remove the weights of an earlier one."""
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(out)
@@ -311,7 +310,7 @@ def _card(target: PreTrainedModel, config: DraftConfig) -> str:
 
 
 def _decoded(decoder: JudgeDecoder, prompts: Sequence[str], config: DraftConfig, progress: Progress) -> Stats:
-    """What the draft gives in greedy decoding."""
+    """The statistics of greedy decoding with the draft."""
     stats = Stats()
     decoder.generate(prompts[0], 2, rule=Exact(), temperature=0, num_draft_tokens=1)  # the first forwards are slow
     for done, prompt in enumerate(prompts):
@@ -325,7 +324,7 @@ def _decoded(decoder: JudgeDecoder, prompts: Sequence[str], config: DraftConfig,
 
 
 def _cost(stats: Stats) -> float:
-    """Time of a draft token over that of a target forward."""
+    """Time of a draft token divided by the time of a target forward."""
     return stats.seconds.draft / max(stats.drafted, 1) / (stats.seconds.verify / stats.rounds)
 
 

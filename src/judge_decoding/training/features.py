@@ -1,4 +1,4 @@
-"""The target's hidden states over labelled answers: what a head is trained on."""
+"""The target's hidden states over labelled answers: the training features of a head."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS, log_probability, read_given
 
 _PART = 256
-"""Tokens whose probabilities over the vocabulary are worked out at once."""
+"""Tokens whose probabilities over the vocabulary are computed together."""
 
 LOG_PROBABILITY, RANK = "log-probability", "rank"
-"""The trivial detectors: how probable the target found the token, and how many tokens it found more probable."""
+"""The trivial detectors: the target's log-probability of the token, and how many tokens it found more probable."""
 
 BASELINES = (LOG_PROBABILITY, RANK)
 
 Column = HiddenSource | str
-"""Something known of every token: its states [H] from a source, or one of `BASELINES`, a number."""
+"""A feature of every token: its hidden state [H] from a source, or the number of one of `BASELINES`."""
 
 
 @torch.inference_mode()
@@ -33,23 +33,23 @@ def read(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[tuple[int, dict[Column, Tensor]]]:
-    """Read every sequence once and yield what is known of its tokens; see `read_given`.
+    """Read every sequence once and yield the requested features of its tokens; see `read_given`.
 
-    No more logits over the vocabulary are made than a baseline needs: all of them in a model that makes no few.
+    Only the logits that a baseline needs are computed, except in models that cannot compute a part of them.
 
     Args:
         model: any causal LM.
         sequences: token ids.
-        kept: the positions of each that are wanted, ascending; a sequence without any is not read.
-        columns: what is wanted of them.
-        batch_tokens: most tokens of a forward.
+        kept: the positions to read in each sequence, ascending; a sequence without positions is not read.
+        columns: the features to read at these positions.
+        batch_tokens: the most tokens of a forward pass.
 
     Yields:
-        the number of a sequence and, by column, a tensor on the CPU: [n, H] in the model's dtype or, of a baseline,
-        float32 [n]. Nothing is known of a first token; it counts as certain.
+        the index of a sequence and, by column, a tensor on the CPU: [n, H] in the model's dtype or, for a baseline,
+            float32 [n]. A first token has no prediction; it counts as certain.
 
     Raises:
-        JudgeDecodingError: the model has no such layer, or its logits, where a baseline needs them, are not finite.
+        JudgeDecodingError: the model has no such layer, or logits that a baseline needs are not finite.
     """
     sources = [column for column in columns if isinstance(column, HiddenSource)]
     baselines = len(sources) < len(columns)

@@ -1,4 +1,4 @@
-"""The fit of a head: weighted logistic regression, and its cross-validation over questions."""
+"""Fitting a head: weighted logistic regression, and its cross-validation over questions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torch.nn.functional import linear, softplus
 from judge_decoding.errors import JudgeDecodingError
 
 ClassWeights = Literal["balanced", "none"]
-"""Whether both classes weigh the same in sum, or every token does."""
+"""Whether both classes have the same total weight, or every token has the same weight."""
 
 _STEPS = 100
-"""More bring less than 1e-3 of the loss, and no ranking."""
+"""More steps improve the loss by less than 1e-3 and do not change the ranking."""
 
 _ROWS = 8192
 
 _BLOCK = 2**19
-"""Numbers of a block of features that stays in the processor's cache from the first to the second look at it."""
+"""Values in a block of features; a block stays in the processor's cache between the two passes over it."""
 
 
 def standardise(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring every column of ``features`` [N, H] to mean 0 and deviation 1, in place; its mean and scale [H].
+    """Scale every column of ``features`` [N, H] to mean 0 and deviation 1, in place; return mean and scale [H].
 
-    In parts, as a copy of all features may not fit into memory.
+    It works in blocks, because a copy of all features may not fit into memory.
 
     Raises:
-        JudgeDecodingError: a feature is not finite, as half precision makes them.
+        JudgeDecodingError: a feature is not finite, as can happen in half precision.
     """
     mean, squares = features.mean(0), torch.zeros(features.shape[1])
     for part in features.split(_ROWS):
@@ -46,12 +46,12 @@ def standardise(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def token_weights(labels: Tensor, classes: ClassWeights = "balanced", wrong_weight: float = 1.0) -> Tensor:
-    """Weight of each token in the loss, 1 in sum: from ``labels`` [N] of 0 (wrong), 1 (correct) and -1 (left out).
+    """Weight of each token in the loss, 1 in total, for ``labels`` [N] of 0 (wrong), 1 (correct) and -1 (left out).
 
     Args:
         labels: the verdicts.
-        classes: "balanced" gives both classes the same weight in sum.
-        wrong_weight: a factor on that of the wrong tokens.
+        classes: "balanced" gives both classes the same total weight.
+        wrong_weight: a factor on the weight of the wrong tokens.
     """
     right, wrong = (labels == 1).float(), (labels == 0).float()
     if classes == "balanced":
@@ -74,29 +74,29 @@ def minimise(
     start: Tensor | None = None,
     spread: Tensor | None = None,
 ) -> Tensor:
-    """Several logistic regressions on the same features at once, each with token weights of its own.
+    """Fit several logistic regressions on the same features at once, each with its own token weights.
 
-    Minimises ``sum(weights * cross-entropy) + l2 |w|²/2`` for every column of ``weights`` by L-BFGS. Together they cost
-    little more than one, since what takes time is to go through the features.
+    Minimises ``sum(weights * cross-entropy) + l2 |w|²/2`` for every column of ``weights`` by L-BFGS. All fits together
+    cost little more than a single one, because passing over the features dominates the time.
 
-    Hidden states vary a thousand times as much along some directions as along others, which takes L-BFGS hundreds of
+    Hidden states vary a thousand times as much along some directions as along others, and L-BFGS would need hundreds of
     steps. So it works in coordinates in which the bound of the second derivative, ``spread / 4 + l2`` (Böhning 1992),
-    is the identity. That changes the way to the solution, not the solution.
+    is the identity. That changes the path to the solution, not the solution.
 
     Args:
         features: standardised [N, H].
         labels: 0 or 1 [N].
-        weights: [N, C], each column 1 in sum; tokens of weight 0 are not seen.
+        weights: [N, C], each column 1 in total; tokens of weight 0 are ignored.
         l2: weight decay.
-        start: a solution to start from, such as that of a larger ``l2``.
-        spread: the `scatter` of the features, if it is known.
+        start: an initial solution, such as the one for a larger ``l2``.
+        spread: the `scatter` of the features, if it is already known.
 
     Returns:
         C solutions [C, H + 1], the bias last.
     """
     width = features.shape[1]
     spread = scatter(features) if spread is None else spread
-    # No less than what single precision can tell from nothing beside the largest direction, or there is no factor.
+    # At least what single precision can resolve next to the largest direction; otherwise the factorisation fails.
     factor = torch.linalg.cholesky(spread / 4 + max(l2, 1e-6 * width) * torch.eye(width))
     sign = (2 * labels.float() - 1)[:, None]
     begin = torch.zeros(weights.shape[1], width + 1) if start is None else start
@@ -108,7 +108,7 @@ def minimise(
     blocks = list(zip(features.split(rows), sign.split(rows), weights.split(rows), strict=True))
 
     def weight_at(point: Tensor) -> Tensor:
-        # A row a fit and products in this order: many times as fast as with a column a fit.
+        # One row per fit, with products in this order, is many times as fast as one column per fit.
         weight: Tensor = torch.linalg.solve_triangular(factor, point[:, :width], upper=False, left=False)
         return weight.contiguous()
 
@@ -133,23 +133,23 @@ def minimise(
 
 
 def fold(solution: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, float]:
-    """A solution [H + 1] on standardised features as weight [H] and bias for those that they were made of."""
+    """Convert a solution [H + 1] on standardised features to weight [H] and bias on the original features."""
     weight = solution[:-1].double() / scale.double()
     return weight.float(), float(solution[-1].double() - weight @ mean.double())
 
 
 def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Deal the questions out to folds, so that every fold has its share of those with wrong tokens.
+    """Distribute the questions over folds so that every fold has its share of questions with wrong tokens.
 
     Args:
-        questions: of each token [N], under a name that equal ones share.
+        questions: the question of each token [N], under a name that equal questions share.
         labels: 0 or 1 [N].
-        folds: how many; fewer, if fewer questions have wrong or correct tokens.
-        seed: another one deals otherwise.
+        folds: the number of folds; fewer are used if fewer questions have wrong or correct tokens.
+        seed: changes the distribution.
 
     Returns:
-        fold [N] and rank [N]: the place of a token's question among those of its kind, as a share from 0 to 1. The
-        order is that of hashes, so it does not depend on the order of the cases.
+        fold [N] and rank [N]: the position of a token's question among those of its kind, as a share from 0 to 1. The
+            order is that of hashes, so it does not depend on the order of the cases.
 
     Raises:
         JudgeDecodingError: a class has tokens of fewer than two questions.
@@ -158,7 +158,7 @@ def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tup
     for question, label in zip(questions, labels.tolist(), strict=True):
         verdicts.setdefault(question, set()).add(label)
     order = sorted(verdicts, key=lambda question: hashlib.sha256(f"{seed} {question}".encode()).digest())
-    # Those with both verdicts in the middle: so the questions of each class are neighbours, and in all folds.
+    # Questions with both verdicts come in the middle, so that those of each class are adjacent and reach all folds.
     kinds = [[question for question in order if verdicts[question] == kind] for kind in ({0}, {0, 1}, {1})]
     count = min(folds, len(kinds[0] + kinds[1]), len(kinds[1] + kinds[2]))
     if count < 2:
@@ -173,13 +173,13 @@ def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tup
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """A fit and how it does on questions that it was not trained on.
+    """A fit and its scores on questions that it was not trained on.
 
     Attributes:
-        solution: fitted on all tokens, standardised [H + 1].
+        solution: fitted on all tokens, for standardised features [H + 1].
         scores: probability of CORRECT of each token [N], by a fit without its question.
-        l2: the weight decay chosen.
-        log_loss: of the scores, weighted as in training, in nats.
+        l2: the chosen weight decay.
+        log_loss: log-loss of the scores, weighted as in training, in nats.
     """
 
     solution: Tensor
@@ -201,20 +201,20 @@ def cross_validate(
 ) -> Validated | None:
     """Choose a weight decay by the log-loss out of fold.
 
-    From the strongest on, each fit starting at the one before it, until a weaker decay makes the loss worse.
+    The fits start from the strongest decay, each initialised with the previous one, and stop when the loss gets worse.
 
     Args:
         features: standardised [N, H].
         labels: 0 or 1 [N].
-        fold_of: number of the fold of each token [N].
+        fold_of: index of the fold of each token [N].
         l2: weight decays to try.
         classes: see `token_weights`.
         wrong_weight: see `token_weights`.
-        train: bool [N], tokens that may be trained on; all of them are scored.
+        train: bool [N], the tokens that may be used for training; all tokens are scored.
         progress: called after each weight decay.
 
     Returns:
-        the best, or None if some part to train on lacks one of the classes.
+        the best fit, or None if a training part lacks one of the classes.
     """
     used = torch.ones_like(labels, dtype=torch.bool) if train is None else train
     inside, own = (features, labels) if train is None else (features[used], labels[used])

@@ -1,4 +1,4 @@
-"""From a case to token ids and the verdict of each: how the labels of an answer are read."""
+"""Convert a case to token ids and the verdict of each token: how the labels of an answer are read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from judge_decoding.data.tokens import read_tokens
 from judge_decoding.models.tokenize import prompt_ids
 
 Labels = Literal["error", "span", "from_error"]
-"""Which tokens are wrong: the first one of the first error, all that touch an error, or all from the first error on."""
+"""The wrong tokens: the first one of the first error, all that touch an error, or all from the first error on."""
 
 AfterError = Literal["correct", "ignore"]
-"""What the other tokens behind the first error count as, unless all of them are wrong."""
+"""How the other tokens after the first error count, unless all of them are wrong."""
 
 IGNORED = -1
 
@@ -30,8 +30,8 @@ class Example:
     Attributes:
         ids: question and answer.
         labels: 1 (correct), 0 (wrong) or -1 (not used) for every token.
-        judged: positions of the tokens that have a verdict under one reading or another.
-        numbers: whether every token is a number.
+        judged: positions of the tokens that have a verdict under at least one reading of the labels.
+        numbers: for every token, whether it is a number.
     """
 
     ids: tuple[int, ...]
@@ -47,15 +47,15 @@ def encode(
     after_error: AfterError = "ignore",
     ends: Sequence[int] | None = None,
 ) -> Example:
-    """A case in tokens, their labels read as ``labels`` and ``after_error`` say.
+    """Convert a case to tokens, with labels according to ``labels`` and ``after_error``.
 
     ``ends`` are the tokens that end an answer of the target; by default the tokenizer's end token.
 
-    The question's tokens are unused and, where a case says which parts are judged, those that touch none of them. A
-    token touches an error by its space, too.
+    The question's tokens are unused. If a case marks the judged parts, tokens outside them are unused too. The space
+    before a token counts as part of it when it touches an error.
 
     Raises:
-        JudgeDecodingError: the case's own token ids are not of this tokenizer.
+        JudgeDecodingError: the case has token ids of another tokenizer.
     """
     tokens = read_tokens(case, tokenizer, ends)
     ids, spans = (*tokens.prompt, *tokens.answer), [*[None] * len(tokens.prompt), *tokens.spans]
@@ -81,7 +81,7 @@ def encode(
 
 
 def question_examples(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """The questions of cases, each once, as prompts of which the last token counts."""
+    """The questions of cases, without repeats, as prompts of which only the last token counts."""
     found: dict[str, Example] = {}
     for case in cases:
         if case.question in found or not case.question.strip():
@@ -97,7 +97,7 @@ def _is_number(text: str) -> bool:
 
 
 def data_hash(cases: Sequence[Case]) -> str:
-    """Hash of what a head learns from: questions, answers, error spans, and what else tells the labels."""
+    """A hash of everything a head learns from: questions, answers, error spans, and all else that determines labels."""
     digest = hashlib.sha256()
     for case in cases:
         digest.update(repr((case.question, case.answer, case.ended, case.errors)).encode())

@@ -20,18 +20,18 @@ class TrainingConfig:
     Attributes:
         labels: which tokens are wrong: the first of the first error ("error"), all that touch an error ("span"), or
             all from the first error on ("from_error").
-        after_error: what the other tokens behind the first error count as, unless all of them are wrong.
-        norm: take the last layer's hidden states before or after the target's final norm, or try "both".
-        layers: layers to try, counted from the end; lower ones than -1 are always read before the norm. The place with
-            the best AUC out of fold becomes the head.
-        class_weights: "balanced" gives correct and wrong tokens the same weight in sum, "none" every token the same.
+        after_error: how the other tokens after the first error count, unless all of them are wrong.
+        norm: use the last layer's hidden states before or after the target's final norm, or try "both".
+        layers: layers to try, counted from the end; layers below -1 are always read before the norm. The head uses the
+            source with the best AUC out of fold.
+        class_weights: "balanced" gives both classes the same total weight, "none" gives every token the same.
         wrong_weight: a factor on the weight of the wrong tokens.
-        l2: weight decays to try on standardised features; the one with the least log-loss out of fold is taken.
-        folds: of the cross-validation; a question's answers are in one fold.
-        aim: what the threshold is chosen by, on scores out of fold: "keep=0.95" (of the correct tokens) or "catch=0.9"
-            (of the wrong ones).
-        baseline: compare with the target's log-probability and rank of the token, as several sources always are.
-        seed: of the folds.
+        l2: weight decays to try on standardised features; the one with the lowest log-loss out of fold is used.
+        folds: the number of cross-validation folds; all answers to a question are in the same fold.
+        aim: the criterion for the threshold, on scores out of fold: "keep=0.95" (of correct tokens) or "catch=0.9" (of
+            wrong ones).
+        baseline: compare with the target's log-probability and rank of the token; always done for several sources.
+        seed: seed of the folds.
 
     Raises:
         JudgeDecodingError: a value is out of range.
@@ -74,15 +74,15 @@ class TrainingConfig:
 
     @property
     def reading(self) -> str:
-        """How labels are read, for people."""
+        """How labels are read, in words for people."""
         return self.labels if self.labels == "from_error" else f"{self.labels}, after the error: {self.after_error}"
 
     @property
     def goal(self) -> Aim:
-        """The aim, read."""
+        """The parsed aim."""
         return Aim.parse(self.aim)
 
     @property
     def compares(self) -> bool:
-        """Whether there is a table."""
+        """Whether several detectors are compared in a table."""
         return self.baseline or len(self.sources) > 1

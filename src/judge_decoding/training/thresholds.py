@@ -1,4 +1,4 @@
-"""The threshold of a judge by what counts: how many answers to a task are right with it."""
+"""Choose a judge's threshold by task accuracy: how many answers are right with it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from judge_decoding.tasks.base import Item, Task, guarded
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
-"""Tried one by one."""
+"""The thresholds to try."""
 
 
 def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
-    """The items that a threshold can be chosen by: each question once, and those whose answers can be checked.
+    """The items that a threshold can be chosen by: each question once, and only those with checkable answers.
 
     Raises:
-        JudgeDecodingError: there are none, or the answers of the task are not right or wrong.
+        JudgeDecodingError: there are no such items, or the task does not check its answers as right or wrong.
     """
     if task.scoring != "check" or any(len(item.turns) > 1 for item in items):
         raise JudgeDecodingError(
@@ -66,7 +66,7 @@ def measure(
     batch_size: int = 8,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Answer the task greedily: the share of right answers, and the accepted draft tokens per round.
+    """Answer the task greedily; return the share of right answers and the accepted draft tokens per round.
 
     ``progress`` is called after each answer.
     """
@@ -83,12 +83,12 @@ def measure(
 
 
 def lowest_threshold(curve: Sequence[dict[str, Any]], target_accuracy: float, points: float) -> float:
-    """The lowest threshold of ``curve`` whose accuracy is at most ``points`` (of 100) below the target's.
+    """The lowest threshold of ``curve`` whose accuracy is at most ``points`` percentage points below the target's.
 
     Raises:
-        JudgeDecodingError: there is none.
+        JudgeDecodingError: there is no such threshold.
     """
-    # Half an answer in a million must not be lost to rounding.
+    # The tolerance is for rounding errors, which must not reject a threshold.
     good = [row["threshold"] for row in curve if row["accuracy"] >= target_accuracy - points / 100 - 1e-9]
     if not good:
         best = max(row["accuracy"] for row in curve)
@@ -113,25 +113,25 @@ def calibrate(
     keep_part: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Set a head's threshold to the lowest at which the task loses at most ``points`` of accuracy.
+    """Set a head's threshold to the lowest at which the task loses at most ``points`` percentage points of accuracy.
 
-    The accuracy of the target itself and the whole curve go into the head's configuration.
+    The accuracy of the target alone and the whole curve go into the head's configuration.
 
     Args:
-        decoder: the target with a draft.
+        decoder: the target with a draft model.
         head: changed in place.
-        asking: how the items are put.
-        items: those of `calibration_items`, none of which the head was trained on; see `check_not_trained_on`.
-        points: of 100, that the accuracy may be below the target's.
-        thresholds: which to try.
+        asking: how the items are put to the model.
+        items: items from `calibration_items`; the head must not be trained on them, see `check_not_trained_on`.
+        points: how many percentage points the accuracy may be below the target's.
+        thresholds: the thresholds to try.
         num_draft_tokens: draft length M.
-        batch_size: how many answers share the forwards.
-        part: a file for what is done, with which a stopped calibration goes on.
-        keep_part: do not remove it at the end, so that the same calibration is there at once another time.
+        batch_size: how many answers share the forward passes.
+        part: a file of the finished work, from which a stopped calibration resumes.
+        keep_part: keep this file at the end, so that repeating the same calibration takes no time.
         progress: called after each answer, ``(len(thresholds) + 1) * len(items)`` times.
 
     Raises:
-        JudgeDecodingError: no threshold is good enough, or another run is at ``part``.
+        JudgeDecodingError: no threshold is good enough, or another run is using ``part``.
     """
     check_bound("points", points)
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
@@ -166,12 +166,12 @@ def calibrate(
 
 
 def described(asking: PromptFormat, items: Sequence[Item]) -> list[Any]:
-    """What is asked and how, as plain JSON values, to tell it from other work."""
+    """The items and how they are put, as plain JSON values, to recognise the same work."""
     return [str(asking.task), asking.chat, asking.system, asking.budget, [asdict(item) for item in items]]
 
 
 def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = None) -> str:  # noqa: ANN401  (any JSON value)
-    """What tells work with these models, this head and these settings from other work: a hash."""
+    """A hash that distinguishes work with these models, this head and these settings from other work."""
     models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
     known = [shape(model) | {"weights": fingerprint(model), "dtype": str(model.dtype)} for model in models]
     weights = b"" if head is None else head.linear.weight.detach().float().cpu().numpy().tobytes()
@@ -179,7 +179,7 @@ def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = Non
 
 
 def _begun(part: Path | None, settings: str) -> dict[str, dict[str, float]]:
-    """What a stopped calibration with the same settings has done."""
+    """The results of a stopped calibration with the same settings."""
     if part is None or not part.exists():
         return {}
     try:

@@ -46,7 +46,7 @@ from judge_decoding.training.labels import IGNORED, Example, data_hash, encode, 
 from judge_decoding.training.options import TrainingConfig
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how much of how much is."""
+"""Called with the name of the current stage, how much of it is done, and its total."""
 
 OUT_OF_FOLD = (
     "each token's score is that of a fit on the other folds' questions; the weights in this folder are fitted on all"
@@ -66,23 +66,23 @@ def train_head(
     """Train a judge head for ``target`` on labelled answers.
 
     Cross-validation over questions chooses the weight decay, the source and the threshold, and gives all figures; the
-    head is then fitted on all cases. What makes it doubtful, as too little data, is in ``config.calibration`` of the
+    head is then fitted on all cases. Reasons to doubt it, such as too little data, are in ``config.calibration`` of the
     head under "warnings".
 
     Args:
         target: the frozen target model.
-        tokenizer: its tokenizer, a fast one (character offsets are needed).
+        tokenizer: its tokenizer, which must be a fast one (character offsets are needed).
         cases: labelled answers, with and without errors.
         config: how to train.
-        draft: a draft model of the same vocabulary, for a head that reads its last hidden states too (AutoJudge's
-            features); such a head works with this draft only.
-        cache: a folder for what the models say of the answers, so that they are read once for several trainings and a
-            stopped one goes on where it was. Without it a temporary folder is used.
-        progress: told what is being done.
+        draft: a draft model of the same vocabulary, for a head that also reads the draft's last hidden states
+            (AutoJudge's features); such a head works with this draft only.
+        cache: a folder for what the models compute over the answers, so that several trainings read them only once and
+            a stopped one resumes. The default is a temporary folder.
+        progress: called as the training advances; see `Progress`.
 
     Raises:
-        JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, a layer that is
-            not there, or a tokenizer without offsets or for another model.
+        JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, a layer that does
+            not exist, or a tokenizer that has no offsets or belongs to another model.
     """
     config, tell = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
     target, draft = as_causal_lm(target), None if draft is None else as_causal_lm(draft, "draft")
@@ -167,7 +167,7 @@ def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Exampl
 
 
 def _tokens(cases: Sequence[Case], examples: Sequence[Example], config: TrainingConfig) -> tuple[Tokens, list[Tensor]]:
-    """All tokens that are trained on, and which of the judged ones of each example they are (bool [n_i])."""
+    """All training tokens, and for each example which of its judged tokens are among them (bool [n_i])."""
     labels, numbers, questions, used = [], [], list[str](), []
     for case, example in zip(cases, examples, strict=True):
         judged = torch.tensor(example.judged, dtype=torch.long)
@@ -191,10 +191,10 @@ def _features(
     cache: str | Path | None,
     tell: Progress,
 ) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], HiddenSource], Tensor]]]:
-    """Read the answers, and give what is known of them.
+    """Read the answers and provide functions that return their features.
 
-    The first function gives a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
-    states [n, H] at the one judged token of each of other examples.
+    The first function returns a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
+    hidden states [n, H] at the only judged token of each of other examples.
     """
 
     def counting(what: str, total: int) -> Callable[[int], None]:
@@ -240,7 +240,7 @@ def _features(
 
 
 def _own(role: str, sources: Sequence[HiddenSource]) -> list[Column]:
-    """Where a model is read for these sources in the target: the draft always at its last layer."""
+    """The sources to read in a model for these sources in the target; a draft is always read at its last layer."""
     return list(dict.fromkeys(source if role == "target" else HiddenSource(-1, source.norm) for source in sources))
 
 

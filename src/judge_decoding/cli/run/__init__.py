@@ -1,1 +1,1 @@
-"""What commands do once their options are checked. These modules load torch and transformers when they are imported."""
+"""Implementations of the commands, called with checked options. Importing them loads torch and transformers."""

@@ -1,4 +1,4 @@
-"""What ``judge-decoding bench`` does once its options are checked."""
+"""Implementation of ``judge-decoding bench``, called with checked options."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _ready(
     draft_layers: int | None,
     **options: Any,  # noqa: ANN401  (those of prepare)
 ) -> Prepared:
-    """The questions and models; the draft is made of the target where that is wanted."""
+    """Prepare questions and models; with ``draft_layers``, make the draft from the target's first layers."""
     ready = prepare(parse_task(task), data, models, trained_on=(), backend="eager", temperature=0.0, **options)
     if draft_layers is None:
         return ready
@@ -110,7 +110,7 @@ def _ready(
 
 
 def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
-    """All batch sizes."""
+    """Run the benchmark at all batch sizes."""
     decoder = ready.decoder
     with ExitStack() as stack:
         found = bench(
@@ -138,7 +138,7 @@ def _engines(
     left_out: dict[str, str],
     stack: ExitStack,
 ) -> list[Way]:
-    """Engines of vLLM without a draft, with it, and with the judge; ``left_out`` is told of what does not start."""
+    """Start vLLM engines without a draft, with it, and with the judge; record those that fail in ``left_out``."""
     if chosen.vllm_python is None:
         try:
             python = interpreter(None)
@@ -171,7 +171,7 @@ def _engines(
         try:
             engine = VLLM(label, own)
             stack.callback(engine.close)
-            engine.answer(prompts[-1:])  # some models start and then cannot decode
+            engine.answer(prompts[-1:])  # some models start but cannot decode
         except JudgeDecodingError as error:
             left_out[label.name] = str(error).rstrip(".")
         else:

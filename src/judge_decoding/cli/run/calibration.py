@@ -1,4 +1,4 @@
-"""The task that a threshold is chosen by, read for ``train`` and ``fit``."""
+"""Load the calibration task, by which a threshold is chosen, for ``train`` and ``fit``."""
 
 from __future__ import annotations
 

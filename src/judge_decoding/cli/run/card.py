@@ -1,4 +1,4 @@
-"""What ``judge-decoding card`` does once its options are checked."""
+"""Implementation of ``judge-decoding card``, called with checked options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(head: Path, results: list[Path] | None, *, overwrite: bool) -> None:
 
 
 def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:
-    """Check that what is replaced is a card as this command writes it, and results that are given again."""
+    """Check that only a card written by this command is replaced, and only results that are given again."""
     given = [read_bytes(path, "the results") for path in files]
     for path in results_in(head):
         if read_bytes(path, "the results") not in given:
@@ -55,7 +55,7 @@ def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path])
 
 
 def _same_name(judge: str, head: Path) -> bool:
-    """Whether a name or path can mean this folder: folders move, but seldom change their own name."""
+    """Whether a name or path can mean this folder: folders are often moved but rarely renamed."""
     return Path(place_of(judge, "judge")).name == head.resolve().name
 
 

@@ -1,4 +1,4 @@
-"""What ``judge-decoding demo`` does once its options are checked."""
+"""Implementation of ``judge-decoding demo``, called with checked options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(
     if threshold is not None:
         check_threshold(threshold)
 
-    torch.set_num_threads(1)  # such small matrices only wait for each other on several cores
+    torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
     pair, draft = load_pair()
     assert pair.judge is not None
     plain = type(pair)(pair.target, pair.tokenizer)
@@ -125,7 +125,7 @@ _TUNING_PROBLEMS = 12
 
 
 def _telling_example(judge: Method, asking: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
-    """The first problem whose answer shows all four causes, else the first one."""
+    """Return the first problem whose answer shows all four causes, or else the first problem."""
     first = None
     for item in items[:40]:
         rounds = answers(judge, asking, [item])[0][0].rounds

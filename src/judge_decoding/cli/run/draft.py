@@ -1,4 +1,4 @@
-"""What ``judge-decoding draft`` and ``fit --make-draft`` do once their options are checked."""
+"""Implementation of ``judge-decoding draft`` and ``fit --make-draft``, called with checked options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made(
 ) -> MadeDraft:
     """Load the target and make a draft of it for prompts, with what is measured told on stderr."""
     check_draft_places(out)
-    divide_prompts(texts, config)  # they may be too few
+    divide_prompts(texts, config)  # fails if there are too few
     tokenizer = load_tokenizer(target)
     model = load_model(target, dtype=dtype, device=device or usual_device())
     screen("loading the target", 1, 1)
@@ -75,7 +75,7 @@ def read_texts(
 
 
 def _cost(forecast: DraftForecast) -> str:
-    """What is to be spent, in words."""
+    """Describe the expected cost in words."""
     return (
         f"The target is to answer {forecast.answers} more prompts, about {forecast.generated_tokens:,} tokens; the "
         f"draft is trained on about {forecast.trained_tokens:,} tokens. Both take about {duration(forecast.seconds)}."

@@ -1,4 +1,4 @@
-"""What ``judge-decoding court label equivalence`` does once its options are checked."""
+"""Implementation of ``judge-decoding court label equivalence``, called with checked options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``judge-decoding evaluate`` does once its options are checked."""
+"""Implementation of ``judge-decoding evaluate``, called with checked options."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def run(
     write_samples(samples, found)
     for path, belongs in ((out / "spec_bench.jsonl", in_spec_bench), (out / "grades.jsonl", grader is not None)):
         if not belongs:
-            path.unlink(missing_ok=True)  # of the results that are replaced
+            path.unlink(missing_ok=True)  # files of the results being replaced
     if in_spec_bench:
         write_text(out / "spec_bench.jsonl", _spec_bench(found, ready, name))
     write_text(results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
@@ -100,7 +100,7 @@ def run(
 
 
 def _by_item(samples: Sequence[Sample], ready: Prepared) -> Iterator[tuple[Item, list[Sample]]]:
-    """Each item with the samples of its turns."""
+    """Yield each item with the samples of its turns."""
     for item in ready.items:
         yield item, [sample for sample in samples if sample.item == item.key]
 
@@ -108,7 +108,7 @@ def _by_item(samples: Sequence[Sample], ready: Prepared) -> Iterator[tuple[Item,
 def _graded(
     samples: Sequence[Sample], ready: Prepared, grader: str, output: Path, settings: dict[str, Any]
 ) -> tuple[list[Sample], dict[str, list[float]]]:
-    """The samples with their grades, and the grades of the items by way of decoding."""
+    """Return the samples with their grades, and the grades of the items by decoding method."""
     answered: dict[tuple[str, str], tuple[Item, list[str]]] = {}
     for item, turns in _by_item(samples, ready):
         answered[METHOD, item.key] = item, [ready.asking.bare(sample.text) for sample in turns]
@@ -129,6 +129,6 @@ def _graded(
 
 
 def _spec_bench(samples: Sequence[Sample], ready: Prepared, name: str) -> str:
-    """The answers in Spec-Bench's own format."""
+    """Return the answers in Spec-Bench's own format."""
     model = f"{ready.names['target']} {name}"
     return "".join(answer_line(item, turns, model) for item, turns in _by_item(samples, ready))

@@ -1,4 +1,4 @@
-"""What ``judge-decoding fit`` does once its options are checked."""
+"""Implementation of ``judge-decoding fit``, called with checked options."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run(
 
 
 def _cost(cost: FitForecast) -> str:
-    """What is to be spent, in words."""
+    """Describe the expected cost in words."""
     return (
         f"{forecast(cost.labelling)} Then the head is trained (one forward an answer), and "
         f"{cost.prompts} prompts are answered at {cost.thresholds} thresholds and some draft lengths: about "

@@ -1,4 +1,4 @@
-"""What ``judge-decoding generate`` does once its options are checked."""
+"""Implementation of ``judge-decoding generate``, called with checked options."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def run(
     guards = [parse_guard(spelling) for spelling in guard or []]
     if generation_config not in ("model", "none"):
         raise JudgeDecodingError(f"--generation-config is {generation_config}; it must be model or none.")
-    # What is out of range shows before the models are loaded.
+    # Check ranges before loading the models.
     asked_sampling = SamplingParams(temperature or 0.0, top_p, top_k, min_p, repetition_penalty, seed)
     draft, judge = complete(target, draft, judge)
     names = {"target": target, "draft": draft or "", "judge": judge or ""}
-    # What is wrong with the rule shows before the models are loaded.
+    # Check the rule before loading the models.
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
     early = choose_rule(head, parse_rule(rule, head) if rule is not None else None, threshold)
     _check_used(context, draft, draft_length, temperature, chat=chat)
@@ -165,14 +165,14 @@ _CUT_OFF = {
 def _check_used(
     context: typer.Context, draft: str | None, draft_length: str, temperature: float | None, *, chat: bool
 ) -> None:
-    """Refuse what does nothing with this draft, at this temperature, or without the chat template."""
+    """Refuse options without effect for this draft, at this temperature, or without the chat template."""
     if draft is None:
         check_used(
             context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-length",
             "--guard", "--translate", "--with-target", remedy="give a draft model",
         )  # fmt: skip
     if is_drafter(draft):
-        # Prompt lookup has no probability to look at.
+        # Prompt lookup has no probabilities.
         unsure = ["--draft-length"] if draft == PROMPT_LOOKUP and draft_length == "confident" else []
         check_used(context, f"With the draft {draft}", "--translate", *unsure, remedy="give a draft model")
     if temperature == 0:

@@ -1,4 +1,4 @@
-"""Having answers graded by a model behind an endpoint, for ``evaluate`` and ``sweep``."""
+"""Grade answers with a model behind an endpoint, for ``evaluate`` and ``sweep``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``judge-decoding info`` does once its options are checked."""
+"""Implementation of ``judge-decoding info``, called with checked options."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
         **{
             name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
             for name, value in config.calibration.items()
-            # Curves and tables are in the card, and in what --json prints.
+            # Curves and tables are in the card and in the output of --json.
             if value is not None and not isinstance(value, list | dict)
         },
     }

@@ -1,4 +1,4 @@
-"""What ``judge-decoding court label likelihood`` does once its options are checked."""
+"""Implementation of ``judge-decoding court label likelihood``, called with checked options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models made ready for their back end."""
+"""Prepare models for their back end."""
 
 from __future__ import annotations
 

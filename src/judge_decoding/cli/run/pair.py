@@ -1,4 +1,4 @@
-"""The models whose tokens are labelled."""
+"""Load the models whose tokens are labelled."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judge
     tokenizer = load_tokenizer(large)
     check_same_vocabulary(tokenizer, load_tokenizer(small))
     model = load_model(small, dtype=dtype, device=usual_device())
-    try:  # an answer ends where the target ends it
+    try:  # the target's end tokens end an answer
         ends = GenerationConfig.from_pretrained(large).eos_token_id
     except OSError:
         ends = None
-    except Exception as error:  # transformers follows a file that anybody may have written
+    except Exception as error:  # transformers reads an untrusted file here
         raise cannot_load("generation configuration", large, error) from error
     if ends is not None and model.generation_config is not None:
         model.generation_config.eos_token_id = ends

@@ -1,4 +1,4 @@
-"""What ``evaluate``, ``sweep`` and ``bench`` begin with: the questions and the models."""
+"""Load the questions and the models for ``evaluate``, ``sweep`` and ``bench``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a target reads of the answers that ``court annotate`` shows."""
+"""Let a target read the answers that ``court annotate`` shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions as a model's chat template puts them, for ``fit`` and ``court collect``."""
+"""Render questions with a model's chat template, for ``fit`` and ``court collect``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``judge-decoding rules`` does once its options are checked."""
+"""Implementation of ``judge-decoding rules``, called with checked options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(*, json: bool) -> None:
 
 
 def _described(rule: type[VerificationRule]) -> dict[str, Any]:
-    """What there is to say of a rule, as plain JSON values."""
+    """Describe a rule as plain JSON values."""
     known = parameters(rule)
     head = "head" in inspect.signature(rule).parameters
     return {

@@ -1,4 +1,4 @@
-"""What ``judge-decoding score`` does once its options are checked."""
+"""Implementation of ``judge-decoding score``, called with checked options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(
 
     spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
-    for spelling in spellings:  # what is wrong with one shows before the target is loaded
+    for spelling in spellings:  # fail on an invalid one before loading the target
         check_rule(parse_rule(spelling, head))
     notes = Terminal(err=True)
     with notes.status("loading the target"):
@@ -94,7 +94,7 @@ DEFAULT_RULES = ("exact", "top_k(k=4)", "typical")
 
 
 def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -> tuple[list[tuple[int, Case]], int]:
-    """The first answers of a file, and how many lines among them were left out."""
+    """Read the first answers of a file, and count the lines left out among them."""
     warnings = Warnings()
     try:
         cases = list(islice(read_answers(path, prompt_field, answer_field, warnings), limit))
@@ -108,7 +108,7 @@ def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -
 
 
 def _texts(path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, form: Form) -> tuple[list[Text], int]:
-    """The answers in the target's tokens, and how many cannot be scored; those are named."""
+    """Return the answers in the target's tokens, and the number of answers that cannot be scored; warn about each."""
     ends = end_ids(decoder.target, decoder.tokenizer)
     size = decoder.target.get_input_embeddings().get_parameter("weight").shape[0]
     context = getattr(decoder.target.config.get_text_config(), "max_position_embeddings", None)

@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``sweep`` show: a progress bar, and tables."""
+"""The progress bar and the tables of ``evaluate`` and ``sweep``."""
 
 from __future__ import annotations
 

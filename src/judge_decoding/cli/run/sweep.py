@@ -1,4 +1,4 @@
-"""What ``judge-decoding sweep`` does once its options are checked."""
+"""Implementation of ``judge-decoding sweep``, called with checked options."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(
     rules = core.usual_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
     rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
     lengths = sorted(set(num_draft_tokens or core.LENGTHS))
-    # All methods answer in turns, and one whose draft length was chosen anew would have answers with two.
+    # These must not change on resuming: a newly chosen draft length would mix answers at two lengths.
     settings = {
         "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
         "tune": 0 if every_length else tune,
@@ -80,12 +80,12 @@ def run(
 
 
 def _work(names: Sequence[str], items: Sequence[Item], record: Record) -> tuple[int, int]:
-    """How many answers are wanted, and how many are there."""
+    """Return how many answers are wanted, and how many already exist."""
     return len(names) * len(items), sum((name, item.key) in record.known for name in names for item in items)
 
 
 def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> str:
-    """A line for each answer: by which method, to what, whether it is right, its counts and its text."""
+    """Return a line for each answer: method, item, verdict, counts and text."""
     keys = [(one.name, item.key) for one in wanted for item in items]
     rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)
     return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

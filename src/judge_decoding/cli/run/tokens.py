@@ -1,4 +1,4 @@
-"""Cases in the tokens of a tokenizer, for ``court check``, ``stats`` and ``view``."""
+"""Split cases into the tokens of a tokenizer, for ``court check``, ``stats`` and ``view``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``judge-decoding train`` does once its options are checked."""
+"""Implementation of ``judge-decoding train``, called with checked options."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ def run(
 
 
 UNCALIBRATED = "uncalibrated"
-"""Folder in the head's, for a head for which no threshold was found."""
+"""Subfolder of the head's folder, for a head for which no threshold was found."""
 
 
 def _numbers(name: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
-    """The numbers of a list such as ``-1 -4`` or ``-1,-4``."""
+    """Parse a list of numbers such as ``-1 -4`` or ``-1,-4``."""
     try:
         return tuple(kind(part) for part in text.replace(",", " ").split())
     except ValueError as error:
@@ -167,7 +167,7 @@ def _calibrate(
 
 @contextmanager
 def _kept_if_not_calibrated(head: JudgeHead, folder: Path) -> Iterator[None]:
-    """Save the head to ``folder`` if what is done here finds no threshold for it, and say so."""
+    """If calibration in this block finds no threshold, save the head to ``folder`` and report it."""
     try:
         yield
     except JudgeDecodingError:

@@ -1,4 +1,4 @@
-"""The cases that ``train`` learns from, asked as the target is, without those that it cannot learn from."""
+"""The cases that ``train`` learns from, as the target reads them, without those it cannot use."""
 
 from __future__ import annotations
 

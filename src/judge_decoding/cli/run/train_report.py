@@ -1,4 +1,4 @@
-"""What ``judge-decoding train`` says when it is done."""
+"""The final report of ``judge-decoding train``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)
-    """A row for each place and trivial detector."""
+    """Return a table with a row for each hidden-state source and trivial detector."""
     if not rows:
         return None
     table = Table(title="Compared, out of fold; the one in bold is the head", title_justify="left", box=None)
@@ -48,7 +48,7 @@ def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something 
 
 
 def _reliability(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something rich can print)
-    """A bar for each score: how many of its tokens are correct."""
+    """Return a bar for each score, with the share of correct tokens."""
     table = Table(title="Reliability, out of fold", title_justify="left", box=None)
     for name in ("score", "tokens", "correct"):
         table.add_column(name, justify="right")
@@ -66,4 +66,4 @@ def _curve(figures: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value + 0.0:.3f}"  # no -0.000
+    return "-" if value is None else f"{value + 0.0:.3f}"  # avoids -0.000

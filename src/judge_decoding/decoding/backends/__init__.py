@@ -1,1 +1,1 @@
-"""Where the target runs: as it is, or compiled."""
+"""The back ends that run the target: eager or compiled."""

@@ -1,4 +1,4 @@
-"""What the loop asks of a target, in whatever back end it runs."""
+"""The interface between the loop and a target in any back end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from judge_decoding.models.context import RopeBorder
 
 @dataclass(frozen=True, slots=True)
 class FusedVerdict:
-    """What a forward with the rule inside says of one row's draft, on the host already.
+    """The results for one row's draft of a forward pass that includes the rule, already on the host.
 
     Attributes:
         draft_ids: the M draft tokens.
-        target_ids: what the target would have said at each of the M+1 positions.
-        scores: the judge's probability that each draft token is correct; without a judge they say nothing.
+        target_ids: the target's own token at each of the M+1 positions.
+        scores: the judge's probability that each draft token is correct; meaningless without a judge.
     """
 
     draft_ids: list[int]
@@ -32,15 +32,15 @@ class FusedVerdict:
 
 
 class VerifyOutput:
-    """What the target says of one row's draft of M tokens.
+    """The target's output for one row's draft of M tokens.
 
     Args:
-        logits: of all rows that were read together, [>= M+1, V] each.
-        states: hidden states of all of them by source, [>= before + M+1, H] each.
-        row: which of them it is.
+        logits: the logits of all rows that were read together, [>= M+1, V] each.
+        states: the hidden states of all of these rows by source, [>= before + M+1, H] each.
+        row: the index of this row.
         count: M+1.
-        fused: what the forward itself has decided, where it could.
-        before: how many tokens were read, for the first time or again, before the last kept one.
+        fused: the verdict computed inside the forward pass, if there is one.
+        before: how many tokens before the last kept one were read, for the first time or again.
     """
 
     __slots__ = ("_before", "_count", "_logits", "_row", "_states", "fused")
@@ -59,49 +59,49 @@ class VerifyOutput:
 
     @property
     def logits(self) -> Tensor:
-        """[M+1, V] in float32; position i is the target's distribution in the place of draft token i."""
+        """The logits [M+1, V] in float32; position i is the target's distribution of draft token i."""
         return self._logits[self._row][: self._count].float()
 
     @property
     def vocab_size(self) -> int:
-        """V."""
+        """The vocabulary size V."""
         return self._logits[self._row].shape[-1]
 
     def has_states(self, source: HiddenSource) -> bool:
-        """Whether hidden states were taken at ``source``."""
+        """Whether there are hidden states of ``source``."""
         return source in self._states
 
     def states(self, source: HiddenSource) -> Tensor:
-        """Hidden states [M+1, H]; position 0 is the last kept token's, position i + 1 draft token i's."""
+        """Return hidden states [M+1, H]; position 0 is the last kept token, position i + 1 is draft token i."""
         return self._states[source][self._row, self._before : self._before + self._count]
 
     def states_before(self, source: HiddenSource) -> Tensor:
-        """Hidden states [n, H] of what was read before the last kept token in the same forward, mostly nothing."""
+        """Return hidden states [n, H] of tokens before the last kept one in this forward pass; n is usually 0."""
         return self._states[source][self._row, : self._before]
 
 
 class TargetSession(Protocol):
-    """The target in one decoding of some rows."""
+    """The target during one decoding of a batch of rows."""
 
     def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
-        """Read what comes before each row's last token: ``rows[i]`` [T_i], which may be empty.
+        """Read the tokens before each row's last token: ``rows[i]`` [T_i], which may be empty.
 
         Returns:
-            The hidden states [n, H] of each row at ``source``, of T_i tokens or none where `read` reads them; without a
-            source, nothing of use.
+            The hidden states [n, H] of each row at ``source``; n is T_i, or 0 if these tokens are left to `read`.
+            Without a source the result is meaningless.
         """
         ...
 
     def longest_draft(self, row: int, tokens: int) -> int | None:
-        """How many draft tokens may follow the ``tokens`` of a row in the next forward; None is any number."""
+        """Return how many draft tokens may follow a row's ``tokens`` tokens in the next forward; None is any number."""
         ...
 
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
-        """Read the last of each row's tokens and, behind it, its draft."""
+        """Read the last of each row's tokens and, after it, the row's draft."""
         ...
 
     def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Go on with some of the rows, of which the first so many tokens stay."""
+        """Keep only ``rows``, and of each of them only the first ``lengths[i]`` tokens."""
         ...
 
 
@@ -112,22 +112,22 @@ class TargetBackend(Protocol):
 
     @property
     def can_batch(self) -> bool:
-        """Whether rows of different lengths can share its forwards."""
+        """Whether rows of different lengths can share a forward pass."""
         ...
 
     @property
     def border(self) -> RopeBorder | None:
-        """Where its positions change their scale, if they do."""
+        """The length at which the scale of its positions changes, if there is one."""
         ...
 
     def check(self, *, drafts: bool) -> None:
-        """Check that tokens can be decoded from it, by verifying ``drafts`` or plainly.
+        """Check that the target can decode, with ``drafts`` to verify or plainly.
 
         Raises:
-            JudgeDecodingError: they cannot.
+            JudgeDecodingError: it cannot.
         """
         ...
 
     def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> TargetSession:
-        """Begin to decode ``rows``, whose rules read hidden states at ``sources``."""
+        """Start decoding ``rows``, whose rules read hidden states at ``sources``."""
         ...

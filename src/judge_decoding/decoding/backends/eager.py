@@ -19,7 +19,7 @@ from judge_decoding.models.context import RopeBorder, rope_border
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 MOST_REREAD = 32
-"""So many tokens are read again at most, in front of a draft; a forward of a few dozen tokens costs little more."""
+"""At most this many tokens are read again before a draft; a forward pass of a few dozen tokens costs little more."""
 
 
 class EagerTarget:
@@ -43,7 +43,7 @@ class EagerTarget:
         (check_rewinds if drafts else check_reads)(self.model)
 
     def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> TargetSession:
-        """An eager reader."""
+        """Return an eager session."""
         return _EagerReader(self.model, len(rows), sources)
 
 
@@ -55,7 +55,7 @@ class _EagerReader:
         self._hooks = {source: HiddenStateHook(model, source) for source in sources}
 
     def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
-        # A prompt that cannot be read in parts is read with its last token, by `read`.
+        # A prompt that cannot be read in parts is read by `read`, together with its last token.
         whole = self._border is None or all(self._border.splits(len(row) + 1) for row in rows)
         if not (whole and any(map(len, rows))):
             return [torch.empty(0, 0)] * len(rows)
@@ -64,8 +64,8 @@ class _EagerReader:
             return [self._hooks[source].states[i, : len(row)] for i, row in enumerate(rows)] if source else []
 
     def longest_draft(self, row: int, tokens: int) -> int | None:
-        # Behind a partly rejected draft recurrent layers read again what stayed of it, in front of the next one. Once
-        # there is too much of that, one token is read without a draft: nothing of it can be rejected.
+        # After a partly rejected draft, recurrent layers read its accepted tokens again before the next draft. Once
+        # there are too many of these, one token is read without a draft, so that nothing can be rejected.
         if self._restores and tokens - 1 - self._lm.lengths[row] > MOST_REREAD:
             return 0
         return None if self._border is None else self._border.longest_draft(tokens)
@@ -83,7 +83,7 @@ class _EagerReader:
         with opened(self._hooks.values()):
             logits = self._lm.read(new, counts)
             states = {source: hook.states for source, hook in self._hooks.items()}
-        # Only a single row ever reads more than the last kept token and the draft.
+        # Only a batch of one row ever reads more than the last kept token and the draft.
         before = len(new[0]) - counts[0] if len(new) == 1 else 0
         return [VerifyOutput(logits, states, i, count, before=before) for i, count in enumerate(counts)]
 

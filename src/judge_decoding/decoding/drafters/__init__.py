@@ -1,7 +1,7 @@
-"""Where drafts come from, and the drafters that have a name.
+"""Drafters, and the registry of named drafters.
 
 A package registers a drafter under the entry-point group ``judge_decoding.drafters``: a name, and a function without
-arguments that makes a `Drafter`.
+arguments that returns a `Drafter`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _BUILT_IN: dict[str, Callable[[], Drafter]] = {PROMPT_LOOKUP: PromptLookup}
 
 
 def named_drafter(name: str) -> Drafter:
-    """Make the drafter of this name.
+    """Create the drafter with this name.
 
     Raises:
-        JudgeDecodingError: another package's drafter cannot be had.
+        JudgeDecodingError: another package's drafter cannot be imported, or is not a drafter.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]()

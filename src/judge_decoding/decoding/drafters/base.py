@@ -1,4 +1,4 @@
-"""What a drafter is asked for, and what it gives."""
+"""The interface of drafters: requests, drafts and the protocol."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from judge_decoding.decoding.tokens import TokenBuffer
 
 @dataclass(frozen=True, slots=True)
 class DraftRequest:
-    """What one row of a batch wants drafted.
+    """A request for a draft of one row of a batch.
 
     Attributes:
-        row: which row it is; a row keeps its number while others leave the batch.
-        tokens: all of its tokens so far. They grow with the row: copy what you keep, and change nothing.
-        count: how many draft tokens it wants at most.
-        sampler: how it chooses them.
+        row: the row's number, which it keeps while others leave the batch.
+        tokens: all of the row's tokens so far. They grow with the row: copy what you keep, and change nothing.
+        count: the maximum number of draft tokens.
+        sampler: how draft tokens are chosen.
         stop_below: stop after a token to which the draft gives less than this probability.
-        distribution: a greedy draft is to tell its distributions too.
-        norm: the draft's hidden states at the draft tokens are wanted, taken there.
-        accepted: how many tokens of the row's last draft stayed; None before the first one.
+        distribution: whether a greedy draft must return its distributions too.
+        norm: which hidden states of the draft model, at the draft tokens, must be returned; None if none are needed.
+        accepted: the number of accepted tokens of the row's last draft; None before the first draft.
         hidden: the target's hidden states [n, H] that the drafter needs (see `Drafter`), of the n tokens before the
-            last one: those that the target has read since the last request and that stayed. At first that is the
-            prompt without its last token, then that token and the accepted draft. Where the target reads all tokens
-            again, as LongRoPE does once (`RopeBorder`), they take the place of those that were there.
+            last one that the target has read since the last request and that stayed: at first the prompt without its
+            last token, then that token and the accepted draft. If the target reads all tokens again, as LongRoPE does
+            once (`RopeBorder`), they replace all earlier ones.
     """
 
     row: int
@@ -49,19 +49,19 @@ class DraftRequest:
 
     @property
     def plain(self) -> bool:
-        """Greedy tokens are wanted, and nothing else."""
+        """Whether only greedy tokens are requested."""
         return self.sampler.plain and not (self.stop_below or self.distribution or self.norm)
 
 
 @dataclass(frozen=True, slots=True)
 class DraftBuffer:
-    """Where a draft lies in what a compiled draft model has left for all rows.
+    """The location of a draft in the output of a compiled draft model for all rows.
 
     Attributes:
-        batch: the position of each row's last token, that token and its draft [B, 2 + M]: what a compiled target reads.
-        row: which of them it is.
-        tokens: what it goes on from, ``size`` tokens then.
-        size: how many they were.
+        batch: each row's last position, last token and draft [B, 2 + M], which is the input of a compiled target.
+        row: the draft's row in ``batch``.
+        tokens: the tokens that the draft continues, ``size`` tokens at that time.
+        size: the number of tokens at that time.
     """
 
     batch: Tensor
@@ -70,20 +70,20 @@ class DraftBuffer:
     size: int
 
     def is_of(self, batch: Tensor, row: int, tokens: TokenBuffer) -> bool:
-        """Whether it is this row of ``batch`` and goes on from ``tokens`` as they are now."""
+        """Whether the draft is this row of ``batch`` and continues ``tokens`` as they are now."""
         return self.batch is batch and self.row == row and self.tokens is tokens and self.size == len(tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Proposed tokens and what is known about them.
+    """Proposed tokens with their probabilities and hidden states.
 
     Attributes:
         ids: the tokens [M], on the target's device.
-        probs: the distributions they were drawn from [M, V]; None if they were not drawn.
-        distribution: of a greedy draft, its softmax [M, V] where asked for and there is one.
-        hidden: the draft model's last hidden states at the tokens [M, Hd], where asked for and there are any.
-        origin: set by `Draft.of`; a draft that is made from this one has none.
+        probs: the distributions they were sampled from [M, V]; None if they were not sampled.
+        distribution: the softmax of a greedy draft [M, V], if requested and available.
+        hidden: the draft model's last hidden states at the tokens [M, Hd], if requested and available.
+        origin: set by `Draft.of`; not passed on to drafts made from this one.
     """
 
     ids: Tensor
@@ -94,7 +94,7 @@ class Draft:
 
     @classmethod
     def of(cls, origin: DraftBuffer, count: int) -> Draft:
-        """The ``count`` tokens that lie there."""
+        """Return the draft of the first ``count`` tokens at ``origin``."""
         ids, device = origin.batch[origin.row, 2 : 2 + count], origin.tokens.device
         draft = cls(ids if ids.device == device else ids.to(device))
         object.__setattr__(draft, "origin", origin)
@@ -105,15 +105,15 @@ class Draft:
 class Drafter(Protocol):
     """Anything that proposes tokens.
 
-    A drafter that reads the target's hidden states has an attribute ``needs``, the `HiddenSource` of them, and finds
-    them in each request (`DraftRequest.hidden`), with what was accepted of its last draft.
+    A drafter that reads the target's hidden states has an attribute ``needs``, their `HiddenSource`, and finds them in
+    each request (`DraftRequest.hidden`), with the number of accepted tokens of its last draft.
     """
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """A draft for each of ``requests``, of ``count`` tokens or fewer; rows that have ended are not among them."""
+        """Return a draft for each of ``requests``, of at most ``count`` tokens; finished rows send no request."""
         ...
 
 
 def needs_of(drafter: object) -> HiddenSource | None:
-    """Which of the target's hidden states a drafter reads; None if it reads none."""
+    """Return which of the target's hidden states a drafter reads; None if it reads no hidden states."""
     return getattr(drafter, "needs", None)

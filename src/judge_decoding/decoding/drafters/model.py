@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class DraftModel:
     """A small causal LM with the target's vocabulary; it drafts for one decoding at a time.
 
-    Where its context is full it proposes nothing.
+    It proposes nothing once its context is full.
 
     Args:
-        model: the draft.
-        vocab_size: that of the target's logits.
+        model: the draft model.
+        vocab_size: the size of the target's logits.
 
     Raises:
-        JudgeDecodingError: tokens cannot be taken back from its KV cache.
+        JudgeDecodingError: its KV cache cannot be rolled back.
     """
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
@@ -51,7 +51,7 @@ class DraftModel:
         self._context = context_length(model) or 2**31
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """``count`` tokens a row, greedy or sampled as the target would; fewer where the context ends."""
+        """Propose ``count`` tokens per row, chosen by the row's sampler; fewer at the end of the context."""
         if all(len(request.tokens) + request.count <= self._context for request in requests):
             return self._propose(requests)
         fitting = {
@@ -63,24 +63,24 @@ class DraftModel:
         return [drafts.get(request.row) or Draft(request.ids[:0]) for request in requests]
 
     def _propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        if not self._can_batch and (len(requests) > 1 or self._single):  # then each row has a cache of its own
+        if not self._can_batch and (len(requests) > 1 or self._single):  # then each row has its own cache
             another = partial(type(self), self._model, self._vocab_size)
             self._single = {request.row: self._single.get(request.row) or another() for request in requests}
             return [self._single[request.row]._propose([request])[0] for request in requests]
         rows = [_Row(request, self._vocab_size, cut=self._cut) for request in requests]
         unchanged = self._unchanged(requests)
         lm = self._narrowed(tuple(request.row for request in requests))
-        # The cache may hold rejected tokens, and misses the last draft token when all were accepted.
+        # The cache may hold rejected tokens, and lacks the last draft token if all were accepted.
         lm.rewind_to(unchanged)
         if self._border is not None:
             lm.prepare([len(request.tokens) for request in requests])
         new = [self._known(request.ids[length:]) for request, length in zip(requests, lm.lengths, strict=True)]
-        if not max(lm.lengths) and max(map(len, new)) > 1:  # a prompt's logits would be V numbers a token
+        if not max(lm.lengths) and max(map(len, new)) > 1:  # a whole prompt's logits would take V numbers per token
             lm.read([ids[:-1] for ids in new], [0] * len(rows))
             new = [ids[-1:] for ids in new]
         norm = next((request.norm for request in requests if request.norm), None)
         with HiddenStateHook(self._model, HiddenSource(-1, norm)) if norm else nullcontext() as tap:
-            known = True  # what is read first stays, and what is drafted behind it may be rejected
+            known = True  # the tokens read first are final; those drafted after them may be rejected
             while any(row.open for row in rows):
                 logits = lm.read(new, [1] * len(rows))
                 if known:
@@ -88,22 +88,22 @@ class DraftModel:
                     known = False
                 if tap:
                     _collect(rows, tap)
-                # A row that has all it wants reads nothing while the others go on.
+                # A row whose draft is complete reads nothing while the others continue.
                 new = [self._known(row.draw(own)) for row, own in zip(rows, logits, strict=True)]
-            if tap:  # the state at the last token is there once it has been read
+            if tap:  # the last token must be read to get its hidden state
                 lm.read(new, [0] * len(rows))
                 _collect(rows, tap)
         return [row.draft() for row in rows]
 
     def _unchanged(self, requests: Sequence[DraftRequest]) -> list[int]:
-        """How many tokens of each row may stay in the cache; the last one is read again, for its logits."""
+        """Return how many tokens of each row may stay in the cache; the last one is read again, for its logits."""
         return [len(request.tokens) - 1 for request in requests]
 
     def _known(self, ids: Tensor) -> Tensor:
         return ids.clamp(max=self._last_id).to(self._model.device)
 
     def _narrowed(self, rows: tuple[int, ...]) -> CachedLM | StaticLM:
-        """The cache of these rows: that of the last call without the rows that have left, or a new one."""
+        """Return the cache of these rows: the last call's without the rows that have left, or a new one."""
         if self._lm is not None and rows == self._rows:
             return self._lm
         places = [self._rows.index(row) for row in rows if row in self._rows]
@@ -119,7 +119,7 @@ class DraftModel:
 
 
 class _Row:
-    """The draft of one row as it grows."""
+    """The growing draft of one row."""
 
     def __init__(self, request: DraftRequest, vocab_size: int, *, cut: bool) -> None:
         self._request = request
@@ -130,13 +130,13 @@ class _Row:
         self.open = request.count > 0
 
     def draw(self, logits: Tensor) -> Tensor:
-        """The next token [1] by the draft's ``logits`` [1, V'], or none if the draft is finished."""
+        """Choose the next token [1] from the draft's ``logits`` [1, V']; empty if the draft is finished."""
         request, sampler = self._request, self._request.sampler
         if not self.open:
             return self._ids[:0]
         logits = sampler.process(self._ids[None], self._fit(logits.to(self._ids.device))[None])[0]
         if self._cut and not sampler.is_bare and not bool(logits.isfinite().any()):
-            self.open = False  # all that the draft could propose is forbidden
+            self.open = False  # every token that the draft could propose is forbidden
             return self._ids[:0]
         if not sampler.greedy or request.distribution or request.stop_below:
             self._probs.append(logits.softmax(-1))
@@ -148,16 +148,16 @@ class _Row:
 
     @property
     def drawn(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens drafted so far."""
         return len(self._ids) - len(self._request.ids)
 
     def see(self, state: Tensor) -> None:
-        """Take the hidden state [Hd] at the last token drawn, once."""
+        """Store the hidden state [Hd] at the last drafted token, once."""
         if len(self._states) < self.drawn:
             self._states.append(state.to(self._ids.device))
 
     def draft(self) -> Draft:
-        """All of it."""
+        """Return the complete draft."""
         probs = torch.cat(self._probs) if self._probs else None
         greedy = self._request.sampler.greedy
         return Draft(
@@ -168,12 +168,12 @@ class _Row:
         )
 
     def _fit(self, logits: Tensor) -> Tensor:
-        """Cut or pad to the target's vocabulary size: one family pads its embeddings to different sizes."""
+        """Cut or pad to the target's vocabulary size: models of one family pad their embeddings differently."""
         missing = self._vocab_size - logits.shape[-1]
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
 
 
 def _collect(rows: Sequence[_Row], tap: HiddenStateHook) -> None:
-    """Hand each row the hidden state at the token it has just read: rows read one token each, or none."""
+    """Give each row the hidden state at the token it has just read: each row reads at most one token."""
     for row, states in zip(rows, tap.states, strict=True):
         row.see(states[0])

@@ -11,19 +11,19 @@ from judge_decoding.errors import JudgeDecodingError
 
 
 class DraftFunction:
-    """Makes a drafter of any function of the ids so far and the number of tokens wanted.
+    """A drafter made from any function of the ids so far and the number of tokens requested.
 
-    What it proposes counts as certain (its draft probability is 1).
+    Its proposals count as certain (their draft probability is 1).
 
     Raises:
-        JudgeDecodingError: when drafting, if the function gives something that is no sequence of token ids.
+        JudgeDecodingError: when drafting, if the function does not return a sequence of token ids.
     """
 
     def __init__(self, function: Callable[[list[int], int], Sequence[int]]) -> None:
         self._function = function
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """What the function says of each row."""
+        """Return the function's proposal for each row."""
         return [Draft(request.ids.new_tensor(self._call(request))) for request in requests]
 
     def _call(self, request: DraftRequest) -> list[int]:
@@ -40,7 +40,7 @@ class DraftFunction:
 class PromptLookup:
     """Proposes what followed the latest earlier occurrence of the last tokens (n-grams, longest first).
 
-    Source: prompt lookup decoding, as in transformers' ``prompt_lookup_num_tokens``. Draws nothing, so above
+    Source: prompt lookup decoding, as in transformers' ``prompt_lookup_num_tokens``. It does not sample, so above
     temperature 0 its proposals count as certain: their draft probability is 1.
     """
 
@@ -48,7 +48,7 @@ class PromptLookup:
         self._longest = longest
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """At most ``count`` tokens a row; none where nothing repeats."""
+        """Propose at most ``count`` tokens per row; none if nothing repeats."""
         return [Draft(self._look_up(request.ids, request.count)) for request in requests]
 
     def _look_up(self, ids: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A draft model with another tokenizer: the text is what it shares with the target."""
+"""A draft model with another tokenizer, which shares only the text with the target."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from judge_decoding.models.text import INCOMPLETE, decode_ids
 from judge_decoding.models.tokenize import bare_ids, lead_ids
 
 _WINDOW = 16
-"""So many tokens before the new ones are decoded and encoded along, as tokens depend on what is before them."""
+"""This many tokens before the new ones are decoded and encoded with them, as tokens depend on their context."""
 
 
 class TranslatingDraft:
-    """A drafter made of a model with another tokenizer than the target's.
+    """A drafter that uses a draft model whose tokenizer differs from the target's.
 
-    The text so far is encoded for the draft model, which goes on greedily for as many of its own tokens as are wanted
-    of the target's; the text it adds is encoded for the target. Only ids that the target's tokenizer decodes to that
-    very text are proposed, none where the texts cannot be brought together. Special tokens are translated if both
-    tokenizers know them by one name, an end token by the other's end token, and left out otherwise.
+    The text so far is encoded for the draft model, which continues it greedily by as many of its own tokens as the
+    target requests; the text it adds is encoded for the target. Only ids that the target's tokenizer decodes to exactly
+    that text are proposed; if the texts cannot be aligned, the draft is empty. Special tokens are translated if both
+    tokenizers use the same name, end tokens to the other's end token; others are left out.
 
-    Nothing is drawn: above temperature 0 the proposals count as certain, and rules that need the draft's
-    probabilities or hidden states get none. Each round encodes the whole text anew, some microseconds a token; what
-    that leaves unchanged stays in the draft's cache. One object may serve several decodings.
+    Nothing is sampled: above temperature 0 the proposals count as certain, and rules that need the draft's
+    probabilities or hidden states get none. Each round encodes the whole text again, some microseconds per token;
+    the unchanged part stays in the draft's cache. One object may serve several decodings.
 
     Source: universal assisted decoding, as ``AssistedCandidateGeneratorDifferentTokenizers`` of transformers; string
     level exact match (SLEM) of Timor et al. 2025, arXiv 2502.05202.
 
     Args:
-        model: the draft.
+        model: the draft model.
         tokenizer: the draft's tokenizer.
-        target_tokenizer: the target's.
+        target_tokenizer: the target's tokenizer.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class TranslatingDraft:
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         self._to_draft = _special_ids(target_tokenizer, tokenizer)
         self._to_target = _special_ids(tokenizer, target_tokenizer)
-        # What the draft expects before any text, such as a begin token.
+        # The ids that the draft expects before any text, such as a begin token.
         self._lead = lead_ids(tokenizer)
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """At most ``count`` tokens a row; none where the draft's text cannot be told in the target's tokens."""
-        with self._lock:  # several threads may share it, and its draft has one cache
+        """Propose at most ``count`` tokens per row; none if the draft's text cannot be expressed in target tokens."""
+        with self._lock:  # several threads may share this object, and its draft model has a single cache
             return self._propose(requests)
 
     def _propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -81,7 +81,7 @@ class TranslatingDraft:
         return drafts
 
     def _for_draft(self, ids: list[int]) -> list[int]:
-        """The draft's ids for the text of ``ids``."""
+        """Return the draft's ids for the text of ``ids``."""
         out: list[int] = []
         for special, run in groupby(ids, key=self._to_draft.__contains__):
             if special:
@@ -91,11 +91,11 @@ class TranslatingDraft:
         return out if out[: len(self._lead)] == self._lead else [*self._lead, *out]
 
     def _is_whole(self, ids: list[int]) -> bool:
-        """Whether the text of ``ids`` does not end inside a character."""
+        """Whether the text of ``ids`` ends with a complete character."""
         return not decode_ids(self._target, _tail(ids, self._to_draft)).endswith(INCOMPLETE)
 
     def _for_target(self, ids: list[int], reading: list[int], drafted: list[int]) -> list[int]:
-        """The target's ids for what ``drafted`` adds to ``reading``, the draft's ids for the text of ``ids``."""
+        """Return the target's ids for the text that ``drafted`` adds to ``reading``, the draft's ids for ``ids``."""
         plain = list(takewhile(lambda i: i not in self._to_target, drafted))
         window = _tail(reading, self._to_target)
         known, grown = (decode_ids(self._tokenizer, part) for part in (window, window + plain))
@@ -107,11 +107,11 @@ class TranslatingDraft:
         return new if end is None else [*new, end]
 
     def _continued(self, tail: list[int], added: str) -> tuple[list[int], str]:
-        """Ids that behind ``tail`` add the text ``added``, or as much of it as can be, and what they do add."""
+        """Return ids that, after ``tail``, add the text ``added`` or as much of it as possible, and the added text."""
         before = decode_ids(self._target, tail)
         whole = bare_ids(before + added, self._target)
-        # Where the text so far ends in the new encoding. It may begin with other tokens than the tail, even for the
-        # same text, or have one token across the place; then what is added is encoded by itself.
+        # Find where the text so far ends in the new encoding. The encoding may begin with other tokens than the tail,
+        # even for the same text. If a token spans the boundary, the added text is encoded by itself.
         ends = [len(tail)] if whole[: len(tail)] == tail else range(len(whole) + 1)
         start = next((i for i in ends if decode_ids(self._target, whole[:i]) == before), None)
         new = bare_ids(added, self._target) if start is None else whole[start:]
@@ -124,7 +124,7 @@ class TranslatingDraft:
 
 
 class _RereadingDraft(DraftModel):
-    """A draft model whose rows may change anywhere: the cache keeps what is the same as last time."""
+    """A draft model whose rows may change anywhere: the cache keeps the prefix shared with the last call."""
 
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         super().__init__(model, vocab_size)
@@ -132,14 +132,14 @@ class _RereadingDraft(DraftModel):
         self._kept: dict[int, int] = {}
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """As any draft model."""
+        """See `DraftModel.propose`."""
         drafts = super().propose(requests)
         self._read = {a.row: [*a.tokens.host, *d.ids.tolist()] for a, d in zip(requests, drafts, strict=True)}
         return drafts
 
     def _unchanged(self, requests: Sequence[DraftRequest]) -> list[int]:
         same = [_common(self._read.get(request.row, []), request.tokens.host[:-1]) for request in requests]
-        # A sliding window has forgotten what was before the last place it was taken back to.
+        # A sliding window no longer holds the tokens before the position of the last rollback.
         if not self._can_batch and any(
             n < self._kept.get(request.row, 0) for n, request in zip(same, requests, strict=True)
         ):
@@ -149,17 +149,17 @@ class _RereadingDraft(DraftModel):
 
 
 def _tail(ids: list[int], specials: Collection[int]) -> list[int]:
-    """The last few of ``ids``, from the last special token on."""
+    """Return the last few of ``ids``, at most back to the last special token."""
     return list(takewhile(lambda i: i not in specials, reversed(ids[-_WINDOW:])))[::-1]
 
 
 def _common(one: list[int], other: list[int]) -> int:
-    """How many ids two lists begin with alike."""
+    """Return the length of the common prefix of two lists."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _special_ids(source: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> dict[int, int | None]:
-    """For each special token of ``source`` that of ``other`` with the same name or use, None if there is none."""
+    """Map each special token of ``source`` to that of ``other`` with the same name or use, or to None."""
     theirs, end = _specials(other), source.eos_token_id
     meaningless = (source.unk_token_id, source.pad_token_id)
     ids = {i: None if i in meaningless else theirs.get(token) for token, i in _specials(source).items()}
@@ -169,6 +169,6 @@ def _special_ids(source: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase
 
 
 def _specials(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The special tokens by name: those with a use, and those that only decoding knows as special."""
+    """Return the special tokens by name: those with a role, and those that only the decoder marks as special."""
     added = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))

@@ -1,4 +1,4 @@
-"""All ways of decoding side by side, at several batch sizes."""
+"""Benchmark all decoding methods side by side, at several batch sizes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 Running = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-"""Around a step: what it is called, and how often it advances; gives what is called each time."""
+"""Context manager around a step, from its title and its number of advances; yields the function that advances it."""
 Engines = Callable[[plan.Models, Mapping[str, Way], Sequence[Tensor], dict[str, str]], Sequence[Way]]
-"""Other engines to measure: from the models, the best way of each kind, the prompts, and what is left out and why."""
+"""Makes other engines to measure, from the models, the best way of each kind, the prompts, and the `left_out` dict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What `bench` measured.
+    """The measurements of `bench`.
 
     Attributes:
-        rows: a way of decoding each.
-        comparisons: the ratios one would ask for.
-        left_out: what could not be measured, and why.
-        items: what was measured on.
-        tuned_on: on how many others draft lengths were chosen.
+        rows: one row per decoding method and batch size.
+        comparisons: the speed ratios of interest.
+        left_out: methods that could not be measured, with the reason.
+        items: the measured items.
+        tuned_on: number of other items on which draft lengths were chosen.
         max_new_tokens: token budget of each answer.
-        models: as they were measured.
-        best: of each kind of way the fastest, at the last batch size.
+        models: the models as measured.
+        best: the fastest method of each kind, at the last batch size.
         prompts: token ids of the items, the shortest first.
     """
 
@@ -65,20 +65,20 @@ def bench(
     note: Callable[[str], None] = lambda _: None,
     running: Running = lambda *_: nullcontext(lambda: None),
 ) -> Bench:
-    """Measure ways of decoding in turns: transformers with and without a draft, and ours.
+    """Measure decoding methods in turns: transformers with and without a draft, and our own loop.
 
     Args:
-        decoder: target, and perhaps draft and judge.
-        asking: how the items are put.
-        items: what is asked.
-        tuning_items: how many of them choose the best draft lengths, and are not measured.
-        batch_sizes: prompts that are decoded together.
-        equal: draft lengths at which ours and transformers' are compared, too.
-        repetitions: how often, beside a warm-up.
-        compiled: the static back end, too.
-        engines: makes other ways, once the best draft lengths of the first batch size are known.
-        note: told what is being done.
-        running: around each longer step.
+        decoder: target, and optionally draft and judge.
+        asking: the prompt format of the items.
+        items: the items to answer.
+        tuning_items: number of items used to choose the best draft lengths; they are not measured.
+        batch_sizes: numbers of prompts decoded together.
+        equal: draft lengths at which our loop and assisted generation are also compared.
+        repetitions: number of repetitions, not counting the warm-up.
+        compiled: whether the static back end is measured, too.
+        engines: makes other methods, once the best draft lengths of the first batch size are known.
+        note: called with a description of the current work.
+        running: context manager around each longer step.
 
     Raises:
         JudgeDecodingError: no item would be left to measure, or a prompt fills the context.
@@ -86,7 +86,7 @@ def bench(
     tuning, shown = split(items, tuning_items)
     ids = {item.key: decoder.encode(asking.prompt(item))[0] for item in items}
     budget = min([asking.budget, *(room(len(own), decoder.target) for own in ids.values())])
-    # Prompts of like length together: little padding.
+    # Batches of similar prompt lengths need little padding.
     measured, tuned = (sorted((ids[item.key] for item in some), key=len) for some in (shown, tuning))
     left_out: dict[str, str] = {}
     models = plan.Models(decoder, budget)

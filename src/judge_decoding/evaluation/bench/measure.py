@@ -1,4 +1,4 @@
-"""Measuring ways of decoding in turns, so that all meet the same state of the machine."""
+"""Measure decoding methods in turns, so that all meet the same state of the machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from judge_decoding.core.rounds import Stats
 from judge_decoding.evaluation.bench.ways import Answers, Way
 
 Tell = Callable[[int, str], None]
-"""Told of each way that has decoded all prompts: in which repetition (0 is the warm-up), and its name."""
+"""Called when a method has decoded all prompts, with the repetition (0 is the warm-up) and the method's name."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """What a way of decoding did.
+    """The measurements of one decoding method.
 
     Attributes:
-        tokens: of each prompt, in the order of the prompts.
-        unlike: numbers of prompts with other tokens than expected, in any repetition.
-        seconds: of each repetition.
-        stats: of our own loop, all repetitions together.
-        forwards: of the target, in all repetitions; None if not known.
+        tokens: new tokens of each prompt, in the order of the prompts.
+        unlike: indices of prompts whose tokens differed from the expected ones in any repetition.
+        seconds: duration of each repetition.
+        stats: counts of our own loop over all repetitions.
+        forwards: target forwards in all repetitions; None if not known.
     """
 
     tokens: tuple[tuple[int, ...], ...] = ()
@@ -36,12 +36,12 @@ class Measured:
 
     @property
     def speeds(self) -> list[float]:
-        """Tokens per second of each repetition."""
+        """The tokens per second of each repetition."""
         return [count / seconds for count, seconds in zip(self.new_tokens, self.seconds, strict=True)]
 
     @property
     def speed(self) -> float:
-        """Tokens per second, the median of the repetitions."""
+        """The median over the repetitions of the tokens per second."""
         return median(self.speeds)
 
 
@@ -55,16 +55,16 @@ def measure(
     warm_up: int | None = None,
     tell: Tell = lambda *_: None,
 ) -> dict[str, Measured]:
-    """Every way on all prompts, once as a warm-up and then so many times; who begins changes each time.
+    """Run every method on all prompts, first as a warm-up, then ``repetitions`` times; the order rotates each time.
 
     Args:
-        ways: with different names.
-        prompts: token ids [T_i] each.
-        expected: what plain greedy decoding says to each prompt; empty if nothing is to be compared.
-        batch_size: prompts that are decoded together.
-        repetitions: how often, beside the warm-up.
-        warm_up: how many prompts the warm-up has; None for all.
-        tell: told of each way that is through.
+        ways: the methods, with distinct names.
+        prompts: the token ids [T_i] of each prompt.
+        expected: the answer of plain greedy decoding to each prompt; empty to skip the comparison.
+        batch_size: number of prompts decoded together.
+        repetitions: number of repetitions, not counting the warm-up.
+        warm_up: number of prompts in the warm-up; None for all.
+        tell: called when a method has finished a repetition.
     """
     found = {way.label.name: Measured() for way in ways}
     assert len(found) == len(ways)

@@ -1,4 +1,4 @@
-"""Which ways of decoding are measured, and with which draft lengths."""
+"""Decide which decoding methods are measured, and with which draft lengths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from judge_decoding.rules import Exact, Judge
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Draft lengths to choose from."""
 CONFIDENCE = 0.4
-"""Of assisted generation: its default, below which a draft ends, so that its length is only the longest."""
+"""Default confidence threshold of assisted generation: a draft ends below it, so its length is only a maximum."""
 CONFIDENT_LENGTHS = (8, 16, 32)
 BEST = "best"
 DEFAULTS = "defaults"
@@ -28,12 +28,12 @@ OWN = "its own"
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What is measured.
+    """The models to measure.
 
     Attributes:
-        decoder: target, draft and judge as they are.
+        decoder: target, draft and judge, not compiled.
         max_new_tokens: token budget of an answer.
-        compiled: the same, compiled; None to measure the eager back end alone.
+        compiled: the same, compiled; None to measure only the eager back end.
     """
 
     decoder: JudgeDecoder
@@ -42,7 +42,7 @@ class Models:
 
     @classmethod
     def of(cls, decoder: JudgeDecoder, max_new_tokens: int, progress: Progress) -> tuple[Models, str]:
-        """Those of ``decoder``, compiled; and why they are not, if they cannot be."""
+        """Compile the models of ``decoder``; also return the reason if that is not possible."""
         compiled = JudgeDecoder(
             decoder.target, decoder.tokenizer, decoder.draft, decoder.judge, num_draft_tokens=decoder.num_draft_tokens,
             backend="static",
@@ -52,7 +52,7 @@ class Models:
 
     @property
     def draft(self) -> PreTrainedModel | None:
-        """The draft model; None without a draft, or where it is no model."""
+        """The draft model; None without a draft, or if the draft is not a model."""
         return self.decoder.draft if isinstance(self.decoder.draft, PreTrainedModel) else None
 
     @property
@@ -64,11 +64,11 @@ class Models:
         return self.compiled if backend == "static" and self.compiled is not None else self.decoder
 
     def generate(self) -> Generate:
-        """Plain ``generate`` of transformers."""
+        """Return plain ``generate`` of transformers."""
         return Generate(Label("generate"), self.decoder.target, self.decoder.end_ids, self.max_new_tokens)
 
     def assisted(self, assistance: Assistance, note: str) -> Generate:
-        """Assisted generation of transformers."""
+        """Return assisted generation of transformers."""
         length = assistance.num_draft_tokens or 0
         confident = f"confidence {assistance.confidence:g}" if assistance.confidence else ""
         label = Label("assisted", num_draft_tokens=length, note=", ".join(filter(None, (note, confident))))
@@ -76,30 +76,30 @@ class Models:
         return Generate(label, target, end_ids, self.max_new_tokens, self.draft, assistance)
 
     def plain(self) -> Ours:
-        """Our loop without a draft."""
+        """Return our loop without a draft."""
         alone = self._in(self.backend).alone()
         return Ours(Label("plain", self.backend), alone, self.max_new_tokens, Exact())
 
     def exact(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
-        """Our loop with standard verification."""
+        """Return our loop with standard verification."""
         backend = backend or self.backend
         return Ours(Label("exact", backend, length, note), self._in(backend), self.max_new_tokens, Exact(), length)
 
     def judge(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
-        """Our loop with the judge at the threshold of its head."""
+        """Return our loop with the judge at its head's threshold."""
         backend = backend or self.backend
         assert self.decoder.judge is not None
         rule = Judge(self.decoder.judge)
         return Ours(Label("judge", backend, length, note), self._in(backend), self.max_new_tokens, rule, length)
 
     def policy(self, start: int) -> Ours:
-        """Standard verification with the draft length that pays."""
+        """Return standard verification with the cost-optimal draft length."""
         label = Label("exact", self.backend, 0, POLICY)
         return Ours(label, self._in(self.backend), self.max_new_tokens, Exact(), start, CostOptimal)
 
 
 def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> dict[str, list[Way]]:
-    """What the best draft length is chosen from, for each kind of way that has one; `LENGTHS` if none are given."""
+    """Return the methods to choose the best draft length from, by kind; ``lengths`` defaults to `LENGTHS`."""
     lengths = lengths or LENGTHS
     if models.decoder.draft is None:
         return {}
@@ -114,13 +114,13 @@ def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> 
 
 
 def ways(models: Models, best: Mapping[str, Way], equal: Sequence[int]) -> list[Way]:
-    """What is measured.
+    """Return the methods to measure.
 
     Args:
         models: the models.
-        best: those of `candidates` that were fastest.
-        equal: draft lengths at which assisted generation and our standard verification are compared beside their best
-            ones; our own best one is always among them.
+        best: the fastest of `candidates`.
+        equal: draft lengths at which assisted generation and our standard verification are compared, besides the best
+            length of each; our own best length is always among them.
     """
     found: list[Way] = [models.generate(), models.plain()]
     if not best:

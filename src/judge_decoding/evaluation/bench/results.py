@@ -1,4 +1,4 @@
-"""What ``bench`` writes: a row for each way of decoding and batch size, and what is needed to have them again."""
+"""The output of ``bench``: a row for each decoding method and batch size, and what is needed to reproduce them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from judge_decoding.evaluation.bench.ways import Family, Label
 
 
 class Ratio(BaseModel):
-    """How much faster one way is than another.
+    """How much faster one decoding method is than another.
 
     Attributes:
-        of: the name of the one.
-        over: the name of the other.
-        batch_size: of both.
+        of: name of the method in the numerator.
+        over: name of the method in the denominator.
+        batch_size: batch size of both.
         medians: ratio of their median tokens per second.
-        paired: median of the ratios of the single repetitions.
-        low, high: the least and the largest of those.
+        paired: median of the ratios of single repetitions.
+        low, high: the smallest and the largest of those ratios.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -36,23 +36,23 @@ class Ratio(BaseModel):
 
 
 class BenchRow(BaseModel):
-    """One way of decoding.
+    """One decoding method at one batch size.
 
     Attributes:
-        name: of the row.
-        family: what decodes.
-        backend: of our own loop.
-        batch_size: prompts that are decoded together.
+        name: name of the row.
+        family: the kind of method.
+        backend: back end of our own loop.
+        batch_size: number of prompts decoded together.
         num_draft_tokens: draft length; 0 without a draft, or where a policy or a default chooses.
-        note: how the draft length came about.
-        same_tokens: its tokens have to be those of plain greedy decoding.
-        unlike: how many prompts got other tokens than that.
+        note: how the draft length was chosen.
+        same_tokens: whether its tokens must equal those of plain greedy decoding.
+        unlike: number of prompts whose tokens differ from plain greedy decoding.
         tokens: new tokens in one repetition, end tokens included.
         tokens_per_second: the median over the repetitions; from prompt ids to token ids, reading the prompts included.
-        low, high: the least and the most.
-        speeds: of each repetition.
-        over_generate: against plain ``generate``; None for itself.
-        over_assisted: against assisted generation at its best; None where there is none.
+        low, high: the lowest and the highest tokens per second.
+        speeds: tokens per second of each repetition.
+        over_generate: speed ratio to plain ``generate``; None for itself.
+        over_assisted: speed ratio to assisted generation at its best; None if that was not measured.
         accepted_per_round: accepted draft tokens per round; None where it is not known.
         tokens_per_forward: tokens per target forward and prompt.
     """
@@ -79,16 +79,16 @@ class BenchRow(BaseModel):
 
 
 class BenchResults(ResultsBase):
-    """All of it.
+    """All results of a benchmark.
 
     Attributes:
-        prompts: how many were decoded.
-        tuned_on: on how many others the best draft lengths were chosen.
-        repetitions: how often, beside a warm-up.
-        threads: of torch.
-        rows: a row a way, batch size by batch size; plain ``generate`` is the first of each.
-        comparisons: the ratios one would ask for.
-        left_out: what was not measured, and why.
+        prompts: number of decoded prompts.
+        tuned_on: number of other prompts on which the best draft lengths were chosen.
+        repetitions: number of repetitions, not counting the warm-up.
+        threads: number of torch threads.
+        rows: one row per method, batch size by batch size; plain ``generate`` comes first in each.
+        comparisons: the speed ratios of interest.
+        left_out: methods that were not measured, with the reason.
     """
 
     prompts: int = 0
@@ -101,7 +101,7 @@ class BenchResults(ResultsBase):
 
 
 def ratio(of: str, over: str, batch_size: int, own: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """The ratio of two ways' tokens per second, each a number a repetition."""
+    """Return the ratio of two methods' tokens per second, given as one number per repetition."""
     pairs = [a / b for a, b in zip(own, theirs, strict=True)]
     return Ratio(
         of=of, over=over, batch_size=batch_size, medians=median(own) / median(theirs), paired=median(pairs),
@@ -110,7 +110,7 @@ def ratio(of: str, over: str, batch_size: int, own: Sequence[float], theirs: Seq
 
 
 def row(label: Label, own: Measured, batch_size: int, *, same_tokens: bool) -> BenchRow:
-    """The row of a way, without what compares it."""
+    """Return the row of a method, without the comparisons."""
     per_forward = accepted = None
     if own.stats.rounds:
         per_forward = own.stats.tokens_per_forward

@@ -1,4 +1,4 @@
-"""One batch size from the choice of draft lengths to its rows."""
+"""Benchmark one batch size, from the choice of draft lengths to the rows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from judge_decoding.evaluation.draft_lengths import fastest
 TUNING_STAGES = 3
 
 Advance = Callable[[], None]
-"""One more is done."""
+"""Called each time one more step is done."""
 
 
 def alone(models: Models, prompts: Sequence[Tensor]) -> list[tuple[int, ...]]:
-    """What plain greedy decoding says to each prompt by itself: what the others are held against."""
+    """Return the plain greedy answer to each prompt, decoded alone: the reference for all methods."""
     plain = models.generate()
     return [plain.answer([prompt]).tokens[0] for prompt in prompts]
 
@@ -30,9 +30,9 @@ def choose(
     batch_size: int,
     advance: Advance = lambda: None,
 ) -> dict[str, Way]:
-    """Of each kind of way the one that is fastest on ``prompts``, which are not those of the table.
+    """Return the fastest method of each kind on ``prompts``, which are not in the table.
 
-    By successive halving: the slower half of each kind is not tried again.
+    The choice uses successive halving: after each stage, the slower half of each kind is dropped.
     """
     ways = {way.label.name: way for some in kinds.values() for way in some}
 
@@ -48,7 +48,7 @@ def choose(
 
 
 def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:
-    """How often `choose` advances."""
+    """Return how often `choose` calls ``advance``."""
     return sum(-(-len(some) // 2**stage) for some in kinds.values() for stage in range(TUNING_STAGES))
 
 
@@ -61,14 +61,14 @@ def run(
     repetitions: int,
     advance: Advance = lambda: None,
 ) -> tuple[list[BenchRow], list[Ratio]]:
-    """The rows of one batch size, and the ratios one would ask for."""
+    """Measure one batch size, and return its rows and the speed ratios of interest."""
     found = measure(ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, tell=lambda *_: advance())
     rows = [row(way.label, found[way.label.name], batch_size, same_tokens=way.same_tokens) for way in ways]
     return compared(rows, found)
 
 
 def compared(rows: Sequence[BenchRow], found: dict[str, Measured]) -> tuple[list[BenchRow], list[Ratio]]:
-    """The rows with what they are held against, and the ratios one would ask for."""
+    """Return the rows with their speed ratios filled in, and the ratios of interest."""
 
     def against(own: BenchRow, other: BenchRow | None) -> Ratio | None:
         if other is None or own.name == other.name:

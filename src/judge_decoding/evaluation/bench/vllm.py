@@ -1,4 +1,4 @@
-"""vLLM as one of the ways: an engine in a process of its own, which waits while the others are measured."""
+"""vLLM as a decoding method: an engine in its own process, which waits while other methods are measured."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ CHILD = Path(__file__).with_name("vllm_child.py")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an engine is made of.
+    """The settings of an engine.
 
     Attributes:
         python: the interpreter that has vLLM.
-        target: name or folder.
-        dtype: of its numbers.
-        context: tokens of prompt and answer at most.
-        rows: prompts that are decoded together at most.
+        target: name or folder of the target.
+        dtype: data type of the models.
+        context: maximum number of tokens in prompt and answer.
+        rows: maximum number of prompts decoded together.
         max_new_tokens: token budget.
         end_ids: tokens that end an answer.
-        threads: of the engine.
-        draft: name or folder of a draft model; None for none.
+        threads: number of threads of the engine.
+        draft: name or folder of a draft model; None to decode without a draft.
         num_draft_tokens: draft length.
         judge: folder or name of a head; None for standard verification.
     """
@@ -68,7 +68,7 @@ class Settings:
         return found
 
     def environment(self) -> dict[str, str]:
-        """Of the process; the build for CPUs reads most of it."""
+        """The environment variables of the process; vLLM's CPU build reads most of them."""
         return {
             "OMP_NUM_THREADS": str(self.threads),
             "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -80,10 +80,10 @@ class Settings:
 
 
 def interpreter(given: str | None) -> str:
-    """The interpreter that has vLLM.
+    """Return the interpreter that has vLLM.
 
     Raises:
-        JudgeDecodingError: there is none.
+        JudgeDecodingError: no such interpreter is found.
     """
     if given is None:
         if find_spec("vllm") is None:
@@ -99,14 +99,14 @@ def interpreter(given: str | None) -> str:
 
 
 class VLLM:
-    """An engine that runs; it ends with the block.
+    """A running engine, as a context manager that ends it.
 
     Args:
-        label: its row.
-        settings: what it is made of.
+        label: the label of its row.
+        settings: the settings of the engine.
 
     Raises:
-        JudgeDecodingError: it does not start.
+        JudgeDecodingError: the engine does not start.
     """
 
     def __init__(self, label: Label, settings: Settings) -> None:
@@ -128,19 +128,19 @@ class VLLM:
 
     @property
     def label(self) -> Label:
-        """Its row."""
+        """The label of its row."""
         return self._label
 
     @property
     def same_tokens(self) -> bool:
-        """Unless it judges."""
+        """Whether its tokens must equal those of plain greedy decoding: True without a judge."""
         return self._settings.judge is None
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
-        """See `Way.answer`; the time is taken in the engine's process.
+        """See `Way.answer`; the time is measured in the engine's process.
 
         Raises:
-            JudgeDecodingError: the engine has ended.
+            JudgeDecodingError: the engine has exited.
         """
         assert self._process.stdin is not None
         try:
@@ -187,7 +187,7 @@ class VLLM:
 
 
 def _last(text: str) -> str:
-    """The line of a traceback that says what was wrong, or the last one."""
+    """Return the line of a traceback with the error message, or else the last line."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line and not line.startswith(" ")]
     return one_line((errors or lines or ["it gave no reason"])[-1])[:300]

@@ -1,7 +1,7 @@
-"""vLLM in a process of its own: batches of token ids in, answers and seconds out, a line of JSON each.
+"""Run vLLM in its own process: batches of token ids in, answers and seconds out, one line of JSON each.
 
-Run by its path, perhaps by another interpreter, so it imports nothing of this package; the judge's plugin is loaded by
-vLLM itself.
+This file is run by its path, possibly by another interpreter, so it imports nothing of this package; vLLM itself loads
+the judge's plugin.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def main() -> None:
-    """Load what the first argument says, then answer each line of standard input until it ends."""
+    """Load the engine given by the first argument, then answer each line of standard input until its end."""
     wanted: dict[str, Any] = json.loads(sys.argv[1])
-    # vLLM and the libraries below it print where they like; the answers have a channel of their own.
+    # vLLM and its libraries print to stdout and stderr; the answers use a separate channel.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
-        from vllm import LLM, SamplingParams  # noqa: PLC0415  (its output goes elsewhere from its import on)
+        from vllm import LLM, SamplingParams  # noqa: PLC0415  (imported after its output is redirected)
 
         llm = LLM(**wanted["engine"])
         params = SamplingParams(

@@ -1,4 +1,4 @@
-"""The ways of decoding that are measured beside each other, all from token ids to token ids and greedy."""
+"""The decoding methods to benchmark, all greedy and from token ids to token ids."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.rules.base import VerificationRule
 
 Family = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]
-"""What decodes: transformers without and with a draft; ours without a draft, by standard verification, by the judge."""
+"""The kind of method: transformers without and with a draft; ours without a draft, exact, and with the judge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a row is, for people and programs.
+    """Identifies a row, for people and programs.
 
     Attributes:
-        family: what decodes.
-        backend: of our own loop, "eager" or "static"; "" for others.
+        family: the kind of method.
+        backend: back end of our own loop, "eager" or "static"; "" for others.
         num_draft_tokens: draft length M; 0 without a draft, or where a policy or a default chooses.
-        note: how the draft length came about, such as "best" or "equal".
+        note: how the draft length was chosen, such as "best" or "equal".
     """
 
     family: Family
@@ -39,20 +39,20 @@ class Label:
 
     @property
     def name(self) -> str:
-        """The title of its row, which no other way of the same batch size has."""
+        """The title of the row, unique within a batch size."""
         length = f"M={self.num_draft_tokens}" if self.num_draft_tokens else ""
         return ", ".join(filter(None, (self.family, self.backend, length, self.note)))
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What became of a batch.
+    """The answers to a batch.
 
     Attributes:
-        tokens: the new tokens of each prompt, the end token included and nothing behind it.
-        seconds: from the prompts' ids to these.
-        forwards: of the target, the reading of prompts aside where it is a forward of its own; None if not known.
-        rounds: those of each prompt, of our own loop.
+        tokens: the new tokens of each prompt, up to and including the end token.
+        seconds: time from prompt ids to new token ids.
+        forwards: target forwards, not counting a separate forward over the prompts; None if not known.
+        rounds: the rounds of each prompt, for our own loop.
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -62,16 +62,16 @@ class Answers:
 
 
 class Way(Protocol):
-    """One way of decoding."""
+    """One decoding method."""
 
     @property
     def label(self) -> Label:
-        """Its name and kind in the tables."""
+        """The name and kind of the method in the tables."""
         ...
 
     @property
     def same_tokens(self) -> bool:
-        """Whether its tokens have to be those of plain greedy decoding."""
+        """Whether its tokens must equal those of plain greedy decoding."""
         ...
 
     def answer(self, prompts: Sequence[Tensor]) -> Answers:
@@ -81,12 +81,12 @@ class Way(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Assistance:
-    """How transformers drafts.
+    """The draft settings of transformers' assisted generation.
 
     Attributes:
         num_draft_tokens: ``num_assistant_tokens``; None for its default.
-        confidence: ``assistant_confidence_threshold``, below which a draft ends; 0 for drafts of full length. Its
-            default is 0.4.
+        confidence: ``assistant_confidence_threshold``, below which a draft ends; 0 for drafts of full length.
+            transformers' default is 0.4.
     """
 
     num_draft_tokens: int | None = None
@@ -102,8 +102,8 @@ class Generate:
         target: the model.
         end_ids: tokens that end an answer.
         max_new_tokens: token budget.
-        draft: the assistant; one prompt at a time then.
-        assistance: how long the drafts are.
+        draft: the assistant model; with it, prompts are decoded one at a time.
+        assistance: the settings that determine the draft length.
     """
 
     label: Label
@@ -125,7 +125,7 @@ class Generate:
         ids = torch.stack([torch.cat((row.new_full((width - len(row),), pad), row)) for row in prompts])
         lengths = torch.tensor([len(row) for row in prompts], device=ids.device)
         mask = (torch.arange(width, device=ids.device) >= width - lengths[:, None]).long()
-        # Said outright, as the model's own generation configuration may sample.
+        # Set explicitly, since the model's own generation configuration may sample.
         config = GenerationConfig(
             max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
             eos_token_id=sorted(self.end_ids) or None, pad_token_id=pad,
@@ -145,7 +145,7 @@ class Generate:
 
     @contextmanager
     def _assisted(self) -> Iterator[None]:
-        """The assistant's settings are attributes of its generation configuration."""
+        """Set the assistance in the assistant's generation configuration while the block runs."""
         if self.draft is None:
             yield
             return
@@ -170,10 +170,10 @@ class Ours:
 
     Attributes:
         label: names its row in the tables.
-        decoder: the models in a back end.
+        decoder: the models, with their back end.
         max_new_tokens: token budget.
-        rule: who decides.
-        policy: of the draft length, made from ``num_draft_tokens`` for each answer.
+        rule: the verification rule.
+        policy: the draft-length policy, made from ``num_draft_tokens`` for each answer.
         num_draft_tokens: draft length.
     """
 
@@ -206,11 +206,11 @@ class Ours:
 
 @contextmanager
 def counted(model: PreTrainedModel) -> Iterator[list[int]]:
-    """Count the forwards of ``model`` while it is open."""
+    """Count the forwards of ``model`` while the block runs."""
     forwards = [0]
 
     def count(module: torch.nn.Module, _: object) -> None:
-        forwards[0] += module is model  # a draft that is a part of it can share its hooks
+        forwards[0] += module is model  # a draft that is part of the target can share its hooks
 
     hook = model.register_forward_pre_hook(count)
     try:
@@ -220,12 +220,12 @@ def counted(model: PreTrainedModel) -> Iterator[list[int]]:
 
 
 def up_to_end(ids: Sequence[int], end_ids: frozenset[int]) -> tuple[int, ...]:
-    """``ids`` up to the first of ``end_ids``, which is the last."""
+    """Return ``ids`` up to and including the first of ``end_ids``."""
     end = next((place + 1 for place, token in enumerate(ids) if token in end_ids), len(ids))
     return tuple(ids[:end])
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,10 +1,10 @@
-"""Judge decoding inside vLLM: a plugin that vLLM loads by itself, and that one flag turns on.
+"""Judge decoding inside vLLM: a plugin that vLLM loads automatically and one flag turns on.
 
 ``vllm serve TARGET --speculative-config {...} --additional-config '{"judge": {"head": "HEAD"}}'``
 
-vLLM has no hook for the acceptance decision, so this package wraps some of its functions: `hooks` says what happens
-around each, `patching` wraps them, one file per version (`v0_32`, `v0_33`) lists the signatures that were read, and
-`runner` holds the judge of a model runner.
+vLLM has no hook for the acceptance decision, so this package wraps some of its functions: `hooks` defines what happens
+around each, `patching` wraps them, one file per version (`v0_32`, `v0_33`) lists the signatures relied on, and `runner`
+holds the judge of a model runner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from judge_decoding.integrations.vllm.patching import wrap
 
 
 def register() -> None:
-    """The entry point: look at every configuration that is made, in each of vLLM's processes."""
+    """Entry point of the plugin: inspect every new configuration, in each of vLLM's processes."""
     for symbol, hook in GATES.items():
         try:
             wrap(symbol, hook)

@@ -1,6 +1,6 @@
-"""What the plugin refuses before anything is served: configurations and weights the judge cannot work with.
+"""Checks before serving: refuse configurations and weights that the judge cannot work with.
 
-Nothing here imports vLLM when it is loaded.
+Importing this module does not import vLLM.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.serving.server_rules import ServerRules
 
-log = logging.getLogger("vllm.judge_decoding")  # below vLLM's own, so that its settings apply
+log = logging.getLogger("vllm.judge_decoding")  # a child of vLLM's logger, so that its settings apply
 
 
 def check_server(config: Any, rules: ServerRules) -> None:
-    """Refuse a configuration (``VllmConfig``) in which the judge could not do what it is there for.
+    """Refuse a configuration (``VllmConfig``) in which the judge cannot work.
 
     Raises:
-        JudgeDecodingError: it is one.
+        JudgeDecodingError: the judge cannot work in this configuration.
     """
     speculative, parallel, rule = config.speculative_config, config.parallel_config, rules.rule
     if speculative is None or speculative.method == "extract_hidden_states":
@@ -78,9 +78,9 @@ def _check_v2(speculative: Any, parallel: Any, rule: VerificationRule) -> None:
 
 
 def why_unguarded(config: Any) -> str | None:
-    """What to change in a configuration under which guards cannot work; None where they can.
+    """Return what to change in a configuration in which guards cannot work; None if they can.
 
-    A guard reads what a request has kept so far, which asynchronous scheduling learns a step late.
+    A guard reads the tokens that a request has kept so far, which asynchronous scheduling knows one step late.
     """
     if config.use_v2_model_runner:
         return "set VLLM_USE_V2_MODEL_RUNNER=0 in the environment and start it with --no-async-scheduling"
@@ -88,15 +88,15 @@ def why_unguarded(config: Any) -> str | None:
 
 
 def wants_logprobs(params: Any) -> bool:
-    """Whether a request (``SamplingParams``) asks for log-probabilities of what it is given."""
+    """Whether a request (``SamplingParams``) asks for log-probabilities of its output."""
     return params.logprobs is not None or params.logprob_token_ids is not None
 
 
 def check_weights(rules: ServerRules, model: Any) -> None:
-    """Check that the loaded target is the head's own, by the weights of its output that this process holds.
+    """Check that the loaded target is the head's, by this process's shard of the output layer's weights.
 
     Raises:
-        JudgeDecodingError: it is another.
+        JudgeDecodingError: the target is a different model.
     """
     assert rules.head is not None
     target = rules.head.config.target

@@ -1,9 +1,9 @@
-"""What the plugin does around vLLM's functions.
+"""Hooks around vLLM's functions.
 
-vLLM drafts, schedules and verifies as ever. Right before its verification the rule looks at the draft tokens, and a
-token that it rescues gets a logit so high that standard verification keeps it; nothing is rescued that a grammar or a
-list of banned tokens forbids. Without a judge in the configuration only the three functions of `GATES` are wrapped,
-which look for one.
+vLLM drafts, schedules and verifies as usual. Right before its verification, the rule checks the draft tokens and raises
+the logit of each rescued token so far that standard verification keeps it. Tokens forbidden by a grammar or by a list
+of banned tokens are never rescued. Without a judge in the configuration, only the three functions of `GATES` are
+wrapped, which check for one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def before_init(original: Callable[..., Any], self: Any, *args: Any, **kwargs: A
 
 
 def after_loading(original: Callable[..., Any], self: Any) -> Any:
-    """Make the judge once the models are loaded, and ask for its hidden states (model runner V1)."""
+    """Create the judge once the models are loaded, and request its hidden states (model runner V1)."""
     found = original(self)
     if (given := judge_of(self.vllm_config)) is not None and hasattr(self, "rejection_sampler"):
         self.judge_decoding = RunnerJudge(self, ServerSettings.read(given))
@@ -58,7 +58,7 @@ def around_sample_tokens(original: Callable[..., Any], self: Any, grammar_output
 def after_logits_processors(
     original: Callable[..., Any], self: Any, logits: Any, sampling_metadata: Any, metadata: Any
 ) -> Any:
-    """See what grammars and lists of banned tokens forbid, before top-k and the like remove more."""
+    """Record which tokens grammars and lists of banned tokens forbid, before top-k and the like remove more."""
     logits = original(self, logits, sampling_metadata, metadata)
     if isinstance(this := current_round(), Round):
         this.see_constraints(logits)
@@ -66,7 +66,7 @@ def after_logits_processors(
 
 
 def around_rejection_sample(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Lift the rescued tokens before standard verification, and count which of them stay."""
+    """Lift the rescued tokens before standard verification, and count those that are kept."""
     if not isinstance(this := current_round(), Round):
         return original(*args, **kwargs)
     given = inspect.signature(original).bind(*args, **kwargs).arguments
@@ -77,7 +77,7 @@ def around_rejection_sample(original: Callable[..., Any], *args: Any, **kwargs: 
 
 
 def around_propose(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Drafters get the auxiliary states that they asked for themselves, and not the judge's."""
+    """Pass drafters only the auxiliary states that they requested, without the judge's."""
     judge = getattr(self, "judge_decoding", None)
     if judge is None or judge.aux is None:
         return original(self, *args, **kwargs)
@@ -92,7 +92,7 @@ def around_propose(original: Callable[..., Any], self: Any, *args: Any, **kwargs
 
 
 def after_loading_v2(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Make the judge once the models are loaded (model runner V2)."""
+    """Create the judge once the models are loaded (model runner V2)."""
     found = original(self, *args, **kwargs)
     if (given := judge_of(self.vllm_config)) is not None and self.rejection_sampler is not None:
         self.judge_decoding = RunnerJudge(self, ServerSettings.read(given))
@@ -100,7 +100,7 @@ def after_loading_v2(original: Callable[..., Any], self: Any, *args: Any, **kwar
 
 
 def after_add_requests_v2(original: Callable[..., Any], self: Any, scheduler_output: Any) -> Any:
-    """Remember what new requests ask for."""
+    """Store the parameters of new requests."""
     found = original(self, scheduler_output)
     if judge := getattr(self, "judge_decoding", None):
         judge.remember(scheduler_output.scheduled_new_reqs, self.req_states.req_id_to_index)
@@ -121,7 +121,7 @@ def around_sample_v2(
 
 
 def around_sample_tokens_v2(original: Callable[..., Any], self: Any, grammar_output: Any) -> Any:
-    """Put the counts of rescued tokens into what the step gives."""
+    """Add the counts of rescued tokens to the step's output."""
     if not (judge := getattr(self, "judge_decoding", None)):
         return original(self, grammar_output)
     judge.latest = None
@@ -130,7 +130,7 @@ def around_sample_tokens_v2(original: Callable[..., Any], self: Any, grammar_out
 
 
 def around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Lift the rescued tokens before standard verification, and count which of them stay."""
+    """Lift the rescued tokens before standard verification, and count those that are kept."""
     if not isinstance(this := current_round(), RowsRound):
         return original(*args, **kwargs)
     given = inspect.signature(original).bind(*args, **kwargs).arguments
@@ -141,7 +141,7 @@ def around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwarg
 
 
 def before_validation(original: Callable[..., Any], self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-    """Refuse a request in the server's front end, where a refusal becomes an answer with status 400."""
+    """Refuse an invalid request in the server's front end, where the error becomes a response with status 400."""
     if (given := judge_of(self.vllm_config)) is not None and hasattr(params, "temperature"):
         refused = _server_rules(ServerSettings.read(given)).refusal(
             params.extra_args, logprobs=wants_logprobs(params), greedy=params.temperature == 0,
@@ -155,7 +155,7 @@ def before_validation(original: Callable[..., Any], self: Any, params: Any, *arg
 
 
 def after_update_draft_token_ids(original: Callable[..., Any], self: Any, draft_token_ids: Any) -> Any:
-    """Drop the drafts of requests that turn speculation off, before the scheduler plans to verify them."""
+    """Drop the drafts of requests that turn speculation off, before the scheduler schedules their verification."""
     found = original(self, draft_token_ids)
     for name in draft_token_ids.req_ids:
         request = self.requests.get(name)
@@ -165,7 +165,7 @@ def after_update_draft_token_ids(original: Callable[..., Any], self: Any, draft_
 
 
 def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
-    """Put the rescued tokens into the scheduler's statistics, and into the last output of every request."""
+    """Add the rescued tokens to the scheduler's statistics and to the last output of every request."""
     if (given := judge_of(self.vllm_config)) is None:  # an engine without a judge, after one with a judge
         return original(self, scheduler_output, model_runner_output)
     rescued = getattr(model_runner_output, "judge_rescued", None) or {}
@@ -195,12 +195,12 @@ def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any
 
 @functools.cache
 def stats_class() -> Any:
-    """VLLM's statistics of a step, with a field for the rescued tokens."""
+    """Return vLLM's class for the statistics of a step, extended by a field for the rescued tokens."""
     from vllm.v1.metrics.stats import SchedulerStats  # noqa: PLC0415  (an extra)
     from vllm.v1.spec_decode.metrics import SpecDecodingStats  # noqa: PLC0415  (an extra)
 
     made = make_dataclass("JudgedSpecDecodingStats", [("num_rescued_tokens", int, 0)], bases=(SpecDecodingStats,))
-    SchedulerStats.__annotations__["spec_decoding_stats"] = made | None  # what the front end decodes
+    SchedulerStats.__annotations__["spec_decoding_stats"] = made | None  # the type that the front end decodes
     return made
 
 
@@ -234,17 +234,17 @@ HOOKS_V2: Mapping[str, Hook] = {
 
 
 def install_for(config: Any) -> None:
-    """Wrap the functions of the model runner that ``config`` (``VllmConfig``) chooses, once in a process.
+    """Wrap the functions of the model runner that ``config`` (``VllmConfig``) selects, once per process.
 
     Raises:
-        JudgeDecodingError: this version of vLLM is unknown, or differs from what was read.
+        JudgeDecodingError: this version of vLLM is unknown, or its code differs from the known signatures.
     """
     install({**HOOKS, **(HOOKS_V2 if config.use_v2_model_runner else HOOKS_V1)})
     stats_class()
 
 
 def judge_of(config: Any) -> object:
-    """The judge's settings in a configuration; None if it has no judge."""
+    """Return the judge's settings in a configuration; None if it has no judge."""
     additional = config.additional_config
     return additional.get(KEY) if isinstance(additional, dict) else None
 

@@ -1,4 +1,4 @@
-"""Accepted tokens by cause among vLLM's metrics: in its Prometheus endpoint and, every few seconds, in its log."""
+"""Accepted tokens by cause as vLLM metrics: in its Prometheus endpoint and, every few seconds, in its log."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAME = "judge_decoding:accepted_tokens"
 
 
 class AcceptanceByCause(AggregateStatLoggerBase):  # type: ignore[misc]  # vllm has no types here
-    """vLLM makes one in its server's front end; without a judge in the configuration it does nothing.
+    """A logger that vLLM creates in its server's front end; it does nothing without a judge in the configuration.
 
-    The counts add up to ``vllm:spec_decode_num_accepted_tokens``, which counts drafts to their end even where an
-    end token or a stop string cuts the answer short.
+    The counts add up to ``vllm:spec_decode_num_accepted_tokens``, which counts accepted draft tokens even after an end
+    token or a stop string inside the draft.
     """
 
     def __init__(self, vllm_config: Any, engine_indexes: list[int]) -> None:
@@ -52,7 +52,7 @@ class AcceptanceByCause(AggregateStatLoggerBase):  # type: ignore[misc]  # vllm 
             self._since[cause] += count
 
     def log(self) -> None:
-        """Tell what was accepted since the last time."""
+        """Log the tokens accepted since the last call."""
         accepted = self._since.total()
         if not accepted:
             return
@@ -64,4 +64,4 @@ class AcceptanceByCause(AggregateStatLoggerBase):  # type: ignore[misc]  # vllm 
         self._since.clear()
 
     def log_engine_initialized(self) -> None:
-        """Nothing to tell."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Wrapping vLLM's functions, after their signatures were compared with those of a version that was read."""
+"""Wrap vLLM's functions, after comparing their signatures with those of a known version."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.vllm import v0_32, v0_33
 
 Hook = Callable[..., Any]
-"""Called instead of a function of vLLM, with that function before its arguments."""
+"""Called instead of a vLLM function, with the original function as the first argument."""
 
 VERSIONS: Mapping[str, ModuleType] = {"0.32": v0_32, "0.33": v0_33}
-"""The versions of vLLM, up to their second number, whose code was read; each module has ``SIGNATURES``, the parameters
-of every function that is wrapped, and ``ABSTRACT``, the abstract methods of every class that is subclassed."""
+"""The supported versions of vLLM, by major and minor number; each module has ``SIGNATURES``, the parameters of every
+wrapped function, and ``ABSTRACT``, the abstract methods of every subclassed class."""
 
 
 def install(hooks: Mapping[str, Hook]) -> None:
-    """Wrap the functions that ``hooks`` names, once in a process.
+    """Wrap the functions named in ``hooks``, once per process.
 
     Raises:
-        JudgeDecodingError: this version of vLLM is unknown, or differs from what was read.
+        JudgeDecodingError: this version of vLLM is unknown, or its code differs from the known signatures.
     """
     import vllm  # noqa: PLC0415  (an extra)
 
@@ -43,7 +43,7 @@ def install(hooks: Mapping[str, Hook]) -> None:
 
 
 def wrap(symbol: str, hook: Hook) -> None:
-    """Call ``hook`` instead of the function ``symbol``, such as ``module:Class.method``; a second time does nothing.
+    """Call ``hook`` instead of the function ``symbol``, such as ``module:Class.method``; a second call does nothing.
 
     Raises:
         ImportError: there is no such module.
@@ -63,10 +63,10 @@ def wrap(symbol: str, hook: Hook) -> None:
 
 
 def look_up(symbol: str) -> Any:
-    """What ``symbol``, such as ``module:Class.method``, is in this vLLM.
+    """Look up ``symbol``, such as ``module:Class.method``, in the installed vLLM.
 
     Raises:
-        JudgeDecodingError: this vLLM has no such thing.
+        JudgeDecodingError: the symbol does not exist there.
     """
     try:
         holder, name = _holder(symbol)
@@ -76,7 +76,7 @@ def look_up(symbol: str) -> Any:
 
 
 def _holder(symbol: str) -> tuple[Any, str]:
-    """What has the function, and the function's name there."""
+    """Return the object that holds the function, and the function's name in it."""
     module, _, path = symbol.partition(":")
     holder: Any = importlib.import_module(module)
     *owners, name = path.split(".")

@@ -1,6 +1,6 @@
-"""The judge in vLLM's model process: what it needs of a model runner, and one verification of a whole batch.
+"""The judge in vLLM's model process: its access to the model runner, and one verification of a whole batch.
 
-Nothing here imports vLLM when it is loaded.
+Importing this module does not import vLLM.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from judge_decoding.serving.server_rules import ServerRules, ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class AuxStates:
-    """The target's auxiliary states, made for EAGLE-3 drafters, with those of the judge's layer among them.
+    """The target's auxiliary hidden states, a vLLM feature for EAGLE-3 drafters, including the judge's layer.
 
     Attributes:
-        layers: the layers after which they are taken, ascending.
-        drafter: those of them that are the drafter's.
-        own: the judge's.
+        layers: the layers whose output states are returned, ascending.
+        drafter: the layers that the drafter requested.
+        own: the judge's layer.
     """
 
     layers: tuple[int, ...]
@@ -41,11 +41,11 @@ class AuxStates:
 
     @property
     def of_judge(self) -> int:
-        """Where the judge's are among the states of a forward."""
+        """The index of the judge's states among the states of a forward pass."""
         return self.layers.index(self.own)
 
     def of_drafter(self, states: Sequence[Tensor] | None) -> list[Tensor] | None:
-        """Those of the ``states`` of a forward that the drafter asked for."""
+        """Return those of the ``states`` of a forward pass that the drafter requested."""
         if states is None or not self.drafter:
             return None
         return [state for layer, state in zip(self.layers, states, strict=True) if layer in self.drafter]
@@ -55,7 +55,7 @@ class RunnerJudge:
     """The judge of a model runner.
 
     Raises:
-        JudgeDecodingError: the model is not the one the head was trained on, or does not hand over its hidden states.
+        JudgeDecodingError: the model is not the one the head was trained on, or does not expose its hidden states.
     """
 
     def __init__(self, runner: Any, settings: ServerSettings) -> None:
@@ -74,7 +74,7 @@ class RunnerJudge:
         log.info("A draft token stays if standard verification keeps it or %s.", self.rules.rule)
 
     def _ask_for_states(self) -> AuxStates:
-        """Have the model hand over the states that the judge reads, as it does for EAGLE-3 drafters."""
+        """Make the model return the states that the judge reads, as for EAGLE-3 drafters."""
         runner, model = self.runner, self.runner.get_model()
         holder = next((part for part in model.modules() if hasattr(part, "aux_hidden_state_layers")), None)
         if holder is None or not hasattr(model, "set_aux_hidden_state_layers"):
@@ -91,12 +91,12 @@ class RunnerJudge:
         return AuxStates(layers, drafter, own)
 
     def remember(self, requests: Iterable[Any], running: Container[str]) -> None:
-        """Keep what ``requests`` that begin (of model runner V2) ask for, until they run no more."""
+        """Store the parameters of new ``requests`` (model runner V2) while they are running."""
         self._params = {name: params for name, params in self._params.items() if name in running}
         self._params |= {one.req_id: one.sampling_params for one in requests if one.sampling_params is not None}
 
     def rows_round(self, hidden_states: Tensor, batch: Any) -> RowsRound | None:
-        """The round that model runner V2 is about to verify; None in its warm-up, whose requests nobody sent."""
+        """Return the round that model runner V2 is about to verify; None in its warm-up with dummy requests."""
         names = list(batch.req_ids)
         if not all(name in self._params for name in names):
             return None
@@ -106,18 +106,18 @@ class RunnerJudge:
         return RowsRound(names, *self._choices([self._params[name] for name in names]), counts, hidden)
 
     def _choices(self, params: Sequence[Any]) -> tuple[list[VerificationRule | None], list[bool]]:
-        """Each request's rule, and whether it is at temperature 0."""
+        """Return the rule of each request, and whether it decodes at temperature 0."""
         rules = [self.rules.rule_for(one.extra_args, logprobs=wants_logprobs(one)) for one in params]
         return rules, [one.temperature == 0 for one in params]
 
     def round(self, state: Any) -> Round:
-        """The round that is about to be verified, from the runner's ``ExecuteModelState``."""
+        """Return the round about to be verified, from the runner's ``ExecuteModelState``."""
         runner, metadata = self.runner, state.spec_decode_metadata
         names = list(runner.input_batch.req_ids)
         params = [runner.requests[name].sampling_params for name in names]
         hidden = None
         if self.rules.head is not None:
-            # The forward reads a draft token one position after the one that predicts it.
+            # The forward pass reads a draft token one position after the one that predicts it.
             rows = metadata.target_logits_indices + 1
             if self.aux is None:
                 hidden = state.sample_hidden_states[rows]
@@ -128,7 +128,7 @@ class RunnerJudge:
         return Round(names, *self._choices(params), metadata.draft_token_ids, counts, hidden, guarded)
 
     def _guarded(self, names: Sequence[str], params: Sequence[Any]) -> list[Guarded | None]:
-        """Each request's guards and history; the histories learn what becomes of this round (`Round.count`)."""
+        """Return the guards and history of each request; `Round.count` adds this round to the histories."""
         guards = [self.rules.guards_for(one.extra_args) for one in params]
         self._causes = {name: causes for name, causes in self._causes.items() if name in self.runner.requests}
         found: list[Guarded | None] = []
@@ -138,15 +138,15 @@ class RunnerJudge:
                 continue
             request = self.runner.requests[name]
             causes, token_ids = self._causes.setdefault(name, []), list(request.output_token_ids)
-            # What came without a draft, such as the first token, is the target's own; an end token or a stop string
-            # may have cut a round short.
+            # Tokens without a draft, such as the first one, are the target's own; an end token or a stop string may
+            # have cut a round short.
             causes += [Cause.CORRECTION] * (len(token_ids) - len(causes))
             del causes[len(token_ids) :]
             found.append(Guarded(self._bound(own), History(list(request.prompt_token_ids or ()), token_ids, causes)))
         return found
 
     def _bound(self, guards: tuple[Guard, ...]) -> tuple[Guard, ...]:
-        """The guards with their markers as token ids."""
+        """Return the guards with their markers as token ids."""
         spelled = tuple(map(repr, guards))
         if spelled not in self._guards:
             self._guards[spelled] = check_guards(guards, self._encode)
@@ -162,19 +162,19 @@ class RunnerJudge:
 
 @dataclass(slots=True, eq=False)
 class Round:
-    """One verification of a batch of R requests with N draft tokens in all.
+    """One verification of a batch of R requests with N draft tokens in total.
 
     Attributes:
-        names: the requests.
-        rules: each one's rule; None for standard verification.
-        greedy: which are at temperature 0.
-        draft_ids: the drafts, one after the other [N].
-        counts: how many draft tokens each request has.
+        names: the request ids.
+        rules: the rule of each request; None for standard verification.
+        greedy: which requests decode at temperature 0.
+        draft_ids: the concatenated drafts [N].
+        counts: the number of draft tokens of each request.
         hidden: the hidden states at the draft tokens [N, H]; None if no rule reads them.
-        guarded: each request's guards and history [R]; None for a request without guards.
-        allowed: which draft tokens nothing forbids [N], once that is known.
-        rescued: which the rules rescue [N], once that is known.
-        kept: how many rescued tokens stay in each request [R], once that is known.
+        guarded: the guards and history of each request [R]; None for a request without guards.
+        allowed: which draft tokens are not forbidden [N], once known.
+        rescued: which draft tokens the rules rescue [N], once known.
+        kept: the number of rescued tokens kept in each request [R], once known.
     """
 
     names: list[str]
@@ -189,12 +189,12 @@ class Round:
     kept: Tensor | None = field(default=None)
 
     def see_constraints(self, logits: Tensor) -> None:
-        """Learn which draft tokens ``logits`` [N, V] forbid, before top-k and the like take more away."""
+        """Record which draft tokens ``logits`` [N, V] forbid, before top-k and the like remove more."""
         index = self.draft_ids.long().clamp(min=0)[:, None]
         self.allowed = logits.gather(1, index)[:, 0] > torch.finfo(logits.dtype).min
 
     def lift(self, logits: Tensor, probs: Tensor | None) -> None:
-        """Lift what the rules rescue in ``logits`` [N, V], in place; ``probs`` [N, V] drew the draft, if any did."""
+        """Lift the rescued tokens in ``logits`` [N, V], in place; ``probs`` [N, V] are what drew the draft, if any."""
         if self.allowed is None:
             raise RuntimeError("vLLM verified a draft without its logits processors")
         drafts = FlatDrafts(self.draft_ids, self.counts, logits, self.allowed, self.hidden, probs)
@@ -202,7 +202,7 @@ class Round:
         lift(logits, torch.arange(len(logits), device=logits.device), self.draft_ids, self.rescued)
 
     def count(self, output: Tensor) -> None:
-        """Count the rescued tokens that stay: ``output`` [R, M + 1] has -1 behind each request's last token."""
+        """Count the rescued tokens that are kept; ``output`` [R, M + 1] has -1 after each request's last token."""
         if self.rescued is not None:
             accepted = (output >= 0).sum(1) - 1
             self.kept = kept_rescues(self.rescued, self.counts, accepted)
@@ -219,23 +219,23 @@ class Round:
             start += count
 
     def tell(self, output: Any) -> Any:
-        """Give the counts to the runner's output, which may be one that is still to be waited for."""
+        """Add the counts to the runner's output, which may be asynchronous."""
         return output if self.kept is None else _tell(output, self.names, self.kept)
 
 
 @dataclass(slots=True, eq=False)
 class RowsRound:
-    """The same for model runner V2, whose verification sees rows: a request's draft tokens and what follows them.
+    """The same for model runner V2, whose verification works on rows: a request's draft tokens and one row more.
 
-    It may come in several parts, a few requests at a time.
+    The verification may come in several parts, a few requests at a time.
 
     Attributes:
-        names: the requests [R].
-        rules: each one's rule; None for standard verification.
-        greedy: which are at temperature 0.
-        counts: how many draft tokens each has, one less than its rows.
+        names: the request ids [R].
+        rules: the rule of each request; None for standard verification.
+        greedy: which requests decode at temperature 0.
+        counts: the number of draft tokens of each request, one less than its rows.
         hidden: the hidden states at all rows [N + R, H]; None if no rule reads them.
-        kept: how many rescued tokens stay in each request, part by part.
+        kept: the number of rescued tokens kept in each request, part by part.
     """
 
     names: list[str]
@@ -248,10 +248,10 @@ class RowsRound:
     _rows: int = 0
 
     def lift(self, logits: Tensor, read: Tensor, requests: int) -> Tensor:
-        """Lift what the rules of the next ``requests`` rescue in ``logits`` [K, V], in place; which these are [N].
+        """Lift the rescued tokens of the next ``requests`` in ``logits`` [K, V], in place; return which they are [N].
 
-        ``read`` [K] are the tokens that the forward read at these rows: the first of a request's is its last one
-        before the draft, then come its draft tokens.
+        ``read`` [K] are the tokens that the forward pass read at these rows: for each request, its last token before
+        the draft, then its draft tokens.
         """
         part = slice(self._requests, self._requests + requests)
         counts = self.counts[part]
@@ -261,7 +261,7 @@ class RowsRound:
             predicting += range(start, start + count)
             start += count + 1
         rows = torch.tensor(predicting, dtype=torch.long, device=logits.device)
-        # The forward reads a draft token one row after the one that predicts it.
+        # The forward pass reads a draft token one row after the one that predicts it.
         token_ids = read[rows + 1].long()
         hidden = None if self.hidden is None else self.hidden[rows + (self._rows + 1)]
         allowed = logits[rows, token_ids.clamp(min=0)] > torch.finfo(logits.dtype).min
@@ -272,14 +272,14 @@ class RowsRound:
         return rescued
 
     def count(self, rescued: Tensor, sampled: Tensor) -> None:
-        """Go on to the next part; ``sampled`` [requests] tokens were given to each request of this one."""
+        """Finish a part, in which each request got ``sampled`` [requests] tokens, and continue with the next one."""
         counts = self.counts[self._requests : self._requests + len(sampled)]
         self.kept.append(kept_rescues(rescued, counts, sampled - 1))
         self._requests += len(counts)
         self._rows += sum(counts) + len(counts)
 
     def tell(self, output: Any) -> Any:
-        """Give the counts to the runner's output, which may be one that is still to be waited for."""
+        """Add the counts to the runner's output, which may be asynchronous."""
         return _tell(output, self.names[: self._requests], torch.cat(self.kept)) if self.kept else output
 
 
@@ -293,7 +293,7 @@ def _tell(output: Any, names: list[str], kept: Tensor) -> Any:
 
 
 def _later(output: Any, names: list[str], kept: Tensor) -> Any:
-    """``output`` with the counts, whose copy to the host is under way until it is asked for."""
+    """Return ``output`` with the counts, which are copied to the host asynchronously until it is requested."""
     from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
     counts = kept.to("cpu", non_blocking=True)
@@ -309,7 +309,7 @@ def _later(output: Any, names: list[str], kept: Tensor) -> Any:
             found.judge_rescued = dict(zip(names, counts.tolist(), strict=True))
             return found
 
-        def get_kv_connector_output(self) -> Any:  # asked for by vLLM 0.33 and newer
+        def get_kv_connector_output(self) -> Any:  # called by vLLM 0.33 and newer
             return output.get_kv_connector_output()
 
     return Counted()
@@ -320,13 +320,13 @@ _ROUND: ContextVar[Round | RowsRound | None] = ContextVar("judge_decoding_round"
 
 
 def current_round() -> Round | RowsRound | None:
-    """The round under way; None where nothing is judged, as in vLLM's warm-up."""
+    """Return the round in progress; None where nothing is judged, as in vLLM's warm-up."""
     return _ROUND.get()
 
 
 @contextmanager
 def during(this: AnyRound) -> Iterator[AnyRound]:
-    """While ``this`` round is verified."""
+    """Make ``this`` the current round while the block runs."""
     token = _ROUND.set(this)
     try:
         yield this

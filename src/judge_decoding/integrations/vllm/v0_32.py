@@ -74,4 +74,4 @@ READS: dict[str, tuple[str, ...]] = {
     "vllm.sampling_params:SamplingParams": ("extra_args", "logprob_token_ids", "logprobs", "temperature"),
     "vllm.tokenizers.registry:cached_tokenizer_from_config": (),
 }  # fmt: skip
-"""What is read of vLLM's classes; a function has nothing to read."""
+"""The attributes that are read from vLLM's classes; none for functions."""

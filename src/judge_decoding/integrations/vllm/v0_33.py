@@ -1,4 +1,4 @@
-"""vLLM 0.33: it has a lossy verification of its own (fly), and asynchronous outputs have one more method."""
+"""vLLM 0.33: adds its own lossy verification (fly) and one more method of asynchronous outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far annotators agree, with each other and with themselves."""
+"""Measure how far annotators agree with each other and with themselves."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Agreement:
     """How two sets of decisions on the same cases agree.
 
     Attributes:
-        first, second: whose.
+        first, second: the annotators.
         cases: how many cases both decided.
         verdict_kappa: Cohen's kappa of right or wrong, by case.
-        same_verdict: cases on which right or wrong is the same.
+        same_verdict: cases on which both verdicts (right or wrong) are equal.
         token_kappa: Cohen's kappa of the pieces (words or tokens): correct before the first error, wrong from it on.
         both_wrong: cases that both found wrong.
-        same_place: those of them in which both marked the same first piece.
+        same_place: the number of those cases in which both marked the same first piece.
     """
 
     first: str
@@ -44,7 +44,7 @@ def compare(
     pieces: Mapping[str, Sequence[Span]],
     names: tuple[str, str],
 ) -> Agreement:
-    """Compare the errors found in the cases that both decided; ``pieces`` has those of every case."""
+    """Compare the errors found in the cases that both decided; ``pieces`` maps every case to its pieces."""
     shared = [case for case in first if case in second and case in pieces]
     mine, yours = ([first_wrong(side[case], pieces[case]) for case in shared] for side in (first, second))
     lengths = [len(pieces[case]) + 1 for case in shared]
@@ -61,12 +61,12 @@ def compare(
 
 
 def first_wrong(errors: Errors, pieces: Sequence[Span]) -> int | None:
-    """The number of the first wrong piece, ``len(pieces)`` for the end of the answer, None for a right answer."""
+    """The index of the first wrong piece, ``len(pieces)`` for the end of the answer, None for a right answer."""
     return pieces_of(pieces, min(errors))[0] if errors else None
 
 
 def _tokens(places: Sequence[int | None], lengths: Sequence[int]) -> list[bool]:
-    """Whether each piece is before the first error; the end of the answer is the last piece."""
+    """For each piece, whether it is before the first error; the end of the answer is the last piece."""
     return [
         place is None or number < place
         for place, length in zip(places, lengths, strict=True)
@@ -75,17 +75,17 @@ def _tokens(places: Sequence[int | None], lengths: Sequence[int]) -> list[bool]:
 
 
 def verdicts(events: Sequence[Event], *, repeat: bool = False) -> dict[str, Errors]:
-    """What an annotator's events say on each case, the first time or, with ``repeat``, the second time."""
+    """The errors an annotator found in each case, the first time or, with ``repeat``, the second time."""
     return {e.case: e.errors for e in standing(events)[0] if e.action == "label" and e.repeat == repeat}
 
 
 def self_agreement(name: str, events: Sequence[Event], pieces: Mapping[str, Sequence[Span]]) -> Agreement:
-    """How an annotator agrees with what they said before on the cases that came twice."""
+    """The agreement of an annotator with their own earlier decisions on the repeated cases."""
     return compare(verdicts(events), verdicts(events, repeat=True), pieces, (name, name))
 
 
 def pairs(decided: Mapping[str, Mapping[str, Errors]], pieces: Mapping[str, Sequence[Span]]) -> list[Agreement]:
-    """Every two annotators compared; ``decided`` has the verdicts of each."""
+    """Compare every two annotators; ``decided`` contains the verdicts of each."""
     return [compare(decided[a], decided[b], pieces, (a, b)) for a, b in combinations(sorted(decided), 2)]
 
 

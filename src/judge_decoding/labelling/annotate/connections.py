@@ -1,4 +1,4 @@
-"""Connections of the annotation server that cannot be held open: one person's browser is all there is to serve."""
+"""Time and number limits for connections of the annotation server, which serves one person's browser."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PATIENCE = 5.0
-"""Seconds in which a request, its body included, must have arrived. uvicorn itself would wait for ever."""
+"""Seconds within which a whole request, body included, must arrive. uvicorn itself sets no limit."""
 MOST = 64
-"""Connections at the same time; a browser has about six."""
+"""The most simultaneous connections; a browser opens about six."""
 
 
 class Impatient(H11Protocol):
-    """HTTP that hangs up on a client that does not say what it wants, however slowly it goes on saying it."""
+    """HTTP that disconnects a client whose request is not complete in time, even if data keeps arriving slowly."""
 
     def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*args, **more)
         self._deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A client is there."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
+        """Handle a new connection."""
         super().connection_made(transport)
         if len(self.connections) > MOST:
             transport.abort()
@@ -30,17 +30,17 @@ class Impatient(H11Protocol):
             self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request is there."""
+        """Handle a part of a request."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Handle the end of a connection."""
         self._forget()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """Let the time run while a request is not whole."""
+        """Start the timer while a request is incomplete."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._forget()
         elif self._deadline is None:

@@ -1,4 +1,4 @@
-"""An answer cut into the pieces that a person can mark: words, or the target's tokens."""
+"""Split an answer into the pieces that a person can mark: words, or the target's tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from judge_decoding.data.cases import Case
 from judge_decoding.data.spans import Span, body, touches
 
-# White space goes with what follows it, as in most tokenizers. Scripts without spaces are cut into characters.
+# White space belongs to the word after it, as in most tokenizers. Scripts without spaces are split into characters.
 _WIDE = "\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
 _PUNCTUATION = re.escape("""!"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~""")
 _LETTERS = rf"[^\s{_WIDE}{_PUNCTUATION}]"
@@ -17,19 +17,19 @@ _WORD = re.compile(rf"\s*(?:\d+(?:[.,]\d+)*|[{_WIDE}]|[{_PUNCTUATION}]|{_LETTERS
 
 
 def case_id(case: Case) -> str:
-    """What a case is called in the decisions: a hash of question, answer, and whether it ended."""
+    """The id of a case in the decisions: a hash of question, answer, and whether it ended."""
     return hashlib.sha256(repr((case.question, case.answer, case.ended)).encode()).hexdigest()[:16]
 
 
 def words(text: str) -> list[Span]:
-    """Character spans of words, numbers and punctuation marks; joined they are the whole text."""
+    """Character spans of words, numbers and punctuation marks; together they cover the whole text."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def cover(length: int, spans: Iterable[Span]) -> list[tuple[int, Span]]:
-    """Make token offsets cover a text without holes: ``(number of the token, its span)``, one after the other.
+    """Make token offsets cover a text without gaps: ``(index of the token, its span)``, in order.
 
-    Tokens of one character (its bytes) become one piece, named by the first; characters that no token has go to the
+    Tokens of the same character (its bytes) become one piece, named by the first. Characters without a token go to the
     token after them.
     """
     pieces: list[tuple[int, Span]] = []
@@ -45,9 +45,9 @@ def cover(length: int, spans: Iterable[Span]) -> list[tuple[int, Span]]:
 
 
 def span_of(answer: str, pieces: Sequence[Span], first: int, last: int) -> Span:
-    """The span of the pieces ``first`` to ``last``; number ``len(pieces)`` is the end of the answer.
+    """The span of the pieces ``first`` to ``last``; index ``len(pieces)`` is the end of the answer.
 
-    White space before the first is left out, unless there is nothing else.
+    White space before the first piece is left out, unless there is nothing else.
     """
     if first == len(pieces):
         return len(answer), len(answer)

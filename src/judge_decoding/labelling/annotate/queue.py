@@ -1,4 +1,4 @@
-"""Which case comes next: the head's doubts first, a few again later, skipped ones only when asked for."""
+"""The order of the cases: the head's doubts first, a few repeats later, skipped ones only on request."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from judge_decoding.bounds import check_bound
 from judge_decoding.labelling.annotate.storage import Event, standing
 
 GAP = 20
-"""Decisions between a case and its repeat, or half the cases if there are fewer than twice as many."""
+"""Decisions between a case and its repeat; half the number of cases if there are fewer than twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A case to decide; ``repeat`` if it was decided before. ``earlier`` is the decision that was just taken back."""
+    """A case to decide; ``repeat`` if it was decided before. ``earlier`` is the decision that was just undone."""
 
     case: str
     repeat: bool = False
@@ -25,7 +25,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Turns done and in all (repeats among both), and cases set aside."""
+    """Turns done and in total (both with repeats), and cases skipped."""
 
     done: int
     total: int
@@ -33,18 +33,18 @@ class Progress:
 
 
 class Queue:
-    """The order of the cases of one annotator. It depends on the arguments and the events alone, so it survives a kill.
+    """The order of one annotator's cases. It depends only on the arguments and the events, so it survives a kill.
 
     Args:
         cases: ids of all cases.
-        annotator: whose repeats.
-        uncertainty: of the present head about each case; the highest come first. Without it the order is random, but
-            the same for all annotators, so that two who both do a part do the same part.
+        annotator: the annotator, who determines the repeats.
+        uncertainty: the present head's uncertainty about each case; the highest come first. Without it the order is
+            random, but the same for all annotators, so that two who each do a part do the same part.
         repeats: share of the cases that come twice.
-        seed: of order and repeats.
+        seed: seed of order and repeats.
 
     Raises:
-        JudgeDecodingError: ``repeats`` is no share.
+        JudgeDecodingError: ``repeats`` is not a share.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Queue:
         }
 
     def next(self, events: Sequence[Event]) -> Turn | None:
-        """The next turn after ``events``, or None when all is done."""
+        """The next turn after ``events``, or None when all turns are done."""
         kept, undone = standing(events)
         if undone is not None and undone.case in self._known:
             return Turn(undone.case, undone.repeat, undone)
@@ -84,20 +84,20 @@ class Queue:
         return Turn(waiting[0], repeat=True) if waiting else None
 
     def progress(self, events: Sequence[Event]) -> Progress:
-        """How far the annotator is. A skipped case is not repeated."""
+        """The annotator's progress. A skipped case is not repeated."""
         first, again, skipped = _decided(standing(events)[0])
         out = self._known & skipped
         done = len(self._known & first.keys()) + len(self.repeated & again) + len(out)
         return Progress(done, len(self._known) + len(self.repeated - out), len(out))
 
     def open_cases(self, events: Sequence[Event]) -> frozenset[str]:
-        """Cases the annotator has still to decide, for the first time or again."""
+        """The cases the annotator has yet to decide, for the first time or again."""
         first, again, _ = _decided(standing(events)[0])
         return frozenset(case for case in self.order if case not in first or case in self.repeated - again)
 
 
 def _decided(kept: Sequence[Event]) -> tuple[dict[str, int], set[str], set[str]]:
-    """Cases decided (and after how many events), decided again (or skipped the second time), and skipped at first."""
+    """Cases decided (with the event index), decided again (or skipped the second time), and skipped at first."""
     first: dict[str, int] = {}
     again: set[str] = set()
     skipped: set[str] = set()

@@ -1,4 +1,4 @@
-"""What the target makes of each answer: its tokens, what it would have said there, and the head's doubts."""
+"""The target's reading of each answer: its tokens, its own likeliest tokens there, and the head's uncertainty."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from judge_decoding.models.teacher_forcing import hidden_states, read_given
 from judge_decoding.models.tokenize import end_ids
 
 TOP = 3
-"""How many tokens the target may name at each place."""
+"""The most alternative tokens of the target to show at each position."""
 _VERSION = 2
-"""Of how answers are read: what was read otherwise is read anew."""
+"""Version of the reading format; readings of another version are made again."""
 FLOOR = 0.01
-"""The least probability worth naming."""
+"""The lowest probability of an alternative that is shown."""
 
 _Choices = tuple[tuple[str | None, float], ...]
 
@@ -42,10 +42,10 @@ class Reading(BaseModel):
 
     Attributes:
         case: `case_id` of the answer.
-        maker: what target and head it was made with; see `Reader.maker`.
-        spans: character spans of the target's tokens, which joined are the answer.
-        choices: at each of them, and last at the end of the answer, the target's own likeliest tokens there with
-            their probabilities, likeliest first; None stands for the end of the answer.
+        maker: identity of the target and the head that made it; see `Reader.maker`.
+        spans: character spans of the target's tokens, which together cover the answer.
+        choices: for each token, and then for the end of the answer, the target's likeliest tokens there with their
+            probabilities, likeliest first; None stands for the end of the answer.
         uncertainty: mean over the tokens of the entropy (bits, 0 to 1) of the head's verdict; None without a head.
     """
 
@@ -60,7 +60,7 @@ class Reading(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Names of the models that read the answers; they are loaded only if an answer has not been read yet."""
+    """The names of the models that read the answers; the models are loaded only if an answer is still unread."""
 
     target: str
     head: JudgeHead | None = None
@@ -68,7 +68,7 @@ class Reader:
 
     @property
     def maker(self) -> str:
-        """A hash of the target's name and the head's weights: a head trained anew has new doubts."""
+        """A hash of the target's name and the head's weights, because a retrained head has new uncertainties."""
         weights = b"" if self.head is None else self.head.linear.weight.numpy().tobytes()
         return hashlib.sha256(repr((_VERSION, self.target, self.draft)).encode() + weights).hexdigest()[:16]
 
@@ -76,14 +76,14 @@ class Reader:
 def read_answers(
     cases: Sequence[Case], reader: Reader, folder: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Reading]:
-    """Read all answers, each once: what was read is kept in ``folder`` and taken from there the next time.
+    """Read all answers, each once: readings are kept in ``folder`` and reused the next time.
 
-    An answer that does not fit into the target's context, or is empty, is left out. ``progress`` is told how many
-    answers are read and how many there are.
+    An answer that does not fit into the target's context, or is empty, is left out. ``progress`` is called with the
+    number of answers read and the total.
 
     Raises:
-        JudgeDecodingError: a model cannot be loaded, the head belongs to another, the tokenizer has no offsets, or
-            another run reads answers there.
+        JudgeDecodingError: a model cannot be loaded, the head belongs to another model, the tokenizer has no offsets,
+            or another run is reading answers in this folder.
     """
     path = readings_path(folder)
     wanted = {case_id(case): case for case in cases}
@@ -102,7 +102,7 @@ def _read_missing(
     reader: Reader,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Read those of the ``wanted`` answers that were not ``found``, and add them there and to the file."""
+    """Read the ``wanted`` answers that are missing from ``found``; add them to it and to the file."""
     missing = [case for name, case in wanted.items() if name not in found]
     tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=usual_device())
     if not tokenizer.is_fast:
@@ -136,7 +136,7 @@ def _read_missing(
 
 
 def _kept(folder: Path, maker: str, wanted: Container[str]) -> dict[str, Reading]:
-    """What the same models have read before, for any user; a broken line, as a kill leaves, does not count."""
+    """Earlier readings by the same models, for any user; a broken line, which a kill can leave, is ignored."""
     found: dict[str, Reading] = {}
     for path in sorted(folder.glob(ALL_READINGS)):
         kept = rows(path, "the target's readings", Reading, "is no reading: {}", lambda _: None, longest=DOCUMENT)
@@ -145,7 +145,7 @@ def _kept(folder: Path, maker: str, wanted: Container[str]) -> dict[str, Reading
 
 
 def _words(case: Case, tokens: CaseTokens) -> CaseTokens:
-    """The tokens of a case without the end token, which is no part of what is shown."""
+    """The tokens of a case without the end token, which is not shown."""
     if tokens.spans[-1:] != ((len(case.answer), len(case.answer) + 1),):
         return tokens
     return CaseTokens(tokens.prompt, tokens.answer[:-1], tokens.spans[:-1])
@@ -160,7 +160,7 @@ def _read(
     tokenizer: PreTrainedTokenizerBase,
     ends: Sequence[int],
 ) -> Iterator[Reading]:
-    """The readings of cases with their tokens, the end tokens left out; short ones first."""
+    """The readings of cases with their tokens, without the end tokens; short ones first."""
     both = [(*ids.prompt, *ids.answer) for _, ids in texts]
     wanted = [range(len(words.prompt), len(ids) + 1) for (_, words), ids in zip(texts, both, strict=True)]
     sources = [reader.head.config.source] if reader.head else []
@@ -185,7 +185,7 @@ def _read(
 
 
 def _choices(logits: Tensor, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> list[_Choices]:
-    """The likeliest tokens by each of ``logits`` [n, V]."""
+    """The likeliest tokens for each of ``logits`` [n, V]."""
     top = logits.softmax(-1).topk(min(TOP, logits.shape[-1]))
     return [
         tuple(

@@ -37,10 +37,10 @@ _TEMPLATES = templates("judge_decoding.labelling.annotate")
 
 
 class Guard:
-    """Lets through what the annotator's own page asks, and nothing else.
+    """Allow the requests of the annotator's own page, and reject all others.
 
-    The Host must be a name of this machine (a page elsewhere cannot get here by rebinding its name), the Origin, if
-    there is one and always for a POST, must be this server, and the token must be right.
+    The Host must be a name of this machine (which stops DNS rebinding), the Origin, if there is one and always for a
+    POST, must be this server, and the token must be right.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -66,7 +66,7 @@ class Guard:
                 ]
             await send(message)
 
-        with suppress(ClientDisconnect):  # a client may leave at any time
+        with suppress(ClientDisconnect):  # a client may disconnect at any time
             await self._app(scope, receive, hardened)
 
     def _problem(self, scope: Scope) -> str | None:
@@ -87,13 +87,13 @@ class Guard:
 
 
 def make_app(session: Session, token: str) -> ASGIApp:
-    """The application: the page, what it asks for, and the page on agreement."""
+    """The application: the page, its requests, and the page on agreement."""
 
     def page(_: Request) -> Response:
         return _html("annotate.html", token=token, annotator=session.annotator)
 
     async def state(_: Request) -> Response:
-        # Like a decision not in a thread of its own, as it may write what could not be written before.
+        # Not in a thread, like a decision, because it may write what could not be written before.
         return JSONResponse(session.state())
 
     async def decide(request: Request) -> Response:
@@ -103,7 +103,7 @@ def make_app(session: Session, token: str) -> ASGIApp:
             if len(body) > _MAX_BODY:
                 return JSONResponse({"error": "The decision is too long; load the page again."}, status_code=413)
         try:
-            # One at a time, as nothing is awaited between reading and writing the log.
+            # One decision at a time, because nothing is awaited between reading and writing the log.
             session.decide(Decision.model_validate_json(body))
         except ValidationError as error:
             sentence = f"This is not a decision: {first_problem(error)}; load the page again."
@@ -142,10 +142,10 @@ def _html(template: str, **values: object) -> Response:
 
 
 def kept_token(folder: Path) -> str:
-    """The token of a folder, made the first time: after a kill an open page goes on where it was.
+    """The token of a folder, created on first use, so that an open page still works after a restart.
 
     Raises:
-        JudgeDecodingError: it cannot be read or written.
+        JudgeDecodingError: the token cannot be read or written.
     """
     path = token_path(folder)
     try:
@@ -162,9 +162,9 @@ def kept_token(folder: Path) -> str:
 
 
 def _own_token(path: Path) -> str:
-    """The token in a file that only this user can have written and can read; empty if it is no such file."""
+    """The token in a file that only this user can write and read; empty if the file does not qualify."""
     try:
-        # Not through a link that somebody else has made, and not waiting for the writer of a pipe.
+        # Do not follow a link that somebody else has made, and do not wait for the writer of a pipe.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(path, flags)) as file:
             found = os.fstat(file.fileno())
@@ -176,17 +176,17 @@ def _own_token(path: Path) -> str:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on this machine only; port 0 is any free one.
+    """Open a socket on this machine only; port 0 means any free port.
 
     Raises:
-        JudgeDecodingError: the port is taken or not allowed.
+        JudgeDecodingError: the port is in use or not allowed.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name != "nt":  # there it would let two servers have one port
+    if os.name != "nt":  # on Windows, two servers could then share a port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
-        listener.listen()  # from here on a browser that is opened at once waits instead of failing
+        listener.listen()  # from here on, a browser that is opened at once waits instead of failing
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
@@ -199,11 +199,11 @@ def serve(session: Session, listener: socket.socket, token: str) -> None:
     config = uvicorn.Config(
         make_app(session, token),
         log_level="warning",
-        access_log=False,  # addresses have the token in them
+        access_log=False,  # addresses contain the token
         lifespan="off",
         ws="none",
         http=Impatient,
-        use_colors=False,  # whatever goes to standard error is shown as text
+        use_colors=False,  # standard error is shown as plain text
         server_header=False,
         timeout_graceful_shutdown=2,
     )

@@ -1,4 +1,4 @@
-"""One annotator at work: which case is up, what is shown of it, and what a decision does. No HTTP here."""
+"""An annotator's session: the current case, what the page shows of it, and the effect of a decision. No HTTP here."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from judge_decoding.labelling.annotate.storage import (
     standing,
 )
 
-if TYPE_CHECKING:  # it imports torch, which only annotating with a target needs
+if TYPE_CHECKING:  # it imports torch, which is needed only to annotate with a target
     from judge_decoding.labelling.annotate.reading import Reading
 
 
 class Decision(BaseModel):
-    """What the page sends.
+    """A decision sent by the page.
 
     Attributes:
         action: "mark" (the pieces ``first`` to ``last`` are wrong), "correct", "skip", "undo" or "reopen".
-        turn: how many events there were when the case was shown; guards against a second window.
-        key: made by the page for each decision; one sent twice is saved once.
-        seconds: time the case was looked at.
+        turn: number of events when the case was shown; guards against a second window.
+        key: made by the page for each decision; a decision that is sent twice is saved once.
+        seconds: time the person looked at the case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,28 +58,28 @@ class Decision(BaseModel):
 
 
 class StaleError(JudgeDecodingError):
-    """The decision is about a case that is not up any more."""
+    """The decision is about a case that is no longer current."""
 
 
 class Session:
     """The work of one annotator on one file of answers; everything is in ``folder`` and survives a kill.
 
     Attributes:
-        annotator: who.
+        annotator: the annotator's name.
         log: the decisions.
-        cases_path: a TokenCourt file of what is decided so far, written anew after each decision.
-        problem: why that file is behind the decisions, as after one on a full disk; empty if it is not.
+        cases_path: a TokenCourt file of the cases decided so far, rewritten after each decision.
+        problem: why that file lags behind the decisions, for example a full disk; empty if it does not.
 
     Args:
-        cases: the answers; labels they have are not shown. Equal answers come up once.
-        folder: where decisions are.
+        cases: the answers; their labels are not shown. Equal answers are shown once.
+        folder: where the decisions are kept.
         annotator: letters, digits, ``.``, ``_`` and ``-``.
-        readings: the target's readings of answers, by `case_id`; answers without one are cut into words.
+        readings: the target's readings of answers, by `case_id`; answers without one are split into words.
         repeats: share of the cases that come twice.
-        seed: of order and repeats.
+        seed: seed of order and repeats.
 
     Raises:
-        JudgeDecodingError: a bad name or share, or decisions that cannot be read or written.
+        JudgeDecodingError: the name or the share is invalid, or the decisions cannot be read or written.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Session:
         return words(self._cases[name].answer) if reading is None else list(reading.spans)
 
     def state(self) -> dict[str, Any]:
-        """What the page shows, as JSON values: progress and the case that is up. Who wrote it is not in there."""
+        """What the page shows, as JSON values: the progress and the current case, without the answer's writer."""
         if self.problem:
             self.save_cases()
         events = self.log.events
@@ -142,11 +142,11 @@ class Session:
         }
 
     def decide(self, decision: Decision) -> None:
-        """Save a decision. One that was saved before is left alone.
+        """Save a decision. A decision that was saved before is ignored.
 
         Raises:
-            StaleError: the case is not up any more.
-            JudgeDecodingError: a piece that the answer does not have, nothing to undo, or the disk is full.
+            StaleError: the case is no longer current.
+            JudgeDecodingError: the answer has no such piece, there is nothing to undo, or the disk is full.
         """
         events = self.log.events
         if any(event.key == decision.key for event in events):
@@ -182,7 +182,7 @@ class Session:
 
     def _span(self, name: str, decision: Decision) -> Span:
         case, pieces = self._cases[name], self._pieces[name]
-        # The piece after the last is the end of the answer, if it has one.
+        # The index after the last piece is the end of the answer, if the answer ended.
         last = len(pieces) - 1 + case.ended
         if not decision.first <= decision.last <= last:
             raise JudgeDecodingError(
@@ -192,7 +192,7 @@ class Session:
         return span_of(case.answer, pieces, decision.first, decision.last)
 
     def labelled(self) -> list[Case]:
-        """The cases decided so far, in the order of the decisions; repeats are not in there."""
+        """The cases decided so far, in the order of the decisions, without repeats."""
         found = {e.case: e for e in standing(self.log.events)[0] if e.action == "label" and not e.repeat}
         return [
             Case(
@@ -213,7 +213,7 @@ class Session:
         ]
 
     def save_cases(self) -> None:
-        """Write the file of cases; if that fails, `problem` says why, as the decisions themselves are saved."""
+        """Write the file of cases. A failure is only noted in `problem`, because the decisions themselves are saved."""
         try:
             self._write_cases()
         except JudgeDecodingError as error:
@@ -225,7 +225,7 @@ class Session:
             self.problem = ""
 
     def _write_cases(self) -> None:
-        # A data set without cases is refused wherever it is read, so there is none before the first decision.
+        # A data set without cases is invalid everywhere, so there is no file before the first decision.
         if (labelled := self.labelled()) or self.cases_path.exists():
             write_cases(self.cases_path, labelled)
 
@@ -236,9 +236,9 @@ class Session:
         return {**events, self.annotator: self.log.events}
 
     def agreement(self) -> dict[str, Any]:
-        """Who agrees with whom, and the cases in which annotators differ.
+        """The agreement between annotators, and the cases in which they differ.
 
-        A case that is still up for this annotator is not among them: seeing it would spoil their own verdict.
+        Cases that this annotator has yet to decide are left out: seeing them would bias their own verdict.
         """
         events = self._everybody()
         decided: dict[str, dict[str, Errors]] = {name: verdicts(theirs) for name, theirs in events.items()}
@@ -271,13 +271,13 @@ class Session:
 
 
 def _lead(piece: str) -> tuple[str, str]:
-    """The white space before a piece, and the rest; all is rest if there is nothing else."""
+    """The white space before a piece, and the rest; if there is only white space, all of it is the rest."""
     ink = len(piece) - len(piece.lstrip())
     return (piece[:ink], piece[ink:]) if ink < len(piece) else ("", piece)
 
 
 def summary(agreement: Agreement) -> str:
-    """One line for a terminal."""
+    """Summarise an agreement in one line for a terminal."""
     alone = agreement.first == agreement.second
     who = f"{agreement.first}, the second time" if alone else f"{agreement.first} and {agreement.second}"
     kappa = "not defined" if agreement.verdict_kappa is None else f"{agreement.verdict_kappa:.2f}"

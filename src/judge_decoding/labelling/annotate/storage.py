@@ -1,4 +1,4 @@
-"""What an annotator decided, one line an event, only ever appended: a kill at any moment loses nothing saved."""
+"""An annotator's decisions, one line per event, append-only: a kill at any moment loses nothing saved."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from judge_decoding.io.locks import lock
 
 PREFIX = "decisions-"
 ALL_READINGS = "target*.jsonl"
-"""What the target read of the answers, for each user."""
+"""The files with the target's readings of the answers, one per user."""
 
 
 class Event(BaseModel):
-    """One thing an annotator did.
+    """One action of an annotator.
 
     Attributes:
-        action: "label" decides a case, "skip" sets it aside, "undo" takes the latest event that still stands back,
-            "reopen" puts all skipped cases up again.
+        action: "label" decides a case, "skip" sets it aside, "undo" reverts the latest event that is still in effect,
+            "reopen" returns all skipped cases to the queue.
         case: `case_id` of the answer; empty for undo and reopen.
         errors: character spans ``[start, end)`` of the answer that are wrong, as in `Case`.
-        repeat: the annotator had decided this case before; the two measure their agreement with themselves.
-        seconds: time the case was looked at.
-        annotator: who.
+        repeat: whether the annotator had decided this case before; the two decisions measure self-agreement.
+        seconds: time the person looked at the case.
+        annotator: the annotator's name.
         at: when it was saved, UTC, ISO 8601.
         key: made by the page, so that an event sent twice is saved once.
     """
@@ -49,16 +49,16 @@ class Event(BaseModel):
 
 
 class DecisionLog:
-    """The decisions file of one annotator, open for appending; nobody else can have it open meanwhile.
+    """The decisions file of one annotator, open for appending; no other process can have it open meanwhile.
 
     Attributes:
         path: the file.
         events: all events in it, oldest first.
-        repaired: a half-written last line was found and removed.
+        repaired: whether a half-written last line was found and removed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file.
+        """Open or create the file.
 
         Raises:
             JudgeDecodingError: it cannot be written, is in use, or a line other than the last is broken.
@@ -94,14 +94,14 @@ class DecisionLog:
         self.close()
 
     def close(self) -> None:
-        """Close the file, so that another server may have it."""
+        """Close the file, so that another server can open it."""
         os.close(self._file)
 
     def append(self, event: Event) -> None:
-        """Save an event; when this returns it is on the disk.
+        """Save an event; when this returns, the event is on the disk.
 
         Raises:
-            JudgeDecodingError: the disk is full or gone; nothing of the event is left in the file.
+            JudgeDecodingError: the disk is full or gone; no part of the event is left in the file.
         """
         size = os.fstat(self._file).st_size
         try:
@@ -118,41 +118,41 @@ class DecisionLog:
 
 
 def decisions_path(folder: Path, annotator: str) -> Path:
-    """Where the decisions of ``annotator`` are in ``folder``."""
+    """The path of the decisions of ``annotator`` in ``folder``."""
     return folder / f"{PREFIX}{annotator}.jsonl"
 
 
 def cases_path(folder: Path, annotator: str) -> Path:
-    """Where the cases that ``annotator`` has decided are in ``folder``."""
+    """The path of the cases that ``annotator`` has decided in ``folder``."""
     return folder / f"cases-{annotator}.jsonl"
 
 
 def readings_path(folder: Path) -> Path:
-    """Where this user keeps what the target read of the answers in ``folder``."""
+    """The path of this user's file of the target's readings in ``folder``."""
     return folder / f"target-{_user()}.jsonl"
 
 
 def token_path(folder: Path) -> Path:
-    """Where what opens this user's page is in ``folder``."""
+    """The path of the token for this user's page in ``folder``."""
     return folder / f"token-{_user()}"
 
 
 def _user() -> str:
-    # Of a folder that several share, none can write the files of another.
+    # If several users share the folder, they cannot write each other's files.
     return str(os.getuid()) if sys.platform != "win32" else getuser()
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of a decisions file that somebody else may be writing: a half-written last line is left out.
+    """The events of a decisions file that another process may be writing: a half-written last line is left out.
 
     Raises:
-        JudgeDecodingError: it cannot be read, or a line other than the last is broken.
+        JudgeDecodingError: the file cannot be read, or a line other than the last is broken.
     """
     return _parse(path, read_bytes(path, "the decisions"))[0]
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:
-    """The events, and how many bytes they take up, line ends included."""
+    """The events, and their size in bytes, line ends included."""
     events: list[Event] = []
     whole = 0
     lines = content.split(b"\n")
@@ -172,7 +172,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:
 
 
 def standing(events: Sequence[Event]) -> tuple[list[Event], Event | None]:
-    """The events that were not taken back, and the one that was taken back last if nothing was done since."""
+    """The events that were not undone, and the last undone event if nothing was done since."""
     kept: list[Event] = []
     undone: Event | None = None
     for event in events:

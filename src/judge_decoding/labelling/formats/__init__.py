@@ -1,4 +1,4 @@
-"""Other people's file formats, read into cases and, most of them, written from them; a file for each."""
+"""External file formats that can be read into cases and mostly also written; one file per format."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ from judge_decoding.labelling.formats.quotes import QUOTES
 FORMATS: dict[str, Format] = {
     known.name: known for known in (QUOTES, PRM800K, PROCESSBENCH, MR_GSM8K, BIGBENCH_MISTAKE, PRODIGY, LABEL_STUDIO)
 }
-"""The formats there are, by their names."""
+"""The formats by name."""

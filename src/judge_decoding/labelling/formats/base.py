@@ -1,4 +1,4 @@
-"""What a format is, and how its rows are read so that a bad one is named and the good ones are kept."""
+"""The definition of a format, and row reading that reports bad rows and keeps the good ones."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Format:
     """A file format.
 
     Attributes:
-        name: as on the command line.
-        rows: the rows of a file with their names ("line 3"), each a function that makes its cases or raises
+        name: the name on the command line.
+        rows: the rows of a file with their names ("line 3"), each with a function that makes its cases or raises
             `RowError`.
-        write: the text of a file of cases; None for a format that is only read.
+        write: returns the text of a file of cases; None for a format that can only be read.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Format:
     write: Callable[[Sequence[Case]], str] | None = None
 
     def read(self, path: Path, on_bad: OnBad) -> list[Case]:
-        """The cases of a file. ``on_bad`` is told of each row that is none, in a sentence that names it.
+        """The cases of a file. ``on_bad`` is called with a sentence about each invalid row, which names the row.
 
         Raises:
-            JudgeDecodingError: the file cannot be read, or has no case.
+            JudgeDecodingError: the file cannot be read, or contains no case.
         """
         cases: list[Case] = []
         for where, make in self.rows(path, on_bad):
@@ -56,7 +56,7 @@ class Format:
 
 
 class Foreign(BaseModel):
-    """A row of someone else's file: what we do not use may be there."""
+    """A row of an external file, which may contain fields that we do not use."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -13,7 +13,7 @@ from judge_decoding.labelling.formats.steps import located_case
 NAME, SEPARATOR = "bigbench-mistake", "\n"
 WRITER = "PaLM 2-L"
 
-# A row does not name its task, and the inputs of two ask nothing: they get the sentence that PaLM 2 got.
+# A row does not name its task, and the inputs of two tasks contain no question: they get the sentence that PaLM 2 got.
 _TASKS = (
     ("dyck_languages", r"[\s<>(){}\[\]]+",
      "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: {}"),

@@ -65,7 +65,7 @@ def _make(row: _Row) -> list[Case]:
 
 
 def _span(answer: str, value: _Value) -> tuple[int, int]:
-    """The span in characters. A browser counts some of them, such as emoji, double; the text tells."""
+    """The span in characters. A browser counts some characters twice, such as emoji; the text shows which."""
     if value.text is None or answer[value.start : value.end] == value.text:
         return value.start, value.end
     units = answer.encode("utf-16-le")

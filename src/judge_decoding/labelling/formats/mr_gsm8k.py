@@ -1,4 +1,4 @@
-"""MR-GSM8K (https://github.com/dvlab-research/MR-GSM8K): a model's solutions, the first wrong step found by people."""
+"""MR-GSM8K (https://github.com/dvlab-research/MR-GSM8K): a model's solutions; people marked the first wrong step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from judge_decoding.labelling.formats.steps import located_case
 NAME, SEPARATOR = "mr-gsm8k", "\n"
 WRITER = f"{NAME}: model"
 
-# "Step 3: " is the data set's, and calculator annotations are GSM8K's. The solutions of people have no numbered steps
-# and those of the model hardly any annotations: left in, a head would learn by them who wrote.
+# "Step 3: " comes from the data set and calculator annotations from GSM8K. Human solutions have no numbered steps and
+# the model's have hardly any annotations: if they stayed, a head would learn to recognise the writer.
 _NUMBER, _ANNOTATION = re.compile(r"^Step \d+:\s*"), re.compile(r"<<[^<>]*>>")
 _PROGRAM = "\nWrite a Python program that prints the answer."
 

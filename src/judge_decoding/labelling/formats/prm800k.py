@@ -71,7 +71,7 @@ def _make(row: _Row) -> list[Case]:
 
 
 def _taken(step: _Step) -> _Completion | None:
-    """The completion a solution goes on with; where none was chosen, the first one that is wrong."""
+    """The completion with which a solution continues; if none was chosen, the first wrong one."""
     offered = step.completions or ()
     if step.chosen_completion is not None and 0 <= step.chosen_completion < len(offered):
         return offered[step.chosen_completion]

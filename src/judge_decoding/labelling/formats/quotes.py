@@ -1,10 +1,10 @@
-"""CSV with the columns question, answer and error, the wrong words quoted; empty for a right answer.
+"""CSV with the columns question, answer and error, which quotes the wrong words; empty for a right answer.
 
-A column ``occurrence`` says which one is meant where the words stand there more than once. ``source``, ``writer``
-and ``annotator`` are read too. Semicolons and tabs, as spreadsheets write them, are taken for commas.
+A column ``occurrence`` gives the number of the occurrence if the answer contains the words more than once. ``source``,
+``writer`` and ``annotator`` are read too. Semicolons and tabs, which spreadsheets write, also count as commas.
 
-A spreadsheet takes a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break for a formula, which can
-reach out of the file. Such a cell is written behind an apostrophe, and one more if it has some, and read without it.
+Spreadsheets treat a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break as a formula, which can
+access other files. Such a cell is written with an apostrophe added at its start, which is removed when it is read.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from judge_decoding.io.rows import RowError
 from judge_decoding.labelling.formats.base import Format, OnBad
 
 END = "<end>"
-"""Quoted in place of words where the answer should not have ended."""
+"""Quoted instead of words if the answer should not have ended."""
 
-_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")  # wide signs count where they are typed
+_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")  # full-width signs count too
 _NEEDED = ("question", "answer", "error")
 _MORE = ("source", "writer", "annotator")
 
 
 def _rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Callable[[], list[Case]]]]:
-    # A line in another encoding must not cost the others.
+    # A line in another encoding must not make the other lines unreadable.
     text = read_bytes(path, "the file").decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -72,7 +72,7 @@ def _unescaped(cell: str) -> str:
 
 
 def _find(answer: str, quote: str, occurrence: str) -> int:
-    """Where the wanted occurrence of ``quote`` begins."""
+    """The start of the requested occurrence of ``quote``."""
     if quote == END and (occurrence == "end" or END not in answer):
         return len(answer)
     starts = _starts(answer, quote)

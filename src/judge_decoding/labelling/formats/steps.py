@@ -1,4 +1,4 @@
-"""Answers as steps, as the data sets of process supervision have them: the first wrong step is the error."""
+"""Answers as steps, as in data sets for process supervision: the first wrong step is the error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from judge_decoding.labelling.labels.arithmetic import false_equation
 
 
 def join(steps: Sequence[str], wrong: int | None, separator: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The answer that ``steps`` make, and the span of the one that is wrong."""
+    """Join ``steps`` to an answer; return it with the span of the wrong step."""
     answer = separator.join(steps)
     if wrong is None:
         return answer, ()
@@ -19,7 +19,7 @@ def join(steps: Sequence[str], wrong: int | None, separator: str) -> tuple[str, 
 
 
 def split(case: Case, separator: str) -> tuple[list[str], int | None]:
-    """The steps of a case's answer, and which one holds its first error."""
+    """Split a case's answer into steps; return them with the index of the step that contains its first error."""
     steps = case.answer.split(separator)
     if not case.errors:
         return steps, None
@@ -43,23 +43,23 @@ def located_case(
     correct: bool | None,
     reference: str = "",
 ) -> Case:
-    """The case that steps make of which ``wrong`` (counted from 0) is the first wrong one; None for a right answer.
+    """The case of an answer in steps, of which ``wrong`` (from 0) is the first wrong one; None for a right answer.
 
-    Where a false equation stands in the wrong step, its result is the error. The case's source says which it is.
+    If the wrong step contains a false equation, its result is the error. The case's source records which it is.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         question: the question.
-        steps: of the answer.
+        steps: the steps of the answer.
         wrong: index of the first wrong step.
-        separator: what stands between two steps.
-        first: the number that the data set gives to the first step, for messages.
+        separator: the text between two steps.
+        first: the number of the first step in the data set, for messages.
         writer: who wrote the answer.
-        correct: whether the final result is right, if it is known.
+        correct: whether the final result is right, if known.
         reference: a right answer.
 
     Raises:
-        RowError: there are no steps, or there is no such step, or it is empty.
+        RowError: there are no steps, or the wrong step does not exist or is empty.
     """
     if not any(step.strip() for step in steps):
         raise RowError("has no steps; give those of the answer, or remove the row")

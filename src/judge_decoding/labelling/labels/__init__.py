@@ -1,1 +1,1 @@
-"""Labelling answers without a person; a file for each way."""
+"""Automatic labelling of answers; one file per method."""

@@ -1,7 +1,7 @@
-"""Labels by arithmetic: the first false equation of an answer is where it goes wrong.
+"""Labels by arithmetic: an answer goes wrong at its first false equation.
 
-It needs no model and no person, and finds slips of calculation only: an answer that calculates the wrong thing
-rightly has no false equation. So an answer without one is taken for right only if a checker said so.
+This needs no model and no person, and finds calculation slips only: an answer that calculates the wrong thing correctly
+has no false equation. So an answer without one counts as right only if a checker found it right.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from judge_decoding.labelling.labels.equations import equations
 
 SOURCE = "arithmetic"
 LONGEST = 2**20
-"""Letters of an answer that is looked at: a longer one would take many seconds, and no model writes it."""
+"""The most characters of an answer that is read: a longer one would take many seconds, and no model writes it."""
 
 
 @dataclass(slots=True)
 class Sorted:
-    """What labelling by arithmetic came to.
+    """The result of labelling by arithmetic.
 
     Attributes:
-        located: answers with a false equation, the result of the first one being the error.
+        located: answers with a false equation; the result of the first one is the error.
         right: answers that a checker found right and that have no false equation.
         accused: answers that a checker found right although they have a false equation, located as above; a person
-            should look at them.
-        silent: answers without a false equation that nothing shows to be right, and those that are too long.
+            should check them.
+        silent: answers without a false equation that nothing shows to be right, and answers that are too long.
     """
 
     located: list[Case] = field(default_factory=list)
@@ -36,17 +36,17 @@ class Sorted:
 
     @property
     def labelled(self) -> list[Case]:
-        """The cases that a judge can learn from."""
+        """The cases from which a judge can learn."""
         return self.located + self.right
 
 
 def false_equation(answer: str, *, ended: bool = True) -> tuple[int, int] | None:
-    """Character span of the result of the first false equation of ``answer``; None if there is none."""
+    """The character span of the result of the first false equation of ``answer``; None if there is none."""
     return next((found.span for found in equations(answer, ended=ended) if not found.true), None)
 
 
 def label(cases: Iterable[Case]) -> Sorted:
-    """Sort answers by their arithmetic; spans that the cases have already are replaced."""
+    """Sort answers by their arithmetic; spans that the cases already have are replaced."""
     result = Sorted()
     for case in cases:
         if len(case.answer) > LONGEST:

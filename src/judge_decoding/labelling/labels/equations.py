@@ -1,11 +1,11 @@
 r"""The equations of a text, and which of them are false.
 
 An equation is called false only if no sensible reading makes it true: results may be rounded either way, a percentage
-may stand for its hundredfold, ``5 + 3 = 8 * 2 = 16`` is a running calculation. What cannot be read, has unknowns or
-mixes units such as hours and minutes is passed over. So a right answer is hardly ever accused; the price is that some
-false equations are missed.
+may stand for a hundred times its value, ``5 + 3 = 8 * 2 = 16`` is a running calculation. Equations that are unreadable,
+have unknowns or mix units such as hours and minutes are skipped. So a right answer is hardly ever called wrong, but
+some false equations are missed.
 
-GSM8K's annotations, ``<<3*4=12>>12``, are equations of their own, and the number behind one must be its result.
+GSM8K's annotations, ``<<3*4=12>>12``, are equations of their own, and the number after one must be its result.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from judge_decoding.labelling.labels.lexemes import Kind, Lexeme, lexemes
 _ANNOTATION = re.compile(r"<<(.*?)(>>|$)", re.DOTALL)
 
 _LONGEST = 200
-"""Lexemes of one side that are looked at."""
+"""The most lexemes of one side that are read."""
 
-# What stands right before a number and makes it part of something longer that is not read: "half of 60 + 10".
+# Words before a number that make it part of a longer expression that is not read: "half of 60 + 10".
 _UNSURE = frozenset(
     "of than half twice double triple thrice third thirds quarter quarters fourth fifth dozen by at hundred thousand "
     "million billion".split()
 )
-# Units of one dimension each; an equation that has two of a row may be a conversion.
+# Units of one dimension per row; an equation with two units of a row may be a conversion.
 _DIMENSIONS = (
     "second sec minute min hour hr day week month year decade century",
     "dollar cent penny pennies dime nickel quarter buck",
@@ -40,7 +40,7 @@ _DIMENSIONS = (
 _DIMENSION = {unit: i for i, row in enumerate(_DIMENSIONS) for unit in row.split()}
 # Words that join two numbers, as in "24 eggs in 1 tray".
 _JOINING = frozenset("in at of per each for every and".split())
-# Words that stand for a number themselves, or compare two.
+# Words that represent a number themselves, or compare two.
 _SCALES = frozenset(
     "more less fewer than half halves third thirds quarter quarters dozen dozens pair pairs score hundred hundreds "
     "thousand thousands million millions billion billions percent k m remainder r".split()
@@ -49,11 +49,11 @@ _SCALES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One equals sign with what stands beside it.
+    """One equals sign with both its sides.
 
     Attributes:
         start: where its left side begins in the text.
-        span: where its result, the right side, stands.
+        span: the span of its result, the right side.
         true: whether some sensible reading of it is true.
     """
 
@@ -63,12 +63,12 @@ class Equation:
 
 
 def equations(text: str, *, ended: bool = True) -> list[Equation]:
-    """The equations of ``text`` that can be read, in the order of their results.
+    """The readable equations of ``text``, in the order of their results.
 
-    ``ended`` says that the text is whole; if not, a number at its very end may be cut off and is not judged.
+    ``ended`` means that the text is complete; if not, a number at its very end may be cut off and is not judged.
     """
     found: list[Equation] = []
-    # Blanks in its place keep all positions, and the equation around it reads on.
+    # Blanks replace annotations, so that all positions stay and the equation around them can be read.
     plain = _ANNOTATION.sub(lambda match: " " * len(match.group()), text)
     for match in _ANNOTATION.finditer(text):
         if match.group(2):
@@ -94,7 +94,7 @@ def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
             right = Parser(row, at + 1, end).parse()
         except UnreadableError:
             continue
-        # An operator behind it joins it to something that could not be read: "= 3 * x".
+        # An operator after it connects it to something unreadable: "= 3 * x".
         behind = row[right.end] if right.end < end else None
         if behind is not None and behind.kind in (Kind.OPERATOR, Kind.FRACTION, Kind.OPEN) and behind.text != "-":
             continue
@@ -104,13 +104,13 @@ def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
         about = lexeme.text in ("≈", "\\approx")
         true = any(_holds(left, right, about) for _, left in lefts)
         last = right.end - 1
-        while last > at + 1 and row[last].kind not in (Kind.NUMBER, Kind.CLOSE):  # units are not what is wrong
+        while last > at + 1 and row[last].kind not in (Kind.NUMBER, Kind.CLOSE):  # units are not part of the error
             last -= 1
         yield Equation(row[lefts[0][0]].start, (row[at + 1].start, row[last].end), true)
 
 
 def _left_sides(row: Sequence[Lexeme], begin: int, stop: int) -> Iterator[tuple[int, Expression]]:
-    """The longest expression that ends at ``stop``, with its beginning, and what it may be instead, behind a dash."""
+    """The longest expression that ends at ``stop``, with its start, and shorter alternatives that begin at a dash."""
     found = False
     for start in range(begin, stop):
         before = row[start - 1] if start > begin else None
@@ -137,7 +137,7 @@ def _may_start(row: Sequence[Lexeme], begin: int, start: int) -> bool:
 
 
 def _dash(row: Sequence[Lexeme], begin: int, start: int) -> bool:
-    """Whether a minus stands here, or just before, that need be none: "- 20 + 5" in a list, "Day 1 - 20 + 5"."""
+    """Whether a minus here, or just before, may be a mere dash: "- 20 + 5" in a list, "Day 1 - 20 + 5"."""
     sign = start if row[start].kind is Kind.OPERATOR else start - 1
     if sign < begin or row[sign].text != "-" or row[sign].kind is not Kind.OPERATOR:
         return False
@@ -145,7 +145,7 @@ def _dash(row: Sequence[Lexeme], begin: int, start: int) -> bool:
 
 
 def _unsure(row: Sequence[Lexeme], begin: int, start: int) -> bool:
-    """Whether what begins here belongs to something before it that was not read."""
+    """Whether an expression that begins here belongs to something unread before it."""
     words = []
     at = start - 1
     while at >= begin and row[at].kind is Kind.WORD:
@@ -191,7 +191,7 @@ def _same(value: Fraction, stated: Expression, about: bool) -> bool:
 def _near(value: Fraction, stated: Fraction, decimals: int) -> bool:
     """Whether ``stated`` is ``value``, rounded up or down to ``decimals`` places if it has more."""
     gap = abs(value - stated)
-    # Calculators work in binary: 0.5 - 0.4 is 0.09999999999999998 there.
+    # Calculators use binary numbers: they give 0.09999999999999998 for 0.5 - 0.4.
     return gap < Fraction(1, 10**decimals) or gap <= abs(value) / 10**9
 
 
@@ -200,7 +200,7 @@ def _singular(unit: str) -> str:
 
 
 def _result_again(text: str, start: int, end: int, behind: int) -> Iterator[Equation]:
-    """The number right behind an annotation, which must be its result."""
+    """The number right after an annotation, which must be its result."""
     inside = list(lexemes(text, start, end))
     line_end = text.find("\n", behind)
     after = list(islice(lexemes(text, behind, len(text) if line_end < 0 else line_end), 2))

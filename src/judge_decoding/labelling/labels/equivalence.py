@@ -1,9 +1,9 @@
 """Labels by equivalence: AutoJudge's semi-greedy search (arXiv 2504.20039, algorithm 1).
 
-The target answers a question. Then, from left to right, the draft's token takes the place of the target's wherever
-they differ, and the target finishes the answer from there. If the result is still the same, the token does not matter
-(it is *correct*) and stays swapped; if not, it is *wrong* and is taken back. The result to keep is the target's own,
-not a reference's: a judge is to lose nothing of the target.
+The target answers a question. Then, from left to right, the draft's token replaces the target's wherever they differ,
+and the target finishes the answer from there. If the result stays the same, the token does not matter (it is *correct*)
+and stays swapped; if not, it is *wrong* and the swap is reverted. The result to keep is the target's own, not a
+reference's: a judge must not lose any of the target's results.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class _Search:
 
     Attributes:
         answer: the answer so far, with the swaps that stayed.
-        choices: the draft's tokens for it; None when it has changed.
-        left: the position from which mismatches are looked for.
+        choices: the draft's tokens for it; None after the answer has changed.
+        left: the position from which mismatches are searched.
         kept: positions of swaps that stayed.
-        wrong: the answers up to and with a token that was taken back.
+        wrong: the answers up to and including a token whose swap was reverted.
         forwards: target forwards spent on it.
     """
 
@@ -48,7 +48,7 @@ class _Search:
     forwards: int = 0
 
     def next_swap(self) -> int | None:
-        """The next position where the draft says something else."""
+        """The next position where the draft's token differs."""
         assert self.choices is not None
         return next((i for i in range(self.left, len(self.answer)) if self.choices[i] != self.answer[i]), None)
 
@@ -65,17 +65,17 @@ def label_by_equivalence(
 ) -> list[Case]:
     """Label the mismatches of the target's greedy answers to ``questions``.
 
-    Each question gives a case with all swaps that stayed, and one for each token that was taken back.
+    Each question gives a case with all swaps that stayed, and one for each token whose swap was reverted.
 
     Args:
         decoder: target and draft; rollouts are greedy and exact, sped up by the draft.
         questions: whole prompts, as the target reads them.
-        result: what of an answer must stay the same.
+        result: the part of an answer that must stay the same.
         max_new_tokens: token budget of an answer.
-        batch_size: questions that are searched at once.
-        done: told of each question as it ends, its cases, and how many target forwards its answers took.
-        rollouts: how the target finishes answers, if not by the decoder; then the decoder's target only says which
-            tokens end one.
+        batch_size: questions that are searched together.
+        done: called when a question is finished, with its cases and the number of target forwards of its answers.
+        rollouts: how the target finishes answers, if not by the decoder; then the decoder's target only determines
+            which tokens end an answer.
 
     Raises:
         JudgeDecodingError: the decoder has no draft model, or a question is empty or too long.
@@ -86,7 +86,7 @@ def label_by_equivalence(
     finish = rollouts or local_rollouts(decoder, batch_size)
 
     def answers(starts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[tuple[list[int], int]]:
-        """What the target says after each of ``starts``, and its cost; nothing behind an end token."""
+        """The target's continuations of ``starts`` and their costs, without anything after an end token."""
         found: list[tuple[list[int], int]] = [([], 0)] * len(starts)
         open_ = [i for i, row in enumerate(starts) if row[-1] not in ends and budgets[i] > 0]
         if open_:

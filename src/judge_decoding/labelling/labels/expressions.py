@@ -1,14 +1,14 @@
-r"""Reading and evaluating what stands beside an equals sign: numbers, operators, brackets, units in between.
+r"""Read and evaluate the sides of an equation: numbers, operators, brackets, and units in between.
 
-The grammar, by descending binding::
+The grammar, by descending precedence::
 
     value   = number [number "/" number] | number "/" number | "(" sum ")" | "-" value | \frac "(" sum ")" "(" sum ")"
     power   = value unit* ["^" power]
     product = power (("*" | "/" | "x" | "of" after a percentage) power)*
     sum     = product (("+" | "-") product)*
 
-The second form of a value is one only without spaces, behind a "/" with spaces. Units are words. Values are exact
-fractions; nothing is handed to Python's own evaluator.
+The second form of a value needs a "/" without spaces, after a "/" with spaces. Units are words. Values are exact
+fractions; nothing is passed to Python's own evaluator.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fractions import Fraction
 from judge_decoding.labelling.labels.lexemes import Kind, Lexeme, number
 
 _BITS = 4096
-"""No value may be longer, so that a tower of powers costs nothing."""
+"""The longest value, in bits, so that a tower of powers costs nothing."""
 _DEPTH = 40
-"""No brackets may be nested deeper."""
+"""The deepest nesting of brackets."""
 _DIGITS = 1000
 
 
 class UnreadableError(Exception):
-    """There is no expression here, or none whose value can be known."""
+    """There is no expression here, or its value cannot be known."""
 
 
 @dataclass(slots=True)
@@ -35,12 +35,12 @@ class Expression:
     """A side of an equation.
 
     Attributes:
-        value: what it comes to.
-        end: index of the first lexeme behind it.
-        first: value of its first operand, which a running calculation (``5 + 3 = 8 * 2 = 16``) begins with.
-        operators: how many operators it has; none makes it a bare number.
-        decimals: how many decimals the bare number shows.
-        percent: a percentage is in it.
+        value: its value.
+        end: index of the first lexeme after it.
+        first: value of its first operand, with which a running calculation (``5 + 3 = 8 * 2 = 16``) begins.
+        operators: number of its operators; 0 for a bare number.
+        decimals: number of decimals of the bare number.
+        percent: whether it contains a percentage.
         units: its unit words.
     """
 
@@ -67,7 +67,7 @@ class Parser:
         """The longest expression that begins here.
 
         Raises:
-            UnreadableError: none does, or its value cannot be known.
+            UnreadableError: there is no expression here, or its value cannot be known.
         """
         value = self._sum()
         first = value if self._first is None else self._first
@@ -98,7 +98,7 @@ class Parser:
     def _product(self) -> Fraction:
         value = self._power()
         while (operator := self._multiplication()) is not None:
-            if operator:  # none of its own between "2(3 + 4)"
+            if operator:  # there is no operator in "2(3 + 4)"
                 self._step(value)
             else:
                 self._operators += 1
@@ -183,7 +183,7 @@ class Parser:
         raise UnreadableError
 
     def _closed(self, opening: Lexeme) -> Fraction:
-        """The sum in brackets whose first one has been read."""
+        """The sum in brackets whose opening bracket has been read."""
         value = self._sum()
         closing = self._peek()
         pairs = {"(": ")", "[": "]", "{": "}"}
@@ -214,7 +214,7 @@ class Parser:
         return above / below
 
     def _tight_divisor(self) -> Fraction:
-        """What the number just read is divided by first, as in ``3 / 1/2``; 1 if by nothing."""
+        """The number that first divides the number just read, as in ``3 / 1/2``; 1 if there is none."""
         before = self._lexemes[self._at - 2] if self._at > 1 else None
         over, bottom = self._peek(), self._peek(1)
         if (

@@ -1,4 +1,4 @@
-"""A text as numbers, operators, equals signs and words: what equations are looked for in."""
+"""A text as numbers, operators, equals signs and words, in which equations are searched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractions import Fraction
 
 
 class Kind(Enum):
-    """What a lexeme is."""
+    """The kind of a lexeme."""
 
     NUMBER = "number"
     OPERATOR = "operator"
@@ -27,11 +27,11 @@ class Lexeme:
     """A piece of a text.
 
     Attributes:
-        kind: what it is.
-        text: how it is written; of an operator, the one of ``+ - * / ^`` it stands for.
+        kind: its kind.
+        text: its spelling; for an operator, the one of ``+ - * / ^`` that it means.
         start: where it begins in the text.
         end: where it ends.
-        spaced: a space stands before it.
+        spaced: whether a space precedes it.
     """
 
     kind: Kind
@@ -41,7 +41,7 @@ class Lexeme:
     spaced: bool = False
 
 
-# Thousands are separated by commas or spaces, which need three digits behind each.
+# Thousands are separated by commas or spaces, with three digits after each.
 _DIGITS = r"(?:\d{1,3}(?:[, \u00a0\u202f]\d{3})+(?!\d)|\d+)"
 _PATTERN = re.compile(
     rf"""
@@ -77,7 +77,7 @@ _KINDS = {
 
 
 def lexemes(text: str, start: int = 0, end: int | None = None) -> Iterator[Lexeme]:
-    """The lexemes of ``text[start:end]``. A line end stops an equation; other space is only remembered."""
+    """The lexemes of ``text[start:end]``. A line end stops an equation; other whitespace only sets ``spaced``."""
     spaced = False
     for match in _PATTERN.finditer(text, start, len(text) if end is None else end):
         name, written = str(match.lastgroup), match.group()
@@ -90,7 +90,7 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> Iterator[Lexem
 
 
 def number(text: str) -> tuple[Fraction, int, bool]:
-    """The value of a number as it is written, how many decimals it shows, and whether it is a percentage."""
+    """The value of a written number, its number of decimals, and whether it is a percentage."""
     percent = text.endswith("%")
     digits = re.sub(r"[^\d.]", "", text)
     decimals = len(digits.partition(".")[2])

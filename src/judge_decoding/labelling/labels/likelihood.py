@@ -5,7 +5,7 @@ For an answer y and the draft's token z in place of y_i::
     s = log p(z | y_<i) - log p(y_i | y_<i)  +  log p(y_>i | y_<i, z) - log p(y_>i | y_<=i)
 
 with p the target and y_>i the next ``suffix`` tokens: how much less likely the target finds the token, and the same
-continuation behind it. z is correct if s is above a threshold. It costs one forward an answer and one a label.
+continuation after it. z is correct if s is above a threshold. The cost is one forward per answer and one per label.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class LikelihoodConfig:
     """How to label by likelihood.
 
     Attributes:
-        threshold: tokens with a score above it are correct. The paper takes the 10% quantile of the scores of tokens
+        threshold: tokens with a score above it are correct. The paper uses the 10% quantile of the scores of tokens
             that labelling by equivalence rejects.
-        suffix: how many tokens behind the swap are read (the paper's 20).
+        suffix: how many tokens after the swap are read (the paper's 20).
     """
 
     threshold: float
@@ -41,7 +41,7 @@ class LikelihoodConfig:
 def label_by_likelihood(
     decoder: JudgeDecoder, question: str, answer: Sequence[int], config: LikelihoodConfig
 ) -> tuple[list[Case], int]:
-    """Cases of the mismatches of an answer (token ids), one each, and how many target forwards they cost.
+    """Cases of the mismatches of an answer (token ids), one each, and their cost in target forwards.
 
     Raises:
         JudgeDecodingError: the decoder has no draft model, or the question is empty.
@@ -54,7 +54,7 @@ def label_by_likelihood(
     if not places:
         return [], 0
     own = log_probs(decoder.target, [prompt], [answer])[0]
-    # With the token in its place, and what followed it.
+    # The same prefix with each token in its place, and the continuation.
     starts = [[*prompt, *answer[:i]] for i in places]
     swapped = [[choices[i], *answer[i + 1 : i + 1 + config.suffix]] for i in places]
     cases = []

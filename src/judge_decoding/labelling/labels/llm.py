@@ -25,7 +25,7 @@ from judge_decoding.io.resume import Unfinished
 from judge_decoding.labelling.formats.quotes import END
 
 PROMPT = Path(__file__).with_name("first_error.txt").read_text(encoding="utf-8")
-"""What the model is told to do."""
+"""The instructions for the model."""
 
 _FORMAT = {
     "type": "json_schema",
@@ -58,12 +58,12 @@ _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)```\s*", re.DOTALL)
 
 
 class Said(Enum):
-    """What a model said of an answer, where it is no place in it."""
+    """A model's reply about an answer that is not a location in it."""
 
     RIGHT = "right"
-    """Nothing is wrong."""
+    """The answer has no error."""
     NOWHERE = "nowhere"
-    """It quoted what is not there or is there several times, or did not keep to the form; or no majority agrees."""
+    """The quote is missing or ambiguous, the reply is malformed, or there is no majority."""
 
 
 class _Error(BaseModel):
@@ -76,7 +76,7 @@ class _Reply(BaseModel):
 
 
 def request(case: Case, *, temperature: float, max_new_tokens: int) -> Body:
-    """The request that asks for the first error of a case's answer."""
+    """The request for the first error of a case's answer."""
     code = hashlib.sha256(f"{case.question}\0{case.answer}".encode()).hexdigest()[:12]
     parts = [f"<question-{code}>\n{case.question}\n</question-{code}>"]
     if case.reference:
@@ -95,10 +95,10 @@ def request(case: Case, *, temperature: float, max_new_tokens: int) -> Body:
 
 
 def locate(answer: str, quote: str, before: str = "") -> Span | None:
-    """The character span of ``quote`` in ``answer``; None where it is not, or in several places.
+    """The character span of ``quote`` in ``answer``; None if it is missing or occurs in several places.
 
-    Space at its ends does not count. Where the very words are not found, runs of space are taken for equal. Of several
-    places that one counts behind which stands ``before``, compared in the same way.
+    Whitespace at its ends is ignored. If the exact text is not found, runs of whitespace count as equal. Of several
+    places, the one that follows ``before`` counts, compared in the same way.
     """
     quote = quote.strip()
     if not quote:
@@ -118,7 +118,7 @@ def _pattern(text: str, *, exact: bool) -> str:
 
 
 def read_reply(text: str, case: Case) -> Span | Said:
-    """The place a reply names, or what else it says. What does not keep to the form names no place."""
+    """The location that a reply names, or its other verdict. A malformed reply names no location."""
     fenced = _FENCED.fullmatch(text)
     try:
         error = _Reply.model_validate_json(fenced[1] if fenced else text).error
@@ -132,9 +132,9 @@ def read_reply(text: str, case: Case) -> Span | Said:
 
 
 def decide(votes: Sequence[Span | Said], asked: int) -> Span | Said:
-    """What more than half of those ``asked`` said; places are the same if they begin at the same character.
+    """The verdict of more than half of ``asked`` votes; locations are the same if they begin at the same character.
 
-    Where they end differently, the most frequent end counts, and of equally frequent ones the first.
+    If they end differently, the most frequent end counts, and of equally frequent ones the first.
     """
     if not votes:
         return Said.NOWHERE
@@ -148,7 +148,7 @@ def decide(votes: Sequence[Span | Said], asked: int) -> Span | Said:
 
 
 def labelled(case: Case, said: Span | Said, source: str) -> Case | None:
-    """The case with this label; None if it has none, or is called right although a checker found it wrong."""
+    """The case with this label; None if it has none, or if the label is right although a checker found it wrong."""
     if said is Said.NOWHERE or (said is Said.RIGHT and case.correct is False):
         return None
     errors = () if isinstance(said, Said) else (said,)
@@ -158,7 +158,7 @@ def labelled(case: Case, said: Span | Said, source: str) -> Case | None:
 
 
 Key = tuple[str, str, int]
-"""Question, answer, and the number of the vote."""
+"""Question, answer, and index of the vote."""
 
 
 class Votes(Unfinished):
@@ -174,23 +174,23 @@ class Votes(Unfinished):
         self.done[question, answer, number] = row["reply"]
 
     def add(self, key: Key, reply: str) -> None:
-        """A reply is there."""
+        """Save a reply."""
         self.append({"key": key, "reply": reply})
         self.done[key] = reply
 
     def of(self, case: Case, count: int) -> list[Span | Said]:
-        """The votes on a case, of at most ``count``."""
+        """The votes on a case, at most ``count``."""
         replies = [self.done.get((case.question, case.answer, number)) for number in range(count)]
         return [read_reply(reply, case) for reply in replies if reply is not None]
 
 
 def compare(decided: Iterable[Case], aside: Iterable[Case], hand: Iterable[Case]) -> dict[str, Any]:
-    """How labels agree with those by hand on the same answers.
+    """Measure how labels agree with labels by hand on the same answers.
 
     Args:
-        decided: answers with a label by the model.
-        aside: answers it was asked about in vain.
-        hand: labels by hand; of several of an answer the first counts.
+        decided: answers that the model labelled.
+        aside: answers for which the model gave no label.
+        hand: labels by hand; if an answer has several, the first counts.
     """
     theirs = {(case.question, case.answer): case for case in hand if case.located}
     ours = {(case.question, case.answer): case for case in decided}
@@ -221,7 +221,7 @@ def compare(decided: Iterable[Case], aside: Iterable[Case], hand: Iterable[Case]
 
 
 def _first_word(case: Case) -> int | None:
-    """The number of the first wrong word, the answer's end being the last one; None for a right answer."""
+    """The index of the first wrong word; the end of the answer is the last index. None for a right answer."""
     if not case.errors:
         return None
     start, end = min(case.errors)

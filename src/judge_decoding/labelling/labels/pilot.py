@@ -1,4 +1,4 @@
-"""Labelling with a forecast: a few questions first, and from them what the others will take."""
+"""Labelling with a forecast: a few questions first, to estimate the cost of the others."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from judge_decoding.data.cases import Case
 from judge_decoding.labelling.labels.progress import Progress
 
 Labeller = Callable[[list[str], Callable[[str, list[Case], int], None]], None]
-"""Labels questions and tells of each one as it is done: its cases, and the target forwards it took."""
+"""Labels questions and calls the callback after each one, with its cases and its target forwards."""
 
 Tell = Callable[[str, int, int], None]
-"""Told what is being done, and how much of how much is."""
+"""Called with the name of the current stage, how much of it is done, and its total."""
 
 PILOT, REST = "labelling a few prompts for a forecast", "labelling"
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What labelling will take.
+    """The estimated cost of labelling.
 
     Attributes:
-        questions: those that were labelled to find out.
-        labels: what they gave.
-        left: the questions that are left.
-        cost: about what these take, in what the labeller counts: target forwards, or tokens of an endpoint.
-        seconds: about how long these take.
+        questions: the number of questions labelled for the forecast.
+        labels: the number of their labels.
+        left: the number of remaining questions.
+        cost: approximate cost of those, in the labeller's unit: target forwards, or tokens of an endpoint.
+        seconds: approximate time for those.
     """
 
     questions: int
@@ -39,7 +39,7 @@ class Forecast:
 
 @dataclass(slots=True)
 class Spent:
-    """What labelling took now: cost as in `Forecast`, labels, and seconds (none of waiting for agreement)."""
+    """The cost of labelling in this run: cost as in `Forecast`, labels, and seconds (without waiting for agreement)."""
 
     cost: int = 0
     labels: int = 0
@@ -54,14 +54,14 @@ def label_rest(
     agree: Callable[[Forecast], None] = lambda _: None,
     tell: Tell = lambda _what, _done, _total: None,
 ) -> Spent:
-    """Label the questions that are not done yet: a few first, then, with the forecast agreed to, the others.
+    """Label the remaining questions: a few first and, if the forecast is agreed to, the others.
 
     Args:
-        questions: all of them.
-        label: how.
-        progress: where each is kept as it is done.
+        questions: all questions.
+        label: the labelling function.
+        progress: where each question is saved when it is done.
         agree: called with the forecast before the others; it raises to stop there.
-        tell: told of each question that is done.
+        tell: called after each question.
     """
     todo = [question for question in questions if question not in progress.done]
     spent = Spent()
@@ -83,9 +83,9 @@ def label_rest(
 
     if not todo:
         return spent
-    pilots = min(max(len(todo) // 20, 2), 8)  # one of twenty, but not only a few, and not too many
+    pilots = min(max(len(todo) // 20, 2), 8)  # one in twenty, but at least two and at most eight
     few = 1 + min(pilots, len(todo) - 1)
-    work(todo[:1], PILOT, 0, few)  # the first forwards of a process are slow, and tell little of the others
+    work(todo[:1], PILOT, 0, few)  # the first forwards of a process are slow, so they are not timed
     warm = Spent(spent.cost, spent.labels, spent.seconds)
     if few > 1:
         work(todo[1:few], PILOT, 1, few)

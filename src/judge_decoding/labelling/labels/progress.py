@@ -1,4 +1,4 @@
-"""Long labelling that can be stopped at any moment and goes on where it was."""
+"""Long labelling that can be interrupted at any moment and resumes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from judge_decoding.io.resume import Unfinished
 
 
 class Progress(Unfinished):
-    """What has been labelled so far, one question a line.
+    """The questions labelled so far, one per line.
 
     Args:
-        output: where the cases go when all is done.
-        settings: what must not change in between.
+        output: the file for the cases when all are done.
+        settings: what must not change between two runs.
 
     Raises:
-        JudgeDecodingError: a part was begun with other settings, or cannot be read or written.
+        JudgeDecodingError: the part has other settings, or cannot be read or written.
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
@@ -27,11 +27,11 @@ class Progress(Unfinished):
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember a question that is done."""
+        """Remember a finished question."""
         self.done[row["question"]] = [Case.model_validate(case) for case in row["cases"]]
 
     def add(self, question: str, cases: list[Case]) -> None:
-        """A question is done."""
+        """Save a finished question."""
         self.done[question] = cases
         rows = [case.model_dump(mode="json", exclude_defaults=True) for case in cases]
         self.append({"question": question, "cases": rows})
@@ -39,11 +39,11 @@ class Progress(Unfinished):
     def finish(self, questions: Sequence[str], written: Callable[[], None] = lambda: None) -> list[Case]:
         """Write the cases of ``questions`` to the output, in that order, and remove the part.
 
-        An earlier run with the same settings may have had other questions, too; theirs are left out. ``written`` is
-        called before the part is removed: what it notes down cannot be lost together with it.
+        An earlier run with the same settings may have had other questions; their cases are left out. ``written`` is
+        called before the part is removed, so that its record cannot be lost together with the part.
 
         Raises:
-            JudgeDecodingError: there is no case.
+            JudgeDecodingError: there are no cases.
         """
         cases = [case for question in questions for case in self.done.get(question, ())]
         if not cases:

@@ -1,4 +1,4 @@
-"""How the target finishes an answer from a given start: by itself on this machine, or behind an endpoint."""
+"""Ways for the target to finish an answer from a given start: on this machine, or at an endpoint."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from judge_decoding.io.endpoint import Body, Endpoint, Reply
 from judge_decoding.rules.exact import Exact
 
 Rollouts = Callable[[Sequence[Sequence[int]], Sequence[int]], list[tuple[list[int], int]]]
-"""From starts (token ids, prompt included) and token budgets to what the target says after each, greedily, and what
-that cost."""
+"""From starts (token ids, prompt included) and token budgets to the target's greedy continuation of each, with its
+cost."""
 
 
 def local_rollouts(decoder: JudgeDecoder, batch_size: int = 8) -> Rollouts:
-    """By the decoder's target, sped up by its draft; the cost is in target forwards."""
+    """Rollouts of the decoder's target, sped up by its draft; the cost is in target forwards."""
 
     def finish(starts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[tuple[list[int], int]]:
         made = decoder.generate_batch(
@@ -29,13 +29,12 @@ def local_rollouts(decoder: JudgeDecoder, batch_size: int = 8) -> Rollouts:
 
 
 def endpoint_rollouts(endpoint: Endpoint) -> Rollouts:
-    """By a model behind an endpoint that takes and gives token ids, as vLLM and SGLang do; the cost is in its tokens.
+    """Rollouts at an endpoint that accepts and returns token ids, as vLLM and SGLang do; the cost is in its tokens.
 
-    The starts of one question share their beginning: the server's prefix cache, which both have on by default, reads
-    it once.
+    The starts of one question share a prefix: the server's prefix cache, which both enable by default, reads it once.
 
     Raises:
-        JudgeDecodingError: when used, if a request comes to nothing or the endpoint gives no token ids.
+        JudgeDecodingError: when used, if a request fails or the endpoint returns no token ids.
     """
 
     def finish(starts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[tuple[list[int], int]]:

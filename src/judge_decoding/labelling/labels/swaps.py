@@ -1,8 +1,7 @@
-"""Labels of single tokens: what becomes of an answer if the draft's token takes the place of the target's.
+"""Labels of single tokens: how an answer changes if the draft's token replaces the target's.
 
-Both ways to label a swap, by likelihood and by equivalence, look at the *mismatches*: the positions of an answer where
-the draft's most probable token is another one. These are the tokens on which a judge decides; all others are kept
-anyway.
+Both methods to label a swap, by likelihood and by equivalence, look at the *mismatches*: the positions of an answer
+where the draft's most probable token is a different one. A judge decides on these tokens; all others are kept anyway.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
     """The decoder's draft, which must be a model here.
 
     Raises:
-        JudgeDecodingError: there is none.
+        JudgeDecodingError: the decoder has no draft model.
     """
     if not isinstance(decoder.draft, PreTrainedModel):
         raise JudgeDecodingError("Labelling swaps needs a draft model; give one of the target's family.")
@@ -32,7 +31,7 @@ def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
 
 
 def prompt_ids(decoder: JudgeDecoder, question: str) -> list[int]:
-    """Token ids of a question."""
+    """The token ids of a question."""
     return list(decoder.encode(question)[0].tolist())
 
 
@@ -40,7 +39,7 @@ def prompt_ids(decoder: JudgeDecoder, question: str) -> list[int]:
 def log_probs(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
-    """The log-probability of each token of each answer, given what is before it: float32 on the CPU [T_i]."""
+    """The log-probability of each token of each answer, given the tokens before it: float32 on the CPU [T_i]."""
     found = [torch.zeros(0)] * len(prompts)
     for piece in _read(model, prompts, answers):
         ids = torch.tensor(answers[piece.number])[piece.positions - len(prompts[piece.number])]
@@ -52,7 +51,7 @@ def log_probs(
 def draft_choices(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """The model's most probable token at each position of each answer, given what is before it there."""
+    """The model's most probable token at each position of each answer, given the tokens before it."""
     found: list[list[int]] = [[] for _ in prompts]
     for piece in _read(model, prompts, answers):
         found[piece.number] += piece.logits.argmax(-1).tolist()
@@ -62,7 +61,7 @@ def draft_choices(
 def _read(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> Iterator[Piece]:
-    """What the model expects of the tokens of each answer."""
+    """The model's predictions for the tokens of each answer."""
     both = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     return read_given(model, both, [range(len(p), len(ids)) for p, ids in zip(prompts, both, strict=True)])
 
@@ -79,15 +78,15 @@ def swap_case(
     score: float | None = None,
     ends: Collection[int] | None = None,
 ) -> Case | None:
-    """The case of an answer in which only the tokens at positions ``swaps`` have a verdict; None if none has a text.
+    """The case of an answer with verdicts only for the tokens at positions ``swaps``; None if none of them has text.
 
     ``ends`` are the tokens that end an answer of the target; by default the tokenizer's end token.
     """
     ended = bool(answer) and answer[-1] in ({tokenizer.eos_token_id} if ends is None else ends)
-    # Behind the prompt, as some tokenizers drop the space at the beginning of a text.
+    # The prompt comes first, because some tokenizers drop the space at the beginning of a text.
     texts = pieces(tokenizer, [*prompt, *answer])[len(prompt) :]
     if ended:
-        texts[-1] = ""  # an end token may have a text, which is no part of the answer
+        texts[-1] = ""  # an end token may have text, which is not part of the answer
     starts = [0]
     for text in texts:
         starts.append(starts[-1] + len(text))

@@ -1,1 +1,1 @@
-"""The static back end: models compiled ahead of time, caches allocated once, a rollback that costs nothing."""
+"""The static back end: models compiled ahead of time, KV caches allocated once, rollback at no cost."""

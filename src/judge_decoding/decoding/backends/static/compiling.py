@@ -1,4 +1,4 @@
-"""Compiling a model ahead of time, once: the result is kept on disk and loads in milliseconds."""
+"""Compiles a model once, ahead of time: the result is kept on disk and loads in milliseconds."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ from judge_decoding.models.forward import lock_of
 logger = logging.getLogger(__name__)
 
 _ONE_AT_A_TIME = Lock()
-"""Compiling sets variables of the environment, and what one thread has compiled the next one finds."""
+"""Compiling sets environment variables, and a waiting thread finds what another one has compiled."""
 
 _GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
-"""What transformers looks at, when it is traced, to leave shared keys as they are."""
+"""The variable that makes transformers, while it is traced, not repeat shared keys."""
 
 Progress = Callable[[str], None]
-"""Told before something that takes a while, in a few words."""
+"""Called with a short message before a step that takes a while."""
 
 
 def default_folder() -> Path:
-    """Where compiled models are kept: in the user's cache directory. It may be removed at any time."""
+    """Return the folder of compiled models, in the user's cache directory. It may be removed at any time."""
     return cache_folder("compiled")
 
 
 def check_compiles(model: PreTrainedModel) -> None:
-    """Check what can be known of a model before it is compiled.
+    """Check the requirements that can be checked before a model is compiled.
 
     Raises:
-        CannotCompileError: it has a cache of another kind, another attention, or lies on several devices; or there is
-            no compiler for a CPU's code.
+        CannotCompileError: the model has an unsupported cache or attention, or is spread over several devices, or there
+            is no C++ compiler for the CPU.
     """
     name = type(model).__name__
     devices = {parameter.device for parameter in model.parameters()}
@@ -76,14 +76,14 @@ def check_compiles(model: PreTrainedModel) -> None:
 
 
 def has_few(model: PreTrainedModel) -> bool:
-    """Whether this model gains by `FewTokens`: in float32, on a CPU for which MKL is the alternative."""
+    """Whether this model gains from `FewTokens`: in float32, on a CPU where MKL is the alternative."""
     return model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkl.is_available()
 
 
 def compile_target(
     model: PreTrainedModel, sources: tuple[HiddenSource, ...], progress: Progress, folder: Path, *, few: bool = False
 ) -> Compiled:
-    """A target's forward; see `TargetGraph`.
+    """Compile a target's forward pass; see `TargetGraph`.
 
     Raises:
         CannotCompileError: it cannot be compiled.
@@ -93,7 +93,7 @@ def compile_target(
     hidden = model.config.get_text_config().hidden_size
     weight, bias = torch.zeros(1, hidden, device=model.device), torch.zeros(1, device=model.device)
     keep = torch.arange(4, device=model.device)
-    dim = Dim.DYNAMIC  # an error where a size would be built in
+    dim = Dim.DYNAMIC  # raises an error if a size would be specialised
     shapes = ({0: dim, 1: dim}, {0: dim}, {0: dim}, None, None, _any_size(cache))
     example = (tokens, columns, keep, weight, bias, cache)
     graph = TargetGraph(model, sources, few=few)
@@ -103,7 +103,7 @@ def compile_target(
 def compile_draft(
     model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path, *, few: bool = False
 ) -> Compiled:
-    """So many greedy steps of a draft; see `DraftGraph`.
+    """Compile ``steps`` greedy steps of a draft; see `DraftGraph`.
 
     Raises:
         CannotCompileError: it cannot be compiled.
@@ -117,14 +117,14 @@ def compile_draft(
 
 
 class Compiled:
-    """A compiled graph, bound to the weights of its model, which it shares."""
+    """A compiled graph that shares the weights of its model."""
 
     def __init__(self, path: Path, graph: nn.Module, device: torch.device) -> None:
-        # Nobody else calls it at the same time; see `__call__`.
+        # Calls are serialised, hence `run_single_threaded`; see `__call__`.
         self._lock = Lock()
         index = device.index if device.type == "cuda" else -1
         self._package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
-        # The names that are compiled in, whichever of two tied weights it is.
+        # The compiled code may use either name of two tied weights, so include duplicates.
         known: dict[str, Tensor] = dict(graph.named_parameters(remove_duplicate=False))
         known.update(graph.named_buffers(remove_duplicate=False))
         names = self._package.get_constant_fqns()
@@ -138,10 +138,10 @@ class Compiled:
 
     @classmethod
     def load(cls, path: Path, graph: nn.Module, device: torch.device) -> Compiled:
-        """Load it for a graph and its weights.
+        """Load a compiled graph and bind it to the graph's weights.
 
         Raises:
-            CannotCompileError: the file is damaged, and is removed; or the graph has constants beside its weights.
+            CannotCompileError: the file is damaged (and is removed), or the graph has constants besides its weights.
         """
         try:
             return cls(path, graph, device)
@@ -152,18 +152,18 @@ class Compiled:
             ) from error
 
     def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
-        """Run it: the arguments and the results are those of the graph's forward."""
+        """Run the graph; arguments and results are those of the graph's forward."""
         with self._lock:
             return self._run(*inputs)
 
 
 def _launch(run: Callable[[list[Tensor]], list[Tensor]], *inputs: Tensor | KeysValues) -> list[Tensor]:
-    """Not through the package's own call, which reads the form of its arguments from JSON every time."""
+    """Call the loader directly: the package's own call parses the argument structure from JSON every time."""
     return run([t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))])
 
 
 def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
-    """Memory for so many tokens in so many rows. Zeros, as what lies behind a row's end must be finite."""
+    """Allocate a KV cache of ``rows`` rows of ``columns`` tokens. Zeros, as values after a row's end must be finite."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -176,7 +176,7 @@ def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
 
 
 def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, KeysValues]:
-    """Inputs whose sizes all differ, so that none is taken for another, and none is 1, which would be built in."""
+    """Return inputs whose sizes all differ, so that none is unified, and none is 1, which would be specialised."""
     device = model.device
     tokens = torch.zeros(2, 6, dtype=torch.long, device=device)
     return tokens, torch.arange(48, device=device), new_cache(model, 2, 96)
@@ -208,7 +208,7 @@ def _compiled(
                     path = store.keep(key, made)
             except JudgeDecodingError:
                 raise
-            except Exception as error:  # dynamo, export, inductor and compilers have hundreds of their own
+            except Exception as error:  # dynamo, export, inductor and compilers raise hundreds of types
                 logger.debug("cannot compile", exc_info=True)
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
@@ -219,17 +219,17 @@ def _compile(graph: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own, on its own code
         program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
-        # The weights are the model's own: neither written to disk nor in memory twice.
+        # The weights stay the model's own: they are neither written to disk nor duplicated in memory.
         options = {"aot_inductor.package_constants_in_so": False}
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
 @contextmanager
 def _grouped_attention(device: torch.device) -> Iterator[None]:
-    """On a CPU, attend to keys that several heads share as they are.
+    """On a CPU, attend to keys shared by several heads without repeating them.
 
-    Where there is a mask transformers would repeat them for every head, at each forward and for the whole context. On
-    a GPU that is the faster way: attention with a mask and shared keys has no good kernel there.
+    With a mask, transformers would repeat them for every head, at each forward pass and for the whole context. On
+    a GPU that is faster: attention with a mask and shared keys has no good kernel there.
     """
     before = os.environ.get(_GROUPED)
     if device.type == "cpu":
@@ -244,7 +244,7 @@ def _grouped_attention(device: torch.device) -> Iterator[None]:
 
 
 def _key(model: PreTrainedModel, what: str) -> str:
-    """What the compiled code depends on; weights are not among it."""
+    """Return a hash of everything the compiled code depends on; weights are not included."""
     device, config, cut = model.device, model.config.to_dict(), cut_head_of(model)
     for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
         config.pop(name, None)
@@ -259,5 +259,5 @@ def _key(model: PreTrainedModel, what: str) -> str:
 
 
 def _source(model: type) -> str:
-    """The source file of a model's class: models can bring code of their own."""
+    """Return the source code of a model's class: models can bring their own code."""
     return Path(inspect.getsourcefile(model) or "").read_text(encoding="utf-8")

@@ -1,12 +1,12 @@
-"""CUDA graphs: all kernels of a compiled forward launched by one call, where launching them one by one costs more.
+"""CUDA graphs: launch all kernels of a compiled forward pass by one call, as launching them one by one costs more.
 
 Not yet run on a GPU: written from torch's documentation and source, and tested with stand-ins for its CUDA classes. An
 AOTInductor package can be captured if it was loaded with ``run_single_threaded=True`` (pytorch/pytorch#148601).
 
-A graph replays kernels on fixed addresses and sizes. So there is one for each combination of input shapes, its small
-inputs are copied into buffers of its own, and the cache, which is written in place, counts by its addresses: one that
-has grown or is new needs a new capture. What a replay gives lies in the graph's memory until the next one, so that
-callers get copies: drafts are made by several calls of one shape, and their tokens are joined afterwards.
+A graph replays kernels on fixed addresses and sizes. So there is one graph for each combination of input shapes, its
+small inputs are copied into its own buffers, and the KV cache, which is written in place, is identified by its
+addresses: a new or grown cache needs a new capture. The next replay overwrites a replay's outputs, so callers get
+copies: drafts are made by several calls of one shape, and their tokens are joined afterwards.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from judge_decoding.decoding.backends.static.graphs import KeysValues
 logger = logging.getLogger(__name__)
 
 MOST_GRAPHS = 32
-"""Graphs that are kept, the least recently used ones go: each holds its outputs, up to a few MB of logits."""
+"""The number of graphs kept, by least recent use: each holds its outputs, up to a few MB of logits."""
 LONGEST = 128
-"""Tokens a row above which a call is not captured: reading a prompt launches few kernels for its work."""
+"""Calls with more tokens per row are not captured: for a prompt, kernel launches are a small part of the cost."""
 PLAIN_CALLS = 2
-"""A capture costs some forwards, so that only what comes again is captured; these calls are its warm-up, too."""
+"""The number of plain calls before a capture, which costs a few forward passes; they also serve as warm-up."""
 
 
 class Replayable(Protocol):
     """A captured graph."""
 
     def replay(self) -> None:
-        """Run its kernels."""
+        """Replay the captured kernels."""
         ...
 
 
 Recorder = Callable[[Callable[[], list[Tensor]]], tuple[Replayable, list[Tensor]]]
-"""Captures a function: a graph, and the tensors that each of its replays overwrites with the function's results."""
+"""Captures a function; returns a graph, and the tensors into which each replay writes the function's results."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A graph, the buffers it reads, and what it writes."""
+    """A captured graph with its input buffers and outputs."""
 
     graph: Replayable
     buffers: list[Tensor]
@@ -60,22 +60,22 @@ class _Graph:
 
 
 class GraphedCall:
-    """A compiled forward whose calls are captured when they come again. One stream, one call at a time.
+    """A compiled forward pass whose repeated calls are captured. One stream, one call at a time.
 
     Args:
-        call: the forward. Its first input is a position and ids [B, 1 + T]; lists among its inputs are caches.
-        record: how it is captured.
+        call: the forward pass. Its first input is a position and ids [B, 1 + T]; lists among its inputs are caches.
+        record: captures a call.
         most: how many shapes are remembered, captured or not.
     """
 
     def __init__(self, call: Callable[..., list[Tensor]], record: Recorder, most: int = MOST_GRAPHS) -> None:
         self._call, self._most = call, most
         self._record: Recorder | None = record
-        # The graph of each key, or how often it has come without one; the least recently used first.
+        # The graph of each key, or its number of plain calls so far; the least recently used first.
         self._known: OrderedDict[Hashable, _Graph | int] = OrderedDict()
 
     def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
-        """What the forward gives; nothing overwrites it later."""
+        """Return the results of the forward pass; nothing overwrites them later."""
         if self._record is None or _small(inputs)[0].shape[1] - 1 > LONGEST:
             return self._call(*inputs)
         key = _key(inputs)
@@ -90,16 +90,16 @@ class GraphedCall:
         return known.run(inputs) if isinstance(known, _Graph) else self._call(*inputs)
 
     def _capture(self, record: Recorder, inputs: Sequence[Tensor | KeysValues]) -> _Graph | None:
-        with torch.inference_mode(False):  # so that it may be written in any mode
+        with torch.inference_mode(False):  # so that the buffers can be written in any mode
             small = [torch.zeros(given.shape, dtype=given.dtype, device=given.device) for given in _small(inputs)]
         for buffer, given in zip(small, _small(inputs), strict=True):
             buffer.copy_(given)
         buffers = iter(small)
         fixed = [next(buffers) if isinstance(given, Tensor) else given for given in inputs]
         try:
-            # What it writes into the cache is what the replay after it writes again.
+            # Writes to the cache during capture are harmless: the replay writes the same values again.
             graph, outputs = record(lambda: self._call(*fixed))
-        except RuntimeError as error:  # CUDA's and AOTInductor's own
+        except RuntimeError as error:  # raised by CUDA and AOTInductor
             logger.warning("Running without CUDA graphs: %s", str(error).strip().split("\n")[0])
             self._record = None
             self._known.clear()
@@ -108,10 +108,10 @@ class GraphedCall:
 
 
 class CudaRecorder:
-    """Captures on a CUDA device. All its graphs share memory, as none of them runs while another does.
+    """Captures on a CUDA device. All its graphs share memory, as they never run at the same time.
 
     Args:
-        device: where the models are.
+        device: the device of the models.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -120,10 +120,10 @@ class CudaRecorder:
         self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, function: Callable[[], list[Tensor]]) -> tuple[Replayable, list[Tensor]]:
-        """Run ``function`` once on a stream aside, as libraries set themselves up at the first call; then capture it.
+        """Run ``function`` once on a side stream, as libraries initialise at the first call; then capture it.
 
         Raises:
-            RuntimeError: it does what cannot be captured, such as waiting for the device.
+            RuntimeError: it does something that cannot be captured, such as synchronising with the device.
         """
         with torch.cuda.device(self._device):
             self._stream = self._stream or torch.cuda.Stream()
@@ -144,9 +144,9 @@ def _small(inputs: Sequence[Tensor | KeysValues]) -> list[Tensor]:
 
 
 def _key(inputs: Sequence[Tensor | KeysValues]) -> Hashable:
-    """The shapes, and where every layer of the cache is: a new one may have its first layer where the last one had it.
+    """Return the shapes and the addresses of every cache layer: a new cache may reuse the first layer's address only.
 
-    A graph does not keep the cache alive it was captured with; whoever hands in these addresses holds what is there.
+    A graph does not keep alive the cache it was captured with; a caller whose key matches owns that memory.
     """
     parts: list[Hashable] = []
     for given in inputs:

@@ -1,4 +1,4 @@
-"""The static draft: several tokens a call, and nothing waits for the device before the target has read them."""
+"""The static draft: several tokens per call, without synchronising before the target has read them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from judge_decoding.decoding.drafters.base import Draft, DraftBuffer, DraftReque
 from judge_decoding.decoding.drafters.model import DraftModel
 
 LAYERS = 16
-"""A call goes through about so many layers: long enough that its start costs little, short enough to compile soon."""
+"""A call runs about this many layers: enough to make its overhead small, few enough to compile quickly."""
 MOST_STEPS = 4
 COLUMNS = 512
-"""Tokens a row has memory for at first; it doubles when they are full."""
+"""The initial capacity in tokens per row; it doubles when full."""
 
 
 class CompiledDraft:
-    """A draft model compiled ahead of time, for any number of decodings one after the other.
+    """A draft model compiled ahead of time, for any number of consecutive decodings.
 
     Args:
-        model: the draft.
-        vocab_size: that of the target's logits.
-        progress: told before something is compiled.
-        folder: where the compiled code is kept.
+        model: the draft model.
+        vocab_size: the size of the target's logits.
+        progress: called before something is compiled.
+        folder: the folder of compiled code.
 
     Raises:
         CannotCompileError: this model cannot be compiled.
@@ -56,18 +56,18 @@ class CompiledDraft:
             self._greedy = compile_draft(model, self.steps, vocab_size, progress, folder, few=self._few)
 
     def forward(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
-        """See `Forward`: for drafts that are not greedy; compiled when the first one is wanted."""
+        """See `Forward`; used for drafts that are not greedy, and compiled on first use."""
         return self._forwards.for_sources(set())[1](tokens, *others)
 
     def drafter(self) -> StaticDraft:
-        """The drafter of one decoding: its cache belongs to its rows."""
+        """Return the drafter for one decoding; its KV cache belongs to that decoding's rows."""
         return StaticDraft(self)
 
     def go_on(self, tokens: Tensor, memory: StaticKVCache, end: int, count: int) -> Tensor:
-        """Read ``tokens`` [B, 1 + T] and choose ``count`` more, greedily: what a target reads next [B, 2 + count].
+        """Read ``tokens`` [B, 1 + T] and choose ``count`` more greedily; return the target's next input [B, 2 + count].
 
-        That is position and id of each row's last token, and the chosen ones. ``end`` is the longest row's number of
-        tokens then. No call waits for the one before.
+        It consists of position and id of each row's last token, and the chosen tokens. ``end`` is the longest row's
+        number of tokens before the draft. No call waits for the previous one.
         """
         columns = memory.columns(end + count + self.steps)
         parts: list[Tensor] = []
@@ -88,10 +88,10 @@ class CompiledDraft:
 
 
 class StaticDraft(DraftModel):
-    """A compiled draft in one decoding. A draft that is not plainly greedy is made step by step, as `DraftModel` does.
+    """A compiled draft during one decoding. A draft that is not plainly greedy is made step by step, by `DraftModel`.
 
     Args:
-        compiled: the draft.
+        compiled: the compiled draft model.
     """
 
     def __init__(self, compiled: CompiledDraft) -> None:
@@ -114,9 +114,9 @@ class StaticDraft(DraftModel):
         if not any(memory.lengths):
             self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in requests], memory)
         sizes = [len(ask.tokens) for ask in requests]
-        # The last token is read again; after a draft that was accepted whole its last token is new, too.
+        # The last token is read again; after a fully accepted draft, the draft's last token is new, too.
         missing = max(1, *map(sub, sizes, memory.lengths))
-        # Rows that lack fewer tokens read known ones again, at negative positions the first one.
+        # Rows that lack fewer tokens read known tokens again; at negative positions they read the first token.
         last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, requests, strict=True)]
         batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
         memory.lengths = [size + count - 1 for size in sizes]
@@ -128,7 +128,7 @@ class StaticDraft(DraftModel):
     def _otherwise(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         if not any(ask.norm for ask in requests):
             return super()._propose(requests)
-        # The draft's hidden states are not among what was compiled.
+        # The compiled draft does not return hidden states.
         self._eager = self._eager or DraftModel(self._model, self._vocab_size)
         return self._eager.propose(requests)
 
@@ -137,5 +137,5 @@ class StaticDraft(DraftModel):
 
 
 def _last(ids: list[int], count: int) -> list[int]:
-    """The last ``count`` of ``ids``, the first repeated if there are fewer."""
+    """Return the last ``count`` of ``ids``, with the first one repeated if there are fewer."""
     return [ids[0]] * (count - len(ids)) + ids[-count:]

@@ -1,8 +1,8 @@
-"""What is compiled: one forward of a target, and a few greedy steps of a draft, over caches that are handed in.
+"""The compiled graphs: one forward pass of a target, and a few greedy steps of a draft, on caches passed as inputs.
 
-Token i of a row is always at column i of the cache. So a row is its length and nothing else: tokens are taken back by
-going on from an earlier position, whose columns the next forward overwrites, rows of a batch advance by different
-amounts without padding between them, and what lies behind a row's end is never looked at.
+Token i of a row is always at column i of the cache. So a row's only state is its length: to roll back, decoding
+continues from an earlier position, whose columns the next forward pass overwrites; rows of a batch advance by different
+amounts without padding between them; and columns after a row's end are never attended to.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from judge_decoding.models.forward import cache_name
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 CHUNK_BYTES = 2**18
-"""So much of a matrix stays in a core's own cache while it is multiplied with one token after the other."""
+"""This much of a matrix stays in a core's own cache while it is multiplied with one token after another."""
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, each [B, heads, L, D]."""
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer of a cache whose tokens are written where their positions say.
+    """One layer of a KV cache that writes each token at the column of its position.
 
     Args:
-        keys: [B, heads, L, D], written in place.
-        values: the same.
-        positions: of the tokens that are read now [B, T].
-        width: how many columns are attended to; all positions are below it.
+        keys: the keys [B, heads, L, D], written in place.
+        values: the values, likewise.
+        positions: the positions of the new tokens [B, T].
+        width: the number of attended columns; all positions are below it.
     """
 
     is_compileable = True
@@ -49,10 +49,10 @@ class SlotLayer(CacheLayerMixin):
         self._positions, self._width = positions, width
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: the memory is there."""
+        """Do nothing, as the memory is preallocated."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write the new tokens; keys and values of all columns that count."""
+        """Write the new tokens, and return the keys and values of all attended columns."""
         rows = torch.arange(key_states.shape[0], device=self.device)[:, None, None]
         heads = torch.arange(key_states.shape[1], device=self.device)[None, :, None]
         place = (rows, heads, self._positions[:, None, :])
@@ -62,23 +62,23 @@ class SlotLayer(CacheLayerMixin):
         return keys[:, :, : self._width], values[:, :, : self._width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many columns a mask has, and from which on."""
+        """Return the number of columns of a mask, and its offset."""
         return self._width, 0
 
     def get_seq_length(self) -> int:
-        """Of no use here: positions are given."""
+        """Return 0; unused, as positions are given."""
         return 0
 
     def get_max_length(self) -> int:
-        """How many tokens there is memory for."""
+        """Return the capacity in tokens."""
         return self._slots[0].shape[2]
 
 
 class FewTokens(TorchFunctionMode):
-    """Linear layers for few tokens at once, as sums that are compiled to plain loops: the fastest in float32 on a CPU.
+    """Linear layers for few tokens, as sums that compile to plain loops: the fastest way in float32 on a CPU.
 
-    A forward of few tokens has the time it takes to read the weights. MKL's product of a few rows with a matrix takes
-    two to four times that. Here some rows of the matrix are multiplied with all tokens before the next ones are read.
+    A forward pass of few tokens can be as fast as reading the weights. MKL's product of a few rows with a matrix takes
+    two to four times that. Here some rows of the matrix are multiplied with all tokens before the next rows are read.
     """
 
     def __torch_function__(  # torch's own protocol
@@ -88,14 +88,14 @@ class FewTokens(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """The same number, by another way."""
+        """Replace linear layers by an equivalent computation."""
         return (_few_tokens_linear if function is nn.functional.linear else function)(*args, **(kwargs or {}))
 
 
 def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     out, size = weight.shape
     rows = x.reshape(-1, size).contiguous()
-    # A view by strides must lie in memory. Without one the compiler would compute what gives x for each product anew.
+    # A strided view must be in memory. Without it, the compiler would recompute x for each product.
     rows = rows.as_strided(rows.shape, rows.stride())
     most = max(CHUNK_BYTES // (size * weight.element_size()), 1)
     chunk = next(count for count in range(min(most, out), 0, -1) if out % count == 0)
@@ -107,7 +107,7 @@ def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 def _forward(
     model: PreTrainedModel, start: Tensor, ids: Tensor, columns: Tensor, cache: KeysValues, keep: Tensor | int
 ) -> Tensor:
-    """Read ``ids`` [B, T] from each row's position ``start`` [B] on; the logits of those to ``keep`` [B, K, V]."""
+    """Read ``ids`` [B, T] from each row's position ``start`` [B] on; return the logits at ``keep`` [B, K, V]."""
     positions = (start[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
     layers: list[Any] = [SlotLayer(keys, values, positions, columns.shape[0]) for keys, values in cache]
     output = model(
@@ -124,14 +124,14 @@ def _forward(
 
 @dataclass(frozen=True, slots=True)
 class TargetOutput:
-    """What one forward of the target tells.
+    """The output of one forward pass of the target.
 
     Attributes:
-        told: [3, B, K] in float32, which holds every id below 2 ** 24: the ids that were read, the target's own choice
-            behind each, and the judge's probability that it is correct, NaN where logits are not finite. A usual
-            round needs no more.
-        logits: [B, K, V], in the model's dtype.
-        states: hidden states at what was read [B, K, H], one tensor a source.
+        told: [3, B, K] in float32, which represents every id below 2 ** 24 exactly: the ids read, the target's own
+            token after each, and the judge's probability that the id read is correct, NaN where logits are not finite.
+            A usual round needs nothing else.
+        logits: the logits [B, K, V], in the model's dtype.
+        states: the hidden states at the ids read [B, K, H], one tensor per source.
     """
 
     told: Tensor
@@ -140,32 +140,32 @@ class TargetOutput:
 
 
 class TargetGraph(nn.Module):
-    """One forward of the target, with the judge in it.
+    """One forward pass of the target, including the judge.
 
     Args:
         model: the target.
-        sources: where hidden states are wanted; the judge reads those of the first.
-        few: for few tokens at a time; see `FewTokens`.
+        sources: the sources of the hidden states to return; the judge reads the first.
+        few: optimise for few tokens at a time; see `FewTokens`.
     """
 
     def __init__(self, model: PreTrainedModel, sources: tuple[HiddenSource, ...], *, few: bool = False) -> None:
         super().__init__()
         self.model, self._few = model, few
-        # Made here, as looking for one takes a forward pass of its own.
+        # Created here, as finding the place of a hook takes a forward pass of its own.
         self._hooks = [HiddenStateHook(model, source) for source in sources]
 
     def forward(
         self, tokens: Tensor, columns: Tensor, keep: Tensor, weight: Tensor, bias: Tensor, cache: KeysValues
     ) -> tuple[Tensor, ...]:
-        """The parts of `TargetOutput`.
+        """Return the parts of `TargetOutput`.
 
         Args:
-            tokens: the position of each row's first token and, behind it, the ids to read [B, 1 + T]. One tensor, as
-                each has to be made and handed over.
-            columns: 0, 1, ... up to the number of columns that are attended to [W].
-            keep: which of the T positions are asked about [K].
-            weight: the judge's [1, H].
-            bias: the judge's [1].
+            tokens: the position of each row's first token, followed by the ids to read [B, 1 + T]. This is one tensor,
+                as each tensor costs time to create and pass.
+            columns: 0, 1, ... up to the number of attended columns [W].
+            keep: the positions, out of T, to return results for [K].
+            weight: the judge's weight [1, H].
+            bias: the judge's bias [1].
             cache: keys and values, written in place.
         """
         start, ids = tokens[:, 0], tokens[:, 1:]
@@ -181,13 +181,13 @@ class TargetGraph(nn.Module):
 
 
 class DraftGraph(nn.Module):
-    """Read some tokens, then go on greedily for a few.
+    """Reads some tokens, then continues greedily for a few tokens.
 
     Args:
-        model: the draft.
-        steps: how many tokens are chosen.
-        vocab_size: the target's; the draft chooses from its own tokens below that.
-        few: for few tokens at a time; see `FewTokens`.
+        model: the draft model.
+        steps: the number of tokens to choose.
+        vocab_size: the target's vocabulary size; the draft chooses from its own tokens below it.
+        few: optimise for few tokens at a time; see `FewTokens`.
     """
 
     def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int, *, few: bool = False) -> None:
@@ -196,10 +196,10 @@ class DraftGraph(nn.Module):
         self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
 
     def forward(self, tokens: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor]:
-        """The draft as a target reads it: position and id of the last token, and the chosen ones [B, 2 + steps].
+        """Return the target's next input: position and id of the last token, and the chosen tokens [B, 2 + steps].
 
-        And what to go on with, which is the same of the last chosen one [B, 2]. The arguments are those of
-        `TargetGraph.forward`.
+        The second result is the input of the next call: position and id of the last chosen token [B, 2]. The arguments
+        are those of `TargetGraph.forward`.
         """
         start, ids = tokens[:, 0], tokens[:, 1:]
         chosen = [(start + ids.shape[1] - 1)[:, None], ids[:, -1:]]
@@ -208,7 +208,7 @@ class DraftGraph(nn.Module):
                 logits = _forward(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)
             start = start + ids.shape[1]
             ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)
-            if kept is not None:  # the places of a cut head's tokens
+            if kept is not None:  # map indices of a cut head to token ids
                 ids = kept[ids]
             chosen.append(ids)
         return torch.cat(chosen, 1), torch.cat((start[:, None], ids), 1)

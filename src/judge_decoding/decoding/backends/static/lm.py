@@ -1,4 +1,4 @@
-"""A compiled model and the cache of its rows."""
+"""A compiled model and the KV cache of its rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from judge_decoding.decoding.backends.static.graphs import KeysValues, TargetOut
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
 
 PREFILL = 512
-"""Tokens of a prompt that are read at once: what a forward needs beside weights and cache grows with them."""
+"""The number of prompt tokens read at once: the activation memory of a forward pass grows with it."""
 
 FEW = 20
-"""Up to so many tokens, of all rows together, are read by the forward for few tokens, where there is one."""
+"""Up to this many tokens, over all rows, are read by the forward pass for few tokens, if there is one."""
 
 
 def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
-    """Prompts [T_i] side by side, `PREFILL` tokens at a time: as `TargetGraph` has them, and where each part ends."""
+    """Split padded prompts [T_i] into parts of `PREFILL` tokens, as `TargetGraph` reads them, with each part's end."""
     ids = pad_sequence(list(rows), batch_first=True)
     for start in range(0, ids.shape[1], PREFILL):
         part = ids[:, start : start + PREFILL]
@@ -39,17 +39,17 @@ def in_parts(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, int]]:
 
 
 def are_few(tokens: Tensor) -> bool:
-    """Whether a forward for few tokens reads these; they are as `TargetGraph.forward` has them."""
+    """Whether the forward pass for few tokens reads ``tokens``, which are as in `TargetGraph.forward`."""
     rows, width = tokens.shape
     return rows * (width - 1) <= FEW
 
 
 class Forward:
-    """A target's forward, compiled for any number of tokens and, where that gains, for few.
+    """A target's forward pass, compiled for any number of tokens and, where that is faster, for few tokens.
 
     Args:
-        wide: for any number.
-        few: for up to `FEW`; see `FewTokens`.
+        wide: the forward pass for any number of tokens.
+        few: the forward pass for up to `FEW` tokens; see `FewTokens`.
     """
 
     def __init__(self, wide: Compiled, few: Compiled | None) -> None:
@@ -61,7 +61,7 @@ class Forward:
 
 
 class CompiledForwards:
-    """The compiled forwards of a model; each tells the hidden states of some sources.
+    """The compiled forward passes of a model; each returns the hidden states of some sources.
 
     Raises:
         CannotCompileError: this model cannot be compiled.
@@ -74,7 +74,7 @@ class CompiledForwards:
         self._lock = Lock()
 
     def for_sources(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], Forward]:
-        """One that tells at least these sources, and which it tells; it is compiled if there is none."""
+        """Return a forward pass with at least these sources, and its sources; it is compiled if there is none."""
         with self._lock:
             for known, compiled in self._compiled.items():
                 if sources <= set(known):
@@ -86,14 +86,14 @@ class CompiledForwards:
 
 
 class StaticLM:
-    """What `CachedLM` is, with a compiled forward and memory that was there before.
+    """The counterpart of `CachedLM` with a compiled forward pass and a preallocated KV cache.
 
     Args:
-        model: what was compiled.
-        run: its forward; see `Forward`.
-        memory: the cache of its rows.
-        weight: a judge's [1, H], to ask it in every forward.
-        bias: that judge's [1].
+        model: the compiled model.
+        run: its forward pass; see `Forward`.
+        memory: the KV cache of its rows.
+        weight: the weight [1, H] of a judge to apply in every forward pass.
+        bias: that judge's bias [1].
     """
 
     def __init__(
@@ -111,20 +111,20 @@ class StaticLM:
 
     @property
     def lengths(self) -> list[int]:
-        """How many tokens of each row the cache holds."""
+        """The number of tokens of each row in the cache."""
         return self.memory.lengths
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
-        last = self.memory.arange(1)  # one position's logits are the least there is
+        last = self.memory.arange(1)  # logits of one position, the minimum
         for tokens, end in in_parts(rows):
             self._forward(tokens, end, last)
         self.memory.lengths = [len(row) for row in rows]
 
     def append(self, known: Sequence[Sequence[int]], rows: Sequence[Tensor]) -> TargetOutput:
-        """Append ``known[i]``, as many for each, and behind them ``rows[i]`` [T_i]: what the target tells of all.
+        """Append ``known[i]`` (equally many for each row) and then ``rows[i]`` [T_i]; return the target's output.
 
-        K is then the number of all of the longest row.
+        Its K is the number of appended tokens of the longest row.
         """
         first = [[length, *ids] for length, ids in zip(self.lengths, known, strict=True)]
         tokens = self.memory.tokens(first)
@@ -134,14 +134,14 @@ class StaticLM:
         return self.read_batch(tokens, [len(ids) + new for ids, new in zip(known, more, strict=True)])
 
     def read_batch(self, tokens: Tensor, counts: Sequence[int]) -> TargetOutput:
-        """Append ``counts[i]`` tokens to each row, which are there as `TargetGraph.forward` has them."""
+        """Append ``counts[i]`` tokens to each row; ``tokens`` are as in `TargetGraph.forward`."""
         count = tokens.shape[1] - 1
         output = self._forward(tokens, max(self.lengths) + count, self.memory.arange(count))
         self.memory.lengths = [length + new for length, new in zip(self.lengths, counts, strict=True)]
         return output
 
     def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
-        """As `CachedLM.read`."""
+        """See `CachedLM.read`."""
         if not any(self.lengths) and not any(keep):
             self.prefill(rows)
             return [torch.empty(0) for _ in rows]
@@ -152,18 +152,18 @@ class StaticLM:
         ]
 
     def rewind_to(self, lengths: Sequence[int]) -> None:
-        """As `CachedLM.rewind_to`."""
+        """See `CachedLM.rewind_to`."""
         self.memory.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
 
     def checkpoint(self) -> None:
-        """As `CachedLM.checkpoint`: what is compiled has no recurrent layers."""
+        """See `CachedLM.checkpoint`; nothing to do, as compiled models have no recurrent layers."""
 
     def select(self, rows: Sequence[int]) -> None:
-        """As `CachedLM.select`."""
+        """See `CachedLM.select`."""
         self.memory.select(rows)
 
     def prepare(self, lengths: Sequence[int]) -> None:
-        """As `CachedLM.prepare`: models whose positions change their scale are not compiled."""
+        """See `CachedLM.prepare`; nothing to do, as models whose positions change their scale are not compiled."""
 
     def _forward(self, tokens: Tensor, end: int, keep: Tensor) -> TargetOutput:
         columns = self.memory.columns(end)

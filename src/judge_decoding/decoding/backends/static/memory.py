@@ -1,4 +1,4 @@
-"""The cache of a static model: one length a row, and memory that was there before."""
+"""The KV cache of a static model: preallocated memory, and one length per row."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from judge_decoding.decoding.backends.static.compiling import new_cache
 from judge_decoding.decoding.backends.static.graphs import KeysValues
 
 WIDTH_STEP = 64
-"""Columns that are attended to come in steps, of an eighth and more of them where there are many: what is behind a
-row's end costs little, and shapes repeat."""
+"""The number of attended columns is rounded up to steps, of at least an eighth where there are many: columns after a
+row's end cost little, and shapes repeat."""
 
 FEW_NUMBERS = 8
-"""So many a row are written into a tensor that is there; a new one costs as much as some hundred of them."""
+"""Up to this many numbers per row are written into an existing tensor; a new tensor costs as much as some hundred."""
 
 
 class StaticKVCache:
     """Keys and values of the rows of one decoding.
 
     Args:
-        model: whose they are.
-        rows: how many.
-        columns: how many tokens a row may have; it grows if there are more.
+        model: the model.
+        rows: the number of rows.
+        columns: the initial capacity in tokens per row; it grows on demand.
 
     Attributes:
-        device: where they are.
-        lengths: how many tokens of each row it holds. Whoever takes tokens back makes them smaller.
-        allocations: how often memory was asked for.
+        device: the device of the cache.
+        lengths: the number of tokens cached in each row. A rollback makes it smaller.
+        allocations: how often memory was allocated.
     """
 
     def __init__(self, model: PreTrainedModel, rows: int, columns: int) -> None:
@@ -44,18 +44,18 @@ class StaticKVCache:
         self._new_columns(_rounded(columns))
 
     def columns(self, end: int) -> Tensor:
-        """0, 1, ... [W] with W at least ``end``: make sure that there are so many columns."""
+        """Return 0, 1, ... [W] with W at least ``end``; the cache grows to that many columns if necessary."""
         if end > self._room:
             self._grow(max(end, 2 * self._room))
         return self._first(min(_rounded(end), self._room))
 
     def arange(self, count: int) -> Tensor:
-        """0, 1, ... up to ``count`` [count], which is not made anew."""
+        """Return 0, 1, ... up to ``count`` [count] without allocating a new tensor."""
         self.columns(count)
         return self._first(count)
 
     def tokens(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Numbers [B, T] from the host, as a forward reads them. On a CPU the next call overwrites them."""
+        """Return host numbers as a tensor [B, T] for a forward pass. On a CPU the next call overwrites it."""
         shape = len(rows), len(rows[0])
         if self.device.type != "cpu" or shape[1] > FEW_NUMBERS:
             return torch.tensor(rows, device=self.device)
@@ -68,7 +68,7 @@ class StaticKVCache:
         return tensor
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows; the others' memory is not given back."""
+        """Keep only ``rows``; the memory of the others is not freed."""
         if len(rows) == len(self.lengths):
             return
         for number, layer in enumerate(self.cache):
@@ -81,7 +81,7 @@ class StaticKVCache:
 
     def _grow(self, columns: int) -> None:
         columns = _rounded(columns)
-        for number, layer in enumerate(self.cache):  # one after the other: little is there twice
+        for number, layer in enumerate(self.cache):  # layer by layer, so that little is in memory twice
             keys, values = (torch.nn.functional.pad(old, (0, 0, 0, columns - old.shape[2])) for old in layer)
             self.cache[number] = (keys, values)
         self._new_columns(columns)
@@ -93,7 +93,7 @@ class StaticKVCache:
         self._seen: dict[int, Tensor] = {}
 
     def _first(self, count: int) -> Tensor:
-        """Few counts come again and again, and a slice costs as much as a small operation."""
+        """Return the first ``count`` columns, cached: few counts recur, and a slice costs as much as a small op."""
         if count not in self._seen:
             self._seen[count] = self._columns[:count]
         return self._seen[count]

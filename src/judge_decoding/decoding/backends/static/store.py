@@ -1,4 +1,4 @@
-"""Where compiled code is kept: files that are run as they are, so that a damaged one must not be."""
+"""The store of compiled code: files are executed as they are, so a damaged file must never be loaded."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from judge_decoding.errors import CannotCompileError
 _ENDING = ".pt2"
 _UNFINISHED = ".unfinished-"
 _ABANDONED = 24 * 3600.0
-"""Seconds after which what is unfinished belongs to a process that was killed: compiling takes minutes."""
+"""Seconds after which unfinished files are assumed to belong to a killed process: compiling takes minutes."""
 
 
 class CompiledStore:
-    """A folder of compiled code. Each file's name has its key and the hash of its content.
+    """A folder of compiled code. Each file's name contains its key and the hash of its content.
 
     Args:
-        folder: it is made when something is kept.
+        folder: the folder, which is created when the first file is kept.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find(self, key: str) -> Path | None:
-        """The file kept for ``key``, if there is one whose content is what was written; damaged ones are removed."""
+        """Return the file kept for ``key``, if there is an intact one; damaged files are removed."""
         for path in sorted(self.folder.glob(f"{key}-*{_ENDING}")):
             with suppress(OSError):  # another process may remove it, or may be the only one that can read it
                 if not path.is_file():
@@ -41,7 +41,7 @@ class CompiledStore:
 
     @contextmanager
     def keeping(self) -> Iterator[Path]:
-        """Give the place of a new file, which `keep` keeps before the block ends.
+        """Yield the path for a new file, to be passed to `keep` before the block ends.
 
         Raises:
             CannotCompileError: the folder cannot be written.
@@ -56,7 +56,7 @@ class CompiledStore:
             yield Path(name, f"new{_ENDING}")
 
     def keep(self, key: str, made: Path) -> Path:
-        """Keep ``made`` for ``key``; where it is then.
+        """Keep ``made`` for ``key`` and return its new path.
 
         Raises:
             CannotCompileError: the folder cannot be written.
@@ -73,7 +73,7 @@ class CompiledStore:
         return self.folder / f"{key}-{digest[:32]}{_ENDING}"
 
     def _sweep(self) -> None:
-        """Remove what processes have left that were stopped while they compiled."""
+        """Remove files left by processes that were killed while compiling."""
         for path in self.folder.glob(f"{_UNFINISHED}*"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED:

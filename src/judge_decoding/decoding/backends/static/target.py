@@ -1,4 +1,4 @@
-"""The static target: one compiled forward a round, with the judge in it, and one transfer to the host."""
+"""The static target: one compiled forward pass per round, including the judge, and one transfer to the host."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class StaticTarget:
 
     Args:
         model: the target.
-        sources: where judges will read hidden states, to compile it once for all of them.
-        progress: told before it is compiled, which takes from half a minute to some minutes, once.
-        folder: where the compiled code is kept.
+        sources: where judges will read hidden states, to compile the target once for all of them.
+        progress: called before the target is compiled, which takes from half a minute to some minutes, once.
+        folder: the folder of compiled code.
 
     Raises:
         CannotCompileError: this model cannot be compiled; decode with the eager back end.
@@ -53,12 +53,12 @@ class StaticTarget:
         self._forwards.for_sources(set(sources))
 
     def check(self, *, drafts: bool) -> None:
-        """See `Target.check`: what was compiled can do both."""
+        """See `TargetBackend.check`: a compiled target can do both."""
 
     def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> StaticReader:
-        """Begin to decode ``rows``, whose rules read hidden states at ``sources``."""
+        """Start decoding ``rows``, whose rules read hidden states at ``sources``."""
         told, run = self._forwards.for_sources(sources)
-        # The forward asks one judge, at the first source; what others say is computed behind it.
+        # The forward pass applies one judge, at the first source; other judges are computed after it.
         fused = [_fused(row.request) for row in rows]
         judge = next((own for own in fused if own and own.source == told[0]), None)
         columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
@@ -69,18 +69,18 @@ class StaticTarget:
 
 
 def _fused(request: Request) -> Fused | None:
-    """What the forward must do to tell all that a round of this request needs; None if it cannot."""
+    """Return the fused rule if the forward pass can compute all that a round of this request needs, else None."""
     plain = request.sampler.plain and not (request.guards or request.logprobs or request.details)
     return request.rule.fused() if plain else None
 
 
 def _same(one: Fused, other: Fused | None) -> bool:
-    """Whether both ask the same judge; their thresholds are applied to its scores on the host."""
+    """Whether both use the same judge; their thresholds are applied to its scores on the host."""
     return other is not None and one.source == other.source and one.weight is other.weight and one.bias is other.bias
 
 
 def _batch(rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> Tensor | None:
-    """All there is to read in one tensor, if a compiled draft has left it like that."""
+    """Return the target's whole input as one tensor, if a compiled draft has prepared it."""
     batch = drafts[0].origin.batch if drafts[0].origin else None
     if batch is None or batch.shape[0] != len(rows):
         return None
@@ -91,25 +91,25 @@ def _batch(rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> Tensor | Non
 
 
 class StaticReader:
-    """A static target in one decoding.
+    """A static target during one decoding.
 
     Args:
-        lm: the target, with a judge in its forward.
-        sources: whose hidden states it tells.
-        usual: for which rows what the forward tells is enough.
+        lm: the target, with a judge in its forward pass.
+        sources: the sources whose hidden states it returns.
+        usual: for which rows the fused results of the forward pass are enough.
     """
 
     def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], usual: Sequence[bool]) -> None:
         self._lm, self._sources, self._usual = lm, sources, list(usual)
 
     def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
-        """See `TargetSession.prefill`. Drafters that read the target's states have it run eager; see `Engine`."""
+        """See `TargetSession.prefill`. With drafters that read hidden states the target runs eager; see `Engine`."""
         assert source is None
         self._lm.prefill(rows)
         return []
 
     def longest_draft(self, row: int, tokens: int) -> int | None:
-        """Any number: nothing of what is compiled is bounded."""
+        """Return None: the compiled target has no limit."""
         return None
 
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
@@ -120,7 +120,7 @@ class StaticReader:
         else:
             output = self._lm.append([row.host[-1:] for row in rows], [draft.ids for draft in drafts])
         states = dict(zip(self._sources, output.states, strict=True))
-        # The one synchronisation of a usual round.
+        # The only synchronisation of a usual round.
         told = output.told.tolist() if any(self._usual) else None
         fused = [self._fused(told, i, count) if told and self._usual[i] else None for i, count in enumerate(counts)]
         return [VerifyOutput(output.logits, states, i, count, fused[i]) for i, count in enumerate(counts)]
