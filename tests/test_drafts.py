@@ -53,6 +53,7 @@ from judge_decoding.models.first_layers import cut_layers
 from judge_decoding.models.hidden import final_norm
 from judge_decoding.training import draft_training
 from judge_decoding.training.draft_data import Piece, forwards, pieces_of, read
+from judge_decoding.training.draft_options import prompts_hash
 from judge_decoding.training.draft_training import rounds_of
 from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)
 from tiny import EOS, VOCAB_SIZE, WORDS, bigram, llama, mistral, tokens, word_tokenizer
@@ -373,12 +374,16 @@ def test_fit_trains_its_draft_on_no_prompt_that_measures(tmp_path: Path) -> None
     assert draft_prompts(PROMPTS, config) == teaching
     assert not {item.turns[0] for item in tuning} & set(teaching)
     assert draft_prompts(PROMPTS, config, all_of_them=True) == PROMPTS
-    assert not earlier_draft(tmp_path, "big", 2)
-    (tmp_path / "config.json").write_text(json.dumps({"draft_of": "big", "num_hidden_layers": 2}))
-    assert earlier_draft(tmp_path, "big", 2)
-    for target, layers in (("big", 3), ("other", 2)):
+    target = tmp_path / "big"
+    target.mkdir()
+    assert not earlier_draft(tmp_path, str(target), 2, teaching)
+    made = {"draft_of": str(target), "draft_layers": 2, "draft_prompts": prompts_hash(teaching)}
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    assert earlier_draft(tmp_path, str(target), 2, teaching)
+    assert earlier_draft(tmp_path, f"{tmp_path}/./big/", 2, teaching)
+    for other, layers, prompts in ((target, 3, teaching), (tmp_path, 2, teaching), (target, 2, PROMPTS)):
         with pytest.raises(JudgeDecodingError, match="is no draft of"):
-            earlier_draft(tmp_path, target, layers)
+            earlier_draft(tmp_path, str(other), layers, prompts)
 
 
 def test_the_command_makes_the_draft_and_resumes(

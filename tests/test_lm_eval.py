@@ -284,7 +284,8 @@ def test_the_command_hands_on_help(run: Run) -> None:
 def test_without_the_harness_the_command_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "lm_eval"]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "judge_decoding.integrations.lm_eval")
+    for name in ("judge_decoding.integrations.lm_eval", "judge_decoding.cli.lm_eval"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     code, out, err = run("lm-eval", "--model", "judge")
     assert (code, out) == (2, "")
     assert re.fullmatch(

@@ -24,6 +24,7 @@ KNOWN = {
     "meta-llama/Llama-3.1-405B-Instruct-FP8": 405.9e9,
     "Qwen/Qwen3-0.6B": 0.596e9,
     "Qwen/Qwen3-8B": 8.19e9,
+    "Qwen/Qwen3-30B-A3B": 30.5e9,
     "Qwen/Qwen3-32B": 32.8e9,
     "HuggingFaceTB/SmolLM2-135M-Instruct": 134.5e6,
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": 1.71e9,

@@ -134,7 +134,8 @@ def test_a_request_can_have_guards_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("extra", "phrase"),
-    [({"judge_guards": 3}, "give a list of guards"), ({"judge_guards": [3]}, "give a list of guards"),
+    [({"judge_guards": ["budget(tokens=1)", "budget(tokens=2)"]}, "a guard twice"),
+     ({"judge_guards": 3}, "give a list of guards"), ({"judge_guards": [3]}, "give a list of guards"),
      ({"judge_guards": ["bugdet(tokens=3)"]}, "did you mean budget?"), ({"judge_speculation": "no"}, '"on" or "off"')],
 )  # fmt: skip
 def test_a_request_that_means_nothing_is_refused(extra: dict[str, Any], phrase: str) -> None:
@@ -154,6 +155,9 @@ def test_guards_are_refused_where_they_cannot_work() -> None:
 def test_speculation_can_be_off_for_a_request() -> None:
     assert [speculates(one) for one in (None, {}, {"judge": "off"}, {"judge_speculation": "on"})] == [True] * 4
     assert not any(speculates({"judge_speculation": value}) for value in ("off", False, 0))
+    made = rules_of(rule="top_k(k=2)")
+    assert made.rule_for({"judge_speculation": "off", "judge": "on"}, logprobs=False) is None
+    assert made.rule_for({"judge_speculation": "on"}, logprobs=False) is not None
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,13 @@ def test_every_answer_says_whether_it_is_lossy(server: LLM, decoder: JudgeDecode
     assert {str(one.kv_transfer_params["judge"]) for one in off} == {"{'lossy': False, 'rescued_tokens': 0}"}
 
 
+def test_an_answer_that_a_stop_string_ends_is_marked(server: LLM) -> None:
+    given = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, stop=["equals"], extra_args={"judge_guards": []})
+    made = server.generate(SOME, given, use_tqdm=False)
+    assert any(one.outputs[0].stop_reason == "equals" for one in made)
+    assert all("lossy" in one.kv_transfer_params["judge"] for one in made)
+
+
 def test_speculation_can_be_off_for_a_request(server: LLM, plain: Answers) -> None:
     scheduler = server.llm_engine.engine_core.engine_core.scheduler
     drafted: list[int] = []

@@ -38,7 +38,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401  (click's)
         """The command that is named, imported."""
         name, _, rest = super().resolve_command(ctx, args)
-        return name, self.load(str(name)), rest
+        return name, None if name is None else self.load(name), rest  # no name: completion behind an unknown command
 
     def load(self, name: str) -> Any:  # noqa: ANN401  (typer has its own click, by version)
         """Import a command."""

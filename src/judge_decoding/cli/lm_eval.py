@@ -6,14 +6,14 @@ import sys
 from importlib import import_module
 
 import typer
-from lm_eval.__main__ import cli_evaluate
 
 from judge_decoding.errors import JudgeDecodingError, reason
 
 
 def lm_eval(context: typer.Context) -> None:
     """Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own."""
-    import_module("judge_decoding.integrations.lm_eval")  # registers the model
+    import_module("judge_decoding.integrations.lm_eval")  # registers the model, and says if the harness is missing
+    from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415  (an extra)
 
     ours, sys.argv = sys.argv, ["lm-eval", *context.args]  # the harness reads sys.argv
     try:

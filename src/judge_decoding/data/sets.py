@@ -21,9 +21,9 @@ OnConflict = Literal["first", "drop", "keep"]
 def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Case]]:
     """Split cases by question into parts of about these ``shares``.
 
-    A question's part depends only on its text and ``seed``, so it does not change when cases are added. Questions that
-    leak each other (`leaks`) go to one part, that of the shortest: they differ only in case and white space, or one
-    contains the other.
+    Questions that leak each other (`leaks`) go to one part, that of the shortest: they differ only in case and white
+    space, or one contains the other. A part depends only on the shortest question's text and ``seed``, so it changes
+    only when a shorter question inside it is added.
 
     Raises:
         JudgeDecodingError: the shares are not positive or do not sum to 1, or a part is empty.

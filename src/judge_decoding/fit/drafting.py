@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 
 from judge_decoding.errors import JudgeDecodingError
@@ -10,6 +11,7 @@ from judge_decoding.fit.config import FitConfig
 from judge_decoding.fit.pipeline import divide
 from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.names import place_of
+from judge_decoding.training.draft_options import prompts_hash
 
 
 def draft_prompts(prompts: Sequence[str], config: FitConfig, *, all_of_them: bool = False) -> list[str]:
@@ -25,8 +27,8 @@ def draft_prompts(prompts: Sequence[str], config: FitConfig, *, all_of_them: boo
     return [*dict.fromkeys(prompts)] if all_of_them else divide(prompts, None, config)[0]
 
 
-def earlier_draft(folder: Path, target: str, layers: int) -> bool:
-    """Whether ``folder`` holds a draft with this number of layers that an earlier run made from ``target``.
+def earlier_draft(folder: Path, target: str, layers: int, prompts: Sequence[str]) -> bool:
+    """Whether ``folder`` holds a draft of so many layers that an earlier run made from ``target`` with these prompts.
 
     Raises:
         JudgeDecodingError: the folder holds another model.
@@ -36,12 +38,13 @@ def earlier_draft(folder: Path, target: str, layers: int) -> bool:
         return False
     try:
         config = parse_json(read_text(path, "the draft's configuration"))
-        same = (config["draft_of"], config["num_hidden_layers"]) == (place_of(target, "target"), layers)
+        made_of = normpath(str(config["draft_of"])) == normpath(place_of(target, "target"))
+        same = made_of and (config["draft_layers"], config["draft_prompts"]) == (layers, prompts_hash(prompts))
     except (ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise JudgeDecodingError(
-            f"{folder} is there already, and is no draft of {layers} layers of {target}; remove it, or give it with "
-            "--draft instead of --make-draft."
+            f"{folder} is there already, and is no draft of {layers} layers of {target} made with these prompts; "
+            "remove it, or give it with --draft instead of --make-draft."
         )
     return True

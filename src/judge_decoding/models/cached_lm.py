@@ -140,6 +140,8 @@ class CachedLM:
 
     def _restore(self, longest: int) -> None:
         """Return to the checkpoint, or clear the cache if no checkpoint is as early as ``longest``."""
+        if not self.lengths[0]:
+            return  # nothing has been read
         if self.lengths[0] <= longest:
             crop_attention(self._cache, 0)
         elif self._saved is None or self._saved.length > longest:

@@ -35,7 +35,8 @@ def output_size(model: PreTrainedModel) -> int:
         JudgeDecodingError: the model has no output embeddings of a known size; see also `anatomy`.
     """
     head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
-    size = getattr(head, "out_features", None)  # also for quantised layers, whose weights have other shapes
+    # Quantised layers have weights of other shapes, and a cut head has fewer rows.
+    size = getattr(head, "full_size", getattr(head, "out_features", None))
     if not isinstance(size, int):
         weight = getattr(head, "weight", None)
         size = weight.shape[0] if isinstance(weight, Tensor) else anatomy(model).logits

@@ -154,6 +154,8 @@ class ServerRules:
         Raises:
             JudgeDecodingError: its ``extra_args`` have an invalid value about the judge.
         """
+        if not speculates(extra):
+            return None
         if not extra or not (KEY in extra or THRESHOLD in extra):
             return None if logprobs else self.rule
         switch, threshold = extra.get(KEY, True), extra.get(THRESHOLD)
@@ -221,4 +223,8 @@ def _guards(given: object, name: str) -> tuple[Guard, ...]:
     spellings = [given] if isinstance(given, str) else given
     if not isinstance(spellings, Sequence) or not all(isinstance(one, str) for one in spellings):
         raise JudgeDecodingError(f'{name} is {given!r}; give a list of guards, such as ["strict_start(tokens=8)"].')
-    return tuple(parse_guard(one) for one in spellings)
+    guards = tuple(parse_guard(one) for one in spellings)
+    names = [guard.name for guard in guards]
+    if len(set(names)) < len(names):
+        raise JudgeDecodingError(f"{name} has a guard twice ({', '.join(names)}); keep one of each.")
+    return guards

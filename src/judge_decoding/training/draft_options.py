@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +24,11 @@ LAYERS = 4
 """The default number of layers of a draft."""
 
 LEARNING_RATE, LORA_LEARNING_RATE = 5e-4, 1e-3
+
+
+def prompts_hash(prompts: Sequence[str]) -> str:
+    """A hash of the prompts that a draft was made with, as its configuration has it."""
+    return hashlib.sha256("\0".join(dict.fromkeys(prompts)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,22 +187,26 @@ class DraftTrainer:
             raise _damaged(self._checkpoint) from error
         self._load(self._checkpoint, "")
         if self._step:
-            moments = {name: self._tensors(self._checkpoint, f"{name}:") for name in ("exp_avg", "exp_avg_sq")}
+            names = ("exp_avg", "exp_avg_sq")
+            moments = {name: self._tensors(self._checkpoint, f"{name}:", some=True) for name in names}
             for name, weight in self._weights.items():
-                found = {key: value[name] for key, value in moments.items()}
-                self._optimiser.state[weight] = {"step": torch.tensor(float(self._step)), **found}
+                found = {key: value[name] for key, value in moments.items() if name in value}
+                if found:  # a weight without a gradient has none, such as those of a vision tower
+                    self._optimiser.state[weight] = {"step": torch.tensor(float(self._step)), **found}
 
     @torch.no_grad()
     def _load(self, path: Path, prefix: str) -> None:
         for name, value in self._tensors(path, prefix).items():
             self._weights[name].copy_(value)
 
-    def _tensors(self, path: Path, prefix: str) -> dict[str, Tensor]:
-        """Read the tensors of a file, one for each weight."""
+    def _tensors(self, path: Path, prefix: str, *, some: bool = False) -> dict[str, Tensor]:
+        """Read the tensors of a file, one for each weight; with ``some``, those that it has."""
         device = self._draft.device
         try:
             with safe_open(path, "pt") as file:
-                return {name: file.get_tensor(prefix + name).to(device) for name in self._weights}
+                there = set(file.keys())
+                names = [name for name in self._weights if not some or prefix + name in there]
+                return {name: file.get_tensor(prefix + name).to(device) for name in names}
         except (SafetensorError, OSError) as error:
             raise _damaged(path) from error
 

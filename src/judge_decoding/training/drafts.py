@@ -29,7 +29,7 @@ from judge_decoding.models.provenance import fingerprint
 from judge_decoding.rules.exact import Exact
 from judge_decoding.training.draft_data import Piece, TargetAnswers, divide_prompts, pieces_of
 from judge_decoding.training.draft_loss import DraftLoss
-from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft
+from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft, prompts_hash
 from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, trained_names
 from judge_decoding.training.training import Progress
 
@@ -104,7 +104,7 @@ def make_draft(
             target, draft, pieces[: len(teaching)], measuring, config, work, settings | _training(config, asked)
         )
         trainer.train(lambda done, total: progress("training", done, total), measured)
-        finished = _saved(target, tokenizer, draft, adapters, kept, config, out, work)
+        finished = _saved(target, tokenizer, draft, adapters, kept, config, out, work, prompts_hash(prompts))
         stats = _decoded(JudgeDecoder(target, tokenizer, finished), held_out[:DECODED], config, progress)
         tokens = [token for prompt in held_out for token in answers.known[prompt]]
         trainer.finish()
@@ -251,6 +251,7 @@ def _saved(
     config: DraftConfig,
     out: Path,
     work: Path,
+    prompts: str,
 ) -> PreTrainedModel:
     """Write the draft to ``out`` with its full head, in the target's dtype; return the draft as it is loaded."""
     folder = work / "draft"
@@ -267,6 +268,8 @@ def _saved(
                 own[name].copy_(value)
     finished.to(dtype=target.dtype).requires_grad_(False)  # type: ignore[call-arg]  # the decorated method lacks self
     finished.config.draft_of = str(target.config.name_or_path)
+    finished.config.draft_layers = config.num_layers
+    finished.config.draft_prompts = prompts
     if kept is not None:
         finished.config.draft_vocabulary = len(kept)
     finished.save_pretrained(folder)

@@ -44,9 +44,9 @@ def run(
 
     if make_draft is not None:
         layers = draft_layers or LAYERS
-        if not earlier_draft(make_draft, target, layers):
+        texts = draft_prompts([one.prompt for one in questions], config, all_of_them=asked is not None)
+        if not earlier_draft(make_draft, target, layers, texts):
             how = DraftConfig(layers, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
-            texts = draft_prompts([one.prompt for one in questions], config, all_of_them=asked is not None)
             made(target, texts, make_draft, how, screen, dtype=dtype, device=device, yes=yes)
         draft = str(make_draft)
 

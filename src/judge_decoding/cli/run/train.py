@@ -62,7 +62,7 @@ def run(
             "--batch-size", remedy="give --aim accuracy=POINTS",
         )  # fmt: skip
     elif calibrate_on is not None:
-        check_calibrate_on(context, calibrate_on, ("--calibrate-data",), ("--result",))
+        check_calibrate_on(context, calibrate_on, ("--calibrate-data", "--chat"), ("--result",))
     if labels == "from_error":
         check_used(context, "With --labels from_error, where all behind the error is wrong,", "--after-error")
     if cache is not None:

@@ -90,7 +90,7 @@ class DraftModel:
                     _collect(rows, tap)
                 # A row whose draft is complete reads nothing while the others continue.
                 new = [self._known(row.draw(own)) for row, own in zip(rows, logits, strict=True)]
-            if tap:  # the last token must be read to get its hidden state
+            if tap and any(map(len, new)):  # the last token must be read to get its hidden state
                 lm.read(new, [0] * len(rows))
                 _collect(rows, tap)
         return [row.draft() for row in rows]

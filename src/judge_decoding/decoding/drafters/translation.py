@@ -14,6 +14,7 @@ from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.tokens import TokenBuffer
+from judge_decoding.models.hidden import output_size
 from judge_decoding.models.text import INCOMPLETE, decode_ids
 from judge_decoding.models.tokenize import bare_ids, lead_ids
 
@@ -47,7 +48,7 @@ class TranslatingDraft:
     ) -> None:
         self._tokenizer, self._target = tokenizer, target_tokenizer
         self._lock = Lock()
-        self._model = _RereadingDraft(model, model.get_output_embeddings().weight.shape[0])
+        self._model = _RereadingDraft(model, output_size(model))
         self._device = model.device
         self._greedy = Sampler(SamplingParams(), model.device)
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31

@@ -181,10 +181,10 @@ def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any
             step = sum(rescued[name] for name in alive)
             stats.spec_decoding_stats = stats_class()(**vars(stats.spec_decoding_stats), num_rescued_tokens=step)
         for one in output.outputs:
-            if one.finish_reason is not None and (request := requests.get(one.request_id)) is not None:
+            if (request := requests.get(one.request_id)) is not None:  # a stop string ends an answer in the front end
                 params = request.sampling_params
                 mark = rules.mark(
-                    params.extra_args, totals.pop(one.request_id, 0),
+                    params.extra_args, totals[one.request_id],
                     logprobs=wants_logprobs(params), greedy=params.temperature == 0,
                 )  # fmt: skip
                 one.kv_transfer_params = {**(one.kv_transfer_params or {}), KEY: mark}

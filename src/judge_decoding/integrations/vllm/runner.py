@@ -17,12 +17,14 @@ from torch import Tensor
 
 from judge_decoding.core.hidden import LAST
 from judge_decoding.core.rounds import Cause
-from judge_decoding.decoding.guards import Guard, History, check_guards
+from judge_decoding.decoding.guards import Budget, Guard, History, check_guards
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.vllm.checks import check_weights, log, wants_logprobs
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.serving.flat_drafts import FlatDrafts, Guarded, kept_rescues, lift, rescues
 from judge_decoding.serving.server_rules import ServerRules, ServerSettings
+
+_MANY = 1000  # lists of guards whose markers are remembered; a client may send any number of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,13 @@ class RunnerJudge:
         """Return the guards with their markers as token ids."""
         spelled = tuple(map(repr, guards))
         if spelled not in self._guards:
-            self._guards[spelled] = check_guards(guards, self._encode)
+            if len(self._guards) >= _MANY:
+                self._guards.clear()
+            try:
+                self._guards[spelled] = check_guards(guards, self._encode)
+            except JudgeDecodingError as error:  # an error here would stop the whole engine
+                log.warning("%s Nothing is rescued for this request.", error)
+                self._guards[spelled] = (Budget(0),)
         return self._guards[spelled]
 
     def _encode(self, text: str) -> list[int]:
