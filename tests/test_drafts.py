@@ -435,7 +435,7 @@ def test_fit_makes_its_own_draft(
         asked.append((decoder.args[:2], args[:2]))
         raise JudgeDecodingError("That is enough.")
 
-    monkeypatch.setattr("judge_decoding.fit.pipeline.fit_head", fit_head)
+    monkeypatch.setattr("judge_decoding.cli.run.fit.fit_head", fit_head)
     args = ("fit", "--target", tmp_path / "target", "--prompts", prompts, "-o", out, "--make-draft",
             "--draft-layers", 1, "--max-new-tokens", 12, "--yes")  # fmt: skip
     for _ in range(2):  # the second time it is there

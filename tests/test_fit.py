@@ -86,7 +86,7 @@ def prompts(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command tries as little as these tests do."""
-    monkeypatch.setattr("judge_decoding.fit.config.FitConfig", QUICK)
+    monkeypatch.setattr("judge_decoding.cli.run.fit.FitConfig", QUICK)
 
 
 def rows(out: Path, name: str = "answers") -> list[dict[str, Any]]:
@@ -189,7 +189,7 @@ def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) ->
 def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     run: Run, quick: None, made: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("judge_decoding.fit.config.FitConfig", partial(QUICK, length_prompts=6))
+    monkeypatch.setattr("judge_decoding.cli.run.fit.FitConfig", partial(QUICK, length_prompts=6))
     code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
     assert code == 0, err
     answers = [row for row in rows(made) if row["method"] == "target"]

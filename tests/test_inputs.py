@@ -337,6 +337,7 @@ OWN = {
     "serving/recipe.py": "recipes of this package",
     "reference/wide.py": "weights of this package",
     "training/cache.py": "shards whose hash was just found right",
+    "training/draft_training.py": "its own checkpoints",
     "inputs.py": "the place itself",
 }
 """Who opens what a user cannot put anything into."""

@@ -36,7 +36,7 @@ def ending(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException
         def broken() -> None:
             raise error
 
-        monkeypatch.setattr("judge_decoding.rules.available_rules", broken)
+        monkeypatch.setattr("judge_decoding.cli.run.rules.available_rules", broken)
         return run("rules")
 
     return call

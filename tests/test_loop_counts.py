@@ -221,7 +221,7 @@ def test_nothing_stays_hooked_into_the_target(finish: bool) -> None:
     asked = request(model, [3], Judge(random_head(model), 0.5), num_draft_tokens=1, max_new_tokens=6)
     rounds: Any = decode(model, drafts([4], [6], [8]), [asked])
     next(rounds)
-    assert len(model.model.norm._forward_hooks) == 1
+    assert not model.model.norm._forward_hooks  # between two rounds the caller may use the model
     if finish:
         list(rounds)
     else:

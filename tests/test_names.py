@@ -149,7 +149,8 @@ def test_a_drafter_of_another_package_is_no_model(of_another_package: str, run: 
         run("train", "reference", cases, "-o", head, "--draft-states", *with_draft), "needs the draft model"
     )
     is_one_sentence(
-        run("generate", "reference", "x", "--translate", *with_draft), f"With the draft {name}, --translate"
+        run("generate", "reference", "x", "--translate", *with_draft),
+        f"With the draft {name} there is no use for --translate",
     )
     assert not list(tmp_path.glob("head/*"))
 

@@ -43,11 +43,11 @@ def with_gpus(recipe: Recipe, **changes: object) -> Recipe:
 def test_a_toy_models_parameters_and_bytes() -> None:
     assert (TOY.attention, TOY.mlp, TOY.embedding, TOY.parameters) == (800, 1200, 1000, 4050)
     assert TOY.weight_bytes == 8100
-    assert TOY.read_bytes() == 6100  # not the table of input embeddings
+    assert TOY.bytes_read() == 6100  # not the table of input embeddings
     assert TOY.model_copy(update={"weights": "fp8"}).weight_bytes == 2000 + 2050 * 2
     assert TOY.model_copy(update={"weights": "fp8-mlp"}).weight_bytes == 1600 + 1200 + 2050 * 2
     tied = TOY.model_copy(update={"tied_embeddings": True})
-    assert (tied.parameters, tied.weight_bytes, tied.read_bytes()) == (3050, 6100, 6100)
+    assert (tied.parameters, tied.weight_bytes, tied.bytes_read()) == (3050, 6100, 6100)
     assert TOY.model_copy(update={"qk_norm": True}).parameters == 4050 + 2 * 2 * 5
 
 
@@ -60,9 +60,9 @@ def test_a_toy_with_experts() -> None:
     assert moe.parameters == TOY.parameters - 1200 + 1420
     # 16-bit weights: one token reads 2 of 4 experts; of two tokens, each leaves an expert out with probability 1/2.
     everything = 2 * (moe.parameters - 1000)
-    assert moe.read_bytes(1) == everything - 2 * 2 * 180
-    assert moe.read_bytes(2) == everything - 2 * 1 * 180
-    assert moe.read_bytes(1000) == pytest.approx(everything)
+    assert moe.bytes_read(1) == everything - 2 * 2 * 180
+    assert moe.bytes_read(2) == everything - 2 * 1 * 180
+    assert moe.bytes_read(1000) == pytest.approx(everything)
     # Only the active experts multiply: 2 * (800 + 1060 + 1000) a token, and attention 800 for 10 tokens of context.
     assert ForwardCost.of(moe, 200, 10, ONE, share=1.0).work == pytest.approx((2 * 2860 + 800) * 200 / 1e5)
     assert moe.as_dense().intermediate_size == 2 * 6 + 2

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import replacing
+from judge_decoding.io.inputs import reading
 from judge_decoding.models.forward import input_rows
 
 FILE = "draft_vocabulary.safetensors"
@@ -150,7 +151,8 @@ def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
         JudgeDecodingError: the file is damaged, or contains tokens that the model does not have.
     """
     try:
-        ids = load_file(path).get("ids")
+        with reading(path, "the draft's vocabulary") as file:
+            ids = load(file.read()).get("ids")
     except (SafetensorError, OSError) as error:
         raise JudgeDecodingError(f"{path} is damaged ({error}); {_REMEDY}") from error
     told = getattr(model.config, "draft_vocabulary", None)

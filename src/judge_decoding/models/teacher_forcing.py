@@ -143,7 +143,8 @@ class _Forward:
         crosses = border is not None and width > border.length
         if step is None and not crosses:
             return [width]
-        if not abilities(self._model).cannot_rewind:
+        # Recurrent layers read several tokens behind others with other rounding than all tokens at once.
+        if abilities(self._model).rewind == "crop":
             self._lm = CachedLM(self._model, rewind="never")
         elif not keeps_few_logits(self._model):
             step = None

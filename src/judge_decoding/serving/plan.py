@@ -86,7 +86,7 @@ class ForwardCost:
         once for all ``sequences``, the KV cache for each.
         """
         tokens *= sequences
-        read = model.read_bytes(tokens) / gpus.count + sequences * context * model.kv_bytes(gpus.count, number)
+        read = model.bytes_read(tokens) / gpus.count + sequences * context * model.kv_bytes(gpus.count, number)
         flops = 2 * tokens * (model.attention + model.active_mlp + model.embedding)
         flops += 4 * tokens * context * model.layers * model.heads * model.head_dim
         peak = gpus.fp8_flops if WEIGHT_BYTES[model.weights] == (1, 1) else gpus.bf16_flops

@@ -139,7 +139,7 @@ class Model(_Part):
         rest = self.parameters - self.attention - self.mlp
         return self.attention * attention + self.mlp * mlp + rest * 2
 
-    def read_bytes(self, tokens: int = 1) -> float:
+    def bytes_read(self, tokens: int = 1) -> float:
         """Return the bytes of the weights that a forward pass over ``tokens`` reads.
 
         It reads only a few rows of untied input embeddings, and only the experts to which some token is routed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydantic import StrictInt
+from pydantic import Field, StrictInt
 
 from judge_decoding.data.cases import Case
 from judge_decoding.labelling.formats.base import Foreign, Format, json_rows
@@ -25,7 +25,7 @@ _TASKS = (
 
 
 class _Row(Foreign):
-    input: str
+    asked: str = Field(alias="input")
     steps: tuple[str, ...]
     mistake_index: StrictInt | None
     answer: str | None = None
@@ -33,11 +33,11 @@ class _Row(Foreign):
 
 
 def _make(row: _Row) -> list[Case]:
-    task, _, form = next(known for known in _TASKS if re.fullmatch(known[1], row.input))
+    task, _, form = next(known for known in _TASKS if re.fullmatch(known[1], row.asked))
     answer, target = row.answer, row.target
     return [
         located_case(
-            name=f"{NAME}/{task}", question=form.format(row.input), steps=row.steps, wrong=row.mistake_index,
+            name=f"{NAME}/{task}", question=form.format(row.asked), steps=row.steps, wrong=row.mistake_index,
             separator=SEPARATOR, first=0, writer=WRITER,
             correct=None if answer is None or target is None else answer.strip() == target.strip(),
             reference=target or "",
