@@ -30,7 +30,7 @@ GUARDS = [
 
 
 @pytest.fixture(scope="module")
-def server(draft: Path) -> Iterator[LLM]:
+def server(draft: Path, plain: Answers) -> Iterator[LLM]:  # an engine at a time: that of `plain` comes before
     judge = {"head": str(pair.JUDGE), "threshold": 0.2, "guards": ["budget(tokens=1)"]}
     with engine(draft, judge, async_scheduling=False) as llm:
         yield llm
@@ -96,9 +96,9 @@ def test_every_answer_says_whether_it_is_lossy(server: LLM, decoder: JudgeDecode
 
 
 def test_an_answer_that_a_stop_string_ends_is_marked(server: LLM) -> None:
-    given = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, stop=["equals"], extra_args={"judge_guards": []})
+    given = SamplingParams(temperature=0, max_tokens=MAX_NEW_TOKENS, stop=[","], extra_args={"judge_guards": []})
     made = server.generate(SOME, given, use_tqdm=False)
-    assert any(one.outputs[0].stop_reason == "equals" for one in made)
+    assert any(one.outputs[0].stop_reason == "," for one in made)
     assert all("lossy" in one.kv_transfer_params["judge"] for one in made)
 
 
