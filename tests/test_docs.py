@@ -168,9 +168,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(EMBEDDED["judge"], root / name)
     for name, model in (("SMALL", "DRAFT"), ("LARGE", "TARGET")):
         (root / name).symlink_to(root / model)
-    items = read_items(parse_task("arithmetic(count=12)"))
-    rows = [{"question": item.turns[0], "prompt": item.turns[0], "reference": item.reference} for item in items]
-    task = [{"question": f"Q: {row['question']}\nA:", "reference": row["reference"]} for row in rows]
+    items = read_items(parse_task("arithmetic(count=24)"))
+    rows = [{"question": item.turns[0], "prompt": item.turns[0], "reference": item.reference} for item in items[:12]]
+    # Calibration asks other questions than those that are trained on.
+    task = [{"question": f"Q: {item.turns[0]}\nA:", "reference": item.reference} for item in items[12:]]
     text = "Solution: 3 plus 4 equals 7 shells, and 7 plus 5 equals {} shells. The answer is {} shells."
     wrong = text.index("{}")
     cases = [
