@@ -386,13 +386,19 @@ def test_fit_trains_its_draft_on_no_prompt_that_measures(tmp_path: Path) -> None
             earlier_draft(tmp_path, str(other), layers, prompts)
 
 
+@pytest.fixture
+def on_disk(deep: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """The folder ``target`` and the file ``prompts.txt``."""
+    deep.save_pretrained(tmp_path / "target")
+    words.save_pretrained(tmp_path / "target")
+    (tmp_path / "prompts.txt").write_text("".join(f"{one}\n" for one in PROMPTS))
+
+
+@pytest.mark.usefixtures("on_disk")
 def test_the_command_makes_the_draft_and_resumes(
     run: Run, deep: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deep.save_pretrained(tmp_path / "target")
-    words.save_pretrained(tmp_path / "target")
     prompts, out = tmp_path / "prompts.txt", tmp_path / "draft"
-    prompts.write_text("".join(f"{one}\n" for one in PROMPTS))
     args = ("draft", tmp_path / "target", "--prompts", prompts, "-o", out, "--layers", 1, "--epochs", 2,
             "--batch-size", 8, "--max-new-tokens", 12)  # fmt: skip
     ends_in_one_sentence(run(*args), "add --yes")
@@ -422,13 +428,9 @@ def test_the_command_makes_the_draft_and_resumes(
     is_one_sentence(run("fit", "--target", "x", "--prompts", prompts, "-o", out, "--draft-layers", 2), "--make-draft")
 
 
-def test_fit_makes_its_own_draft(
-    run: Run, deep: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep.save_pretrained(tmp_path / "target")
-    words.save_pretrained(tmp_path / "target")
+@pytest.mark.usefixtures("on_disk")
+def test_fit_makes_its_own_draft(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "head"
-    prompts.write_text("".join(f"{one}\n" for one in PROMPTS))
     asked: list[Any] = []
 
     def fit_head(decoder: Any, *args: object, **_: object) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli.court_files import bar, read_prompts
-from judge_decoding.cli.models import check_dtype
+from judge_decoding.cli.models import Dtype, check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import CODE_OPTIONS, NoSandbox, SandboxName, sandbox_spelling
@@ -93,7 +93,7 @@ def collect(
     batch_size: Annotated[int, typer.Option(min=1, help="Answers of a local model that share a forward.")] = 8,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Dtype = "auto",
     overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:

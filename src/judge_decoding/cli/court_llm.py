@@ -10,7 +10,7 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli.court_files import agree, bar, read, show
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
@@ -37,7 +37,7 @@ def llm(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of a reply.")] = 1024,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    yes: Yes = False,
     overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ import typer
 from judge_decoding.cli.court_files import agree, read
 from judge_decoding.cli.models import check_dtype
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
@@ -27,7 +27,6 @@ _Target = Annotated[str, typer.Option(help="Target model: Hub name or folder; 'r
 _Draft = Annotated[str | None, typer.Option(help="Draft model with the target's vocabulary.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Token budget of an answer.")]
 _Batch = Annotated[int, typer.Option(min=1, help="How much shares a forward.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")]
 _Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 
 
@@ -44,7 +43,7 @@ def likelihood(
     suffix: Annotated[int, typer.Option(min=1, help="Tokens read behind a swapped one.")] = 20,
     max_new_tokens: _Tokens = 256,
     batch_size: _Batch = 8,
-    yes: _Yes = False,
+    yes: Yes = False,
     dtype: _Dtype = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -84,7 +83,7 @@ def equivalence(
     ] = None,
     max_new_tokens: _Tokens = 256,
     batch_size: _Batch = 8,
-    yes: _Yes = False,
+    yes: Yes = False,
     dtype: _Dtype = "auto",
     overwrite: Overwrite = False,
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, cast
 
 import typer
 
-from judge_decoding.cli.models import Device, check_dtype
+from judge_decoding.cli.models import Device, Dtype, check_dtype
 from judge_decoding.cli.options import check_used, given
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.steps import goes_on, steps
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.training.draft_options import FILES, DraftConfig, Loss, MadeDraft
@@ -45,9 +45,9 @@ def draft(
     ] = True,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many prompts.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the held-out prompts and orders the answers.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Dtype = "auto",
     device: Device = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    yes: Yes = False,
     overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:

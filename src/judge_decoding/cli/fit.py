@@ -14,13 +14,13 @@ from rich.table import Table as Shown
 from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, check_calibrate_on
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import read_prompts
-from judge_decoding.cli.models import Device
+from judge_decoding.cli.models import Device, Dtype
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.steps import goes_on, steps
 from judge_decoding.cli.terminal import say_json, warn
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.fit.places import check_places
+from judge_decoding.io.files import check_places
 from judge_decoding.io.questions import Fields, Question, file_rows
 from judge_decoding.judge.files import files_of_head
 from judge_decoding.names import REFERENCE, place_of
@@ -61,9 +61,9 @@ def fit(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of an answer.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers that share a forward.")] = 16,
     seed: Annotated[int, typer.Option(help="Divides the prompts.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Dtype = "auto",
     device: Device = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")] = False,
+    yes: Yes = False,
     overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -93,7 +93,7 @@ def fit(
         files_of_head(out), [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
         work=[labels, labels.with_name("labels.jsonl.part")],
     )  # fmt: skip
-    work, made = check_places(out), out.with_name(f"{out.name}-draft")
+    work, made = check_places(out, "a head", "labels.jsonl"), out.with_name(f"{out.name}-draft")
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
     with goes_on(work), steps(lines=True) as screen:
         screen("loading the models", 0, 0)

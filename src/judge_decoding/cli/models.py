@@ -16,6 +16,7 @@ Device = Annotated[
 Backend = Annotated[
     str, typer.Option(help="eager, or static: compiled once for this machine, then the same tokens faster.")
 ]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 COMPILING = 5.0
 """Above this many seconds, models were compiled and not only loaded."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -14,6 +14,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_writable, is_stream
 from judge_decoding.io.locks import one_run
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
 
 

@@ -19,9 +19,8 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
 from judge_decoding.fit.config import FitConfig
-from judge_decoding.fit.places import check_places
 from judge_decoding.fit.table import JUDGE, TARGET, Answers, Table, measure_table, ticks
-from judge_decoding.io.files import parse_json, read_text, write_json
+from judge_decoding.io.files import check_places, parse_json, read_text, write_json
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
@@ -127,7 +126,7 @@ def fit_head(
             good enough, another run is using the folder, or the earlier work in it has other settings.
     """
     config, out = config or FitConfig(), Path(out)
-    work = check_places(out)
+    work = check_places(out, "a head", "labels.jsonl")
     if calibrate_on is None:
         asking = PromptFormat(Prompts(config.result), max_new_tokens=config.max_new_tokens)
         teaching, tuning = divide(prompts, references, config)

@@ -162,6 +162,31 @@ def cache_folder(name: str) -> Path:
         ) from error
 
 
+def check_places(out: Path, what: str, first: str) -> Path:
+    """Check that ``what``, such as "a head", can be written to the folder ``out``.
+
+    Args:
+        out: the folder.
+        what: what it is for, in messages.
+        first: the first file to be written to the folder for intermediate files.
+
+    Returns:
+        The folder for intermediate files, ``<out>.work``.
+
+    Raises:
+        JudgeDecodingError: one of them cannot be written.
+    """
+    place = out if out.name not in ("", "..") else out.resolve()
+    if not place.name:
+        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is the root folder; name another one.")
+    if out.exists() and not out.is_dir():
+        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is a file; name a folder.")
+    work = place.with_name(f"{place.name}.work")
+    for path in (out / "config.json", work / first):
+        check_writable(path)
+    return work
+
+
 def check_writable(path: Path) -> None:
     """Check, before long work starts, that ``path`` can be written.
 

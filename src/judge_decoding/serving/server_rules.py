@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -122,7 +123,6 @@ class ServerRules:
         """
         try:
             rule, guards = self.rule_for(extra, logprobs=False), self.guards_for(extra)
-            speculates(extra)
         except JudgeDecodingError as error:
             return str(error)
         if guards and unguarded:
@@ -188,7 +188,7 @@ class ServerRules:
             an answer without rescued tokens is the target's own; above 0, any answer under a lossy rule is lossy.
         """
         rule = self.rule_for(extra, logprobs=logprobs)
-        strict = rule is None or rule.is_lossless or not speculates(extra)
+        strict = rule is None or rule.is_lossless
         return {"lossy": rescued > 0 or not (strict or greedy), "rescued_tokens": rescued}
 
     def _at(self, threshold: object) -> VerificationRule:
@@ -223,6 +223,11 @@ def _guards(given: object, name: str) -> tuple[Guard, ...]:
     spellings = [given] if isinstance(given, str) else given
     if not isinstance(spellings, Sequence) or not all(isinstance(one, str) for one in spellings):
         raise JudgeDecodingError(f'{name} is {given!r}; give a list of guards, such as ["strict_start(tokens=8)"].')
+    return _parsed(tuple(spellings), name)
+
+
+@lru_cache(_MANY)  # a request names its guards again in every round
+def _parsed(spellings: tuple[str, ...], name: str) -> tuple[Guard, ...]:
     guards = tuple(parse_guard(one) for one in spellings)
     names = [guard.name for guard in guards]
     if len(set(names)) < len(names):

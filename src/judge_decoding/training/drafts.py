@@ -19,7 +19,7 @@ from judge_decoding.core.rounds import Stats
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import room
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import check_writable, write_text
+from judge_decoding.io.files import check_places, write_text
 from judge_decoding.io.locks import one_run
 from judge_decoding.models.abilities import as_causal_lm, check_rewinds
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent, write_vocabulary
@@ -75,7 +75,7 @@ def make_draft(
             to, another run is using the folder, or the earlier work in it has other settings.
     """
     config, out, target = config or DraftConfig(), Path(out), as_causal_lm(target)
-    work = check_draft_places(out)
+    work = check_places(out, "a draft", "answers.jsonl")
     teaching, held_out = divide_prompts(prompts, config)
     if config.lora and find_spec("peft") is None:
         raise JudgeDecodingError("LoRA needs peft; install it with: pip install peft, or leave lora (--lora) out.")
@@ -115,23 +115,6 @@ def make_draft(
             1.0 if kept is None else float(torch.isin(torch.tensor(tokens), kept).float().mean()),
             _doubts(len(teaching), trainer),
         )  # fmt: skip
-
-
-def check_draft_places(out: Path) -> Path:
-    """Check that a draft can be written to ``out``; return the folder for intermediate files, ``<out>.work``.
-
-    Raises:
-        JudgeDecodingError: the draft cannot be written there.
-    """
-    place = out if out.name not in ("", "..") else out.resolve()
-    if not place.name:
-        raise JudgeDecodingError(f"Cannot write a draft to {out}: it is the root folder; name another one.")
-    if out.exists() and not out.is_dir():
-        raise JudgeDecodingError(f"Cannot write a draft to {out}: it is a file; name a folder.")
-    work = place.with_name(f"{place.name}.work")
-    for path in (out / "config.json", work / "answers.jsonl"):
-        check_writable(path)
-    return work
 
 
 def _settings(target: PreTrainedModel, config: DraftConfig) -> dict[str, Any]:

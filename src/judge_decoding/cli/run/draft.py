@@ -11,12 +11,13 @@ from judge_decoding.cli.court_swaps import duration
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import check_places
 from judge_decoding.io.questions import Fields, file_rows
 from judge_decoding.loading.models import load_model, load_tokenizer, usual_device
 from judge_decoding.models.chat import render
 from judge_decoding.training.draft_data import divide_prompts
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft
-from judge_decoding.training.drafts import check_draft_places, make_draft
+from judge_decoding.training.drafts import make_draft
 
 
 def made(
@@ -31,7 +32,7 @@ def made(
     yes: bool,
 ) -> MadeDraft:
     """Load the target and make a draft of it for prompts, with what is measured told on stderr."""
-    check_draft_places(out)
+    check_places(out, "a draft", "answers.jsonl")
     divide_prompts(texts, config)  # fails if there are too few
     tokenizer = load_tokenizer(target)
     model = load_model(target, dtype=dtype, device=device or usual_device())

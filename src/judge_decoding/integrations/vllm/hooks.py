@@ -142,8 +142,8 @@ def around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwarg
 
 def before_validation(original: Callable[..., Any], self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
     """Refuse an invalid request in the server's front end, where the error becomes a response with status 400."""
-    if (given := judge_of(self.vllm_config)) is not None and hasattr(params, "temperature"):
-        refused = _server_rules(ServerSettings.read(given)).refusal(
+    if (rules := rules_of(self)) is not None and hasattr(params, "temperature"):
+        refused = rules.refusal(
             params.extra_args, logprobs=wants_logprobs(params), greedy=params.temperature == 0,
             unguarded=why_unguarded(self.vllm_config),
         )  # fmt: skip
@@ -165,15 +165,14 @@ def after_update_draft_token_ids(original: Callable[..., Any], self: Any, draft_
 
 
 def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
-    """Add the rescued tokens to the scheduler's statistics and to the last output of every request."""
-    if (given := judge_of(self.vllm_config)) is None:  # an engine without a judge, after one with a judge
+    """Add the rescued tokens to the scheduler's statistics and to the outputs of every request."""
+    if (rules := rules_of(self)) is None:  # an engine without a judge, after one with a judge
         return original(self, scheduler_output, model_runner_output)
     rescued = getattr(model_runner_output, "judge_rescued", None) or {}
     alive = {name for name in rescued if (one := self.requests.get(name)) is not None and not one.is_finished()}
     totals: Counter[str] = self.__dict__.setdefault("judge_rescued", Counter())
     totals.update({name: rescued[name] for name in alive})
     requests = {name: self.requests[name] for name in scheduler_output.num_scheduled_tokens if name in self.requests}
-    rules = _server_rules(ServerSettings.read(given))
     outputs = original(self, scheduler_output, model_runner_output)
     for output in outputs.values():
         stats = output.scheduler_stats
@@ -249,4 +248,13 @@ def judge_of(config: Any) -> object:
     return additional.get(KEY) if isinstance(additional, dict) else None
 
 
-_server_rules = functools.cache(ServerRules.of)  # the front end reads them for every request
+def rules_of(holder: Any) -> ServerRules | None:
+    """Return the rules of a scheduler or an input processor, read once; None if its configuration has no judge."""
+    if "judge_rules" not in vars(holder):
+        given = judge_of(holder.vllm_config)
+        holder.judge_rules = None if given is None else _server_rules(ServerSettings.read(given))
+    found: ServerRules | None = holder.judge_rules
+    return found
+
+
+_server_rules = functools.cache(ServerRules.of)  # the head is loaded once in a process

@@ -66,7 +66,7 @@ class RunnerJudge:
         self.latest: RowsRound | None = None
         self._params: dict[str, Any] = {}
         self._causes: dict[str, list[Cause]] = {}
-        self._guards: dict[tuple[str, ...], tuple[Guard, ...]] = {}
+        self._guards: dict[tuple[Guard, ...], tuple[Guard, ...]] = {}
         self._tokenizer: Any = None
         if self.rules.head is not None:
             self.rules.head.to(runner.device)
@@ -149,16 +149,15 @@ class RunnerJudge:
 
     def _bound(self, guards: tuple[Guard, ...]) -> tuple[Guard, ...]:
         """Return the guards with their markers as token ids."""
-        spelled = tuple(map(repr, guards))
-        if spelled not in self._guards:
+        if guards not in self._guards:
             if len(self._guards) >= _MANY:
                 self._guards.clear()
             try:
-                self._guards[spelled] = check_guards(guards, self._encode)
+                self._guards[guards] = check_guards(guards, self._encode)
             except JudgeDecodingError as error:  # an error here would stop the whole engine
                 log.warning("%s Nothing is rescued for this request.", error)
-                self._guards[spelled] = (Budget(0),)
-        return self._guards[spelled]
+                self._guards[guards] = (Budget(0),)
+        return self._guards[guards]
 
     def _encode(self, text: str) -> list[int]:
         if self._tokenizer is None:
