@@ -58,8 +58,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
         if name == str(pair.TARGET):
             raise JudgeDecodingError("enough.")
 
-    monkeypatch.setattr(loading, "load_model", stop)
-    monkeypatch.setattr("judge_decoding.decoder.load_model", stop)
+    for module in ("decoder", "cli.run.train"):  # wherever the name is bound
+        monkeypatch.setattr(f"judge_decoding.{module}.load_model", stop)
     return seen
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--adapter", help="go on from this one instead of a new one")
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--steps", type=int, help="two epochs if not given")
     parser.add_argument("--save-every", type=int, default=100)
@@ -130,8 +131,12 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
-    config = LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules="all-linear")
-    model = get_peft_model(load_base(args.base, args.layers), config)
+    base = load_base(args.base, args.layers)
+    if args.adapter is not None:
+        model = PeftModel.from_pretrained(base, args.adapter, is_trainable=True)
+    else:
+        config = LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules="all-linear")
+        model = get_peft_model(base, config)
     inner = model.base_model.model
     groups: dict[str, set[str]] = defaultdict(set)
     for line in args.answers.read_text(encoding="utf-8").splitlines():
