@@ -22,7 +22,7 @@ from judge_decoding import Exact, JudgeDecoder
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference import pair
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
         for name, size in jobs:
             decoder, options = methods[name]
             begin = time.perf_counter()
-            answers = decoder.generate_batch(prompts, pair.MAX_NEW_TOKENS, batch_size=size, **options)
+            answers = decoder.generate_batch(prompts, MAX_NEW_TOKENS, batch_size=size, **options)
             seconds = time.perf_counter() - begin
             ids = [answer.token_ids for answer in answers]
             differing[name, size] = sum(a != b for a, b in zip(ids, alone.setdefault(name, ids), strict=True))

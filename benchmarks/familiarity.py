@@ -31,8 +31,8 @@ from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.teacher_forcing import hidden_states
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import Family, Problem, draw_from, draw_many
+from judge_decoding.reference.pair import load_pair, prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, Family, Problem, draw_from, draw_many
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks.checkers import number
 from judge_decoding.training.calibration import auc

@@ -42,7 +42,7 @@ from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference import pair as embedded
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 from judge_decoding.rules import Judge
 from limits import BareCalls, Machine, measure_machine
 from random_pairs import LLAMA_1B, LLAMA_8B, TINY, Loop, llama, prompts, tell
@@ -175,7 +175,7 @@ def random_rows(args: argparse.Namespace, device: torch.device, able: Machine) -
 def embedded_rows(args: argparse.Namespace, device: torch.device, able: Machine) -> list[dict[str, Any]]:
     """The embedded pair's rows; its tokens are checked where the rule is lossless."""
     pair = JudgeDecoder.from_pretrained(embedded.TARGET, embedded.DRAFT, embedded.JUDGE, device=device)
-    models, reasons = Models.of(pair, embedded.MAX_NEW_TOKENS, tell)
+    models, reasons = Models.of(pair, MAX_NEW_TOKENS, tell)
     if reasons:
         raise SystemExit(f"There is nothing to measure: {reasons}.")
     problems = draw_many(0, "test", args.problems)

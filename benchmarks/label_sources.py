@@ -31,8 +31,8 @@ from judge_decoding.io.files import write_json, write_text
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
 from judge_decoding.models.provenance import machine
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import Problem, draw_many
+from judge_decoding.reference.pair import load_pair, prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, Problem, draw_many
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic

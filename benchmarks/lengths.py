@@ -20,8 +20,8 @@ from tqdm import tqdm
 from judge_decoding import Confident, CostOptimal, DraftLength, Exact, Fixed, Heuristic, JudgeDecoder
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.pair import load_pair, prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 POLICIES: dict[str, type[DraftLength]] = {"heuristic": Heuristic, "confident": Confident, "cost optimal": CostOptimal}

