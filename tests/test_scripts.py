@@ -16,7 +16,7 @@ NOT_HERE = ("judge_decoding.integrations.vllm", "judge_decoding.integrations.lm_
 
 
 def missing(script: Path) -> list[str]:
-    """The names of the package that the script uses and the package lacks: imports, and attributes of what it imports."""
+    """The names that the script imports from the package, or reads from its modules, and that are not there."""
     tree, bound, found = ast.parse(script.read_text(encoding="utf-8")), dict[str, object](), list[str]()
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("judge_decoding"):

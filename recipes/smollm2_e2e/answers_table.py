@@ -1,6 +1,6 @@
 """The table of answers that are already there, of the items that every method has answered.
 
-python recipes/smollm2_e2e/table.py benchmarks/results/smollm2_e2e/answers.jsonl
+python recipes/smollm2_e2e/answers_table.py benchmarks/results/smollm2_e2e/answers.jsonl
 """
 
 from __future__ import annotations
