@@ -32,7 +32,7 @@ from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.reference.pair import load_pair, prompt_of
-from judge_decoding.reference.problems import MAX_NEW_TOKENS, Family, Problem, draw_from, draw_many
+from judge_decoding.reference.problems import MAX_NEW_TOKENS, Problem, ProblemFamily, draw_from, draw_many
 from judge_decoding.statistics import mcnemar, wilson
 from judge_decoding.tasks.checkers import number
 from judge_decoding.training.calibration import auc
@@ -159,7 +159,7 @@ def problems(steps: int, count: int) -> list[Problem]:
 
 def test_sets(count: int, unseen: int) -> dict[str, list[Problem]]:
     """What the embedded judge is put before."""
-    family: Family = "comparison"
+    family: ProblemFamily = "comparison"
     return {
         "collections (trained)": draw_many(0, "test", count),
         "comparisons": draw_many(0, "test", unseen, family),

@@ -37,7 +37,7 @@ from judge_decoding.core.rounds import Stats
 from judge_decoding.decoding.engines import Engine
 from judge_decoding.evaluation.bench.plan import Assistance, Models
 from judge_decoding.evaluation.bench.run import alone
-from judge_decoding.evaluation.bench.ways import Answers, Label, Way, counted, synchronize
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Label, Way, counted, synchronize
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.models.provenance import machine
@@ -85,7 +85,7 @@ class Generate:
         """False: random models say nothing that could be compared."""
         return False
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         """See `Way.answer`; all prompts have one length."""
         ids = torch.stack(list(prompts))
         config = GenerationConfig(
@@ -106,7 +106,7 @@ class Generate:
             )  # fmt: skip
             found = output[:, ids.shape[1] :].tolist()
             seconds = time.perf_counter() - begin
-        return Answers(tuple(map(tuple, found)), seconds, forwards[0])
+        return BatchAnswers(tuple(map(tuple, found)), seconds, forwards[0])
 
 
 def random_head(model: PreTrainedModel) -> JudgeHead:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.backends.static.compiling import Progress
+from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.backends.static.draft import CompiledDraft
 from judge_decoding.decoding.backends.static.lm import CompiledForwards
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
@@ -110,7 +110,7 @@ class BareCalls:
         target: PreTrainedModel,
         draft: PreTrainedModel | None,
         sources: set[HiddenSource],
-        progress: Progress = lambda _: None,
+        progress: CompileProgress = lambda _: None,
         folder: Path | None = None,
     ) -> None:
         self._target = target

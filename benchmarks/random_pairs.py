@@ -22,7 +22,7 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.evaluation.bench.ways import Answers, Label, synchronize
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Label, synchronize
 from judge_decoding.rules import Exact, VerificationRule
 
 # From the models' published config.json. Both were made for 131072 positions; only the rotation's table depends on it.
@@ -90,7 +90,7 @@ class Loop:
         """False: random models say nothing that could be compared."""
         return False
 
-    def answer(self, prompts: list[Tensor]) -> Answers:
+    def answer(self, prompts: list[Tensor]) -> BatchAnswers:
         """Decode prompts [T_i] together."""
         device, count = self.engine.target.model.device, self.label.num_draft_tokens
         rows = []
@@ -108,4 +108,4 @@ class Loop:
                 break
         seconds = time.perf_counter() - begin
         tokens = tuple(tuple(token for event in row for token in event.token_ids) for row in found)
-        return Answers(tokens, seconds, max(map(len, found)), tuple(map(tuple, found)))
+        return BatchAnswers(tokens, seconds, max(map(len, found)), tuple(map(tuple, found)))

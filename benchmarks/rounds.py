@@ -31,7 +31,7 @@ from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import POLICY, Models
 from judge_decoding.evaluation.bench.results import row
 from judge_decoding.evaluation.bench.run import alone
-from judge_decoding.evaluation.bench.ways import Answers, Ours, Way
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Ours, Way
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.markdown import table
 from judge_decoding.models.provenance import machine as machine_in_words
@@ -75,7 +75,7 @@ class Clock(DraftLength):
 
 
 @dataclass(frozen=True, slots=True)
-class Timed(Answers):
+class Timed(BatchAnswers):
     """Answers with the time of each round.
 
     Attributes:
@@ -153,7 +153,7 @@ class Watched:
         self.steady: list[Steady | None] = []
         self.bare: list[Bare] = []
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         """See `Way.answer`."""
         given = clocked(self._way, prompts)
         if self._warm_up:

@@ -18,8 +18,8 @@ from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, ways
 from judge_decoding.evaluation.bench.results import ratio, row
 from judge_decoding.evaluation.bench.run import alone, choose, compared, tuning_steps
 from judge_decoding.evaluation.bench.ways import (
-    Answers,
     Assistance,
+    BatchAnswers,
     Label,
     counted,
     up_to_end,
@@ -41,11 +41,11 @@ class Said:
     same_tokens: bool = True
     batches: list[list[list[int]]] = field(default_factory=list)
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         self.batches.append([ids.tolist() for ids in prompts])
         seconds = self.seconds[min(len(self.batches) - 1, len(self.seconds) - 1)]
         every = [ids.tolist() for ids in PROMPTS]
-        return Answers(tuple(self.tokens[every.index(ids.tolist())] for ids in prompts), seconds, forwards=3)
+        return BatchAnswers(tuple(self.tokens[every.index(ids.tolist())] for ids in prompts), seconds, forwards=3)
 
 
 def said(family: str, *seconds: float, length: int = 0, note: str = "") -> Said:
@@ -91,9 +91,9 @@ def test_other_tokens_are_found_in_any_repetition() -> None:
     assert (found["generate"].unlike, found["exact"].unlike) == (set(), {2})
 
     class Fickle(Said):
-        def answer(self, prompts: Sequence[Tensor]) -> Answers:
+        def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
             given = super().answer(prompts)
-            return given if len(self.batches) != 2 else Answers(((7,),) * len(prompts), 1.0)
+            return given if len(self.batches) != 2 else BatchAnswers(((7,),) * len(prompts), 1.0)
 
     fickle = Fickle(Label("vllm"), right)
     assert measure([fickle], PROMPTS, right, batch_size=4, repetitions=3)["vllm"].unlike == {0, 1, 2, 3}

@@ -13,15 +13,15 @@ from markdown_it.token import Token
 from transformers import LlamaForCausalLM
 
 from judge_decoding import JudgeHead, save_head
-from judge_decoding.core.results import Results, Row
+from judge_decoding.core.results import ResultRow, Results
 from samples import HOSTILE
 from tiny import random_head
 
-TARGET = Row(
+TARGET = ResultRow(
     name="target alone", rule="target alone", num_draft_tokens=0, lossless=True, answers=200, checked=200, right=150,
     accuracy=0.75, accuracy_low=0.686, accuracy_high=0.805, tokens_per_forward=1.0, tokens_per_second=40.2,
 )  # fmt: skip
-JUDGE = Row(
+JUDGE = ResultRow(
     name="judge 0.9", rule="judge", setting="0.9", num_draft_tokens=16, answers=200, checked=200, right=142,
     accuracy=0.71, accuracy_low=0.6437, accuracy_high=0.7687, difference=-0.04, difference_low=-0.0912,
     difference_high=0.0104, mcnemar_p=0.1338, non_inferior=False, accepted_per_round=5.126, tokens_per_forward=6.05,
@@ -34,7 +34,7 @@ FAST = JUDGE.model_copy(
     }
 )  # fmt: skip
 TUNING = tuple(
-    Row(name=f"{rule} {length}", rule=rule, setting=setting, num_draft_tokens=length, answers=20,
+    ResultRow(name=f"{rule} {length}", rule=rule, setting=setting, num_draft_tokens=length, answers=20,
         tokens_per_forward=2.0, tokens_per_second=100.4 + length)
     for rule, setting, lengths in (("exact", "", (4, 8)), ("judge", "0.9", (8, 16)))
     for length in lengths
@@ -112,7 +112,7 @@ def test_every_figure_is_in_the_table(head: JudgeHead, tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_has_no_column(head: JudgeHead, tmp_path: Path) -> None:
-    bare = Row(name="a", rule="exact", num_draft_tokens=4, tokens_per_forward=2.5)
+    bare = ResultRow(name="a", rule="exact", num_draft_tokens=4, tokens_per_forward=2.5)
     graded = bare.model_copy(update={"name": "b", "grade": 7.25, "grade_low": 7.0, "grade_high": 7.5})
     save_head(head, tmp_path, results=[Results(rows=(bare,)), Results(rows=(bare, graded))])
     told = section(card_of(tmp_path), "Results").splitlines()

@@ -52,7 +52,7 @@ from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent
 from judge_decoding.models.first_layers import cut_layers
 from judge_decoding.models.hidden import final_norm
 from judge_decoding.training import draft_training
-from judge_decoding.training.draft_data import Piece, forwards, pieces_of, read
+from judge_decoding.training.draft_data import AnswerPart, forwards, pieces_of, read
 from judge_decoding.training.draft_options import prompts_hash
 from judge_decoding.training.draft_training import rounds_of
 from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)
@@ -321,7 +321,7 @@ def test_pieces_are_read_as_the_whole(deep: LlamaForCausalLM, monkeypatch: pytes
     assert [piece for batch in batches for piece in batch] == [*other, *parts]
     found = torch.cat([read(deep, [piece]) for piece in parts])
     torch.testing.assert_close(found, deep(torch.tensor([[1, 5, 9, *said]])).logits[0, 2:-1])
-    together = [Piece(0, (1, 5, 9, 7, 6), 3), Piece(1, (4, 8, 6), 1)]
+    together = [AnswerPart(0, (1, 5, 9, 7, 6), 3), AnswerPart(1, (4, 8, 6), 1)]
     torch.testing.assert_close(read(deep, together), torch.cat([read(deep, [one]) for one in together]))
 
 

@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from endpoint import Response, Serve, refused, said
 from judge_decoding import Case, JudgeDecodingError, write_cases
-from judge_decoding.core.results import TARGET, Results, Row, read_results
+from judge_decoding.core.results import TARGET, ResultRow, Results, read_results
 from judge_decoding.core.samples import read_samples
 from judge_decoding.report.results_page import results_page
 from judge_decoding.report.rows import notes, results_tables
@@ -436,7 +436,7 @@ def test_a_sweep_needs_a_draft(run: Run, questions: Path, folders: dict[str, Pat
 
 
 def test_names_cannot_steer_the_terminal(run: Run, options: list[object], tmp_path: Path) -> None:
-    row = Row(name="[/b] \x1b[2J[red]", rule="x", num_draft_tokens=2, tokens_per_forward=2)
+    row = ResultRow(name="[/b] \x1b[2J[red]", rule="x", num_draft_tokens=2, tokens_per_forward=2)
     console = Console(file=io.StringIO(), width=80)
     for table in results_tables(Results(rows=(row,))):
         console.print(table)
@@ -452,8 +452,10 @@ def test_names_cannot_steer_the_terminal(run: Run, options: list[object], tmp_pa
 
 
 def test_the_page_of_results_is_escaped() -> None:
-    row = Row(name=HOSTILE, rule=HOSTILE, num_draft_tokens=2, tokens_per_forward=2, accuracy=0.5, accuracy_low=0.4,
-              accuracy_high=0.6, tokens_per_second=3)  # fmt: skip
+    row = ResultRow(
+        name=HOSTILE, rule=HOSTILE, num_draft_tokens=2, tokens_per_forward=2, accuracy=0.5, accuracy_low=0.4,
+        accuracy_high=0.6, tokens_per_second=3,
+    )  # fmt: skip
     page = results_page(Results(task=HOSTILE, target=HOSTILE, rows=(row,), command=(HOSTILE,), versions={"x": HOSTILE}))
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
@@ -461,12 +463,14 @@ def test_the_page_of_results_is_escaped() -> None:
 
 def test_a_draft_length_at_the_end_of_its_range_is_told() -> None:
     def taking(*lengths: int) -> str:
-        rows = [Row(name=str(n), rule="x", num_draft_tokens=n, tokens_per_forward=2) for n in (0, *lengths)]
-        tuning = tuple(Row(name="x", rule="x", num_draft_tokens=n, tokens_per_forward=2, answers=3) for n in (2, 4, 8))
+        rows = [ResultRow(name=str(n), rule="x", num_draft_tokens=n, tokens_per_forward=2) for n in (0, *lengths)]
+        tuning = tuple(
+            ResultRow(name="x", rule="x", num_draft_tokens=n, tokens_per_forward=2, answers=3) for n in (2, 4, 8)
+        )
         return notes(Results(rows=tuple(rows), tuning=tuning))
 
     assert "2 of 3 are fastest with the shortest or the longest of them" in taking(2, 4, 8)
     assert "fastest of 2, 4, 8 on 3 other items" in taking(4, 4)
     assert "shortest" not in taking(4, 4)
-    two = Row(name="x", rule="x", num_draft_tokens=2, tokens_per_forward=2, answers=3)
+    two = ResultRow(name="x", rule="x", num_draft_tokens=2, tokens_per_forward=2, answers=3)
     assert "shortest" not in notes(Results(rows=(two,), tuning=(two,)))  # there was no choice

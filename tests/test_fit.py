@@ -29,7 +29,7 @@ from judge_decoding import (
 )
 from judge_decoding.fit import pipeline
 from judge_decoding.io.files import write_json
-from judge_decoding.labelling.labels.progress import Progress as Labels
+from judge_decoding.labelling.labels.progress import LabellingProgress as Labels
 from judge_decoding.reference import pair
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import draw_many

@@ -22,11 +22,11 @@ import judge_decoding
 from commands import needs_bwrap
 from hostile import BOUNDS, CLUMSY, FORGED, OUTSIDE
 from judge_decoding.io import boundaries
-from judge_decoding.io.sandbox import Limits, Outcome, run_program, sandbox_of
+from judge_decoding.io.sandbox import Limits, SandboxOutcome, run_program, sandbox_of
 
 pytestmark = pytest.mark.slow
 
-Run = Callable[..., Outcome]
+Run = Callable[..., SandboxOutcome]
 # One is found by its memory limit among all processes of the machine.
 LIMITS = Limits(seconds=2.5, memory=2**30 + 4096 * os.getpid())
 # For programs that never end.
@@ -93,7 +93,7 @@ class World:
             program = program.replace(name, value)
         return program
 
-    def check(self, outcome: Outcome) -> None:
+    def check(self, outcome: SandboxOutcome) -> None:
         """Nothing outside has changed, nothing was read, nobody is left."""
         deadline = time.monotonic() + 5
         while left := survivors():
@@ -145,9 +145,9 @@ def world() -> Iterator[World]:
             there.close()
 
 
-def run_here(program: str, limits: Limits = LIMITS) -> Outcome:
+def run_here(program: str, limits: Limits = LIMITS) -> SandboxOutcome:
     """Runs a program as this user."""
-    outcome: Outcome = within(90, lambda: run_program(program, limits))
+    outcome: SandboxOutcome = within(90, lambda: run_program(program, limits))
     return outcome
 
 
@@ -166,10 +166,10 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
         assert asked is not None
         assert answered is not None
 
-        def ask(program: str, limits: Limits = LIMITS) -> Outcome:
+        def ask(program: str, limits: Limits = LIMITS) -> SandboxOutcome:
             asked.write(json.dumps([program, asdict(limits)]) + "\n")
             asked.flush()
-            return Outcome(**json.loads(within(90, answered.readline)))
+            return SandboxOutcome(**json.loads(within(90, answered.readline)))
 
         yield ask
         asked.close()

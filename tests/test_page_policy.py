@@ -12,7 +12,7 @@ import pytest
 
 from browser import Browser, browsing, find_chromium
 from judge_decoding import Case
-from judge_decoding.core.results import Results, Row
+from judge_decoding.core.results import ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.pages import file_page
 from judge_decoding.report.answers import answers_page
@@ -60,7 +60,7 @@ def _answers() -> str:
 
 
 def _results() -> str:
-    row = Row(rule="target", name="target", num_draft_tokens=0, tokens_per_forward=1.0, answers=1)
+    row = ResultRow(rule="target", name="target", num_draft_tokens=0, tokens_per_forward=1.0, answers=1)
     return results_page(Results(task="t", target="t", rows=(row,)))
 
 

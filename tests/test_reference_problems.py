@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from checker import Checker, first_wrong_token
 from grammar import Taste, render, split_tokens
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.reference.problems import LARGEST, Problem, Split, draw_from, draw_many
+from judge_decoding.reference.problems import LARGEST, Problem, ProblemSplit, draw_from, draw_many
 from judge_decoding.tasks.results import last_number
 from slips import TAKE_BACK, with_slips
 
@@ -21,7 +21,7 @@ TASTES = {
     "mixed": Taste(story=0, mixed=1),
     "contrary": Taste(story=0.85, mixed=0.05, contrary=True),
 }
-SPLITS: tuple[Split, ...] = ("pretrain", "head", "calibration", "test")
+SPLITS: tuple[ProblemSplit, ...] = ("pretrain", "head", "calibration", "test")
 
 
 def written(problem: Problem, taste: Taste, rng: random.Random) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from commands import Run, is_one_sentence
 from judge_decoding import JudgeDecodingError
-from judge_decoding.core.results import Row, read_results
+from judge_decoding.core.results import ResultRow, read_results
 from judge_decoding.core.samples import write_samples
 from judge_decoding.report.plots import _front, pareto_svg
 from judge_decoding.visible import shown
@@ -22,13 +22,15 @@ from samples import HOSTILE, known
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def row(rule: str = "judge", setting: str = "0.5", accuracy: float = 0.9, speed: float = 4.0, **more: object) -> Row:
+def row(
+    rule: str = "judge", setting: str = "0.5", accuracy: float = 0.9, speed: float = 4.0, **more: object
+) -> ResultRow:
     fields: dict[str, object] = {
         "name": f"{rule} {setting}", "rule": rule, "setting": setting, "num_draft_tokens": 8, "accuracy": accuracy,
         "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.03, "tokens_per_forward": speed,
         "tokens_per_second": 40 * speed,
     }  # fmt: skip
-    return Row.model_validate(fields | more)
+    return ResultRow.model_validate(fields | more)
 
 
 ROWS = [

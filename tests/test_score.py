@@ -29,7 +29,7 @@ from judge_decoding import (
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.score import ScoreConfig, score
-from judge_decoding.evaluation.texts import Text
+from judge_decoding.evaluation.texts import TokenizedAnswer
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.models.teacher_forcing import read_given
 from judge_decoding.statistics import ratio_interval
@@ -45,20 +45,22 @@ def rule_of(name: str, target: PreTrainedModel) -> VerificationRule:
     return parse_rule(LOOSE.get(name, name), random_head(target))
 
 
-def text_by(target: PreTrainedModel, prompt: Sequence[int], count: int, *, seed: int, foreign: float = 0.4) -> Text:
+def text_by(
+    target: PreTrainedModel, prompt: Sequence[int], count: int, *, seed: int, foreign: float = 0.4
+) -> TokenizedAnswer:
     """The target's own words, a share of them replaced by some of its next best ones."""
     rng = random.Random(seed)
     ids: list[int] = []
     for _ in range(count):
         best = target(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, -1].topk(7).indices.tolist()
         ids.append(best[rng.randrange(1, 7) if rng.random() < foreign else 0])
-    return Text(tuple(prompt), tuple(ids))
+    return TokenizedAnswer(tuple(prompt), tuple(ids))
 
 
 def scored(
     target: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[Text],
+    texts: Sequence[TokenizedAnswer],
     rules: Sequence[VerificationRule],
     *lengths: int,
     batch_tokens: int = 1024,
@@ -67,7 +69,7 @@ def scored(
     return score(JudgeDecoder(target, tokenizer), texts, rules, config)
 
 
-def first_round(target: PreTrainedModel, text: Text, at: int, rule: VerificationRule, count: int) -> Round:
+def first_round(target: PreTrainedModel, text: TokenizedAnswer, at: int, rule: VerificationRule, count: int) -> Round:
     """What decoding does with the text from ``at`` on as its draft."""
     left = text.ids[at:]
     drafter = DraftFunction(lambda _ids, number: left[:number])
@@ -119,7 +121,9 @@ def test_a_judge_reads_where_its_head_was_trained(
 
 def test_a_rule_that_accepts_everything_counts_as_in_decoding(tokenizer: PreTrainedTokenizerFast) -> None:
     counting, rng = successor(), random.Random(0)
-    text = Text((2, 3), (*(rng.randrange(4, 9) for _ in range(22)), 0))  # only the text says 0, which ends it
+    text = TokenizedAnswer(
+        (2, 3), (*(rng.randrange(4, 9) for _ in range(22)), 0)
+    )  # only the text says 0, which ends it
     rule = TopK(12)
     for length, found in zip((1, 5, 23, 24), scored(counting, tokenizer, [text], [rule], 1, 5, 23, 24), strict=True):
         drafter = DraftFunction(lambda ids, count: text.ids[len(ids) - 2 :][:count])
@@ -132,7 +136,7 @@ def test_a_rule_that_accepts_everything_counts_as_in_decoding(tokenizer: PreTrai
 
 def test_where_nothing_is_accepted_it_is_plain_decoding(tokenizer: PreTrainedTokenizerFast) -> None:
     counting = successor()
-    text = Text((2, 3), (5, 7, 9, 11, 1, 3, 5, 7))
+    text = TokenizedAnswer((2, 3), (5, 7, 9, 11, 1, 3, 5, 7))
     found = scored(counting, tokenizer, [text], [Exact()], 4)[0]
     drafter = DraftFunction(lambda ids, count: text.ids[len(ids) - 2 :][:count])
     real = Stats.of(run(counting, drafter, [2, 3], num_draft_tokens=4, max_new_tokens=8))
@@ -143,7 +147,7 @@ def test_where_nothing_is_accepted_it_is_plain_decoding(tokenizer: PreTrainedTok
 
 
 def test_the_targets_own_answer_is_accepted_whole(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    text = Text((5, 6), tuple(greedy(target, [5, 6], 30)))
+    text = TokenizedAnswer((5, 6), tuple(greedy(target, [5, 6], 30)))
     found = scored(target, tokenizer, [text], [Exact()], 100)[0]
     assert (found.stats.rounds, found.stats.causes[Cause.AGREED], found.rejected_share) == (1, 30, 0)
 
@@ -153,7 +157,7 @@ def test_the_targets_own_answer_is_accepted_whole(target: LlamaForCausalLM, toke
 
 def test_hand_counted_figures(tokenizer: PreTrainedTokenizerFast) -> None:
     """After i the target says i + 1, and 0 after 11."""
-    text = Text((2, 3), (4, 5, 9, 10, 11, 0, 1))
+    text = TokenizedAnswer((2, 3), (4, 5, 9, 10, 11, 0, 1))
     three, ten = scored(successor(), tokenizer, [text], [Exact()], 3, 10)
     agreed, correction, bonus = Cause.AGREED, Cause.CORRECTION, Cause.BONUS
     assert [(r.token_ids, r.causes) for r in three.rounds[0]] == [
@@ -182,7 +186,7 @@ def test_hand_counted_figures(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_several_texts_are_added_up(tokenizer: PreTrainedTokenizerFast) -> None:
-    texts = [Text((2,), (3, 4, 9, 5)), Text((6,), (7, 8)), Text((1,), (9, 9, 9))]
+    texts = [TokenizedAnswer((2,), (3, 4, 9, 5)), TokenizedAnswer((6,), (7, 8)), TokenizedAnswer((1,), (9, 9, 9))]
     found = scored(successor(), tokenizer, texts, [Exact()], 2)[0]
     # 3 4|9, 5 ; 7 8 ; |9, |9, |9
     assert found.stats.accepted_lengths == {2: 2, 0: 4}
@@ -303,7 +307,7 @@ def test_rules_that_need_a_real_draft_are_refused(
     target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, name: str
 ) -> None:
     with pytest.raises(JudgeDecodingError, match=rf"The rule {name}\(.*probabilities, and a text has none"):
-        scored(target, tokenizer, [Text((1,), (2,))], [parse_rule(LOOSE[name])], 4)
+        scored(target, tokenizer, [TokenizedAnswer((1,), (2,))], [parse_rule(LOOSE[name])], 4)
 
 
 def test_a_head_that_reads_the_drafts_states_is_refused(
@@ -311,11 +315,11 @@ def test_a_head_that_reads_the_drafts_states_is_refused(
 ) -> None:
     head = random_head(target, draft=TargetInfo.of(perturbed(target)))
     with pytest.raises(JudgeDecodingError, match="hidden states, and a text has none"):
-        scored(target, tokenizer, [Text((1,), (2,))], [AnyOf(Exact(), Judge(head))], 4)
+        scored(target, tokenizer, [TokenizedAnswer((1,), (2,))], [AnyOf(Exact(), Judge(head))], 4)
 
 
 def test_a_rule_may_be_given_by_its_spelling(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    decoder, texts = JudgeDecoder(target, tokenizer), [Text((1,), (5, 6, 7, 8, 9))]
+    decoder, texts = JudgeDecoder(target, tokenizer), [TokenizedAnswer((1,), (5, 6, 7, 8, 9))]
     one, other = (score(decoder, texts, [rule]) for rule in ("top_k(k=9)", TopK(9)))
     assert [str(each.rule) for each in one] == ["top_k(k=9)"]
     assert one[0].stats == other[0].stats
@@ -329,7 +333,7 @@ def test_nothing_to_score(target: LlamaForCausalLM, tokenizer: PreTrainedTokeniz
             make()
     for ids in (((), (1,)), ((1,), ())):
         with pytest.raises(JudgeDecodingError, match="is empty"):
-            Text(*ids)
+            TokenizedAnswer(*ids)
 
 
 def test_a_generation_configuration_counts_as_in_decoding() -> None:
@@ -338,7 +342,7 @@ def test_a_generation_configuration_counts_as_in_decoding() -> None:
     model.generation_config.repetition_penalty = 1.3
     prompt = [5, 6, 7, 8]
     answer = greedy(model, prompt, 20)
-    text = Text(tuple(prompt), tuple(answer))
+    text = TokenizedAnswer(tuple(prompt), tuple(answer))
     (found,) = score(JudgeDecoder(model, tokenizer), [text], [Exact()], ScoreConfig(num_draft_tokens=(5,)))
     assert found.stats.accepted_per_round == pytest.approx(17 / 4)  # three rounds of five and a bonus, then two
     plain = JudgeDecoder(model, tokenizer, generation_config=GenerationConfig())

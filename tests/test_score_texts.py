@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError, read_cases
 from judge_decoding.data.tokens import fingerprint, split_ids
-from judge_decoding.evaluation.texts import Form, Text, as_text, read_answers
+from judge_decoding.evaluation.texts import Form, TokenizedAnswer, as_text, read_answers
 from tiny import EOS, byte_level_tokenizer, word_tokenizer
 
 
@@ -19,7 +19,9 @@ def spelled(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[str]:
     return list(tokenizer.convert_ids_to_tokens(ids))
 
 
-def text(case: Case, tokenizer: PreTrainedTokenizerFast, form: Form | None = None, **limits: int | None) -> Text:
+def text(
+    case: Case, tokenizer: PreTrainedTokenizerFast, form: Form | None = None, **limits: int | None
+) -> TokenizedAnswer:
     return as_text(case, tokenizer, form or Form(), size=limits.get("size") or 1000, context=limits.get("context"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from judge_decoding import JudgeDecodingError
-from judge_decoding.core.results import ItemResult, Row, row
+from judge_decoding.core.results import ItemResult, ResultRow, row
 from judge_decoding.statistics import (
     difference_interval,
     mcnemar,
@@ -91,7 +91,7 @@ def answers(rights: Sequence[bool | None], *, tokens: int = 10, seconds: float |
     ]
 
 
-def make(*args: object, **more: object) -> Row:
+def make(*args: object, **more: object) -> ResultRow:
     return row(*args, name="x", rule="x", num_draft_tokens=4, **more)  # type: ignore[arg-type]
 
 

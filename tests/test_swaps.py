@@ -17,7 +17,7 @@ from judge_decoding.cli import court_swaps
 from judge_decoding.data.tokens import check_tokens
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
-from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.labelling.labels.progress import LabellingProgress
 from judge_decoding.models.text import pieces
 from judge_decoding.tasks.results import result_function
 from judge_decoding.training.labels import encode
@@ -165,33 +165,33 @@ def test_results_that_are_not_there(spelling: str) -> None:
 
 def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     output = tmp_path / "deep" / "out.jsonl"
-    progress = Progress(output, {"target": "t"})
+    progress = LabellingProgress(output, {"target": "t"})
     one = Case(question="q", answer="a", judged=((0, 1),))
     progress.add("q", [one])
     with progress.part.open("a") as file:
         file.write('{"question": "half')
-    again = Progress(output, {"target": "t"})
+    again = LabellingProgress(output, {"target": "t"})
     assert again.done == {"q": [one]}
     again.add("r", [])
-    third = Progress(output, {"target": "t"})
+    third = LabellingProgress(output, {"target": "t"})
     assert third.done == {"q": [one], "r": []}
     with pytest.raises(JudgeDecodingError, match="begun with target t, not u"):
-        Progress(output, {"target": "u"})
+        LabellingProgress(output, {"target": "u"})
     third.add("s", [one])
     assert third.finish(["q", "r"]) == [one]  # another run's question is left out
     assert read_cases(output) == [one]
     assert not third.part.exists()
     with pytest.raises(JudgeDecodingError, match="nothing to label"):
-        Progress(output, {}).finish(["q"])
+        LabellingProgress(output, {}).finish(["q"])
     # Begun and nothing done: nothing is left behind, and a part with nothing but settings gives way to others.
-    Progress(output, {"target": "w"})
+    LabellingProgress(output, {"target": "w"})
     assert not third.part.exists()
     third.part.write_text('{"settings": {"target": "w"}}\n')
-    assert Progress(output, {"target": "x"}).done == {}
+    assert LabellingProgress(output, {"target": "x"}).done == {}
     assert not third.part.exists()
     third.part.write_text("something else")
     with pytest.raises(JudgeDecodingError, match="no unfinished work"):
-        Progress(output, {})
+        LabellingProgress(output, {})
 
 
 def test_an_endpoint_finishes_the_answers(

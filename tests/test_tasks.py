@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from commands import Run
 from judge_decoding import JudgeDecodingError
 from judge_decoding.io.sandbox import sandbox_of
-from judge_decoding.tasks import Item, Source, Task, available_tasks, parse_task, read_items
+from judge_decoding.tasks import HubDataset, Item, Task, available_tasks, parse_task, read_items
 from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
 from judge_decoding.tasks.humaneval import HumanEval
 from judge_decoding.tasks.jsonl import JSONL
@@ -80,12 +80,12 @@ def test_what_runs_code_wants_leave(spelling: str) -> None:
 def test_where_the_data_is() -> None:
     assert {name: task.source for name, task in available_tasks().items()} == {
         "arithmetic": None,
-        "e2e": Source("tuetschek/e2e_nlg", None, "test"),
-        "gsm8k": Source("openai/gsm8k", "main", "test"),
-        "humaneval": Source("openai/openai_humaneval", None, "test"),
-        "mmlu": Source("cais/mmlu", "all", "test"),
-        "arc": Source("allenai/ai2_arc", "ARC-Challenge", "test"),
-        "mt_bench": Source("HuggingFaceH4/mt_bench_prompts", None, "train"),
+        "e2e": HubDataset("tuetschek/e2e_nlg", None, "test"),
+        "gsm8k": HubDataset("openai/gsm8k", "main", "test"),
+        "humaneval": HubDataset("openai/openai_humaneval", None, "test"),
+        "mmlu": HubDataset("cais/mmlu", "all", "test"),
+        "arc": HubDataset("allenai/ai2_arc", "ARC-Challenge", "test"),
+        "mt_bench": HubDataset("HuggingFaceH4/mt_bench_prompts", None, "train"),
         "spec_bench": None,
         "jsonl": None,
     }
@@ -203,7 +203,7 @@ def test_rows_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, data in saved.items():
         data.save_to_disk(tmp_path / name)
         task = parse_task(name)
-        monkeypatch.setattr(type(task), "source", Source(str(tmp_path / name)))
+        monkeypatch.setattr(type(task), "source", HubDataset(str(tmp_path / name)))
         found[name] = [(item.key, item.reference) for item in read_items(task, on_bad=pytest.fail)]
     assert found == {
         "mmlu": [("row 0", "B"), ("row 1", "D")],
@@ -337,7 +337,7 @@ def test_an_installed_package_brings_a_task(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "acme_tasks", raising=False)
     task = parse_task("acme_boolq")
-    assert task.source == Source("google/boolq", None, "validation")
+    assert task.source == HubDataset("google/boolq", None, "validation")
     (item,) = read(task, {"question": "is ice cold", "passage": "Ice.", "answer": True}, folder=tmp_path)
     assert item == Item("line 1", ("Ice.\n\nis ice cold? End with yes or no.",), "yes")
     assert [task.check(item, answer) for answer in ("Well: Yes.\n", "No", "")] == [True, False, False]

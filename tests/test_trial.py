@@ -19,7 +19,7 @@ from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms,
 from judge_decoding.evaluation.record import Record
 from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
 from judge_decoding.evaluation.trial import Method, answers, compare, count
-from judge_decoding.tasks.base import Item, Message, Task
+from judge_decoding.tasks.base import Item, Task, TextMessage
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 
@@ -33,7 +33,7 @@ class Words(Task):
     def item(self, row: Any, place: str) -> Item:
         return Item(place, (row,))
 
-    def plain(self, messages: Sequence[Message]) -> str:
+    def plain(self, messages: Sequence[TextMessage]) -> str:
         return " ".join(message["content"] for message in messages)
 
     def check(self, item: Item, answer: str) -> bool | None:

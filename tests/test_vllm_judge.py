@@ -18,7 +18,7 @@ from judge_decoding.integrations.vllm import hooks
 from judge_decoding.integrations.vllm.checks import check_server, check_weights
 from judge_decoding.integrations.vllm.runner import (
     AuxStates,
-    RowsRound,
+    RowsVerification,
     RunnerJudge,
     current_round,
     during,
@@ -133,7 +133,7 @@ def test_only_the_last_rank_of_a_pipeline_has_a_judge(target: nn.Module, after: 
 
 
 def test_a_round_is_there_only_while_it_is_verified() -> None:
-    this = RowsRound(["a"], [None], [True], [1], None)
+    this = RowsVerification(["a"], [None], [True], [1], None)
     assert current_round() is None
     with during(this):
         assert current_round() is this
@@ -187,7 +187,7 @@ def test_model_runner_v2_forgets_requests_that_have_ended(target: nn.Module, aft
 
 
 def test_what_is_forbidden_or_no_draft_is_not_lifted_in_v2() -> None:
-    this = RowsRound(["a"], [AcceptAll()], [True], [3], None)
+    this = RowsVerification(["a"], [AcceptAll()], [True], [3], None)
     logits = torch.zeros(4, VOCABULARY)
     logits[:, 0] = 1
     logits[0, 2] = -torch.inf

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead
-from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import hash_of
@@ -95,7 +95,7 @@ def perplexities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
 
 def quality(
     found: Sequence[Candidate], asking: PromptFormat, items: Sequence[Item], args: argparse.Namespace, record: Record
-) -> list[Row]:
+) -> list[ResultRow]:
     """A row for each way of decoding, all at one draft length."""
     methods = {one.name: replace(one.method, num_draft_tokens=args.num_draft_tokens) for one in found}
     methods |= {name: replace(methods[name], num_draft_tokens=0) for name in (TARGET, DRAFT)}
@@ -115,7 +115,7 @@ def quality(
 
 
 def beside(
-    rows: Sequence[Row], items: Sequence[Item], record: Record, nll: dict[str, float]
+    rows: Sequence[ResultRow], items: Sequence[Item], record: Record, nll: dict[str, float]
 ) -> list[dict[str, object]]:
     """What the package's table has no column for: acceptance rate, perplexity and length of the answers."""
     found = []
@@ -136,7 +136,7 @@ def beside(
     return found
 
 
-def page(rows: Sequence[Row], more: Sequence[dict[str, object]], speed: Sequence[Row], asked: int) -> str:
+def page(rows: Sequence[ResultRow], more: Sequence[dict[str, object]], speed: Sequence[ResultRow], asked: int) -> str:
     """The tables in Markdown."""
     titles = ["", "acceptance rate", "mean acceptance length", "perplexity under the base", "words", "cut off"]
     lines = [
@@ -223,7 +223,7 @@ def timed(
     items: Sequence[Item],
     sampling: SamplingParams,
     args: argparse.Namespace,
-) -> list[Row]:
+) -> list[ResultRow]:
     """The chosen rules on some items, spread over all, each at its best draft length, in turns."""
     some = [items[place * len(items) // args.timed] for place in range(min(args.timed, len(items)))]
     rules = [

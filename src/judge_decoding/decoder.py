@@ -42,7 +42,7 @@ from judge_decoding.models.tokenize import bare_ids, end_ids
 from judge_decoding.names import complete, place_of
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.backends.static.compiling import Progress
+    from judge_decoding.decoding.backends.static.compiling import CompileProgress
 
 
 class JudgeDecoder:
@@ -150,7 +150,7 @@ class JudgeDecoder:
             num_draft_tokens=num_draft_tokens, backend=backend, generation_config=generation_config,
         )  # fmt: skip
 
-    def compile(self, progress: Progress = lambda _: None) -> tuple[str, ...]:
+    def compile(self, progress: CompileProgress = lambda _: None) -> tuple[str, ...]:
         """Prepare the models for the back end, and return why some of them stay eager (`fallbacks`).
 
         If not called, this happens at the first answer. ``progress`` gets a short message before each compilation.
@@ -170,7 +170,7 @@ class JudgeDecoder:
         """Why models run eagerly although the static back end was requested; empty before the first answer."""
         return self._engine.fallbacks if self._engine else ()
 
-    def _ready(self, progress: Progress = lambda _: None) -> Engine:
+    def _ready(self, progress: CompileProgress = lambda _: None) -> Engine:
         with self._engine_lock:
             if self._engine is None or self._engine.draft is not self.draft:
                 self._engine = Engine(self.target, self.draft, self.judge, self.backend, progress)

@@ -22,9 +22,9 @@ NAMES = (REFERENCE, REFERENCE_DRAFT, PROMPT_LOOKUP)
 DRAFTERS = "judge_decoding.drafters"
 """The entry-point group for drafters of other packages."""
 
-Name = TypeVar("Name", bound=str | Path | None)
-Draft = TypeVar("Draft")
-Judge = TypeVar("Judge")
+NameT = TypeVar("NameT", bound=str | Path | None)
+DraftT = TypeVar("DraftT")
+JudgeT = TypeVar("JudgeT")
 Role = Literal["target", "draft", "judge"]
 
 _FOLDER = Path(__file__).parent / "reference"
@@ -33,8 +33,8 @@ EMBEDDED: dict[Role, Path] = {"target": _FOLDER / "target", "draft": _FOLDER / "
 
 
 def complete(
-    target: str | Path, draft: Draft | None, judge: Judge | None
-) -> tuple[Draft | str | None, Judge | str | None]:
+    target: str | Path, draft: DraftT | None, judge: JudgeT | None
+) -> tuple[DraftT | str | None, JudgeT | str | None]:
     """Return the draft and judge for a target; the embedded target's own are its defaults."""
     if target != REFERENCE:
         return draft, judge
@@ -51,7 +51,7 @@ def is_drafter(name: object) -> bool:
     return isinstance(name, str) and (name == PROMPT_LOOKUP or name in installed(DRAFTERS, (PROMPT_LOOKUP,)))
 
 
-def place_of(name: Name, role: Role) -> Name:
+def place_of(name: NameT, role: Role) -> NameT:
     """Return the folder of an embedded model or judge, and any other name unchanged.
 
     Args:
@@ -75,7 +75,7 @@ def place_of(name: Name, role: Role) -> Name:
             f"The reference pair is not in this copy ({folder.name} is missing); make it as "
             "recipes/reference_pair/README.md tells, or name models of your own."
         )
-    return cast(Name, str(folder))
+    return cast(NameT, str(folder))
 
 
 _WHAT: dict[Role, str] = {"target": "model", "draft": "draft", "judge": "judge head"}

@@ -13,7 +13,7 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.structured_output import StructuredOutputManager
 
-from judge_decoding.integrations.vllm.runner import Round
+from judge_decoding.integrations.vllm.runner import FlatVerification
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def test_json_is_valid_where_every_draft_token_is_accepted(
     if not trimmed:
         monkeypatch.setattr(StructuredOutputManager, "validate_tokens", lambda self, request, tokens: tokens)
     rescued = 0
-    count = Round.count
+    count = FlatVerification.count
 
-    def watched(self: Round, output: Tensor) -> None:
+    def watched(self: FlatVerification, output: Tensor) -> None:
         nonlocal rescued
         count(self, output)
         rescued += 0 if self.kept is None else int(self.kept.sum())
 
-    monkeypatch.setattr(Round, "count", watched)
+    monkeypatch.setattr(FlatVerification, "count", watched)
 
     def texts(**extra: Any) -> list[str]:
         params = SamplingParams(

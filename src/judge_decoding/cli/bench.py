@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.models import Device
+from judge_decoding.cli.models import Device, DtypeOption
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
-from judge_decoding.cli.task_options import Budget, Chat, Data, Dtype, Json, Judge, Seed, System
+from judge_decoding.cli.task_options import BudgetOption, Chat, Data, Json, JudgeOption, Seed, System
 from judge_decoding.errors import JudgeDecodingError
 
 
@@ -25,7 +25,7 @@ def bench(
     draft_layers: Annotated[
         int | None, typer.Option(min=1, help="In place of a draft model: the target's own first layers.")
     ] = None,
-    judge: Judge = None,
+    judge: JudgeOption = None,
     num_draft_tokens: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Draft length at which ours and transformers' are compared, too; several times."),
@@ -39,14 +39,14 @@ def bench(
     data: Data = None,
     chat: Chat = None,
     system: System = "",
-    max_new_tokens: Budget = None,
+    max_new_tokens: BudgetOption = None,
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; else its own choice.")] = None,
     backend: Annotated[str, typer.Option(help="static measures both of ours; eager compiles nothing.")] = "static",
     vllm_python: Annotated[
         str | None, typer.Option(help="A Python with vLLM, to be measured beside; else this one, if it has it.")
     ] = None,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for results.json and bench.md.")] = None,
     overwrite: Overwrite = False,

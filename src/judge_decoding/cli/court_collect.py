@@ -14,7 +14,7 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli.court_files import bar, read_prompts
-from judge_decoding.cli.models import Dtype, check_dtype
+from judge_decoding.cli.models import DtypeOption, check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import CODE_OPTIONS, NoSandbox, SandboxName, sandbox_spelling
@@ -24,7 +24,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import PREFIX, Endpoint
 from judge_decoding.io.questions import Fields, dataset_rows, file_rows
 from judge_decoding.labelling import collect as core
-from judge_decoding.labelling.collect import Answering, Sorted, Writer
+from judge_decoding.labelling.collect import Answering, CheckedCases, Writer
 from judge_decoding.labelling.writers import EndpointWriter
 from judge_decoding.names import place_of
 from judge_decoding.tasks.checkers import checker_of
@@ -93,7 +93,7 @@ def collect(
     batch_size: Annotated[int, typer.Option(min=1, help="Answers of a local model that share a forward.")] = 8,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 8,
     retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -216,7 +216,7 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
     return lambda text: render(how.messages(text))
 
 
-def _tell(found: Sorted, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:
+def _tell(found: CheckedCases, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:
     for name, reasons in failures.items():
         warn(
             f"{len(reasons)} answers of {name} failed, the first one because {reasons[0].rstrip('.')}; the same "

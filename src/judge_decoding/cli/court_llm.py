@@ -65,7 +65,7 @@ def llm(
         for number in range(votes)
         if (key := (case.question, case.answer, number)) not in kept.done
     ]
-    requests: list[tuple[core.Key, Body]] = [
+    requests: list[tuple[core.VoteKey, Body]] = [
         (key, core.request(case, temperature=temperature, max_new_tokens=max_new_tokens)) for key, case in todo
     ]
     if len(todo) < len(unsure) * votes:
@@ -81,11 +81,11 @@ def llm(
     failures: list[str] = []
     with bar("asking", len(unsure) * votes, len(unsure) * votes - len(todo)) as advance:
 
-        def done(key: core.Key, reply: Reply) -> None:
+        def done(key: core.VoteKey, reply: Reply) -> None:
             kept.add(key, reply.text)
             advance()
 
-        def failed(_: core.Key, reason: str) -> None:
+        def failed(_: core.VoteKey, reason: str) -> None:
             failures.append(reason)
             advance()
 

@@ -17,7 +17,7 @@ from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.labelling.labels.pilot import Forecast, Labeller, Spent, label_rest
-from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.labelling.labels.progress import LabellingProgress
 from judge_decoding.names import REFERENCE, has_draft, is_drafter, place_of
 from judge_decoding.tasks.results import result_function
 
@@ -56,7 +56,7 @@ def likelihood(
     }  # fmt: skip
     _check(context, output, questions, target, draft, overwrite=overwrite)
     cases = read(questions)
-    progress = Progress(output, settings)
+    progress = LabellingProgress(output, settings)
 
     from judge_decoding.cli.run.likelihood import run  # noqa: PLC0415  (loads torch)
 
@@ -95,7 +95,7 @@ def equivalence(
     function = result_function(result)
     _check(context, output, questions, target, draft, overwrite=overwrite)
     texts = list(dict.fromkeys(case.question for case in read(questions)))
-    progress = Progress(output, settings)
+    progress = LabellingProgress(output, settings)
 
     from judge_decoding.cli.run.equivalence import run  # noqa: PLC0415  (loads torch)
 
@@ -105,7 +105,7 @@ def equivalence(
 def label_all(
     questions: list[str],
     label: Labeller,
-    progress: Progress,
+    progress: LabellingProgress,
     *,
     yes: bool,
     unit: str = "target forwards",

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from judge_decoding.cli.models import Device, Dtype, check_dtype
+from judge_decoding.cli.models import Device, DtypeOption, check_dtype
 from judge_decoding.cli.options import check_used, given
 from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.steps import goes_on, steps
@@ -45,7 +45,7 @@ def draft(
     ] = True,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many prompts.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the held-out prompts and orders the answers.")] = 0,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
     yes: Yes = False,
     overwrite: Overwrite = False,

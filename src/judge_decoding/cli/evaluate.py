@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.evaluation import checked_task
-from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.models import BackendOption, Device, DtypeOption
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
-    Budget,
+    BudgetOption,
     Chat,
     Data,
-    Dtype,
     Grader,
     Json,
-    Judge,
+    JudgeOption,
     Limit,
     Margin,
     NoSandbox,
@@ -42,7 +41,7 @@ def evaluate(
     draft: Annotated[
         str | None, typer.Option(help="Draft model, or 'prompt-lookup'; without one the target decodes alone.")
     ] = None,
-    judge: Judge = None,
+    judge: JudgeOption = None,
     rule: Annotated[
         str | None, typer.Option(help="Verification rule instead of the judge's, such as 'top_k(k=4)'; see rules.")
     ] = None,
@@ -51,7 +50,7 @@ def evaluate(
     limit: Limit = None,
     chat: Chat = None,
     system: System = "",
-    max_new_tokens: Budget = None,
+    max_new_tokens: BudgetOption = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Seed = 0,
     batch_size: Annotated[
@@ -72,9 +71,9 @@ def evaluate(
     allow_code_execution: AllowCode = False,
     sandbox: SandboxName = None,
     no_sandbox: NoSandbox = False,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
-    backend: Backend = "eager",
+    backend: BackendOption = "eager",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:

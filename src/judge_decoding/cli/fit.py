@@ -14,7 +14,7 @@ from rich.table import Table as Shown
 from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, check_calibrate_on
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import read_prompts
-from judge_decoding.cli.models import Device, Dtype
+from judge_decoding.cli.models import Device, DtypeOption
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.steps import goes_on, steps
@@ -61,7 +61,7 @@ def fit(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of an answer.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers that share a forward.")] = 16,
     seed: Annotated[int, typer.Option(help="Divides the prompts.")] = 0,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
     yes: Yes = False,
     overwrite: Overwrite = False,

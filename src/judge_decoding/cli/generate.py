@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.models import Backend, Device, Dtype, check_dtype
+from judge_decoding.cli.models import BackendOption, Device, DtypeOption, check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.errors import JudgeDecodingError
@@ -53,9 +53,9 @@ def generate(
     ] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 repeats less; 1 is off.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
-    backend: Backend = "eager",
+    backend: BackendOption = "eager",
     plain: Annotated[bool, typer.Option("--plain", help="The text alone, for pipes.")] = False,
     json: Annotated[
         Path | None, typer.Option(help="Write text, rounds, probabilities and figures here, for `report`.")

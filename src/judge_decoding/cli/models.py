@@ -13,10 +13,10 @@ Device = Annotated[
     typer.Option(help="cpu, cuda, ... ; auto divides the target over all GPUs; else a GPU is used if there is one."),
 ]
 
-Backend = Annotated[
+BackendOption = Annotated[
     str, typer.Option(help="eager, or static: compiled once for this machine, then the same tokens faster.")
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 COMPILING = 5.0
 """Above this many seconds, models were compiled and not only loaded."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")

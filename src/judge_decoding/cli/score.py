@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.models import Device, Dtype, check_dtype
+from judge_decoding.cli.models import Device, DtypeOption, check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 
@@ -35,7 +35,7 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, help="Read so many answers at most.")] = None,
     shown: Annotated[int, typer.Option(min=0, help="So many answers are shown on the page, the first ones.")] = 5,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a forward; less takes less memory.")] = 1024,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,

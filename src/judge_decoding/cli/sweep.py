@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.evaluation import checked_task
-from judge_decoding.cli.models import Backend, Device
+from judge_decoding.cli.models import BackendOption, Device, DtypeOption
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs
 from judge_decoding.cli.task_options import (
     AllowCode,
-    Budget,
+    BudgetOption,
     Chat,
     Data,
-    Dtype,
     Grader,
     Json,
-    Judge,
+    JudgeOption,
     Limit,
     Margin,
     NoSandbox,
@@ -42,7 +41,7 @@ def sweep(
     target: Target,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, answers.jsonl and sweep.html.")],
     draft: Annotated[str | None, typer.Option(help="Draft model, or 'prompt-lookup'.")] = None,
-    judge: Judge = None,
+    judge: JudgeOption = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(help="A verification rule beside the usual ones, such as 'relaxed(n=10)'; several times."),
@@ -63,7 +62,7 @@ def sweep(
     limit: Limit = None,
     chat: Chat = None,
     system: System = "",
-    max_new_tokens: Budget = None,
+    max_new_tokens: BudgetOption = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy; matched baselines then sample at 1.")] = 0.0,
     seed: Seed = 0,
     margin: Margin = 2.0,
@@ -72,9 +71,9 @@ def sweep(
     allow_code_execution: AllowCode = False,
     sandbox: SandboxName = None,
     no_sandbox: NoSandbox = False,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
-    backend: Backend = "eager",
+    backend: BackendOption = "eager",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:

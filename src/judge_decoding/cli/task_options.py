@@ -11,14 +11,14 @@ from judge_decoding.errors import JudgeDecodingError
 
 TaskName = Annotated[str, typer.Option(help="Such as gsm8k or 'arithmetic(family=comparison)'; see the docs.")]
 Target = Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")]
-Judge = Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")]
+JudgeOption = Annotated[str | None, typer.Option(help="Judge head: folder or Hub repository.")]
 Data = Annotated[Path | None, typer.Option(help="A local file instead of the Hub's data.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="So many items at most, drawn at random.")]
 Chat = Annotated[
     bool | None, typer.Option("--chat/--no-chat", help="Through the chat template; by default if there is one.")
 ]
 System = Annotated[str, typer.Option(help="System message.")]
-Budget = Annotated[int | None, typer.Option(min=1, help="Token budget; else the task's own.")]
+BudgetOption = Annotated[int | None, typer.Option(min=1, help="Token budget; else the task's own.")]
 Seed = Annotated[int, typer.Option(help="Draws the items of --limit, and sampled answers.")]
 Margin = Annotated[float, typer.Option(min=0, max=100, help="Points that non-inferiority allows.")]
 Grader = Annotated[
@@ -40,7 +40,6 @@ NoSandbox = Annotated[
 ]
 CODE_OPTIONS = ("--allow-code-execution", "--sandbox", "--no-sandbox")
 """Options that apply only to tasks that run code."""
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 

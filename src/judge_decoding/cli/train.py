@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn
-from judge_decoding.cli.models import Device, Dtype, check_dtype
+from judge_decoding.cli.models import Device, DtypeOption, check_dtype
 from judge_decoding.cli.outputs import Overwrite
 from judge_decoding.errors import JudgeDecodingError
 
@@ -77,7 +77,7 @@ def train(
         typer.Option("--plots/--no-plots", help="Draw reliability and ROC; by default if matplotlib is there."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
     overwrite: Overwrite = False,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,

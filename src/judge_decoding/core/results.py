@@ -51,7 +51,7 @@ class ItemResult:
     cut_off: bool = False
 
 
-class Row(BaseModel):
+class ResultRow(BaseModel):
     """One setting of one rule over a whole task.
 
     All intervals are 95% intervals. Values that cannot be determined, such as the accuracy of a task without correct
@@ -187,8 +187,8 @@ class Results(ResultsBase):
     chat: bool = False
     grader: str = ""
     margin: float = 0.0
-    rows: tuple[Row, ...] = Field(min_length=1)
-    tuning: tuple[Row, ...] = ()
+    rows: tuple[ResultRow, ...] = Field(min_length=1)
+    tuning: tuple[ResultRow, ...] = ()
     distances: tuple[float, ...] = ()
 
 
@@ -220,8 +220,8 @@ def row(
     target: Sequence[ItemResult] | None = None,
     *,
     margin: float = 0.02,
-    **about: Any,  # noqa: ANN401  (checked by Row)
-) -> Row:
+    **about: Any,  # noqa: ANN401  (checked by ResultRow)
+) -> ResultRow:
     """Build the row of one way of decoding.
 
     Args:
@@ -261,10 +261,10 @@ def row(
                 (a.tokens, a.seconds or 0.0, b.tokens, b.seconds or 0.0) for a, b in zip(answers, target, strict=True)
             ]
             found |= _ends("speedup", rate_ratio_interval(rates))
-    return Row(**found, **about)
+    return ResultRow(**found, **about)
 
 
-def with_grades(row: Row, grades: Sequence[float]) -> Row:
+def with_grades(row: ResultRow, grades: Sequence[float]) -> ResultRow:
     """Return the row with the mean of its items' grades."""
     if not grades:
         return row

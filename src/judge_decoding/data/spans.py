@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Span = tuple[int, int]
+from judge_decoding.core.spans import Span
 
 
 def touches(start: int, end: int, spans: Sequence[Span]) -> bool:

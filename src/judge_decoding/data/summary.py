@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from judge_decoding.core.spans import Span
 from judge_decoding.data.agreement import agreement
 from judge_decoding.data.cases import Case
 from judge_decoding.data.leaks import same_question
-from judge_decoding.data.spans import Span
 from judge_decoding.data.verdicts import Verdict, verdicts, words
 
 Spans = Callable[[Case], list[Span]]

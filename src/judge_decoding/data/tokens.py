@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
+from judge_decoding.core.spans import Span
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import Span
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.text import pieces
 from judge_decoding.models.tokenize import end_token, prompt_ids, split

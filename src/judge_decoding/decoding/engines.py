@@ -18,7 +18,7 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.hidden import output_size
 
 if TYPE_CHECKING:
-    from judge_decoding.decoding.backends.static.compiling import Progress
+    from judge_decoding.decoding.backends.static.compiling import CompileProgress
     from judge_decoding.decoding.backends.static.draft import CompiledDraft
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Engine:
         draft: AnyDraft | None,
         judge: JudgeHead | None,
         backend: Backend,
-        progress: Progress = lambda _: None,
+        progress: CompileProgress = lambda _: None,
     ) -> None:
         check_backend(backend)
         self.fallbacks: tuple[str, ...] = ()

@@ -96,7 +96,7 @@ def check_processors(processors: LogitsProcessorList) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRequest:
     """How one answer is decoded.
 
     Attributes:
@@ -176,7 +176,9 @@ class Defaults:
             )  # fmt: skip
         return found
 
-    def prepare(self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]) -> Prepared:
+    def prepare(
+        self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]
+    ) -> PreparedRequest:
         """Return the logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T].
 
         Raises:
@@ -194,7 +196,7 @@ class Defaults:
         if params.truncation is not None:
             processors.append(TruncationWarper(params.truncation))
         constraints = constraints_of(processors)
-        return Prepared(
+        return PreparedRequest(
             self._guarded(processors) if processors else None,
             self._guarded(constraints) if constraints else None,
             criteria or None,

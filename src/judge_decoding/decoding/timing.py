@@ -10,7 +10,7 @@ import torch
 
 from judge_decoding.core.rounds import Seconds
 
-Phase = Literal["draft", "verify", "rule", "overhead"]
+RoundPart = Literal["draft", "verify", "rule", "overhead"]
 
 
 class Stopwatch:
@@ -22,13 +22,13 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._marks: list[tuple[Phase | None, float | torch.cuda.Event]] = []
+        self._marks: list[tuple[RoundPart | None, float | torch.cuda.Event]] = []
 
     def start(self) -> None:
         """Begin a round."""
         self._marks = [(None, self._now())]
 
-    def lap(self, phase: Phase) -> None:
+    def lap(self, phase: RoundPart) -> None:
         """Count the time since the last lap for ``phase``."""
         self._marks.append((phase, self._now()))
 

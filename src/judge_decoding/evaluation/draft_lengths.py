@@ -8,7 +8,7 @@ from statistics import median
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.trial import Method, Outcome, Tell, answers, compare
+from judge_decoding.evaluation.trial import Method, OnAnswer, Outcome, answers, compare
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
@@ -64,7 +64,7 @@ def best_draft_lengths(
     lengths: Mapping[str, Sequence[int]],
     asking: PromptFormat,
     items: Sequence[Item],
-    tell: Tell = lambda *_: None,
+    tell: OnAnswer = lambda *_: None,
     *,
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> tuple[dict[str, Method], dict[str, Outcome]]:

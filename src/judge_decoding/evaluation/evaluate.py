@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from judge_decoding.core.results import TARGET, ItemResult, Row, row
+from judge_decoding.core.results import TARGET, ItemResult, ResultRow, row
 from judge_decoding.core.samples import Sample
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
@@ -153,7 +153,7 @@ def method_row(
     outcome: Outcome,
     target: Outcome | None,
     margin: float,
-) -> Row:
+) -> ResultRow:
     """Return the table row of a decoding method."""
     rule = method.rule
     family, setting = label(rule) if rule is not None else (name, "")

@@ -17,7 +17,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import Body, Endpoint, Reply
 from judge_decoding.tasks.base import Item
 
-Name = TypeVar("Name", bound=Hashable)
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 PROMPT = """\
 You grade answers of an assistant. You are shown a conversation between tags whose names end in the same random code, \
@@ -53,12 +53,12 @@ class Grade:
 
 
 def grade(
-    answered: Mapping[Name, tuple[Item, Sequence[str]]],
+    answered: Mapping[KeyT, tuple[Item, Sequence[str]]],
     endpoint: Endpoint,
-    done: Callable[[Name, int, Grade], None],
-    failed: Callable[[Name, int, str], None],
+    done: Callable[[KeyT, int, Grade], None],
+    failed: Callable[[KeyT, int, str], None],
     *,
-    known: Mapping[tuple[Name, int], Grade] | None = None,
+    known: Mapping[tuple[KeyT, int], Grade] | None = None,
     max_new_tokens: int = 1024,
 ) -> None:
     """Grade every answer at temperature 0, with one request per turn.
@@ -79,7 +79,7 @@ def grade(
         JudgeDecodingError: as for `Endpoint.ask_all`; grades reported before that are valid.
     """
     known = known or {}
-    waiting: dict[str, list[tuple[Name, int]]] = {}
+    waiting: dict[str, list[tuple[KeyT, int]]] = {}
     bodies: dict[str, Body] = {}
     graded: dict[str, Grade] = {}
     for name, (item, answers) in answered.items():

@@ -12,7 +12,7 @@ from judge_decoding.evaluation.grading import Grade
 from judge_decoding.io.files import write_text
 from judge_decoding.io.resume import Unfinished
 
-Key = tuple[str, str]
+ResultKey = tuple[str, str]
 """A method's name and an item's key."""
 
 
@@ -25,8 +25,8 @@ class Record(Unfinished):
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.known: dict[Key, ItemResult] = {}
-        self.told: dict[Key, Any] = {}
+        self.known: dict[ResultKey, ItemResult] = {}
+        self.told: dict[ResultKey, Any] = {}
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
@@ -49,14 +49,14 @@ class Grades(Unfinished):
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.known: dict[tuple[Key, int], Grade] = {}
+        self.known: dict[tuple[ResultKey, int], Grade] = {}
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Load a stored grade."""
         self.known[(row["method"], row["item"]), row["turn"]] = Grade(row["grade"], row["reply"])
 
-    def add(self, key: Key, turn: int, grade: Grade) -> None:
+    def add(self, key: ResultKey, turn: int, grade: Grade) -> None:
         """Store a grade."""
         self.known[key, turn] = grade
         self.append(_row(key, turn, grade))
@@ -68,5 +68,5 @@ class Grades(Unfinished):
         self.part.unlink(missing_ok=True)
 
 
-def _row(key: Key, turn: int, grade: Grade) -> dict[str, Any]:
+def _row(key: ResultKey, turn: int, grade: Grade) -> dict[str, Any]:
     return {"method": key[0], "item": key[1], "turn": turn, "grade": grade.grade, "reply": grade.reply}

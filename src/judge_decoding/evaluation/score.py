@@ -23,9 +23,9 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.sampling import Processor, along
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance
-from judge_decoding.evaluation.texts import Text
+from judge_decoding.evaluation.texts import TokenizedAnswer
 from judge_decoding.models.abilities import check_reads
-from judge_decoding.models.teacher_forcing import Piece, read_given
+from judge_decoding.models.teacher_forcing import ForcedOutputs, read_given
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
 from judge_decoding.rules.spelling import as_rule
@@ -69,7 +69,7 @@ def check_rule(rule: VerificationRule) -> None:
 @torch.inference_mode()
 def score(
     decoder: JudgeDecoder,
-    texts: Sequence[Text],
+    texts: Sequence[TokenizedAnswer],
     rules: Sequence[VerificationRule | str],
     config: ScoreConfig | None = None,
     *,
@@ -138,7 +138,7 @@ class _Walk:
 class _Reading:
     """A text being read: the target's logits and states for the part that some walk still needs."""
 
-    def __init__(self, text: Text, found: Sequence[Acceptance], processor: Processor | None = None) -> None:
+    def __init__(self, text: TokenizedAnswer, found: Sequence[Acceptance], processor: Processor | None = None) -> None:
         self._text, self._processor = text, processor
         self._heard = 0
         self._first = 0
@@ -151,7 +151,7 @@ class _Reading:
         """Whether all rules have reached the end of the text."""
         return all(walk.at >= len(self._text.ids) for walk in self.walks)
 
-    def push(self, piece: Piece) -> None:
+    def push(self, piece: ForcedOutputs) -> None:
         """Add a piece, and advance all walks as far as possible."""
         logits, states = self._processed(piece.logits), dict(piece.states)
         if self._logits is not None:

@@ -12,7 +12,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.tasks.base import Item
 
 
-class Kept(Protocol):
+class KeptTokens(Protocol):
     """A round: `Round` or `SampleRound`."""
 
     @property
@@ -20,7 +20,7 @@ class Kept(Protocol):
         """The kept tokens."""
 
 
-class Turn(Protocol):
+class AnsweredTurn(Protocol):
     """The answer to a turn: `Generation` or `Sample`."""
 
     @property
@@ -28,7 +28,7 @@ class Turn(Protocol):
         """The answer."""
 
     @property
-    def rounds(self) -> Sequence[Kept]:
+    def rounds(self) -> Sequence[KeptTokens]:
         """The rounds that produced the answer."""
 
     @property
@@ -36,7 +36,7 @@ class Turn(Protocol):
         """The decoding time in seconds."""
 
 
-def answer_line(item: Item, turns: Sequence[Turn], model_id: str, when: float | None = None) -> str:
+def answer_line(item: Item, turns: Sequence[AnsweredTurn], model_id: str, when: float | None = None) -> str:
     """Return the line of Spec-Bench's answer file for one item, line end included.
 
     Args:

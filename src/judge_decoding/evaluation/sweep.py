@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from judge_decoding.core.results import MATCHED, TARGET, ItemResult, Row, row
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow, row
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
@@ -21,7 +21,7 @@ from judge_decoding.evaluation.draft_lengths import at_length, best_draft_length
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import GREEDY, Method, Outcome, Tell, compare
+from judge_decoding.evaluation.trial import GREEDY, Method, OnAnswer, Outcome, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
 from judge_decoding.rules.spelling import as_rule
 from judge_decoding.tasks.base import Item
@@ -54,7 +54,7 @@ class Candidate:
         """Whether verification is lossless; a matched baseline keeps the distribution of the truncated target."""
         return self.method.rule is None or self.method.rule.is_lossless
 
-    def row(self, outcome: Outcome, target: Outcome | None, margin: float, num_draft_tokens: int) -> Row:
+    def row(self, outcome: Outcome, target: Outcome | None, margin: float, num_draft_tokens: int) -> ResultRow:
         """Return the table row of this candidate."""
         return row(
             outcome.answers, None if target is None else target.answers, margin=margin, name=self.name,
@@ -87,9 +87,9 @@ def candidates(decoder: JudgeDecoder, rules: Sequence[VerificationRule], samplin
     return list(found.values())
 
 
-Progress = Callable[[str, ItemResult], None]
+OnResult = Callable[[str, ItemResult], None]
 """Called with each answer: the method's name and the item's result."""
-Running = Callable[[str, Sequence[str], Sequence[Item]], AbstractContextManager[Progress]]
+SweepStep = Callable[[str, Sequence[str], Sequence[Item]], AbstractContextManager[OnResult]]
 """Context manager around a step in which methods answer items, from its title, the methods' names and the items."""
 
 
@@ -106,8 +106,8 @@ class Sweep:
 
     candidates: list[Candidate]
     items: list[Item]
-    rows: list[Row]
-    tuning: list[Row]
+    rows: list[ResultRow]
+    tuning: list[ResultRow]
 
 
 def sweep(
@@ -121,7 +121,7 @@ def sweep(
     tuning_items: int = 10,
     margin: float = 0.02,
     record: Record | None = None,
-    running: Running = lambda *_: nullcontext(lambda *_: None),
+    running: SweepStep = lambda *_: nullcontext(lambda *_: None),
 ) -> Sweep:
     """Compare rules and settings on a task, each at its best draft length, with the target alone.
 
@@ -143,7 +143,7 @@ def sweep(
     """
     given = usual_rules(decoder) if rules is None else [as_rule(rule, decoder.judge) for rule in rules]
     wanted = candidates(decoder, given, sampling)
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     if not tuning_items:
         shown = list(items)
         wanted, chosen = every_length(wanted, lengths)
@@ -163,8 +163,8 @@ def tune(
     asking: PromptFormat,
     items: Sequence[Item],
     record: Record | None,
-    progress: Progress,
-) -> tuple[dict[str, int], list[Row]]:
+    progress: OnResult,
+) -> tuple[dict[str, int], list[ResultRow]]:
     """Return the fastest draft length of each candidate on ``items``, and the rows it was chosen from."""
     drafted = {one.name: one for one in wanted if one.name != TARGET}
     best, outcomes = best_draft_lengths(
@@ -185,10 +185,10 @@ def measure(
     asking: PromptFormat,
     items: Sequence[Item],
     record: Record | None,
-    progress: Progress,
+    progress: OnResult,
     *,
     margin: float,
-) -> list[Row]:
+) -> list[ResultRow]:
     """Return a row for each candidate, at its draft length, on ``items``; the target alone comes first."""
     methods = {one.name: replace(one.method, num_draft_tokens=lengths.get(one.name, 0)) for one in wanted}
     known = record.known if record is not None else None
@@ -223,7 +223,7 @@ def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record
     return tuple(each[0] for each in known if each)
 
 
-def _keep(asking: PromptFormat, record: Record | None, progress: Progress) -> Tell:
+def _keep(asking: PromptFormat, record: Record | None, progress: OnResult) -> OnAnswer:
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if record is not None:
             texts = [asking.bare(answer.text) for answer in given]

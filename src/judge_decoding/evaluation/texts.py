@@ -21,7 +21,7 @@ _AS_IN_CASES = ("ended", "token_ids", "tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TokenizedAnswer:
     """An answer in the target's tokens.
 
     Attributes:
@@ -145,7 +145,7 @@ def as_text(
     size: int,
     context: int | None,
     ends: Sequence[int] | None = None,
-) -> Text:
+) -> TokenizedAnswer:
     """Return the case in the target's tokens.
 
     Args:
@@ -164,7 +164,7 @@ def as_text(
         raise JudgeDecodingError("The answer is empty; there is nothing to accept.")
     shown = form.apply(case, tokenizer)
     tokens = read_tokens(shown, tokenizer, ends)
-    text, both = Text(tokens.prompt, tokens.answer, case.question.strip()), [*tokens.prompt, *tokens.answer]
+    text, both = TokenizedAnswer(tokens.prompt, tokens.answer, case.question.strip()), [*tokens.prompt, *tokens.answer]
     if shown.token_ids is None:
         check_spelling(shown, tokens, tokenizer)
     if context is not None and len(both) > context:

@@ -81,7 +81,7 @@ class Outcome:
         return sum(one.tokens for one in self.answers) / len(self.answers)
 
 
-Tell = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
+OnAnswer = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
 """Called with each finished answer: the method's name, the item, its result, and the answers to its turns."""
 
 
@@ -89,7 +89,7 @@ def compare(
     methods: Mapping[str, Method],
     asking: PromptFormat,
     items: Sequence[Item],
-    tell: Tell = lambda *_: None,
+    tell: OnAnswer = lambda *_: None,
     *,
     batch_size: int = 1,
     known: Mapping[tuple[str, str], ItemResult] | None = None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.tasks.results import Result, result_function, result_name
+from judge_decoding.tasks.results import ResultFunction, result_function, result_name
 from judge_decoding.training.thresholds import THRESHOLDS
 
 
@@ -32,7 +32,7 @@ class FitConfig:
         JudgeDecodingError: a value is out of range, or the result is unknown.
     """
 
-    result: str | Result = "number"
+    result: str | ResultFunction = "number"
     points: float = 1.0
     share: float = 0.4
     max_new_tokens: int = 256
@@ -54,7 +54,7 @@ class FitConfig:
         _ = self.function
 
     @property
-    def function(self) -> Result:
+    def function(self) -> ResultFunction:
         """The function from an answer to its result.
 
         Raises:

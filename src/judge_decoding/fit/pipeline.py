@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.results import ItemResult
 from judge_decoding.data.cases import Case, read_cases
 from judge_decoding.data.leaks import check_not_trained_on
@@ -19,20 +20,20 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
 from judge_decoding.fit.config import FitConfig
-from judge_decoding.fit.table import JUDGE, TARGET, Answers, Table, measure_table, ticks
+from judge_decoding.fit.table import JUDGE, TARGET, AnswerRecord, Table, measure_table, ticks
 from judge_decoding.io.files import check_places, parse_json, read_text, write_json
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.pilot import Forecast, Spent, label_rest
-from judge_decoding.labelling.labels.progress import Progress as Labels
+from judge_decoding.labelling.labels.progress import LabellingProgress as Labels
 from judge_decoding.labelling.labels.swaps import draft_model
 from judge_decoding.rules import Exact
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity
-from judge_decoding.training.training import Progress, train_head
+from judge_decoding.training.training import train_head
 
 FEW = 100
 """With fewer prompts than this, a warning calls the accuracy that chose the threshold rough."""
@@ -94,7 +95,7 @@ def fit_head(
     references: Sequence[str | None] | None = None,
     calibrate_on: tuple[PromptFormat, Sequence[Item]] | None = None,
     agree: Callable[[FitForecast], bool] = lambda _: True,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: StageProgress = lambda _what, _done, _total: None,
     labelled: Callable[[Sequence[Case], Spent | None], None] = lambda _cases, _spent: None,
 ) -> Fitted:
     """Make a judge head for a target and a draft from prompts alone, and save it to ``out``.
@@ -148,7 +149,7 @@ def fit_head(
         items = _answered(pair, tuning, config, work, progress) if blank else tuning
         items = calibration_items(asking.task, items)
         _calibrate(pair, head, asking, items, config, work, progress)
-        kept = Answers(work / "answers.jsonl", {"of": _table_of(pair, head, asking, items, config)})
+        kept = AnswerRecord(work / "answers.jsonl", {"of": _table_of(pair, head, asking, items, config)})
         table = measure_table(pair, head, asking, items, config, kept, progress)
         head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
         warnings = [
@@ -199,7 +200,7 @@ def _labels(
     config: FitConfig,
     work: Path,
     agree: Callable[[FitForecast], bool],
-    progress: Progress,
+    progress: StageProgress,
 ) -> tuple[list[Case], Spent | None]:
     """The labels of an earlier run, or new labels and their cost."""
     path, mark = work / "labels.jsonl", work / "labels.settings.json"
@@ -240,7 +241,7 @@ def _noted(path: Path) -> object:
 
 
 def _seconds_to_choose(
-    pair: JudgeDecoder, asking: PromptFormat, items: Sequence[Item], config: FitConfig, progress: Progress
+    pair: JudgeDecoder, asking: PromptFormat, items: Sequence[Item], config: FitConfig, progress: StageProgress
 ) -> float:
     """Estimate the time for thresholds, draft lengths and the table by timing a batch and a single answer."""
     prompts = [asking.prompt(item) for item in items]
@@ -265,11 +266,11 @@ def _seconds_to_choose(
 
 
 def _answered(
-    pair: JudgeDecoder, tuning: Sequence[Item], config: FitConfig, work: Path, progress: Progress
+    pair: JudgeDecoder, tuning: Sequence[Item], config: FitConfig, work: Path, progress: StageProgress
 ) -> list[Item]:
     """The items; those without a reference get the target's own answer as the right one."""
     bare = [item.turns[0] for item in tuning if not item.reference]
-    own = Answers(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
+    own = AnswerRecord(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
     todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.known]
     for first in range(0, len(todo), config.batch_size):
         progress("the target's own answers", len(bare) - len(todo) + first, len(bare))
@@ -291,7 +292,7 @@ def _calibrate(
     items: Sequence[Item],
     config: FitConfig,
     work: Path,
-    progress: Progress,
+    progress: StageProgress,
 ) -> None:
     try:
         calibrate(

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.record import Record
-from judge_decoding.evaluation.trial import Method, Outcome, Tell, compare
+from judge_decoding.evaluation.trial import Method, OnAnswer, Outcome, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import Exact, Judge
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
-from judge_decoding.training.training import Progress
 
 TARGET, STANDARD, JUDGE = "target", "exact", "judge"
 
@@ -73,7 +73,7 @@ class Table:
         return asdict(self)
 
 
-class Answers(Record):
+class AnswerRecord(Record):
     """Answers that stay in ``output`` itself, so that repeating a command does not generate them again."""
 
     suffix = ""
@@ -88,8 +88,8 @@ def measure_table(
     asking: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
-    kept: Answers,
-    tell: Progress,
+    kept: AnswerRecord,
+    tell: StageProgress,
 ) -> Table:
     """Choose the draft lengths and measure the three methods.
 
@@ -107,7 +107,7 @@ def measure_table(
     rules = {STANDARD: Method(decoder, Exact()), JUDGE: Method(decoder, Judge(head))}
     lengths = {STANDARD: config.exact_lengths, JUDGE: config.judge_lengths}
 
-    def adding(what: str, names: Iterable[str], chosen: Sequence[Item]) -> Tell:
+    def adding(what: str, names: Iterable[str], chosen: Sequence[Item]) -> OnAnswer:
         keys = [(name, item.key) for name in names for item in chosen]
         count = ticks(tell, what, len(keys), sum(key in kept.known for key in keys))
 
@@ -151,7 +151,7 @@ def _figures(method: Method, timed: Outcome, others: Outcome, base: float) -> Fi
     )
 
 
-def ticks(tell: Progress, what: str, total: int, done: int = 0) -> Callable[[], None]:
+def ticks(tell: StageProgress, what: str, total: int, done: int = 0) -> Callable[[], None]:
     """Return a function that reports one more unit as done; the start is reported at once."""
     tell(what, done, total)
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.inputs import DOCUMENT, LINE, LINES, MOST, cannot_read, descriptor, reading, too_large
 
-Row = TypeVar("Row", bound=BaseModel)
+LineT = TypeVar("LineT", bound=BaseModel)
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _GZIP = b"\x1f\x8b"  # no text begins with these bytes
@@ -351,12 +351,12 @@ def _byte_lines(path: Path, what: str, longest: int) -> Iterator[bytes]:
 def rows(
     path: Path,
     what: str,
-    kind: type[Row],
+    kind: type[LineT],
     complaint: str,
     on_bad: Callable[[str], None] | None = None,
     *,
     longest: int = LINE,
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, LineT]]:
     """Yield the lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
 
     ``complaint`` is the message for an invalid line, with ``{}`` for the reason; see `lines` for the other parameters.

@@ -42,7 +42,7 @@ _FILES = (".bin", ".ckpt", ".gguf", ".json", ".pt", ".pth", ".safetensors", ".ya
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelLocation:
     """The location of a model's files.
 
     Attributes:
@@ -87,7 +87,7 @@ class Source:
         return True
 
 
-def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
+def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> ModelLocation:
     """Locate the files of a model or head.
 
     Args:
@@ -108,7 +108,7 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
         if not place.is_dir():
             raise _cannot(what, name, f"it has no folder {place.relative_to(name)}; check subfolder.")
         check_folder(place, f"the {what}")
-        return Source(str(place), options)
+        return ModelLocation(str(place), options)
     if _is(Path.exists, name):
         more = f" and gguf_file={Path(name).name!r}" if str(name).endswith(".gguf") else ""
         raise _cannot(what, name, f"it is a file; give its folder{more}.")
@@ -126,7 +126,7 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> Source:
     if options.get("local_files_only") and not _is_cached(name, options):
         reason = unread or f"the Hub is not asked, and there is no copy of it in {_cache(options)}"
         raise _cannot(what, name, f"there is no such folder here, and {reason}{guess(name, NAMES)}; check the name.")
-    return Source(name, options)
+    return ModelLocation(name, options)
 
 
 def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:

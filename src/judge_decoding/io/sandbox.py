@@ -29,7 +29,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.boundaries import Limits, Sandbox, spelled
 from judge_decoding.visible import one_line
 
-__all__ = ["Limits", "Outcome", "Sandbox", "run_program", "sandbox_of"]
+__all__ = ["Limits", "Sandbox", "SandboxOutcome", "run_program", "sandbox_of"]
 
 _SHOWN = 2000
 _STARTED = b"+"
@@ -38,7 +38,7 @@ _START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SandboxOutcome:
     """The outcome of a program.
 
     Attributes:
@@ -69,7 +69,7 @@ def sandbox_of(spelling: str = "bwrap") -> Sandbox:
     return sandbox
 
 
-def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | None = None) -> Outcome:
+def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | None = None) -> SandboxOutcome:
     """Run an untrusted Python program.
 
     Args:
@@ -95,7 +95,7 @@ def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | N
     output = talk.output.decode("utf-8", "replace")
     if not talk.started:
         raise _does_not_start(sandbox, output.strip().rpartition("\n")[2] or "it says nothing")
-    return Outcome(talk.ended and talk.verdict == _STARTED + word, talk.timed_out, output)
+    return SandboxOutcome(talk.ended and talk.verdict == _STARTED + word, talk.timed_out, output)
 
 
 def _does_not_start(sandbox: Sandbox, reason: str) -> JudgeDecodingError:

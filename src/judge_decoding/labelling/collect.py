@@ -103,7 +103,7 @@ class Writer(Protocol):
         ...
 
 
-Key = tuple[str, str, int]
+CollectedKey = tuple[str, str, int]
 """Prompt, writer and sample."""
 
 
@@ -111,7 +111,7 @@ class Collected(Unfinished):
     """The answers so far, in ``<output>.part``."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.done: dict[Key, Answer] = {}
+        self.done: dict[CollectedKey, Answer] = {}
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
@@ -186,7 +186,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Sorted:
+class CheckedCases:
     """The cases to keep, and the outcomes of all answers.
 
     Attributes:
@@ -209,7 +209,7 @@ def sort_answers(
     *,
     workers: int = 1,
     progress: Callable[[], None] = lambda: None,
-) -> Sorted:
+) -> CheckedCases:
     """Check the answers and keep each distinct text once per question.
 
     Args:
@@ -245,7 +245,7 @@ def sort_answers(
             tokenizer=answer.tokenizer,
         )
 
-    result = Sorted(tallies={name: Tally() for name in writers})
+    result = CheckedCases(tallies={name: Tally() for name in writers})
     seen: set[tuple[str, str]] = set()
     with ThreadPoolExecutor(workers) as pool:
         for case in pool.map(check, found) if workers > 1 else map(check, found):

@@ -12,7 +12,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import parse_json, read_text
-from judge_decoding.io.hub import Source
+from judge_decoding.io.hub import ModelLocation
 from judge_decoding.loading.weights import check_complete
 
 CONFIG = "adapter_config.json"
@@ -29,7 +29,7 @@ class Adapter:
         revision: revision of the base model, if the adapter names one.
     """
 
-    source: Source
+    source: ModelLocation
     base: str | None
     revision: str | None
 
@@ -57,7 +57,7 @@ WITHOUT: dict[str, dict[str, Any]] = {"adapter_kwargs": {"subfolder": "no-adapte
 _READING = ("revision", "cache_dir", "force_download", "token", "local_files_only", "subfolder")
 
 
-def find_adapter(source: Source) -> Adapter | None:
+def find_adapter(source: ModelLocation) -> Adapter | None:
     """Return the adapter at ``source``; None if there is no adapter.
 
     Raises:
@@ -80,7 +80,7 @@ def find_adapter(source: Source) -> Adapter | None:
     return Adapter(source, base, revision)
 
 
-def can_do_without(source: Source) -> bool:
+def can_do_without(source: ModelLocation) -> bool:
     """Whether ``from_pretrained`` can load a model without the adapter in the same place.
 
     Older versions always load both at once, and report missing weights of the adapter only.

@@ -23,7 +23,7 @@ from judge_decoding.decoding.drafters import named_drafter
 from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.io.files import parse_json, read_text
-from judge_decoding.io.hub import Source, locate
+from judge_decoding.io.hub import ModelLocation, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.loading.weights import check_complete, check_depth, check_finite
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
@@ -120,7 +120,7 @@ def _check_device(device: str) -> None:
         ) from error
 
 
-def _check_generation_config(source: Source) -> None:
+def _check_generation_config(source: ModelLocation) -> None:
     """Check that a folder's generation configuration can be read, as transformers ignores a damaged file.
 
     Raises:
@@ -137,7 +137,7 @@ def _check_generation_config(source: Source) -> None:
         raise JudgeDecodingError(f"{path} is damaged; fetch or save it again, or remove it.")
 
 
-def _load(source: Source, kwargs: Mapping[str, Any]) -> PreTrainedModel:
+def _load(source: ModelLocation, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """Load a model and check its weights against its class."""
     if source.is_folder:
         check_depth(Path(source.place))
@@ -162,7 +162,7 @@ def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTra
     return model
 
 
-def _base_of(adapter: Adapter) -> Source:
+def _base_of(adapter: Adapter) -> ModelLocation:
     """Locate an adapter's base model; the adapter's revision and subfolder do not apply to it."""
     options = {key: value for key, value in adapter.source.options.items() if key in ACCESS}
     if adapter.revision:
@@ -201,7 +201,7 @@ def _trust(kwargs: Mapping[str, Any]) -> dict[str, bool]:
 _READING = ACCESS - {"trust_remote_code"} | {"revision", "subfolder"}
 
 
-def _located(name: str | Path, what: str, kwargs: Mapping[str, Any]) -> tuple[Source, dict[str, Any]]:
+def _located(name: str | Path, what: str, kwargs: Mapping[str, Any]) -> tuple[ModelLocation, dict[str, Any]]:
     """Return the location, and the options that are not about the location."""
     reading = {key: value for key, value in kwargs.items() if key in _READING and value is not None}
     rest = {key: value for key, value in kwargs.items() if key not in _READING}
@@ -232,7 +232,9 @@ def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
     )
 
 
-def _cannot_load_model(source: Source, name: str, error: Exception, kwargs: Mapping[str, Any]) -> JudgeDecodingError:
+def _cannot_load_model(
+    source: ModelLocation, name: str, error: Exception, kwargs: Mapping[str, Any]
+) -> JudgeDecodingError:
     """Return `cannot_load`, with a remedy if the weights are not safetensors."""
     pickled = isinstance(error, OSError) and kwargs["use_safetensors"] and not kwargs.get("gguf_file")
     if not pickled or not any(map(source.has, _PICKLES)):
@@ -365,7 +367,7 @@ def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str,
         if root.is_folder:
             there = Path(root.place, subfolder).is_dir()
         else:
-            inside = Source(root.place, {**root.options, "subfolder": subfolder})
+            inside = ModelLocation(root.place, {**root.options, "subfolder": subfolder})
             there = inside.has("config.json")
         options |= {"subfolder": subfolder} if there else {}
     return options | dict(own)

@@ -28,7 +28,7 @@ from judge_decoding.models.unwrap import unwrap
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["target", "draft"]
+ModelRole = Literal["target", "draft"]
 
 _LENGTH = 12
 """Length of the test sequence in tokens; longer if that crosses a short sliding window."""
@@ -67,7 +67,7 @@ _KNOWN: dict[tuple[Any, ...], Abilities] = {}
 _OF_MODEL: WeakKeyDictionary[PreTrainedModel, Abilities] = WeakKeyDictionary()
 
 
-def as_causal_lm(model: nn.Module, role: Role = "target") -> PreTrainedModel:
+def as_causal_lm(model: nn.Module, role: ModelRole = "target") -> PreTrainedModel:
     """Return the causal LM inside ``model``, unwrapped from ``torch.compile``, peft and data-parallel wrappers.
 
     Raises:
@@ -109,7 +109,7 @@ def abilities(model: PreTrainedModel) -> Abilities:
     return _KNOWN[key]
 
 
-def check_reads(model: PreTrainedModel, role: Role = "target") -> None:
+def check_reads(model: PreTrainedModel, role: ModelRole = "target") -> None:
     """Check that ``model`` can decode token by token.
 
     Raises:
@@ -119,7 +119,7 @@ def check_reads(model: PreTrainedModel, role: Role = "target") -> None:
         raise JudgeDecodingError(f"{type(model).__name__} cannot be used as the {role}: {why}; use another model.")
 
 
-def check_rewinds(model: PreTrainedModel, role: Role = "target") -> None:
+def check_rewinds(model: PreTrainedModel, role: ModelRole = "target") -> None:
     """Check that the KV cache of ``model`` can be rolled back.
 
     Raises:

@@ -27,7 +27,7 @@ _LOGIT_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class ForcedOutputs:
     """A model's outputs for a part of a sequence. The pieces of a sequence come in order.
 
     Attributes:
@@ -51,7 +51,7 @@ def read_given(
     sources: Collection[HiddenSource] = (),
     logits: bool = True,
     batch_tokens: int = BATCH_TOKENS,
-) -> Iterator[Piece]:
+) -> Iterator[ForcedOutputs]:
     """Read every sequence once, short ones first, as decoding would read it, and yield the model's outputs.
 
     Sequences of similar length share a forward pass, right-padded: a causal model does not see the padding. A sequence
@@ -199,13 +199,13 @@ def _pieces(
     inside: Sequence[Sequence[int]],
     logits: Tensor,
     states: Mapping[HiddenSource, Tensor],
-) -> Iterator[Piece]:
+) -> Iterator[ForcedOutputs]:
     """Yield the pieces of a part ending at ``end``, by row: logits for tokens ``ahead``, states of those ``inside``."""
     for row, (number, expected, known) in enumerate(zip(rows, ahead, inside, strict=True)):
         said = _take(logits, row, [at - 1 - end for at in expected]).float()
         check_finite(said)
         found = {source: _take(each, row, [at - end for at in known]) for source, each in states.items()}
-        yield Piece(number, torch.tensor(expected, dtype=torch.long), said, found)
+        yield ForcedOutputs(number, torch.tensor(expected, dtype=torch.long), said, found)
 
 
 def _take(values: Tensor, row: int, places: Sequence[int]) -> Tensor:

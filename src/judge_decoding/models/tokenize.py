@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.core.spans import Span
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.models.chat import is_rendered, turn_end
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.text import pieces
-
-Span = tuple[int, int]
 
 _ANCHORS = ("\n", ":", "0", "a")
 """Texts to put before an answer, to tokenize it as a continuation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class PromptAnswer:
     """A tokenized question and answer.
 
     Attributes:
@@ -77,7 +76,7 @@ def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [*_missing_lead(text, ids, tokenizer), *ids]
 
 
-def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Split:
+def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> PromptAnswer:
     """Tokenize a question as decoding reads it, and its answer as the continuation.
 
     The answer has the tokens that it has in the whole text. If a token crosses the border between question and answer,
@@ -92,16 +91,16 @@ def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Spl
     across = bool(bare) and len(spans) >= len(bare) and spans[len(bare) - 1][1] > len(question)
     if whole[: len(prompt)] == prompt and not across:
         found = whole[len(prompt) :]
-        return Split(prompt, found, _shifted(spans, len(found), len(question), len(answer)))
+        return PromptAnswer(prompt, found, _shifted(spans, len(found), len(question), len(answer)))
     for anchor in ("", *filter(None, (tokenizer.bos_token, tokenizer.eos_token)), *_ANCHORS):
         before = bare_ids(anchor, tokenizer) if anchor else []
         ids, spans = _ids_and_spans(anchor + answer, tokenizer)
         found = ids[len(before) :]
         if ids[: len(before)] == before and _follows(prompt, found, answer, tokenizer):
-            return Split(prompt, found, _shifted(spans, len(found), len(anchor), len(answer)))
+            return PromptAnswer(prompt, found, _shifted(spans, len(found), len(anchor), len(answer)))
     # No tokens reproduce the answer; `check_spelling` reports this.
     ids, spans = _ids_and_spans(answer, tokenizer)
-    return Split(prompt, ids, _shifted(spans, len(ids), 0, len(answer)))
+    return PromptAnswer(prompt, ids, _shifted(spans, len(ids), 0, len(answer)))
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

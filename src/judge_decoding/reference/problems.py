@@ -20,8 +20,8 @@ LARGEST = 30
 MAX_NEW_TOKENS = 140
 """Token budget of one answer; the longest right answers have about 100 tokens."""
 
-Family = Literal["collection", "comparison"]
-Split = Literal["pretrain", "head", "calibration", "test"]
+ProblemFamily = Literal["collection", "comparison"]
+ProblemSplit = Literal["pretrain", "head", "calibration", "test"]
 
 STEPS = (2, 2, 3)
 """Numbers of gains and losses in a collection: two in two thirds of the problems, three in the others."""
@@ -56,7 +56,7 @@ class Term:
 class Problem:
     """A word problem with its terms; ``question`` is its text, ``answer`` the number."""
 
-    family: Family
+    family: ProblemFamily
     terms: tuple[Term, ...]
     who: str
     item: str
@@ -75,7 +75,7 @@ class Problem:
         return hashlib.sha256(repr((self.family, shape)).encode()).hexdigest()
 
     @property
-    def split(self) -> Split:
+    def split(self) -> ProblemSplit:
         """The split of this problem, decided by ``key`` alone, so that no calculation is in two splits."""
         bucket = int(self.key[:8], 16) % 100
         if bucket < 80:
@@ -85,7 +85,7 @@ class Problem:
         return "calibration" if bucket < 94 else "test"
 
 
-def draw(rng: random.Random, family: Family, steps: tuple[int, ...] = STEPS) -> Problem:
+def draw(rng: random.Random, family: ProblemFamily, steps: tuple[int, ...] = STEPS) -> Problem:
     """Draw one problem of ``family`` from any split; ``steps`` are the possible numbers of gains and losses."""
     while True:
         problem = _draw_collection(rng, rng.choice(steps)) if family == "collection" else _draw_comparison(rng)
@@ -95,22 +95,22 @@ def draw(rng: random.Random, family: Family, steps: tuple[int, ...] = STEPS) -> 
 
 
 def draw_from(
-    rng: random.Random, split: Split, family: Family | None = None, steps: tuple[int, ...] = STEPS
+    rng: random.Random, split: ProblemSplit, family: ProblemFamily | None = None, steps: tuple[int, ...] = STEPS
 ) -> Problem:
     """Draw one problem of ``split``; without ``family``, seven of eight are collections.
 
     Raises:
         JudgeDecodingError: there is no such split.
     """
-    if split not in get_args(Split):
-        raise JudgeDecodingError(f"There is no split {split!r}; the splits are {', '.join(get_args(Split))}.")
+    if split not in get_args(ProblemSplit):
+        raise JudgeDecodingError(f"There is no split {split!r}; the splits are {', '.join(get_args(ProblemSplit))}.")
     while True:
         problem = draw(rng, family or ("collection" if rng.random() < 0.88 else "comparison"), steps)
         if problem.split == split:
             return problem
 
 
-def draw_many(seed: int, split: Split, count: int, family: Family = "collection") -> list[Problem]:
+def draw_many(seed: int, split: ProblemSplit, count: int, family: ProblemFamily = "collection") -> list[Problem]:
     """Draw ``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``.
 
     Raises:

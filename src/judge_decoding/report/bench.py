@@ -18,10 +18,10 @@ def _times(ratio: Ratio | None) -> str:
     return UNKNOWN if ratio is None else f"{ratio.medians:.2f}x"
 
 
-Columns = Mapping[str, Callable[[BenchRow], str]]
+BenchColumns = Mapping[str, Callable[[BenchRow], str]]
 """Column titles, which may contain line breaks, with the function from a row to its cell."""
 
-SPEED: Columns = {
+SPEED: BenchColumns = {
     "tokens per second\n[least, most]": lambda row: f"{row.tokens_per_second:.0f} [{row.low:.0f}, {row.high:.0f}]",
     "over\ngenerate": lambda row: _times(row.over_generate),
     "over\nassisted": lambda row: _times(row.over_assisted),
@@ -47,7 +47,7 @@ def tables(results: BenchResults) -> list[tuple[str, list[str], list[list[str]]]
     return found
 
 
-def _cells(rows: Sequence[BenchRow], columns: Columns) -> tuple[list[str], list[list[str]]]:
+def _cells(rows: Sequence[BenchRow], columns: BenchColumns) -> tuple[list[str], list[list[str]]]:
     return ["way", *columns], [[row.name, *(cell(row) for cell in columns.values())] for row in rows]
 
 

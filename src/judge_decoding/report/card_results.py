@@ -15,7 +15,7 @@ from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
-    from judge_decoding.core.results import Results, Row
+    from judge_decoding.core.results import ResultRow, Results
 
 NOTHING = """\
 **Nothing has been measured with this head yet.** What it costs on a task and what it gives in speed are not known; the
@@ -82,7 +82,7 @@ def file_name(place: int, stem: str = "results", ending: str = "json") -> str:
     return f"{stem}.{ending}" if place == 1 else f"{stem}-{place}.{ending}"
 
 
-def measured_table(rows: Sequence[Row]) -> str:
+def measured_table(rows: Sequence[ResultRow]) -> str:
     """Return a Markdown table with a line for each decoding method; columns without any value are left out."""
     titles, lines = cells(rows, {**QUALITY, **SPEED})
     return table([" ".join(title.split("\n")) for title in titles], [[plain(line[0]), *line[1:]] for line in lines])
@@ -155,7 +155,7 @@ def is_repo_id(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
 
 
-def _judged(rows: Sequence[Row]) -> list[Row]:
+def _judged(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """Return the rows in which a judge decides."""
     return [row for row in rows if "judge" in re.findall(r"\w+", row.rule)]
 
@@ -164,7 +164,7 @@ def _unlike(results: Results) -> int:
     return sum(distance > 1 for distance in results.distances)
 
 
-def _tuning(rows: Sequence[Row]) -> str:
+def _tuning(rows: Sequence[ResultRow]) -> str:
     """Return the speeds used to choose the draft lengths: a line for each method, a column for each length."""
     if not rows:
         return ""
@@ -179,5 +179,5 @@ def _tuning(rows: Sequence[Row]) -> str:
     return title + table(["method", *map(str, lengths)], lines)
 
 
-def _speed(row: Row | None, *, timed: bool) -> str:
+def _speed(row: ResultRow | None, *, timed: bool) -> str:
     return UNKNOWN if row is None else f"{row.tokens_per_second or 0:.0f}" if timed else number(row.tokens_per_forward)

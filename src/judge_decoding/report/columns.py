@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from judge_decoding.core.results import MATCHED, Row
+from judge_decoding.core.results import MATCHED, ResultRow
 from judge_decoding.intervals import UNKNOWN, number, p_value, points, share
 
-Columns = Mapping[str, Callable[[Row], str]]
+ResultColumns = Mapping[str, Callable[[ResultRow], str]]
 """Column titles, which may contain line breaks, with the function from a row to its cell."""
 
 
-def _shown(row: Row) -> str:
+def _shown(row: ResultRow) -> str:
     if row.non_inferior is None:
         return UNKNOWN
     if row.lossless and not row.rule.endswith(MATCHED):
@@ -21,7 +21,7 @@ def _shown(row: Row) -> str:
     return "shown" if row.non_inferior else "inconclusive"
 
 
-QUALITY: Columns = {
+QUALITY: ResultColumns = {
     "accuracy [95%]": lambda row: share(row.accuracy, row.accuracy_low, row.accuracy_high),
     "difference from\ntarget (pp) [95%]": lambda row: points(row.difference, row.difference_low, row.difference_high),
     "McNemar\np": lambda row: p_value(row.mcnemar_p),
@@ -31,7 +31,7 @@ QUALITY: Columns = {
 }
 """The columns of the quality table."""
 
-SPEED: Columns = {
+SPEED: ResultColumns = {
     "draft\nlength": lambda row: str(row.num_draft_tokens or UNKNOWN),
     "accepted\ndraft tokens\nper round": lambda row: number(row.accepted_per_round if row.num_draft_tokens else None),
     "mean\nacceptance\nlength": lambda row: number(row.tokens_per_forward),
@@ -41,7 +41,7 @@ SPEED: Columns = {
 """The columns of the speed table."""
 
 
-def cells(rows: Sequence[Row], columns: Columns) -> tuple[list[str], list[list[str]]]:
+def cells(rows: Sequence[ResultRow], columns: ResultColumns) -> tuple[list[str], list[list[str]]]:
     """Return the titles of the columns with values, the method's name first, and the cells of each row."""
     table = {title: [cell(row) for row in rows] for title, cell in columns.items()}
     known = {title: column for title, column in table.items() if set(column) != {UNKNOWN}}

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from judge_decoding.core.results import MATCHED, Row
+from judge_decoding.core.results import MATCHED, ResultRow
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.report import head_pictures
 from judge_decoding.visible import one_line
@@ -36,7 +36,7 @@ def check_plots() -> None:
         raise JudgeDecodingError("This needs matplotlib; install it with: pip install 'judge-decoding[eval]'.")
 
 
-def pareto_svg(rows: Sequence[Row]) -> str:
+def pareto_svg(rows: Sequence[ResultRow]) -> str:
     """Plot accuracy against tokens per target forward and against tokens per second, as an SVG element for a page.
 
     The SVG is self-contained, and the same rows give the same text. Untimed results have only the first panel.

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.evaluation.acceptance import Acceptance
-from judge_decoding.evaluation.texts import Text
+from judge_decoding.evaluation.texts import TokenizedAnswer
 from judge_decoding.models.text import pieces
 from judge_decoding.pages import file_page
 from judge_decoding.report.score import COLUMNS, cells
@@ -96,7 +96,7 @@ def score_page(
     title: str,
     facts: Mapping[str, Any],
     found: Sequence[Acceptance],
-    texts: Sequence[Text],
+    texts: Sequence[TokenizedAnswer],
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:
     """Return the page: table, plots, the most often rejected tokens, and some texts token by token."""

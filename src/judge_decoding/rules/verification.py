@@ -15,10 +15,10 @@ from judge_decoding.rules.evidence import Evidence
 MAX_BYTES = 2**28
 """Rows are verified in groups whose float32 copy of the logits fits into this many bytes."""
 
-Row = TypeVar("Row")
+RowT = TypeVar("RowT")
 
 
-def in_parts(rows: Sequence[Row], num_draft_tokens: int, vocab_size: int) -> Iterator[Sequence[Row]]:
+def in_parts(rows: Sequence[RowT], num_draft_tokens: int, vocab_size: int) -> Iterator[Sequence[RowT]]:
     """Split ``rows`` into groups whose float32 logits [M+1, V] fit into `MAX_BYTES`, at least one row each."""
     size = max(MAX_BYTES // (4 * (num_draft_tokens + 1) * vocab_size), 1)
     for start in range(0, len(rows), size):

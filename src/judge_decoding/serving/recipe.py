@@ -18,9 +18,9 @@ from judge_decoding.spelling import guess, listed
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Quantity = Annotated[float, Field(ge=1e-3, le=1e18)]
 # No control characters, which a terminal would interpret.
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)]
+PlainText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=500)]
 # Names become command-line arguments, so they must not look like options.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][^\s\x00-\x1f\x7f-\x9f]*$", max_length=500)]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][^\s\x00-\x1f\x7f-\x9f]*$", max_length=500)]
 
 WEIGHT_BYTES = {"bf16": (2, 2), "fp8": (1, 1), "fp8-mlp": (2, 1)}
 """Bytes per weight of attention and of the MLP. Embeddings, norms and the output layer are always in 16 bits.
@@ -72,7 +72,7 @@ class Model(_Part):
     ``quantize``: vLLM quantizes a 16-bit checkpoint to FP8 while loading; else the checkpoint has type ``weights``.
     """
 
-    name: Name
+    name: SafeName
     weights: Literal["bf16", "fp8", "fp8-mlp"] = "bf16"
     quantize: bool = False
     layers: Count
@@ -171,7 +171,7 @@ class Gpus(_Part):
     ``link_bandwidth``: to the other GPUs, one direction. ``all_reduce_latency``: one all-reduce of a few kilobytes.
     """
 
-    name: Text
+    name: PlainText
     count: Count
     memory: Quantity
     bandwidth: Quantity
@@ -186,7 +186,7 @@ class Accepted(_Part):
 
     judge: Quantity
     standard: Quantity | None = None
-    source: Text
+    source: PlainText
 
 
 class Published(_Part):
@@ -194,18 +194,18 @@ class Published(_Part):
 
     judge: Quantity
     plain: Quantity | None = None
-    source: Text
+    source: PlainText
 
 
 class Recipe(_Part):
     """A model pair, a judge and the machine that serves them."""
 
-    about: Text
+    about: PlainText
     target: Model
     draft: Model
-    head: Name
+    head: SafeName
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    data: Text
+    data: PlainText
     num_draft_tokens: Count
     accepted: Accepted | None = None
     gpus: Gpus

@@ -13,7 +13,7 @@ from judge_decoding.plugins import Registry
 from judge_decoding.spelling import construct, read
 from judge_decoding.tasks.arc import ARC
 from judge_decoding.tasks.arithmetic import Arithmetic
-from judge_decoding.tasks.base import Item, Source, Task, read_items, text_of
+from judge_decoding.tasks.base import HubDataset, Item, Task, read_items, text_of
 from judge_decoding.tasks.e2e import E2E
 from judge_decoding.tasks.gsm8k import GSM8K
 from judge_decoding.tasks.humaneval import HumanEval
@@ -22,7 +22,7 @@ from judge_decoding.tasks.mmlu import MMLU
 from judge_decoding.tasks.mt_bench import MTBench
 from judge_decoding.tasks.spec_bench import SpecBench
 
-__all__ = ["Item", "RowError", "Source", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
+__all__ = ["HubDataset", "Item", "RowError", "Task", "available_tasks", "parse_task", "read_items", "text_of"]
 
 _BUILT_IN: dict[str, type[Task]] = {
     task.name: task for task in (Arithmetic, E2E, GSM8K, HumanEval, MMLU, ARC, MTBench, SpecBench, JSONL)

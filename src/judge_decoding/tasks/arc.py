@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from judge_decoding.io.rows import RowError
-from judge_decoding.tasks.base import Item, Source, Task, text_of
+from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
 from judge_decoding.tasks.choices import choice_item, chosen
 
 
@@ -17,7 +17,7 @@ class ARC(Task):
     """
 
     name = "arc"
-    source = Source("allenai/ai2_arc", "ARC-Challenge")
+    source = HubDataset("allenai/ai2_arc", "ARC-Challenge")
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``id``, ``question``, ``choices`` (``text`` and ``label``), and ``answerKey``, a label."""

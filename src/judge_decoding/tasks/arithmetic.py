@@ -10,7 +10,7 @@ from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.questions import Rows
 from judge_decoding.reference import problems
-from judge_decoding.tasks.base import Item, Message, Task
+from judge_decoding.tasks.base import Item, Task, TextMessage
 from judge_decoding.tasks.checkers import number
 
 
@@ -32,7 +32,7 @@ class Arithmetic(Task):
     stop = ()
 
     def __init__(self, family: str = "collection", split: str = "test", count: int = 200, seed: int = 0) -> None:
-        for what, value, known in (("family", family, problems.Family), ("split", split, problems.Split)):
+        for what, value, known in (("family", family, problems.ProblemFamily), ("split", split, problems.ProblemSplit)):
             if value not in get_args(known):
                 raise JudgeDecodingError(f"arithmetic's {what} is {value}; it must be {' or '.join(get_args(known))}.")
         for name, given in (("count", count), ("seed", seed)):
@@ -50,7 +50,7 @@ class Arithmetic(Task):
         """Make an item of a problem, with its number as the reference."""
         return Item(place, (row.question.strip(),), str(row.answer), self.family)
 
-    def plain(self, messages: Sequence[Message]) -> str:
+    def plain(self, messages: Sequence[TextMessage]) -> str:
         """Return the prompt in the form on which the pair was trained."""
         *before, last = messages
         return "".join(f"{one['content']}\n" for one in before) + f"Q: {last['content']}\nA:"

@@ -17,7 +17,7 @@ from judge_decoding.io.sandbox import Sandbox
 from judge_decoding.spelling import spell
 from judge_decoding.visible import one_line
 
-Message = Mapping[str, str]
+TextMessage = Mapping[str, str]
 """``{"role": ..., "content": ...}``."""
 
 
@@ -51,7 +51,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class HubDataset:
     """The location of a task's data on the Hub."""
 
     dataset: str
@@ -70,7 +70,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    source: ClassVar[Source | None] = None
+    source: ClassVar[HubDataset | None] = None
     """Data on the Hub; None if there is none."""
     scoring: Literal["check", "grade", "none"] = "check"
     """Answers are right or wrong, are graded by a model, or count for speed only."""
@@ -99,7 +99,7 @@ class Task(ABC):
         """Whether an answer to the last turn is right; None if that cannot be decided."""
         return None
 
-    def plain(self, messages: Sequence[Message]) -> str:
+    def plain(self, messages: Sequence[TextMessage]) -> str:
         """The prompt if there is no chat template."""
         heads = {"user": "Question: ", "assistant": "Answer: ", "system": ""}
         return "".join(f"{heads[one['role']]}{one['content']}\n" for one in messages) + "Answer:"

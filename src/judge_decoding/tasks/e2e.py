@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple, get_args
 from judge_decoding.io.files import read_text
 from judge_decoding.io.questions import Rows
 from judge_decoding.io.rows import RowError
-from judge_decoding.tasks.base import Item, Source, Task, text_of
+from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
 from judge_decoding.tasks.e2e_facts import Mention, Slot, mentions
 
 INSTRUCTION = "Describe this place in one or two sentences. State every fact and add none."
 """The instruction, on the line before the facts."""
 
-Kind = Literal["wrong", "invented", "missing", "doubled"]
+FactErrorKind = Literal["wrong", "invented", "missing", "doubled"]
 
 _FACT = re.compile(r"([A-Za-z][A-Za-z ]*)\[([^\]]+)\]")
 # Other values that also state a value correctly: £20-25 is a moderate price.
@@ -52,7 +52,7 @@ class FactError(NamedTuple):
 
     start: int
     end: int
-    kind: Kind
+    kind: FactErrorKind
     slot: Slot
 
 
@@ -116,7 +116,7 @@ class E2E(Task):
     """An answer must state every fact correctly, and no others."""
 
     name = "e2e"
-    source = Source("tuetschek/e2e_nlg")
+    source = HubDataset("tuetschek/e2e_nlg")
     max_new_tokens = 96
 
     def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge_decoding.tasks.base import Item, Source, Task, text_of
+from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
 from judge_decoding.tasks.checkers import number
 
 
@@ -12,7 +12,7 @@ class GSM8K(Task):
     """The final number of the answer must equal that of the reference."""
 
     name = "gsm8k"
-    source = Source("openai/gsm8k", "main")
+    source = HubDataset("openai/gsm8k", "main")
 
     def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``question`` and ``answer``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from judge_decoding.tasks.base import Item, Message, Source, Task, text_of
+from judge_decoding.tasks.base import HubDataset, Item, Task, TextMessage, text_of
 from judge_decoding.tasks.checkers import unit_tests
 
 _BEFORE = "Complete this Python function. Give all of it in one code block.\n\n```python\n"
@@ -19,7 +19,7 @@ class HumanEval(Task):
     """
 
     name = "humaneval"
-    source = Source("openai/openai_humaneval")
+    source = HubDataset("openai/openai_humaneval")
     runs_code = True
     # The paper's strings, which mark the end of the function, and the end of a chat model's code block.
     stop = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
@@ -29,7 +29,7 @@ class HumanEval(Task):
         key, program, test, function = (text_of(row, f) for f in ("task_id", "prompt", "test", "entry_point"))
         return Item(key, (f"{_BEFORE}{program}{_AFTER}",), f"{test}\ncheck({function})")
 
-    def plain(self, messages: Sequence[Message]) -> str:
+    def plain(self, messages: Sequence[TextMessage]) -> str:
         """The beginning of the program with nothing after it: even a space would make it another program."""
         *before, last = messages
         return "".join(f"{one['content']}\n" for one in before) + _program(last["content"])

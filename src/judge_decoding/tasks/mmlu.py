@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from judge_decoding.io.rows import RowError
-from judge_decoding.tasks.base import Item, Source, Task, text_of
+from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
 from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
 
 
@@ -17,7 +17,7 @@ class MMLU(Task):
     """
 
     name = "mmlu"
-    source = Source("cais/mmlu", "all")
+    source = HubDataset("cais/mmlu", "all")
 
     def __init__(self, subject: str | None = None) -> None:
         self.subject = subject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge_decoding.tasks.base import Item, Source, Task
+from judge_decoding.tasks.base import HubDataset, Item, Task
 from judge_decoding.tasks.conversations import MT_BENCH, conversation
 
 
@@ -15,7 +15,7 @@ class MTBench(Task):
     """
 
     name = "mt_bench"
-    source = Source("HuggingFaceH4/mt_bench_prompts", split="train")
+    source = HubDataset("HuggingFaceH4/mt_bench_prompts", split="train")
     scoring = "grade"
     max_new_tokens = 1024
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from judge_decoding.io.questions import Fields
 from judge_decoding.io.rows import RowError
-from judge_decoding.tasks.base import Item, Message, Task
-from judge_decoding.tasks.results import Result, result_function, result_name, same_result
+from judge_decoding.tasks.base import Item, Task, TextMessage
+from judge_decoding.tasks.results import ResultFunction, result_function, result_name, same_result
 
 
 class Prompts(Task):
@@ -26,7 +26,7 @@ class Prompts(Task):
     max_new_tokens = 256
     stop = ()
 
-    def __init__(self, result: str | Result = "number") -> None:
+    def __init__(self, result: str | ResultFunction = "number") -> None:
         self.result = result_name(result)
         self._function = result_function(result) if isinstance(result, str) else result
 
@@ -37,7 +37,7 @@ class Prompts(Task):
             raise RowError("has no reference; give a right answer, or remove it")
         return Item(place, (question,), reference)
 
-    def plain(self, messages: Sequence[Message]) -> str:
+    def plain(self, messages: Sequence[TextMessage]) -> str:
         """The prompt, unchanged."""
         return messages[-1]["content"]
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.tasks.final import final_number
 
-Result = Callable[[str], str | None]
+ResultFunction = Callable[[str], str | None]
 """From an answer to its result; None if it has none."""
 
 
@@ -19,7 +19,7 @@ def last_number(answer: str) -> str | None:
     return None if found is None else str(found)
 
 
-def same_result(result: Result, one: str | None, other: str | None) -> bool:
+def same_result(result: ResultFunction, one: str | None, other: str | None) -> bool:
     """Whether two results of the same function are equal: numbers by value, anything else as text."""
     if result is not last_number or one is None or other is None:
         return one == other
@@ -45,7 +45,7 @@ def whole_text(answer: str) -> str:
     return " ".join(answer.split())
 
 
-def result_function(spelling: str) -> Result:
+def result_function(spelling: str) -> ResultFunction:
     """The function for ``number``, ``choice``, ``text``, ``regex:PATTERN`` or ``module:function``.
 
     A pattern's last match counts, its first group if it has one. A function maps the answer to a text or None.
@@ -53,7 +53,7 @@ def result_function(spelling: str) -> Result:
     Raises:
         JudgeDecodingError: there is no such function, or the pattern is invalid.
     """
-    known: dict[str, Result] = {
+    known: dict[str, ResultFunction] = {
         "number": last_number,
         "choice": last_choice,
         "text": whole_text,
@@ -79,7 +79,7 @@ def result_function(spelling: str) -> Result:
     )
 
 
-def result_name(result: str | Result) -> str:
+def result_name(result: str | ResultFunction) -> str:
     """A result in words, to distinguish settings."""
     if isinstance(result, str):
         return result

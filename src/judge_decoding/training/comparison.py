@@ -45,7 +45,7 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class FittedSource:
     """A source, the fit on it, and its row of the table."""
 
     source: HiddenSource
@@ -67,13 +67,13 @@ def validate(
 
 def candidate(
     source: HiddenSource, features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None]
-) -> Candidate:
+) -> FittedSource:
     """Fit a head on raw features [N, H], which are standardised in place."""
     mean, scale = standardise(features)
     fit = validate(features, tokens, config, tick)
     assert fit is not None  # `fitting.deal` ensures that both classes are in every fold
     row = {"detector": str(source), "layer": source.layer, "norm": source.norm}
-    return Candidate(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
+    return FittedSource(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
 
 
 def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:

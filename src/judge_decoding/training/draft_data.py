@@ -61,7 +61,7 @@ def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[st
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class AnswerPart:
     """A part of an answer that is read in one forward pass.
 
     Attributes:
@@ -80,11 +80,11 @@ class Piece:
         return len(self.ids) - self.begin
 
 
-def pieces_of(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[Piece]:
+def pieces_of(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[AnswerPart]:
     """Split an answer into parts that fit one forward pass; earlier parts become the prompt of later ones."""
     most, whole = most_rows(vocab_size), (*prompt, *said)
     begins = range(len(prompt), len(whole), most)
-    return [Piece(answer, whole[: begin + most], begin) for begin in begins]
+    return [AnswerPart(answer, whole[: begin + most], begin) for begin in begins]
 
 
 def most_rows(vocab_size: int) -> int:
@@ -92,9 +92,9 @@ def most_rows(vocab_size: int) -> int:
     return max(LOGITS // vocab_size, 16)
 
 
-def forwards(pieces: Sequence[Piece], vocab_size: int) -> Iterator[list[Piece]]:
+def forwards(pieces: Sequence[AnswerPart], vocab_size: int) -> Iterator[list[AnswerPart]]:
     """Group pieces into forward passes, short pieces first, so that the parts of an answer come in order."""
-    some: list[Piece] = []
+    some: list[AnswerPart] = []
     for piece in sorted(pieces, key=lambda one: len(one.ids)):
         rows = [*some, piece]
         logits = len(piece.ids) - min(one.begin for one in rows)
@@ -106,7 +106,7 @@ def forwards(pieces: Sequence[Piece], vocab_size: int) -> Iterator[list[Piece]]:
         yield some
 
 
-def read(model: PreTrainedModel, pieces: Sequence[Piece]) -> Tensor:
+def read(model: PreTrainedModel, pieces: Sequence[AnswerPart]) -> Tensor:
     """Return a model's logits [n, V] at the tokens that count, piece after piece, in float32."""
     first = min(piece.begin for piece in pieces) - 1
     ids = pad_sequence([torch.tensor(piece.ids[:-1]) for piece in pieces], batch_first=True)
@@ -115,6 +115,6 @@ def read(model: PreTrainedModel, pieces: Sequence[Piece]) -> Tensor:
     return torch.cat(parts).float()
 
 
-def expected(pieces: Sequence[Piece]) -> Tensor:
+def expected(pieces: Sequence[AnswerPart]) -> Tensor:
     """Return the tokens that count [n], in the order of `read`."""
     return torch.tensor([token for piece in pieces for token in piece.ids[piece.begin :]])

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from judge_decoding.models.draft_vocabulary import compact
 from judge_decoding.models.forward import undisturbed
 from judge_decoding.models.hidden import output_size
-from judge_decoding.training.draft_data import Piece, expected, forwards, read
+from judge_decoding.training.draft_data import AnswerPart, expected, forwards, read
 from judge_decoding.training.draft_options import Loss
 
 
@@ -34,7 +34,7 @@ class DraftLoss:
         self._target, self._draft, self._kind = target, draft, kind
         self.size = output_size(target)
 
-    def gradients(self, pieces: Sequence[Piece]) -> tuple[float, int]:
+    def gradients(self, pieces: Sequence[AnswerPart]) -> tuple[float, int]:
         """Add the gradients of the mean loss of ``pieces``; return the sum of the losses and the number of tokens."""
         total, batches = 0.0, list(forwards(pieces, self.size))
         counts = [self._counted(batch) for batch in batches]
@@ -45,14 +45,14 @@ class DraftLoss:
                 total += float(loss.detach())
         return total, sum(counts)
 
-    def _counted(self, batch: Sequence[Piece]) -> int:
+    def _counted(self, batch: Sequence[AnswerPart]) -> int:
         """The number of tokens of ``batch`` with a loss; with cross-entropy, only tokens that the draft can propose."""
         with compact(self._draft) as kept:
             if kept is None or self._kind == "kl":
                 return sum(piece.count for piece in batch)
             return int(torch.isin(expected(batch), kept.cpu()).sum())
 
-    def losses(self, batch: Sequence[Piece], *, measuring: bool = False) -> tuple[Tensor, Tensor | None]:
+    def losses(self, batch: Sequence[AnswerPart], *, measuring: bool = False) -> tuple[Tensor, Tensor | None]:
         """The losses of the tokens that have one; if measuring, also whether draft and target agree [n]."""
         with compact(self._draft) as kept:
             said = read(self._draft, batch)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import replacing
-from judge_decoding.training.draft_data import Piece, forwards
+from judge_decoding.training.draft_data import AnswerPart, forwards
 from judge_decoding.training.draft_loss import DraftLoss
 from judge_decoding.training.draft_options import DraftConfig, DraftMeasure
 
@@ -54,8 +54,8 @@ class DraftTrainer:
         self,
         target: PreTrainedModel,
         draft: PreTrainedModel,
-        teaching: Sequence[Sequence[Piece]],
-        held_out: Sequence[Piece],
+        teaching: Sequence[Sequence[AnswerPart]],
+        held_out: Sequence[AnswerPart],
         config: DraftConfig,
         folder: Path,
         settings: dict[str, Any],
@@ -124,7 +124,7 @@ class DraftTrainer:
         self._optimiser.zero_grad(set_to_none=True)
         self._loss, self._tokens, self._step = self._loss + loss, self._tokens + count, self._step + 1
 
-    def _pieces_of(self, step: int) -> list[Piece]:
+    def _pieces_of(self, step: int) -> list[AnswerPart]:
         """The pieces of the answers of a step; each epoch goes through all answers in its own order."""
         epoch, place = divmod(step, self._an_epoch)
         order = list(range(len(self._teaching)))

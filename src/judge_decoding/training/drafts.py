@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.rounds import Stats
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import room
@@ -27,11 +28,10 @@ from judge_decoding.models.first_layers import cut_layers
 from judge_decoding.models.hidden import output_size
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.rules.exact import Exact
-from judge_decoding.training.draft_data import Piece, TargetAnswers, divide_prompts, pieces_of
+from judge_decoding.training.draft_data import AnswerPart, TargetAnswers, divide_prompts, pieces_of
 from judge_decoding.training.draft_loss import DraftLoss
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft, prompts_hash
 from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, trained_names
-from judge_decoding.training.training import Progress
 
 FEW = 200
 """With fewer answers than this, a warning says that the draft was trained on little data."""
@@ -48,7 +48,7 @@ def make_draft(
     config: DraftConfig | None = None,
     *,
     agree: Callable[[DraftForecast], bool] = lambda _: True,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: StageProgress = lambda _what, _done, _total: None,
     measured: Callable[[DraftMeasure], None] = lambda _: None,
 ) -> MadeDraft:
     """Make a draft model for ``target`` from its own first layers, and save it to ``out``.
@@ -141,7 +141,7 @@ def _answer(
     answers: TargetAnswers,
     config: DraftConfig,
     agree: Callable[[DraftForecast], bool],
-    progress: Progress,
+    progress: StageProgress,
 ) -> None:
     """Let the target answer the remaining prompts: a few first, for the forecast."""
 
@@ -186,12 +186,12 @@ def _seed_of(prompt: str, seed: int) -> int:
 
 def _pieces(
     number: int, prompt: str, ids: dict[str, list[int]], answers: TargetAnswers, vocab_size: int
-) -> list[Piece]:
+) -> list[AnswerPart]:
     return pieces_of(number, ids[prompt], answers.known[prompt], vocab_size)
 
 
 def _seconds_a_token(
-    target: PreTrainedModel, draft: PreTrainedModel, answers: Sequence[Sequence[Piece]], config: DraftConfig
+    target: PreTrainedModel, draft: PreTrainedModel, answers: Sequence[Sequence[AnswerPart]], config: DraftConfig
 ) -> float:
     """Seconds of training per token of an answer, from one timed step that is then discarded."""
     loss, pieces = DraftLoss(target, draft, config.loss), [piece for some in answers for piece in some]
@@ -295,7 +295,7 @@ def _card(target: PreTrainedModel, config: DraftConfig) -> str:
     )
 
 
-def _decoded(decoder: JudgeDecoder, prompts: Sequence[str], config: DraftConfig, progress: Progress) -> Stats:
+def _decoded(decoder: JudgeDecoder, prompts: Sequence[str], config: DraftConfig, progress: StageProgress) -> Stats:
     """The statistics of greedy decoding with the draft."""
     stats = Stats()
     decoder.generate(prompts[0], 2, rule=Exact(), temperature=0, num_draft_tokens=1)  # the first forwards are slow

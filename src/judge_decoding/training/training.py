@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.cases import Case
 from judge_decoding.data.leaks import same_question
 from judge_decoding.errors import JudgeDecodingError
@@ -33,7 +34,7 @@ from judge_decoding.training.cache import FeatureCache
 from judge_decoding.training.calibration import expected_calibration_error, reliability, roc
 from judge_decoding.training.comparison import (
     SHARES,
-    Candidate,
+    FittedSource,
     Tokens,
     candidate,
     doubts,
@@ -44,9 +45,6 @@ from judge_decoding.training.features import BASELINES, Column
 from judge_decoding.training.fitting import deal, fold, standardise
 from judge_decoding.training.labels import IGNORED, Example, data_hash, encode, question_examples
 from judge_decoding.training.options import TrainingConfig
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the current stage, how much of it is done, and its total."""
 
 OUT_OF_FOLD = (
     "each token's score is that of a fit on the other folds' questions; the weights in this folder are fitted on all"
@@ -61,7 +59,7 @@ def train_head(
     *,
     draft: PreTrainedModel | None = None,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> JudgeHead:
     """Train a judge head for ``target`` on labelled answers.
 
@@ -78,7 +76,7 @@ def train_head(
             (AutoJudge's features); such a head works with this draft only.
         cache: a folder for what the models compute over the answers, so that several trainings read them only once and
             a stopped one resumes. The default is a temporary folder.
-        progress: called as the training advances; see `Progress`.
+        progress: called as the training advances; see `StageProgress`.
 
     Raises:
         JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, a layer that does
@@ -189,7 +187,7 @@ def _features(
     used: Sequence[Tensor],
     config: TrainingConfig,
     cache: str | Path | None,
-    tell: Progress,
+    tell: StageProgress,
 ) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], HiddenSource], Tensor]]]:
     """Read the answers and provide functions that return their features.
 
@@ -245,12 +243,12 @@ def _own(role: str, sources: Sequence[HiddenSource]) -> list[Column]:
 
 
 def _best(
-    load: Callable[[Column], Tensor], tokens: Tokens, config: TrainingConfig, tell: Progress
-) -> tuple[Candidate, list[dict[str, Any]]]:
+    load: Callable[[Column], Tensor], tokens: Tokens, config: TrainingConfig, tell: StageProgress
+) -> tuple[FittedSource, list[dict[str, Any]]]:
     """The source with the best AUC out of fold, and the table of all detectors."""
     sources = config.sources
     tick = _ticks(tell, "fitting", len(sources) * len(config.l2))
-    best: Candidate | None = None
+    best: FittedSource | None = None
     rows = []
     for source in sources:
         one = candidate(source, load(source), tokens, config, tick)
@@ -264,7 +262,7 @@ def _best(
     return best, rows
 
 
-def _ticks(tell: Progress, what: str, total: int) -> Callable[[], None]:
+def _ticks(tell: StageProgress, what: str, total: int) -> Callable[[], None]:
     done = 0
 
     def tick() -> None:
@@ -276,7 +274,7 @@ def _ticks(tell: Progress, what: str, total: int) -> Callable[[], None]:
 
 
 def _calibration(
-    best: Candidate, rows: list[dict[str, Any]], curve: list[dict[str, Any]], tokens: Tokens, config: TrainingConfig
+    best: FittedSource, rows: list[dict[str, Any]], curve: list[dict[str, Any]], tokens: Tokens, config: TrainingConfig
 ) -> dict[str, Any]:
     """All figures of the head, for its configuration and its card."""
     scores, correct = best.fit.scores, tokens.labels.bool()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import bar
-from judge_decoding.cli.run.prepare import Prepared, prepare
+from judge_decoding.cli.run.prepare import PreparedTask, prepare
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.engines import check_backend
@@ -94,7 +94,7 @@ def _ready(
     models: tuple[str, str | None, str | None],
     draft_layers: int | None,
     **options: Any,  # noqa: ANN401  (those of prepare)
-) -> Prepared:
+) -> PreparedTask:
     """Prepare questions and models; with ``draft_layers``, make the draft from the target's first layers."""
     ready = prepare(parse_task(task), data, models, trained_on=(), backend="eager", temperature=0.0, **options)
     if draft_layers is None:
@@ -109,7 +109,7 @@ def _ready(
     )  # fmt: skip
 
 
-def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
+def _measure(ready: PreparedTask, chosen: Chosen) -> BenchResults:
     """Run the benchmark at all batch sizes."""
     decoder = ready.decoder
     with ExitStack() as stack:
@@ -130,7 +130,7 @@ def _measure(ready: Prepared, chosen: Chosen) -> BenchResults:
 
 
 def _engines(
-    ready: Prepared,
+    ready: PreparedTask,
     models: Models,
     best: Mapping[str, Way],
     chosen: Chosen,

@@ -10,14 +10,14 @@ from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.io.endpoint import PREFIX, Endpoint
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
-from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.labelling.labels.progress import LabellingProgress
 from judge_decoding.labelling.labels.rollouts import endpoint_rollouts
-from judge_decoding.tasks.results import Result
+from judge_decoding.tasks.results import ResultFunction
 
 
 def run(
     target: str, draft: str | None, endpoint: str | None, max_new_tokens: int, batch_size: int, dtype: str,
-    texts: list[str], function: Result, progress: Progress, *, yes: bool,
+    texts: list[str], function: ResultFunction, progress: LabellingProgress, *, yes: bool,
 ) -> None:  # fmt: skip
     """Label the tokens, and write them."""
     rollouts = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.cli.run.grading import grade_answers, means
-from judge_decoding.cli.run.prepare import Prepared, prepare, rule_check, warm_up
+from judge_decoding.cli.run.prepare import PreparedTask, prepare, rule_check, warm_up
 from judge_decoding.cli.run.showing import running, tell
 from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core.results import TARGET, Results, with_grades
@@ -99,14 +99,14 @@ def run(
     say(f"\nFigures: {results}\nAnswers: {samples}, for `judge-decoding report`")
 
 
-def _by_item(samples: Sequence[Sample], ready: Prepared) -> Iterator[tuple[Item, list[Sample]]]:
+def _by_item(samples: Sequence[Sample], ready: PreparedTask) -> Iterator[tuple[Item, list[Sample]]]:
     """Yield each item with the samples of its turns."""
     for item in ready.items:
         yield item, [sample for sample in samples if sample.item == item.key]
 
 
 def _graded(
-    samples: Sequence[Sample], ready: Prepared, grader: str, output: Path, settings: dict[str, Any]
+    samples: Sequence[Sample], ready: PreparedTask, grader: str, output: Path, settings: dict[str, Any]
 ) -> tuple[list[Sample], dict[str, list[float]]]:
     """Return the samples with their grades, and the grades of the items by decoding method."""
     answered: dict[tuple[str, str], tuple[Item, list[str]]] = {}
@@ -128,7 +128,7 @@ def _graded(
     return told, means(answered, found)
 
 
-def _spec_bench(samples: Sequence[Sample], ready: Prepared, name: str) -> str:
+def _spec_bench(samples: Sequence[Sample], ready: PreparedTask, name: str) -> str:
     """Return the answers in Spec-Bench's own format."""
     model = f"{ready.names['target']} {name}"
     return "".join(answer_line(item, turns, model) for item, turns in _by_item(samples, ready))

@@ -9,17 +9,14 @@ from typing import Any
 from judge_decoding.cli.court_files import bar
 from judge_decoding.cli.terminal import warn
 from judge_decoding.evaluation.grading import Grade, grade, mean_grade
-from judge_decoding.evaluation.record import Grades
+from judge_decoding.evaluation.record import Grades, ResultKey
 from judge_decoding.io.endpoint import PREFIX, Endpoint
 from judge_decoding.tasks.base import Item
 
-Key = tuple[str, str]
-"""A method's name and an item's key."""
-
 
 def grade_answers(
-    answered: Mapping[Key, tuple[Item, Sequence[str]]], grader: str, output: Path, settings: dict[str, Any]
-) -> dict[Key, dict[int, Grade]]:
+    answered: Mapping[ResultKey, tuple[Item, Sequence[str]]], grader: str, output: Path, settings: dict[str, Any]
+) -> dict[ResultKey, dict[int, Grade]]:
     """The grades of each answer by turn, from 0; they are kept in ``output``, a line each.
 
     A request that comes to nothing leaves its answer without a grade, and is told.
@@ -30,11 +27,11 @@ def grade_answers(
     endpoint = Endpoint(grader.removeprefix(PREFIX))
     with bar("grading", total, len(grades.known)) as advance:
 
-        def done(key: Key, turn: int, one: Grade) -> None:
+        def done(key: ResultKey, turn: int, one: Grade) -> None:
             grades.add(key, turn, one)
             advance()
 
-        def failed(_key: Key, _turn: int, why: str) -> None:
+        def failed(_key: ResultKey, _turn: int, why: str) -> None:
             reasons.append(why)
             advance()
 
@@ -43,7 +40,7 @@ def grade_answers(
     if missing:
         why = f"; the first request failed because {reasons[0].rstrip('.')}" if reasons else ""
         warn(f"{missing} of {total} answers have no grade{why}. Their items are left out of the mean.")
-    found: dict[Key, dict[int, Grade]] = {key: {} for key in answered}
+    found: dict[ResultKey, dict[int, Grade]] = {key: {} for key in answered}
     for (key, turn), one in grades.known.items():
         found[key][turn] = one
     grades.finish()
@@ -51,7 +48,7 @@ def grade_answers(
 
 
 def means(
-    answered: Mapping[Key, tuple[Item, Sequence[str]]], grades: Mapping[Key, Mapping[int, Grade]]
+    answered: Mapping[ResultKey, tuple[Item, Sequence[str]]], grades: Mapping[ResultKey, Mapping[int, Grade]]
 ) -> dict[str, list[float]]:
     """By method, the grades of the items of which every turn has one."""
     found: dict[str, list[float]] = {}

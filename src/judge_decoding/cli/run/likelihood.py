@@ -10,13 +10,13 @@ from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.data.tokens import split_ids
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
-from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.labelling.labels.progress import LabellingProgress
 from judge_decoding.rules.exact import Exact
 
 
 def run(
     target: str, threshold: float, draft: str | None, suffix: int, max_new_tokens: int, batch_size: int, dtype: str,
-    progress: Progress, cases: list[Case], *, given: bool, yes: bool,
+    progress: LabellingProgress, cases: list[Case], *, given: bool, yes: bool,
 ) -> None:  # fmt: skip
     """Label the tokens, and write them."""
     config = LikelihoodConfig(threshold, suffix)

@@ -29,7 +29,7 @@ from judge_decoding.tasks.prompt_format import PromptFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedTask:
     """A task that is ready to be put to models.
 
     Attributes:
@@ -74,7 +74,7 @@ def prepare(
     temperature: float,
     details: bool = False,
     check: Callable[[str | None], None] = lambda _: None,
-) -> Prepared:
+) -> PreparedTask:
     """Read the questions and load the models; ``check`` is given the head's folder before they are loaded."""
     check_dtype(dtype)
     target, draft, judge = models
@@ -111,7 +111,7 @@ def prepare(
         "backend": "eager" if decoder.fallbacks else backend,
         "versions": versions(), "command": command(),
     }  # fmt: skip
-    return Prepared(decoder, asking, items, names, facts)
+    return PreparedTask(decoder, asking, items, names, facts)
 
 
 def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
@@ -126,7 +126,7 @@ def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
     return check
 
 
-def warm_up(methods: Sequence[Method], ready: Prepared) -> None:
+def warm_up(methods: Sequence[Method], ready: PreparedTask) -> None:
     """Answer one item with each method, uncounted: the first answer of a process is slow."""
     with Terminal(err=True).status("warming up"):
         for method in methods:

@@ -16,7 +16,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.score import ScoreConfig, check_rule
 from judge_decoding.evaluation.score import score as score_texts
-from judge_decoding.evaluation.texts import Form, Text, as_text, read_answers
+from judge_decoding.evaluation.texts import Form, TokenizedAnswer, as_text, read_answers
 from judge_decoding.io.files import write_text
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import usual_device
@@ -107,7 +107,9 @@ def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -
     return cases, warnings.count
 
 
-def _texts(path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, form: Form) -> tuple[list[Text], int]:
+def _texts(
+    path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, form: Form
+) -> tuple[list[TokenizedAnswer], int]:
     """Return the answers in the target's tokens, and the number of answers that cannot be scored; warn about each."""
     ends = end_ids(decoder.target, decoder.tokenizer)
     size = decoder.target.get_input_embeddings().get_parameter("weight").shape[0]

@@ -19,6 +19,7 @@ from judge_decoding.cli.run.train_cases import asked_cases, located_cases, withi
 from judge_decoding.cli.run.train_report import report
 from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.data.starter import is_starter
 from judge_decoding.decoder import JudgeDecoder
@@ -38,7 +39,7 @@ from judge_decoding.training.cache import default_folder
 from judge_decoding.training.calibration import Aim
 from judge_decoding.training.options import TrainingConfig
 from judge_decoding.training.thresholds import THRESHOLDS, calibrate
-from judge_decoding.training.training import Progress, train_head
+from judge_decoding.training.training import train_head
 
 
 def run(
@@ -149,7 +150,7 @@ def _calibrate(
     models: tuple[PreTrainedModel, PreTrainedTokenizerBase, AnyDraft],
     batch_size: int,
     output: Path,
-    tell: Progress,
+    tell: StageProgress,
 ) -> None:
     done = 0
 

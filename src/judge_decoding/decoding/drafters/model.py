@@ -67,7 +67,7 @@ class DraftModel:
             another = partial(type(self), self._model, self._vocab_size)
             self._single = {request.row: self._single.get(request.row) or another() for request in requests}
             return [self._single[request.row]._propose([request])[0] for request in requests]
-        rows = [_Row(request, self._vocab_size, cut=self._cut) for request in requests]
+        rows = [_GrowingDraft(request, self._vocab_size, cut=self._cut) for request in requests]
         unchanged = self._unchanged(requests)
         lm = self._narrowed(tuple(request.row for request in requests))
         # The cache may hold rejected tokens, and lacks the last draft token if all were accepted.
@@ -118,7 +118,7 @@ class DraftModel:
         return CachedLM(self._model, rows, rewind=self._rewind)
 
 
-class _Row:
+class _GrowingDraft:
     """The growing draft of one row."""
 
     def __init__(self, request: DraftRequest, vocab_size: int, *, cut: bool) -> None:
@@ -173,7 +173,7 @@ class _Row:
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
 
 
-def _collect(rows: Sequence[_Row], tap: HiddenStateHook) -> None:
+def _collect(rows: Sequence[_GrowingDraft], tap: HiddenStateHook) -> None:
     """Give each row the hidden state at the token it has just read: each row reads at most one token."""
     for row, states in zip(rows, tap.states, strict=True):
         row.see(states[0])

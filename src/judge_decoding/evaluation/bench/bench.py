@@ -18,7 +18,7 @@ from judge_decoding.evaluation.draft_lengths import split
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
-Running = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+BenchStep = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Context manager around a step, from its title and its number of advances; yields the function that advances it."""
 Engines = Callable[[plan.Models, Mapping[str, Way], Sequence[Tensor], dict[str, str]], Sequence[Way]]
 """Makes other engines to measure, from the models, the best way of each kind, the prompts, and the `left_out` dict."""
@@ -63,7 +63,7 @@ def bench(
     compiled: bool = True,
     engines: Engines = lambda *_: (),
     note: Callable[[str], None] = lambda _: None,
-    running: Running = lambda *_: nullcontext(lambda: None),
+    running: BenchStep = lambda *_: nullcontext(lambda: None),
 ) -> Bench:
     """Measure decoding methods in turns: transformers with and without a draft, and our own loop.
 

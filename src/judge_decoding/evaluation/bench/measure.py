@@ -9,9 +9,9 @@ from statistics import median
 from torch import Tensor
 
 from judge_decoding.core.rounds import Stats
-from judge_decoding.evaluation.bench.ways import Answers, Way
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Way
 
-Tell = Callable[[int, str], None]
+RepetitionProgress = Callable[[int, str], None]
 """Called when a method has decoded all prompts, with the repetition (0 is the warm-up) and the method's name."""
 
 
@@ -53,7 +53,7 @@ def measure(
     batch_size: int = 1,
     repetitions: int = 5,
     warm_up: int | None = None,
-    tell: Tell = lambda *_: None,
+    tell: RepetitionProgress = lambda *_: None,
 ) -> dict[str, Measured]:
     """Run every method on all prompts, first as a warm-up, then ``repetitions`` times; the order rotates each time.
 
@@ -85,7 +85,7 @@ def measure(
     return found
 
 
-def _count(own: Measured, batches: Sequence[Answers]) -> None:
+def _count(own: Measured, batches: Sequence[BatchAnswers]) -> None:
     own.seconds.append(sum(batch.seconds for batch in batches))
     own.new_tokens.append(sum(len(tokens) for tokens in own.tokens))
     for batch in batches:

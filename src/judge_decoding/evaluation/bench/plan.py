@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.backends.static.compiling import Progress
+from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.lengths import CostOptimal
 from judge_decoding.evaluation.bench.ways import Assistance, Generate, Label, Ours, Way
@@ -41,7 +41,7 @@ class Models:
     compiled: JudgeDecoder | None = None
 
     @classmethod
-    def of(cls, decoder: JudgeDecoder, max_new_tokens: int, progress: Progress) -> tuple[Models, str]:
+    def of(cls, decoder: JudgeDecoder, max_new_tokens: int, progress: CompileProgress) -> tuple[Models, str]:
         """Compile the models of ``decoder``; also return the reason if that is not possible."""
         compiled = JudgeDecoder(
             decoder.target, decoder.tokenizer, decoder.draft, decoder.judge, num_draft_tokens=decoder.num_draft_tokens,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from judge_decoding.core.results import ResultsBase
 from judge_decoding.evaluation.bench.measure import Measured
-from judge_decoding.evaluation.bench.ways import Family, Label
+from judge_decoding.evaluation.bench.ways import Label, MethodFamily
 
 
 class Ratio(BaseModel):
@@ -60,7 +60,7 @@ class BenchRow(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     name: str
-    family: Family
+    family: MethodFamily
     backend: str = ""
     batch_size: int = Field(ge=1)
     num_draft_tokens: int = Field(default=0, ge=0)

@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.ways import Answers, Label, up_to_end
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Label, up_to_end
 from judge_decoding.visible import one_line
 
 CHILD = Path(__file__).with_name("vllm_child.py")
@@ -136,7 +136,7 @@ class VLLM:
         """Whether its tokens must equal those of plain greedy decoding: True without a judge."""
         return self._settings.judge is None
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         """See `Way.answer`; the time is measured in the engine's process.
 
         Raises:
@@ -150,7 +150,7 @@ class VLLM:
             raise self._ended() from error
         told: Mapping[str, Any] = self._hear()
         tokens = tuple(up_to_end(ids, self._settings.end_ids) for ids in told["tokens"])
-        return Answers(tokens, float(told["seconds"]))
+        return BatchAnswers(tokens, float(told["seconds"]))
 
     def close(self) -> None:
         """End the process."""

@@ -17,7 +17,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.rules.base import VerificationRule
 
-Family = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]
+MethodFamily = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"]
 """The kind of method: transformers without and with a draft; ours without a draft, exact, and with the judge."""
 
 
@@ -32,7 +32,7 @@ class Label:
         note: how the draft length was chosen, such as "best" or "equal".
     """
 
-    family: Family
+    family: MethodFamily
     backend: str = ""
     num_draft_tokens: int = 0
     note: str = ""
@@ -45,7 +45,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class BatchAnswers:
     """The answers to a batch.
 
     Attributes:
@@ -74,7 +74,7 @@ class Way(Protocol):
         """Whether its tokens must equal those of plain greedy decoding."""
         ...
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         """Decode prompts [T_i] together."""
         ...
 
@@ -118,7 +118,7 @@ class Generate:
         """True: plain and assisted generation are both greedy."""
         return True
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         """See `Way.answer`; shorter prompts are padded on the left."""
         width = max(map(len, prompts))
         pad = min(self.end_ids, default=0)
@@ -141,7 +141,7 @@ class Generate:
             )
             found = output[:, width:].tolist()
             seconds = time.perf_counter() - begin
-        return Answers(tuple(up_to_end(row, self.end_ids) for row in found), seconds, forwards[0])
+        return BatchAnswers(tuple(up_to_end(row, self.end_ids) for row in found), seconds, forwards[0])
 
     @contextmanager
     def _assisted(self) -> Iterator[None]:
@@ -189,14 +189,14 @@ class Ours:
         """False for lossy rules, whose tokens may differ from greedy decoding."""
         return self.decoder.draft is None or self.rule.is_lossless
 
-    def answer(self, prompts: Sequence[Tensor]) -> Answers:
+    def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
         """See `Way.answer`."""
         synchronize(self.decoder.target.device)
         given = self.decoder.generate_batch(
             list(prompts), self.max_new_tokens, batch_size=len(prompts), rule=self.rule,
             num_draft_tokens=self.num_draft_tokens, draft_length=self.policy, temperature=0,
         )  # fmt: skip
-        return Answers(
+        return BatchAnswers(
             tuple(one.token_ids for one in given),
             given[0].seconds,
             max(len(one.rounds) for one in given),

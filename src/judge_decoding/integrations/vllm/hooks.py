@@ -17,7 +17,13 @@ from typing import Any
 
 from judge_decoding.integrations.vllm.checks import check_server, wants_logprobs, why_unguarded
 from judge_decoding.integrations.vllm.patching import Hook, install
-from judge_decoding.integrations.vllm.runner import Round, RowsRound, RunnerJudge, current_round, during
+from judge_decoding.integrations.vllm.runner import (
+    FlatVerification,
+    RowsVerification,
+    RunnerJudge,
+    current_round,
+    during,
+)
 from judge_decoding.serving.server_rules import KEY, ServerRules, ServerSettings, speculates
 
 
@@ -60,14 +66,14 @@ def after_logits_processors(
 ) -> Any:
     """Record which tokens grammars and lists of banned tokens forbid, before top-k and the like remove more."""
     logits = original(self, logits, sampling_metadata, metadata)
-    if isinstance(this := current_round(), Round):
+    if isinstance(this := current_round(), FlatVerification):
         this.see_constraints(logits)
     return logits
 
 
 def around_rejection_sample(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Lift the rescued tokens before standard verification, and count those that are kept."""
-    if not isinstance(this := current_round(), Round):
+    if not isinstance(this := current_round(), FlatVerification):
         return original(*args, **kwargs)
     given = inspect.signature(original).bind(*args, **kwargs).arguments
     this.lift(given["target_logits"], given["draft_probs"])
@@ -131,7 +137,7 @@ def around_sample_tokens_v2(original: Callable[..., Any], self: Any, grammar_out
 
 def around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Lift the rescued tokens before standard verification, and count those that are kept."""
-    if not isinstance(this := current_round(), RowsRound):
+    if not isinstance(this := current_round(), RowsVerification):
         return original(*args, **kwargs)
     given = inspect.signature(original).bind(*args, **kwargs).arguments
     rescued = this.lift(given["target_logits"], given["draft_sampled"], len(given["cu_num_logits"]) - 1)

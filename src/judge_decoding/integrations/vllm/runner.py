@@ -63,7 +63,7 @@ class RunnerJudge:
     def __init__(self, runner: Any, settings: ServerSettings) -> None:
         self.runner, self.rules = runner, ServerRules.of(settings)
         self.aux: AuxStates | None = None
-        self.latest: RowsRound | None = None
+        self.latest: RowsVerification | None = None
         self._params: dict[str, Any] = {}
         self._causes: dict[str, list[Cause]] = {}
         self._guards: dict[tuple[Guard, ...], tuple[Guard, ...]] = {}
@@ -97,7 +97,7 @@ class RunnerJudge:
         self._params = {name: params for name, params in self._params.items() if name in running}
         self._params |= {one.req_id: one.sampling_params for one in requests if one.sampling_params is not None}
 
-    def rows_round(self, hidden_states: Tensor, batch: Any) -> RowsRound | None:
+    def rows_round(self, hidden_states: Tensor, batch: Any) -> RowsVerification | None:
         """Return the round that model runner V2 is about to verify; None in its warm-up with dummy requests."""
         names = list(batch.req_ids)
         if not all(name in self._params for name in names):
@@ -105,14 +105,14 @@ class RunnerJudge:
         hidden = None if self.rules.head is None else hidden_states[batch.logits_indices]
         ends = batch.cu_num_logits_np.tolist()
         counts = [max(end - start - 1, 0) for start, end in pairwise(ends[: len(names) + 1])]
-        return RowsRound(names, *self._choices([self._params[name] for name in names]), counts, hidden)
+        return RowsVerification(names, *self._choices([self._params[name] for name in names]), counts, hidden)
 
     def _choices(self, params: Sequence[Any]) -> tuple[list[VerificationRule | None], list[bool]]:
         """Return the rule of each request, and whether it decodes at temperature 0."""
         rules = [self.rules.rule_for(one.extra_args, logprobs=wants_logprobs(one)) for one in params]
         return rules, [one.temperature == 0 for one in params]
 
-    def round(self, state: Any) -> Round:
+    def round(self, state: Any) -> FlatVerification:
         """Return the round about to be verified, from the runner's ``ExecuteModelState``."""
         runner, metadata = self.runner, state.spec_decode_metadata
         names = list(runner.input_batch.req_ids)
@@ -127,10 +127,10 @@ class RunnerJudge:
                 hidden = state.aux_hidden_states[self.aux.of_judge][metadata.logits_indices[rows]]
         counts = list(metadata.num_draft_tokens)
         guarded = self._guarded(names, params)
-        return Round(names, *self._choices(params), metadata.draft_token_ids, counts, hidden, guarded)
+        return FlatVerification(names, *self._choices(params), metadata.draft_token_ids, counts, hidden, guarded)
 
     def _guarded(self, names: Sequence[str], params: Sequence[Any]) -> list[Guarded | None]:
-        """Return the guards and history of each request; `Round.count` adds this round to the histories."""
+        """Return the guards and history of each request; `FlatVerification.count` adds this round to the histories."""
         guards = [self.rules.guards_for(one.extra_args) for one in params]
         self._causes = {name: causes for name, causes in self._causes.items() if name in self.runner.requests}
         found: list[Guarded | None] = []
@@ -168,7 +168,7 @@ class RunnerJudge:
 
 
 @dataclass(slots=True, eq=False)
-class Round:
+class FlatVerification:
     """One verification of a batch of R requests with N draft tokens in total.
 
     Attributes:
@@ -231,7 +231,7 @@ class Round:
 
 
 @dataclass(slots=True, eq=False)
-class RowsRound:
+class RowsVerification:
     """The same for model runner V2, whose verification works on rows: a request's draft tokens and one row more.
 
     The verification may come in several parts, a few requests at a time.
@@ -322,17 +322,17 @@ def _later(output: Any, names: list[str], kept: Tensor) -> Any:
     return Counted()
 
 
-AnyRound = TypeVar("AnyRound", Round, RowsRound)
-_ROUND: ContextVar[Round | RowsRound | None] = ContextVar("judge_decoding_round", default=None)
+VerificationT = TypeVar("VerificationT", FlatVerification, RowsVerification)
+_ROUND: ContextVar[FlatVerification | RowsVerification | None] = ContextVar("judge_decoding_round", default=None)
 
 
-def current_round() -> Round | RowsRound | None:
+def current_round() -> FlatVerification | RowsVerification | None:
     """Return the round in progress; None where nothing is judged, as in vLLM's warm-up."""
     return _ROUND.get()
 
 
 @contextmanager
-def during(this: AnyRound) -> Iterator[AnyRound]:
+def during(this: VerificationT) -> Iterator[VerificationT]:
     """Make ``this`` the current round while the block runs."""
     token = _ROUND.set(this)
     try:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from judge_decoding.core.spans import Span
 from judge_decoding.data.agreement import cohens_kappa
-from judge_decoding.data.spans import Span
 from judge_decoding.labelling.annotate.pieces import pieces_of
 from judge_decoding.labelling.annotate.storage import Event, standing
 

@@ -15,7 +15,7 @@ GAP = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class QueuedCase:
     """A case to decide; ``repeat`` if it was decided before. ``earlier`` is the decision that was just undone."""
 
     case: str
@@ -24,7 +24,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class QueueProgress:
     """Turns done and in total (both with repeats), and cases skipped."""
 
     done: int
@@ -67,28 +67,28 @@ class Queue:
             case: self._gap + int(_chance(seed, "wait", annotator, case) * (self._gap + 1)) for case in self.repeated
         }
 
-    def next(self, events: Sequence[Event]) -> Turn | None:
+    def next(self, events: Sequence[Event]) -> QueuedCase | None:
         """The next turn after ``events``, or None when all turns are done."""
         kept, undone = standing(events)
         if undone is not None and undone.case in self._known:
-            return Turn(undone.case, undone.repeat, undone)
+            return QueuedCase(undone.case, undone.repeat, undone)
         first, again, skipped = _decided(kept)
         now = len(kept)
         waiting = [case for case in first if case in self.repeated and case not in again]
         due = next((case for case in waiting if now - first[case] > self._wait[case]), None)
         if due is not None:
-            return Turn(due, repeat=True)
+            return QueuedCase(due, repeat=True)
         fresh = next((case for case in self.order if case not in first and case not in skipped), None)
         if fresh is not None:
-            return Turn(fresh)
-        return Turn(waiting[0], repeat=True) if waiting else None
+            return QueuedCase(fresh)
+        return QueuedCase(waiting[0], repeat=True) if waiting else None
 
-    def progress(self, events: Sequence[Event]) -> Progress:
+    def progress(self, events: Sequence[Event]) -> QueueProgress:
         """The annotator's progress. A skipped case is not repeated."""
         first, again, skipped = _decided(standing(events)[0])
         out = self._known & skipped
         done = len(self._known & first.keys()) + len(self.repeated & again) + len(out)
-        return Progress(done, len(self._known) + len(self.repeated - out), len(out))
+        return QueueProgress(done, len(self._known) + len(self.repeated - out), len(out))
 
     def open_cases(self, events: Sequence[Event]) -> frozenset[str]:
         """The cases the annotator has yet to decide, for the first time or again."""

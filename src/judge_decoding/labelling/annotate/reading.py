@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from judge_decoding.core.spans import Span
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import Span
 from judge_decoding.data.tokens import CaseTokens, read_tokens
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import end_line, rows

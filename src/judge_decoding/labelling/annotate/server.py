@@ -36,7 +36,7 @@ _MAX_BODY = 10_000
 _TEMPLATES = templates("judge_decoding.labelling.annotate")
 
 
-class Guard:
+class LocalOnlyMiddleware:
     """Allow the requests of the annotator's own page, and reject all others.
 
     The Host must be a name of this machine (which stops DNS rebinding), the Origin, if there is one and always for a
@@ -127,7 +127,7 @@ def make_app(session: Session, token: str) -> ASGIApp:
         Route("/decide", decide, methods=["POST"]),
         Route("/agreement", agreement),
     ]
-    return Guard(Starlette(routes=routes), token)
+    return LocalOnlyMiddleware(Starlette(routes=routes), token)
 
 
 def _html(template: str, **values: object) -> Response:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from judge_decoding.core.spans import Span
 from judge_decoding.data.cases import Case, write_cases
-from judge_decoding.data.spans import Span
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.labelling.annotate.agreement import (
     Agreement,
@@ -22,7 +22,7 @@ from judge_decoding.labelling.annotate.agreement import (
     verdicts,
 )
 from judge_decoding.labelling.annotate.pieces import case_id, pieces_of, span_of, words
-from judge_decoding.labelling.annotate.queue import Queue, Turn
+from judge_decoding.labelling.annotate.queue import Queue, QueuedCase
 from judge_decoding.labelling.annotate.storage import (
     PREFIX,
     DecisionLog,
@@ -129,7 +129,7 @@ class Session:
             "case": None if turn is None else self._shown(turn),
         }
 
-    def _shown(self, turn: Turn) -> dict[str, Any]:
+    def _shown(self, turn: QueuedCase) -> dict[str, Any]:
         case, pieces, reading = self._cases[turn.case], self._pieces[turn.case], self._readings.get(turn.case)
         earlier = turn.earlier.errors if turn.earlier else ()
         return {

@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import first_problem, lines, parse_json
+from judge_decoding.io.files import LineT, first_problem, lines, parse_json
 from judge_decoding.io.inputs import DOCUMENT
 from judge_decoding.io.rows import RowError
 
 OnBad = Callable[[str], None]
-Row = TypeVar("Row", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Foreign(BaseModel):
 
 
 def json_rows(
-    path: Path, on_bad: OnBad, model: type[Row], make: Callable[[Row], list[Case]]
+    path: Path, on_bad: OnBad, model: type[LineT], make: Callable[[LineT], list[Case]]
 ) -> Iterator[tuple[str, Callable[[], list[Case]]]]:
     """The rows of a JSON file, one object a line or one array of objects."""
 

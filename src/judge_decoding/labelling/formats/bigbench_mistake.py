@@ -24,7 +24,7 @@ _TASKS = (
 )  # fmt: skip
 
 
-class _Row(Foreign):
+class _BigBenchRow(Foreign):
     asked: str = Field(alias="input")
     steps: tuple[str, ...]
     mistake_index: StrictInt | None
@@ -32,7 +32,7 @@ class _Row(Foreign):
     target: str | None = None
 
 
-def _make(row: _Row) -> list[Case]:
+def _make(row: _BigBenchRow) -> list[Case]:
     task, _, form = next(known for known in _TASKS if re.fullmatch(known[1], row.asked))
     answer, target = row.answer, row.target
     return [
@@ -45,4 +45,4 @@ def _make(row: _Row) -> list[Case]:
     ]  # fmt: skip
 
 
-BIGBENCH_MISTAKE = Format(NAME, lambda path, on_bad: json_rows(path, on_bad, _Row, _make))
+BIGBENCH_MISTAKE = Format(NAME, lambda path, on_bad: json_rows(path, on_bad, _BigBenchRow, _make))

@@ -39,12 +39,12 @@ class _Annotation(Foreign):
     was_cancelled: bool = False
 
 
-class _Row(Foreign):
+class _LabelStudioRow(Foreign):
     data: dict[str, Any]
     annotations: tuple[_Annotation, ...] = ()
 
 
-def _make(row: _Row) -> list[Case]:
+def _make(row: _LabelStudioRow) -> list[Case]:
     known = {name: value for name, value in row.data.items() if name in Case.model_fields and name != "errors"}
     known.setdefault("source", "label-studio")
     answer = str(known.get("answer", ""))
@@ -103,4 +103,4 @@ def _write(cases: Sequence[Case]) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
-LABEL_STUDIO = Format("label-studio", lambda path, on_bad: json_rows(path, on_bad, _Row, _make), _write)
+LABEL_STUDIO = Format("label-studio", lambda path, on_bad: json_rows(path, on_bad, _LabelStudioRow, _make), _write)

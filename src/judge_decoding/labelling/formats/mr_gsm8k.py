@@ -21,7 +21,7 @@ _NUMBER, _ANNOTATION = re.compile(r"^Step \d+:\s*"), re.compile(r"<<[^<>]*>>")
 _PROGRAM = "\nWrite a Python program that prints the answer."
 
 
-class _Row(Foreign):
+class _MrGsm8kRow(Foreign):
     question: str
     ground_truth_solution: str = ""
     model_output_steps: tuple[str, ...]
@@ -31,7 +31,7 @@ class _Row(Foreign):
     question_type: str = "original"
 
 
-def _make(row: _Row) -> list[Case]:
+def _make(row: _MrGsm8kRow) -> list[Case]:
     number, question = row.model_output_solution_first_error_step, row.question
     wrong = None if number == "N/A" else number - 1
     if (wrong is None) != (row.model_output_solution_correctness == "correct"):
@@ -60,4 +60,4 @@ def _plain(step: str) -> str:
     return _ANNOTATION.sub("", _NUMBER.sub("", step))
 
 
-MR_GSM8K = Format(NAME, lambda path, on_bad: json_rows(path, on_bad, _Row, _make))
+MR_GSM8K = Format(NAME, lambda path, on_bad: json_rows(path, on_bad, _MrGsm8kRow, _make))

@@ -34,13 +34,13 @@ class _Question(Foreign):
     ground_truth_answer: str | None = None
 
 
-class _Row(Foreign):
+class _Prm800kRow(Foreign):
     labeler: str = ""
     question: _Question
     label: _Label
 
 
-def _make(row: _Row) -> list[Case]:
+def _make(row: _Prm800kRow) -> list[Case]:
     if row.label.finish_reason not in ("found_error", "solution"):
         raise RowError(f"ends with {row.label.finish_reason} and not with a verdict")
     steps: list[str] = []
@@ -106,4 +106,4 @@ def _write(cases: Sequence[Case]) -> str:
     return "".join(rows)
 
 
-PRM800K = Format("prm800k", lambda path, on_bad: json_rows(path, on_bad, _Row, _make), _write)
+PRM800K = Format("prm800k", lambda path, on_bad: json_rows(path, on_bad, _Prm800kRow, _make), _write)

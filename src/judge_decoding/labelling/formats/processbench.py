@@ -12,7 +12,7 @@ from judge_decoding.labelling.formats.steps import join, split
 SEPARATOR = "\n\n"
 
 
-class _Row(Foreign):
+class _ProcessBenchRow(Foreign):
     problem: str
     steps: tuple[str, ...]
     label: int
@@ -20,7 +20,7 @@ class _Row(Foreign):
     final_answer_correct: bool | None = None
 
 
-def _make(row: _Row) -> list[Case]:
+def _make(row: _ProcessBenchRow) -> list[Case]:
     if not -1 <= row.label < len(row.steps):
         raise RowError(f"has label {row.label}, but {len(row.steps)} steps; it must be -1 or the index of a step")
     answer, errors = join(row.steps, None if row.label < 0 else row.label, SEPARATOR)
@@ -55,4 +55,4 @@ def _write(cases: Sequence[Case]) -> str:
     return "".join(rows)
 
 
-PROCESSBENCH = Format("processbench", lambda path, on_bad: json_rows(path, on_bad, _Row, _make), _write)
+PROCESSBENCH = Format("processbench", lambda path, on_bad: json_rows(path, on_bad, _ProcessBenchRow, _make), _write)

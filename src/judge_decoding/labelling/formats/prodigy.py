@@ -18,14 +18,14 @@ class _Span(Foreign):
     label: str = LABEL
 
 
-class _Row(Foreign):
+class _ProdigyRow(Foreign):
     text: str
     spans: tuple[_Span, ...] = ()
     answer: str = "accept"
     meta: dict[str, Any] = {}  # noqa: RUF012  (pydantic copies defaults)
 
 
-def _make(row: _Row) -> list[Case]:
+def _make(row: _ProdigyRow) -> list[Case]:
     if row.answer != "accept":
         raise RowError(f"was not accepted by its annotator ({row.answer})")
     if "question" not in row.meta:
@@ -46,4 +46,4 @@ def _write(cases: Sequence[Case]) -> str:
     return "".join(rows)
 
 
-PRODIGY = Format("prodigy", lambda path, on_bad: json_rows(path, on_bad, _Row, _make), _write)
+PRODIGY = Format("prodigy", lambda path, on_bad: json_rows(path, on_bad, _ProdigyRow, _make), _write)

@@ -18,7 +18,7 @@ LONGEST = 2**20
 
 
 @dataclass(slots=True)
-class Sorted:
+class ArithmeticLabels:
     """The result of labelling by arithmetic.
 
     Attributes:
@@ -45,9 +45,9 @@ def false_equation(answer: str, *, ended: bool = True) -> tuple[int, int] | None
     return next((found.span for found in equations(answer, ended=ended) if not found.true), None)
 
 
-def label(cases: Iterable[Case]) -> Sorted:
+def label(cases: Iterable[Case]) -> ArithmeticLabels:
     """Sort answers by their arithmetic; spans that the cases already have are replaced."""
-    result = Sorted()
+    result = ArithmeticLabels()
     for case in cases:
         if len(case.answer) > LONGEST:
             result.silent.append(case)

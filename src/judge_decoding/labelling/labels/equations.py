@@ -17,7 +17,7 @@ from fractions import Fraction
 from itertools import islice
 
 from judge_decoding.labelling.labels.expressions import Expression, Parser, UnreadableError
-from judge_decoding.labelling.labels.lexemes import Kind, Lexeme, lexemes
+from judge_decoding.labelling.labels.lexemes import Lexeme, LexemeKind, lexemes
 
 _ANNOTATION = re.compile(r"<<(.*?)(>>|$)", re.DOTALL)
 
@@ -82,13 +82,13 @@ def equations(text: str, *, ended: bool = True) -> list[Equation]:
 
 def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
     for at, lexeme in enumerate(row):
-        if lexeme.kind is not Kind.EQUALS:
+        if lexeme.kind is not LexemeKind.EQUALS:
             continue
         begin = at
-        while begin > at - _LONGEST and begin and row[begin - 1].kind not in (Kind.EQUALS, Kind.STOP):
+        while begin > at - _LONGEST and begin and row[begin - 1].kind not in (LexemeKind.EQUALS, LexemeKind.STOP):
             begin -= 1
         end = at + 1
-        while end < min(len(row), at + _LONGEST) and row[end].kind not in (Kind.EQUALS, Kind.STOP):
+        while end < min(len(row), at + _LONGEST) and row[end].kind not in (LexemeKind.EQUALS, LexemeKind.STOP):
             end += 1
         try:
             right = Parser(row, at + 1, end).parse()
@@ -96,7 +96,11 @@ def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
             continue
         # An operator after it connects it to something unreadable: "= 3 * x".
         behind = row[right.end] if right.end < end else None
-        if behind is not None and behind.kind in (Kind.OPERATOR, Kind.FRACTION, Kind.OPEN) and behind.text != "-":
+        if (
+            behind is not None
+            and behind.kind in (LexemeKind.OPERATOR, LexemeKind.FRACTION, LexemeKind.OPEN)
+            and behind.text != "-"
+        ):
             continue
         lefts = list(_left_sides(row, begin, at))
         if not lefts or not any(left.operators or right.operators for _, left in lefts):
@@ -104,7 +108,10 @@ def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
         about = lexeme.text in ("≈", "\\approx")
         true = any(_holds(left, right, about) for _, left in lefts)
         last = right.end - 1
-        while last > at + 1 and row[last].kind not in (Kind.NUMBER, Kind.CLOSE):  # units are not part of the error
+        while last > at + 1 and row[last].kind not in (
+            LexemeKind.NUMBER,
+            LexemeKind.CLOSE,
+        ):  # units are not part of the error
             last -= 1
         yield Equation(row[lefts[0][0]].start, (row[at + 1].start, row[last].end), true)
 
@@ -114,7 +121,7 @@ def _left_sides(row: Sequence[Lexeme], begin: int, stop: int) -> Iterator[tuple[
     found = False
     for start in range(begin, stop):
         before = row[start - 1] if start > begin else None
-        if row[start].kind is Kind.WORD or not (
+        if row[start].kind is LexemeKind.WORD or not (
             _may_start(row, begin, start) if not found else _dash(row, begin, start)
         ):
             continue
@@ -131,32 +138,32 @@ def _left_sides(row: Sequence[Lexeme], begin: int, stop: int) -> Iterator[tuple[
 
 def _may_start(row: Sequence[Lexeme], begin: int, start: int) -> bool:
     before = row[start - 1] if start > begin else None
-    if row[start].kind is Kind.OPERATOR:
-        return before is None or before.kind in (Kind.WORD, Kind.OPEN)
-    return before is None or before.kind in (Kind.WORD, Kind.OPEN, Kind.NUMBER, Kind.CLOSE)
+    if row[start].kind is LexemeKind.OPERATOR:
+        return before is None or before.kind in (LexemeKind.WORD, LexemeKind.OPEN)
+    return before is None or before.kind in (LexemeKind.WORD, LexemeKind.OPEN, LexemeKind.NUMBER, LexemeKind.CLOSE)
 
 
 def _dash(row: Sequence[Lexeme], begin: int, start: int) -> bool:
     """Whether a minus here, or just before, may be a mere dash: "- 20 + 5" in a list, "Day 1 - 20 + 5"."""
-    sign = start if row[start].kind is Kind.OPERATOR else start - 1
-    if sign < begin or row[sign].text != "-" or row[sign].kind is not Kind.OPERATOR:
+    sign = start if row[start].kind is LexemeKind.OPERATOR else start - 1
+    if sign < begin or row[sign].text != "-" or row[sign].kind is not LexemeKind.OPERATOR:
         return False
-    return sign == begin or row[sign - 1].kind is Kind.WORD or (row[sign].spaced and row[sign + 1].spaced)
+    return sign == begin or row[sign - 1].kind is LexemeKind.WORD or (row[sign].spaced and row[sign + 1].spaced)
 
 
 def _unsure(row: Sequence[Lexeme], begin: int, start: int) -> bool:
     """Whether an expression that begins here belongs to something unread before it."""
     words = []
     at = start - 1
-    while at >= begin and row[at].kind is Kind.WORD:
+    while at >= begin and row[at].kind is LexemeKind.WORD:
         words.append(row[at].text.lower())
         at -= 1
     before = row[at].kind if at >= begin else None
     if not words:
         return False
-    if words[0] in _UNSURE or before is Kind.OPERATOR:
+    if words[0] in _UNSURE or before is LexemeKind.OPERATOR:
         return True
-    if before in (Kind.NUMBER, Kind.CLOSE) and not _JOINING.isdisjoint(words):
+    if before in (LexemeKind.NUMBER, LexemeKind.CLOSE) and not _JOINING.isdisjoint(words):
         return True
     # A single letter is an unknown ("3 x"), unless it is an article or stands alone at the beginning ("a) 5").
     return len(words[0]) == 1 and words[0] not in "ai" and before is not None
@@ -204,10 +211,10 @@ def _result_again(text: str, start: int, end: int, behind: int) -> Iterator[Equa
     inside = list(lexemes(text, start, end))
     line_end = text.find("\n", behind)
     after = list(islice(lexemes(text, behind, len(text) if line_end < 0 else line_end), 2))
-    equals = [i for i, lexeme in enumerate(inside) if lexeme.kind is Kind.EQUALS]
+    equals = [i for i, lexeme in enumerate(inside) if lexeme.kind is LexemeKind.EQUALS]
     if not equals or not after:
         return
-    last = 2 if after[0].kind is Kind.OPERATOR and len(after) == 2 else 1
+    last = 2 if after[0].kind is LexemeKind.OPERATOR and len(after) == 2 else 1
     try:
         result = Parser(inside, equals[-1] + 1, len(inside)).parse()
         again = Parser(after, 0, last).parse()

@@ -16,12 +16,9 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.labelling.labels.rollouts import Rollouts, local_rollouts
 from judge_decoding.labelling.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
 from judge_decoding.models.text import pieces
-from judge_decoding.tasks.results import same_result
+from judge_decoding.tasks.results import ResultFunction, same_result
 
 SOURCE = "equivalence"
-
-Result = Callable[[str], str | None]
-"""The result of an answer, such as its final number, or None. Answers with the `same_result` are equivalent."""
 
 
 @dataclass(slots=True)
@@ -56,7 +53,7 @@ class _Search:
 def label_by_equivalence(
     decoder: JudgeDecoder,
     questions: Sequence[str],
-    result: Result,
+    result: ResultFunction,
     *,
     max_new_tokens: int = 256,
     batch_size: int = 8,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from judge_decoding.labelling.labels.lexemes import Kind, Lexeme, number
+from judge_decoding.labelling.labels.lexemes import Lexeme, LexemeKind, number
 
 _BITS = 4096
 """The longest value, in bits, so that a tower of powers costs nothing."""
@@ -79,13 +79,13 @@ class Parser:
 
     def _operator(self, wanted: str, ahead: int = 0) -> bool:
         lexeme = self._peek(ahead)
-        return lexeme is not None and lexeme.kind is Kind.OPERATOR and lexeme.text in wanted
+        return lexeme is not None and lexeme.kind is LexemeKind.OPERATOR and lexeme.text in wanted
 
     def _starts_value(self, ahead: int = 0) -> bool:
         lexeme = self._peek(ahead)
-        if lexeme is not None and lexeme.kind is Kind.OPERATOR and lexeme.text == "-":
+        if lexeme is not None and lexeme.kind is LexemeKind.OPERATOR and lexeme.text == "-":
             lexeme = self._peek(ahead + 1)
-        return lexeme is not None and lexeme.kind in (Kind.NUMBER, Kind.OPEN, Kind.FRACTION)
+        return lexeme is not None and lexeme.kind in (LexemeKind.NUMBER, LexemeKind.OPEN, LexemeKind.FRACTION)
 
     def _sum(self) -> Fraction:
         value = self._product()
@@ -117,12 +117,14 @@ class Parser:
             return None
         if self._operator("*/") and self._starts_value(1):
             return lexeme.text
-        if lexeme.kind is Kind.WORD and self._starts_value(1) and not self._operator("-", 1):  # 5x - 5 has an unknown
+        if (
+            lexeme.kind is LexemeKind.WORD and self._starts_value(1) and not self._operator("-", 1)
+        ):  # 5x - 5 has an unknown
             if lexeme.text in "xX":
                 return "*"
             if lexeme.text == "of" and (self._percent or self._quotient):
                 return "*"
-        if lexeme.kind is Kind.OPEN and self._lexemes[self._at - 1].kind in (Kind.NUMBER, Kind.CLOSE):
+        if lexeme.kind is LexemeKind.OPEN and self._lexemes[self._at - 1].kind in (LexemeKind.NUMBER, LexemeKind.CLOSE):
             return ""
         return None
 
@@ -156,9 +158,9 @@ class Parser:
 
     def _value_of(self, lexeme: Lexeme) -> Fraction:
         self._at += 1
-        if lexeme.kind is Kind.OPERATOR and lexeme.text == "-":
+        if lexeme.kind is LexemeKind.OPERATOR and lexeme.text == "-":
             return -self._value()
-        if lexeme.kind is Kind.NUMBER:
+        if lexeme.kind is LexemeKind.NUMBER:
             if lexeme.end - lexeme.start > _DIGITS:  # Python refuses to read more than 4,300
                 raise UnreadableError
             value, self._decimals, percent = number(lexeme.text)
@@ -166,13 +168,13 @@ class Parser:
             if lexeme.text.lstrip("\\")[0] in "$€£¥":
                 self._units.add("dollar")
             return _checked((value + self._mixed(value)) / self._tight_divisor())
-        if lexeme.kind is Kind.OPEN:
+        if lexeme.kind is LexemeKind.OPEN:
             return self._closed(lexeme)
-        if lexeme.kind is Kind.FRACTION:
+        if lexeme.kind is LexemeKind.FRACTION:
             parts = []
             for _ in range(2):
                 opening = self._peek()
-                if opening is None or opening.kind is not Kind.OPEN:
+                if opening is None or opening.kind is not LexemeKind.OPEN:
                     raise UnreadableError
                 self._at += 1
                 parts.append(self._closed(opening))
@@ -187,7 +189,7 @@ class Parser:
         value = self._sum()
         closing = self._peek()
         pairs = {"(": ")", "[": "]", "{": "}"}
-        if closing is None or closing.kind is not Kind.CLOSE or closing.text[-1] != pairs[opening.text[-1]]:
+        if closing is None or closing.kind is not LexemeKind.CLOSE or closing.text[-1] != pairs[opening.text[-1]]:
             raise UnreadableError
         self._at += 1
         return value
@@ -199,8 +201,8 @@ class Parser:
             whole.denominator != 1
             or top is None
             or bottom is None
-            or top.kind is not Kind.NUMBER
-            or bottom.kind is not Kind.NUMBER
+            or top.kind is not LexemeKind.NUMBER
+            or bottom.kind is not LexemeKind.NUMBER
             or not self._operator("/", 1)
         ):
             return Fraction(0)
@@ -225,7 +227,7 @@ class Parser:
             or over.text != "/"
             or over.spaced
             or bottom is None
-            or bottom.kind is not Kind.NUMBER
+            or bottom.kind is not LexemeKind.NUMBER
             or bottom.spaced
             or bottom.end - bottom.start > _DIGITS
         ):
@@ -239,7 +241,7 @@ class Parser:
     def _skip_units(self) -> None:
         while (lexeme := self._peek()) is not None:
             following = self._peek(1)
-            if lexeme.kind is Kind.WORD:
+            if lexeme.kind is LexemeKind.WORD:
                 if self._multiplication() is not None:
                     return
                 word = lexeme.text.lower()
@@ -249,12 +251,12 @@ class Parser:
                 self._at += 1
             elif (
                 following is not None
-                and following.kind is Kind.WORD
+                and following.kind is LexemeKind.WORD
                 and following.text not in "xX"
                 and (self._operator("/") or (self._operator("-") and not lexeme.spaced and not following.spaced))
             ):  # "5 miles/hour", "30-minute"
                 self._at += 1
-            elif lexeme.kind is Kind.OPEN and self._is_remark():
+            elif lexeme.kind is LexemeKind.OPEN and self._is_remark():
                 continue
             else:
                 return
@@ -262,9 +264,9 @@ class Parser:
     def _is_remark(self) -> bool:
         """Skip words in brackets, as in ``4 (the children) * 3``."""
         ahead = 1
-        while (lexeme := self._peek(ahead)) is not None and lexeme.kind is Kind.WORD:
+        while (lexeme := self._peek(ahead)) is not None and lexeme.kind is LexemeKind.WORD:
             ahead += 1
-        if lexeme is None or lexeme.kind is not Kind.CLOSE or ahead == 1:
+        if lexeme is None or lexeme.kind is not LexemeKind.CLOSE or ahead == 1:
             return False
         self._at += ahead + 1
         return True

@@ -9,7 +9,7 @@ from enum import Enum
 from fractions import Fraction
 
 
-class Kind(Enum):
+class LexemeKind(Enum):
     """The kind of a lexeme."""
 
     NUMBER = "number"
@@ -34,7 +34,7 @@ class Lexeme:
         spaced: whether a space precedes it.
     """
 
-    kind: Kind
+    kind: LexemeKind
     text: str
     start: int
     end: int
@@ -66,13 +66,13 @@ _PATTERN = re.compile(
 )
 _OPERATORS = {"power": "^", "plus": "+", "minus": "-", "times": "*", "over": "/"}
 _KINDS = {
-    "number": Kind.NUMBER,
-    "equals": Kind.EQUALS,
-    "fraction": Kind.FRACTION,
-    "open": Kind.OPEN,
-    "close": Kind.CLOSE,
-    "word": Kind.WORD,
-    "ordinal": Kind.WORD,
+    "number": LexemeKind.NUMBER,
+    "equals": LexemeKind.EQUALS,
+    "fraction": LexemeKind.FRACTION,
+    "open": LexemeKind.OPEN,
+    "close": LexemeKind.CLOSE,
+    "word": LexemeKind.WORD,
+    "ordinal": LexemeKind.WORD,
 }
 
 
@@ -84,7 +84,7 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> Iterator[Lexem
         if name == "space" and "\n" not in written:
             spaced = True
             continue
-        kind = Kind.OPERATOR if name in _OPERATORS else _KINDS.get(name, Kind.STOP)
+        kind = LexemeKind.OPERATOR if name in _OPERATORS else _KINDS.get(name, LexemeKind.STOP)
         yield Lexeme(kind, _OPERATORS.get(name, written), match.start(), match.end(), spaced)
         spaced = False
 

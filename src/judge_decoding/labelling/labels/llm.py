@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from judge_decoding.core.spans import Span
 from judge_decoding.data.agreement import agreement
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import Span, touches
+from judge_decoding.data.spans import touches
 from judge_decoding.data.verdicts import words
 from judge_decoding.io.endpoint import Body
 from judge_decoding.io.resume import Unfinished
@@ -157,7 +158,7 @@ def labelled(case: Case, said: Span | Said, source: str) -> Case | None:
     )
 
 
-Key = tuple[str, str, int]
+VoteKey = tuple[str, str, int]
 """Question, answer, and index of the vote."""
 
 
@@ -165,7 +166,7 @@ class Votes(Unfinished):
     """The replies so far, in ``<output>.part``."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.done: dict[Key, str] = {}
+        self.done: dict[VoteKey, str] = {}
         super().__init__(output, settings)
 
     def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
@@ -173,7 +174,7 @@ class Votes(Unfinished):
         question, answer, number = row["key"]
         self.done[question, answer, number] = row["reply"]
 
-    def add(self, key: Key, reply: str) -> None:
+    def add(self, key: VoteKey, reply: str) -> None:
         """Save a reply."""
         self.append({"key": key, "reply": reply})
         self.done[key] = reply

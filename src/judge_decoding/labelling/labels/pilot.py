@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.cases import Case
-from judge_decoding.labelling.labels.progress import Progress
+from judge_decoding.labelling.labels.progress import LabellingProgress
 
 Labeller = Callable[[list[str], Callable[[str, list[Case], int], None]], None]
 """Labels questions and calls the callback after each one, with its cases and its target forwards."""
-
-Tell = Callable[[str, int, int], None]
-"""Called with the name of the current stage, how much of it is done, and its total."""
 
 PILOT, REST = "labelling a few prompts for a forecast", "labelling"
 
@@ -49,10 +47,10 @@ class Spent:
 def label_rest(
     questions: Sequence[str],
     label: Labeller,
-    progress: Progress,
+    progress: LabellingProgress,
     *,
     agree: Callable[[Forecast], None] = lambda _: None,
-    tell: Tell = lambda _what, _done, _total: None,
+    tell: StageProgress = lambda _what, _done, _total: None,
 ) -> Spent:
     """Label the remaining questions: a few first and, if the forecast is agreed to, the others.
 

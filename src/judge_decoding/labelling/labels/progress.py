@@ -11,7 +11,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.resume import Unfinished
 
 
-class Progress(Unfinished):
+class LabellingProgress(Unfinished):
     """The questions labelled so far, one per line.
 
     Args:

@@ -15,7 +15,7 @@ from judge_decoding.data.cases import Case
 from judge_decoding.data.tokens import fingerprint
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.models.teacher_forcing import Piece, log_probability, read_given
+from judge_decoding.models.teacher_forcing import ForcedOutputs, log_probability, read_given
 from judge_decoding.models.text import pieces
 
 
@@ -60,7 +60,7 @@ def draft_choices(
 
 def _read(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
-) -> Iterator[Piece]:
+) -> Iterator[ForcedOutputs]:
     """The model's predictions for the tokens of each answer."""
     both = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     return read_given(model, both, [range(len(p), len(ids)) for p, ids in zip(prompts, both, strict=True)])

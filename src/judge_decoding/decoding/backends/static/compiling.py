@@ -43,7 +43,7 @@ _ONE_AT_A_TIME = Lock()
 _GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
 """The variable that makes transformers, while it is traced, not repeat shared keys."""
 
-Progress = Callable[[str], None]
+CompileProgress = Callable[[str], None]
 """Called with a short message before a step that takes a while."""
 
 
@@ -81,7 +81,12 @@ def has_few(model: PreTrainedModel) -> bool:
 
 
 def compile_target(
-    model: PreTrainedModel, sources: tuple[HiddenSource, ...], progress: Progress, folder: Path, *, few: bool = False
+    model: PreTrainedModel,
+    sources: tuple[HiddenSource, ...],
+    progress: CompileProgress,
+    folder: Path,
+    *,
+    few: bool = False,
 ) -> Compiled:
     """Compile a target's forward pass; see `TargetGraph`.
 
@@ -101,7 +106,7 @@ def compile_target(
 
 
 def compile_draft(
-    model: PreTrainedModel, steps: int, vocab_size: int, progress: Progress, folder: Path, *, few: bool = False
+    model: PreTrainedModel, steps: int, vocab_size: int, progress: CompileProgress, folder: Path, *, few: bool = False
 ) -> Compiled:
     """Compile ``steps`` greedy steps of a draft; see `DraftGraph`.
 
@@ -192,7 +197,7 @@ def _compiled(
     what: str,
     example: tuple[Any, ...],
     shapes: tuple[Any, ...],
-    progress: Progress,
+    progress: CompileProgress,
     folder: Path,
 ) -> Compiled:
     store, key = CompiledStore(folder), _key(model, what)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends.static.compiling import Progress, compile_draft, default_folder, has_few
+from judge_decoding.decoding.backends.static.compiling import CompileProgress, compile_draft, default_folder, has_few
 from judge_decoding.decoding.backends.static.graphs import KeysValues
 from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM, are_few, in_parts
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
@@ -42,7 +42,7 @@ class CompiledDraft:
         model: PreTrainedModel,
         vocab_size: int,
         *,
-        progress: Progress = lambda _: None,
+        progress: CompileProgress = lambda _: None,
         folder: Path | None = None,
     ) -> None:
         self.model, self.vocab_size = model, vocab_size

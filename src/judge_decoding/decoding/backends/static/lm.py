@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from judge_decoding.core.hidden import LAST, HiddenSource
 from judge_decoding.decoding.backends.static.compiling import (
     Compiled,
-    Progress,
+    CompileProgress,
     compile_target,
     default_folder,
     has_few,
@@ -44,7 +44,7 @@ def are_few(tokens: Tensor) -> bool:
     return rows * (width - 1) <= FEW
 
 
-class Forward:
+class CompiledForward:
     """A target's forward pass, compiled for any number of tokens and, where that is faster, for few tokens.
 
     Args:
@@ -67,13 +67,13 @@ class CompiledForwards:
         CannotCompileError: this model cannot be compiled.
     """
 
-    def __init__(self, model: PreTrainedModel, progress: Progress, folder: Path | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, progress: CompileProgress, folder: Path | None = None) -> None:
         self.model = model
         self._progress, self._folder = progress, folder or default_folder()
-        self._compiled: dict[tuple[HiddenSource, ...], Forward] = {}
+        self._compiled: dict[tuple[HiddenSource, ...], CompiledForward] = {}
         self._lock = Lock()
 
-    def for_sources(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], Forward]:
+    def for_sources(self, sources: set[HiddenSource]) -> tuple[tuple[HiddenSource, ...], CompiledForward]:
         """Return a forward pass with at least these sources, and its sources; it is compiled if there is none."""
         with self._lock:
             for known, compiled in self._compiled.items():
@@ -81,7 +81,7 @@ class CompiledForwards:
                     return known, compiled
             wanted = tuple(sorted(sources)) or (LAST,)
             make = partial(compile_target, self.model, wanted, self._progress, self._folder)
-            self._compiled[wanted] = Forward(make(), make(few=True) if has_few(self.model) else None)
+            self._compiled[wanted] = CompiledForward(make(), make(few=True) if has_few(self.model) else None)
             return wanted, self._compiled[wanted]
 
 
@@ -90,7 +90,7 @@ class StaticLM:
 
     Args:
         model: the compiled model.
-        run: its forward pass; see `Forward`.
+        run: its forward pass; see `CompiledForward`.
         memory: the KV cache of its rows.
         weight: the weight [1, H] of a judge to apply in every forward pass.
         bias: that judge's bias [1].

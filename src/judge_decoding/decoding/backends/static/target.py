@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
-from judge_decoding.decoding.backends.static.compiling import Progress
+from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.decoding.drafters.base import Draft
@@ -45,7 +45,7 @@ class StaticTarget:
         model: PreTrainedModel,
         sources: Iterable[HiddenSource] = (),
         *,
-        progress: Progress = lambda _: None,
+        progress: CompileProgress = lambda _: None,
         folder: Path | None = None,
     ) -> None:
         self.model = model
