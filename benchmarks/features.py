@@ -35,7 +35,7 @@ from judge_decoding.loading.models import load_model
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS
 from judge_decoding.training.cache import FeatureCache
-from judge_decoding.training.comparison import Tokens, candidate, learning_curve
+from judge_decoding.training.comparison import LabelledTokens, candidate, learning_curve
 from judge_decoding.training.features import BASELINES, Column, read
 from judge_decoding.training.fitting import deal
 from judge_decoding.training.labels import Example
@@ -118,7 +118,9 @@ def fitting(width: int, tokens: int, repetitions: int) -> dict[str, object]:
     features = (kinds @ mixed).add_(torch.randn(tokens, width, generator=generator), alpha=0.01)
     questions = [str(i // _TOKENS_A_QUESTION) for i in range(tokens)]
     fold, rank = deal(questions, label, config.folds, config.seed)
-    known = Tokens(label, torch.zeros(tokens, dtype=torch.bool), fold, rank, len(set(questions)), len(set(questions)))
+    known = LabelledTokens(
+        label, torch.zeros(tokens, dtype=torch.bool), fold, rank, len(set(questions)), len(set(questions))
+    )
     spent = []
     for _ in tqdm(range(repetitions), desc=f"fits of width {width}"):
         given = features.clone()  # they are standardised in place

@@ -37,7 +37,7 @@ from judge_decoding.core.rounds import Stats
 from judge_decoding.decoding.engines import Engine
 from judge_decoding.evaluation.bench.plan import Assistance, Models
 from judge_decoding.evaluation.bench.run import alone
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Label, Way, counted, synchronize
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Contender, ContenderLabel, counted, synchronize
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
 from judge_decoding.models.provenance import machine
@@ -64,7 +64,7 @@ class Always(LogitsProcessor):
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """transformers' ``generate``, a `Way`.
+    """transformers' ``generate``, a `Contender`.
 
     Attributes:
         label: names its row in the tables.
@@ -74,7 +74,7 @@ class Generate:
         cache: transformers' name of the cache; None for its dynamic one.
     """
 
-    label: Label
+    label: ContenderLabel
     target: PreTrainedModel
     max_new_tokens: int
     draft: PreTrainedModel | None = None
@@ -86,7 +86,7 @@ class Generate:
         return False
 
     def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
-        """See `Way.answer`; all prompts have one length."""
+        """See `Contender.answer`; all prompts have one length."""
         ids = torch.stack(list(prompts))
         config = GenerationConfig(
             max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, eos_token_id=None, pad_token_id=0,
@@ -152,19 +152,21 @@ def random_rows(args: argparse.Namespace, device: torch.device, able: Machine) -
     vocab_size, budget = shapes[1]["vocab_size"], args.max_new_tokens
     asked = prompts(1, args.context, vocab_size, device)
     tuned_on = prompts(2, args.context, vocab_size, device, seed=1)
-    ways: list[Way] = [
-        Generate(Label("generate"), target, budget),
-        Loop(Label("plain", "static"), engine, budget),
+    ways: list[Contender] = [
+        Generate(ContenderLabel("generate"), target, budget),
+        Loop(ContenderLabel("plain", "static"), engine, budget),
     ]
     if device.type == "cuda":
-        ways.append(Generate(Label("generate", note="static cache"), target, budget, cache="static"))
+        ways.append(Generate(ContenderLabel("generate", note="static cache"), target, budget, cache="static"))
     aims: dict[str, dict[str, float]] = {}
     for level, count in tqdm(args.levels.items(), desc="thresholds"):
-        loop = Loop(Label("judge", "static", count, f"aims at {level}"), engine, budget, Judge(head, 0.5))
+        loop = Loop(ContenderLabel("judge", "static", count, f"aims at {level}"), engine, budget, Judge(head, 0.5))
         threshold = threshold_for(level, loop, head, tuned_on)
         ways.append(Loop(loop.label, engine, budget, Judge(head, threshold)))
         aims[loop.label.name] = {"aim": level, "threshold": threshold}
-        ways.append(Generate(Label("assisted", num_draft_tokens=level, note="all accepted"), target, budget, draft))
+        ways.append(
+            Generate(ContenderLabel("assisted", num_draft_tokens=level, note="all accepted"), target, budget, draft)
+        )
     rows = measured(
         ways, asked, (), (target, draft), BareCalls(target, draft, {HiddenSource()}, tell), able,
         context=args.context + budget // 2, repetitions=args.repetitions,

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.engines import Engine
-from judge_decoding.evaluation.bench.ways import Label
+from judge_decoding.evaluation.bench.ways import ContenderLabel
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
 from limits import BareCalls, Machine, Shape, Work, measure_machine, work
@@ -92,7 +92,7 @@ class Pair:
 
 def round_of(pair: Pair, place: Place, rounds: int) -> float:
     """Median seconds of a full round."""
-    label = Label("exact", "static", place.num_draft_tokens)
+    label = ContenderLabel("exact", "static", place.num_draft_tokens)
     budget = (rounds + 1) * (place.num_draft_tokens + 1)
     loop = Loop(label, pair.engine, budget, rounds=rounds)
     asked = prompts(place.rows, place.context, place.vocab_size, pair.target.device)

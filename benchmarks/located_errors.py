@@ -32,7 +32,7 @@ from tqdm import tqdm
 from judge_decoding import Case, ask_cases, starter_cases
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.data.leaks import same_question
-from judge_decoding.data.sets import place_of
+from judge_decoding.data.sets import split_position
 from judge_decoding.data.tokens import read_tokens
 from judge_decoding.io.files import lines, write_json, write_text
 from judge_decoding.loading.models import load_model, load_tokenizer
@@ -78,9 +78,9 @@ def chosen(cases: Sequence[Case], questions: int | None) -> list[Case]:
         return list(cases)
     places: dict[str, set[float]] = {}
     for case in cases:
-        places.setdefault(task_of(case), set()).add(place_of(case.question))
+        places.setdefault(task_of(case), set()).add(split_position(case.question))
     first = {task: set(sorted(found)[:questions]) for task, found in places.items()}
-    return [case for case in cases if place_of(case.question) in first[task_of(case)]]
+    return [case for case in cases if split_position(case.question) in first[task_of(case)]]
 
 
 def right_solutions(path: Path, count: int) -> list[Case]:
@@ -97,7 +97,7 @@ def right_solutions(path: Path, count: int) -> list[Case]:
                     )
                 )
                 break
-    return sorted(found, key=lambda case: place_of(case.question))[:count]
+    return sorted(found, key=lambda case: split_position(case.question))[:count]
 
 
 def tokens_of(cases: Sequence[Case], examples: Sequence[Any], tokenizer: Any, ends: Sequence[int]) -> Tokens:  # noqa: ANN401

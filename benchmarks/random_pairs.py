@@ -22,7 +22,7 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Label, synchronize
+from judge_decoding.evaluation.bench.ways import BatchAnswers, ContenderLabel, synchronize
 from judge_decoding.rules import Exact, VerificationRule
 
 # From the models' published config.json. Both were made for 131072 positions; only the rotation's table depends on it.
@@ -78,7 +78,7 @@ class Loop:
         policy: of the draft length, made for each prompt.
     """
 
-    label: Label
+    label: ContenderLabel
     engine: Engine
     max_new_tokens: int
     rule: VerificationRule = field(default_factory=Exact)

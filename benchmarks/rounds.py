@@ -31,7 +31,7 @@ from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import POLICY, Models
 from judge_decoding.evaluation.bench.results import row
 from judge_decoding.evaluation.bench.run import alone
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Ours, Way
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Contender, OwnLoop
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.markdown import table
 from judge_decoding.models.provenance import machine as machine_in_words
@@ -87,7 +87,7 @@ class Timed(BatchAnswers):
     laps: tuple[tuple[float, ...], ...] = ()
 
 
-def clocked(way: Ours | Loop, prompts: Sequence[Tensor]) -> Timed:
+def clocked(way: OwnLoop | Loop, prompts: Sequence[Tensor]) -> Timed:
     """The answers of our own loop, with a clock in it."""
     clocks: list[Clock] = []
 
@@ -147,14 +147,14 @@ class Watched:
         warm_up: how many batches are not counted.
     """
 
-    def __init__(self, way: Ours | Loop, shape: Shape, calls: BareCalls | None, warm_up: int = 0) -> None:
+    def __init__(self, way: OwnLoop | Loop, shape: Shape, calls: BareCalls | None, warm_up: int = 0) -> None:
         self._way, self._calls, self._warm_up = way, calls, warm_up
         self.label, self.same_tokens, self.shape = way.label, way.same_tokens, shape
         self.steady: list[Steady | None] = []
         self.bare: list[Bare] = []
 
     def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
-        """See `Way.answer`."""
+        """See `Contender.answer`."""
         given = clocked(self._way, prompts)
         if self._warm_up:
             self._warm_up -= 1
@@ -237,7 +237,7 @@ def limits(
 
 
 def measured(
-    ways: Sequence[Way],
+    ways: Sequence[Contender],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
     models: tuple[PreTrainedModel, PreTrainedModel | None],
@@ -265,7 +265,7 @@ def measured(
     watched = {
         way.label.name: Watched(way, Shape(rows, way.label.num_draft_tokens, context), calls, warm_up)
         for way in ways
-        if isinstance(way, Ours | Loop) and way.label.note != POLICY
+        if isinstance(way, OwnLoop | Loop) and way.label.note != POLICY
     }
     with tqdm(total=len(ways) * (repetitions + 1), desc="in turns") as bar:
         found = measure(
@@ -353,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     items = read_items(task, limit=args.prompts, seed=0)
     asked = sorted((pair.encode(asking.prompt(item))[0] for item in items), key=len)
     expected = alone(models, asked)
-    ways: list[Way] = [models.plain()]
+    ways: list[Contender] = [models.plain()]
     if models.draft is not None:
         ways += [models.exact(length) for length in args.lengths]
         ways += [models.judge(length) for length in args.lengths if pair.judge is not None]

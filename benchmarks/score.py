@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from judge_decoding import Case, Exact, JudgeDecoder, Stats, VerificationRule, parse_rule
 from judge_decoding.evaluation.score import ScoreConfig, score
-from judge_decoding.evaluation.texts import Form, TokenizedAnswer, as_text
+from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference.pair import load_pair, prompt_of
@@ -45,7 +45,7 @@ REFERENCE = ("exact", "judge", "top_k(k=2)", "top_k(k=4)", "min_probability(p=0.
 WHOLE = 1000
 """A draft length beyond any answer here."""
 LENGTHS = (4, 16, WHOLE)
-FORMS = {"chat": Form(chat=True), "plain": Form("Question: {question}\nAnswer: {answer}")}
+FORMS = {"chat": PromptTemplate(chat=True), "plain": PromptTemplate("Question: {question}\nAnswer: {answer}")}
 
 
 def human(solution: str) -> str:
@@ -73,7 +73,7 @@ def reference(count: int) -> dict[str, Any]:
         if first_wrong_token(problem, split_tokens(answer.text), whole) is None
     ]
     cases = [Case(question=prompt_of(problem), answer=text) for problem, text in right]
-    found = measured(pair, cases, Form(), REFERENCE, LENGTHS)
+    found = measured(pair, cases, PromptTemplate(), REFERENCE, LENGTHS)
 
     def decoded(rule: VerificationRule, length: int) -> float:
         stats = Stats()
@@ -91,7 +91,11 @@ def reference(count: int) -> dict[str, Any]:
 
 
 def measured(
-    decoder: JudgeDecoder, cases: Sequence[Case], form: Form, spellings: Sequence[str], lengths: tuple[int, ...]
+    decoder: JudgeDecoder,
+    cases: Sequence[Case],
+    form: PromptTemplate,
+    spellings: Sequence[str],
+    lengths: tuple[int, ...],
 ) -> dict[str, Any]:
     """All rules at all lengths on the texts of ``cases``."""
     size = decoder.target.get_input_embeddings().weight.shape[0]

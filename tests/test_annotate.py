@@ -16,7 +16,7 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate import agreement, reading
 from judge_decoding.labelling.annotate.pieces import case_id, cover, pieces_of, span_of, words
 from judge_decoding.labelling.annotate.queue import Queue
-from judge_decoding.labelling.annotate.reading import Reader, read_answers
+from judge_decoding.labelling.annotate.reading import ReadingModels, read_answers
 from judge_decoding.labelling.annotate.session import Decision, Session, StaleError
 from judge_decoding.labelling.annotate.storage import DecisionLog, Event, read_events, readings_path, standing
 
@@ -380,7 +380,7 @@ def test_the_target_reads_each_answer_once(folders: dict[str, Path], tmp_path: P
     cases = [Case(question="one two", answer=" good cat"), Case(question="up", answer=" down", ended=False)]
     cases += [Case(question="up", answer=""), Case(question="up", answer=" one" * 300)]
     head = JudgeHead.from_pretrained(folders["judge"])
-    reader = Reader(str(folders["target"]), head)
+    reader = ReadingModels(str(folders["target"]), head)
     found = read_answers(cases, reader, tmp_path)
     assert found.keys() == {case_id(case) for case in cases[:2]}
     first = found[case_id(cases[0])]
@@ -394,14 +394,14 @@ def test_the_target_reads_each_answer_once(folders: dict[str, Path], tmp_path: P
     monkeypatch.setattr(reading, "load_model", None)
     assert read_answers(cases[:2], reader, tmp_path) == found
     with pytest.raises(TypeError):
-        read_answers(cases[:2], Reader(str(folders["target"])), tmp_path)
+        read_answers(cases[:2], ReadingModels(str(folders["target"])), tmp_path)
 
 
 def test_what_the_target_would_have_said_is_its_own_distribution(folders, target, tokenizer, tmp_path: Path) -> None:
     import torch
 
     case = Case(question="one two", answer=" good cat")
-    found = read_answers([case], Reader(str(folders["target"])), tmp_path)[case_id(case)]
+    found = read_answers([case], ReadingModels(str(folders["target"])), tmp_path)[case_id(case)]
     logits = target(torch.tensor([tokenizer("one two good cat")["input_ids"]])).logits[0]
     for place, choices in zip((-3, -2, -1), found.choices, strict=True):
         likeliest = logits[place].softmax(-1).max(-1)

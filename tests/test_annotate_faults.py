@@ -24,8 +24,8 @@ from starlette.testclient import TestClient
 from commands import Run
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.labelling.annotate import connections
-from judge_decoding.labelling.annotate.connections import Impatient
-from judge_decoding.labelling.annotate.reading import Reader, read_answers
+from judge_decoding.labelling.annotate.connections import DeadlineProtocol
+from judge_decoding.labelling.annotate.reading import ReadingModels, read_answers
 from judge_decoding.labelling.annotate.server import kept_token, listen, make_app
 from judge_decoding.labelling.annotate.session import Decision, Session
 from judge_decoding.labelling.annotate.storage import token_path
@@ -49,7 +49,7 @@ def port(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(connections, "MOST", 10)
     with listen(0) as listener:
         config = uvicorn.Config(
-            make_app(session, TOKEN), http=Impatient, lifespan="off", ws="none", log_level="warning",
+            make_app(session, TOKEN), http=DeadlineProtocol, lifespan="off", ws="none", log_level="warning",
             timeout_keep_alive=30,
         )  # fmt: skip
         server = uvicorn.Server(config)
@@ -368,5 +368,5 @@ def test_a_second_user_annotates_in_the_folder_of_a_first_one(
     assert "0 cases labelled" in told
     # What the first user's target has read is there for the second; the model itself is not asked again.
     monkeypatch.setattr("judge_decoding.labelling.annotate.reading.load_model", None)
-    reader = Reader(str(folders["target"]))
+    reader = ReadingModels(str(folders["target"]))
     assert as_user(12345, lambda: len(read_answers(read_cases(answers), reader, shared / "out"))) == "1"

@@ -14,7 +14,7 @@ from commands import Run, ends_in_one_sentence, is_one_sentence
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench import vllm
 from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Ratio
-from judge_decoding.evaluation.bench.ways import Label
+from judge_decoding.evaluation.bench.ways import ContenderLabel
 from judge_decoding.report.bench import bench_markdown, notes, show
 
 TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down", "six", "ten cat")
@@ -88,9 +88,9 @@ def test_the_tables_are_for_people(run: Run, options: list[object]) -> None:
 
 
 def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    from judge_decoding.evaluation.bench.ways import Ours
+    from judge_decoding.evaluation.bench.ways import OwnLoop
 
-    right = Ours.answer
+    right = OwnLoop.answer
 
     def wrong(self: Any, prompts: Any) -> Any:
         given = right(self, prompts)
@@ -100,7 +100,7 @@ def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monke
 
         return replace(given, tokens=tuple((5, *tokens[1:]) for tokens in given.tokens))
 
-    monkeypatch.setattr(Ours, "answer", wrong)
+    monkeypatch.setattr(OwnLoop, "answer", wrong)
     code, out, err = run("bench", *options)
     assert code == 0, err
     assert "NOT the tokens of plain greedy decoding: plain, eager at batch size 1, 2 of 2 prompts." in out
@@ -190,19 +190,19 @@ class LLM:
 
 
 @pytest.fixture
-def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vllm.Settings:
+def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vllm.VllmSettings:
     import sys
 
     (tmp_path / "vllm.py").write_text(FAKE_VLLM)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return vllm.Settings(sys.executable, "some", "float32", 64, 4, 8, frozenset([2]), 1)
+    return vllm.VllmSettings(sys.executable, "some", "float32", 64, 4, 8, frozenset([2]), 1)
 
 
-def test_vllm_answers_from_a_process_of_its_own(fake_vllm: vllm.Settings) -> None:
+def test_vllm_answers_from_a_process_of_its_own(fake_vllm: vllm.VllmSettings) -> None:
     import torch
 
     assert vllm.interpreter(fake_vllm.python) == fake_vllm.python
-    with vllm.VLLM(Label("vllm"), fake_vllm) as way:
+    with vllm.VLLM(ContenderLabel("vllm"), fake_vllm) as way:
         for _ in range(2):
             given = way.answer([torch.tensor([4, 5]), torch.tensor([7])])
             assert given.tokens == ((6, 2), (8, 2))
@@ -211,15 +211,15 @@ def test_vllm_answers_from_a_process_of_its_own(fake_vllm: vllm.Settings) -> Non
             way.answer([torch.tensor([4])] * 3)
 
 
-def test_an_engine_that_does_not_start_says_why(fake_vllm: vllm.Settings) -> None:
+def test_an_engine_that_does_not_start_says_why(fake_vllm: vllm.VllmSettings) -> None:
     from dataclasses import replace
 
     with pytest.raises(JudgeDecodingError, match="vLLM ended: ValueError: no such model"):
-        vllm.VLLM(Label("vllm"), replace(fake_vllm, target="none"))
+        vllm.VLLM(ContenderLabel("vllm"), replace(fake_vllm, target="none"))
 
 
 def test_vllm_is_a_row_like_the_others(
-    run: Run, options: list[object], fake_vllm: vllm.Settings, tmp_path: Path
+    run: Run, options: list[object], fake_vllm: vllm.VllmSettings, tmp_path: Path
 ) -> None:
     code, out, err = run("bench", *options, "--vllm-python", fake_vllm.python, "--out", tmp_path / "o")
     assert code == 0, err
@@ -230,7 +230,7 @@ def test_vllm_is_a_row_like_the_others(
     assert "NOT the tokens of plain greedy decoding: vllm at batch size 1, 2 of 2 prompts." in out
 
 
-def test_vllm_gets_draft_and_judge(fake_vllm: vllm.Settings) -> None:
+def test_vllm_gets_draft_and_judge(fake_vllm: vllm.VllmSettings) -> None:
     from dataclasses import replace
 
     told = replace(fake_vllm, draft="d", num_draft_tokens=5, judge="j").engine()

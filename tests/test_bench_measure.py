@@ -13,14 +13,14 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.measure import Measured, measure
+from judge_decoding.evaluation.bench.measure import Measurement, measure
 from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, ways
 from judge_decoding.evaluation.bench.results import ratio, row
 from judge_decoding.evaluation.bench.run import alone, choose, compared, tuning_steps
 from judge_decoding.evaluation.bench.ways import (
     Assistance,
     BatchAnswers,
-    Label,
+    ContenderLabel,
     counted,
     up_to_end,
 )
@@ -35,7 +35,7 @@ BUDGET = 16
 class Said:
     """A way that says what it is told to, in as many seconds."""
 
-    label: Label
+    label: ContenderLabel
     tokens: Sequence[tuple[int, ...]]
     seconds: Sequence[float] = (1.0,)
     same_tokens: bool = True
@@ -49,7 +49,7 @@ class Said:
 
 
 def said(family: str, *seconds: float, length: int = 0, note: str = "") -> Said:
-    return Said(Label(family, "", length, note), [(1, 2), (3,), (4,), (5,)], seconds or (1.0,))  # type: ignore[arg-type]
+    return Said(ContenderLabel(family, "", length, note), [(1, 2), (3,), (4,), (5,)], seconds or (1.0,))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_other_tokens_are_found_in_any_repetition() -> None:
             given = super().answer(prompts)
             return given if len(self.batches) != 2 else BatchAnswers(((7,),) * len(prompts), 1.0)
 
-    fickle = Fickle(Label("vllm"), right)
+    fickle = Fickle(ContenderLabel("vllm"), right)
     assert measure([fickle], PROMPTS, right, batch_size=4, repetitions=3)["vllm"].unlike == {0, 1, 2, 3}
 
 
@@ -187,18 +187,18 @@ def test_the_fastest_is_chosen_by_halving() -> None:
 
 def test_rows_are_held_against_generate_assisted_and_each_other() -> None:
     speeds = {
-        Label("generate"): 10.0,
-        Label("plain", "static"): 12.0,
-        Label("assisted", "", 0, "defaults"): 8.0,
-        Label("assisted", "", 2, "best"): 20.0,
-        Label("assisted", "", 4, "equal"): 16.0,
-        Label("exact", "static", 4, "best"): 48.0,
-        Label("exact", "static", 0, "cost-optimal"): 36.0,
-        Label("exact", "eager", 4): 24.0,
-        Label("judge", "static", 8, "best"): 96.0,
-        Label("vllm"): 4.0,
+        ContenderLabel("generate"): 10.0,
+        ContenderLabel("plain", "static"): 12.0,
+        ContenderLabel("assisted", "", 0, "defaults"): 8.0,
+        ContenderLabel("assisted", "", 2, "best"): 20.0,
+        ContenderLabel("assisted", "", 4, "equal"): 16.0,
+        ContenderLabel("exact", "static", 4, "best"): 48.0,
+        ContenderLabel("exact", "static", 0, "cost-optimal"): 36.0,
+        ContenderLabel("exact", "eager", 4): 24.0,
+        ContenderLabel("judge", "static", 8, "best"): 96.0,
+        ContenderLabel("vllm"): 4.0,
     }
-    found = {label.name: Measured(new_tokens=[6], seconds=[6 / speed]) for label, speed in speeds.items()}
+    found = {label.name: Measurement(new_tokens=[6], seconds=[6 / speed]) for label, speed in speeds.items()}
     rows = [row(label, found[label.name], 1, same_tokens=True) for label in speeds]
     told, ratios = compared(rows, found)
     over = {one.name: (one.over_generate and one.over_generate.medians, one.over_assisted and one.over_assisted.medians)

@@ -15,7 +15,7 @@ from endpoint import never
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.io.questions import Question
-from judge_decoding.labelling.collect import Answering, Want, pairs
+from judge_decoding.labelling.collect import Answering, AnswerRequest, pairs
 from judge_decoding.labelling.local_writer import LocalWriter
 from judge_decoding.labelling.writers import seed_of, without_stop
 from judge_decoding.reference import pair
@@ -80,7 +80,7 @@ def sampled(batch_size: int, questions: list[Question]) -> dict[tuple[str, int],
     found: dict[tuple[str, int], str] = {}
     how = Answering(samples=3, temperature=0.9, seed=5, max_new_tokens=60)
     writer = LocalWriter("w", str(pair.DRAFT), how, batch_size=batch_size)
-    wants = [Want(question, sample) for question in questions for sample in range(3)]
+    wants = [AnswerRequest(question, sample) for question in questions for sample in range(3)]
     writer.write(wants, lambda want, answer: found.update({(want.question.prompt, want.sample): answer.text}), never)
     return found
 
@@ -94,7 +94,7 @@ def test_samples_do_not_depend_on_the_batch() -> None:
     assert len(set(alone.values())) > 8  # samples differ
     decoder = JudgeDecoder.from_pretrained(pair.DRAFT)
     for (prompt, sample), text in alone.items():
-        params = SamplingParams(temperature=0.9, seed=seed_of(Want(Question(prompt, prompt), sample), 5))
+        params = SamplingParams(temperature=0.9, seed=seed_of(AnswerRequest(Question(prompt, prompt), sample), 5))
         assert decoder.generate(prompt, 60, sampling=params).text == text
 
 

@@ -52,7 +52,7 @@ from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent
 from judge_decoding.models.first_layers import cut_layers
 from judge_decoding.models.hidden import final_norm
 from judge_decoding.training import draft_training
-from judge_decoding.training.draft_data import AnswerPart, forwards, pieces_of, read
+from judge_decoding.training.draft_data import AnswerPart, answer_parts, forwards, read
 from judge_decoding.training.draft_options import prompts_hash
 from judge_decoding.training.draft_training import rounds_of
 from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)
@@ -314,9 +314,9 @@ def test_a_damaged_vocabulary_is_refused(
 def test_pieces_are_read_as_the_whole(deep: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("judge_decoding.training.draft_data.LOGITS", 16 * VOCAB_SIZE)
     said = [(7 * i) % 30 + 4 for i in range(40)]
-    parts = pieces_of(0, [1, 5, 9], said, VOCAB_SIZE)
+    parts = answer_parts(0, [1, 5, 9], said, VOCAB_SIZE)
     assert [piece.count for piece in parts] == [16, 16, 8]
-    other = pieces_of(1, [4], [8, 6], VOCAB_SIZE)
+    other = answer_parts(1, [4], [8, 6], VOCAB_SIZE)
     batches = list(forwards([*parts, *other], VOCAB_SIZE))
     assert [piece for batch in batches for piece in batch] == [*other, *parts]
     found = torch.cat([read(deep, [piece]) for piece in parts])

@@ -22,13 +22,13 @@ import judge_decoding
 from commands import needs_bwrap
 from hostile import BOUNDS, CLUMSY, FORGED, OUTSIDE
 from judge_decoding.io import boundaries
-from judge_decoding.io.sandbox import Limits, SandboxOutcome, run_program, sandbox_of
+from judge_decoding.io.sandbox import SandboxLimits, SandboxOutcome, run_program, sandbox_of
 
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., SandboxOutcome]
 # One is found by its memory limit among all processes of the machine.
-LIMITS = Limits(seconds=2.5, memory=2**30 + 4096 * os.getpid())
+LIMITS = SandboxLimits(seconds=2.5, memory=2**30 + 4096 * os.getpid())
 # For programs that never end.
 SHORT = replace(LIMITS, seconds=1)
 SECRET, KEY = "TOP-SECRET-LINE", "sk-in-the-environment"
@@ -42,7 +42,7 @@ ORDINARY = """
 import json, os, sys
 from dataclasses import asdict
 from judge_decoding.io import boundaries
-from judge_decoding.io.sandbox import Limits, run_program
+from judge_decoding.io.sandbox import SandboxLimits, run_program
 # Its own Python may be where only root gets.
 boundaries._interpreter = lambda: sys.argv[1]
 boundaries._packages = boundaries._python = lambda: []
@@ -52,7 +52,7 @@ os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
 for line in sys.stdin:
     program, limits = json.loads(line)
-    print(json.dumps(asdict(run_program(program, Limits(**limits)))), flush=True)
+    print(json.dumps(asdict(run_program(program, SandboxLimits(**limits)))), flush=True)
 """
 
 
@@ -145,7 +145,7 @@ def world() -> Iterator[World]:
             there.close()
 
 
-def run_here(program: str, limits: Limits = LIMITS) -> SandboxOutcome:
+def run_here(program: str, limits: SandboxLimits = LIMITS) -> SandboxOutcome:
     """Runs a program as this user."""
     outcome: SandboxOutcome = within(90, lambda: run_program(program, limits))
     return outcome
@@ -166,7 +166,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
         assert asked is not None
         assert answered is not None
 
-        def ask(program: str, limits: Limits = LIMITS) -> SandboxOutcome:
+        def ask(program: str, limits: SandboxLimits = LIMITS) -> SandboxOutcome:
             asked.write(json.dumps([program, asdict(limits)]) + "\n")
             asked.flush()
             return SandboxOutcome(**json.loads(within(90, answered.readline)))

@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 from commands import Run, the_sentence
 from endpoint import Response, Serve, asked, refused, said
 from judge_decoding import Case, read_cases, write_cases
-from judge_decoding.labelling.labels.llm import PROMPT, Said, compare, decide, labelled, locate, read_reply, request
+from judge_decoding.labelling.labels.llm import (
+    PROMPT,
+    ReplyVerdict,
+    compare,
+    decide,
+    labelled,
+    locate,
+    read_reply,
+    request,
+)
 
 Label = Callable[..., tuple[int, str, str]]
 
@@ -91,20 +100,20 @@ def reply(quote: str | None, before: str = "", **more: object) -> str:
     ("text", "found"),
     [
         (reply("5", "2 + 2 = "), (8, 9)),
-        (reply(None), Said.RIGHT),
+        (reply(None), ReplyVerdict.RIGHT),
         (f"```json\n{reply('5 and')}\n```", (8, 13)),
         (reply("5 and", confidence=3), (8, 13)),
         ('{"error": {"quote": "5 and"}}', (8, 13)),
         (reply("<end>"), (18, 18)),
-        (reply("5"), Said.NOWHERE),
-        ("", Said.NOWHERE),
-        ("null", Said.NOWHERE),
-        ("{}", Said.NOWHERE),
-        ("none", Said.NOWHERE),
-        ('{"error": "5 and"}', Said.NOWHERE),
-        ('{"error": {"quote": 5}}', Said.NOWHERE),
-        ("The answer is right. " + reply(None), Said.NOWHERE),
-        (reply(None)[:-1], Said.NOWHERE),
+        (reply("5"), ReplyVerdict.NOWHERE),
+        ("", ReplyVerdict.NOWHERE),
+        ("null", ReplyVerdict.NOWHERE),
+        ("{}", ReplyVerdict.NOWHERE),
+        ("none", ReplyVerdict.NOWHERE),
+        ('{"error": "5 and"}', ReplyVerdict.NOWHERE),
+        ('{"error": {"quote": 5}}', ReplyVerdict.NOWHERE),
+        ("The answer is right. " + reply(None), ReplyVerdict.NOWHERE),
+        (reply(None)[:-1], ReplyVerdict.NOWHERE),
     ],
 )
 def test_replies(text: str, found: object) -> None:
@@ -112,28 +121,28 @@ def test_replies(text: str, found: object) -> None:
 
 
 def test_an_end_that_is_cut_off_or_quoted_is_no_early_end() -> None:
-    assert read_reply(reply("<end>"), CASE.model_copy(update={"ended": False})) is Said.NOWHERE
+    assert read_reply(reply("<end>"), CASE.model_copy(update={"ended": False})) is ReplyVerdict.NOWHERE
     assert read_reply(reply("<end>"), Case(question="q", answer="an <end> tag")) == (3, 8)
 
 
 @given(st.text(max_size=60) | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
 def test_no_reply_is_an_error(text: str) -> None:
-    assert read_reply(text, CASE) is Said.NOWHERE or "error" in text
+    assert read_reply(text, CASE) is ReplyVerdict.NOWHERE or "error" in text
 
 
 @pytest.mark.parametrize(
     ("votes", "asked", "decision"),
     [
         ([(1, 2), (1, 2), (4, 5)], 3, (1, 2)),
-        ([(1, 2), (4, 5)], 2, Said.NOWHERE),  # a tie
-        ([(1, 2), (1, 2)], 4, Said.NOWHERE),  # half is no majority: two did not come
+        ([(1, 2), (4, 5)], 2, ReplyVerdict.NOWHERE),  # a tie
+        ([(1, 2), (1, 2)], 4, ReplyVerdict.NOWHERE),  # half is no majority: two did not come
         ([(1, 3), (1, 2), (1, 3)], 3, (1, 3)),
         ([(1, 3), (1, 2)], 2, (1, 2)),
-        ([Said.RIGHT, Said.RIGHT, (1, 2)], 3, Said.RIGHT),
-        ([Said.RIGHT, (1, 2)], 2, Said.NOWHERE),
-        ([Said.NOWHERE, Said.NOWHERE, (1, 2)], 3, Said.NOWHERE),
+        ([ReplyVerdict.RIGHT, ReplyVerdict.RIGHT, (1, 2)], 3, ReplyVerdict.RIGHT),
+        ([ReplyVerdict.RIGHT, (1, 2)], 2, ReplyVerdict.NOWHERE),
+        ([ReplyVerdict.NOWHERE, ReplyVerdict.NOWHERE, (1, 2)], 3, ReplyVerdict.NOWHERE),
         ([(0, 1)], 1, (0, 1)),
-        ([], 3, Said.NOWHERE),
+        ([], 3, ReplyVerdict.NOWHERE),
     ],
 )
 def test_votes(votes: list[Any], asked: int, decision: object) -> None:
@@ -142,12 +151,12 @@ def test_votes(votes: list[Any], asked: int, decision: object) -> None:
 
 def test_labels() -> None:
     wrong = CASE.model_copy(update={"correct": False, "annotator": "ann", "errors": ((0, 1),), "seconds": 3.0})
-    assert labelled(wrong, Said.RIGHT, "llm:m") is None
-    assert labelled(wrong, Said.NOWHERE, "llm:m") is None
+    assert labelled(wrong, ReplyVerdict.RIGHT, "llm:m") is None
+    assert labelled(wrong, ReplyVerdict.NOWHERE, "llm:m") is None
     assert labelled(wrong, (8, 9), "llm:m") == Case(
         question="q", answer=CASE.answer, errors=((8, 9),), source="llm:m", annotator="llm:m", correct=False
     )
-    right = labelled(CASE, Said.RIGHT, "llm:m")
+    right = labelled(CASE, ReplyVerdict.RIGHT, "llm:m")
     assert right is not None
     assert right.errors == ()
     assert right.source == "llm:m"

@@ -16,7 +16,7 @@ from commands import Run, is_one_sentence, the_sentence
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, PromptLookup
 from judge_decoding.integrations.head_folder import generate_with_head
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.names import EMBEDDED, NAMES, is_drafter, place_of
+from judge_decoding.names import EMBEDDED, NAMES, embedded_path, is_drafter
 from judge_decoding.reference import pair
 from tiny import greedy
 
@@ -48,7 +48,7 @@ def says(phrase: str, work: Callable[[], object]) -> None:
     ],
 )
 def test_a_name_has_a_place_by_what_it_is_named_for(name: Any, role: Any, place: Any) -> None:
-    assert place_of(name, role) == place
+    assert embedded_path(name, role) == place
 
 
 def test_a_name_that_cannot_be_what_it_is_named_for_is_refused() -> None:
@@ -136,7 +136,7 @@ def test_a_drafter_of_another_package_is_no_model(of_another_package: str, run: 
     name, cases, prompts = of_another_package, tmp_path / "cases", tmp_path / "prompts"
     assert is_drafter(name)
     assert not is_drafter("strange")
-    assert place_of(name, "draft") == name
+    assert embedded_path(name, "draft") == name
     says(f"{name} is a way to draft and no model; give it as the draft", lambda: load_model(name))
     says(f"{name} is a way to draft and no judge", lambda: JudgeHead.from_pretrained(name))
     cases.write_text('{"question": "Q: What is 3 + 4?\\nA:", "answer": " It is 7."}\n')

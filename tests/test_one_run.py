@@ -22,7 +22,7 @@ from endpoint import Response, Serve, asked, said
 from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, read_cases, write_cases
 from judge_decoding.data.cases import Case
 from judge_decoding.io.locks import one_run
-from judge_decoding.labelling.annotate.reading import Reader, read_answers
+from judge_decoding.labelling.annotate.reading import ReadingModels, read_answers
 from judge_decoding.labelling.annotate.storage import DecisionLog, readings_path
 
 HOLDER = """
@@ -244,7 +244,7 @@ def test_fit_in_two_threads(
 
 
 def test_readings_are_made_by_one(folders: dict[str, Path], tmp_path: Path) -> None:
-    cases, reader = [Case(question="one", answer=" two")], Reader(str(folders["target"]))
+    cases, reader = [Case(question="one", answer=" two")], ReadingModels(str(folders["target"]))
     path = readings_path(tmp_path)
     with one_run(path), pytest.raises(JudgeDecodingError, match=rf"{path.name} is being written by"):
         read_answers(cases, reader, tmp_path)

@@ -19,7 +19,7 @@ from commands import Run, is_one_sentence
 from judge_decoding import Budget, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead, TopK
 from judge_decoding.core.rounds import Cause, Round, Stats
 from judge_decoding.core.samples import Sample, read_samples, write_samples
-from judge_decoding.evaluation.recording import record, spellings, told_threshold
+from judge_decoding.evaluation.recording import record, recorded_threshold, spellings
 from judge_decoding.models.text import pieces
 from judge_decoding.report.answers import answers_page, summary
 from samples import HOSTILE, hostile, known
@@ -165,10 +165,10 @@ def test_spellings_keep_the_space_and_name_parts_of_characters() -> None:
 
 
 def test_the_threshold_is_told_where_the_judge_alone_decides(head: JudgeHead) -> None:
-    assert told_threshold(Judge(head, 0.25)) == 0.25
-    assert told_threshold(Judge(head, 0.25) | TopK(2)) is None
-    assert told_threshold(Judge(head, 0.25), [Budget(3)]) is None
-    assert told_threshold(Exact()) is None
+    assert recorded_threshold(Judge(head, 0.25)) == 0.25
+    assert recorded_threshold(Judge(head, 0.25) | TopK(2)) is None
+    assert recorded_threshold(Judge(head, 0.25), [Budget(3)]) is None
+    assert recorded_threshold(Exact()) is None
 
 
 # ---- the page

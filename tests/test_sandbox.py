@@ -16,7 +16,7 @@ import pytest
 from commands import Run, is_one_sentence, needs_bwrap
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.io import boundaries, sandbox
-from judge_decoding.io.sandbox import Limits, run_program, sandbox_of
+from judge_decoding.io.sandbox import SandboxLimits, run_program, sandbox_of
 from judge_decoding.io.seccomp import no_new_processes
 
 TESTS = "\ndef check(f):\n    assert f(2, 3) == 5\n    assert f(-1, 1) == 0\n\ncheck(add)\n"
@@ -87,7 +87,7 @@ def test_what_went_wrong_is_shown(where: str) -> None:
 )
 def test_time_is_limited(where: str, program: str) -> None:
     start = time.monotonic()
-    outcome = run_program(program, Limits(seconds=1), sandbox_of(where))
+    outcome = run_program(program, SandboxLimits(seconds=1), sandbox_of(where))
     assert outcome.timed_out
     assert not outcome.passed
     assert time.monotonic() - start < 20
@@ -96,16 +96,16 @@ def test_time_is_limited(where: str, program: str) -> None:
 @pytest.mark.parametrize("where", SANDBOXES)
 def test_memory_files_and_output_are_limited(where: str) -> None:
     there = sandbox_of(where)
-    outcome = run_program("x = bytearray(2**29)", Limits(memory=2**28), there)
+    outcome = run_program("x = bytearray(2**29)", SandboxLimits(memory=2**28), there)
     assert not outcome.passed
     assert "MemoryError" in outcome.output
-    assert not run_program("open('big', 'wb').write(bytes(2**21))", Limits(file_size=2**20), there).passed
+    assert not run_program("open('big', 'wb').write(bytes(2**21))", SandboxLimits(file_size=2**20), there).passed
     assert run_program("open('big', 'wb').write(bytes(2**21))", sandbox=there).passed
-    printed = run_program("while True: print('x' * 1000)", Limits(file_size=2**16), there)
+    printed = run_program("while True: print('x' * 1000)", SandboxLimits(file_size=2**16), there)
     assert not printed.passed
     assert not printed.timed_out
     assert len(printed.output) <= 2000
-    assert not run_program("print('x' * 2**17)", Limits(file_size=2**16), there).passed
+    assert not run_program("print('x' * 2**17)", SandboxLimits(file_size=2**16), there).passed
     assert run_program("import resource as r\nassert r.getrlimit(r.RLIMIT_CORE) == (0, 0)", sandbox=there).passed
 
 
@@ -113,8 +113,8 @@ def test_memory_files_and_output_are_limited(where: str) -> None:
 def test_the_disk_is_limited() -> None:
     write = "import os\nwith open('{}', 'wb') as f: f.write(bytes({}))\n"
     for folder in ("/tmp/x", "/dev/shm/x"):
-        assert run_program(write.format(folder, 2**19), Limits(disk=2**20)).passed
-        outcome = run_program(write.format(folder, 2**21), Limits(disk=2**20))
+        assert run_program(write.format(folder, 2**19), SandboxLimits(disk=2**20)).passed
+        outcome = run_program(write.format(folder, 2**21), SandboxLimits(disk=2**20))
         assert not outcome.passed
         assert "No space left" in outcome.output
 
@@ -182,7 +182,7 @@ def test_the_filter_is_for_this_kind_of_processor(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("limits", [{"seconds": 0}, {"seconds": float("nan")}, {"memory": 5}, {"file_size": -1}])
 def test_limits_have_ranges(limits: dict[str, float]) -> None:
     with pytest.raises(JudgeDecodingError, match="or more"):
-        Limits(**limits)  # type: ignore[arg-type]
+        SandboxLimits(**limits)  # type: ignore[arg-type]
 
 
 def test_a_system_without_limits_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def told(engine: Path) -> list[list[str]]:
 def test_a_container(engine: Path) -> None:
     there = sandbox_of(f"{engine.name}:python:3.12")
     assert str(there) == f"{engine.name}:python:3.12"
-    limits = Limits(seconds=5, memory=2**28, file_size=2**20, disk=2**25)
+    limits = SandboxLimits(seconds=5, memory=2**28, file_size=2**20, disk=2**25)
     assert run_program("def add(a, b): return a + b" + TESTS, limits, there).passed
     outcome = run_program("def add(a, b): return a - b" + TESTS, limits, there)
     assert not outcome.passed
@@ -300,7 +300,7 @@ def test_a_container(engine: Path) -> None:
 
 def test_a_container_is_killed_with_its_time(engine: Path) -> None:
     there = sandbox_of(f"{engine.name}:python:3.12")
-    outcome = run_program("import time\ntime.sleep(600)", Limits(seconds=1), there)
+    outcome = run_program("import time\ntime.sleep(600)", SandboxLimits(seconds=1), there)
     assert outcome.timed_out
     *_, started, removed = told(engine)
     assert removed == ["rm", "--force", started[4]]

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError, read_cases
 from judge_decoding.data.tokens import fingerprint, split_ids
-from judge_decoding.evaluation.texts import Form, TokenizedAnswer, as_text, read_answers
+from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text, read_answers
 from tiny import EOS, byte_level_tokenizer, word_tokenizer
 
 
@@ -20,9 +20,11 @@ def spelled(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[str]:
 
 
 def text(
-    case: Case, tokenizer: PreTrainedTokenizerFast, form: Form | None = None, **limits: int | None
+    case: Case, tokenizer: PreTrainedTokenizerFast, form: PromptTemplate | None = None, **limits: int | None
 ) -> TokenizedAnswer:
-    return as_text(case, tokenizer, form or Form(), size=limits.get("size") or 1000, context=limits.get("context"))
+    return as_text(
+        case, tokenizer, form or PromptTemplate(), size=limits.get("size") or 1000, context=limits.get("context")
+    )
 
 
 # The seam of question and answer
@@ -66,7 +68,7 @@ def test_the_cases_own_tokens_are_taken(tokenizer: PreTrainedTokenizerFast) -> N
     with pytest.raises(JudgeDecodingError, match="another tokenizer"):
         text(case.model_copy(update={"judged": ((0, 4),)}), other)
     # In another form they are not the prompt's any more.
-    assert text(case, tokenizer, Form("good {question}")).prompt_ids == (
+    assert text(case, tokenizer, PromptTemplate("good {question}")).prompt_ids == (
         tokenizer.vocab["good"], tokenizer.vocab["one"],
     )  # fmt: skip
 
@@ -106,22 +108,24 @@ def test_answers_that_do_not_fit(case: Case, limits: dict[str, Any], phrase: str
     ],
 )
 def test_a_template(template: str, question: str, answer: str) -> None:
-    shown = Form(template).apply(Case(question="why?", answer="so", ended=False), word_tokenizer())
+    shown = PromptTemplate(template).apply(Case(question="why?", answer="so", ended=False), word_tokenizer())
     assert (shown.question, shown.answer, shown.ended) == (question, answer, False)
 
 
 def test_a_question_that_looks_like_a_template_is_no_template() -> None:
-    shown = Form("Q: {question} A: {answer}").apply(Case(question="{answer} {question}", answer="so"), word_tokenizer())
+    shown = PromptTemplate("Q: {question} A: {answer}").apply(
+        Case(question="{answer} {question}", answer="so"), word_tokenizer()
+    )
     assert (shown.question, shown.answer) == ("Q: {answer} {question} A:", " so")
 
 
 def test_a_chat() -> None:
-    shown = Form(chat=True).apply(Case(question="one", answer="two"), word_tokenizer())
+    shown = PromptTemplate(chat=True).apply(Case(question="one", answer="two"), word_tokenizer())
     assert shown.question == "user one up "
-    shown = Form("good {question}", chat=True).apply(Case(question="one", answer="two"), word_tokenizer())
+    shown = PromptTemplate("good {question}", chat=True).apply(Case(question="one", answer="two"), word_tokenizer())
     assert shown.question == "user good one up "
     with pytest.raises(JudgeDecodingError, match="no chat template"):
-        Form(chat=True).apply(Case(question="one", answer="two"), word_tokenizer(chat=False))
+        PromptTemplate(chat=True).apply(Case(question="one", answer="two"), word_tokenizer(chat=False))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_a_chat() -> None:
 )
 def test_bad_templates(template: str, chat: bool, phrase: str) -> None:
     with pytest.raises(JudgeDecodingError, match=phrase):
-        Form(template, chat)
+        PromptTemplate(template, chat)
 
 
 # Files

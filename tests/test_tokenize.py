@@ -17,9 +17,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.data.tokens import check_tokens, fingerprint, read_tokens, split_ids, token_spans
-from judge_decoding.evaluation.texts import Form, as_text
+from judge_decoding.evaluation.texts import PromptTemplate, as_text
 from judge_decoding.io.questions import Question
-from judge_decoding.labelling.collect import Answer, Answering, Collected, Want
+from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest, CollectedAnswers
 from judge_decoding.labelling.labels.swaps import prompt_ids as prompt_of_swaps
 from judge_decoding.labelling.labels.swaps import swap_case
 from judge_decoding.labelling.local_writer import LocalWriter
@@ -101,7 +101,7 @@ def test_all_readings_of_a_question_are_decodings(name: str, question: str, answ
     assert list(example.ids[len(prompt) :]) == split_ids(case, tokenizer)[1]
     assert (example.ids[-1] == tokenizer.eos_token_id) == ended
     if answer.strip():
-        text = as_text(case, tokenizer, Form(), size=10_000, context=None)
+        text = as_text(case, tokenizer, PromptTemplate(), size=10_000, context=None)
         assert [*text.prompt_ids] == prompt
         assert text.ids == example.ids[len(prompt) :]
 
@@ -132,16 +132,16 @@ def test_what_a_model_said_is_what_training_reads(name: str, tmp_path: Path) -> 
     how = Answering(samples=1, temperature=1.0, seed=1, max_new_tokens=12)
     writer = LocalWriter("w", str(folder), how)
     writer.write(
-        [Want(one, 0) for one in questions],
+        [AnswerRequest(one, 0) for one in questions],
         lambda want, answer: found.update({want.question.prompt: answer}),
         lambda _, reason: pytest.fail(reason),
     )
     decoder = JudgeDecoder.from_pretrained(folder)
     assert lead_ids(decoder.tokenizer) == lead_ids(tokenizer)
-    collected = Collected(tmp_path / "answers.jsonl", {})
+    collected = CollectedAnswers(tmp_path / "answers.jsonl", {})
     for one in questions:
-        collected.add("w", Want(one, 0), found[one.prompt])
-    again = Collected(tmp_path / "answers.jsonl", {})
+        collected.add("w", AnswerRequest(one, 0), found[one.prompt])
+    again = CollectedAnswers(tmp_path / "answers.jsonl", {})
     for question, answer in found.items():
         assert again.done[question, "w", 0] == answer
         prompt = decoder.encode(question)[0].tolist()
@@ -171,7 +171,7 @@ def test_a_collected_answer_keeps_its_first_space(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     found: list[Answer] = []
     writer = LocalWriter("w", str(tmp_path), Answering(max_new_tokens=8))
-    writer.write([Want(Question("q", "q"), 0)], lambda _, answer: found.append(answer), lambda *_: None)
+    writer.write([AnswerRequest(Question("q", "q"), 0)], lambda _, answer: found.append(answer), lambda *_: None)
     assert (found[0].text, found[0].ended) == (" cat", True)
     # Also the text alone, as an annotator may hand it back, has the tokens of decoding.
     text = Case(question="q", answer=found[0].text)
@@ -264,7 +264,7 @@ def test_the_end_token_is_the_one_the_model_says(
     tokenizer.save_pretrained(tmp_path)
     found: list[Answer] = []
     writer = LocalWriter("w", str(tmp_path), Answering(max_new_tokens=8))
-    writer.write([Want(Question("one", "one"), 0)], lambda _, answer: found.append(answer), lambda *_: None)
+    writer.write([AnswerRequest(Question("one", "one"), 0)], lambda _, answer: found.append(answer), lambda *_: None)
     (answer,) = found
     assert (answer.text, answer.ended) == (" two three", True)
     case = Case(question="one", answer=" two three", token_ids=answer.token_ids, tokenizer=answer.tokenizer)
@@ -284,7 +284,9 @@ def test_the_end_token_is_the_one_the_model_says(
     )
     assert end_token(str(asked), tokenizer, ends) == end
     assert encode(Case(question=str(asked), answer="two"), tokenizer, ends=ends).ids[-1] == end
-    text = as_text(Case(question=str(asked), answer="two"), tokenizer, Form(), size=99, context=None, ends=ends)
+    text = as_text(
+        Case(question=str(asked), answer="two"), tokenizer, PromptTemplate(), size=99, context=None, ends=ends
+    )
     assert text.ids[-1] == end
     assert end_token("one", tokenizer, ends) == tokenizer.eos_token_id
     assert end_token("one", tokenizer, (end,)) == end

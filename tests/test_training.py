@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, Cause, JudgeDecoder, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.models.teacher_forcing import hidden_states
-from judge_decoding.training.comparison import Tokens, doubts
+from judge_decoding.training.comparison import LabelledTokens, doubts
 from judge_decoding.training.labels import Labels, data_hash
 from tiny import SPECIALS, WORDS, Scripted, bigram, llama, word_tokenizer
 
@@ -157,10 +157,10 @@ def test_questions_that_differ_in_case_and_space_are_one() -> None:
     assert head.config.data["questions"] == 20
 
 
-def tokens(wrong: int, wrong_questions: int) -> Tokens:
+def tokens(wrong: int, wrong_questions: int) -> LabelledTokens:
     labels = torch.tensor([0] * wrong + [1] * 1000)
     none = torch.zeros(len(labels))
-    return Tokens(labels, none.bool(), none.long(), none, 100, wrong_questions)
+    return LabelledTokens(labels, none.bool(), none.long(), none, 100, wrong_questions)
 
 
 def curve(half: float, whole: float) -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest, split
 from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms, label
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
 from judge_decoding.evaluation.trial import Method, answers, compare, count
 from judge_decoding.tasks.base import Item, Task, TextMessage
@@ -150,12 +150,12 @@ def test_sampled_answers_depend_on_the_item_and_not_on_its_company(decoder: Judg
 
 def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path) -> None:
     methods = {"m": Method(decoder, Exact(), 4)}
-    record = Record(tmp_path / "out", {"a": 1})
+    record = ResultRecord(tmp_path / "out", {"a": 1})
     whole = compare(methods, asking, ITEMS, lambda name, _, one, __: record.add(name, one))["m"]
     # A kill in the middle of a line: that answer is lost, those before it are not.
     lines = record.part.read_bytes().split(b"\n")
     record.part.write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:20])
-    again = Record(tmp_path / "out", {"a": 1})
+    again = ResultRecord(tmp_path / "out", {"a": 1})
     assert [key for _, key in again.known] == ["0", "1", "2"]
     asked: list[str] = []
     resumed = compare(methods, asking, ITEMS, lambda _, item, *__: asked.append(item.key), known=again.known)["m"]
@@ -164,7 +164,7 @@ def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: Prom
         (a.item, a.tokens, a.correct) for a in whole.answers
     ]
     with pytest.raises(JudgeDecodingError, match="begun with a 1, not 2"):
-        Record(tmp_path / "out", {"a": 2})
+        ResultRecord(tmp_path / "out", {"a": 2})
 
 
 def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, asking: PromptFormat) -> None:
@@ -203,10 +203,14 @@ def test_an_interrupted_evaluation_comes_to_the_same(
             raise StopError
 
     with pytest.raises(StopError):
-        evaluate(method, asking, ITEMS, record=Record(tmp_path / "out", {}), progress=progress)
+        evaluate(method, asking, ITEMS, record=ResultRecord(tmp_path / "out", {}), progress=progress)
     left: list[str] = []
     samples, _ = evaluate(
-        method, asking, ITEMS, record=Record(tmp_path / "out", {}), progress=lambda name, one: left.append(one.item)
+        method,
+        asking,
+        ITEMS,
+        record=ResultRecord(tmp_path / "out", {}),
+        progress=lambda name, one: left.append(one.item),
     )
     assert len(left) == 2 * len(ITEMS) - 4
     timed = {"seconds", "target_seconds", "stats"}
@@ -255,7 +259,7 @@ def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: 
     assert {item.key for item in tuning}.isdisjoint(item.key for item in items)
     assert len(tuning) == 2
     assert len(items) == 3
-    record = Record(tmp_path / "out", {})
+    record = ResultRecord(tmp_path / "out", {})
     lengths, rows = tune(wanted, (2, 5), asking, tuning, record, lambda *_: None)
     assert lengths.keys() == {one.name for one in wanted[1:]}
     for name, length in lengths.items():

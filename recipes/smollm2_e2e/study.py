@@ -26,7 +26,7 @@ from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import hash_of
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import Candidate, candidates, sweep
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
@@ -94,7 +94,11 @@ def perplexities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
 
 
 def quality(
-    found: Sequence[Candidate], asking: PromptFormat, items: Sequence[Item], args: argparse.Namespace, record: Record
+    found: Sequence[Candidate],
+    asking: PromptFormat,
+    items: Sequence[Item],
+    args: argparse.Namespace,
+    record: ResultRecord,
 ) -> list[ResultRow]:
     """A row for each way of decoding, all at one draft length."""
     methods = {one.name: replace(one.method, num_draft_tokens=args.num_draft_tokens) for one in found}
@@ -115,7 +119,7 @@ def quality(
 
 
 def beside(
-    rows: Sequence[ResultRow], items: Sequence[Item], record: Record, nll: dict[str, float]
+    rows: Sequence[ResultRow], items: Sequence[Item], record: ResultRecord, nll: dict[str, float]
 ) -> list[dict[str, object]]:
     """What the package's table has no column for: acceptance rate, perplexity and length of the answers."""
     found = []
@@ -193,7 +197,7 @@ def run(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if args.no_matched:
         found = [one for one in found if not one.name.endswith(MATCHED)]
-    record = Record(args.out / "study.json", settings)
+    record = ResultRecord(args.out / "study.json", settings)
     rows = quality(found, asking, items, args, record)
     texts = [record.told[one.name, item.key]["text"] for one in found for item in items]
     nll = perplexities(load_model(args.base), tokenizer, texts) if args.base else {}
@@ -234,7 +238,7 @@ def timed(
     ]  # fmt: skip
     decoder = JudgeDecoder(target, tokenizer, draft, backend="static")
     tuning = max(1, len(some) // 4)
-    record = Record(args.out / "speed.json", {"lengths": list(args.lengths), "items": len(some)})
+    record = ResultRecord(args.out / "speed.json", {"lengths": list(args.lengths), "items": len(some)})
     return sweep(
         decoder, asking, some, rules, sampling=sampling, lengths=args.lengths, tuning_items=tuning,
         margin=args.margin / 100, record=record,

@@ -22,7 +22,7 @@ from judge_decoding.decoding.choices import (
     choose_rule,
     unwrap_draft,
 )
-from judge_decoding.decoding.choices import room as context_room
+from judge_decoding.decoding.choices import remaining_context as context_room
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.generation import Defaults
 from judge_decoding.decoding.guards import check_guards
@@ -39,7 +39,7 @@ from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.text import Detokenizer, pieces
 from judge_decoding.models.tokenize import bare_ids, end_ids
-from judge_decoding.names import complete, place_of
+from judge_decoding.names import complete, embedded_path
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.backends.static.compiling import CompileProgress
@@ -137,7 +137,7 @@ class JudgeDecoder:
             JudgeDecodingError: a model cannot be loaded, the vocabularies differ, or the head is for another model.
         """
         draft, judge = complete(target, draft, judge)
-        target = place_of(target, "target")
+        target = embedded_path(target, "target")
         tokenizer = load_tokenizer(target, **tokenizer_options(model_kwargs))
         drafter = as_draft(draft, lambda: tokenizer, translate=translate, draft_kwargs=draft_kwargs, **model_kwargs)
         model = load_model(target, **model_kwargs)

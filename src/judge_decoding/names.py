@@ -51,7 +51,7 @@ def is_drafter(name: object) -> bool:
     return isinstance(name, str) and (name == PROMPT_LOOKUP or name in installed(DRAFTERS, (PROMPT_LOOKUP,)))
 
 
-def place_of(name: NameT, role: Role) -> NameT:
+def embedded_path(name: NameT, role: Role) -> NameT:
     """Return the folder of an embedded model or judge, and any other name unchanged.
 
     Args:

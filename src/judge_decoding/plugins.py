@@ -17,7 +17,7 @@ def installed(group: str, taken: Container[str]) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group) if entry.name not in taken}
 
 
-def told(entry: EntryPoint, kind: str) -> str:
+def description_of(entry: EntryPoint, kind: str) -> str:
     """Describe an entry point in messages: "The rule NAME of the package PACKAGE"."""
     return f"The {kind} {entry.name} of the package {entry.dist.name if entry.dist else entry.value}"
 
@@ -32,7 +32,8 @@ def imported(entry: EntryPoint, kind: str) -> Any:  # noqa: ANN401  (whatever is
         return entry.load()
     except Exception as error:  # the import runs another package's code
         raise JudgeDecodingError(
-            f"{told(entry, kind)} cannot be imported ({type(error).__name__}: {error}); repair or remove that package."
+            f"{description_of(entry, kind)} cannot be imported ({type(error).__name__}: {error}); repair or remove "
+            "that package."
         ) from error
 
 
@@ -82,6 +83,7 @@ class Registry(Generic[T]):
         found = imported(entry, self._kind)
         if not (isinstance(found, type) and issubclass(found, self._base) and getattr(found, "name", "") == entry.name):
             raise JudgeDecodingError(
-                f"{told(entry, self._kind)} is no {self._base.__name__} of that name; repair or remove that package."
+                f"{description_of(entry, self._kind)} is no {self._base.__name__} of that name; repair or remove that "
+                "package."
             )
         return cast("type[T]", found)

@@ -26,7 +26,7 @@ from judge_decoding.io.questions import Fields, dataset_rows, file_rows
 from judge_decoding.labelling import collect as core
 from judge_decoding.labelling.collect import Answering, CheckedCases, Writer
 from judge_decoding.labelling.writers import EndpointWriter
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 from judge_decoding.tasks.checkers import checker_of
 
 
@@ -129,7 +129,7 @@ def collect(
         "temperature": temperature, "top_p": top_p, "seed": seed, "max_new_tokens": max_new_tokens,
         "stop": list(how.stop), "system": system, "chat": chat, "raw": raw,
     }  # fmt: skip
-    collected = core.Collected(output, settings)
+    collected = core.CollectedAnswers(output, settings)
     wanted = {(question.prompt, name, i) for question in questions for name in models for i in range(samples)}
     there = len(wanted & collected.done.keys())
     if there:
@@ -193,7 +193,7 @@ def _writer(
         return EndpointWriter(name, endpoint, how, raw)
     from judge_decoding.labelling.local_writer import LocalWriter  # noqa: PLC0415  (loads torch)
 
-    return LocalWriter(name, place_of(name, "target"), how, chat, batch_size, dtype)
+    return LocalWriter(name, embedded_path(name, "target"), how, chat, batch_size, dtype)
 
 
 def _render(chat: bool, target: str | None, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:

@@ -58,7 +58,7 @@ def llm(
         "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
         "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],
     }  # fmt: skip
-    kept = core.Votes(output, settings)
+    kept = core.VoteRecord(output, settings)
     todo = [
         (key, case)
         for case in unsure

@@ -16,9 +16,9 @@ from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.labelling.labels.pilot import Forecast, Labeller, Spent, label_rest
+from judge_decoding.labelling.labels.pilot import Forecast, Labeller, LabellingCost, label_rest
 from judge_decoding.labelling.labels.progress import LabellingProgress
-from judge_decoding.names import REFERENCE, has_draft, is_drafter, place_of
+from judge_decoding.names import REFERENCE, embedded_path, has_draft, is_drafter
 from judge_decoding.tasks.results import result_function
 
 _Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
@@ -136,7 +136,7 @@ def forecast(cost: Forecast, unit: str = "target forwards") -> str:
     )
 
 
-def labelled(cases: Sequence[Case], spent: Spent, output: Path, unit: str = "target forwards") -> str:
+def labelled(cases: Sequence[Case], spent: LabellingCost, output: Path, unit: str = "target forwards") -> str:
     """What labelling gave and took, in words."""
     wrong = sum(len(case.errors) for case in cases)
     labels = sum(len(case.judged or ()) for case in cases)
@@ -166,4 +166,4 @@ def pair_names(target: str, draft: str | None, dtype: str) -> tuple[str, str]:
         raise JudgeDecodingError("There is no draft model whose tokens are to be labelled; give one with --draft.")
     if is_drafter(draft):
         raise JudgeDecodingError(f"{draft} has no tokens of its own to be labelled; give a draft model with --draft.")
-    return place_of(target, "target"), place_of(draft or REFERENCE, "draft")
+    return embedded_path(target, "target"), embedded_path(draft or REFERENCE, "draft")

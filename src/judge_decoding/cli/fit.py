@@ -20,10 +20,10 @@ from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
 from judge_decoding.cli.steps import goes_on, steps
 from judge_decoding.cli.terminal import say_json, warn
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import check_places
+from judge_decoding.io.files import check_output_folders
 from judge_decoding.io.questions import Fields, Question, file_rows
 from judge_decoding.judge.files import files_of_head
-from judge_decoding.names import REFERENCE, place_of
+from judge_decoding.names import REFERENCE, embedded_path
 
 if TYPE_CHECKING:  # they load torch
     from judge_decoding.fit.pipeline import Fitted
@@ -93,7 +93,7 @@ def fit(
         files_of_head(out), [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
         work=[labels, labels.with_name("labels.jsonl.part")],
     )  # fmt: skip
-    work, made = check_places(out, "a head", "labels.jsonl"), out.with_name(f"{out.name}-draft")
+    work, made = check_output_folders(out, "a head", "labels.jsonl"), out.with_name(f"{out.name}-draft")
     questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
     with goes_on(work), steps(lines=True) as screen:
         screen("loading the models", 0, 0)
@@ -148,12 +148,12 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
         warn(f"Warning: {sentence}")
     small = draft or REFERENCE  # only the reference target comes with a draft
     use = _USE.format(
-        out=str(out), target=target, draft=small, served=place_of(target, "target"),
+        out=str(out), target=target, draft=small, served=embedded_path(target, "target"),
         prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
         form="" if chat else "--no-chat ",
         speculative=shlex.quote(json_module.dumps(
             {
-                "method": "draft_model", "model": place_of(small, "draft"),
+                "method": "draft_model", "model": embedded_path(small, "draft"),
                 "num_speculative_tokens": found.head.config.num_draft_tokens,
             }
         )),

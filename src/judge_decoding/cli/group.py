@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from judge_decoding.cli.options import Bounded
 
 
-class Lazy(NamedTuple):
+class LazyCommand(NamedTuple):
     """Where a command is, and what the help of its group says of it.
 
     Attributes:
@@ -29,7 +29,7 @@ class Lazy(NamedTuple):
 class LazyGroup(TyperGroup):
     """Lists the commands of its table by their help there, and imports the one that is invoked."""
 
-    table: ClassVar[Mapping[str, Lazy]]
+    table: ClassVar[Mapping[str, LazyCommand]]
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401  (typer's own)
         super().__init__(**kwargs)
@@ -52,7 +52,7 @@ class LazyGroup(TyperGroup):
         return typer.main.get_command(single)
 
 
-def lazy_app(commands: Mapping[str, Lazy], **settings: Any) -> typer.Typer:  # noqa: ANN401  (those of Typer)
+def lazy_app(commands: Mapping[str, LazyCommand], **settings: Any) -> typer.Typer:  # noqa: ANN401  (those of Typer)
     """An app of these commands, for which nothing is imported yet."""
     cls = type("Commands", (LazyGroup,), {"table": commands})
     app = typer.Typer(cls=cls, no_args_is_help=True, **settings)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli import last
-from judge_decoding.cli.group import Lazy, lazy_app
+from judge_decoding.cli.group import LazyCommand, lazy_app
 from judge_decoding.cli.terminal import fail, guarded, say
 from judge_decoding.errors import JudgeDecodingError
 
@@ -23,59 +23,59 @@ _PASS_ON = {
 
 app = lazy_app(
     {
-        "demo": Lazy("demo:demo", "See judge decoding work, offline, in under two minutes."),
-        "generate": Lazy("generate:generate", "Answer one prompt with any pair of models."),
-        "draft": Lazy(
+        "demo": LazyCommand("demo:demo", "See judge decoding work, offline, in under two minutes."),
+        "generate": LazyCommand("generate:generate", "Answer one prompt with any pair of models."),
+        "draft": LazyCommand(
             "draft:draft",
             "Make a draft model from the target's first layers, trained to say what the target says; it resumes.",
         ),
-        "fit": Lazy(
+        "fit": LazyCommand(
             "fit:fit", "Answers, labels, training, calibration and a short report, in one command that resumes."
         ),
-        "evaluate": Lazy(
+        "evaluate": LazyCommand(
             "evaluate:evaluate", "Tell what a way of decoding costs in quality and gives in speed, on a task."
         ),
-        "sweep": Lazy(
+        "sweep": LazyCommand(
             "sweep:sweep",
             "Compare rules, settings and draft lengths on a task: accuracy against speed, with intervals.",
         ),
-        "bench": Lazy(
+        "bench": LazyCommand(
             "bench:bench",
             "Measure ways of decoding side by side: tokens per second, accepted draft tokens, and whose tokens differ.",
         ),
-        "report": Lazy("report:report", "Look at answers token by token, in one self-contained web page."),
-        "score": Lazy(
+        "report": LazyCommand("report:report", "Look at answers token by token, in one self-contained web page."),
+        "score": LazyCommand(
             "score:score",
             "Tell how many tokens a round each rule would keep of answers that you have as text only.",
         ),
-        "train": Lazy("train:train", "Train a judge head for a target on labelled answers."),
-        "card": Lazy(
+        "train": LazyCommand("train:train", "Train a judge head for a target on labelled answers."),
+        "card": LazyCommand(
             "card:card",
             "Write a head's model card anew, with what was measured; the head itself stays as it is.",
         ),
-        "info": Lazy(
+        "info": LazyCommand(
             "info:info", "Tell what a judge head is, how well it was calibrated, and whether it fits a target."
         ),
-        "rules": Lazy(
+        "rules": LazyCommand(
             "rules:rules",
             "List the verification rules, those of installed packages too, as ``generate --rule`` takes them.",
         ),
-        "plan": Lazy(
+        "plan": LazyCommand(
             "plan:plan",
             "Weights, cache and draft against each GPU's memory, and tokens per second by a roofline. Exit code 1: no "
             "fit.",
         ),
-        "serve": Lazy(
+        "serve": LazyCommand(
             "serve:serve",
             "Print vLLM's command for a recipe and become it; more arguments for vLLM after '--'.",
             {"context_settings": {"allow_extra_args": True}},
         ),
-        "lm-eval": Lazy(
+        "lm-eval": LazyCommand(
             "lm_eval:lm_eval",
             "Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own.",
             _PASS_ON,
         ),
-        "court": Lazy("court:court_app", "Make, check and show the labelled answers that teach a judge."),
+        "court": LazyCommand("court:court_app", "Make, check and show the labelled answers that teach a judge."),
     },
     help="Speculative decoding that keeps correct tokens, not only the target's own words.",
     pretty_exceptions_enable=False,

@@ -34,7 +34,7 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
     parts: dict[str, list[Case]] = {name: [] for name in shares}
     shortest = relatives(case.question for case in cases)
     for case in cases:
-        place = place_of(shortest[same_question(case.question)], seed)
+        place = split_position(shortest[same_question(case.question)], seed)
         # The last part absorbs the rounding error.
         ends = zip(shares, accumulate(shares.values()), strict=True)
         parts[next((name for name, end in ends if place < end), list(shares)[-1])].append(case)
@@ -47,7 +47,7 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
     return parts
 
 
-def place_of(question: str, seed: int | str = 0) -> float:
+def split_position(question: str, seed: int | str = 0) -> float:
     """Hash a question and the seed to a number between 0 and 1, ignoring case and white space."""
     digest = hashlib.sha256(f"{seed} {same_question(question)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

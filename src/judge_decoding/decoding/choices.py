@@ -74,7 +74,7 @@ def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | Non
     return draft if draft is None or isinstance(draft, Drafter) else DraftFunction(draft)
 
 
-def room(length: int, target: PreTrainedModel) -> int:
+def remaining_context(length: int, target: PreTrainedModel) -> int:
     """Return how many tokens may follow a prompt of ``length`` tokens before the target's context is full.
 
     Raises:

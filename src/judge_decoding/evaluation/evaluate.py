@@ -15,9 +15,9 @@ from judge_decoding.core.samples import Sample
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.recording import record as sample_of
-from judge_decoding.evaluation.recording import told_threshold
+from judge_decoding.evaluation.recording import recorded_threshold
 from judge_decoding.evaluation.trial import Method, Outcome, compare, has_room
 from judge_decoding.models.chat import render
 from judge_decoding.rules.base import AnyOf, VerificationRule
@@ -66,7 +66,7 @@ def evaluate(
     asking: PromptFormat,
     items: Sequence[Item],
     *,
-    record: Record | None = None,
+    record: ResultRecord | None = None,
     alone: bool = True,
     batch_size: int = 1,
     progress: Callable[[str, ItemResult], None] = lambda *_: None,
@@ -137,7 +137,7 @@ def _sample(method: Method, asking: PromptFormat, item: Item, turn: int, answer:
         finish_reason=answer.finish_reason,
         distance=answer.distance,
         rule=str(rule) if rule is not None else "",
-        threshold=told_threshold(rule) if rule is not None else None,
+        threshold=recorded_threshold(rule) if rule is not None else None,
         temperature=method.sampling.temperature,
         seed=method.sampling.seed,
         task=str(asking.task),

@@ -16,7 +16,7 @@ ResultKey = tuple[str, str]
 """A method's name and an item's key."""
 
 
-class Record(Unfinished):
+class ResultRecord(Unfinished):
     """The answers so far, in ``<output>.part``: a line with the settings, then one line per answer.
 
     Attributes:
@@ -41,7 +41,7 @@ class Record(Unfinished):
         self.append({"method": method, "answered": asdict(answered), "told": told})
 
 
-class Grades(Unfinished):
+class GradeRecord(Unfinished):
     """The grades so far, in ``<output>.part``, and in ``output`` at the end.
 
     Attributes:

@@ -64,7 +64,7 @@ def record(
     )
 
 
-def told_threshold(rule: VerificationRule, guards: Collection[object] = ()) -> float | None:
+def recorded_threshold(rule: VerificationRule, guards: Collection[object] = ()) -> float | None:
     """Return the judge's threshold (`Sample.threshold`) if only the judge and standard verification decide."""
     return rule.threshold if isinstance(rule, Judge) and not guards else None
 

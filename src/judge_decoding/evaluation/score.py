@@ -97,7 +97,7 @@ def score(
         check_rule(rule)
     found = [Acceptance(rule, count) for rule in given for count in config.num_draft_tokens]
     sources = {rule.source for rule in given if rule.source}
-    reading: dict[int, _Reading] = {}
+    reading: dict[int, _ScoringState] = {}
     check_reads(decoder.target)
     both = [(*text.prompt_ids, *text.ids) for text in texts]
     # Logits are needed for each answer token, and for the position after the last one.
@@ -105,7 +105,7 @@ def score(
     for piece in read_given(decoder.target, both, wanted, sources=sources, batch_tokens=config.batch_tokens):
         text = texts[piece.number]
         if piece.number not in reading:
-            reading[piece.number] = _Reading(text, found, decoder.processor(text.prompt_ids, len(text.ids)))
+            reading[piece.number] = _ScoringState(text, found, decoder.processor(text.prompt_ids, len(text.ids)))
         answer = reading[piece.number]
         answer.push(piece)
         if answer.finished:
@@ -116,7 +116,7 @@ def score(
     return found
 
 
-class _Walk:
+class _RuleProgress:
     """The progress of one rule through a text, round by round."""
 
     def __init__(self, rule: VerificationRule, num_draft_tokens: int) -> None:
@@ -135,7 +135,7 @@ class _Walk:
             self.at += len(event.token_ids)
 
 
-class _Reading:
+class _ScoringState:
     """A text being read: the target's logits and states for the part that some walk still needs."""
 
     def __init__(self, text: TokenizedAnswer, found: Sequence[Acceptance], processor: Processor | None = None) -> None:
@@ -144,7 +144,7 @@ class _Reading:
         self._first = 0
         self._logits: Tensor | None = None
         self._states: dict[HiddenSource, Tensor] = {}
-        self.walks = [_Walk(each.rule, each.num_draft_tokens) for each in found]
+        self.walks = [_RuleProgress(each.rule, each.num_draft_tokens) for each in found]
 
     @property
     def finished(self) -> bool:

@@ -20,7 +20,7 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.evaluate import label
 from judge_decoding.evaluation.matched import matched_sampling
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.trial import GREEDY, Method, OnAnswer, Outcome, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
 from judge_decoding.rules.spelling import as_rule
@@ -120,7 +120,7 @@ def sweep(
     lengths: Sequence[int] = LENGTHS,
     tuning_items: int = 10,
     margin: float = 0.02,
-    record: Record | None = None,
+    record: ResultRecord | None = None,
     running: SweepStep = lambda *_: nullcontext(lambda *_: None),
 ) -> Sweep:
     """Compare rules and settings on a task, each at its best draft length, with the target alone.
@@ -162,7 +162,7 @@ def tune(
     lengths: Sequence[int],
     asking: PromptFormat,
     items: Sequence[Item],
-    record: Record | None,
+    record: ResultRecord | None,
     progress: OnResult,
 ) -> tuple[dict[str, int], list[ResultRow]]:
     """Return the fastest draft length of each candidate on ``items``, and the rows it was chosen from."""
@@ -184,7 +184,7 @@ def measure(
     lengths: dict[str, int],
     asking: PromptFormat,
     items: Sequence[Item],
-    record: Record | None,
+    record: ResultRecord | None,
     progress: OnResult,
     *,
     margin: float,
@@ -216,14 +216,14 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
     return found, chosen
 
 
-def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> tuple[float, ...]:
+def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> tuple[float, ...]:
     """Return how far the items are from the judge's training questions, where a method reported it."""
     told = ([record.told[one.name, item.key]["distance"] for one in wanted] for item in items)
     known = ([distance for distance in each if distance is not None] for each in told)
     return tuple(each[0] for each in known if each)
 
 
-def _keep(asking: PromptFormat, record: Record | None, progress: OnResult) -> OnAnswer:
+def _keep(asking: PromptFormat, record: ResultRecord | None, progress: OnResult) -> OnAnswer:
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if record is not None:
             texts = [asking.bare(answer.text) for answer in given]

@@ -42,7 +42,7 @@ class TokenizedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class PromptTemplate:
     r"""How a question becomes the prompt that the target reads.
 
     Attributes:
@@ -140,7 +140,7 @@ def _problem(row: Any, *fields: str) -> str | None:  # noqa: ANN401  (any JSON v
 def as_text(
     case: Case,
     tokenizer: PreTrainedTokenizerBase,
-    form: Form,
+    form: PromptTemplate,
     *,
     size: int,
     context: int | None,

@@ -10,7 +10,7 @@ from judge_decoding.core.results import ItemResult
 from judge_decoding.core.rounds import Stats
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
-from judge_decoding.decoding.choices import room
+from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.prompts import Prompt
@@ -164,7 +164,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
     """Whether a prompt leaves room for an answer in the context."""
     length = decoder.encode(prompt).shape[1]
     try:
-        return room(length, decoder.target) > 0
+        return remaining_context(length, decoder.target) > 0
     except JudgeDecodingError:
         return False
 

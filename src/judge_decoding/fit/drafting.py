@@ -10,7 +10,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.fit.pipeline import divide
 from judge_decoding.io.files import parse_json, read_text
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 from judge_decoding.training.draft_options import prompts_hash
 
 
@@ -38,7 +38,7 @@ def earlier_draft(folder: Path, target: str, layers: int, prompts: Sequence[str]
         return False
     try:
         config = parse_json(read_text(path, "the draft's configuration"))
-        made_of = normpath(str(config["draft_of"])) == normpath(place_of(target, "target"))
+        made_of = normpath(str(config["draft_of"])) == normpath(embedded_path(target, "target"))
         same = made_of and (config["draft_layers"], config["draft_prompts"]) == (layers, prompts_hash(prompts))
     except (ValueError, KeyError, TypeError):
         same = False

@@ -15,17 +15,17 @@ from judge_decoding.core.results import ItemResult
 from judge_decoding.data.cases import Case, read_cases
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.data.leaks import known as leaked
-from judge_decoding.data.sets import place_of
+from judge_decoding.data.sets import split_position
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
 from judge_decoding.fit.config import FitConfig
-from judge_decoding.fit.table import JUDGE, TARGET, AnswerRecord, Table, measure_table, ticks
-from judge_decoding.io.files import check_places, parse_json, read_text, write_json
+from judge_decoding.fit.table import JUDGE, TARGET, FitRecord, Table, measure_table, ticks
+from judge_decoding.io.files import check_output_folders, parse_json, read_text, write_json
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
-from judge_decoding.labelling.labels.pilot import Forecast, Spent, label_rest
+from judge_decoding.labelling.labels.pilot import Forecast, LabellingCost, label_rest
 from judge_decoding.labelling.labels.progress import LabellingProgress as Labels
 from judge_decoding.labelling.labels.swaps import draft_model
 from judge_decoding.rules import Exact
@@ -71,7 +71,7 @@ class Fitted:
 
     head: JudgeHead
     cases: list[Case]
-    labelling: Spent | None
+    labelling: LabellingCost | None
     prompts: int
     table: Table
     warnings: list[str]
@@ -96,7 +96,7 @@ def fit_head(
     calibrate_on: tuple[PromptFormat, Sequence[Item]] | None = None,
     agree: Callable[[FitForecast], bool] = lambda _: True,
     progress: StageProgress = lambda _what, _done, _total: None,
-    labelled: Callable[[Sequence[Case], Spent | None], None] = lambda _cases, _spent: None,
+    labelled: Callable[[Sequence[Case], LabellingCost | None], None] = lambda _cases, _spent: None,
 ) -> Fitted:
     """Make a judge head for a target and a draft from prompts alone, and save it to ``out``.
 
@@ -127,7 +127,7 @@ def fit_head(
             good enough, another run is using the folder, or the earlier work in it has other settings.
     """
     config, out = config or FitConfig(), Path(out)
-    work = check_places(out, "a head", "labels.jsonl")
+    work = check_output_folders(out, "a head", "labels.jsonl")
     if calibrate_on is None:
         asking = PromptFormat(Prompts(config.result), max_new_tokens=config.max_new_tokens)
         teaching, tuning = divide(prompts, references, config)
@@ -149,7 +149,7 @@ def fit_head(
         items = _answered(pair, tuning, config, work, progress) if blank else tuning
         items = calibration_items(asking.task, items)
         _calibrate(pair, head, asking, items, config, work, progress)
-        kept = AnswerRecord(work / "answers.jsonl", {"of": _table_of(pair, head, asking, items, config)})
+        kept = FitRecord(work / "answers.jsonl", {"of": _table_of(pair, head, asking, items, config)})
         table = measure_table(pair, head, asking, items, config, kept, progress)
         head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
         warnings = [
@@ -183,9 +183,9 @@ def divide(
     tuning = [
         Item(str(number), (prompt,), found)
         for number, (prompt, found) in enumerate(known.items())
-        if place_of(prompt, salt) < config.share
+        if split_position(prompt, salt) < config.share
     ]
-    others = [prompt for prompt in known if place_of(prompt, salt) >= config.share]
+    others = [prompt for prompt in known if split_position(prompt, salt) >= config.share]
     shared = leaked([[prompt] for prompt in others], (item.turns[0] for item in tuning))
     teaching = [prompt for prompt, there in zip(others, shared, strict=True) if not there]
     if not tuning or not teaching:
@@ -201,7 +201,7 @@ def _labels(
     work: Path,
     agree: Callable[[FitForecast], bool],
     progress: StageProgress,
-) -> tuple[list[Case], Spent | None]:
+) -> tuple[list[Case], LabellingCost | None]:
     """The labels of an earlier run, or new labels and their cost."""
     path, mark = work / "labels.jsonl", work / "labels.settings.json"
     settings = {
@@ -270,7 +270,7 @@ def _answered(
 ) -> list[Item]:
     """The items; those without a reference get the target's own answer as the right one."""
     bare = [item.turns[0] for item in tuning if not item.reference]
-    own = AnswerRecord(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
+    own = FitRecord(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
     todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.known]
     for first in range(0, len(todo), config.batch_size):
         progress("the target's own answers", len(bare) - len(todo) + first, len(bare))

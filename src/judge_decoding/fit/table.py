@@ -15,7 +15,7 @@ from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.trial import Method, OnAnswer, Outcome, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
@@ -73,7 +73,7 @@ class Table:
         return asdict(self)
 
 
-class AnswerRecord(Record):
+class FitRecord(ResultRecord):
     """Answers that stay in ``output`` itself, so that repeating a command does not generate them again."""
 
     suffix = ""
@@ -88,7 +88,7 @@ def measure_table(
     asking: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
-    kept: AnswerRecord,
+    kept: FitRecord,
     tell: StageProgress,
 ) -> Table:
     """Choose the draft lengths and measure the three methods.

@@ -29,7 +29,7 @@ from judge_decoding.integrations.transformers import custom_generate
 from judge_decoding.io.hub import locate
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import ACCESS, as_draft, cannot_load, load_model
-from judge_decoding.names import complete, place_of
+from judge_decoding.names import complete, embedded_path
 from judge_decoding.spelling import guess
 
 try:
@@ -107,7 +107,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self._rule = choose_rule(head, rule, threshold)
         self._num_draft_tokens = choose_num_draft_tokens(head, num_draft_tokens)
         if isinstance(pretrained, str):
-            pretrained = place_of(pretrained, "target")
+            pretrained = embedded_path(pretrained, "target")
             reading = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
             # Fail early: the harness queries the Hub for a minute for a model that does not exist.
             locate(pretrained, "model", {name: arguments[name] for name in reading if arguments.get(name)})

@@ -36,7 +36,7 @@ from judge_decoding.decoding.choices import (
     as_drafter,
     choose_num_draft_tokens,
     choose_rule,
-    room,
+    remaining_context,
     unwrap_draft,
 )
 from judge_decoding.decoding.generation import check_processors, constraints_of
@@ -227,7 +227,7 @@ class CustomGenerate:
         ends = [i for c in criteria if type(c) is EosTokenCriteria for i in c.eos_token_id.tolist()]
         limits = [c.max_length for c in criteria if type(c) is MaxLengthCriteria]
         others = StoppingCriteriaList([c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria)])
-        budget = min([room(len(prompt), model), *(limit - len(whole) for limit in limits)])
+        budget = min([remaining_context(len(prompt), model), *(limit - len(whole) for limit in limits)])
         constraints = constraints_of(processors)
         sampler = Sampler(
             SamplingParams(temperature=0.0 if seed is None else 1.0, seed=seed), model.device,

@@ -32,7 +32,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_AREN
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """The limits of a program.
 
     Attributes:
@@ -67,7 +67,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     @contextmanager
-    def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
+    def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
         """Start a process that runs ``sandbox_child.py``; on exit, kill it and all processes that it started.
 
         Args:
@@ -94,7 +94,7 @@ class Bubblewrap(Sandbox):
         )
 
     @contextmanager
-    def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
+    def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
         """Start it in new namespaces, without permission to start processes."""
         filtered = no_new_processes()
         if filtered is None:
@@ -141,7 +141,7 @@ class Container(Sandbox):
         )
 
     @contextmanager
-    def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
+    def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
         """Start it in a container that is removed afterwards, and killed if it does not end by itself."""
         name = f"judge-decoding-{secrets.token_hex(8)}"
         memory = str(limits.memory + 2 * limits.disk)
@@ -178,7 +178,7 @@ class Unguarded(Sandbox):
         return "Python must be able to start"
 
     @contextmanager
-    def start(self, limits: Limits, length: int) -> Iterator[subprocess.Popen[bytes]]:
+    def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
         """Start it in a temporary folder, with an empty environment."""
         folder = tempfile.mkdtemp(prefix="judge-decoding-")
         try:
@@ -221,13 +221,13 @@ def spelled(spelling: str) -> Sandbox:
     return Container(container[1], container[2])
 
 
-def _child(limits: Limits, length: int) -> list[str]:
+def _child(limits: SandboxLimits, length: int) -> list[str]:
     """Return Python's arguments for the child: no user settings or packages, and no files for its code."""
     numbers = (limits.seconds, limits.memory, limits.file_size, length)
     return ["-I", "-B", "-X", "utf8", "-c", _CHILD, *map(str, numbers)]
 
 
-def _inside(limits: Limits, length: int) -> list[str]:
+def _inside(limits: SandboxLimits, length: int) -> list[str]:
     """Return the command that runs the child with this Python, without its environment but with its packages."""
     return [_interpreter(), "-S", *_child(limits, length), *_packages()]
 

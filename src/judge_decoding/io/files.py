@@ -162,7 +162,7 @@ def cache_folder(name: str) -> Path:
         ) from error
 
 
-def check_places(out: Path, what: str, first: str) -> Path:
+def check_output_folders(out: Path, what: str, first: str) -> Path:
     """Check that ``what``, such as "a head", can be written to the folder ``out``.
 
     Args:

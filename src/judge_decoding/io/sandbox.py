@@ -26,10 +26,10 @@ from functools import cache
 from typing import IO, cast
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.boundaries import Limits, Sandbox, spelled
+from judge_decoding.io.boundaries import Sandbox, SandboxLimits, spelled
 from judge_decoding.visible import one_line
 
-__all__ = ["Limits", "Sandbox", "SandboxOutcome", "run_program", "sandbox_of"]
+__all__ = ["Sandbox", "SandboxLimits", "SandboxOutcome", "run_program", "sandbox_of"]
 
 _SHOWN = 2000
 _STARTED = b"+"
@@ -69,7 +69,7 @@ def sandbox_of(spelling: str = "bwrap") -> Sandbox:
     return sandbox
 
 
-def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | None = None) -> SandboxOutcome:
+def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sandbox | None = None) -> SandboxOutcome:
     """Run an untrusted Python program.
 
     Args:
@@ -84,7 +84,7 @@ def run_program(program: str, limits: Limits | None = None, sandbox: Sandbox | N
         raise JudgeDecodingError(
             "Code cannot be run safely on this system, which has no limits for processes; use Linux or macOS."
         )
-    limits, sandbox = limits or Limits(), sandbox or sandbox_of()
+    limits, sandbox = limits or SandboxLimits(), sandbox or sandbox_of()
     text, word = program.encode("utf-8", "surrogatepass"), secrets.token_bytes(32)
     try:
         with sandbox.start(limits, len(text)) as process:
@@ -112,7 +112,7 @@ class _Talk:
         timed_out: whether it exceeded its time.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], limits: SandboxLimits) -> None:
         self.verdict, self.output, self.ended, self.timed_out = b"", b"", False, False
         self._process, self._limits, self._heard = process, limits, 0
         self._deadline = time.monotonic() + _START_SECONDS

@@ -25,7 +25,7 @@ from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
 from judge_decoding.judge.files import CARD, CONFIG, CUSTOM_GENERATE, WEIGHTS, files_of_head, results_in
 from judge_decoding.judge.target import TargetInfo
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 
 
 class JudgeHeadConfig(BaseModel):
@@ -151,7 +151,7 @@ class JudgeHead(nn.Module):
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; name a folder.")
-        own = [path for path in results_in(folder) if self.owns(_told_hash(path), folder)]
+        own = [path for path in results_in(folder) if self.owns(_recorded_hash(path), folder)]
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
@@ -225,7 +225,7 @@ class JudgeHead(nn.Module):
         return head
 
 
-def _told_hash(results: Path) -> str | None:
+def _recorded_hash(results: Path) -> str | None:
     """Return the hash of the head's weights in a results file: "" if missing, None if it holds no results."""
     with suppress(JudgeDecodingError, ValueError):
         told = parse_json(read_text(results, "the results"))
@@ -236,7 +236,7 @@ def _told_hash(results: Path) -> str | None:
 
 def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
     """Return the folder of a head, downloaded from the Hub if it is not a local folder."""
-    name_or_path = place_of(name_or_path, "judge")
+    name_or_path = embedded_path(name_or_path, "judge")
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder

@@ -57,7 +57,7 @@ class Answering:
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class AnswerRequest:
     """One requested answer: the ``sample``-th to ``question``."""
 
     question: Question
@@ -91,9 +91,9 @@ class Writer(Protocol):
 
     def write(
         self,
-        wants: Sequence[Want],
-        done: Callable[[Want, Answer], None],
-        failed: Callable[[Want, str], None],
+        wants: Sequence[AnswerRequest],
+        done: Callable[[AnswerRequest, Answer], None],
+        failed: Callable[[AnswerRequest, str], None],
     ) -> None:
         """Answer ``wants`` in any order; call ``done`` or ``failed`` for each as soon as it is finished.
 
@@ -107,7 +107,7 @@ CollectedKey = tuple[str, str, int]
 """Prompt, writer and sample."""
 
 
-class Collected(Unfinished):
+class CollectedAnswers(Unfinished):
     """The answers so far, in ``<output>.part``."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ class Collected(Unfinished):
             row["answer"], row["ended"], None if ids is None else tuple(ids), row.get("tokenizer", "")
         )
 
-    def add(self, writer: str, want: Want, answer: Answer) -> None:
+    def add(self, writer: str, want: AnswerRequest, answer: Answer) -> None:
         """Save an answer."""
         key = (want.question.prompt, writer, want.sample)
         row: dict[str, Any] = {"key": key, "answer": answer.text, "ended": answer.ended}
@@ -136,7 +136,7 @@ def collect(
     questions: Sequence[Question],
     writers: Sequence[Writer],
     samples: int,
-    collected: Collected,
+    collected: CollectedAnswers,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, list[str]]:
     """Let every writer answer every question ``samples`` times, skipping answers that already exist.
@@ -150,14 +150,14 @@ def collect(
     failures: dict[str, list[str]] = {}
     for writer in writers:
         name = writer.name
-        wants = [Want(question, sample) for question in questions for sample in range(samples)]
+        wants = [AnswerRequest(question, sample) for question in questions for sample in range(samples)]
         wants = [want for want in wants if (want.question.prompt, name, want.sample) not in collected.done]
 
-        def done(want: Want, answer: Answer, name: str = name) -> None:
+        def done(want: AnswerRequest, answer: Answer, name: str = name) -> None:
             collected.add(name, want, answer)
             progress()
 
-        def failed(_: Want, reason: str, name: str = name) -> None:
+        def failed(_: AnswerRequest, reason: str, name: str = name) -> None:
             failures.setdefault(name, []).append(reason)
             progress()
 
@@ -204,7 +204,7 @@ def sort_answers(
     questions: Sequence[Question],
     writers: Sequence[str],
     samples: int,
-    collected: Collected,
+    collected: CollectedAnswers,
     checker: Checker | None = None,
     *,
     workers: int = 1,

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from judge_decoding.data.tokens import fingerprint
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.choices import room
+from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.labelling.collect import Answer, Answering, Want
+from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest
 from judge_decoding.labelling.writers import behind, seed_of, without_stop
 from judge_decoding.loading.models import usual_device
 from judge_decoding.models.text import pieces
@@ -39,20 +39,23 @@ class LocalWriter:
     dtype: str = "auto"
 
     def write(
-        self, wants: Sequence[Want], done: Callable[[Want, Answer], None], failed: Callable[[Want, str], None]
+        self,
+        wants: Sequence[AnswerRequest],
+        done: Callable[[AnswerRequest, Answer], None],
+        failed: Callable[[AnswerRequest, str], None],
     ) -> None:
         """Answer ``wants``, the longest prompts first; prompts that do not fit into the context fail."""
         how = self.answering
         decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=usual_device())
         chat = self.chat and bool(decoder.tokenizer.chat_template)
         known: dict[str, Tensor] = {}
-        todo: list[tuple[Want, Tensor]] = []
+        todo: list[tuple[AnswerRequest, Tensor]] = []
         for want in wants:
             question = want.question
             try:
                 if question.prompt not in known:
                     ids = decoder.encode(how.messages(question.text) if chat else question.prompt)
-                    room(ids.shape[1], decoder.target)
+                    remaining_context(ids.shape[1], decoder.target)
                     known[question.prompt] = ids
             except JudgeDecodingError as error:
                 failed(want, str(error))
@@ -61,7 +64,7 @@ class LocalWriter:
         todo.sort(key=lambda one: -one[1].shape[1])  # similar lengths together, for little padding
         tokenizer, ends, name = decoder.tokenizer, decoder.end_ids, fingerprint(decoder.tokenizer)
 
-        def answer(want: Want, prompt: list[int], said: tuple[int, ...], *, ended: bool) -> Answer:
+        def answer(want: AnswerRequest, prompt: list[int], said: tuple[int, ...], *, ended: bool) -> Answer:
             """Decode the text after the prompt, because some tokenizers drop the space at the beginning of a text."""
             whole = "".join(pieces(tokenizer, [*prompt, *said], ends)[len(prompt) :])
             text = without_stop(whole, how.stop)

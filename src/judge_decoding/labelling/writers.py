@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from judge_decoding.io.endpoint import Body, Endpoint, Reply
-from judge_decoding.labelling.collect import Answer, Answering, Want
+from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,19 @@ class EndpointWriter:
     raw: bool = False
 
     def write(
-        self, wants: Sequence[Want], done: Callable[[Want, Answer], None], failed: Callable[[Want, str], None]
+        self,
+        wants: Sequence[AnswerRequest],
+        done: Callable[[AnswerRequest, Answer], None],
+        failed: Callable[[AnswerRequest, str], None],
     ) -> None:
         """Answer ``wants``, several in parallel."""
 
-        def take(want: Want, reply: Reply) -> None:
+        def take(want: AnswerRequest, reply: Reply) -> None:
             done(want, Answer(reply.text if self.raw else behind(want.question.prompt, reply.text), reply.ended))
 
         self.endpoint.ask_all(((want, self._body(want)) for want in wants), take, failed)
 
-    def _body(self, want: Want) -> Body:
+    def _body(self, want: AnswerRequest) -> Body:
         how = self.answering
         body: Body = {"max_tokens": how.max_new_tokens, "temperature": how.temperature}
         if how.top_p < 1:
@@ -50,7 +53,7 @@ class EndpointWriter:
         return body | {"messages": how.messages(want.question.text)}
 
 
-def seed_of(want: Want, seed: int) -> int:
+def seed_of(want: AnswerRequest, seed: int) -> int:
     """The seed of one answer: it depends on its question and sample alone, not on the other requests."""
     digest = hashlib.sha256(f"{seed} {want.sample} {want.question.prompt}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

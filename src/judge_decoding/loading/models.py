@@ -27,7 +27,7 @@ from judge_decoding.io.hub import ModelLocation, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
 from judge_decoding.loading.weights import check_complete, check_depth, check_finite
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
-from judge_decoding.names import is_drafter, place_of
+from judge_decoding.names import embedded_path, is_drafter
 
 AUTO = "auto"
 """The device name that divides the model over all GPUs, and main memory if they are too small."""
@@ -86,7 +86,7 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
         device, kwargs["device_map"] = None, "auto"
     if device is not None:
         _check_device(device)
-    name = place_of(name_or_path, "target")
+    name = embedded_path(name_or_path, "target")
     kwargs = {key: value for key, value in kwargs.items() if key not in TOKENIZER} | _trust(kwargs)
     kwargs.setdefault("use_safetensors", True)  # other weight files are pickles, which can run code
     source, rest = _located(name, "model", kwargs)
@@ -180,7 +180,7 @@ def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokeniz
     Raises:
         JudgeDecodingError: there is no such tokenizer, its files are damaged, or it requires untrusted code.
     """
-    name = place_of(name_or_path, "target")
+    name = embedded_path(name_or_path, "target")
     source, rest = _located(name, "tokenizer", kwargs | _trust(kwargs))
     if not rest.get("gguf_file"):
         adapter = find_adapter(source)
@@ -288,7 +288,7 @@ def load_draft(
     Raises:
         JudgeDecodingError: the draft cannot be loaded, or has another vocabulary and ``translate`` is False.
     """
-    name = place_of(name_or_path, "draft")
+    name = embedded_path(name_or_path, "draft")
     if "device" in kwargs:
         kwargs["device"] = draft_device(kwargs["device"])
     own = load_tokenizer(name, **tokenizer_options(kwargs))
@@ -363,7 +363,7 @@ def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str,
         options = {key: value for key, value in options.items() if key not in ("device", "device_map")}
     subfolder = kwargs.get("subfolder")
     if subfolder and "subfolder" not in own:
-        root, _ = _located(place_of(name, "draft"), "draft", {**options, **own})
+        root, _ = _located(embedded_path(name, "draft"), "draft", {**options, **own})
         if root.is_folder:
             there = Path(root.place, subfolder).is_dir()
         else:

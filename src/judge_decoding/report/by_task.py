@@ -13,7 +13,7 @@ _NAMELESS = "no task"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TaskRow:
     """A line of the table.
 
     Attributes:
@@ -25,7 +25,7 @@ class Line:
     part: bool = False
 
 
-def by_task(samples: Sequence[Sample]) -> list[Line]:
+def by_task(samples: Sequence[Sample]) -> list[TaskRow]:
     """Return a line for each task and for each category of a task with several; no lines if there is only one kind.
 
     Answers under different rules are never pooled. Columns without any value are left out.
@@ -34,7 +34,7 @@ def by_task(samples: Sequence[Sample]) -> list[Line]:
     if len(kinds) < 2:
         return []
     tasks = list(dict.fromkeys(task for task, _ in kinds))
-    lines: list[Line] = []
+    lines: list[TaskRow] = []
     for task in tasks:
         of_task = [sample for sample in samples if sample.task == task]
         categories = [category for name, category in kinds if name == task]
@@ -49,14 +49,14 @@ def by_task(samples: Sequence[Sample]) -> list[Line]:
     if not several_rules:
         empty.add("rule")
     return [
-        Line({title: cell for title, cell in line.cells.items() if title not in empty}, line.part) for line in lines
+        TaskRow({title: cell for title, cell in line.cells.items() if title not in empty}, line.part) for line in lines
     ]
 
 
-def _lines(name: str, samples: Sequence[Sample], *, part: bool) -> list[Line]:
+def _lines(name: str, samples: Sequence[Sample], *, part: bool) -> list[TaskRow]:
     """Return a line for each rule."""
     rules = dict.fromkeys(sample.rule for sample in samples)
-    return [Line(_cells(name, rule, [one for one in samples if one.rule == rule]), part) for rule in rules]
+    return [TaskRow(_cells(name, rule, [one for one in samples if one.rule == rule]), part) for rule in rules]
 
 
 def _cells(name: str, rule: str, samples: Sequence[Sample]) -> dict[str, str]:

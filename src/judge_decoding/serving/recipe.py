@@ -181,7 +181,7 @@ class Gpus(_Part):
     all_reduce_latency: Annotated[float, Field(ge=0, le=1)]
 
 
-class Accepted(_Part):
+class AcceptedTokens(_Part):
     """Accepted draft tokens per round, without the target's own token, and the source of the figures."""
 
     judge: Quantity
@@ -207,7 +207,7 @@ class Recipe(_Part):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     data: PlainText
     num_draft_tokens: Count
-    accepted: Accepted | None = None
+    accepted: AcceptedTokens | None = None
     gpus: Gpus
     context: Count
     sequences: Count

@@ -12,8 +12,8 @@ from functools import partial
 from importlib.metadata import EntryPoint
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.sandbox import Limits, Sandbox, run_program, sandbox_of
-from judge_decoding.plugins import imported, installed, told
+from judge_decoding.io.sandbox import Sandbox, SandboxLimits, run_program, sandbox_of
+from judge_decoding.plugins import description_of, imported, installed
 from judge_decoding.spelling import guess
 from judge_decoding.tasks.final import final_number
 from judge_decoding.tasks.number_text import foreign_numeral
@@ -54,7 +54,7 @@ def exact(_question: str, answer: str, reference: str) -> bool | None:
 
 
 def unit_tests(
-    question: str, answer: str, reference: str, limits: Limits | None = None, sandbox: Sandbox | None = None
+    question: str, answer: str, reference: str, limits: SandboxLimits | None = None, sandbox: Sandbox | None = None
 ) -> bool | None:
     """Whether the answer's code passes the tests in the reference; see `run_program` for what it may do.
 
@@ -122,7 +122,7 @@ def _same_result(result: Callable[[str], str | None]) -> Checker:
 
 
 def _load(entry: EntryPoint) -> Checker:
-    who, function = told(entry, "checker"), imported(entry, "checker")
+    who, function = description_of(entry, "checker"), imported(entry, "checker")
     if not callable(function):
         raise JudgeDecodingError(f"{who} is no function; repair or remove that package.")
 

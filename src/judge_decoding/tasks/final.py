@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from judge_decoding.tasks.number_text import plain
-from judge_decoding.tasks.numbers import Found, Number, numbers_in
+from judge_decoding.tasks.numbers import FoundNumber, Number, numbers_in
 from judge_decoding.tasks.roots import calculated
 
 WINDOW = 20_000
@@ -148,7 +148,7 @@ def _last(text: str) -> Number | None:
     return found[-1].read() if found else None
 
 
-def _remarks(text: str, found: list[Found]) -> list[tuple[int, int]]:
+def _remarks(text: str, found: list[FoundNumber]) -> list[tuple[int, int]]:
     """The brackets, left to right, that only comment on a number before them in the sentence, or point elsewhere."""
     starts = [one.start for one in found if not one.doubtful]
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]

@@ -109,7 +109,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundNumber:
     """A number's location in a text; its value is read on demand, because most numbers are not the final one."""
 
     match: re.Match[str]
@@ -194,9 +194,9 @@ class Found:
         return value * Fraction(10) ** ten, decimals
 
 
-def numbers_in(text: str) -> Iterator[Found]:
+def numbers_in(text: str) -> Iterator[FoundNumber]:
     """The numbers of a text from `plain`, from left to right."""
-    return map(Found, _TOKEN.finditer(text))
+    return map(FoundNumber, _TOKEN.finditer(text))
 
 
 def _dotted(body: str, before: str) -> str:

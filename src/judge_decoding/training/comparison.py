@@ -24,7 +24,7 @@ FEW_WRONG, FEW_QUESTIONS = 50, 10
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class LabelledTokens:
     """The tokens with a verdict, in the same order everywhere.
 
     Attributes:
@@ -56,7 +56,7 @@ class FittedSource:
 
 
 def validate(
-    features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None], share: float = 1.0
+    features: Tensor, tokens: LabelledTokens, config: TrainingConfig, tick: Callable[[], None], share: float = 1.0
 ) -> Validated | None:
     """Cross-validate on standardised features [N, H]: train on a ``share`` of the questions and test on all."""
     return cross_validate(
@@ -66,7 +66,7 @@ def validate(
 
 
 def candidate(
-    source: HiddenSource, features: Tensor, tokens: Tokens, config: TrainingConfig, tick: Callable[[], None]
+    source: HiddenSource, features: Tensor, tokens: LabelledTokens, config: TrainingConfig, tick: Callable[[], None]
 ) -> FittedSource:
     """Fit a head on raw features [N, H], which are standardised in place."""
     mean, scale = standardise(features)
@@ -76,7 +76,7 @@ def candidate(
     return FittedSource(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
 
 
-def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:
+def measures(scores: Tensor, tokens: LabelledTokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:
     """Measure a detector by its scores [N], on any scale; a higher score means more likely correct."""
     correct, numbers = tokens.labels.bool(), tokens.numbers
     both = numbers.any() and 0 < int(correct[numbers].sum()) < int(numbers.sum())
@@ -91,7 +91,7 @@ def measures(scores: Tensor, tokens: Tokens, aim: Aim, log_loss: float | None = 
 
 
 def learning_curve(
-    features: Tensor, tokens: Tokens, config: TrainingConfig, whole: float, tick: Callable[[], None]
+    features: Tensor, tokens: LabelledTokens, config: TrainingConfig, whole: float, tick: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """AUC over shares of the questions, on standardised features [N, H]; ``whole`` is the AUC on all questions.
 
@@ -106,7 +106,7 @@ def learning_curve(
     return [*rows, {"share": 1.0, "questions": tokens.questions, "auc": whole}]
 
 
-def doubts(tokens: Tokens, curve: Sequence[dict[str, Any]]) -> list[str]:
+def doubts(tokens: LabelledTokens, curve: Sequence[dict[str, Any]]) -> list[str]:
     """List the reasons not to trust a head trained on so little data, one sentence each."""
     found = []
     wrong = int((tokens.labels == 0).sum())

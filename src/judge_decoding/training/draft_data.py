@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from judge_decoding.data.sets import place_of
+from judge_decoding.data.sets import split_position
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.resume import Unfinished
 from judge_decoding.models.forward import input_device, plain_forward
@@ -55,7 +55,7 @@ def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[st
             f"There are {len(known)} different prompts, and a draft needs {config.fewest_prompts} at least (some "
             "hundreds make a good one); give more."
         )
-    ranked = sorted(known, key=lambda prompt: place_of(prompt, f"draft {config.seed}"))
+    ranked = sorted(known, key=lambda prompt: split_position(prompt, f"draft {config.seed}"))
     held_out = set(ranked[: max(round(config.held_out * len(known)), 1)])
     return [prompt for prompt in known if prompt not in held_out], [prompt for prompt in known if prompt in held_out]
 
@@ -80,7 +80,7 @@ class AnswerPart:
         return len(self.ids) - self.begin
 
 
-def pieces_of(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[AnswerPart]:
+def answer_parts(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[AnswerPart]:
     """Split an answer into parts that fit one forward pass; earlier parts become the prompt of later ones."""
     most, whole = most_rows(vocab_size), (*prompt, *said)
     begins = range(len(prompt), len(whole), most)

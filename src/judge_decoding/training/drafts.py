@@ -18,9 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.rounds import Stats
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.choices import room
+from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import check_places, write_text
+from judge_decoding.io.files import check_output_folders, write_text
 from judge_decoding.io.locks import one_run
 from judge_decoding.models.abilities import as_causal_lm, check_rewinds
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent, write_vocabulary
@@ -28,7 +28,7 @@ from judge_decoding.models.first_layers import cut_layers
 from judge_decoding.models.hidden import output_size
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.rules.exact import Exact
-from judge_decoding.training.draft_data import AnswerPart, TargetAnswers, divide_prompts, pieces_of
+from judge_decoding.training.draft_data import AnswerPart, TargetAnswers, answer_parts, divide_prompts
 from judge_decoding.training.draft_loss import DraftLoss
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft, prompts_hash
 from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, trained_names
@@ -75,7 +75,7 @@ def make_draft(
             to, another run is using the folder, or the earlier work in it has other settings.
     """
     config, out, target = config or DraftConfig(), Path(out), as_causal_lm(target)
-    work = check_places(out, "a draft", "answers.jsonl")
+    work = check_output_folders(out, "a draft", "answers.jsonl")
     teaching, held_out = divide_prompts(prompts, config)
     if config.lora and find_spec("peft") is None:
         raise JudgeDecodingError("LoRA needs peft; install it with: pip install peft, or leave lora (--lora) out.")
@@ -86,7 +86,7 @@ def make_draft(
     draft = cut_layers(target, config.num_layers)
     ids = {prompt: decoder.encode(prompt)[0].tolist() for prompt in (*teaching, *held_out)}
     for known in ids.values():
-        room(len(known), target)
+        remaining_context(len(known), target)
     with one_run(out):
         settings = _settings(target, config)
         answers = TargetAnswers(work / "answers.jsonl", settings)
@@ -187,7 +187,7 @@ def _seed_of(prompt: str, seed: int) -> int:
 def _pieces(
     number: int, prompt: str, ids: dict[str, list[int]], answers: TargetAnswers, vocab_size: int
 ) -> list[AnswerPart]:
-    return pieces_of(number, ids[prompt], answers.known[prompt], vocab_size)
+    return answer_parts(number, ids[prompt], answers.known[prompt], vocab_size)
 
 
 def _seconds_a_token(

@@ -35,7 +35,7 @@ from judge_decoding.training.calibration import expected_calibration_error, reli
 from judge_decoding.training.comparison import (
     SHARES,
     FittedSource,
-    Tokens,
+    LabelledTokens,
     candidate,
     doubts,
     learning_curve,
@@ -164,7 +164,9 @@ def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Exampl
             )
 
 
-def _tokens(cases: Sequence[Case], examples: Sequence[Example], config: TrainingConfig) -> tuple[Tokens, list[Tensor]]:
+def _tokens(
+    cases: Sequence[Case], examples: Sequence[Example], config: TrainingConfig
+) -> tuple[LabelledTokens, list[Tensor]]:
     """All training tokens, and for each example which of its judged tokens are among them (bool [n_i])."""
     labels, numbers, questions, used = [], [], list[str](), []
     for case, example in zip(cases, examples, strict=True):
@@ -177,7 +179,7 @@ def _tokens(cases: Sequence[Case], examples: Sequence[Example], config: Training
     label = torch.cat(labels)
     places, rank = deal(questions, label, config.folds, config.seed)
     wrong = {question for question, one in zip(questions, label.tolist(), strict=True) if not one}
-    return Tokens(label, torch.cat(numbers), places, rank, len(set(questions)), len(wrong)), used
+    return LabelledTokens(label, torch.cat(numbers), places, rank, len(set(questions)), len(wrong)), used
 
 
 @contextmanager
@@ -243,7 +245,7 @@ def _own(role: str, sources: Sequence[HiddenSource]) -> list[Column]:
 
 
 def _best(
-    load: Callable[[Column], Tensor], tokens: Tokens, config: TrainingConfig, tell: StageProgress
+    load: Callable[[Column], Tensor], tokens: LabelledTokens, config: TrainingConfig, tell: StageProgress
 ) -> tuple[FittedSource, list[dict[str, Any]]]:
     """The source with the best AUC out of fold, and the table of all detectors."""
     sources = config.sources
@@ -274,7 +276,11 @@ def _ticks(tell: StageProgress, what: str, total: int) -> Callable[[], None]:
 
 
 def _calibration(
-    best: FittedSource, rows: list[dict[str, Any]], curve: list[dict[str, Any]], tokens: Tokens, config: TrainingConfig
+    best: FittedSource,
+    rows: list[dict[str, Any]],
+    curve: list[dict[str, Any]],
+    tokens: LabelledTokens,
+    config: TrainingConfig,
 ) -> dict[str, Any]:
     """All figures of the head, for its configuration and its card."""
     scores, correct = best.fit.scores, tokens.labels.bool()

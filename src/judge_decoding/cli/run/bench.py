@@ -22,12 +22,12 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench.bench import bench
 from judge_decoding.evaluation.bench.plan import Models
 from judge_decoding.evaluation.bench.results import BenchResults
-from judge_decoding.evaluation.bench.vllm import VLLM, Settings, interpreter
-from judge_decoding.evaluation.bench.ways import Label, Way
+from judge_decoding.evaluation.bench.vllm import VLLM, VllmSettings, interpreter
+from judge_decoding.evaluation.bench.ways import Contender, ContenderLabel
 from judge_decoding.evaluation.evaluate import hash_of
 from judge_decoding.io.files import write_text
 from judge_decoding.models.first_layers import first_layers
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 from judge_decoding.reference import pair
 from judge_decoding.reference.wide import wide_draft
 from judge_decoding.report.bench import bench_markdown, show
@@ -48,7 +48,7 @@ def run(
         task, data, (target, draft, judge), draft_layers, chat=chat, system=system, max_new_tokens=max_new_tokens,
         limit=prompts + tune, seed=seed, dtype=dtype, device=device,
     )  # fmt: skip
-    chosen = Chosen(
+    chosen = BenchOptions(
         tune, tuple(sorted(set(batch_size or [1]))), tuple(num_draft_tokens or ()), repetitions,
         compiled=backend == "static", vllm_python=vllm_python, draft_layers=draft_layers,
     )  # fmt: skip
@@ -66,7 +66,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class BenchOptions:
     """What is to be measured, beside models and questions.
 
     Attributes:
@@ -109,7 +109,7 @@ def _ready(
     )  # fmt: skip
 
 
-def _measure(ready: PreparedTask, chosen: Chosen) -> BenchResults:
+def _measure(ready: PreparedTask, chosen: BenchOptions) -> BenchResults:
     """Run the benchmark at all batch sizes."""
     decoder = ready.decoder
     with ExitStack() as stack:
@@ -132,12 +132,12 @@ def _measure(ready: PreparedTask, chosen: Chosen) -> BenchResults:
 def _engines(
     ready: PreparedTask,
     models: Models,
-    best: Mapping[str, Way],
-    chosen: Chosen,
+    best: Mapping[str, Contender],
+    chosen: BenchOptions,
     prompts: Sequence[Tensor],
     left_out: dict[str, str],
     stack: ExitStack,
-) -> list[Way]:
+) -> list[Contender]:
     """Start vLLM engines without a draft, with it, and with the judge; record those that fail in ``left_out``."""
     if chosen.vllm_python is None:
         try:
@@ -147,13 +147,13 @@ def _engines(
             return []
     else:
         python = interpreter(chosen.vllm_python)
-    found: list[Way] = []
-    settings = Settings(
-        python, place_of(ready.names["target"], "target"), ready.facts["dtype"],
+    found: list[Contender] = []
+    settings = VllmSettings(
+        python, embedded_path(ready.names["target"], "target"), ready.facts["dtype"],
         context=len(prompts[-1]) + models.max_new_tokens + 64, rows=max(chosen.batch_sizes),
         max_new_tokens=models.max_new_tokens, end_ids=models.decoder.end_ids, threads=torch.get_num_threads(),
     )  # fmt: skip
-    draft = place_of(ready.names["draft"] or None, "draft") if models.draft is not None else None
+    draft = embedded_path(ready.names["draft"] or None, "draft") if models.draft is not None else None
     if chosen.draft_layers is not None:
         draft, left_out["vllm with a draft"] = None, "it has no drafts made of the target's first layers"
     if draft == str(pair.DRAFT):
@@ -162,11 +162,11 @@ def _engines(
     wanted = [("", settings)]
     for kind in ("exact", "judge"):
         if draft is not None and kind in best:
-            judge = place_of(ready.names["judge"], "judge") if kind == "judge" else None
+            judge = embedded_path(ready.names["judge"], "judge") if kind == "judge" else None
             length = best[kind].label.num_draft_tokens
             wanted.append((kind, replace(settings, draft=draft, num_draft_tokens=length, judge=judge)))
     for note, own in wanted:
-        label = Label("vllm", num_draft_tokens=own.num_draft_tokens, note=note)
+        label = ContenderLabel("vllm", num_draft_tokens=own.num_draft_tokens, note=note)
         _progress(f"Starting {label.name}")
         try:
             engine = VLLM(label, own)

@@ -13,7 +13,7 @@ from judge_decoding.io.files import read_bytes
 from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.files import CARD, files_of_card, results_in
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 from judge_decoding.report.card_files import card_as_written, write_card
 from judge_decoding.report.head_pictures import can_draw
 
@@ -56,7 +56,7 @@ def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path])
 
 def _same_name(judge: str, head: Path) -> bool:
     """Whether a name or path can mean this folder: folders are often moved but rarely renamed."""
-    return Path(place_of(judge, "judge")).name == head.resolve().name
+    return Path(embedded_path(judge, "judge")).name == head.resolve().name
 
 
 def _note(sentence: str) -> None:

@@ -11,7 +11,7 @@ from judge_decoding.cli.court_swaps import duration
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import check_places
+from judge_decoding.io.files import check_output_folders
 from judge_decoding.io.questions import Fields, file_rows
 from judge_decoding.loading.models import load_model, load_tokenizer, usual_device
 from judge_decoding.models.chat import render
@@ -32,7 +32,7 @@ def made(
     yes: bool,
 ) -> MadeDraft:
     """Load the target and make a draft of it for prompts, with what is measured told on stderr."""
-    check_places(out, "a draft", "answers.jsonl")
+    check_output_folders(out, "a draft", "answers.jsonl")
     divide_prompts(texts, config)  # fails if there are too few
     tokenizer = load_tokenizer(target)
     model = load_model(target, dtype=dtype, device=device or usual_device())

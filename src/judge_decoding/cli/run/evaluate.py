@@ -17,7 +17,7 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation import evaluate as core
 from judge_decoding.evaluation.counting import Counting
 from judge_decoding.evaluation.evaluate import METHOD
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.spec_bench import answer_line
 from judge_decoding.evaluation.trial import Method
 from judge_decoding.io.files import write_text
@@ -55,7 +55,7 @@ def run(
         "rule": str(decides), "num_draft_tokens": length, "seed": seed, "batch_size": batch_size, "details": details,
         "target_alone": alone,
     }  # fmt: skip
-    record = Record(samples, ready.settings | settings)
+    record = ResultRecord(samples, ready.settings | settings)
     total = len(ready.items) * (2 if alone else 1)
     there = sum((name, item.key) in record.known for item in ready.items for name in (core.METHOD, TARGET))
     if batch_size == 1 and there < total:

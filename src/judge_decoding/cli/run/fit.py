@@ -18,7 +18,7 @@ from judge_decoding.fit.config import FitConfig
 from judge_decoding.fit.drafting import draft_prompts, earlier_draft
 from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
 from judge_decoding.io.questions import Question
-from judge_decoding.labelling.labels.pilot import Spent
+from judge_decoding.labelling.labels.pilot import LabellingCost
 from judge_decoding.loading.models import load_tokenizer
 from judge_decoding.report.card_files import write_card
 from judge_decoding.training.draft_options import LAYERS, DraftConfig
@@ -74,5 +74,5 @@ def _cost(cost: FitForecast) -> str:
     )
 
 
-def _tell_labels(path: Path, cases: Sequence[Case], spent: Spent | None) -> None:
+def _tell_labels(path: Path, cases: Sequence[Case], spent: LabellingCost | None) -> None:
     say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)

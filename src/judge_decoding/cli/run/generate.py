@@ -24,11 +24,11 @@ from judge_decoding.decoding.guards import parse_guard
 from judge_decoding.decoding.lengths import POLICIES
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.recording import record, told_threshold
+from judge_decoding.evaluation.recording import record, recorded_threshold
 from judge_decoding.io.inputs import LINE
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import load_tokenizer, usual_device
-from judge_decoding.names import PROMPT_LOOKUP, complete, is_drafter, place_of
+from judge_decoding.names import PROMPT_LOOKUP, complete, embedded_path, is_drafter
 from judge_decoding.report.terminal import legend, token_text
 from judge_decoding.rules import parse_rule
 from judge_decoding.spelling import listed
@@ -59,7 +59,7 @@ def run(
     if early.is_lossless:
         check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="take a lossy rule")
     asked_for = given(context, ("--chat", "--system")) if chat else []
-    if asked_for and not load_tokenizer(place_of(target, "target")).chat_template:
+    if asked_for and not load_tokenizer(embedded_path(target, "target")).chat_template:
         raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
     text = prompt if prompt is not None else sys.stdin.read(LINE + 1)
     if len(text) > LINE:
@@ -148,7 +148,7 @@ def run(
             }  # fmt: skip
         rounds, pieces = [c.round for c in written], [piece for c in written for piece in c.pieces]
         about["lossy"] = is_lossy(decides, rounds, greedy=sampling.temperature == 0)
-        threshold = told_threshold(decides, guards)
+        threshold = recorded_threshold(decides, guards)
         sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
         write_samples(json, [sample])
 

@@ -9,7 +9,7 @@ from typing import Any
 from judge_decoding.cli.court_files import bar
 from judge_decoding.cli.terminal import warn
 from judge_decoding.evaluation.grading import Grade, grade, mean_grade
-from judge_decoding.evaluation.record import Grades, ResultKey
+from judge_decoding.evaluation.record import GradeRecord, ResultKey
 from judge_decoding.io.endpoint import PREFIX, Endpoint
 from judge_decoding.tasks.base import Item
 
@@ -21,7 +21,7 @@ def grade_answers(
 
     A request that comes to nothing leaves its answer without a grade, and is told.
     """
-    grades = Grades(output, settings | {"grader": grader})
+    grades = GradeRecord(output, settings | {"grader": grader})
     total = sum(min(len(texts), len(item.turns)) for item, texts in answered.values())
     reasons: list[str] = []
     endpoint = Endpoint(grader.removeprefix(PREFIX))

@@ -12,12 +12,12 @@ from judge_decoding.cli.terminal import say_json
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
 from judge_decoding.judge.target import TargetInfo
 from judge_decoding.loading.models import load_model
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 
 
 def run(head: str, target: str | None, *, json: bool) -> None:
     """Read the head, and print what it is."""
-    place = place_of(head, "judge")
+    place = embedded_path(head, "judge")
     model = load_model(target) if target is not None else None
     describe(JudgeHead.from_pretrained(place, model).config, place, json=json, fits=target)
 

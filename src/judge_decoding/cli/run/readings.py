@@ -13,8 +13,8 @@ from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate.pieces import case_id
-from judge_decoding.labelling.annotate.reading import Reader, Reading, read_answers
-from judge_decoding.names import place_of
+from judge_decoding.labelling.annotate.reading import AnswerReading, ReadingModels, read_answers
+from judge_decoding.names import embedded_path
 
 
 def judge_of(context: typer.Context, head: str) -> JudgeHead:
@@ -27,9 +27,9 @@ def judge_of(context: typer.Context, head: str) -> JudgeHead:
 
 def readings_of(
     cases: list[Case], folder: Path, target: str, judge: JudgeHead | None, draft: str | None
-) -> dict[str, Reading]:
+) -> dict[str, AnswerReading]:
     """Let the target read the answers that it has not read before."""
-    reader = Reader(place_of(target, "target"), judge, place_of(draft, "draft"))
+    reader = ReadingModels(embedded_path(target, "target"), judge, embedded_path(draft, "draft"))
     with steps() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):

@@ -16,12 +16,12 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.score import ScoreConfig, check_rule
 from judge_decoding.evaluation.score import score as score_texts
-from judge_decoding.evaluation.texts import Form, TokenizedAnswer, as_text, read_answers
+from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text, read_answers
 from judge_decoding.io.files import write_text
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import usual_device
 from judge_decoding.models.tokenize import end_ids
-from judge_decoding.names import place_of
+from judge_decoding.names import embedded_path
 from judge_decoding.report.score import histograms, most_rejected, score_table
 from judge_decoding.report.score_page import score_page
 from judge_decoding.rules import parse_rule
@@ -33,7 +33,7 @@ def run(
     dtype: str, device: str | None, html: Path | None, *, chat: bool, json: bool,
 ) -> None:  # fmt: skip
     """Read the answers, and say what each rule keeps."""
-    form = Form(None if template is None else template.replace("\\n", "\n"), chat)
+    form = PromptTemplate(None if template is None else template.replace("\\n", "\n"), chat)
     cases, left_out = _read(answers, prompt_field, answer_field, limit)
 
     spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
@@ -43,7 +43,7 @@ def run(
     notes = Terminal(err=True)
     with notes.status("loading the target"):
         decoder = JudgeDecoder.from_pretrained(
-            place_of(target, "target"), None, judge, dtype=dtype, device=device or usual_device()
+            embedded_path(target, "target"), None, judge, dtype=dtype, device=device or usual_device()
         )
     texts, unfit = _texts(answers, cases, decoder, form)
     config = ScoreConfig(
@@ -108,7 +108,7 @@ def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -
 
 
 def _texts(
-    path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, form: Form
+    path: Path, cases: list[tuple[int, Case]], decoder: JudgeDecoder, form: PromptTemplate
 ) -> tuple[list[TokenizedAnswer], int]:
     """Return the answers in the target's tokens, and the number of answers that cannot be scored; warn about each."""
     ends = end_ids(decoder.target, decoder.tokenizer)

@@ -15,7 +15,7 @@ from judge_decoding.core.results import Results, with_grades
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation import sweep as core
 from judge_decoding.evaluation.evaluate import hash_of
-from judge_decoding.evaluation.record import Record
+from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import Candidate
 from judge_decoding.io.files import write_text
 from judge_decoding.report.plots import pareto_svg
@@ -48,7 +48,7 @@ def run(
         "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
         "tune": 0 if every_length else tune,
     }  # fmt: skip
-    record = Record(results, ready.settings | settings)
+    record = ResultRecord(results, ready.settings | settings)
     found = core.sweep(
         decoder, ready.asking, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
         lengths=lengths, tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
@@ -79,12 +79,12 @@ def run(
     say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
 
 
-def _work(names: Sequence[str], items: Sequence[Item], record: Record) -> tuple[int, int]:
+def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> tuple[int, int]:
     """Return how many answers are wanted, and how many already exist."""
     return len(names) * len(items), sum((name, item.key) in record.known for name in names for item in items)
 
 
-def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: Record) -> str:
+def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> str:
     """Return a line for each answer: method, item, verdict, counts and text."""
     keys = [(one.name, item.key) for one in wanted for item in items]
     rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)

@@ -44,10 +44,10 @@ class EagerTarget:
 
     def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> TargetSession:
         """Return an eager session."""
-        return _EagerReader(self.model, len(rows), sources)
+        return _EagerSession(self.model, len(rows), sources)
 
 
-class _EagerReader:
+class _EagerSession:
     def __init__(self, model: PreTrainedModel, rows: int, sources: set[HiddenSource]) -> None:
         rewind = abilities(model).rewind
         self._lm, self._restores = CachedLM(model, rows, rewind=rewind), rewind == "restore"

@@ -13,7 +13,7 @@ from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.simple import PromptLookup
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import DRAFTERS, PROMPT_LOOKUP
-from judge_decoding.plugins import imported, installed, told
+from judge_decoding.plugins import description_of, imported, installed
 
 _BUILT_IN: dict[str, Callable[[], Drafter]] = {PROMPT_LOOKUP: PromptLookup}
 
@@ -29,5 +29,7 @@ def named_drafter(name: str) -> Drafter:
     entry = installed(DRAFTERS, _BUILT_IN)[name]
     drafter = cast(Callable[[], object], imported(entry, "drafter"))()
     if not isinstance(drafter, Drafter):
-        raise JudgeDecodingError(f"{told(entry, 'drafter')} proposes no tokens; repair or remove that package.")
+        raise JudgeDecodingError(
+            f"{description_of(entry, 'drafter')} proposes no tokens; repair or remove that package."
+        )
     return drafter

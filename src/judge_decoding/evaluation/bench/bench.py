@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.choices import room
+from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.evaluation.bench import plan
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio
 from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
-from judge_decoding.evaluation.bench.ways import Way
+from judge_decoding.evaluation.bench.ways import Contender
 from judge_decoding.evaluation.draft_lengths import split
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 BenchStep = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Context manager around a step, from its title and its number of advances; yields the function that advances it."""
-Engines = Callable[[plan.Models, Mapping[str, Way], Sequence[Tensor], dict[str, str]], Sequence[Way]]
+Engines = Callable[[plan.Models, Mapping[str, Contender], Sequence[Tensor], dict[str, str]], Sequence[Contender]]
 """Makes other engines to measure, from the models, the best way of each kind, the prompts, and the `left_out` dict."""
 
 
@@ -47,7 +47,7 @@ class Bench:
     tuned_on: int
     max_new_tokens: int
     models: plan.Models
-    best: dict[str, Way]
+    best: dict[str, Contender]
     prompts: list[Tensor]
 
 
@@ -85,7 +85,7 @@ def bench(
     """
     tuning, shown = split(items, tuning_items)
     ids = {item.key: decoder.encode(asking.prompt(item))[0] for item in items}
-    budget = min([asking.budget, *(room(len(own), decoder.target) for own in ids.values())])
+    budget = min([asking.budget, *(remaining_context(len(own), decoder.target) for own in ids.values())])
     # Batches of similar prompt lengths need little padding.
     measured, tuned = (sorted((ids[item.key] for item in some), key=len) for some in (shown, tuning))
     left_out: dict[str, str] = {}
@@ -97,8 +97,8 @@ def bench(
     expected = alone(models, measured)
     rows: list[BenchRow] = []
     ratios: list[Ratio] = []
-    others: Sequence[Way] | None = None
-    best: dict[str, Way] = {}
+    others: Sequence[Contender] | None = None
+    best: dict[str, Contender] = {}
     for size in batch_sizes:
         kinds = plan.candidates(models, size)
         with running(f"choosing draft lengths, batch size {size}", tuning_steps(kinds)) as on:

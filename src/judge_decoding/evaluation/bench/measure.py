@@ -9,14 +9,14 @@ from statistics import median
 from torch import Tensor
 
 from judge_decoding.core.rounds import Stats
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Way
+from judge_decoding.evaluation.bench.ways import BatchAnswers, Contender
 
 RepetitionProgress = Callable[[int, str], None]
 """Called when a method has decoded all prompts, with the repetition (0 is the warm-up) and the method's name."""
 
 
 @dataclass(slots=True)
-class Measured:
+class Measurement:
     """The measurements of one decoding method.
 
     Attributes:
@@ -46,7 +46,7 @@ class Measured:
 
 
 def measure(
-    ways: Sequence[Way],
+    ways: Sequence[Contender],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
     *,
@@ -54,7 +54,7 @@ def measure(
     repetitions: int = 5,
     warm_up: int | None = None,
     tell: RepetitionProgress = lambda *_: None,
-) -> dict[str, Measured]:
+) -> dict[str, Measurement]:
     """Run every method on all prompts, first as a warm-up, then ``repetitions`` times; the order rotates each time.
 
     Args:
@@ -66,7 +66,7 @@ def measure(
         warm_up: number of prompts in the warm-up; None for all.
         tell: called when a method has finished a repetition.
     """
-    found = {way.label.name: Measured() for way in ways}
+    found = {way.label.name: Measurement() for way in ways}
     assert len(found) == len(ways)
     for repetition in range(repetitions + 1):
         chosen = prompts if repetition else prompts[:warm_up]
@@ -85,7 +85,7 @@ def measure(
     return found
 
 
-def _count(own: Measured, batches: Sequence[BatchAnswers]) -> None:
+def _count(own: Measurement, batches: Sequence[BatchAnswers]) -> None:
     own.seconds.append(sum(batch.seconds for batch in batches))
     own.new_tokens.append(sum(len(tokens) for tokens in own.tokens))
     for batch in batches:

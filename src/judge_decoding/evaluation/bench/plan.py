@@ -11,7 +11,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.lengths import CostOptimal
-from judge_decoding.evaluation.bench.ways import Assistance, Generate, Label, Ours, Way
+from judge_decoding.evaluation.bench.ways import Assistance, Contender, ContenderLabel, Generate, OwnLoop
 from judge_decoding.rules import Exact, Judge
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -65,45 +65,49 @@ class Models:
 
     def generate(self) -> Generate:
         """Return plain ``generate`` of transformers."""
-        return Generate(Label("generate"), self.decoder.target, self.decoder.end_ids, self.max_new_tokens)
+        return Generate(ContenderLabel("generate"), self.decoder.target, self.decoder.end_ids, self.max_new_tokens)
 
     def assisted(self, assistance: Assistance, note: str) -> Generate:
         """Return assisted generation of transformers."""
         length = assistance.num_draft_tokens or 0
         confident = f"confidence {assistance.confidence:g}" if assistance.confidence else ""
-        label = Label("assisted", num_draft_tokens=length, note=", ".join(filter(None, (note, confident))))
+        label = ContenderLabel("assisted", num_draft_tokens=length, note=", ".join(filter(None, (note, confident))))
         target, end_ids = self.decoder.target, self.decoder.end_ids
         return Generate(label, target, end_ids, self.max_new_tokens, self.draft, assistance)
 
-    def plain(self) -> Ours:
+    def plain(self) -> OwnLoop:
         """Return our loop without a draft."""
         alone = self._in(self.backend).alone()
-        return Ours(Label("plain", self.backend), alone, self.max_new_tokens, Exact())
+        return OwnLoop(ContenderLabel("plain", self.backend), alone, self.max_new_tokens, Exact())
 
-    def exact(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
+    def exact(self, length: int, note: str = "", backend: Backend | None = None) -> OwnLoop:
         """Return our loop with standard verification."""
         backend = backend or self.backend
-        return Ours(Label("exact", backend, length, note), self._in(backend), self.max_new_tokens, Exact(), length)
+        return OwnLoop(
+            ContenderLabel("exact", backend, length, note), self._in(backend), self.max_new_tokens, Exact(), length
+        )
 
-    def judge(self, length: int, note: str = "", backend: Backend | None = None) -> Ours:
+    def judge(self, length: int, note: str = "", backend: Backend | None = None) -> OwnLoop:
         """Return our loop with the judge at its head's threshold."""
         backend = backend or self.backend
         assert self.decoder.judge is not None
         rule = Judge(self.decoder.judge)
-        return Ours(Label("judge", backend, length, note), self._in(backend), self.max_new_tokens, rule, length)
+        return OwnLoop(
+            ContenderLabel("judge", backend, length, note), self._in(backend), self.max_new_tokens, rule, length
+        )
 
-    def policy(self, start: int) -> Ours:
+    def policy(self, start: int) -> OwnLoop:
         """Return standard verification with the cost-optimal draft length."""
-        label = Label("exact", self.backend, 0, POLICY)
-        return Ours(label, self._in(self.backend), self.max_new_tokens, Exact(), start, CostOptimal)
+        label = ContenderLabel("exact", self.backend, 0, POLICY)
+        return OwnLoop(label, self._in(self.backend), self.max_new_tokens, Exact(), start, CostOptimal)
 
 
-def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> dict[str, list[Way]]:
+def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> dict[str, list[Contender]]:
     """Return the methods to choose the best draft length from, by kind; ``lengths`` defaults to `LENGTHS`."""
     lengths = lengths or LENGTHS
     if models.decoder.draft is None:
         return {}
-    found: dict[str, list[Way]] = {}
+    found: dict[str, list[Contender]] = {}
     if models.draft is not None and batch_size == 1:
         chosen = [Assistance(n, 0.0) for n in lengths] + [Assistance(n, CONFIDENCE) for n in CONFIDENT_LENGTHS]
         found["assisted"] = [models.assisted(one, BEST) for one in chosen]
@@ -113,7 +117,7 @@ def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> 
     return found
 
 
-def ways(models: Models, best: Mapping[str, Way], equal: Sequence[int]) -> list[Way]:
+def ways(models: Models, best: Mapping[str, Contender], equal: Sequence[int]) -> list[Contender]:
     """Return the methods to measure.
 
     Args:
@@ -122,7 +126,7 @@ def ways(models: Models, best: Mapping[str, Way], equal: Sequence[int]) -> list[
         equal: draft lengths at which assisted generation and our standard verification are compared, besides the best
             length of each; our own best length is always among them.
     """
-    found: list[Way] = [models.generate(), models.plain()]
+    found: list[Contender] = [models.generate(), models.plain()]
     if not best:
         return found
     eager = models.compiled is not None

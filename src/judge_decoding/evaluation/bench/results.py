@@ -8,8 +8,8 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field
 
 from judge_decoding.core.results import ResultsBase
-from judge_decoding.evaluation.bench.measure import Measured
-from judge_decoding.evaluation.bench.ways import Label, MethodFamily
+from judge_decoding.evaluation.bench.measure import Measurement
+from judge_decoding.evaluation.bench.ways import ContenderLabel, MethodFamily
 
 
 class Ratio(BaseModel):
@@ -109,7 +109,7 @@ def ratio(of: str, over: str, batch_size: int, own: Sequence[float], theirs: Seq
     )  # fmt: skip
 
 
-def row(label: Label, own: Measured, batch_size: int, *, same_tokens: bool) -> BenchRow:
+def row(label: ContenderLabel, own: Measurement, batch_size: int, *, same_tokens: bool) -> BenchRow:
     """Return the row of a method, without the comparisons."""
     per_forward = accepted = None
     if own.stats.rounds:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from judge_decoding.evaluation.bench.measure import Measured, measure
+from judge_decoding.evaluation.bench.measure import Measurement, measure
 from judge_decoding.evaluation.bench.plan import BEST, DEFAULTS, EQUAL, POLICY, Models
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio, ratio, row
-from judge_decoding.evaluation.bench.ways import Way
+from judge_decoding.evaluation.bench.ways import Contender
 from judge_decoding.evaluation.draft_lengths import fastest
 
 TUNING_STAGES = 3
@@ -25,11 +25,11 @@ def alone(models: Models, prompts: Sequence[Tensor]) -> list[tuple[int, ...]]:
 
 
 def choose(
-    kinds: Mapping[str, Sequence[Way]],
+    kinds: Mapping[str, Sequence[Contender]],
     prompts: Sequence[Tensor],
     batch_size: int,
     advance: Advance = lambda: None,
-) -> dict[str, Way]:
+) -> dict[str, Contender]:
     """Return the fastest method of each kind on ``prompts``, which are not in the table.
 
     The choice uses successive halving: after each stage, the slower half of each kind is dropped.
@@ -47,13 +47,13 @@ def choose(
     return {kind: ways[name] for kind, name in fastest(names, speeds, TUNING_STAGES).items()}
 
 
-def tuning_steps(kinds: Mapping[str, Sequence[Way]]) -> int:
+def tuning_steps(kinds: Mapping[str, Sequence[Contender]]) -> int:
     """Return how often `choose` calls ``advance``."""
     return sum(-(-len(some) // 2**stage) for some in kinds.values() for stage in range(TUNING_STAGES))
 
 
 def run(
-    ways: Sequence[Way],
+    ways: Sequence[Contender],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
     *,
@@ -67,7 +67,7 @@ def run(
     return compared(rows, found)
 
 
-def compared(rows: Sequence[BenchRow], found: dict[str, Measured]) -> tuple[list[BenchRow], list[Ratio]]:
+def compared(rows: Sequence[BenchRow], found: dict[str, Measurement]) -> tuple[list[BenchRow], list[Ratio]]:
     """Return the rows with their speed ratios filled in, and the ratios of interest."""
 
     def against(own: BenchRow, other: BenchRow | None) -> Ratio | None:

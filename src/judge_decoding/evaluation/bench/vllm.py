@@ -17,14 +17,14 @@ from typing import IO, Any, Self
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Label, up_to_end
+from judge_decoding.evaluation.bench.ways import BatchAnswers, ContenderLabel, up_to_end
 from judge_decoding.visible import one_line
 
 CHILD = Path(__file__).with_name("vllm_child.py")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class VllmSettings:
     """The settings of an engine.
 
     Attributes:
@@ -109,7 +109,7 @@ class VLLM:
         JudgeDecodingError: the engine does not start.
     """
 
-    def __init__(self, label: Label, settings: Settings) -> None:
+    def __init__(self, label: ContenderLabel, settings: VllmSettings) -> None:
         self._label, self._settings = label, settings
         wanted = {
             "engine": settings.engine(), "max_new_tokens": settings.max_new_tokens, "end_ids": sorted(settings.end_ids)
@@ -127,7 +127,7 @@ class VLLM:
             raise
 
     @property
-    def label(self) -> Label:
+    def label(self) -> ContenderLabel:
         """The label of its row."""
         return self._label
 

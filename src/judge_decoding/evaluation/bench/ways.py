@@ -22,7 +22,7 @@ MethodFamily = Literal["generate", "assisted", "plain", "exact", "judge", "vllm"
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class ContenderLabel:
     """Identifies a row, for people and programs.
 
     Attributes:
@@ -61,11 +61,11 @@ class BatchAnswers:
     rounds: tuple[tuple[Round, ...], ...] = ()
 
 
-class Way(Protocol):
+class Contender(Protocol):
     """One decoding method."""
 
     @property
-    def label(self) -> Label:
+    def label(self) -> ContenderLabel:
         """The name and kind of the method in the tables."""
         ...
 
@@ -106,7 +106,7 @@ class Generate:
         assistance: the settings that determine the draft length.
     """
 
-    label: Label
+    label: ContenderLabel
     target: PreTrainedModel
     end_ids: frozenset[int]
     max_new_tokens: int
@@ -119,7 +119,7 @@ class Generate:
         return True
 
     def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
-        """See `Way.answer`; shorter prompts are padded on the left."""
+        """See `Contender.answer`; shorter prompts are padded on the left."""
         width = max(map(len, prompts))
         pad = min(self.end_ids, default=0)
         ids = torch.stack([torch.cat((row.new_full((width - len(row),), pad), row)) for row in prompts])
@@ -165,7 +165,7 @@ class Generate:
 
 
 @dataclass(frozen=True, slots=True)
-class Ours:
+class OwnLoop:
     """Our own loop.
 
     Attributes:
@@ -177,7 +177,7 @@ class Ours:
         num_draft_tokens: draft length.
     """
 
-    label: Label
+    label: ContenderLabel
     decoder: JudgeDecoder
     max_new_tokens: int
     rule: VerificationRule
@@ -190,7 +190,7 @@ class Ours:
         return self.decoder.draft is None or self.rule.is_lossless
 
     def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
-        """See `Way.answer`."""
+        """See `Contender.answer`."""
         synchronize(self.decoder.target.device)
         given = self.decoder.generate_batch(
             list(prompts), self.max_new_tokens, batch_size=len(prompts), rule=self.rule,

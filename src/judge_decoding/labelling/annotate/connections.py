@@ -14,7 +14,7 @@ MOST = 64
 """The most simultaneous connections; a browser opens about six."""
 
 
-class Impatient(H11Protocol):
+class DeadlineProtocol(H11Protocol):
     """HTTP that disconnects a client whose request is not complete in time, even if data keeps arriving slowly."""
 
     def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401  (uvicorn's)

@@ -37,12 +37,12 @@ FLOOR = 0.01
 _Choices = tuple[tuple[str | None, float], ...]
 
 
-class Reading(BaseModel):
+class AnswerReading(BaseModel):
     """The target's reading of one answer.
 
     Attributes:
         case: `case_id` of the answer.
-        maker: identity of the target and the head that made it; see `Reader.maker`.
+        maker: identity of the target and the head that made it; see `ReadingModels.maker`.
         spans: character spans of the target's tokens, which together cover the answer.
         choices: for each token, and then for the end of the answer, the target's likeliest tokens there with their
             probabilities, likeliest first; None stands for the end of the answer.
@@ -59,7 +59,7 @@ class Reading(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class ReadingModels:
     """The names of the models that read the answers; the models are loaded only if an answer is still unread."""
 
     target: str
@@ -74,8 +74,8 @@ class Reader:
 
 
 def read_answers(
-    cases: Sequence[Case], reader: Reader, folder: Path, *, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Reading]:
+    cases: Sequence[Case], reader: ReadingModels, folder: Path, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, AnswerReading]:
     """Read all answers, each once: readings are kept in ``folder`` and reused the next time.
 
     An answer that does not fit into the target's context, or is empty, is left out. ``progress`` is called with the
@@ -98,8 +98,8 @@ def read_answers(
 def _read_missing(
     path: Path,
     wanted: Mapping[str, Case],
-    found: dict[str, Reading],
-    reader: Reader,
+    found: dict[str, AnswerReading],
+    reader: ReadingModels,
     progress: Callable[[int, int], None],
 ) -> None:
     """Read the ``wanted`` answers that are missing from ``found``; add them to it and to the file."""
@@ -135,11 +135,11 @@ def _read_missing(
         raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
 
 
-def _kept(folder: Path, maker: str, wanted: Container[str]) -> dict[str, Reading]:
+def _kept(folder: Path, maker: str, wanted: Container[str]) -> dict[str, AnswerReading]:
     """Earlier readings by the same models, for any user; a broken line, which a kill can leave, is ignored."""
-    found: dict[str, Reading] = {}
+    found: dict[str, AnswerReading] = {}
     for path in sorted(folder.glob(ALL_READINGS)):
-        kept = rows(path, "the target's readings", Reading, "is no reading: {}", lambda _: None, longest=DOCUMENT)
+        kept = rows(path, "the target's readings", AnswerReading, "is no reading: {}", lambda _: None, longest=DOCUMENT)
         found |= {own.case: own for _, own in kept if own.maker == maker and own.case in wanted}
     return found
 
@@ -154,12 +154,12 @@ def _words(case: Case, tokens: CaseTokens) -> CaseTokens:
 @torch.inference_mode()
 def _read(
     texts: Sequence[tuple[Case, CaseTokens]],
-    reader: Reader,
+    reader: ReadingModels,
     target: PreTrainedModel,
     draft: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     ends: Sequence[int],
-) -> Iterator[Reading]:
+) -> Iterator[AnswerReading]:
     """The readings of cases with their tokens, without the end tokens; short ones first."""
     both = [(*ids.prompt, *ids.answer) for _, ids in texts]
     wanted = [range(len(words.prompt), len(ids) + 1) for (_, words), ids in zip(texts, both, strict=True)]
@@ -175,7 +175,7 @@ def _read(
         doubt = None
         if reader.head is not None:
             doubt = _doubt(reader.head, torch.cat(states), draft, both[i])
-        yield Reading(
+        yield AnswerReading(
             case=case_id(case),
             maker=reader.maker,
             spans=tuple(span for _, span in spans),

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import first_problem
-from judge_decoding.labelling.annotate.connections import Impatient
+from judge_decoding.labelling.annotate.connections import DeadlineProtocol
 from judge_decoding.labelling.annotate.session import Decision, Session, StaleError
 from judge_decoding.labelling.annotate.storage import token_path
 from judge_decoding.pages import templates
@@ -202,7 +202,7 @@ def serve(session: Session, listener: socket.socket, token: str) -> None:
         access_log=False,  # addresses contain the token
         lifespan="off",
         ws="none",
-        http=Impatient,
+        http=DeadlineProtocol,
         use_colors=False,  # standard error is shown as plain text
         server_header=False,
         timeout_graceful_shutdown=2,

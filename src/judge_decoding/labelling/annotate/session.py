@@ -34,7 +34,7 @@ from judge_decoding.labelling.annotate.storage import (
 )
 
 if TYPE_CHECKING:  # it imports torch, which is needed only to annotate with a target
-    from judge_decoding.labelling.annotate.reading import Reading
+    from judge_decoding.labelling.annotate.reading import AnswerReading
 
 
 class Decision(BaseModel):
@@ -88,7 +88,7 @@ class Session:
         folder: Path,
         annotator: str,
         *,
-        readings: Mapping[str, Reading] | None = None,
+        readings: Mapping[str, AnswerReading] | None = None,
         repeats: float = 0.1,
         seed: int = 0,
     ) -> None:

@@ -58,7 +58,7 @@ _FORMAT = {
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)```\s*", re.DOTALL)
 
 
-class Said(Enum):
+class ReplyVerdict(Enum):
     """A model's reply about an answer that is not a location in it."""
 
     RIGHT = "right"
@@ -118,41 +118,41 @@ def _pattern(text: str, *, exact: bool) -> str:
     return re.escape(text) if exact else r"\s+".join(map(re.escape, text.split()))
 
 
-def read_reply(text: str, case: Case) -> Span | Said:
+def read_reply(text: str, case: Case) -> Span | ReplyVerdict:
     """The location that a reply names, or its other verdict. A malformed reply names no location."""
     fenced = _FENCED.fullmatch(text)
     try:
         error = _Reply.model_validate_json(fenced[1] if fenced else text).error
     except ValidationError:
-        return Said.NOWHERE
+        return ReplyVerdict.NOWHERE
     if error is None:
-        return Said.RIGHT
+        return ReplyVerdict.RIGHT
     if error.quote.strip() == END and END not in case.answer:
-        return (len(case.answer), len(case.answer)) if case.ended else Said.NOWHERE
-    return locate(case.answer, error.quote, error.before) or Said.NOWHERE
+        return (len(case.answer), len(case.answer)) if case.ended else ReplyVerdict.NOWHERE
+    return locate(case.answer, error.quote, error.before) or ReplyVerdict.NOWHERE
 
 
-def decide(votes: Sequence[Span | Said], asked: int) -> Span | Said:
+def decide(votes: Sequence[Span | ReplyVerdict], asked: int) -> Span | ReplyVerdict:
     """The verdict of more than half of ``asked`` votes; locations are the same if they begin at the same character.
 
     If they end differently, the most frequent end counts, and of equally frequent ones the first.
     """
     if not votes:
-        return Said.NOWHERE
-    start, count = Counter(vote if isinstance(vote, Said) else vote[0] for vote in votes).most_common(1)[0]
+        return ReplyVerdict.NOWHERE
+    start, count = Counter(vote if isinstance(vote, ReplyVerdict) else vote[0] for vote in votes).most_common(1)[0]
     if 2 * count <= asked:
-        return Said.NOWHERE
-    if isinstance(start, Said):
+        return ReplyVerdict.NOWHERE
+    if isinstance(start, ReplyVerdict):
         return start
-    ends = Counter(vote[1] for vote in votes if not isinstance(vote, Said) and vote[0] == start)
+    ends = Counter(vote[1] for vote in votes if not isinstance(vote, ReplyVerdict) and vote[0] == start)
     return start, min(ends, key=lambda end: (-ends[end], end))
 
 
-def labelled(case: Case, said: Span | Said, source: str) -> Case | None:
+def labelled(case: Case, said: Span | ReplyVerdict, source: str) -> Case | None:
     """The case with this label; None if it has none, or if the label is right although a checker found it wrong."""
-    if said is Said.NOWHERE or (said is Said.RIGHT and case.correct is False):
+    if said is ReplyVerdict.NOWHERE or (said is ReplyVerdict.RIGHT and case.correct is False):
         return None
-    errors = () if isinstance(said, Said) else (said,)
+    errors = () if isinstance(said, ReplyVerdict) else (said,)
     return case.model_copy(
         update={"errors": errors, "source": source, "annotator": source, "judged": None, "seconds": None, "score": None}
     )
@@ -162,7 +162,7 @@ VoteKey = tuple[str, str, int]
 """Question, answer, and index of the vote."""
 
 
-class Votes(Unfinished):
+class VoteRecord(Unfinished):
     """The replies so far, in ``<output>.part``."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ class Votes(Unfinished):
         self.append({"key": key, "reply": reply})
         self.done[key] = reply
 
-    def of(self, case: Case, count: int) -> list[Span | Said]:
+    def of(self, case: Case, count: int) -> list[Span | ReplyVerdict]:
         """The votes on a case, at most ``count``."""
         replies = [self.done.get((case.question, case.answer, number)) for number in range(count)]
         return [read_reply(reply, case) for reply in replies if reply is not None]

@@ -36,7 +36,7 @@ class Forecast:
 
 
 @dataclass(slots=True)
-class Spent:
+class LabellingCost:
     """The cost of labelling in this run: cost as in `Forecast`, labels, and seconds (without waiting for agreement)."""
 
     cost: int = 0
@@ -51,7 +51,7 @@ def label_rest(
     *,
     agree: Callable[[Forecast], None] = lambda _: None,
     tell: StageProgress = lambda _what, _done, _total: None,
-) -> Spent:
+) -> LabellingCost:
     """Label the remaining questions: a few first and, if the forecast is agreed to, the others.
 
     Args:
@@ -62,7 +62,7 @@ def label_rest(
         tell: called after each question.
     """
     todo = [question for question in questions if question not in progress.done]
-    spent = Spent()
+    spent = LabellingCost()
 
     def work(part: list[str], what: str, done: int, total: int) -> None:
         begin = time.perf_counter()
@@ -84,7 +84,7 @@ def label_rest(
     pilots = min(max(len(todo) // 20, 2), 8)  # one in twenty, but at least two and at most eight
     few = 1 + min(pilots, len(todo) - 1)
     work(todo[:1], PILOT, 0, few)  # the first forwards of a process are slow, so they are not timed
-    warm = Spent(spent.cost, spent.labels, spent.seconds)
+    warm = LabellingCost(spent.cost, spent.labels, spent.seconds)
     if few > 1:
         work(todo[1:few], PILOT, 1, few)
     rest = todo[few:]

@@ -55,7 +55,7 @@ class StaticTarget:
     def check(self, *, drafts: bool) -> None:
         """See `TargetBackend.check`: a compiled target can do both."""
 
-    def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> StaticReader:
+    def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> StaticSession:
         """Start decoding ``rows``, whose rules read hidden states at ``sources``."""
         told, run = self._forwards.for_sources(sources)
         # The forward pass applies one judge, at the first source; other judges are computed after it.
@@ -65,7 +65,7 @@ class StaticTarget:
         weights = (judge.weight, judge.bias) if judge else (None, None)
         lm = StaticLM(self.model, run, StaticKVCache(self.model, len(rows), columns), *weights)
         usual = [own is not None and (own.source is None or _same(own, judge)) for own in fused]
-        return StaticReader(lm, told, usual)
+        return StaticSession(lm, told, usual)
 
 
 def _fused(request: Request) -> Fused | None:
@@ -90,7 +90,7 @@ def _batch(rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> Tensor | Non
     return batch
 
 
-class StaticReader:
+class StaticSession:
     """A static target during one decoding.
 
     Args:
