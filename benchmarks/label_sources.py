@@ -166,8 +166,8 @@ def main() -> None:
         threshold = scores[int(len(scores) * share)]
         sources[f"likelihood above {threshold:.1f} ({share:.0%})"] = rethreshold(scored, threshold), cost
     tuning = read_items(Arithmetic(split="calibration", count=args.calibration, seed=3))
-    asking, test = PromptFormat(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
-    alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), asking, test)
+    prompt_format, test = PromptFormat(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
+    alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), prompt_format, test)
     rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
     for number, (name, (cases, cost)) in enumerate(sources.items()):
         finished = args.work / f"row-{number}.json"
@@ -180,13 +180,13 @@ def main() -> None:
         decoder = JudgeDecoder(pair.target, pair.tokenizer, pair.draft, head)
         try:
             calibrate(
-                decoder, head, asking, tuning, 1.0, num_draft_tokens=NUM_DRAFT_TOKENS, batch_size=BATCH,
+                decoder, head, prompt_format, tuning, 1.0, num_draft_tokens=NUM_DRAFT_TOKENS, batch_size=BATCH,
                 part=args.work / f"calibration-{number}.part",
             )  # fmt: skip
         except JudgeDecodingError as error:
             row["failed"] = str(error)
         else:
-            judged = count(Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS), asking, test)
+            judged = count(Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS), prompt_format, test)
             row |= {"threshold": head.config.threshold} | outcome(judged, alone)
         write_json(finished, row)
         rows.append(row)

@@ -26,12 +26,12 @@ def decode_for_a_while(backend: Backend) -> int:
     pair, _ = load_pair()
     decoder = JudgeDecoder(pair.target, pair.tokenizer, pair.draft, pair.judge, backend=backend)
     decoder.compile()
-    asking = PromptFormat(Arithmetic())
-    prompts = [asking.prompt(item) for item in read_items(Arithmetic(count=100))]
+    prompt_format = PromptFormat(Arithmetic())
+    prompts = [prompt_format.prompt(item) for item in read_items(Arithmetic(count=100))]
     tokens, end = 0, time.perf_counter() + SECONDS
     while time.perf_counter() < end:
         for prompt in prompts:
-            tokens += len(decoder.generate(prompt, asking.budget, stop=asking.stop).token_ids)
+            tokens += len(decoder.generate(prompt, prompt_format.budget, stop=prompt_format.stop).token_ids)
     return tokens
 
 

@@ -270,7 +270,7 @@ def measured(
     with tqdm(total=len(ways) * (repetitions + 1), desc="in turns") as bar:
         found = measure(
             [watched.get(way.label.name, way) for way in ways], prompts, expected, batch_size=batch_size,
-            repetitions=repetitions, tell=lambda *_: bar.update() and None,
+            repetitions=repetitions, progress=lambda *_: bar.update() and None,
         )  # fmt: skip
     told = []
     for way in ways:
@@ -349,9 +349,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if reasons:
         raise SystemExit(f"There is nothing to measure: {reasons}.")
     task = parse_task(args.task)
-    asking = PromptFormat(task, bool(pair.tokenizer.chat_template), max_new_tokens=args.max_new_tokens)
+    prompt_format = PromptFormat(task, bool(pair.tokenizer.chat_template), max_new_tokens=args.max_new_tokens)
     items = read_items(task, limit=args.prompts, seed=0)
-    asked = sorted((pair.encode(asking.prompt(item))[0] for item in items), key=len)
+    asked = sorted((pair.encode(prompt_format.prompt(item))[0] for item in items), key=len)
     expected = alone(models, asked)
     ways: list[Contender] = [models.plain()]
     if models.draft is not None:

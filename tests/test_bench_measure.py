@@ -62,7 +62,7 @@ def models(
 def test_ways_take_turns_and_who_begins_changes() -> None:
     told: list[tuple[int, str]] = []
     three = [said("generate"), said("plain"), said("exact")]
-    measure(three, PROMPTS, (), repetitions=3, tell=lambda *one: told.append(one))
+    measure(three, PROMPTS, (), repetitions=3, progress=lambda *one: told.append(one))
     order = [[name for number, name in told if number == repetition] for repetition in range(4)]
     assert order == [
         ["generate", "plain", "exact"],

@@ -113,7 +113,7 @@ def test_results_are_of_the_head_with_these_weights(head: JudgeHead, target: Lla
 
 def test_the_hash_is_of_weight_and_bias_alone(head: JudgeHead, target: LlamaForCausalLM) -> None:
     again = random_head(target)
-    again.know(None)
+    again.set_familiarity(None)
     assert again.weights_hash == head.weights_hash
     assert re.fullmatch("[0-9a-f]{64}", head.weights_hash)
     again.linear.weight[0, 7] += 1e-3

@@ -244,10 +244,11 @@ def names(models: Path) -> dict[str, Any]:
     """What the blocks of Python on all pages take for given."""
     decoder = JudgeDecoder.from_pretrained(models / "TARGET", draft=str(models / "DRAFT"), judge=str(models / "HEAD"))
     task = parse_task("arithmetic(count=2)")
-    asking = PromptFormat(task)
+    prompt_format = PromptFormat(task)
     return {
         "TARGET": "TARGET", "DRAFT": "DRAFT", "HEAD": "HEAD", "decoder": decoder, "target": decoder.target,
-        "tokenizer": decoder.tokenizer, "model": decoder.target, "items": read_items(task), "asking": asking,
+        "tokenizer": decoder.tokenizer, "model": decoder.target, "items": read_items(task),
+        "prompt_format": prompt_format,
         "prompt": "Q: Ann has 6 shells. Tom gives Ann 2 shells. How many shells does Ann have now?\nA:",
         "prompts": ["Q: Ann has 6 shells. Ann buys 2 shells. How many shells does Ann have now?\nA:"] * 2,
         "head": JudgeHead.from_pretrained("reference"),

@@ -43,7 +43,7 @@ def knowing(target: PreTrainedModel, **config: Any) -> JudgeHead:
     """A head that knows questions of random states."""
     head = random_head(target, **config)
     states = torch.randn(80, target.config.hidden_size, generator=torch.Generator().manual_seed(3))
-    head.know(fitted(states))
+    head.set_familiarity(fitted(states))
     return head
 
 

@@ -168,7 +168,7 @@ def test_generate_warns_in_one_sentence(
     head.familiarity.config.limit = 1e-3
     head.save_pretrained(tmp_path / "judge")
     assert run(*asked, "--threshold", 1)[2] == ""  # nothing is rescued: the answer is the target's own
-    head.know(None)
+    head.set_familiarity(None)
     head.save_pretrained(tmp_path / "judge")
     assert run(*asked)[2] == ""
     assert "distance" not in json.loads((tmp_path / "record.json").read_text())

@@ -213,9 +213,9 @@ def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None
 
 def test_a_task_by_name_chooses_the_threshold(decoder: JudgeDecoder, tmp_path: Path) -> None:
     task = Arithmetic(split="calibration", count=5)
-    asking, items = PromptFormat(task, max_new_tokens=140), read_items(task)
+    prompt_format, items = PromptFormat(task, max_new_tokens=140), read_items(task)
     out, config = tmp_path / "head", QUICK(max_new_tokens=140, batch_size=20, length_prompts=1)
-    found = fit_head(decoder, PROMPTS[:6], out, config, calibrate_on=(asking, items))
+    found = fit_head(decoder, PROMPTS[:6], out, config, calibrate_on=(prompt_format, items))
     # All prompts are labelled, and the task's alone are in the table.
     about = json.loads((tmp_path / "head.work" / "labels.settings.json").read_text(encoding="utf-8"))
     assert about["questions"] == hashlib.sha256("\0".join(PROMPTS[:6]).encode()).hexdigest()
@@ -229,7 +229,7 @@ def test_a_task_by_name_chooses_the_threshold(decoder: JudgeDecoder, tmp_path: P
     # None of its questions may be labelled.
     prompts = [*PROMPTS[:5], f"Q: {items[0].turns[0]}\nA:"]
     with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on, too"):
-        fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(asking, items))
+        fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(prompt_format, items))
     assert not (tmp_path / "other").exists()
 
 

@@ -166,5 +166,8 @@ def test_what_is_measured_is_greedy_whatever_the_model_says() -> None:
     (found,) = local_rollouts(decoder)([PROMPTS[0]], [12])
     assert found[0] == wanted
     answer = decoder.generate("one two three four", 12, temperature=0.0)
-    asking, items = PromptFormat(Prompts("text"), max_new_tokens=12), [Item("1", ("one two three four",), answer.text)]
-    assert [measure(decoder, asking, items, Exact())["accuracy"] for _ in range(4)] == [1.0] * 4
+    prompt_format, items = (
+        PromptFormat(Prompts("text"), max_new_tokens=12),
+        [Item("1", ("one two three four",), answer.text)],
+    )
+    assert [measure(decoder, prompt_format, items, Exact())["accuracy"] for _ in range(4)] == [1.0] * 4

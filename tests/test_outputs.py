@@ -212,7 +212,7 @@ def test_unfinished_work_wants_a_file(court: Run, places: dict[str, Path]) -> No
 
 def test_a_stopped_run_may_replace_what_it_wrote(tmp_path: Path) -> None:
     class Work(Unfinished):
-        def take(self, row: Any) -> None:
+        def load_row(self, row: Any) -> None:
             raise KeyError(row)
 
     begun = Work(tmp_path / "out", {})

@@ -20,7 +20,7 @@ from judge_decoding.report.cases import cases_page
 from judge_decoding.report.page import comparison_page
 from judge_decoding.report.results_page import results_page
 from judge_decoding.report.score import COLUMNS
-from judge_decoding.report.score_page import bars, places
+from judge_decoding.report.score_page import bars, points
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from samples import known
 
@@ -50,7 +50,7 @@ def _score() -> str:
     view: list[tuple[list[Any], int]] = [([], 1)]
     return file_page(
         "judge_decoding.report", "score", title="t", facts={}, columns=COLUMNS, rows=[], names=["one", "two"],
-        pictures=[(bars([0.5, 0.5], 1), places([1.0]))] * 2, most=1,
+        pictures=[(bars([0.5, 0.5], 1), points([1.0]))] * 2, most=1,
         size=(1, 1), rejected=[[], []], legend=(), answers=[("q", view * 2)],
     )  # fmt: skip
 

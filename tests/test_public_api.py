@@ -80,7 +80,7 @@ def test_what_the_commands_do_a_notebook_can_do(
     head = copy.deepcopy(head)  # its threshold is set
     decoder = judge_decoding.JudgeDecoder(target, tokenizer, draft, head, num_draft_tokens=4)
     task = judge_decoding.parse_task("jsonl(checker=exact)")
-    asking = judge_decoding.PromptFormat(task, max_new_tokens=8)
+    prompt_format = judge_decoding.PromptFormat(task, max_new_tokens=8)
     texts = ("one two", "red blue up", "good bad", "seven")
     own = [decoder.alone().generate(f"Question: {text}\nAnswer:", 8, stop="\nQuestion:") for text in texts]
     path = tmp_path / "questions.jsonl"
@@ -90,12 +90,12 @@ def test_what_the_commands_do_a_notebook_can_do(
     tokens = [len(one.token_ids) for one in own]
 
     method = judge_decoding.Method(decoder, judge_decoding.Exact(), 3)
-    samples, outcomes = judge_decoding.evaluate(method, asking, items)
+    samples, outcomes = judge_decoding.evaluate(method, prompt_format, items)
     assert [sample.text for sample in samples] == [one.text for one in own]
     assert {name: outcome.accuracy for name, outcome in outcomes.items()} == {"method": 1.0, "target alone": 1.0}
 
     found = judge_decoding.sweep(
-        decoder, asking, items, [judge_decoding.Exact(), judge_decoding.Judge(head, 0.5)], lengths=(2, 4),
+        decoder, prompt_format, items, [judge_decoding.Exact(), judge_decoding.Judge(head, 0.5)], lengths=(2, 4),
         tuning_items=1,
     )  # fmt: skip
     assert [row.name for row in found.rows] == ["target alone", "exact", "judge(threshold=0.5)"]
@@ -105,11 +105,11 @@ def test_what_the_commands_do_a_notebook_can_do(
     assert [item.key for item in found.items] == [item.key for item in items[1:]]
     assert (found.rows[0].accuracy, found.rows[1].accuracy) == (1.0, 1.0)
 
-    judge_decoding.calibrate(decoder, head, asking, items, 0, thresholds=(0.0, 1.0))
+    judge_decoding.calibrate(decoder, head, prompt_format, items, 0, thresholds=(0.0, 1.0))
     assert head.config.calibration["target_accuracy"] == 1.0
     assert head.config.calibration["curve"][1]["accuracy"] == 1.0
 
-    measured = judge_decoding.bench(decoder, asking, items, tuning_items=1, repetitions=1, compiled=False)
+    measured = judge_decoding.bench(decoder, prompt_format, items, tuning_items=1, repetitions=1, compiled=False)
     assert [item.key for item in measured.items] == [item.key for item in items[1:]]
     assert {row.tokens for row in measured.rows if row.same_tokens} == {sum(tokens[1:])}
     assert {row.family for row in measured.rows} == {"generate", "plain", "assisted", "exact", "judge"}

@@ -143,7 +143,7 @@ def test_where_nothing_is_accepted_it_is_plain_decoding(tokenizer: PreTrainedTok
     assert found.stats.accepted_lengths == real.accepted_lengths == {0: 8}
     assert found.stats.tokens_per_forward == real.tokens_per_forward == 1
     assert found.rejected_share == 1
-    assert (found.histogram, found.by_place) == ([1], [0])
+    assert (found.histogram, found.by_position) == ([1], [0])
 
 
 def test_the_targets_own_answer_is_accepted_whole(target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -169,7 +169,7 @@ def test_hand_counted_figures(tokenizer: PreTrainedTokenizerFast) -> None:
         ((10, 11, 0, 1), (agreed,) * 4),  # the text ends: nobody needs a bonus
     ]
     assert three.histogram == [0, 0, 0.5, 0.5]
-    assert three.by_place == [1, 1, 0.5]
+    assert three.by_position == [1, 1, 0.5]
     assert three.median == 2.5
     assert three.rejected_share == pytest.approx(1 / 6)
     assert [(each.token, each.times, each.decided, each.instead) for each in three.most_rejected()] == [
@@ -182,7 +182,7 @@ def test_hand_counted_figures(tokenizer: PreTrainedTokenizerFast) -> None:
     assert figures["tokens_per_forward"] == 3.5
     assert figures["accepted_per_round_interval"] is None  # one text tells nothing of others
     assert ten.to_dict()["accepted_lengths"] == {"2": 1, "4": 1}
-    assert ten.by_place == [1, 1, 0.5, 0.5]  # the first draft proposes seven, and no later one that many
+    assert ten.by_position == [1, 1, 0.5, 0.5]  # the first draft proposes seven, and no later one that many
 
 
 def test_several_texts_are_added_up(tokenizer: PreTrainedTokenizerFast) -> None:

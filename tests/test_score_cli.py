@@ -14,7 +14,7 @@ from browser import browsing, find_chromium
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from judge_decoding import Case, Exact, JudgeDecoder, write_cases
 from judge_decoding.report.score import bins
-from judge_decoding.report.score_page import bars, places
+from judge_decoding.report.score_page import bars, points
 
 CHROMIUM = find_chromium()
 
@@ -212,8 +212,8 @@ def test_pictures() -> None:
     assert (high.x, high.y, high.height) == (0, 0, 60)
     assert (low.x, low.y, low.height) == (50, 40, 20)
     assert low.title == "1 accepted: 25.0% of the rounds"
-    assert [(point.y, point.title) for point in places([1, 0.5], height=60)] == [
-        (0, "place 1: 100.0% accepted"),
+    assert [(point.y, point.title) for point in points([1, 0.5], height=60)] == [
+        (0, "position 1: 100.0% accepted"),
         (30, "place 2: 50.0% accepted"),
     ]
 

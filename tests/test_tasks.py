@@ -366,8 +366,11 @@ def test_a_package_whose_task_is_broken_is_named(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("def item(self, row, place): return Item(place, (row['no'],))", "fails at line 1 (KeyError: 'no'); repair"),
-        ("def item(self, row, place): return row", "fails at line 1 (TypeError: item gives dict"),
+        (
+            "def item(self, row, location): return Item(location, (row['no'],))",
+            "fails at line 1 (KeyError: 'no'); repair",
+        ),
+        ("def item(self, row, location): return row", "fails at line 1 (TypeError: item gives dict"),
         ("def rows(self, data, on_bad): return 1 / 0", "fails at its data (ZeroDivisionError"),
         ("def plain(self, messages): return messages[9]", "fails at line 1 (IndexError"),
         (
@@ -383,7 +386,7 @@ def test_what_another_packages_task_does_wrong_is_one_sentence(
 ) -> None:
     source = (
         "from judge_decoding.tasks import Item, Task, text_of\n\n\nclass Bad(Task):\n    name = 'bad'\n\n"
-        "    def item(self, row, place):\n        return Item(place, (row['q'],))\n\n"
+        "    def item(self, row, location):\n        return Item(location, (row['q'],))\n\n"
         f"    {body}\n"
     )
     points = "[project.entry-points.'judge_decoding.tasks']\nbad='bad_tasks:Bad'\n"

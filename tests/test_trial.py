@@ -30,8 +30,8 @@ class Words(Task):
     max_new_tokens = 12
     stop = (" cat",)
 
-    def item(self, row: Any, place: str) -> Item:
-        return Item(place, (row,))
+    def item(self, row: Any, location: str) -> Item:
+        return Item(location, (row,))
 
     def plain(self, messages: Sequence[TextMessage]) -> str:
         return " ".join(message["content"] for message in messages)
@@ -56,21 +56,23 @@ def head_of(decoder: JudgeDecoder) -> JudgeHead:
 
 
 @pytest.fixture
-def asking() -> PromptFormat:
+def prompt_format() -> PromptFormat:
     return PromptFormat(Words())
 
 
-def test_answers_are_those_of_the_decoder(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_answers_are_those_of_the_decoder(decoder: JudgeDecoder, prompt_format: PromptFormat) -> None:
     method = Method(decoder, TopK(3), 5)
-    for item, given in zip(ITEMS, answers(method, asking, ITEMS), strict=True):
+    for item, given in zip(ITEMS, answers(method, prompt_format, ITEMS), strict=True):
         own = decoder.generate(item.turns[0], 12, rule=TopK(3), num_draft_tokens=5, stop=" cat")
         assert [one.token_ids for one in given] == [own.token_ids]
 
 
-def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_each_turn_is_put_after_the_answer_to_the_one_before(
+    decoder: JudgeDecoder, prompt_format: PromptFormat
+) -> None:
     item = Item("two turns", ("one two", "red"))
-    first, second = answers(Method(decoder, Exact(), 4), asking, [item])[0]
-    said = asking.bare(first.text)
+    first, second = answers(Method(decoder, Exact(), 4), prompt_format, [item])[0]
+    said = prompt_format.bare(first.text)
     assert not said.endswith(" cat")
     again = decoder.generate(f"one two {said} red", 12, rule=Exact(), stop=" cat")
     assert second.token_ids == again.token_ids
@@ -85,80 +87,90 @@ def test_each_turn_is_put_after_the_answer_to_the_one_before(decoder: JudgeDecod
 
 def test_an_answer_ends_before_its_stop_string() -> None:
     # The token that completes a stop string may hold more.
-    asking = PromptFormat(Words())
-    assert asking.bare("one two cat") == "one two"
-    assert asking.bare("one two cats") == "one two"
-    assert asking.bare("one two") == "one two"
+    prompt_format = PromptFormat(Words())
+    assert prompt_format.bare("one two cat") == "one two"
+    assert prompt_format.bare("one two cats") == "one two"
+    assert prompt_format.bare("one two") == "one two"
     assert PromptFormat(Words(), chat=True).bare("one cat") == "one cat"
 
 
-def test_counts_are_of_all_turns_and_the_verdict_of_the_last(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_counts_are_of_all_turns_and_the_verdict_of_the_last(
+    decoder: JudgeDecoder, prompt_format: PromptFormat
+) -> None:
     item = Item("two turns", ("one two", "red"))
     method = Method(decoder, None, 4)
-    given = answers(method, asking, [item])[0]
-    (found,) = compare({"m": method}, asking, [item])["m"].answers
+    given = answers(method, prompt_format, [item])[0]
+    (found,) = compare({"m": method}, prompt_format, [item])["m"].answers
     assert found.tokens == sum(len(one.token_ids) for one in given)
     assert found.rounds == sum(len(one.rounds) for one in given)
     assert found.accepted == sum(event.accepted for one in given for event in one.rounds)
-    assert found.correct is Words().check(item, asking.bare(given[-1].text))
+    assert found.correct is Words().check(item, prompt_format.bare(given[-1].text))
     assert found.seconds is not None
 
 
-def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_a_turn_that_does_not_fit_ends_its_item(decoder: JudgeDecoder, prompt_format: PromptFormat) -> None:
     context = decoder.target.config.max_position_embeddings
     long = Item("long", ("one", "two " * context))
-    (given,) = answers(Method(decoder, Exact(), 4), asking, [long])
+    (given,) = answers(Method(decoder, Exact(), 4), prompt_format, [long])
     assert len(given) == 1
-    (found,) = compare({"m": Method(decoder, Exact(), 4)}, asking, [long])["m"].answers
+    (found,) = compare({"m": Method(decoder, Exact(), 4)}, prompt_format, [long])["m"].answers
     assert found.correct is None
     told: list[str] = []
     whole = Item("whole", ("two " * context,))
-    assert fitting([ITEMS[0], whole], asking, decoder, told.append) == [ITEMS[0]]
+    assert fitting([ITEMS[0], whole], prompt_format, decoder, told.append) == [ITEMS[0]]
     assert "whole" in told[0]
     with pytest.raises(JudgeDecodingError, match="No question leaves room"):
-        fitting([whole], asking, decoder, told.append)
+        fitting([whole], prompt_format, decoder, told.append)
 
 
-def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_in_batches_the_answers_are_the_same_and_nothing_is_timed(
+    decoder: JudgeDecoder, prompt_format: PromptFormat
+) -> None:
     methods = {"judge": Method(decoder, Judge(head_of(decoder), 0.4), 4), "exact": Method(decoder, Exact(), 3)}
-    alone, together = compare(methods, asking, ITEMS), compare(methods, asking, ITEMS, batch_size=3)
+    alone, together = compare(methods, prompt_format, ITEMS), compare(methods, prompt_format, ITEMS, batch_size=3)
     for name, outcome in alone.items():
         assert [(a.item, a.correct, a.rounds, a.tokens, a.accepted) for a in outcome.answers] == [
             (a.item, a.correct, a.rounds, a.tokens, a.accepted) for a in together[name].answers
         ]
         assert all(a.seconds is None for a in together[name].answers)
         assert outcome.stats == together[name].stats
-    assert count(methods["exact"], asking, ITEMS).right == alone["exact"].right
+    assert count(methods["exact"], prompt_format, ITEMS).right == alone["exact"].right
 
 
-def test_methods_take_turns(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_methods_take_turns(decoder: JudgeDecoder, prompt_format: PromptFormat) -> None:
     order: list[str] = []
     methods = {"a": Method(decoder, Exact(), 2), "b": Method(decoder, Exact(), 3)}
-    compare(methods, asking, ITEMS[:3], lambda name, *_: order.append(name))
+    compare(methods, prompt_format, ITEMS[:3], lambda name, *_: order.append(name))
     assert order == ["a", "b", "b", "a", "a", "b"]
 
 
-def test_sampled_answers_depend_on_the_item_and_not_on_its_company(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_sampled_answers_depend_on_the_item_and_not_on_its_company(
+    decoder: JudgeDecoder, prompt_format: PromptFormat
+) -> None:
     method = Method(decoder, Exact(), 4, SamplingParams(temperature=1.0, seed=3))
-    every = [one[0].token_ids for one in answers(method, asking, ITEMS)]
-    assert every[2:] == [one[0].token_ids for one in answers(method, asking, ITEMS[2:])]
+    every = [one[0].token_ids for one in answers(method, prompt_format, ITEMS)]
+    assert every[2:] == [one[0].token_ids for one in answers(method, prompt_format, ITEMS[2:])]
     assert len({*every}) > 1
     same = [Item(key, ("one two",)) for key in "ab"]
-    first, second = (one[0].token_ids for one in answers(method, asking, same))
+    first, second = (one[0].token_ids for one in answers(method, prompt_format, same))
     assert first != second
 
 
-def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path) -> None:
+def test_what_is_known_is_not_answered_again(
+    decoder: JudgeDecoder, prompt_format: PromptFormat, tmp_path: Path
+) -> None:
     methods = {"m": Method(decoder, Exact(), 4)}
     record = ResultRecord(tmp_path / "out", {"a": 1})
-    whole = compare(methods, asking, ITEMS, lambda name, _, one, __: record.add(name, one))["m"]
+    whole = compare(methods, prompt_format, ITEMS, lambda name, _, one, __: record.add(name, one))["m"]
     # A kill in the middle of a line: that answer is lost, those before it are not.
     lines = record.part.read_bytes().split(b"\n")
     record.part.write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:20])
     again = ResultRecord(tmp_path / "out", {"a": 1})
     assert [key for _, key in again.known] == ["0", "1", "2"]
     asked: list[str] = []
-    resumed = compare(methods, asking, ITEMS, lambda _, item, *__: asked.append(item.key), known=again.known)["m"]
+    resumed = compare(methods, prompt_format, ITEMS, lambda _, item, *__: asked.append(item.key), known=again.known)[
+        "m"
+    ]
     assert asked == ["3", "4"]
     assert [(a.item, a.tokens, a.correct) for a in resumed.answers] == [
         (a.item, a.tokens, a.correct) for a in whole.answers
@@ -167,15 +179,15 @@ def test_what_is_known_is_not_answered_again(decoder: JudgeDecoder, asking: Prom
         ResultRecord(tmp_path / "out", {"a": 2})
 
 
-def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder, prompt_format: PromptFormat) -> None:
     method = Method(decoder, Judge(head_of(decoder), 0.4), 4)
     items = [*ITEMS, Item("two turns", ("one two", "red"), "ref", "kind")]
-    samples, outcomes = evaluate(method, asking, items, target="T")
+    samples, outcomes = evaluate(method, prompt_format, items, target="T")
     assert [(s.item, s.turn) for s in samples] == [*((i.key, 1) for i in items), ("two turns", 2)]
     alone = JudgeDecoder(decoder.target, decoder.tokenizer)
     for sample, item in zip(samples, items, strict=False):
         own = alone.generate(item.turns[0], 12, stop=" cat")
-        assert (sample.target_text, sample.target_tokens) == (asking.bare(own.text), len(own.token_ids))
+        assert (sample.target_text, sample.target_tokens) == (prompt_format.bare(own.text), len(own.token_ids))
         assert sum(len(event.token_ids) for event in sample.rounds) == sample.stats["tokens"]
     verdicts = {name: [one.correct for one in outcome.answers] for name, outcome in outcomes.items()}
     assert [s.correct for s in samples] == [*verdicts[METHOD][:5], None, verdicts[METHOD][5]]
@@ -187,10 +199,10 @@ def test_evaluate_tells_the_answers_beside_the_targets_own(decoder: JudgeDecoder
 
 
 def test_an_interrupted_evaluation_comes_to_the_same(
-    decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path
+    decoder: JudgeDecoder, prompt_format: PromptFormat, tmp_path: Path
 ) -> None:
     method = Method(decoder, TopK(2), 4)
-    whole, _ = evaluate(method, asking, ITEMS)
+    whole, _ = evaluate(method, prompt_format, ITEMS)
 
     class StopError(Exception):
         pass
@@ -203,11 +215,11 @@ def test_an_interrupted_evaluation_comes_to_the_same(
             raise StopError
 
     with pytest.raises(StopError):
-        evaluate(method, asking, ITEMS, record=ResultRecord(tmp_path / "out", {}), progress=progress)
+        evaluate(method, prompt_format, ITEMS, record=ResultRecord(tmp_path / "out", {}), progress=progress)
     left: list[str] = []
     samples, _ = evaluate(
         method,
-        asking,
+        prompt_format,
         ITEMS,
         record=ResultRecord(tmp_path / "out", {}),
         progress=lambda name, one: left.append(one.item),
@@ -219,9 +231,9 @@ def test_an_interrupted_evaluation_comes_to_the_same(
 
 def test_questions_that_were_trained_on_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     plain, chat = PromptFormat(Words()), PromptFormat(Words(), chat=True)
-    for asking, trained in ((plain, "RED  blue up"), (chat, "RED  blue up"), (chat, "user red blue up up")):
+    for prompt_format, trained in ((plain, "RED  blue up"), (chat, "RED  blue up"), (chat, "user red blue up up")):
         with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
-            check_not_trained_on(forms(ITEMS, asking, tokenizer), [trained])
+            check_not_trained_on(forms(ITEMS, prompt_format, tokenizer), [trained])
     check_not_trained_on(forms(ITEMS, plain, tokenizer), ["user red blue up up"])
 
 
@@ -253,20 +265,22 @@ def test_matched_baselines_sample_and_are_verified_without_loss(decoder: JudgeDe
     assert "exact, matched" not in found
 
 
-def test_draft_lengths_are_chosen_on_other_items(decoder: JudgeDecoder, asking: PromptFormat, tmp_path: Path) -> None:
+def test_draft_lengths_are_chosen_on_other_items(
+    decoder: JudgeDecoder, prompt_format: PromptFormat, tmp_path: Path
+) -> None:
     wanted = candidates(decoder, [Exact(), TopK(2)], SamplingParams(seed=1))
     tuning, items = split(ITEMS, 2)
     assert {item.key for item in tuning}.isdisjoint(item.key for item in items)
     assert len(tuning) == 2
     assert len(items) == 3
     record = ResultRecord(tmp_path / "out", {})
-    lengths, rows = tune(wanted, (2, 5), asking, tuning, record, lambda *_: None)
+    lengths, rows = tune(wanted, (2, 5), prompt_format, tuning, record, lambda *_: None)
     assert lengths.keys() == {one.name for one in wanted[1:]}
     for name, length in lengths.items():
         speeds = {row.num_draft_tokens: row.tokens_per_second or 0 for row in rows if row.name == name}
         assert speeds.keys() == {2, 5}
         assert max(speeds, key=lambda n: speeds[n]) == length
-    table = measure(wanted, lengths, asking, items, record, lambda *_: None, margin=0.02)
+    table = measure(wanted, lengths, prompt_format, items, record, lambda *_: None, margin=0.02)
     assert [row.name for row in table] == [one.name for one in wanted]
     assert all(row.answers == 3 for row in table)
     assert table[0].speedup is None
@@ -292,13 +306,15 @@ def test_the_fastest_of_each_kind_is_taken_and_of_equals_the_first() -> None:
     assert asked == [list(speeds), ["a 2", "a 4", "b 1"], ["a 2", "b 1"]]
 
 
-def test_of_equally_fast_draft_lengths_the_shortest_is_taken(decoder: JudgeDecoder, asking: PromptFormat) -> None:
+def test_of_equally_fast_draft_lengths_the_shortest_is_taken(
+    decoder: JudgeDecoder, prompt_format: PromptFormat
+) -> None:
     item, length = ITEMS[0], 5
     methods = {"m": Method(decoder, Exact()), "n": Method(decoder, TopK(2))}
     lengths = {"m": (8, length, 3), "n": (2, 4)}
     seconds = {"m, 3 tokens": 2.0, "m, 5 tokens": 1.0, "m, 8 tokens": 1.0, "n, 2 tokens": 1.0, "n, 4 tokens": 0.5}
     known = {(name, item.key): ItemResult(item.key, True, 2, 10, 4, taken) for name, taken in seconds.items()}
-    best, outcomes = best_draft_lengths(methods, lengths, asking, [item], known=known)
+    best, outcomes = best_draft_lengths(methods, lengths, prompt_format, [item], known=known)
     assert {name: method.num_draft_tokens for name, method in best.items()} == {"m": length, "n": 4}
     assert (best["m"].rule, best["n"].rule) == (methods["m"].rule, methods["n"].rule)
     assert {name: outcome.seconds for name, outcome in outcomes.items()} == seconds

@@ -94,15 +94,15 @@ def main() -> None:
     print(json.dumps(study, indent=1), flush=True)
 
     task = Arithmetic(split="calibration", count=args.problems)
-    asking, items = PromptFormat(task), read_items(task)
+    prompt_format, items = PromptFormat(task), read_items(task)
     rows = []
-    alone = count(Method(JudgeDecoder(target, tokenizer)), asking, items)
+    alone = count(Method(JudgeDecoder(target, tokenizer)), prompt_format, items)
     rows.append({"head": "target alone", "accuracy": alone.accuracy})
     print(rows[-1], flush=True)
     for name, head in tqdm(heads.items(), desc="decoding"):
         decoder = JudgeDecoder(target, tokenizer, draft, head)
         for threshold in args.thresholds:
-            outcome = count(Method(decoder, Judge(head, threshold), args.num_draft_tokens), asking, items)
+            outcome = count(Method(decoder, Judge(head, threshold), args.num_draft_tokens), prompt_format, items)
             rows.append(
                 {
                     "head": name,

@@ -95,7 +95,7 @@ def perplexities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
 
 def quality(
     found: Sequence[Candidate],
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     args: argparse.Namespace,
     record: ResultRecord,
@@ -106,10 +106,12 @@ def quality(
     bar = tqdm(total=len(methods) * len(items), initial=len(record.known), desc="answers")
 
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
-        record.add(name, one, {"text": asking.bare(given[-1].text), "drafted": sum(g.stats.drafted for g in given)})
+        record.add(
+            name, one, {"text": prompt_format.bare(given[-1].text), "drafted": sum(g.stats.drafted for g in given)}
+        )
         bar.update()
 
-    outcomes = compare(methods, asking, items, keep, batch_size=args.batch_size, known=record.known)
+    outcomes = compare(methods, prompt_format, items, keep, batch_size=args.batch_size, known=record.known)
     bar.close()
     return [
         one.row(outcomes[one.name], None if one.name == TARGET else outcomes[TARGET], args.margin / 100,
@@ -124,7 +126,7 @@ def beside(
     """What the package's table has no column for: acceptance rate, perplexity and length of the answers."""
     found = []
     for row in rows:
-        kept = [record.told[row.name, item.key] for item in items]
+        kept = [record.extra[row.name, item.key] for item in items]
         drafted, known = sum(one["drafted"] for one in kept), [nll[one["text"]] for one in kept if one["text"] in nll]
         words = sum(len(one["text"].split()) for one in kept) / len(kept)
         found.append(
@@ -187,8 +189,8 @@ def run(args: argparse.Namespace) -> None:
     assert isinstance(draft, PreTrainedModel)
     folders = dict(one.split("=", 1) for one in args.head)
     heads = {name: JudgeHead.from_pretrained(folder, target) for name, folder in folders.items()}
-    asking = PromptFormat(E2E(), chat=True)
-    items = read_items(asking.task, args.data, limit=args.limit)
+    prompt_format = PromptFormat(E2E(), chat=True)
+    items = read_items(prompt_format.task, args.data, limit=args.limit)
     sampling = SamplingParams(seed=0)  # greedy but for the baselines that sample
     rules = FREE if args.rules is None else [parse_rule(spelling) for spelling in args.rules]
     found = wanted(target, tokenizer, draft, heads, rules, args.thresholds, sampling)
@@ -198,12 +200,12 @@ def run(args: argparse.Namespace) -> None:
     if args.no_matched:
         found = [one for one in found if not one.name.endswith(MATCHED)]
     record = ResultRecord(args.out / "study.json", settings)
-    rows = quality(found, asking, items, args, record)
-    texts = [record.told[one.name, item.key]["text"] for one in found for item in items]
+    rows = quality(found, prompt_format, items, args, record)
+    texts = [record.extra[one.name, item.key]["text"] for one in found for item in items]
     nll = perplexities(load_model(args.base), tokenizer, texts) if args.base else {}
     more = beside(rows, items, record, nll)
     answers = [
-        {"method": one.name, **asdict(record.known[one.name, item.key]), **record.told[one.name, item.key]}
+        {"method": one.name, **asdict(record.known[one.name, item.key]), **record.extra[one.name, item.key]}
         for one in found
         for item in items
     ]
@@ -211,7 +213,7 @@ def run(args: argparse.Namespace) -> None:
     tuning = [row.model_dump(exclude_none=True) for row in rows]
     write_json(args.out / "quality.json", {"settings": settings, "rows": tuning, "answers": more})
     write_text(args.out / "study.md", page(rows, more, (), len(items)))
-    speed = timed(found, target, tokenizer, draft, asking, items, sampling, args) if args.timed else []
+    speed = timed(found, target, tokenizer, draft, prompt_format, items, sampling, args) if args.timed else []
     write_text(args.out / "study.md", page(rows, more, speed, len(items)))
     timing = [row.model_dump(exclude_none=True) for row in speed]
     write_json(args.out / "study.json", {"settings": settings, "rows": tuning, "answers": more, "speed": timing})
@@ -223,7 +225,7 @@ def timed(
     target: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     draft: PreTrainedModel,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     sampling: SamplingParams,
     args: argparse.Namespace,
@@ -240,7 +242,7 @@ def timed(
     tuning = max(1, len(some) // 4)
     record = ResultRecord(args.out / "speed.json", {"lengths": list(args.lengths), "items": len(some)})
     return sweep(
-        decoder, asking, some, rules, sampling=sampling, lengths=args.lengths, tuning_items=tuning,
+        decoder, prompt_format, some, rules, sampling=sampling, lengths=args.lengths, tuning_items=tuning,
         margin=args.margin / 100, record=record,
     ).rows  # fmt: skip
 

@@ -31,5 +31,5 @@ def _point(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"  # no -0.0
 
 
-def _ends(low: float | None, high: float | None, tell: Callable[[float], str]) -> str:
-    return "" if low is None or high is None else f" [{tell(low)}, {tell(high)}]"
+def _ends(low: float | None, high: float | None, format_end: Callable[[float], str]) -> str:
+    return "" if low is None or high is None else f" [{format_end(low)}, {format_end(high)}]"

@@ -151,7 +151,7 @@ def collect(
     write_cases(output, cases)
     if not failures:
         part.unlink(missing_ok=True)
-    _tell(found, failures, len(cases), output, json=json)
+    _report(found, failures, len(cases), output, json=json)
 
 
 def _check_used(
@@ -216,7 +216,9 @@ def _render(chat: bool, target: str | None, models: Sequence[str], how: Answerin
     return lambda text: render(how.messages(text))
 
 
-def _tell(found: CheckedCases, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool) -> None:
+def _report(
+    found: CheckedCases, failures: Mapping[str, Sequence[str]], cases: int, output: Path, *, json: bool
+) -> None:
     for name, reasons in failures.items():
         warn(
             f"{len(reasons)} answers of {name} failed, the first one because {reasons[0].rstrip('.')}; the same "

@@ -77,7 +77,7 @@ def stats(
         say(name, bold=True)
         for key, value in part.items():
             if key == "agreement":
-                _tell_agreement(value)
+                _report_agreement(value)
             elif isinstance(value, Mapping):
                 say(f"  {key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
             elif value is not None:
@@ -88,7 +88,7 @@ def stats(
             say(f"  {' '.join(question.split())[:80]!r} in {', '.join(names)}")
 
 
-def _tell_agreement(rows: list[dict[str, Any]]) -> None:
+def _report_agreement(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         told = [
             f"{name} {row[name]:.2f}" for name in row if name.startswith(("kappa", "same")) and row[name] is not None

@@ -122,10 +122,10 @@ def llm(
     }
     if compare is not None:
         figures["agreement with labels by hand"] = core.compare(labelled, unlabelled, hand)
-    _tell(figures, json=json)
+    _report(figures, json=json)
 
 
-def _tell(figures: dict[str, Any], *, json: bool) -> None:
+def _report(figures: dict[str, Any], *, json: bool) -> None:
     agreement = figures.get("agreement with labels by hand")
     if json:
         if agreement is not None:

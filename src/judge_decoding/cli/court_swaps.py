@@ -123,7 +123,7 @@ def label_all(
             with screen.paused():
                 agree(forecast(cost, unit), yes=yes)
 
-        spent = label_rest(questions, label, progress, agree=ask, tell=screen)
+        spent = label_rest(questions, label, progress, agree=ask, report=screen)
     cases = progress.finish(questions)
     return cases, labelled(cases, spent, progress.output, unit)
 

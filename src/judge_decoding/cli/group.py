@@ -16,12 +16,12 @@ class LazyCommand(NamedTuple):
     """Where a command is, and what the help of its group says of it.
 
     Attributes:
-        place: the function or, for a sub-group, its `typer.Typer`, as ``module:name`` in this package.
+        entry: the function or, for a sub-group, its `typer.Typer`, as ``module:name`` in this package.
         help: the first line of its docstring or help.
         settings: what else `typer.Typer.command` is given.
     """
 
-    place: str
+    entry: str
     help: str
     settings: Mapping[str, Any] = {}
 
@@ -42,8 +42,8 @@ class LazyGroup(TyperGroup):
 
     def load(self, name: str) -> Any:  # noqa: ANN401  (typer has its own click, by version)
         """Import a command."""
-        place, _, settings = self.table[name]
-        module, _, attribute = place.partition(":")
+        entry, _, settings = self.table[name]
+        module, _, attribute = entry.partition(":")
         found = getattr(import_module(f"judge_decoding.cli.{module}"), attribute)
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)

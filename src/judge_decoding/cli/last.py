@@ -25,7 +25,7 @@ _NAME = "judge-decoding-"
 _LONGEST = 300
 
 
-def tell(error: BaseException) -> None:
+def report(error: BaseException) -> None:
     """Say what happened and where the traceback is."""
     trace = shown("".join(traceback.format_exception(error)))
     if os.environ.get(PRINT, "0") not in ("", "0"):

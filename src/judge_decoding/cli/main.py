@@ -130,12 +130,12 @@ def _run() -> None:
         raise
     except OSError as error:  # an invalid file name, or a disk that is full or gone
         if not error.filename:
-            last.tell(error)
+            last.report(error)
             sys.exit(last.EXIT)
         fail(f"Error: {error.filename}: {error.strerror}; choose another place.")
         sys.exit(2)
     except BaseException as error:  # noqa: BLE001  (panics in the tokenizers' Rust code are not an Exception)
-        last.tell(error)
+        last.report(error)
         sys.exit(last.EXIT)
 
 

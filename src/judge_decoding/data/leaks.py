@@ -22,14 +22,14 @@ def same_question(question: str) -> str:
     return " ".join(question.casefold().split())
 
 
-def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
+def occur_in(questions: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
     """Whether each question occurs in ``others``.
 
     Args:
-        asked: all forms of each question, such as the user's words and the whole prompt.
+        questions: all forms of each question, such as the user's words and the whole prompt.
         others: the texts to search.
     """
-    texts = [[same_question(form) for form in forms] for forms in asked]
+    texts = [[same_question(form) for form in forms] for forms in questions]
     there = {same_question(text) for text in others}
     # Search for each text in all others at once.
     all_there, all_asked = "\0".join(there), "\0".join(form for forms in texts for form in forms)
@@ -46,7 +46,7 @@ def known(asked: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
 def relatives(questions: Iterable[str]) -> dict[str, str]:
     """Map each question to the shortest related one: one contains the other, or both are related to a third.
 
-    All are normalised by `same_question`. Training on a question leaks its relatives (`known`).
+    All are normalised by `same_question`. Training on a question leaks its relatives (`occur_in`).
     """
     texts = sorted({same_question(question) for question in questions}, key=lambda text: (len(text), text))
     joined, starts = "\0".join(texts), list(accumulate((len(text) + 1 for text in texts), initial=0))
@@ -67,21 +67,21 @@ def relatives(questions: Iterable[str]) -> dict[str, str]:
     return {text: texts[root(i)] for i, text in enumerate(texts)}
 
 
-def check_not_trained_on(asked: Sequence[Sequence[str]], trained: Iterable[str]) -> None:
+def check_not_trained_on(questions: Sequence[Sequence[str]], trained: Iterable[str]) -> None:
     """Check that no question is in the training data.
 
     Args:
-        asked: all forms of each question, such as the user's words and the whole prompt.
+        questions: all forms of each question, such as the user's words and the whole prompt.
         trained: the questions that the head is trained on.
 
     Raises:
         JudgeDecodingError: some questions are in the training data.
     """
-    shared = sum(known(asked, trained))
+    shared = sum(occur_in(questions, trained))
     if shared:
         raise JudgeDecodingError(
-            f"{shared} of the {len(asked)} questions are trained on, too, so they would flatter the judge; ask others, "
-            "or divide the questions first (judge-decoding court split)."
+            f"{shared} of the {len(questions)} questions are trained on, too, so they would flatter the judge; ask "
+            "others, or divide the questions first (judge-decoding court split)."
         )
 
 
@@ -92,7 +92,9 @@ def leaks(files: Mapping[str, Sequence[Case]]) -> dict[str, list[str]]:
         shown.setdefault(same_question(case.question), case.question)
     places: dict[str, list[str]] = {key: [] for key in shown}
     for name, cases in files.items():
-        for key, there in zip(shown, known([[key] for key in shown], (case.question for case in cases)), strict=True):
+        for key, there in zip(
+            shown, occur_in([[key] for key in shown], (case.question for case in cases)), strict=True
+        ):
             if there:
                 places[key].append(name)
     return {shown[key]: names for key, names in places.items() if len(names) > 1}

@@ -119,15 +119,15 @@ class Defaults:
     """
 
     def __init__(self, model: PreTrainedModel, config: GenerationConfig | None = None) -> None:
-        self._model, self._given = model, config
+        self._model, self._override = model, config
         self._plain: set[str] = set()
-        self._said = False
+        self._warned = False
 
     @property
     def config(self) -> GenerationConfig:
         """The configuration in effect."""
         own: GenerationConfig | None = getattr(self._model, "generation_config", None)
-        return self._given or own or GenerationConfig()
+        return self._override or own or GenerationConfig()
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -168,8 +168,8 @@ class Defaults:
             found = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
         except (TypeError, JudgeDecodingError) as error:
             raise self._refused(error) from error
-        if not self._said:
-            self._said = True
+        if not self._warned:
+            self._warned = True
             logger.warning(
                 "Sampling at temperature %g, as the generation configuration of %s says; pass temperature=0 for greedy "
                 "decoding.", found.temperature, self._model.config.name_or_path or type(self._model).__name__,
@@ -189,7 +189,7 @@ class Defaults:
         key = f"{params.temperature > 0} {sorted(config.to_diff_dict().items(), key=str)}"
         processors, criteria = LogitsProcessorList(), StoppingCriteriaList()
         if key not in self._plain:
-            processors, criteria = self._ask(ids, config, max_new_tokens, sorted(end_ids))
+            processors, criteria = self._as_in_generate(ids, config, max_new_tokens, sorted(end_ids))
             if not processors and not criteria:
                 self._plain.add(key)
         check_processors(processors)
@@ -248,7 +248,7 @@ class Defaults:
             "without it: generation_config=GenerationConfig() (--generation-config none)."
         )
 
-    def _ask(
+    def _as_in_generate(
         self, ids: Tensor, config: GenerationConfig, max_new_tokens: int, end_ids: list[int]
     ) -> tuple[LogitsProcessorList, StoppingCriteriaList]:
         """Return the logits processors and stopping criteria that ``generate`` builds from a configuration."""

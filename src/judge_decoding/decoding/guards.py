@@ -67,8 +67,8 @@ class StrictStart(Guard):
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
         """Permit rescues after the first tokens."""
-        places = torch.arange(len(rescued), device=rescued.device) + len(history.token_ids)
-        return rescued & (places >= self.tokens)
+        positions = torch.arange(len(rescued), device=rescued.device) + len(history.token_ids)
+        return rescued & (positions >= self.tokens)
 
 
 class Budget(Guard):
@@ -103,8 +103,8 @@ class Overshoot(Guard):
         """Permit tokens that are probable enough under the target."""
         index = evidence.draft_ids[..., None]
         target = evidence.target_probs[:, :-1].gather(-1, index)[0, :, 0]
-        told = evidence.draft_probs if evidence.draft_probs is not None else evidence.draft_distribution
-        draft = torch.ones_like(target) if told is None else told.gather(-1, index)[0, :, 0]
+        draft_probs = evidence.draft_probs if evidence.draft_probs is not None else evidence.draft_distribution
+        draft = torch.ones_like(target) if draft_probs is None else draft_probs.gather(-1, index)[0, :, 0]
         return rescued & (draft <= self.ratio * target)
 
 
@@ -172,8 +172,8 @@ class LoopGuard(Guard):
             gram = tuple(ids[end - self.tokens : end])
             seen[gram] = seen.get(gram, 0) + 1
             if seen[gram] >= self.times and any(flags[end - self.tokens : end]):
-                places = torch.arange(len(rescued), device=rescued.device)
-                return rescued & (places < end - first)
+                positions = torch.arange(len(rescued), device=rescued.device)
+                return rescued & (positions < end - first)
         return rescued
 
 

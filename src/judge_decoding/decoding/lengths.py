@@ -102,13 +102,13 @@ class AcceptanceModel:
 
     def __init__(self) -> None:
         self._tried: list[float] = []
-        self._kept: list[float] = []
+        self._accepted: list[float] = []
         self._draft: deque[float] = deque(maxlen=16)
         self._rest: deque[float] = deque(maxlen=16)
         self._verify: deque[tuple[int, float]] = deque(maxlen=64)
         # Tokens and seconds of the rounds of each length; recent rounds weigh more.
-        self._made: defaultdict[int, float] = defaultdict(float)
-        self._spent: defaultdict[int, float] = defaultdict(float)
+        self._new_tokens: defaultdict[int, float] = defaultdict(float)
+        self._seconds: defaultdict[int, float] = defaultdict(float)
         self.rounds = 0
         """The number of rounds with a draft seen so far."""
         self._lock = RLock()  # a decoder may be used by several threads
@@ -143,20 +143,20 @@ class AcceptanceModel:
         if not count:
             return
         self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
-        self._kept = [self.DECAY * n for n in self._kept] + [0.0] * (count - len(self._kept))
+        self._accepted = [self.DECAY * n for n in self._accepted] + [0.0] * (count - len(self._accepted))
         # A rejected token counts as tried, and so does one after an end token: drafting it was wasted.
-        for place in range(min(accepted + 1, count)):
-            self._tried[place] += 1
-            self._kept[place] += place < accepted
+        for position in range(min(accepted + 1, count)):
+            self._tried[position] += 1
+            self._accepted[position] += position < accepted
 
     def _add_speed(self, event: Round) -> None:
         count = len(event.draft_ids)
-        for known in (self._made, self._spent):
+        for known in (self._new_tokens, self._seconds):
             for length in known:
                 known[length] *= self.DECAY
-        self._made[count] += len(event.token_ids)
+        self._new_tokens[count] += len(event.token_ids)
         # If this row has no draft, the draft time belongs to other rows.
-        self._spent[count] += sum(event.seconds) - (0.0 if count else event.seconds.draft)
+        self._seconds[count] += sum(event.seconds) - (0.0 if count else event.seconds.draft)
         if count:
             self._draft.append(event.seconds.draft / count)
 
@@ -179,25 +179,25 @@ class AcceptanceModel:
             times.setdefault(count, []).append(seconds)
         verify, slope = _line({count: median(some) for count, some in times.items()})
         # The prior for a position is the previous position's rate; for the first position, the overall rate.
-        rate = (sum(self._kept) + 0.5) / (sum(self._tried) + 1)
+        rate = (sum(self._accepted) + 0.5) / (sum(self._tried) + 1)
         best, tokens, survival = 0, 1.0, 1.0
         best_speed = self._speed(0, 1.0, verify + rest)
-        for place in range(longest):
-            known = place < len(self._tried)
-            tried, kept = (self._tried[place], self._kept[place]) if known else (0.0, 0.0)
+        for position in range(longest):
+            known = position < len(self._tried)
+            tried, kept = (self._tried[position], self._accepted[position]) if known else (0.0, 0.0)
             rate = (kept + self.PRIOR * rate) / (tried + self.PRIOR)
             survival *= rate
             tokens += survival
-            if place + 1 not in LENGTHS and place + 1 not in self._made:
+            if position + 1 not in LENGTHS and position + 1 not in self._new_tokens:
                 continue
-            speed = self._speed(place + 1, tokens, (place + 1) * (draft + slope) + verify + rest)
+            speed = self._speed(position + 1, tokens, (position + 1) * (draft + slope) + verify + rest)
             if speed > best_speed:
-                best, best_speed = place + 1, speed
+                best, best_speed = position + 1, speed
         return best
 
     def _speed(self, count: int, tokens: float, seconds: float) -> float:
         """Return tokens per second of rounds with ``count`` draft tokens, from the estimate and measured rounds."""
-        made, spent = self._made.get(count, 0.0), self._spent.get(count, 0.0)
+        made, spent = self._new_tokens.get(count, 0.0), self._seconds.get(count, 0.0)
         return (made + self.TRUST * tokens) / (spent + self.TRUST * seconds)
 
 

@@ -67,35 +67,35 @@ def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceS
         known = lm.prefill([row.tokens.ids[:-1] for row in rows], needs)
     if needs is not None:
         for row, states in zip(rows, known, strict=True):
-            row.see(states)
+            row.append_hidden(states)
     staying: list[int] = []
     while rows:
         watch.start()
         with inference:
             if staying:
-                lm.keep(staying, [len(row.tokens) - 1 for row in rows])
+                lm.retain(staying, [len(row.tokens) - 1 for row in rows])
             requests = [row.draft_request(lm.longest_draft(i, len(row.tokens))) for i, row in enumerate(rows)]
             watch.lap("overhead")
             if drafter is not None and any(request.count for request in requests):
                 drafts = drafter.propose(requests)
                 for row in rows:
-                    row.hidden, row.asked = None, True
+                    row.hidden, row.drafted = None, True
             else:
                 drafts = [nothing] * len(rows)
             watch.lap("draft")
-            readings = lm.read([row.tokens for row in rows], drafts)
+            outputs = lm.read([row.tokens for row in rows], drafts)
             watch.lap("verify")
-            events = verify(rows, drafts, readings, drafter is not None)
+            events = verify(rows, drafts, outputs, drafter is not None)
             if needs is not None:
-                for row, reading, event in zip(rows, readings, events, strict=True):
+                for row, output, event in zip(rows, outputs, events, strict=True):
                     # Where all tokens are read again, as after a LongRoPE border, their hidden states are new.
-                    if 0 < len(before := reading.states_before(needs)) == len(row.tokens) - 1:
+                    if 0 < len(before := output.states_before(needs)) == len(row.tokens) - 1:
                         row.hidden = before
-                    row.see(reading.states(needs)[: event.accepted + 1])
+                    row.append_hidden(output.states(needs)[: event.accepted + 1])
             watch.lap("rule")
             seconds = watch.seconds()
         for row, event in zip(rows, events, strict=True):
-            yield row.number, row.take(_timed(event, seconds))
+            yield row.number, row.commit(_timed(event, seconds))
         staying = [i for i, row in enumerate(rows) if row.left > 0]
         rows = [rows[i] for i in staying]
 

@@ -68,7 +68,7 @@ class SequenceState:
         self.history = History(list(self.tokens.host))
         self.left = request.max_new_tokens
         self.accepted: int | None = None
-        self.asked = False
+        self.drafted = False
         self.hidden: Tensor | None = None
 
     def draft_request(self, longest: int | None) -> DraftRequest:
@@ -87,7 +87,7 @@ class SequenceState:
             accepted=self.accepted, hidden=self.hidden,
         )  # fmt: skip
 
-    def see(self, states: Tensor) -> None:
+    def append_hidden(self, states: Tensor) -> None:
         """Append the target's hidden states [n, H] at the next known tokens, for the drafter's next request."""
         if self.hidden is None or not len(self.hidden):
             self.hidden = states
@@ -99,13 +99,13 @@ class SequenceState:
         """Whether no round has ended yet."""
         return self.left == self.request.max_new_tokens
 
-    def take(self, event: Round) -> Round:
+    def commit(self, event: Round) -> Round:
         """Update the state by ``event`` and return it, cut where the answer ends."""
         if self.request.stop and (count := self.request.stop(event.token_ids)) is not None:
             event = event.cut(count)
         self.left = 0 if event.stopped else self.left - len(event.token_ids)
-        if self.asked:  # a round without a draft does not replace the last draft
-            self.accepted, self.asked = event.accepted, False
+        if self.drafted:  # a round without a draft does not replace the last draft
+            self.accepted, self.drafted = event.accepted, False
         self.tokens.extend(event.token_ids)
         self.history.add(event)
         self.request.length.observe(event)

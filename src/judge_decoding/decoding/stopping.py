@@ -45,9 +45,9 @@ class StopStrings:
 
     def __call__(self, token_ids: Sequence[int]) -> int | None:
         """Return how many of these tokens the answer keeps if it ends among them, else None."""
-        for place, token in enumerate(token_ids):
+        for position, token in enumerate(token_ids):
             if self._push(token):
-                return place + 1
+                return position + 1
         return None
 
     def _push(self, token: int) -> bool:
@@ -83,10 +83,10 @@ class Criteria:
 
     def __call__(self, token_ids: Sequence[int]) -> int | None:
         """Return how many of these tokens the answer keeps if it ends among them, else None."""
-        for place, token in enumerate(token_ids):
+        for position, token in enumerate(token_ids):
             self._ids = torch.cat((self._ids, self._ids.new_full((len(self._ids), 1), token)), dim=1)
             if bool(self._criteria(self._ids, None).all()):
-                return place + 1
+                return position + 1
         return None
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Sequence[VerifyOutput], drafting: bool = True
+    rows: Sequence[SequenceState], drafts: Sequence[Draft], outputs: Sequence[VerifyOutput], drafting: bool = True
 ) -> list[Round]:
     """Keep the longest accepted prefix of each row's draft and one token of the target after it.
 
@@ -40,25 +40,25 @@ def verify(
         JudgeDecodingError: logits or the draft's probabilities are not finite.
     """
     alike: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for i, (row, draft, reading) in enumerate(zip(rows, drafts, readings, strict=True)):
-        if reading.fused is None:
+    for i, (row, draft, output) in enumerate(zip(rows, drafts, outputs, strict=True)):
+        if output.fused is None:
             alike[i if row.request.guards else _kind(row, draft)].append(i)
     parts = [
-        part for own in alike.values()
-        for part in in_parts(own, max(len(drafts[i].ids) for i in own), readings[own[0]].vocab_size)
+        part for indices in alike.values()
+        for part in in_parts(indices, max(len(drafts[i].ids) for i in indices), outputs[indices[0]].vocab_size)
     ]  # fmt: skip
-    groups = [_Group([rows[i] for i in own], [drafts[i] for i in own], [readings[i] for i in own]) for own in parts]
+    groups = [_Group([rows[i] for i in part], [drafts[i] for i in part], [outputs[i] for i in part]) for part in parts]
     new = [i for i, row in enumerate(rows) if drafting and row.is_new]
-    distances = {i: found for i in new if (found := _distance(rows[i], readings[i])) is not None}
+    distances = {i: distance for i in new if (distance := _distance(rows[i], outputs[i])) is not None}
     tables = [group.table for group in groups] + ([torch.stack(list(distances.values()))] if distances else [])
     # The only time that the host waits for the device.
     numbers = iter(torch.cat([table.flatten() for table in tables]).tolist() if tables else ())
     events: dict[int, Round] = {}
-    for own, group in zip(parts, groups, strict=True):
-        events.update(zip(own, group.rounds(numbers), strict=True))
-    for i, reading in enumerate(readings):
-        if reading.fused is not None:
-            events[i] = _fused_round(rows[i], reading.fused)
+    for part, group in zip(parts, groups, strict=True):
+        events.update(zip(part, group.rounds(numbers), strict=True))
+    for i, output in enumerate(outputs):
+        if output.fused is not None:
+            events[i] = _fused_round(rows[i], output.fused)
     for i in distances:
         events[i] = replace(events[i], distance=next(numbers))
     return [events[i] for i in range(len(rows))]
@@ -74,19 +74,19 @@ def _kind(row: SequenceState, draft: Draft) -> Hashable:
     )  # fmt: skip
 
 
-def _distance(row: SequenceState, reading: VerifyOutput) -> Tensor | None:
+def _distance(row: SequenceState, output: VerifyOutput) -> Tensor | None:
     """Return the prompt's distance to the rule's training data, as a scalar on the device; for the first round."""
     rule = row.request.rule
-    if rule.source is None or not reading.has_states(rule.source):
+    if rule.source is None or not output.has_states(rule.source):
         return None
     # Position 0 of the forward pass is the last kept token, which in the first round is the prompt's last token.
-    return rule.distance(reading.states(rule.source)[0])
+    return rule.distance(output.states(rule.source)[0])
 
 
 def _fused_round(row: SequenceState, verdict: FusedVerdict) -> Round:
     """Build the round of a greedy draft whose rule was applied inside the forward pass."""
     rule = row.request.rule
-    agreed = [draft == own for draft, own in zip(verdict.draft_ids, verdict.target_ids, strict=False)]
+    agreed = [draft == target for draft, target in zip(verdict.draft_ids, verdict.target_ids, strict=False)]
     kept, scores = agreed, None
     if verdict.draft_ids and (fused := rule.fused()) is not None and fused.source is not None:
         scores = verdict.scores
@@ -106,20 +106,18 @@ class _Group:
             below 2 ** 24 exactly.
     """
 
-    def __init__(
-        self, rows: Sequence[SequenceState], drafts: Sequence[Draft], readings: Sequence[VerifyOutput]
-    ) -> None:
+    def __init__(self, rows: Sequence[SequenceState], drafts: Sequence[Draft], outputs: Sequence[VerifyOutput]) -> None:
         self._rows = rows
         self._counts = [len(draft.ids) for draft in drafts]
         request = rows[0].request
-        logits = [reading.logits for reading in readings]
-        evidence, allowed = self._evidence(drafts, readings, logits)
+        logits = [output.logits for output in outputs]
+        evidence, allowed = self._evidence(drafts, outputs, logits)
 
         def permit(rescues: Tensor) -> Tensor:
             return permitted(request.guards, rescues[0], evidence, rows[0].history)[None]
 
         verdicts = decide(request.rule, evidence, allowed, permit if request.guards else None)
-        own = self._own(evidence, verdicts)
+        target_tokens = self._target_tokens(evidence, verdicts)
         # The check for finite numbers is read in the same transfer as the results.
         sound = [torch.stack([finite(each) for each in logits])]
         if drafts[0].probs is not None:
@@ -129,12 +127,12 @@ class _Group:
             "target_ids": evidence.target_ids,
             "agreed": verdicts.agreed,
             "keeper": verdicts.keeper,
-            "end": torch.stack((verdicts.accepted, own, *sound), 1),
+            "end": torch.stack((verdicts.accepted, target_tokens, *sound), 1),
         }
         if verdicts.scores is not None:
             columns["scores"] = verdicts.scores
         if request.logprobs:
-            columns["logprobs"] = _logprobs(evidence, verdicts.accepted, own)
+            columns["logprobs"] = _logprobs(evidence, verdicts.accepted, target_tokens)
         if request.details:
             probs = [draft.distribution if draft.probs is None else draft.probs for draft in drafts]
             columns["details"] = detail_columns(evidence, verdicts.agreed, _stacked(probs)).flatten(1)
@@ -143,7 +141,7 @@ class _Group:
         self.table = torch.cat([column.float() for column in columns.values()], 1)
 
     def _evidence(
-        self, drafts: Sequence[Draft], readings: Sequence[VerifyOutput], logits: Sequence[Tensor]
+        self, drafts: Sequence[Draft], outputs: Sequence[VerifyOutput], logits: Sequence[Tensor]
     ) -> tuple[Evidence, Tensor | None]:
         """Return the rule's evidence, and which draft tokens no constraint forbids [B, M]; None allows all."""
         request, device = self._rows[0].request, logits[0].device
@@ -151,19 +149,19 @@ class _Group:
         processed: list[Tensor | None] = [*logits]
         allowed: list[Tensor | None] = []
         for i, (row, draft) in enumerate(zip(self._rows, drafts, strict=True)):
-            own = row.request.sampler
-            if own.is_bare:
+            row_sampler = row.request.sampler
+            if row_sampler.is_bare:
                 continue
             read = torch.cat((row.tokens.ids, draft.ids))[None]  # everything the target has read
-            processed[i] = own.process(read, logits[i][None])[0]
-            found = own.allowed(read, logits[i][None], draft.ids)
-            allowed.append(torch.ones_like(draft.ids, dtype=torch.bool) if found is None else found)
+            processed[i] = row_sampler.process(read, logits[i][None])[0]
+            mask = row_sampler.allowed(read, logits[i][None], draft.ids)
+            allowed.append(torch.ones_like(draft.ids, dtype=torch.bool) if mask is None else mask)
         hidden = None
         if rule.source and longest:
             # A target spread over several devices may have its last layer on another device than its output.
-            hidden = _stacked([reading.states(rule.source)[1:].to(device) for reading in readings])
+            hidden = _stacked([output.states(rule.source)[1:].to(device) for output in outputs])
         # Distributions requested only for details are hidden from rules and guards, so that details change no token.
-        asked = rule.needs_draft_probs or request.length.stop_below or not request.details
+        shows_distribution = rule.needs_draft_probs or request.length.stop_below or not request.details
         uniform = [row.request.sampler.uniform(count)[0] for row, count in zip(self._rows, self._counts, strict=True)]
         ids = _stacked([draft.ids for draft in drafts])
         target_logits = _stacked(processed)
@@ -173,7 +171,7 @@ class _Group:
             draft_ids=ids,
             target_logits=target_logits,
             draft_probs=_stacked([draft.probs for draft in drafts]),
-            draft_distribution=_stacked([draft.distribution for draft in drafts]) if asked else None,
+            draft_distribution=_stacked([draft.distribution for draft in drafts]) if shows_distribution else None,
             hidden=hidden,
             draft_hidden=_stacked([draft.hidden for draft in drafts]),
             uniform=_stacked(uniform),
@@ -182,7 +180,7 @@ class _Group:
         )
         return evidence, _stacked(allowed) if allowed else None
 
-    def _own(self, evidence: Evidence, verdicts: Verdicts) -> Tensor:
+    def _target_tokens(self, evidence: Evidence, verdicts: Verdicts) -> Tensor:
         """Return the target's own token after the kept prefix of each draft [B]."""
         request = self._rows[0].request
         if request.sampler.greedy:
@@ -199,24 +197,24 @@ class _Group:
         return [self._round(row, count, numbers) for row, count in zip(self._rows, self._counts, strict=True)]
 
     def _round(self, row: SequenceState, count: int, numbers: Iterator[float]) -> Round:
-        told = {name: list(islice(numbers, width)) for name, width in self._widths.items()}
-        accepted, own, *sound = told["end"]
+        results = {name: list(islice(numbers, width)) for name, width in self._widths.items()}
+        accepted, target_token, *sound = results["end"]
         for role, good in zip(("target", "draft"), sound, strict=False):
             check_finite(bool(good), role)
         names = [part.name for part in row.request.rule.parts]
-        scores = told["scores"][:count] if "scores" in told and count else None
+        scores = results["scores"][:count] if "scores" in results and count else None
         event = _round(
-            row, list(map(int, told["draft_ids"][:count])), list(map(int, told["target_ids"][: count + 1])),
-            list(map(bool, told["agreed"][:count])), [names[int(part)] for part in told["keeper"][:count]],
-            int(accepted), int(own), scores,
+            row, list(map(int, results["draft_ids"][:count])), list(map(int, results["target_ids"][: count + 1])),
+            list(map(bool, results["agreed"][:count])), [names[int(part)] for part in results["keeper"][:count]],
+            int(accepted), int(target_token), scores,
         )  # fmt: skip
         if not (row.request.logprobs or row.request.details):
             return event
         details = None
-        if (flat := told.get("details")) is not None:
+        if (flat := results.get("details")) is not None:
             width = len(flat) // max(1, *self._counts)
             details = details_of([flat[i * width : (i + 1) * width] for i in range(count)], self._vocab_size)
-        logprobs = tuple(told["logprobs"][: len(event.token_ids)]) if "logprobs" in told else None
+        logprobs = tuple(results["logprobs"][: len(event.token_ids)]) if "logprobs" in results else None
         return replace(event, logprobs=logprobs, details=details)
 
 
@@ -235,14 +233,14 @@ def _round(
     agreed: Sequence[bool],
     rescuers: Sequence[str],
     accepted: int,
-    own: int,
+    target_token: int,
     scores: Sequence[float] | None,
 ) -> Round:
-    """Build the round: the first ``accepted`` draft tokens and the target's ``own`` token, cut at an end token.
+    """Build the round: the first ``accepted`` draft tokens and ``target_token`` after them, cut at an end token.
 
     ``agreed`` is standard verification's verdict on the M draft tokens, ``rescuers`` the rule that keeps the others.
     """
-    tokens = [*draft_ids[:accepted], own]
+    tokens = [*draft_ids[:accepted], target_token]
     causes = [Cause.AGREED if agreed[i] else Cause.RESCUED for i in range(accepted)]
     causes.append(Cause.BONUS if accepted == len(draft_ids) else Cause.CORRECTION)
     end_ids = row.request.end_ids
@@ -259,7 +257,7 @@ def _round(
     )
 
 
-def _logprobs(evidence: Evidence, accepted: Tensor, own: Tensor) -> Tensor:
+def _logprobs(evidence: Evidence, accepted: Tensor, target_tokens: Tensor) -> Tensor:
     """Return the target's log-probability of each kept token [B, M+1]; entries after the kept tokens are unused."""
-    kept = torch.nn.functional.pad(evidence.draft_ids, (0, 1)).scatter(1, accepted[:, None], own[:, None])
+    kept = torch.nn.functional.pad(evidence.draft_ids, (0, 1)).scatter(1, accepted[:, None], target_tokens[:, None])
     return evidence.target_logits.log_softmax(-1).gather(-1, kept[..., None])[..., 0]

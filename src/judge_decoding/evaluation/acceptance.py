@@ -73,7 +73,7 @@ class Acceptance:
         return float(ordered[middle]) if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
     @property
-    def by_place(self) -> list[float]:
+    def by_position(self) -> list[float]:
         """The acceptance rate at each draft position 1 to M, up to the last position with an accepted token."""
         last = max(+self.accepted_at, default=min(1, len(self.proposed_at)))
         return [self.accepted_at[i] / self.proposed_at[i] for i in range(1, last + 1)]
@@ -120,7 +120,7 @@ class Acceptance:
             "tokens_per_forward_interval": self.tokens_interval,
             "rejected_share": self.rejected_share,
             "accepted_lengths": {str(k): v for k, v in sorted(self.stats.accepted_lengths.items())},
-            "accepted_share_by_place": self.by_place,
+            "accepted_share_by_place": self.by_position,
             "rescued_by": dict(sorted(self.stats.rescuers.items())),
             "most_rejected": [
                 {

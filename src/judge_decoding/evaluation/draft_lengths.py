@@ -62,9 +62,9 @@ def fastest(
 def best_draft_lengths(
     methods: Mapping[str, Method],
     lengths: Mapping[str, Sequence[int]],
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
-    tell: OnAnswer = lambda *_: None,
+    on_answer: OnAnswer = lambda *_: None,
     *,
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> tuple[dict[str, Method], dict[str, Outcome]]:
@@ -73,9 +73,9 @@ def best_draft_lengths(
     Args:
         methods: the methods by name.
         lengths: draft lengths to try, by the same names; the shortest wins a tie.
-        asking: the prompt format of the items.
+        prompt_format: the prompt format of the items.
         items: items to measure on; they should not be in the table.
-        tell: called with each answer, under the name that `at_length` returns.
+        on_answer: called with each answer, under the name that `at_length` returns.
         known: existing answers, by that name and item.
     """
     names = {name: [at_length(name, length) for length in sorted({*lengths[name]})] for name in methods}
@@ -84,20 +84,20 @@ def best_draft_lengths(
         for name, method in methods.items()
         for length in sorted({*lengths[name]})
     }
-    warm_up(tried, asking, items, known)
-    outcomes = compare(tried, asking, items, tell, known=known)
+    warm_up(tried, prompt_format, items, known)
+    outcomes = compare(tried, prompt_format, items, on_answer, known=known)
     best = fastest(names, lambda some, _: {name: outcomes[name].tokens_per_second for name in some})
     return {name: tried[chosen] for name, chosen in best.items()}, outcomes
 
 
 def warm_up(
     methods: Mapping[str, Method],
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     known: Mapping[tuple[str, str], ItemResult] | None = None,
 ) -> None:
     """Answer the first item briefly, without counting it, with each method that still has items to answer."""
-    short = replace(asking, max_new_tokens=min(WARM_UP, asking.budget))
+    short = replace(prompt_format, max_new_tokens=min(WARM_UP, prompt_format.budget))
     for name, method in methods.items():
         if any((name, item.key) not in (known or {}) for item in items):
             answers(method, short, items[:1])

@@ -29,7 +29,7 @@ METHOD = "method"
 
 
 def fitting(
-    items: Sequence[Item], asking: PromptFormat, decoder: JudgeDecoder, on_bad: Callable[[str], None]
+    items: Sequence[Item], prompt_format: PromptFormat, decoder: JudgeDecoder, on_bad: Callable[[str], None]
 ) -> list[Item]:
     """Return the items whose first prompt leaves room in the context; report the others to ``on_bad``.
 
@@ -38,7 +38,7 @@ def fitting(
     """
     found = []
     for item in items:
-        if has_room(decoder, asking.prompt(item)):
+        if has_room(decoder, prompt_format.prompt(item)):
             found.append(item)
         else:
             on_bad(f"the question {item.key} fills the whole context.")
@@ -47,9 +47,9 @@ def fitting(
     return found
 
 
-def forms(items: Sequence[Item], asking: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+def forms(items: Sequence[Item], prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
     """Return the bare question and the full first prompt of each item, to search for them in the training data."""
-    prompts = [asking.prompt(item) for item in items]
+    prompts = [prompt_format.prompt(item) for item in items]
     return [
         [item.turns[0], prompt if isinstance(prompt, str) else render(prompt, tokenizer)]
         for item, prompt in zip(items, prompts, strict=True)
@@ -63,7 +63,7 @@ def hash_of(items: Sequence[Item]) -> str:
 
 def evaluate(
     method: Method,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     *,
     record: ResultRecord | None = None,
@@ -76,7 +76,7 @@ def evaluate(
 
     Args:
         method: the decoding method.
-        asking: the prompt format of the items.
+        prompt_format: the prompt format of the items.
         items: the items to answer.
         record: stores finished answers, and contains those of an earlier run.
         alone: whether the target also answers alone, alternating with the method.
@@ -88,31 +88,31 @@ def evaluate(
         The samples, one per turn, in the order of the items; the outcomes under `METHOD` and `TARGET`.
     """
     methods = {METHOD: method} | ({TARGET: method.alone()} if alone else {})
-    told: dict[tuple[str, str], Any] = dict(record.told) if record is not None else {}
+    recorded: dict[tuple[str, str], Any] = dict(record.extra) if record is not None else {}
 
     def keep(name: str, item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if name == METHOD:
-            found = [_sample(method, asking, item, turn, answer) for turn, answer in enumerate(given, start=1)]
+            found = [_sample(method, prompt_format, item, turn, answer) for turn, answer in enumerate(given, start=1)]
             # With several turns, the verdict is about the last one.
             found[-1] = found[-1].model_copy(update={"correct": one.correct})
             rows = [sample.model_copy(update=about).model_dump(mode="json", exclude_none=True) for sample in found]
         else:
             rows = [
-                {"text": asking.bare(answer.text), "tokens": len(answer.token_ids), "seconds": answer.seconds}
+                {"text": prompt_format.bare(answer.text), "tokens": len(answer.token_ids), "seconds": answer.seconds}
                 for answer in given
             ]
-        told[name, item.key] = rows
+        recorded[name, item.key] = rows
         if record is not None:
             record.add(name, one, rows)
         progress(name, one)
 
     known = record.known if record is not None else None
-    outcomes = compare(methods, asking, items, keep, batch_size=batch_size, known=known)
+    outcomes = compare(methods, prompt_format, items, keep, batch_size=batch_size, known=known)
     samples = []
     for place, item in enumerate(items):
-        theirs = told.get((TARGET, item.key), []) if alone else []
+        theirs = recorded.get((TARGET, item.key), []) if alone else []
         verdict = outcomes[TARGET].answers[place].correct if alone else None
-        for turn, fields in enumerate(told[METHOD, item.key]):
+        for turn, fields in enumerate(recorded[METHOD, item.key]):
             beside: dict[str, Any] = {} if batch_size == 1 else {"seconds": None}
             if turn < len(theirs):
                 own = theirs[turn]
@@ -125,7 +125,7 @@ def evaluate(
     return samples, outcomes
 
 
-def _sample(method: Method, asking: PromptFormat, item: Item, turn: int, answer: Generation) -> Sample:
+def _sample(method: Method, prompt_format: PromptFormat, item: Item, turn: int, answer: Generation) -> Sample:
     rule = method.rule
     return sample_of(
         item.turns[turn - 1],
@@ -140,7 +140,7 @@ def _sample(method: Method, asking: PromptFormat, item: Item, turn: int, answer:
         threshold=recorded_threshold(rule) if rule is not None else None,
         temperature=method.sampling.temperature,
         seed=method.sampling.seed,
-        task=str(asking.task),
+        task=str(prompt_format.task),
         item=item.key,
         turn=turn,
         category=item.category,

@@ -21,24 +21,24 @@ class ResultRecord(Unfinished):
 
     Attributes:
         known: the results of the items, by method and item.
-        told: additional data stored with each answer.
+        extra: additional data stored with each answer.
     """
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
         self.known: dict[ResultKey, ItemResult] = {}
-        self.told: dict[ResultKey, Any] = {}
+        self.extra: dict[ResultKey, Any] = {}
         super().__init__(output, settings)
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Load a stored answer."""
         key = row["method"], row["answered"]["item"]
-        self.known[key], self.told[key] = ItemResult(**row["answered"]), row.get("told")
+        self.known[key], self.extra[key] = ItemResult(**row["answered"]), row.get("told")
 
-    def add(self, method: str, answered: ItemResult, told: Any = None) -> None:  # noqa: ANN401  (any JSON value)
+    def add(self, method: str, answered: ItemResult, extra: Any = None) -> None:  # noqa: ANN401  (any JSON value)
         """Store an answer with its additional data."""
         key = method, answered.item
-        self.known[key], self.told[key] = answered, told
-        self.append({"method": method, "answered": asdict(answered), "told": told})
+        self.known[key], self.extra[key] = answered, extra
+        self.append({"method": method, "answered": asdict(answered), "told": extra})
 
 
 class GradeRecord(Unfinished):
@@ -52,7 +52,7 @@ class GradeRecord(Unfinished):
         self.known: dict[tuple[ResultKey, int], Grade] = {}
         super().__init__(output, settings)
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Load a stored grade."""
         self.known[(row["method"], row["item"]), row["turn"]] = Grade(row["grade"], row["reply"])
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from judge_decoding.core.rounds import Round, Stats, TokenDetails
 from judge_decoding.core.samples import Sample, SampleDetails, SampleRound
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.models.text import pieces as pieces_of
+from judge_decoding.models.text import pieces as text_pieces
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.judge import Judge
 
@@ -40,7 +40,7 @@ def record(
                 causes=event.causes,
                 rescuers=event.rescuers if any(event.rescuers) else (),
                 draft_ids=event.draft_ids,
-                draft_pieces=(*own[: event.accepted], *pieces_of(tokenizer, rest)[len(before) :]),
+                draft_pieces=(*own[: event.accepted], *text_pieces(tokenizer, rest)[len(before) :]),
                 target_ids=event.target_ids,
                 scores=event.scores,
                 details=None if event.details is None else _columns(event.details),
@@ -73,10 +73,10 @@ def spellings(tokenizer: PreTrainedTokenizerBase, ids: Collection[int]) -> dict[
     """Return the text that each of ``ids`` adds within a text, or the token's name if it adds no text by itself."""
     special = set(tokenizer.all_special_ids)
     # Some tokenizers drop the space before the first word of a text, so each token is decoded after another one.
-    anchor = next((i for i in ids if i not in special and len(pieces_of(tokenizer, [i])[0].strip()) == 1), None)
+    anchor = next((i for i in ids if i not in special and len(text_pieces(tokenizer, [i])[0].strip()) == 1), None)
     found = {}
     for token in sorted(ids):
-        text = "" if token in special else pieces_of(tokenizer, [*([] if anchor is None else [anchor]), token])[-1]
+        text = "" if token in special else text_pieces(tokenizer, [*([] if anchor is None else [anchor]), token])[-1]
         if not text or "\ufffd" in text:  # special, or part of a character
             text = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
         found[token] = text

@@ -112,7 +112,7 @@ class Sweep:
 
 def sweep(
     decoder: JudgeDecoder,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     rules: Sequence[VerificationRule | str] | None = None,
     *,
@@ -127,7 +127,7 @@ def sweep(
 
     Args:
         decoder: target, draft, and optionally a judge.
-        asking: the prompt format of the items.
+        prompt_format: the prompt format of the items.
         items: the items to answer.
         rules: rules or their spellings to compare; `usual_rules` by default. Matched baselines are added.
         sampling: how tokens are chosen.
@@ -151,16 +151,16 @@ def sweep(
         tuning, shown = split(items, tuning_items)
         names = [at_length(one.name, length) for one in wanted[1:] for length in lengths]
         with running("choosing draft lengths", names, tuning) as progress:
-            chosen, rows = tune(wanted, lengths, asking, tuning, record, progress)
+            chosen, rows = tune(wanted, lengths, prompt_format, tuning, record, progress)
     with running("answering", [one.name for one in wanted], shown) as progress:
-        table = measure(wanted, chosen, asking, shown, record, progress, margin=margin)
+        table = measure(wanted, chosen, prompt_format, shown, record, progress, margin=margin)
     return Sweep(wanted, shown, table, rows)
 
 
 def tune(
     wanted: Sequence[Candidate],
     lengths: Sequence[int],
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     record: ResultRecord | None,
     progress: OnResult,
@@ -168,8 +168,8 @@ def tune(
     """Return the fastest draft length of each candidate on ``items``, and the rows it was chosen from."""
     drafted = {one.name: one for one in wanted if one.name != TARGET}
     best, outcomes = best_draft_lengths(
-        {name: one.method for name, one in drafted.items()}, dict.fromkeys(drafted, lengths), asking, items,
-        _keep(asking, record, progress), known=record.known if record is not None else None,
+        {name: one.method for name, one in drafted.items()}, dict.fromkeys(drafted, lengths), prompt_format, items,
+        _keep(prompt_format, record, progress), known=record.known if record is not None else None,
     )  # fmt: skip
     rows = [
         one.row(outcomes[at_length(name, length)], None, 0.0, length)
@@ -182,7 +182,7 @@ def tune(
 def measure(
     wanted: Sequence[Candidate],
     lengths: dict[str, int],
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     record: ResultRecord | None,
     progress: OnResult,
@@ -192,8 +192,8 @@ def measure(
     """Return a row for each candidate, at its draft length, on ``items``; the target alone comes first."""
     methods = {one.name: replace(one.method, num_draft_tokens=lengths.get(one.name, 0)) for one in wanted}
     known = record.known if record is not None else None
-    warm_up(methods, asking, items, known)
-    outcomes = compare(methods, asking, items, _keep(asking, record, progress), known=known)
+    warm_up(methods, prompt_format, items, known)
+    outcomes = compare(methods, prompt_format, items, _keep(prompt_format, record, progress), known=known)
     target = outcomes[TARGET]
     return [
         one.row(outcomes[one.name], None if one.name == TARGET else target, margin, methods[one.name].num_draft_tokens)
@@ -218,15 +218,15 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
 
 def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> tuple[float, ...]:
     """Return how far the items are from the judge's training questions, where a method reported it."""
-    told = ([record.told[one.name, item.key]["distance"] for one in wanted] for item in items)
+    told = ([record.extra[one.name, item.key]["distance"] for one in wanted] for item in items)
     known = ([distance for distance in each if distance is not None] for each in told)
     return tuple(each[0] for each in known if each)
 
 
-def _keep(asking: PromptFormat, record: ResultRecord | None, progress: OnResult) -> OnAnswer:
+def _keep(prompt_format: PromptFormat, record: ResultRecord | None, progress: OnResult) -> OnAnswer:
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
         if record is not None:
-            texts = [asking.bare(answer.text) for answer in given]
+            texts = [prompt_format.bare(answer.text) for answer in given]
             record.add(name, one, {"texts": texts, "distance": given[0].distance})
         progress(name, one)
 

@@ -87,9 +87,9 @@ OnAnswer = Callable[[str, Item, ItemResult, Sequence[Generation]], None]
 
 def compare(
     methods: Mapping[str, Method],
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
-    tell: OnAnswer = lambda *_: None,
+    on_answer: OnAnswer = lambda *_: None,
     *,
     batch_size: int = 1,
     known: Mapping[tuple[str, str], ItemResult] | None = None,
@@ -100,9 +100,9 @@ def compare(
 
     Args:
         methods: the methods by name.
-        asking: the prompt format of the items.
+        prompt_format: the prompt format of the items.
         items: the items to answer.
-        tell: called with each answer.
+        on_answer: called with each answer.
         batch_size: items per batch; the answers are the same, but above 1 nothing is timed.
         known: existing results, by method and item.
     """
@@ -116,23 +116,23 @@ def compare(
             chosen = items[first : first + batch_size]
             found[name] |= {item.key: known[name, item.key] for item in chosen if (name, item.key) in known}
             left = [item for item in chosen if item.key not in found[name]]
-            for item, given in zip(left, answers(methods[name], asking, left), strict=True):
-                one = found[name][item.key] = answered(asking, item, given, timed=batch_size == 1)
+            for item, given in zip(left, answers(methods[name], prompt_format, left), strict=True):
+                one = found[name][item.key] = answered(prompt_format, item, given, timed=batch_size == 1)
                 for generation in given:
                     stats[name].merge(generation.stats)
-                tell(name, item, one, given)
+                on_answer(name, item, one, given)
     return {
         name: Outcome([found[name][item.key] for item in items], stats[name], method.num_draft_tokens)
         for name, method in methods.items()
     }
 
 
-def count(method: Method, asking: PromptFormat, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
+def count(method: Method, prompt_format: PromptFormat, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
     """Run one method on every item in batches, untimed."""
-    return compare({"": method}, asking, items, batch_size=batch_size)[""]
+    return compare({"": method}, prompt_format, items, batch_size=batch_size)[""]
 
 
-def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list[list[Generation]]:
+def answers(method: Method, prompt_format: PromptFormat, items: Sequence[Item]) -> list[list[Generation]]:
     """Return the answers of one method to the turns of each item; the items are decoded as one batch.
 
     An item whose next turn no longer fits into the context ends before that turn.
@@ -140,7 +140,7 @@ def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list
     given: list[list[Generation]] = [[] for _ in items]
     for turn in range(max((len(item.turns) for item in items), default=0)):
         going = [i for i, item in enumerate(items) if len(given[i]) == turn < len(item.turns)]
-        prompts = [asking.prompt(items[i], [asking.bare(one.text) for one in given[i]]) for i in going]
+        prompts = [prompt_format.prompt(items[i], [prompt_format.bare(one.text) for one in given[i]]) for i in going]
         if turn:
             fits = [has_room(method.decoder, prompt) for prompt in prompts]
             going = [i for i, good in zip(going, fits, strict=True) if good]
@@ -149,9 +149,9 @@ def answers(method: Method, asking: PromptFormat, items: Sequence[Item]) -> list
             break
         seed = method.sampling.seed
         found = method.decoder.generate_batch(
-            prompts, asking.budget, batch_size=len(going), rule=method.rule, sampling=method.sampling,
-            num_draft_tokens=method.num_draft_tokens or None, details=asking.details,
-            stop=asking.stop or method.decoder.stop_strings,
+            prompts, prompt_format.budget, batch_size=len(going), rule=method.rule, sampling=method.sampling,
+            num_draft_tokens=method.num_draft_tokens or None, details=prompt_format.details,
+            stop=prompt_format.stop or method.decoder.stop_strings,
             # Each item has its own seed, whichever other items are in the batch.
             seeds=None if seed is None else [zlib.crc32(f"{seed} {items[i].key}".encode()) for i in going],
         )  # fmt: skip
@@ -169,7 +169,7 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
         return False
 
 
-def answered(asking: PromptFormat, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
+def answered(prompt_format: PromptFormat, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
     """Return the result of an item with these answers to its turns.
 
     Raises:
@@ -177,8 +177,8 @@ def answered(asking: PromptFormat, item: Item, given: Sequence[Generation], *, t
     """
     verdict = None
     if len(given) == len(item.turns):
-        with guarded(asking.task, item.key):
-            verdict = asking.task.check(item, asking.bare(given[-1].text))
+        with guarded(prompt_format.task, item.key):
+            verdict = prompt_format.task.check(item, prompt_format.bare(given[-1].text))
             if verdict is not None and not isinstance(verdict, bool):
                 raise TypeError(f"check gives {type(verdict).__name__}, not True, False or None")
     return ItemResult(

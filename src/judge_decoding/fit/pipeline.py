@@ -14,7 +14,7 @@ from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.results import ItemResult
 from judge_decoding.data.cases import Case, read_cases
 from judge_decoding.data.leaks import check_not_trained_on
-from judge_decoding.data.leaks import known as leaked
+from judge_decoding.data.leaks import occur_in as leaked
 from judge_decoding.data.sets import split_position
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
@@ -129,28 +129,28 @@ def fit_head(
     config, out = config or FitConfig(), Path(out)
     work = check_output_folders(out, "a head", "labels.jsonl")
     if calibrate_on is None:
-        asking = PromptFormat(Prompts(config.result), max_new_tokens=config.max_new_tokens)
+        prompt_format = PromptFormat(Prompts(config.result), max_new_tokens=config.max_new_tokens)
         teaching, tuning = divide(prompts, references, config)
     else:
-        asking, teaching = calibrate_on[0], [*dict.fromkeys(prompts)]
-        tuning = calibration_items(asking.task, calibrate_on[1])
+        prompt_format, teaching = calibrate_on[0], [*dict.fromkeys(prompts)]
+        tuning = calibration_items(prompt_format.task, calibrate_on[1])
     with one_run(out):
         progress("loading the models", 0, 0)
         pair = decoder if isinstance(decoder, JudgeDecoder) else decoder()
         draft_model(pair)
         progress("loading the models", 1, 1)
-        check_not_trained_on(forms(tuning, asking, pair.tokenizer), teaching)
+        check_not_trained_on(forms(tuning, prompt_format, pair.tokenizer), teaching)
 
-        cases, spent = _labels(pair, teaching, (asking, tuning), config, work, agree, progress)
+        cases, spent = _labels(pair, teaching, (prompt_format, tuning), config, work, agree, progress)
         labelled(cases, spent)
         head = train_head(pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress)
         head.to(pair.target.device)
         blank = {item.key for item in tuning if not item.reference} if calibrate_on is None else set()
         items = _answered(pair, tuning, config, work, progress) if blank else tuning
-        items = calibration_items(asking.task, items)
-        _calibrate(pair, head, asking, items, config, work, progress)
-        kept = FitRecord(work / "answers.jsonl", {"of": _table_of(pair, head, asking, items, config)})
-        table = measure_table(pair, head, asking, items, config, kept, progress)
+        items = calibration_items(prompt_format.task, items)
+        _calibrate(pair, head, prompt_format, items, config, work, progress)
+        kept = FitRecord(work / "answers.jsonl", {"of": _table_of(pair, head, prompt_format, items, config)})
+        table = measure_table(pair, head, prompt_format, items, config, kept, progress)
         head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
         warnings = [
             *head.config.calibration["warnings"],
@@ -222,13 +222,13 @@ def _labels(
         )  # fmt: skip
 
     def ask(labelling: Forecast) -> None:
-        asking, items = tuning
-        seconds = _seconds_to_choose(pair, asking, items, config, progress)
+        prompt_format, items = tuning
+        seconds = _seconds_to_choose(pair, prompt_format, items, config, progress)
         if not agree(FitForecast(labelling, len(items), len(config.thresholds), seconds)):
             raise JudgeDecodingError(f"The forecast was not agreed to; what is done is kept in {work}.")
 
     labels = Labels(path, settings)
-    spent = label_rest(teaching, label, labels, agree=ask, tell=progress)
+    spent = label_rest(teaching, label, labels, agree=ask, report=progress)
     # The mark is written before the part is removed, so that a kill in between does not repeat all labelling.
     return labels.finish(teaching, lambda: write_json(mark, about)), spent
 
@@ -241,10 +241,10 @@ def _noted(path: Path) -> object:
 
 
 def _seconds_to_choose(
-    pair: JudgeDecoder, asking: PromptFormat, items: Sequence[Item], config: FitConfig, progress: StageProgress
+    pair: JudgeDecoder, prompt_format: PromptFormat, items: Sequence[Item], config: FitConfig, progress: StageProgress
 ) -> float:
     """Estimate the time for thresholds, draft lengths and the table by timing a batch and a single answer."""
-    prompts = [asking.prompt(item) for item in items]
+    prompts = [prompt_format.prompt(item) for item in items]
     some, tick = prompts[: config.batch_size], ticks(progress, "timing a few answers", 2)
 
     def seconds(work: Callable[[], object]) -> float:
@@ -255,9 +255,9 @@ def _seconds_to_choose(
         return spent
 
     together = seconds(
-        lambda: pair.generate_batch(some, asking.budget, batch_size=len(some), rule=Exact(), temperature=0)
+        lambda: pair.generate_batch(some, prompt_format.budget, batch_size=len(some), rule=Exact(), temperature=0)
     )
-    alone = seconds(lambda: pair.generate(some[0], asking.budget, rule=Exact(), temperature=0))
+    alone = seconds(lambda: pair.generate(some[0], prompt_format.budget, rule=Exact(), temperature=0))
     # The thresholds, the target's own answers twice, and the three methods of the table.
     batches = (len(config.thresholds) + 5) * len(prompts) / len(some)
     lengths = len(config.exact_lengths) + len(config.judge_lengths)
@@ -281,14 +281,14 @@ def _answered(
         for i, one in zip(some, made, strict=True):
             stats = one.stats
             own.add(TARGET, ItemResult(str(i), None, stats.rounds, stats.tokens, stats.accepted), {"text": one.text})
-    texts = {prompt: own.told[TARGET, str(i)]["text"] for i, prompt in enumerate(bare)}
+    texts = {prompt: own.extra[TARGET, str(i)]["text"] for i, prompt in enumerate(bare)}
     return [replace(item, reference=item.reference or texts[item.turns[0]]) for item in tuning]
 
 
 def _calibrate(
     pair: JudgeDecoder,
     head: JudgeHead,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
     work: Path,
@@ -296,7 +296,7 @@ def _calibrate(
 ) -> None:
     try:
         calibrate(
-            pair, head, asking, items, config.points, thresholds=config.thresholds, batch_size=config.batch_size,
+            pair, head, prompt_format, items, config.points, thresholds=config.thresholds, batch_size=config.batch_size,
             part=work / "calibration.json", keep_part=True,
             progress=ticks(progress, "calibrating the threshold", (len(config.thresholds) + 1) * len(items)),
         )  # fmt: skip
@@ -308,11 +308,11 @@ def _calibrate(
 
 
 def _table_of(
-    pair: JudgeDecoder, head: JudgeHead, asking: PromptFormat, items: Sequence[Item], config: FitConfig
+    pair: JudgeDecoder, head: JudgeHead, prompt_format: PromptFormat, items: Sequence[Item], config: FitConfig
 ) -> str:
     """An identity of everything the table's answers depend on, including how they are counted and timed."""
     plain = replace(config, result="number")
-    return identity(pair, described(asking, items), repr(plain), head.config.threshold, head=head)
+    return identity(pair, described(prompt_format, items), repr(plain), head.config.threshold, head=head)
 
 
 def _doubts(bare: int, count: int, table: Table, config: FitConfig) -> list[str]:

@@ -85,22 +85,22 @@ class FitRecord(ResultRecord):
 def measure_table(
     decoder: JudgeDecoder,
     head: JudgeHead,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
     kept: FitRecord,
-    tell: StageProgress,
+    progress: StageProgress,
 ) -> Table:
     """Choose the draft lengths and measure the three methods.
 
     Args:
         decoder: target and draft model.
         head: the head, with its threshold.
-        asking: how the items are put to the model.
+        prompt_format: how the items are put to the model.
         items: the items that chose the threshold.
         config: the lengths to try, and the numbers of prompts to use.
         kept: the answers so far; new ones are added.
-        tell: called after each answer.
+        progress: called after each answer.
     """
     tuned = min(config.length_prompts, len(items))
     apart = len(items) >= tuned * (1 + APART)
@@ -109,7 +109,7 @@ def measure_table(
 
     def adding(what: str, names: Iterable[str], chosen: Sequence[Item]) -> OnAnswer:
         keys = [(name, item.key) for name in names for item in chosen]
-        count = ticks(tell, what, len(keys), sum(key in kept.known for key in keys))
+        count = ticks(progress, what, len(keys), sum(key in kept.known for key in keys))
 
         def add(name: str, item: Item, answered: ItemResult, given: Sequence[Generation]) -> None:
             kept.add(name, answered, {"prompt": item.turns[0], "text": given[0].text})
@@ -120,13 +120,13 @@ def measure_table(
     def run(what: str, chosen: Sequence[Item], batch_size: int = 1) -> dict[str, Outcome]:
         add = adding(what, methods, chosen)
         if batch_size == 1:
-            warm_up(methods, asking, chosen, kept.known)
-        return compare(methods, asking, chosen, add, batch_size=batch_size, known=kept.known)
+            warm_up(methods, prompt_format, chosen, kept.known)
+        return compare(methods, prompt_format, chosen, add, batch_size=batch_size, known=kept.known)
 
     tuning, shown = split(items, tuned) if apart else (items[:tuned], items)
     tried = [at_length(name, length) for name in rules for length in lengths[name]]
     add = adding("timing draft lengths", tried, tuning)
-    best, _ = best_draft_lengths(rules, lengths, asking, tuning, add, known=kept.known)
+    best, _ = best_draft_lengths(rules, lengths, prompt_format, tuning, add, known=kept.known)
     methods = {TARGET: Method(decoder).alone(), **best}
     timed = min(config.timed_prompts, len(shown))
     one_by_one = run("measuring speed", shown[:timed])
@@ -151,13 +151,13 @@ def _figures(method: Method, timed: Outcome, others: Outcome, base: float) -> Fi
     )
 
 
-def ticks(tell: StageProgress, what: str, total: int, done: int = 0) -> Callable[[], None]:
+def ticks(progress: StageProgress, what: str, total: int, done: int = 0) -> Callable[[], None]:
     """Return a function that reports one more unit as done; the start is reported at once."""
-    tell(what, done, total)
+    progress(what, done, total)
 
     def tick() -> None:
         nonlocal done
         done += 1
-        tell(what, done, total)
+        progress(what, done, total)
 
     return tick

@@ -46,42 +46,42 @@ class ModelLocation:
     """The location of a model's files.
 
     Attributes:
-        place: the folder, or the name of the repository.
+        name_or_path: the folder, or the name of the repository.
         options: repository options for ``from_pretrained`` (``revision``, ``token``, ``cache_dir``, ...).
     """
 
-    place: str
+    name_or_path: str
     options: Mapping[str, Any]
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a local folder."""
-        return _is(Path.is_dir, self.place)
+        return _is(Path.is_dir, self.name_or_path)
 
     def file(self, name: str) -> Path | None:
         """Return the path of a file, downloaded if needed; None if there is no such file."""
         if self.is_folder:
-            path = Path(self.place, name)
+            path = Path(self.name_or_path, name)
             return path if path.is_file() else None
         names = ("revision", "cache_dir", "force_download", "token", "local_files_only", "subfolder")
         own = {key: self.options[key] for key in names if self.options.get(key) is not None}
         try:
-            return Path(hf_hub_download(self.place, name, **own))
+            return Path(hf_hub_download(self.name_or_path, name, **own))
         except (EntryNotFoundError, HfHubHTTPError, OSError):  # errors are raised where the file is needed
             return None
 
     def has(self, name: str) -> bool:
         """Whether there is such a file; it is not downloaded."""
         if self.is_folder:
-            return Path(self.place, name).is_file()
+            return Path(self.name_or_path, name).is_file()
         if self.options.get("local_files_only"):
             known = try_to_load_from_cache(
-                self.place, _inside(self.options, name), cache_dir=self.options.get("cache_dir"),
+                self.name_or_path, _inside(self.options, name), cache_dir=self.options.get("cache_dir"),
                 revision=self.options.get("revision"),
             )  # fmt: skip
             return isinstance(known, str)
         try:
-            _ask(self.place, name, self.options)
+            _ask(self.name_or_path, name, self.options)
         except Exception:  # noqa: BLE001  (as in `_why_unread`)
             return False
         return True
@@ -104,11 +104,11 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> ModelLoca
     if not str(name):
         raise _cannot(what, "''", "the name is empty; give a folder or a name on the Hub.")
     if _is(Path.is_dir, name):
-        place = Path(name, options.pop("subfolder", None) or "")
-        if not place.is_dir():
-            raise _cannot(what, name, f"it has no folder {place.relative_to(name)}; check subfolder.")
-        check_folder(place, f"the {what}")
-        return ModelLocation(str(place), options)
+        name_or_path = Path(name, options.pop("subfolder", None) or "")
+        if not name_or_path.is_dir():
+            raise _cannot(what, name, f"it has no folder {name_or_path.relative_to(name)}; check subfolder.")
+        check_folder(name_or_path, f"the {what}")
+        return ModelLocation(str(name_or_path), options)
     if _is(Path.exists, name):
         more = f" and gguf_file={Path(name).name!r}" if str(name).endswith(".gguf") else ""
         raise _cannot(what, name, f"it is a file; give its folder{more}.")

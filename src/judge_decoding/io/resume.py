@@ -55,7 +55,7 @@ class Unfinished:
         self._begun = True
         for _, line in rows[1:]:
             try:
-                self.take(parse_json(line))
+                self.load_row(parse_json(line))
             except (ValueError, KeyError, TypeError):
                 continue  # cut off by a stop: this row is computed again
         with self.part.open("ab+") as file:
@@ -77,7 +77,7 @@ class Unfinished:
         """Record that ``path``, which is not the output, also belongs to this work; see `written_before`."""
         self.append({"wrote": str(path.absolute())})
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Load a row of the part file.
 
         Raises:

@@ -94,7 +94,7 @@ class JudgeHead(nn.Module):
         numbers = torch.cat((self.linear.weight.flatten(), self.linear.bias)).detach().float().cpu()
         return hashlib.sha256(numbers.numpy().astype("<f4").tobytes()).hexdigest()
 
-    def know(self, familiarity: Familiarity | None) -> None:
+    def set_familiarity(self, familiarity: Familiarity | None) -> None:
         """Set the statistics of the training questions; the head's probabilities do not change."""
         self.familiarity = familiarity
         self.config.familiarity = familiarity.config if familiarity else None

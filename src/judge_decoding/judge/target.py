@@ -120,12 +120,12 @@ class TargetInfo(BaseModel):
                 self.misfit(role, "architecture", self.architecture, ", ".join(architectures), name)
             )
 
-    def places(self, rows: int, columns: int) -> list[tuple[int, int]]:
+    def probe_positions(self, rows: int, columns: int) -> list[tuple[int, int]]:
         """Return row and column of each fingerprint weight in output embeddings of ``rows`` and ``columns``.
 
         Some rows may exceed ``rows``, if the vocabulary was padded when the head was trained.
         """
-        return _places(self.rows or rows, columns)
+        return _probe_positions(self.rows or rows, columns)
 
     def check_weights(self, weights: Mapping[int, float], name: str = "", role: str = "target") -> None:
         """Check weights of a model's output embeddings, given by their index in the fingerprint.
@@ -137,7 +137,7 @@ class TargetInfo(BaseModel):
             return
         # 2% of the largest weight: above the rounding of 16-bit formats, far below the difference of another model.
         slack = 0.02 * max(abs(value) for value in self.fingerprint)
-        if not all(abs(self.fingerprint[place] - value) <= slack for place, value in weights.items()):
+        if not all(abs(self.fingerprint[position] - value) <= slack for position, value in weights.items()):
             raise JudgeDecodingError(
                 f"This judge head was trained for {_name(self.name_or_path)}, and the {role} {_name(name)} has the "
                 f"same shape but other weights; give the {role} it was trained for, or train a head."
@@ -170,16 +170,16 @@ def shape(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def _places(rows: int, columns: int) -> list[tuple[int, int]]:
+def _probe_positions(rows: int, columns: int) -> list[tuple[int, int]]:
     count = rows * columns
     flat = torch.linspace(0, count - 1, _FINGERPRINT_SIZE, dtype=torch.float64).long().tolist()
-    return [divmod(place, columns) for place in flat]
+    return [divmod(position, columns) for position in flat]
 
 
 def _values(weight: Tensor, rows: int, columns: int) -> dict[int, float]:
     """Return the weights of a fingerprint over ``rows``, by index, as far as ``weight`` contains them."""
-    places = enumerate(_places(rows, columns))
-    return {number: float(weight[row, column]) for number, (row, column) in places if row < len(weight)}
+    probe_positions = enumerate(_probe_positions(rows, columns))
+    return {number: float(weight[row, column]) for number, (row, column) in probe_positions if row < len(weight)}
 
 
 def _name(name: str) -> str:

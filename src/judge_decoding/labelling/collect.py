@@ -114,7 +114,7 @@ class CollectedAnswers(Unfinished):
         self.done: dict[CollectedKey, Answer] = {}
         super().__init__(output, settings)
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember an answer."""
         prompt, writer, sample = row["key"]
         ids = row.get("token_ids")

@@ -64,15 +64,15 @@ class LocalWriter:
         todo.sort(key=lambda one: -one[1].shape[1])  # similar lengths together, for little padding
         tokenizer, ends, name = decoder.tokenizer, decoder.end_ids, fingerprint(decoder.tokenizer)
 
-        def answer(want: AnswerRequest, prompt: list[int], said: tuple[int, ...], *, ended: bool) -> Answer:
+        def answer(want: AnswerRequest, prompt: list[int], answer_ids: tuple[int, ...], *, ended: bool) -> Answer:
             """Decode the text after the prompt, because some tokenizers drop the space at the beginning of a text."""
-            whole = "".join(pieces(tokenizer, [*prompt, *said], ends)[len(prompt) :])
+            whole = "".join(pieces(tokenizer, [*prompt, *answer_ids], ends)[len(prompt) :])
             text = without_stop(whole, how.stop)
             # The writer may have read the chat in another form than the target will.
             if chat and prompt != decoder.encode(want.question.prompt)[0].tolist():
                 return Answer(behind(want.question.prompt, text), ended)
-            is_whole = not ended or said[-1] in ends
-            return Answer(text, ended, (*prompt, *said), name) if is_whole else Answer(text, ended)
+            is_whole = not ended or answer_ids[-1] in ends
+            return Answer(text, ended, (*prompt, *answer_ids), name) if is_whole else Answer(text, ended)
 
         sampling = SamplingParams(temperature=how.temperature, top_p=how.top_p)
         for first in range(0, len(todo), self.batch_size):

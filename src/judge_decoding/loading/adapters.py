@@ -46,7 +46,7 @@ class Adapter:
             )
         options = {key: value for key, value in self.source.options.items() if key in _READING and value is not None}
         info = model.load_adapter(
-            self.source.place, adapter_kwargs=options, dtype=model.dtype, use_safetensors=use_safetensors,
+            self.source.name_or_path, adapter_kwargs=options, dtype=model.dtype, use_safetensors=use_safetensors,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
         check_complete(model, info.to_dict(), name)
@@ -72,10 +72,13 @@ def find_adapter(source: ModelLocation) -> Adapter | None:
         config: Mapping[str, Any] = parse_json(read_text(path, "the adapter's configuration"))
         base, revision = config["base_model_name_or_path"], config.get("revision")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JudgeDecodingError(f"{source.place} has a damaged {CONFIG}; fetch or save the adapter again.") from error
+        raise JudgeDecodingError(
+            f"{source.name_or_path} has a damaged {CONFIG}; fetch or save the adapter again."
+        ) from error
     if not base or not isinstance(base, str):
         raise JudgeDecodingError(
-            f"{source.place} is an adapter that names no base model; fill in base_model_name_or_path in its {CONFIG}."
+            f"{source.name_or_path} is an adapter that names no base model; fill in "
+            f"base_model_name_or_path in its {CONFIG}."
         )
     return Adapter(source, base, revision)
 
@@ -85,7 +88,7 @@ def can_do_without(source: ModelLocation) -> bool:
 
     Older versions always load both at once, and report missing weights of the adapter only.
     """
-    return find_adapter_config_file(source.place, **WITHOUT["adapter_kwargs"]) is None
+    return find_adapter_config_file(source.name_or_path, **WITHOUT["adapter_kwargs"]) is None
 
 
 def check_peft(name: str) -> None:

@@ -126,7 +126,7 @@ def _check_generation_config(source: ModelLocation) -> None:
     Raises:
         JudgeDecodingError: the file is damaged.
     """
-    path = Path(source.place, "generation_config.json")
+    path = Path(source.name_or_path, "generation_config.json")
     if not source.is_folder or not path.is_file():
         return
     try:
@@ -140,15 +140,15 @@ def _check_generation_config(source: ModelLocation) -> None:
 def _load(source: ModelLocation, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """Load a model and check its weights against its class."""
     if source.is_folder:
-        check_depth(Path(source.place))
+        check_depth(Path(source.name_or_path))
     wanted = {**WITHOUT, **source.options, **kwargs, "output_loading_info": True}
     # Weights of another shape become random only if the caller asks for it; otherwise our own error names them.
     insisted = wanted.get("ignore_mismatched_sizes", False)
     wanted["ignore_mismatched_sizes"] = True
-    loaded = AutoModelForCausalLM.from_pretrained(source.place, **wanted)
+    loaded = AutoModelForCausalLM.from_pretrained(source.name_or_path, **wanted)
     model: PreTrainedModel
     model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
-    check_complete(model, info | ({"mismatched_keys": ()} if insisted else {}), source.place)
+    check_complete(model, info | ({"mismatched_keys": ()} if insisted else {}), source.name_or_path)
     return model
 
 
@@ -167,7 +167,7 @@ def _base_of(adapter: Adapter) -> ModelLocation:
     options = {key: value for key, value in adapter.source.options.items() if key in ACCESS}
     if adapter.revision:
         options["revision"] = adapter.revision
-    return locate(adapter.base or "", f"model that the adapter {adapter.source.place} is for,", options)
+    return locate(adapter.base or "", f"model that the adapter {adapter.source.name_or_path} is for,", options)
 
 
 def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401  (passed on)
@@ -187,7 +187,9 @@ def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokeniz
         if adapter is not None and adapter.base and not any(map(source.has, _TOKENIZER_FILES)):
             source = _base_of(adapter)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, **source.options, **rest)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.name_or_path, **source.options, **rest
+        )
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise cannot_load("tokenizer", str(name), error) from error
     return tokenizer
@@ -239,10 +241,12 @@ def _cannot_load_model(
     pickled = isinstance(error, OSError) and kwargs["use_safetensors"] and not kwargs.get("gguf_file")
     if not pickled or not any(map(source.has, _PICKLES)):
         return cannot_load("model", name, error)
-    new = source.place if source.is_folder else Path(name).name  # in place, or in a new folder with the tokenizer
+    new = (
+        source.name_or_path if source.is_folder else Path(name).name
+    )  # in place, or in a new folder with the tokenizer
     classes = ["AutoModelForCausalLM"] if source.is_folder else ["AutoModelForCausalLM", "AutoTokenizer"]
     steps = [
-        f"{one}.from_pretrained({json.dumps(source.place)}{', use_safetensors=False' if 'Model' in one else ''})"
+        f"{one}.from_pretrained({json.dumps(source.name_or_path)}{', use_safetensors=False' if 'Model' in one else ''})"
         f".save_pretrained({json.dumps(new)})"
         for one in classes
     ]
@@ -365,9 +369,9 @@ def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str,
     if subfolder and "subfolder" not in own:
         root, _ = _located(embedded_path(name, "draft"), "draft", {**options, **own})
         if root.is_folder:
-            there = Path(root.place, subfolder).is_dir()
+            there = Path(root.name_or_path, subfolder).is_dir()
         else:
-            inside = ModelLocation(root.place, {**root.options, "subfolder": subfolder})
+            inside = ModelLocation(root.name_or_path, {**root.options, "subfolder": subfolder})
             there = inside.has("config.json")
         options |= {"subfolder": subfolder} if there else {}
     return options | dict(own)

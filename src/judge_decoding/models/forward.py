@@ -57,9 +57,9 @@ class Forward:
         self.takes_positions = "position_ids" in known
         self._takes_mask = "attention_mask" in known
         self.keeps_few_logits = _supports_logits_to_keep(model, parameters)
-        usual = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
-        self._usual: dict[str, Any] = {k: v for k, v in usual.items() if takes_any or k in parameters}
-        self._says_use_cache = takes_any or "use_cache" in parameters
+        defaults = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+        self._default_arguments: dict[str, Any] = {k: v for k, v in defaults.items() if takes_any or k in parameters}
+        self._takes_use_cache = takes_any or "use_cache" in parameters
         # Inner modules read the configuration, whatever the arguments of the outer call; and many models cannot handle
         # tuples from their own decoder.
         configs = {id(config): config for config in (model.config, model.config.get_text_config())}
@@ -82,8 +82,8 @@ class Forward:
             mask: 1 for tokens and 0 for padding [B, P + T], including those in the cache; None for no padding.
             positions: the position of each token [B, T].
         """
-        arguments = dict(self._usual, input_ids=ids)
-        if self._says_use_cache:
+        arguments = dict(self._default_arguments, input_ids=ids)
+        if self._takes_use_cache:
             arguments["use_cache"] = cache is not None
         if cache is not None:
             if self.cache_name is None:

@@ -177,13 +177,13 @@ class _Forward:
         ):  # not while yielding a piece, when others may use the model
             if self._lm is not None:
                 self._lm.prepare([end])
-                said = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [keep])[0][None]
+                logits = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [keep])[0][None]
             else:
-                said = self._plain(end, max(keep, end - state if self._shares else 1, 1))
+                logits = self._plain(end, max(keep, end - state if self._shares else 1, 1))
                 if any(hook.states.shape[1] < end - state for hook in self._hooks.values()):
                     self._shares = True
-                    said = self._plain(end, end - state)
-            return said, {source: hook.states for source, hook in self._hooks.items()}
+                    logits = self._plain(end, end - state)
+            return logits, {source: hook.states for source, hook in self._hooks.items()}
 
     def _plain(self, end: int, keep: int) -> Tensor:
         """Run a forward pass without a cache."""
@@ -202,15 +202,15 @@ def _pieces(
 ) -> Iterator[ForcedOutputs]:
     """Yield the pieces of a part ending at ``end``, by row: logits for tokens ``ahead``, states of those ``inside``."""
     for row, (number, expected, known) in enumerate(zip(rows, ahead, inside, strict=True)):
-        said = _take(logits, row, [at - 1 - end for at in expected]).float()
-        check_finite(said)
-        found = {source: _take(each, row, [at - end for at in known]) for source, each in states.items()}
-        yield ForcedOutputs(number, torch.tensor(expected, dtype=torch.long), said, found)
+        logits = _at_positions(logits, row, [at - 1 - end for at in expected]).float()
+        check_finite(logits)
+        found = {source: _at_positions(each, row, [at - end for at in known]) for source, each in states.items()}
+        yield ForcedOutputs(number, torch.tensor(expected, dtype=torch.long), logits, found)
 
 
-def _take(values: Tensor, row: int, places: Sequence[int]) -> Tensor:
+def _at_positions(values: Tensor, row: int, positions: Sequence[int]) -> Tensor:
     """Select positions of a row of ``values`` [B, K, ...], counted from the end."""
-    return values[row, torch.tensor(places, dtype=torch.long, device=values.device)]
+    return values[row, torch.tensor(positions, dtype=torch.long, device=values.device)]
 
 
 def _batches(

@@ -49,8 +49,8 @@ def sample(tensor: Tensor, count: int) -> Tensor:
     if tensor.is_meta or not tensor.numel():
         return torch.empty(0)
     flat = tensor.flatten()
-    places = torch.linspace(0, len(flat) - 1, min(count, len(flat)), dtype=torch.float64).long()
-    return flat[places.to(flat.device)].float().cpu()
+    positions = torch.linspace(0, len(flat) - 1, min(count, len(flat)), dtype=torch.float64).long()
+    return flat[positions.to(flat.device)].float().cpu()
 
 
 def quantization(model: nn.Module) -> str | None:

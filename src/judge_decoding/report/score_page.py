@@ -60,11 +60,13 @@ def bars(shares: Sequence[float], longest: float, width: int = _WIDTH, height: i
     ]  # fmt: skip
 
 
-def places(shares: Sequence[float], width: int = _WIDTH, height: int = _HEIGHT) -> list[Mark]:
+def points(shares: Sequence[float], width: int = _WIDTH, height: int = _HEIGHT) -> list[Mark]:
     """Return the points of a curve: the acceptance rate at draft position 1, 2, ..."""
     step = width / len(shares)
     return [
-        Mark(round((i + 0.43) * step, 2), round(height * (1 - share), 2), 0, 0, f"place {i + 1}: {share:.1%} accepted")
+        Mark(
+            round((i + 0.43) * step, 2), round(height * (1 - share), 2), 0, 0, f"position {i + 1}: {share:.1%} accepted"
+        )
         for i, share in enumerate(shares)
     ]
 
@@ -116,7 +118,7 @@ def score_page(
         columns=[column.replace("\n", " ") for column in COLUMNS],
         rows=[cells(each) for each in found],
         names=[each.name for each in found],
-        pictures=[(bars(each.histogram, most), places(each.by_place)) for each in found],
+        pictures=[(bars(each.histogram, most), points(each.by_position)) for each in found],
         most=most,
         size=(_WIDTH, _HEIGHT),
         rejected=[

@@ -43,14 +43,14 @@ class Block(VerificationRule):
         if evidence.greedy:
             return evidence.agreed
         count = evidence.draft_ids.shape[1]
-        places = torch.arange(count, device=evidence.draft_ids.device)
+        positions = torch.arange(count, device=evidence.draft_ids.device)
         last = (count if evidence.lengths is None else evidence.lengths[:, None]) - 1
         weights = self._weights(evidence)[:, 1:]
         gains = torch.zeros_like(weights)
         following = weights[:, :-1, None] * evidence.target_probs[:, 1:count] - evidence.drawn_from[:, 1:]
         gains[:, :-1] = following.clamp(min=0).sum(-1)
         share = gains / (gains + 1 - weights).clamp(min=torch.finfo(gains.dtype).tiny)
-        kept = (evidence.coins < torch.where(places == last, weights, share)) & evidence.drafted
+        kept = (evidence.coins < torch.where(positions == last, weights, share)) & evidence.drafted
         return kept.flip(-1).cummax(-1).values.flip(-1)
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:

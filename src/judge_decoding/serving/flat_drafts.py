@@ -80,12 +80,14 @@ def rescues(
         for rows in in_parts(members, max(drafts.counts[row] for row in members), drafts.logits.shape[-1]):
             counts = torch.tensor([drafts.counts[row] for row in rows])
             inside = torch.arange(int(counts.max())) < counts[:, None]
-            places = torch.tensor([starts[row] for row in rows])[:, None] + inside.cumsum(1) - 1
+            positions = torch.tensor([starts[row] for row in rows])[:, None] + inside.cumsum(1) - 1
             device = drafts.token_ids.device
-            evidence = _evidence(drafts, places.to(device), counts.to(device), greedy=is_greedy)
+            evidence = _evidence(drafts, positions.to(device), counts.to(device), greedy=is_greedy)
             verdicts = decide(rule, evidence)
             # Above temperature 0 the evidence rejects every random draw, so only the rule itself keeps tokens there.
-            kept = (verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept) & permissible[places.to(device)]
+            kept = (verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept) & permissible[
+                positions.to(device)
+            ]
             for number, row in enumerate(rows):
                 if guarded is not None and (own := guarded[row]) is not None:
                     count = drafts.counts[row]
@@ -93,24 +95,24 @@ def rescues(
                         own.guards, kept[number, :count], _row(evidence, number, count), own.history
                     )
             # Indexing by a mask would wait for the device.
-            found[places[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
+            found[positions[inside].to(device)] = kept.flatten()[inside.flatten().nonzero()[:, 0].to(device)]
     return found
 
 
-def _evidence(drafts: FlatDrafts, places: Tensor, counts: Tensor, *, greedy: bool) -> Evidence:
-    """Build the evidence of the requests with draft tokens at ``places`` [B, M], padded with their last token."""
-    token_ids = drafts.token_ids[places].long().clamp(min=0)
+def _evidence(drafts: FlatDrafts, positions: Tensor, counts: Tensor, *, greedy: bool) -> Evidence:
+    """Build the evidence of the requests with draft tokens at ``positions`` [B, M], padded with their last token."""
+    token_ids = drafts.token_ids[positions].long().clamp(min=0)
     # No rule reads the target's distribution after the draft to accept a token; the last one stands in for it.
-    logits = drafts.logits[torch.cat((places, places[:, -1:]), 1)].float()
-    probs = None if drafts.probs is None else drafts.probs[places]
+    logits = drafts.logits[torch.cat((positions, positions[:, -1:]), 1)].float()
+    probs = None if drafts.probs is None else drafts.probs[positions]
     return Evidence(
         draft_ids=token_ids,
         target_logits=logits,
         draft_probs=None if greedy else probs,
         draft_distribution=probs if greedy else None,
-        hidden=None if drafts.hidden is None else drafts.hidden[places],
+        hidden=None if drafts.hidden is None else drafts.hidden[positions],
         # Infinite draws are always rejected: the engine draws for standard verification itself.
-        uniform=torch.full(places.shape, torch.inf, device=places.device),
+        uniform=torch.full(positions.shape, torch.inf, device=positions.device),
         greedy=greedy,
         lengths=counts,
     )

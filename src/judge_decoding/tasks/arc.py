@@ -19,7 +19,7 @@ class ARC(Task):
     name = "arc"
     source = HubDataset("allenai/ai2_arc", "ARC-Challenge")
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``id``, ``question``, ``choices`` (``text`` and ``label``), and ``answerKey``, a label."""
         key, question, right = (text_of(row, field) for field in ("id", "question", "answerKey"))
         choices = row.get("choices")

@@ -44,11 +44,11 @@ class Arithmetic(Task):
         if data is not None:
             raise JudgeDecodingError("The task arithmetic makes its own problems; leave --data out.")
         drawn = problems.draw_many(self.seed, self.split, self.count, self.family)  # type: ignore[arg-type]  # checked
-        return ((str(place), problem) for place, problem in enumerate(drawn))
+        return ((str(location), problem) for location, problem in enumerate(drawn))
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Make an item of a problem, with its number as the reference."""
-        return Item(place, (row.question.strip(),), str(row.answer), self.family)
+        return Item(location, (row.question.strip(),), str(row.answer), self.family)
 
     def plain(self, messages: Sequence[TextMessage]) -> str:
         """Return the prompt in the form on which the pair was trained."""

@@ -84,12 +84,12 @@ class Task(ABC):
     """Strings that end an answer if there is no chat template; they are not part of the answer."""
 
     @abstractmethod
-    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item | None:  # noqa: ANN401  (any JSON value)
         """The item of a row of the data; None if the row belongs to another task or setting.
 
         Args:
             row: a row of the data set.
-            place: its location, such as "row 3", used as the key of a row without its own.
+            location: its location, such as "row 3", used as the key of a row without its own.
 
         Raises:
             RowError: the row is not a valid row of this task.
@@ -144,19 +144,19 @@ def read_items(
     items: dict[str, Item] = {}
     with guarded(task, "its data"):
         rows = list(task.rows(data, on_bad))
-    for place, row in rows:
-        with guarded(task, place):
+    for location, row in rows:
+        with guarded(task, location):
             try:
-                item = task.item(row, place)
+                item = task.item(row, location)
             except RowError as error:
-                on_bad(f"{source}, {place} {error}.")
+                on_bad(f"{source}, {location} {error}.")
                 continue
             if not isinstance(item, Item | None):
                 raise TypeError(f"item gives {type(item).__name__}, not Item or None")
         if item is None:
             continue
         if item.key in items:
-            on_bad(f"{source}, {place} has the key {item.key} of another row.")
+            on_bad(f"{source}, {location} has the key {item.key} of another row.")
         items.setdefault(item.key, item)
     if not items:
         raise JudgeDecodingError(f"{source} has no questions for the task {task}; check the file, or its settings.")
@@ -167,7 +167,7 @@ def read_items(
 
 
 @contextmanager
-def guarded(task: Task, place: str) -> Iterator[None]:
+def guarded(task: Task, location: str) -> Iterator[None]:
     """Wrap calls of a task's code, which may belong to another package.
 
     Raises:
@@ -179,8 +179,8 @@ def guarded(task: Task, place: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise JudgeDecodingError(
-            f"The task {task.name} fails at {one_line(place)} ({type(error).__name__}: {one_line(str(error))}); repair "
-            "the task, or the data."
+            f"The task {task.name} fails at {one_line(location)} ({type(error).__name__}: {one_line(str(error))}); "
+            "repair the task, or the data."
         ) from error
 
 

@@ -107,7 +107,7 @@ def _errors(slot: Slot, values: list[str], found: list[Mention], text: str) -> l
         errors.append(FactError(len(text), len(text), "missing", slot))
     if slot not in _REPEATABLE:
         words = [text[one.start : one.end].lower() for one in sure]
-        again = [one for place, one in enumerate(sure) if one not in wrong and words[place] in words[:place]]
+        again = [one for location, one in enumerate(sure) if one not in wrong and words[location] in words[:location]]
         errors += [FactError(one.start, one.end, "doubled", slot) for one in again]
     return errors
 
@@ -123,14 +123,14 @@ class E2E(Task):
         """Return one row per meaning representation; the data repeats it with each of its references."""
         given = _csv_rows(data) if data is not None and data.suffix == ".csv" else super().rows(data, on_bad)
         seen = set[str]()
-        for place, row in given:
+        for location, row in given:
             mr = row.get(_field(row)) if isinstance(row, Mapping) else None
             if not (isinstance(mr, str) and mr in seen):
-                yield place, row
+                yield location, row
             if isinstance(mr, str):
                 seen.add(mr)
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``mr`` and perhaps ``ref``; on the Hub ``meaning_representation`` and ``human_reference``."""
         mr = text_of(row, _field(row)).strip()
         read_facts(mr)

@@ -279,11 +279,11 @@ def _fold(text: str) -> tuple[str, list[int]]:
     """The text in lower case, without accents and with single spaces, and the original index of each character."""
     kept: list[str] = []
     places: list[int] = []
-    for place, char in enumerate(text):
+    for location, char in enumerate(text):
         one = _SAME.get(char) or (" " if char.isspace() else unicodedata.normalize("NFKD", char)[0].lower()[0])
         if one != " " or not kept or kept[-1] != " ":
             kept.append(one)
-            places.append(place)
+            places.append(location)
     return "".join(kept), [*places, len(text)]
 
 

@@ -77,14 +77,14 @@ def _boxed(window: str) -> Number | None:
 def _braced(text: str, start: int) -> str | None:
     """The text in the braces that open at ``start``; None if there are none, or they do not close in time."""
     depth = 0
-    for place in range(start, min(len(text), start + 500)):
-        if text[place] == "{":
+    for location in range(start, min(len(text), start + 500)):
+        if text[location] == "{":
             depth += 1
-        elif text[place] == "}":
+        elif text[location] == "}":
             depth -= 1
             if depth == 0:
-                return text[text.index("{", start) + 1 : place]
-        elif depth == 0 and not text[place].isspace():
+                return text[text.index("{", start) + 1 : location]
+        elif depth == 0 and not text[location].isspace():
             return None
     return None
 

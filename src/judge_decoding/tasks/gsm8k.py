@@ -14,9 +14,9 @@ class GSM8K(Task):
     name = "gsm8k"
     source = HubDataset("openai/gsm8k", "main")
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``question`` and ``answer``."""
-        return Item(place, (text_of(row, "question"),), text_of(row, "answer"))
+        return Item(location, (text_of(row, "question"),), text_of(row, "answer"))
 
     def check(self, item: Item, answer: str) -> bool | None:
         """Check the final number."""

@@ -24,7 +24,7 @@ class HumanEval(Task):
     # The paper's strings, which mark the end of the function, and the end of a chat model's code block.
     stop = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n```")
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``task_id``, ``prompt``, ``test`` and ``entry_point``."""
         key, program, test, function = (text_of(row, f) for f in ("task_id", "prompt", "test", "entry_point"))
         return Item(key, (f"{_BEFORE}{program}{_AFTER}",), f"{test}\ncheck({function})")

@@ -33,12 +33,12 @@ class JSONL(Task):
         self._check = checker_of(checker) if checker and not self.runs_code else None
         self._fields = Fields(prompt=question, reference=reference)
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with the fields that the settings name."""
         question, reference = self._fields.read(row)
         if self.checker and not reference.strip():
             raise RowError("has no reference to check answers with; name its field as in jsonl(reference=answer)")
-        return Item(place, (question,), reference)
+        return Item(location, (question,), reference)
 
     def check(self, item: Item, answer: str) -> bool | None:
         """Apply the checker."""

@@ -22,7 +22,7 @@ class MMLU(Task):
     def __init__(self, subject: str | None = None) -> None:
         self.subject = subject
 
-    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item | None:  # noqa: ANN401  (any JSON value)
         """Read a row with ``question``, ``subject``, ``choices``, and ``answer``: a number from 0, or a letter."""
         question, subject = text_of(row, "question"), text_of(row, "subject")
         if self.subject not in (None, subject):
@@ -32,7 +32,7 @@ class MMLU(Task):
             right = LETTERS.index(right)
         if not isinstance(right, int) or isinstance(right, bool):
             raise RowError("has no number and no letter in a field answer")
-        return choice_item(place, question, row.get("choices"), right, subject)
+        return choice_item(location, question, row.get("choices"), right, subject)
 
     def check(self, item: Item, answer: str) -> bool | None:
         """Check the letter."""

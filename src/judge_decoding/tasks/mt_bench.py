@@ -19,7 +19,7 @@ class MTBench(Task):
     scoring = "grade"
     max_new_tokens = 1024
 
-    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item | None:  # noqa: ANN401  (any JSON value)
         """See `conversation`."""
         found = conversation(row)
         return found if found.category in MT_BENCH else None

@@ -50,5 +50,5 @@ class PromptFormat:
 
     def bare(self, answer: str) -> str:
         """An answer without the string that ended it, and without the rest of the token that completed the string."""
-        ends = [place for stop in self.stop if (place := answer.find(stop)) >= 0]
+        ends = [location for stop in self.stop if (location := answer.find(stop)) >= 0]
         return answer[: min(ends)] if ends else answer

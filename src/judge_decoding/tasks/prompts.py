@@ -30,12 +30,12 @@ class Prompts(Task):
         self.result = result_name(result)
         self._function = result_function(result) if isinstance(result, str) else result
 
-    def item(self, row: Any, place: str) -> Item:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item:  # noqa: ANN401  (any JSON value)
         """Read a row with ``question``, the whole prompt, and ``reference``; a TokenCourt case is valid too."""
         question, reference = Fields().read(row)
         if not reference:
             raise RowError("has no reference; give a right answer, or remove it")
-        return Item(place, (question,), reference)
+        return Item(location, (question,), reference)
 
     def plain(self, messages: Sequence[TextMessage]) -> str:
         """The prompt, unchanged."""

@@ -22,7 +22,7 @@ class SpecBench(Task):
     def __init__(self, category: str | None = None) -> None:
         self.category = category
 
-    def item(self, row: Any, place: str) -> Item | None:  # noqa: ANN401  (any JSON value)
+    def item(self, row: Any, location: str) -> Item | None:  # noqa: ANN401  (any JSON value)
         """See `conversation`."""
         found = conversation(row)
         wanted = MT_BENCH if self.category == "mt_bench" else (self.category or found.category,)

@@ -88,12 +88,12 @@ class FeatureCache:
     def fill(self, out: Tensor, column: Column, examples: Sequence[Example], used: Sequence[Tensor]) -> None:
         """Copy a column into ``out`` [N, ...]: the judged tokens of every example that are ``used`` (bool [n_i])."""
         by_shard: dict[Path, list[tuple[int, int, int, Tensor]]] = {}
-        place = 0
+        first = 0
         for example, chosen in zip(examples, used, strict=True):
             if len(chosen):
                 path, begin, count = self._index[str(column), _answer_key(example)]
-                by_shard.setdefault(path, []).append((place, begin, count, chosen))
-            place += int(chosen.sum())
+                by_shard.setdefault(path, []).append((first, begin, count, chosen))
+            first += int(chosen.sum())
         for path, parts in by_shard.items():
             with safe_open(path, "pt") as shard:
                 whole = shard.get_tensor(str(column))

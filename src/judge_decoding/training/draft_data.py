@@ -33,7 +33,7 @@ class TargetAnswers(Unfinished):
         self.known: dict[str, list[int]] = {}
         super().__init__(output, settings)
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember an answer."""
         self.known[row["prompt"]] = [int(token) for token in row["ids"]]
 
@@ -80,9 +80,9 @@ class AnswerPart:
         return len(self.ids) - self.begin
 
 
-def answer_parts(answer: int, prompt: Sequence[int], said: Sequence[int], vocab_size: int) -> list[AnswerPart]:
+def answer_parts(answer: int, prompt: Sequence[int], answer_ids: Sequence[int], vocab_size: int) -> list[AnswerPart]:
     """Split an answer into parts that fit one forward pass; earlier parts become the prompt of later ones."""
-    most, whole = most_rows(vocab_size), (*prompt, *said)
+    most, whole = most_rows(vocab_size), (*prompt, *answer_ids)
     begins = range(len(prompt), len(whole), most)
     return [AnswerPart(answer, whole[: begin + most], begin) for begin in begins]
 

@@ -55,26 +55,26 @@ class DraftLoss:
     def losses(self, batch: Sequence[AnswerPart], *, measuring: bool = False) -> tuple[Tensor, Tensor | None]:
         """The losses of the tokens that have one; if measuring, also whether draft and target agree [n]."""
         with compact(self._draft) as kept:
-            said = read(self._draft, batch)
+            draft_logits = read(self._draft, batch)
         own, wants_target = None, measuring or self._kind == "kl"
         if wants_target:
             with undisturbed(self._target):
                 own = read(self._target, batch)
-            own = own.to(said.device)
+            own = own.to(draft_logits.device)
         agrees = None
         if measuring and own is not None:
-            best = said.argmax(-1)
+            best = draft_logits.argmax(-1)
             agrees = (best if kept is None else kept[best]) == own.argmax(-1)
-        log_probs = said.log_softmax(-1)
+        log_probs = draft_logits.log_softmax(-1)
         if self._kind == "kl":
             assert own is not None
             # Cloned, because tensors created in inference mode cannot be used in autograd.
-            probs = (own.clone() if kept is None else own[:, kept].clone())[:, : said.shape[-1]].softmax(-1)
+            probs = (own.clone() if kept is None else own[:, kept].clone())[:, : draft_logits.shape[-1]].softmax(-1)
             log_probs = log_probs[:, : probs.shape[-1]]
             return (torch.special.xlogy(probs, probs) - probs * log_probs).sum(-1), agrees
-        ids = expected(batch).to(said.device)
+        ids = expected(batch).to(draft_logits.device)
         if kept is not None:
-            places = torch.searchsorted(kept, ids).clamp(max=len(kept) - 1)
-            known = kept[places] == ids
-            log_probs, ids = log_probs[known], places[known]
+            indices = torch.searchsorted(kept, ids).clamp(max=len(kept) - 1)
+            known = kept[indices] == ids
+            log_probs, ids = log_probs[known], indices[known]
         return nn.functional.nll_loss(log_probs, ids, reduction="none"), agrees

@@ -126,11 +126,11 @@ class DraftTrainer:
 
     def _pieces_of(self, step: int) -> list[AnswerPart]:
         """The pieces of the answers of a step; each epoch goes through all answers in its own order."""
-        epoch, place = divmod(step, self._an_epoch)
+        epoch, batch = divmod(step, self._an_epoch)
         order = list(range(len(self._teaching)))
         random.Random(f"{self._config.seed} {epoch}").shuffle(order)
         size = self._config.batch_size
-        return [piece for i in order[place * size : (place + 1) * size] for piece in self._teaching[i]]
+        return [piece for i in order[batch * size : (batch + 1) * size] for piece in self._teaching[i]]
 
     @torch.no_grad()
     def _measure(self) -> DraftMeasure:

@@ -99,9 +99,9 @@ def make_draft(
         adapters = _make_trainable(draft, config)
         pieces = [_pieces(i, prompt, ids, answers, size) for i, prompt in enumerate((*teaching, *held_out))]
         measuring = [one for some in pieces[len(teaching) :] for one in some]
-        asked = hashlib.sha256("\0".join([*teaching, "", *held_out]).encode()).hexdigest()[:12]
+        digest = hashlib.sha256("\0".join([*teaching, "", *held_out]).encode()).hexdigest()[:12]
         trainer = DraftTrainer(
-            target, draft, pieces[: len(teaching)], measuring, config, work, settings | _training(config, asked)
+            target, draft, pieces[: len(teaching)], measuring, config, work, settings | _training(config, digest)
         )
         trainer.train(lambda done, total: progress("training", done, total), measured)
         finished = _saved(target, tokenizer, draft, adapters, kept, config, out, work, prompts_hash(prompts))
@@ -126,11 +126,11 @@ def _settings(target: PreTrainedModel, config: DraftConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _training(config: DraftConfig, asked: str) -> dict[str, Any]:
+def _training(config: DraftConfig, digest: str) -> dict[str, Any]:
     """The further settings on which the weights of the draft depend."""
     names = ("num_layers", "loss", "lora", "embeddings", "vocab", "epochs", "batch_size", "num_draft_tokens", "seed")
     values = {name: getattr(config, name) for name in names}
-    return values | {"learning_rate": config.highest_rate, "prompts": asked}
+    return values | {"learning_rate": config.highest_rate, "prompts": digest}
 
 
 def _answer(

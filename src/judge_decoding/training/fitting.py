@@ -166,9 +166,9 @@ def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tup
             "A judge is tested on questions it was not trained on, so both correct and wrong tokens must be there in "
             "two questions or more; add cases with and without located errors."
         )
-    place = {question: number % count for number, question in enumerate(chain(*kinds))}
+    fold_of = {question: number % count for number, question in enumerate(chain(*kinds))}
     share = {question: (n + 0.5) / len(kind) for kind in kinds for n, question in enumerate(kind)}
-    return torch.tensor([place[q] for q in questions]), torch.tensor([share[q] for q in questions])
+    return torch.tensor([fold_of[q] for q in questions]), torch.tensor([share[q] for q in questions])
 
 
 @dataclass(frozen=True, slots=True)

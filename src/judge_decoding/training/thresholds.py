@@ -58,7 +58,7 @@ def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
 
 def measure(
     decoder: JudgeDecoder,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     rule: VerificationRule,
     *,
@@ -71,14 +71,14 @@ def measure(
     ``progress`` is called after each answer.
     """
     answers = decoder.generate_batch(
-        [asking.prompt(item) for item in items], asking.budget, batch_size=batch_size, progress=progress, rule=rule,
-        num_draft_tokens=num_draft_tokens, temperature=0, stop=asking.stop or decoder.stop_strings,
+        [prompt_format.prompt(item) for item in items], prompt_format.budget, batch_size=batch_size, progress=progress,
+        rule=rule, num_draft_tokens=num_draft_tokens, temperature=0, stop=prompt_format.stop or decoder.stop_strings,
     )  # fmt: skip
     stats, right = Stats(), 0
     for item, answer in zip(items, answers, strict=True):
         stats.merge(answer.stats)
-        with guarded(asking.task, item.key):
-            right += asking.task.check(item, asking.bare(answer.text)) is True
+        with guarded(prompt_format.task, item.key):
+            right += prompt_format.task.check(item, prompt_format.bare(answer.text)) is True
     return {"accuracy": right / len(answers), "accepted_per_round": stats.accepted_per_round}
 
 
@@ -102,7 +102,7 @@ def lowest_threshold(curve: Sequence[dict[str, Any]], target_accuracy: float, po
 def calibrate(
     decoder: JudgeDecoder,
     head: JudgeHead,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     points: float,
     *,
@@ -120,7 +120,7 @@ def calibrate(
     Args:
         decoder: the target with a draft model.
         head: changed in place.
-        asking: how the items are put to the model.
+        prompt_format: how the items are put to the model.
         items: items from `calibration_items`; the head must not be trained on them, see `check_not_trained_on`.
         points: how many percentage points the accuracy may be below the target's.
         thresholds: the thresholds to try.
@@ -135,7 +135,7 @@ def calibrate(
     """
     check_bound("points", points)
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
-    settings = identity(decoder, described(asking, items), num_draft_tokens, head=head)
+    settings = identity(decoder, described(prompt_format, items), num_draft_tokens, head=head)
     with nullcontext() if part is None else one_run(part):
         done = _begun(part, settings)
         for name, rule in rules.items():
@@ -144,7 +144,7 @@ def calibrate(
                     progress()
                 continue
             done[name] = measure(
-                decoder, asking, items, rule, num_draft_tokens=num_draft_tokens, batch_size=batch_size,
+                decoder, prompt_format, items, rule, num_draft_tokens=num_draft_tokens, batch_size=batch_size,
                 progress=progress,
             )  # fmt: skip
             if part is not None:
@@ -165,9 +165,15 @@ def calibrate(
         part.unlink(missing_ok=True)
 
 
-def described(asking: PromptFormat, items: Sequence[Item]) -> list[Any]:
+def described(prompt_format: PromptFormat, items: Sequence[Item]) -> list[Any]:
     """The items and how they are put, as plain JSON values, to recognise the same work."""
-    return [str(asking.task), asking.chat, asking.system, asking.budget, [asdict(item) for item in items]]
+    return [
+        str(prompt_format.task),
+        prompt_format.chat,
+        prompt_format.system,
+        prompt_format.budget,
+        [asdict(item) for item in items],
+    ]
 
 
 def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = None) -> str:  # noqa: ANN401  (any JSON value)

@@ -82,7 +82,7 @@ def train_head(
         JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, a layer that does
             not exist, or a tokenizer that has no offsets or belongs to another model.
     """
-    config, tell = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
+    config, report = config or TrainingConfig(), progress or (lambda _what, _done, _total: None)
     target, draft = as_causal_lm(target), None if draft is None else as_causal_lm(draft, "draft")
     _check_cases(cases, tokenizer)
     ends = end_ids(target, tokenizer)
@@ -95,12 +95,12 @@ def train_head(
         if source.layer < -1:
             decoder_layer(target, source.layer)
     tokens, used = _tokens(cases, examples, config)
-    with _features(models, examples, used, config, cache, tell) as (load, target_states):
-        best, rows = _best(load, tokens, config, tell)
+    with _features(models, examples, used, config, cache, report) as (load, target_states):
+        best, rows = _best(load, tokens, config, report)
         questions = target_states(question_examples(cases, tokenizer), best.source)
         features = load(best.source)
         standardise(features)
-        tick = _ticks(tell, "learning curve", len(SHARES) * len(config.l2))
+        tick = _ticks(report, "learning curve", len(SHARES) * len(config.l2))
         curve = learning_curve(features, tokens, config, best.row["auc"], tick)
     head = JudgeHead(
         JudgeHeadConfig(
@@ -129,7 +129,7 @@ def train_head(
     weight, bias = fold(best.fit.solution, best.mean, best.scale)
     head.linear.weight.copy_(weight[None])
     head.linear.bias.fill_(bias)
-    head.know(Familiarity.fit(questions))
+    head.set_familiarity(Familiarity.fit(questions))
     return head
 
 
@@ -177,9 +177,9 @@ def _tokens(
         numbers.append(torch.tensor(example.numbers, dtype=torch.bool)[judged][used[-1]])
         questions += [same_question(case.question)] * len(labels[-1])
     label = torch.cat(labels)
-    places, rank = deal(questions, label, config.folds, config.seed)
+    folds, rank = deal(questions, label, config.folds, config.seed)
     wrong = {question for question, one in zip(questions, label.tolist(), strict=True) if not one}
-    return LabelledTokens(label, torch.cat(numbers), places, rank, len(set(questions)), len(wrong)), used
+    return LabelledTokens(label, torch.cat(numbers), folds, rank, len(set(questions)), len(wrong)), used
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def _features(
     used: Sequence[Tensor],
     config: TrainingConfig,
     cache: str | Path | None,
-    tell: StageProgress,
+    report: StageProgress,
 ) -> Iterator[tuple[Callable[[Column], Tensor], Callable[[Sequence[Example], HiddenSource], Tensor]]]:
     """Read the answers and provide functions that return their features.
 
@@ -203,7 +203,7 @@ def _features(
         def count(more: int) -> None:
             nonlocal done
             done += more
-            tell(what, done, total)
+            report(what, done, total)
 
         return count
 
@@ -245,11 +245,11 @@ def _own(role: str, sources: Sequence[HiddenSource]) -> list[Column]:
 
 
 def _best(
-    load: Callable[[Column], Tensor], tokens: LabelledTokens, config: TrainingConfig, tell: StageProgress
+    load: Callable[[Column], Tensor], tokens: LabelledTokens, config: TrainingConfig, report: StageProgress
 ) -> tuple[FittedSource, list[dict[str, Any]]]:
     """The source with the best AUC out of fold, and the table of all detectors."""
     sources = config.sources
-    tick = _ticks(tell, "fitting", len(sources) * len(config.l2))
+    tick = _ticks(report, "fitting", len(sources) * len(config.l2))
     best: FittedSource | None = None
     rows = []
     for source in sources:
@@ -264,13 +264,13 @@ def _best(
     return best, rows
 
 
-def _ticks(tell: StageProgress, what: str, total: int) -> Callable[[], None]:
+def _ticks(report: StageProgress, what: str, total: int) -> Callable[[], None]:
     done = 0
 
     def tick() -> None:
         nonlocal done
         done += 1
-        tell(what, done, total)
+        report(what, done, total)
 
     return tick
 

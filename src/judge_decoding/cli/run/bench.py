@@ -114,7 +114,7 @@ def _measure(ready: PreparedTask, chosen: BenchOptions) -> BenchResults:
     decoder = ready.decoder
     with ExitStack() as stack:
         found = bench(
-            decoder, ready.asking, ready.items, tuning_items=chosen.tune, batch_sizes=chosen.batch_sizes,
+            decoder, ready.prompt_format, ready.items, tuning_items=chosen.tune, batch_sizes=chosen.batch_sizes,
             equal=chosen.equal, repetitions=chosen.repetitions, compiled=chosen.compiled, note=_progress, running=bar,
             engines=lambda models, best, prompts, left_out: _engines(
                 ready, models, best, chosen, prompts, left_out, stack

@@ -48,5 +48,5 @@ def calibration(
     template = bool(tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    asking = PromptFormat(named, template if chat is None else chat, max_new_tokens=max_new_tokens)
-    return asking, calibration_items(named, items)
+    prompt_format = PromptFormat(named, template if chat is None else chat, max_new_tokens=max_new_tokens)
+    return prompt_format, calibration_items(named, items)

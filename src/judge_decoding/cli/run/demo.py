@@ -45,7 +45,7 @@ def run(
         "exact": Method(pair, Exact(), num_draft_tokens or 1),
         "judge": Method(pair, judge, num_draft_tokens or 1),
     }
-    asking = PromptFormat(Arithmetic())
+    prompt_format = PromptFormat(Arithmetic())
     test = read_items(Arithmetic(count=problems, seed=seed))
     tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
     work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
@@ -57,11 +57,11 @@ def run(
         if tuning:
             lengths = {"exact": EXACT_LENGTHS, "judge": JUDGE_LENGTHS}
             drafted = {name: methods[name] for name in lengths}
-            methods |= best_draft_lengths(drafted, lengths, asking, tuning, lambda *_: advance())[0]
+            methods |= best_draft_lengths(drafted, lengths, prompt_format, tuning, lambda *_: advance())[0]
         bar.update(task, description="decoding side by side")
         warm_up = read_items(Arithmetic("collection", "calibration", 1, seed + 1))
-        compare(methods, asking, warm_up, lambda *_: advance())  # not counted
-        outcomes = compare(methods, asking, test, lambda *_: advance())
+        compare(methods, prompt_format, warm_up, lambda *_: advance())  # not counted
+        outcomes = compare(methods, prompt_format, test, lambda *_: advance())
 
     target = outcomes["target"].answers
     rows = {
@@ -70,7 +70,7 @@ def run(
         ).model_dump()
         for name, outcome in outcomes.items()
     }
-    problem, rounds = _telling_example(methods["judge"], asking, test)
+    problem, rounds = _telling_example(methods["judge"], prompt_format, test)
     example = shown(rounds, pair.tokenizer)
     facts = {
         "problems": f"{problems} held-out ones, seed {seed}",
@@ -124,11 +124,11 @@ JUDGE_LENGTHS = (8, 12, 16, 24)
 _TUNING_PROBLEMS = 12
 
 
-def _telling_example(judge: Method, asking: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
+def _telling_example(judge: Method, prompt_format: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
     """Return the first problem whose answer shows all four causes, or else the first problem."""
     first = None
     for item in items[:40]:
-        rounds = answers(judge, asking, [item])[0][0].rounds
+        rounds = answers(judge, prompt_format, [item])[0][0].rounds
         first = first or (item, rounds)
         if len({cause for event in rounds for cause in event.causes}) == 4:
             return item, rounds

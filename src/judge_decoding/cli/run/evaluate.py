@@ -8,7 +8,7 @@ from typing import Any
 
 from judge_decoding.cli.run.grading import grade_answers, means
 from judge_decoding.cli.run.prepare import PreparedTask, prepare, rule_check, warm_up
-from judge_decoding.cli.run.showing import running, tell
+from judge_decoding.cli.run.showing import print_results, running
 from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core.results import TARGET, Results, with_grades
 from judge_decoding.core.samples import Sample, write_samples
@@ -39,7 +39,7 @@ def run(
         backend=backend,
         temperature=temperature, details=details, check=rule_check([rule] if rule else []),
     )  # fmt: skip
-    spec_bench = ready.asking.task.name == "spec_bench"
+    spec_bench = ready.prompt_format.task.name == "spec_bench"
     in_spec_bench = spec_bench and batch_size == 1
     if spec_bench and not in_spec_bench:
         warn("Spec-Bench's own format wants times, so it is not written with --batch-size.")
@@ -62,7 +62,7 @@ def run(
         warm_up([method, method.alone()] if alone else [method], ready)
     with running("answering", total, there) as take:
         found, outcomes = core.evaluate(
-            method, ready.asking, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
+            method, ready.prompt_format, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
             **ready.names,
         )  # fmt: skip
     grades: dict[str, list[float]] = {}
@@ -88,7 +88,7 @@ def run(
         say_json(told.model_dump_json(indent=2, exclude_none=True))
         return
     counted = Counting.of(table[-1])
-    tell(
+    print_results(
         told,
         f"Counted by Spec-Bench: {counted.mean_accepted_tokens:.2f} mean accepted tokens. By the paper: "
         f"{counted.accepted_per_round:.2f} accepted draft tokens a round. They differ by 1 but for the "
@@ -111,7 +111,7 @@ def _graded(
     """Return the samples with their grades, and the grades of the items by decoding method."""
     answered: dict[tuple[str, str], tuple[Item, list[str]]] = {}
     for item, turns in _by_item(samples, ready):
-        answered[METHOD, item.key] = item, [ready.asking.bare(sample.text) for sample in turns]
+        answered[METHOD, item.key] = item, [ready.prompt_format.bare(sample.text) for sample in turns]
         own = [sample.target_text for sample in turns if sample.target_text is not None]
         if own:
             answered[TARGET, item.key] = item, own

@@ -59,7 +59,7 @@ def run(
         partial(load_decoder, target, draft, dtype, device),
         [one.prompt for one in questions], out, config,
         references=None if asked else [one.reference for one in questions], calibrate_on=asked,
-        agree=ask, progress=screen, labelled=partial(_tell_labels, work / "labels.jsonl"),
+        agree=ask, progress=screen, labelled=partial(_report_labels, work / "labels.jsonl"),
     )  # fmt: skip
     write_card(found.head, out)
     return found
@@ -74,5 +74,5 @@ def _cost(cost: FitForecast) -> str:
     )
 
 
-def _tell_labels(path: Path, cases: Sequence[Case], spent: LabellingCost | None) -> None:
+def _report_labels(path: Path, cases: Sequence[Case], spent: LabellingCost | None) -> None:
     say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)

@@ -34,14 +34,14 @@ class PreparedTask:
 
     Attributes:
         decoder: the models.
-        asking: how the items are put.
+        prompt_format: how the items are put.
         items: what is asked.
         names: of the models, as they were given.
         facts: what the results tell of all this.
     """
 
     decoder: JudgeDecoder
-    asking: PromptFormat
+    prompt_format: PromptFormat
     items: list[Item]
     names: dict[str, str]
     facts: dict[str, Any]
@@ -54,7 +54,7 @@ class PreparedTask:
             f"weights of the {role}": fingerprint(model) for role, model in models if isinstance(model, nn.Module)
         }
         same = {name: value for name, value in self.facts.items() if name != "command"}
-        return same | {"system": self.asking.system} | weights
+        return same | {"system": self.prompt_format.system} | weights
 
 
 def prepare(
@@ -96,22 +96,22 @@ def prepare(
     template = bool(decoder.tokenizer.chat_template)
     if chat and not template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    asking = PromptFormat(task, template if chat is None else chat, system, max_new_tokens, details)
+    prompt_format = PromptFormat(task, template if chat is None else chat, system, max_new_tokens, details)
     warnings = Warnings()
     try:
-        items = fitting(items, asking, decoder, warnings)
+        items = fitting(items, prompt_format, decoder, warnings)
     finally:
         warnings.close()
-    check_not_trained_on(forms(items, asking, decoder.tokenizer), (case.question for case in cases))
+    check_not_trained_on(forms(items, prompt_format, decoder.tokenizer), (case.question for case in cases))
     facts = {
         "task": str(task), "data": _source(task, data), "data_hash": hash_of(items), "items": len(items), **names,
         "judge_hash": decoder.judge.weights_hash if decoder.judge is not None else "",
-        "temperature": temperature, "max_new_tokens": asking.budget, "chat": asking.chat,
+        "temperature": temperature, "max_new_tokens": prompt_format.budget, "chat": prompt_format.chat,
         "dtype": str(decoder.target.dtype).removeprefix("torch."), "machine": machine(decoder.target.device),
         "backend": "eager" if decoder.fallbacks else backend,
         "versions": versions(), "command": command(),
     }  # fmt: skip
-    return PreparedTask(decoder, asking, items, names, facts)
+    return PreparedTask(decoder, prompt_format, items, names, facts)
 
 
 def rule_check(spellings: Sequence[str]) -> Callable[[str | None], None]:
@@ -130,7 +130,7 @@ def warm_up(methods: Sequence[Method], ready: PreparedTask) -> None:
     """Answer one item with each method, uncounted: the first answer of a process is slow."""
     with Terminal(err=True).status("warming up"):
         for method in methods:
-            answers(method, ready.asking, ready.items[:1])
+            answers(method, ready.prompt_format, ready.items[:1])
 
 
 def _source(task: Task, data: Path | None) -> str:

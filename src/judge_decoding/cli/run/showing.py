@@ -31,7 +31,7 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, It
         yield take
 
 
-def tell(results: Results, more: str = "") -> None:
+def print_results(results: Results, more: str = "") -> None:
     """Print the tables, what they mean, and ``more``."""
     console = Terminal()
     console.print(Text.assemble("\n", (f"{results.items} items of {results.task}", "bold"), f", {results.machine}\n"))

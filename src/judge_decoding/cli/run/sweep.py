@@ -9,7 +9,7 @@ from pathlib import Path
 
 from judge_decoding.cli.run.grading import grade_answers, means
 from judge_decoding.cli.run.prepare import prepare, rule_check
-from judge_decoding.cli.run.showing import running, tell
+from judge_decoding.cli.run.showing import print_results, running
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.core.results import Results, with_grades
 from judge_decoding.decoding.sampling import SamplingParams
@@ -50,14 +50,14 @@ def run(
     }  # fmt: skip
     record = ResultRecord(results, ready.settings | settings)
     found = core.sweep(
-        decoder, ready.asking, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
+        decoder, ready.prompt_format, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
         lengths=lengths, tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
         running=lambda what, names, some: running(what, *_work(names, some, record)),
     )  # fmt: skip
     wanted, items, table = found.candidates, found.items, found.rows
     if grader is not None:
         answered = {
-            (one.name, item.key): (item, record.told[one.name, item.key]["texts"]) for one in wanted for item in items
+            (one.name, item.key): (item, record.extra[one.name, item.key]["texts"]) for one in wanted for item in items
         }
         grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
         table = [with_grades(row, grades.get(row.name, ())) for row in table]
@@ -75,7 +75,7 @@ def run(
     if json:
         say_json(told.model_dump_json(indent=2, exclude_none=True))
         return
-    tell(told)
+    print_results(told)
     say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
 
 
@@ -87,5 +87,5 @@ def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> 
 def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> str:
     """Return a line for each answer: method, item, verdict, counts and text."""
     keys = [(one.name, item.key) for one in wanted for item in items]
-    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.told[key]["texts"]} for key in keys)
+    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.extra[key]["texts"]} for key in keys)
     return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

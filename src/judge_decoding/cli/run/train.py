@@ -15,7 +15,7 @@ from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.run.calibration import calibration
-from judge_decoding.cli.run.train_cases import asked_cases, located_cases, within_context
+from judge_decoding.cli.run.train_cases import located_cases, prompted_cases, within_context
 from judge_decoding.cli.run.train_report import report
 from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
@@ -94,7 +94,7 @@ def run(
     notes = Terminal(err=True)
     with notes.status("loading the models"):
         tokenizer, place = load_tokenizer(target), device or usual_device()
-    data, asked = asked_cases(files, tokenizer, chat), None
+    data, asked = prompted_cases(files, tokenizer, chat), None
     if calibrate_on is not None:
         asked = calibration(
             calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
@@ -106,13 +106,13 @@ def run(
         model = load_model(target, dtype=dtype, device=place)
     if any(map(is_starter, cases)):
         data = within_context(data, tokenizer, model)
-    with steps() as tell:
+    with steps() as progress:
         head = train_head(
             model, tokenizer, data, config,
-            draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=tell,
+            draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=progress,
         )  # fmt: skip
         if asked is not None and small is not None:
-            _calibrate(head, goal, asked, (model, tokenizer, small), batch_size, output, tell)
+            _calibrate(head, goal, asked, (model, tokenizer, small), batch_size, output, progress)
     draw = can_draw() if plots is None else plots
     save_head(head, output, head_pictures(head.config) if draw else None)
     report(head.config, output, json=json)
@@ -150,14 +150,14 @@ def _calibrate(
     models: tuple[PreTrainedModel, PreTrainedTokenizerBase, AnyDraft],
     batch_size: int,
     output: Path,
-    tell: StageProgress,
+    progress: StageProgress,
 ) -> None:
     done = 0
 
     def count() -> None:
         nonlocal done
         done += 1
-        tell("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(asked[1]))
+        progress("decoding the calibration task", done, (len(THRESHOLDS) + 1) * len(asked[1]))
 
     with _kept_if_not_calibrated(head, output / UNCALIBRATED):
         calibrate(

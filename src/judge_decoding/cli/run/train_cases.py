@@ -28,7 +28,7 @@ def located_cases(paths: Sequence[Path]) -> dict[Path, list[Case]]:
     return kept
 
 
-def asked_cases(files: dict[Path, list[Case]], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Case]:
+def prompted_cases(files: dict[Path, list[Case]], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Case]:
     """All cases as the target reads them.
 
     The starter set's questions are plain text: they go through the chat template if there is one. Those of other files

@@ -100,7 +100,7 @@ class TargetSession(Protocol):
         """Read the last of each row's tokens and, after it, the row's draft."""
         ...
 
-    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+    def retain(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Keep only ``rows``, and of each of them only the first ``lengths[i]`` tokens."""
         ...
 

@@ -87,6 +87,6 @@ class _EagerSession:
         before = len(new[0]) - counts[0] if len(new) == 1 else 0
         return [VerifyOutput(logits, states, i, count, before=before) for i, count in enumerate(counts)]
 
-    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+    def retain(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         self._lm.select(rows)
         self._lm.rewind_to(lengths)

@@ -83,21 +83,21 @@ class Draft:
         probs: the distributions they were sampled from [M, V]; None if they were not sampled.
         distribution: the softmax of a greedy draft [M, V], if requested and available.
         hidden: the draft model's last hidden states at the tokens [M, Hd], if requested and available.
-        origin: set by `Draft.of`; not passed on to drafts made from this one.
+        buffer: set by `Draft.from_buffer`; not passed on to drafts made from this one.
     """
 
     ids: Tensor
     probs: Tensor | None = None
     distribution: Tensor | None = None
     hidden: Tensor | None = None
-    origin: DraftBuffer | None = field(default=None, init=False, repr=False, compare=False)
+    buffer: DraftBuffer | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, origin: DraftBuffer, count: int) -> Draft:
-        """Return the draft of the first ``count`` tokens at ``origin``."""
-        ids, device = origin.batch[origin.row, 2 : 2 + count], origin.tokens.device
+    def from_buffer(cls, buffer: DraftBuffer, count: int) -> Draft:
+        """Return the draft of the first ``count`` tokens at ``buffer``."""
+        ids, device = buffer.batch[buffer.row, 2 : 2 + count], buffer.tokens.device
         draft = cls(ids if ids.device == device else ids.to(device))
-        object.__setattr__(draft, "origin", origin)
+        object.__setattr__(draft, "origin", buffer)
         return draft
 
 

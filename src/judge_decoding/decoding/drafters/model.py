@@ -74,7 +74,7 @@ class DraftModel:
         lm.rewind_to(unchanged)
         if self._border is not None:
             lm.prepare([len(request.tokens) for request in requests])
-        new = [self._known(request.ids[length:]) for request, length in zip(requests, lm.lengths, strict=True)]
+        new = [self._in_vocabulary(request.ids[length:]) for request, length in zip(requests, lm.lengths, strict=True)]
         if not max(lm.lengths) and max(map(len, new)) > 1:  # a whole prompt's logits would take V numbers per token
             lm.read([ids[:-1] for ids in new], [0] * len(rows))
             new = [ids[-1:] for ids in new]
@@ -89,7 +89,7 @@ class DraftModel:
                 if tap:
                     _collect(rows, tap)
                 # A row whose draft is complete reads nothing while the others continue.
-                new = [self._known(row.draw(own)) for row, own in zip(rows, logits, strict=True)]
+                new = [self._in_vocabulary(row.draw(own)) for row, own in zip(rows, logits, strict=True)]
             if tap and any(map(len, new)):  # the last token must be read to get its hidden state
                 lm.read(new, [0] * len(rows))
                 _collect(rows, tap)
@@ -99,18 +99,18 @@ class DraftModel:
         """Return how many tokens of each row may stay in the cache; the last one is read again, for its logits."""
         return [len(request.tokens) - 1 for request in requests]
 
-    def _known(self, ids: Tensor) -> Tensor:
+    def _in_vocabulary(self, ids: Tensor) -> Tensor:
         return ids.clamp(max=self._last_id).to(self._model.device)
 
     def _narrowed(self, rows: tuple[int, ...]) -> CachedLM | StaticLM:
         """Return the cache of these rows: the last call's without the rows that have left, or a new one."""
         if self._lm is not None and rows == self._rows:
             return self._lm
-        places = [self._rows.index(row) for row in rows if row in self._rows]
-        if self._lm is None or len(places) < len(rows) or places != sorted(places):
+        indices = [self._rows.index(row) for row in rows if row in self._rows]
+        if self._lm is None or len(indices) < len(rows) or indices != sorted(indices):
             self._lm = self._new_lm(len(rows))
         else:
-            self._lm.select(places)
+            self._lm.select(indices)
         self._rows = rows
         return self._lm
 
@@ -151,7 +151,7 @@ class _GrowingDraft:
         """The number of tokens drafted so far."""
         return len(self._ids) - len(self._request.ids)
 
-    def see(self, state: Tensor) -> None:
+    def add_state(self, state: Tensor) -> None:
         """Store the hidden state [Hd] at the last drafted token, once."""
         if len(self._states) < self.drawn:
             self._states.append(state.to(self._ids.device))
@@ -176,4 +176,4 @@ class _GrowingDraft:
 def _collect(rows: Sequence[_GrowingDraft], tap: HiddenStateHook) -> None:
     """Give each row the hidden state at the token it has just read: each row reads at most one token."""
     for row, states in zip(rows, tap.states, strict=True):
-        row.see(states[0])
+        row.add_state(states[0])

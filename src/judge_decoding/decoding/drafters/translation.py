@@ -130,7 +130,7 @@ class _RereadingDraft(DraftModel):
     def __init__(self, model: PreTrainedModel, vocab_size: int) -> None:
         super().__init__(model, vocab_size)
         self._read: dict[int, list[int]] = {}
-        self._kept: dict[int, int] = {}
+        self._rewound_to: dict[int, int] = {}
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """See `DraftModel.propose`."""
@@ -142,10 +142,10 @@ class _RereadingDraft(DraftModel):
         same = [_common(self._read.get(request.row, []), request.tokens.host[:-1]) for request in requests]
         # A sliding window no longer holds the tokens before the position of the last rollback.
         if not self._can_batch and any(
-            n < self._kept.get(request.row, 0) for n, request in zip(same, requests, strict=True)
+            n < self._rewound_to.get(request.row, 0) for n, request in zip(same, requests, strict=True)
         ):
             self._lm = None
-        self._kept = {request.row: n for request, n in zip(requests, same, strict=True)}
+        self._rewound_to = {request.row: n for request, n in zip(requests, same, strict=True)}
         return same
 
 

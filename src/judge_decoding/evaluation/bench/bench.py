@@ -53,7 +53,7 @@ class Bench:
 
 def bench(
     decoder: JudgeDecoder,
-    asking: PromptFormat,
+    prompt_format: PromptFormat,
     items: Sequence[Item],
     *,
     tuning_items: int = 6,
@@ -69,7 +69,7 @@ def bench(
 
     Args:
         decoder: target, and optionally draft and judge.
-        asking: the prompt format of the items.
+        prompt_format: the prompt format of the items.
         items: the items to answer.
         tuning_items: number of items used to choose the best draft lengths; they are not measured.
         batch_sizes: numbers of prompts decoded together.
@@ -84,8 +84,8 @@ def bench(
         JudgeDecodingError: no item would be left to measure, or a prompt fills the context.
     """
     tuning, shown = split(items, tuning_items)
-    ids = {item.key: decoder.encode(asking.prompt(item))[0] for item in items}
-    budget = min([asking.budget, *(remaining_context(len(own), decoder.target) for own in ids.values())])
+    ids = {item.key: decoder.encode(prompt_format.prompt(item))[0] for item in items}
+    budget = min([prompt_format.budget, *(remaining_context(len(own), decoder.target) for own in ids.values())])
     # Batches of similar prompt lengths need little padding.
     measured, tuned = (sorted((ids[item.key] for item in some), key=len) for some in (shown, tuning))
     left_out: dict[str, str] = {}

@@ -53,7 +53,7 @@ def measure(
     batch_size: int = 1,
     repetitions: int = 5,
     warm_up: int | None = None,
-    tell: RepetitionProgress = lambda *_: None,
+    progress: RepetitionProgress = lambda *_: None,
 ) -> dict[str, Measurement]:
     """Run every method on all prompts, first as a warm-up, then ``repetitions`` times; the order rotates each time.
 
@@ -64,7 +64,7 @@ def measure(
         batch_size: number of prompts decoded together.
         repetitions: number of repetitions, not counting the warm-up.
         warm_up: number of prompts in the warm-up; None for all.
-        tell: called when a method has finished a repetition.
+        progress: called when a method has finished a repetition.
     """
     found = {way.label.name: Measurement() for way in ways}
     assert len(found) == len(ways)
@@ -81,7 +81,7 @@ def measure(
             }
             if repetition:
                 _count(own, batches)
-            tell(repetition, name)
+            progress(repetition, name)
     return found
 
 

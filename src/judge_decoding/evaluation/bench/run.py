@@ -39,7 +39,7 @@ def choose(
     def speeds(names: Sequence[str], stage: int) -> dict[str, float]:
         found = measure(
             [ways[name] for name in names], prompts, (), batch_size=batch_size, repetitions=1,
-            warm_up=0 if stage else batch_size, tell=lambda repetition, _: advance() if repetition else None,
+            warm_up=0 if stage else batch_size, progress=lambda repetition, _: advance() if repetition else None,
         )  # fmt: skip
         return {name: one.speed for name, one in found.items()}
 
@@ -62,7 +62,9 @@ def run(
     advance: Advance = lambda: None,
 ) -> tuple[list[BenchRow], list[Ratio]]:
     """Measure one batch size, and return its rows and the speed ratios of interest."""
-    found = measure(ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, tell=lambda *_: advance())
+    found = measure(
+        ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, progress=lambda *_: advance()
+    )
     rows = [row(way.label, found[way.label.name], batch_size, same_tokens=way.same_tokens) for way in ways]
     return compared(rows, found)
 

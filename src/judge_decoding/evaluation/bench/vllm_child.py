@@ -26,17 +26,17 @@ def main() -> None:
             temperature=0, max_tokens=wanted["max_new_tokens"], stop_token_ids=wanted["end_ids"], detokenize=False
         )
 
-        def tell(value: object) -> None:
+        def send(value: object) -> None:
             answers.write(json.dumps(value) + "\n")
             answers.flush()
 
-        tell("ready")
+        send("ready")
         for line in sys.stdin:
             prompts = [{"prompt_token_ids": ids} for ids in json.loads(line)]
             begin = time.perf_counter()
             made = llm.generate(prompts, params, use_tqdm=False)
             seconds = time.perf_counter() - begin
-            tell({"tokens": [list(one.outputs[0].token_ids) for one in made], "seconds": seconds})
+            send({"tokens": [list(one.outputs[0].token_ids) for one in made], "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def check_weights(rules: ServerRules, model: Any) -> None:
         return
     first, end = shard.org_vocab_start_index, shard.org_vocab_end_index
     found: dict[int, float] = {}
-    for number, (row, column) in enumerate(target.places(language.lm_head.org_vocab_size, target.hidden_size)):
+    for number, (row, column) in enumerate(target.probe_positions(language.lm_head.org_vocab_size, target.hidden_size)):
         if first <= row < end:
             found[number] = float(weight[row - first, column])
     target.check_weights(found)

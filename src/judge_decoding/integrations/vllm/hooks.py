@@ -58,7 +58,7 @@ def around_sample_tokens(original: Callable[..., Any], self: Any, grammar_output
     if judge is None or state is None or state.spec_decode_metadata is None:
         return original(self, grammar_output)
     with during(judge.round(state)) as this:
-        return this.tell(original(self, grammar_output))
+        return this.add_counts(original(self, grammar_output))
 
 
 def after_logits_processors(
@@ -132,7 +132,7 @@ def around_sample_tokens_v2(original: Callable[..., Any], self: Any, grammar_out
         return original(self, grammar_output)
     judge.latest = None
     output = original(self, grammar_output)
-    return output if judge.latest is None else judge.latest.tell(output)
+    return output if judge.latest is None else judge.latest.add_counts(output)
 
 
 def around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

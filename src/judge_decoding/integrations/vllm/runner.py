@@ -225,9 +225,9 @@ class FlatVerification:
                 guarded.history.causes.extend((*causes, Cause.BONUS if number == count else Cause.CORRECTION))
             start += count
 
-    def tell(self, output: Any) -> Any:
+    def add_counts(self, output: Any) -> Any:
         """Add the counts to the runner's output, which may be asynchronous."""
-        return output if self.kept is None else _tell(output, self.names, self.kept)
+        return output if self.kept is None else _add_counts(output, self.names, self.kept)
 
 
 @dataclass(slots=True, eq=False)
@@ -285,12 +285,12 @@ class RowsVerification:
         self._requests += len(counts)
         self._rows += sum(counts) + len(counts)
 
-    def tell(self, output: Any) -> Any:
+    def add_counts(self, output: Any) -> Any:
         """Add the counts to the runner's output, which may be asynchronous."""
-        return _tell(output, self.names[: self._requests], torch.cat(self.kept)) if self.kept else output
+        return _add_counts(output, self.names[: self._requests], torch.cat(self.kept)) if self.kept else output
 
 
-def _tell(output: Any, names: list[str], kept: Tensor) -> Any:
+def _add_counts(output: Any, names: list[str], kept: Tensor) -> Any:
     from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
     if isinstance(output, AsyncModelRunnerOutput):

@@ -25,7 +25,7 @@ _TASKS = (
 
 
 class _BigBenchRow(Foreign):
-    asked: str = Field(alias="input")
+    input_text: str = Field(alias="input")
     steps: tuple[str, ...]
     mistake_index: StrictInt | None
     answer: str | None = None
@@ -33,11 +33,11 @@ class _BigBenchRow(Foreign):
 
 
 def _make(row: _BigBenchRow) -> list[Case]:
-    task, _, form = next(known for known in _TASKS if re.fullmatch(known[1], row.asked))
+    task, _, form = next(known for known in _TASKS if re.fullmatch(known[1], row.input_text))
     answer, target = row.answer, row.target
     return [
         located_case(
-            name=f"{NAME}/{task}", question=form.format(row.asked), steps=row.steps, wrong=row.mistake_index,
+            name=f"{NAME}/{task}", question=form.format(row.input_text), steps=row.steps, wrong=row.mistake_index,
             separator=SEPARATOR, first=0, writer=WRITER,
             correct=None if answer is None or target is None else answer.strip() == target.strip(),
             reference=target or "",

@@ -132,15 +132,15 @@ def read_reply(text: str, case: Case) -> Span | ReplyVerdict:
     return locate(case.answer, error.quote, error.before) or ReplyVerdict.NOWHERE
 
 
-def decide(votes: Sequence[Span | ReplyVerdict], asked: int) -> Span | ReplyVerdict:
-    """The verdict of more than half of ``asked`` votes; locations are the same if they begin at the same character.
+def decide(votes: Sequence[Span | ReplyVerdict], total: int) -> Span | ReplyVerdict:
+    """The verdict of more than half of ``total`` votes; locations are the same if they begin at the same character.
 
     If they end differently, the most frequent end counts, and of equally frequent ones the first.
     """
     if not votes:
         return ReplyVerdict.NOWHERE
     start, count = Counter(vote if isinstance(vote, ReplyVerdict) else vote[0] for vote in votes).most_common(1)[0]
-    if 2 * count <= asked:
+    if 2 * count <= total:
         return ReplyVerdict.NOWHERE
     if isinstance(start, ReplyVerdict):
         return start
@@ -148,11 +148,11 @@ def decide(votes: Sequence[Span | ReplyVerdict], asked: int) -> Span | ReplyVerd
     return start, min(ends, key=lambda end: (-ends[end], end))
 
 
-def labelled(case: Case, said: Span | ReplyVerdict, source: str) -> Case | None:
+def labelled(case: Case, verdict: Span | ReplyVerdict, source: str) -> Case | None:
     """The case with this label; None if it has none, or if the label is right although a checker found it wrong."""
-    if said is ReplyVerdict.NOWHERE or (said is ReplyVerdict.RIGHT and case.correct is False):
+    if verdict is ReplyVerdict.NOWHERE or (verdict is ReplyVerdict.RIGHT and case.correct is False):
         return None
-    errors = () if isinstance(said, ReplyVerdict) else (said,)
+    errors = () if isinstance(verdict, ReplyVerdict) else (verdict,)
     return case.model_copy(
         update={"errors": errors, "source": source, "annotator": source, "judged": None, "seconds": None, "score": None}
     )
@@ -169,7 +169,7 @@ class VoteRecord(Unfinished):
         self.done: dict[VoteKey, str] = {}
         super().__init__(output, settings)
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember a reply."""
         question, answer, number = row["key"]
         self.done[question, answer, number] = row["reply"]

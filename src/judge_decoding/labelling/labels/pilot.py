@@ -50,7 +50,7 @@ def label_rest(
     progress: LabellingProgress,
     *,
     agree: Callable[[Forecast], None] = lambda _: None,
-    tell: StageProgress = lambda _what, _done, _total: None,
+    report: StageProgress = lambda _what, _done, _total: None,
 ) -> LabellingCost:
     """Label the remaining questions: a few first and, if the forecast is agreed to, the others.
 
@@ -59,7 +59,7 @@ def label_rest(
         label: the labelling function.
         progress: where each question is saved when it is done.
         agree: called with the forecast before the others; it raises to stop there.
-        tell: called after each question.
+        report: called after each question.
     """
     todo = [question for question in questions if question not in progress.done]
     spent = LabellingCost()
@@ -73,9 +73,9 @@ def label_rest(
             spent.cost += cost
             spent.labels += sum(len(case.judged or ()) for case in cases)
             done += 1
-            tell(what, done, total)
+            report(what, done, total)
 
-        tell(what, done, total)
+        report(what, done, total)
         label(part, count)
         spent.seconds += time.perf_counter() - begin
 

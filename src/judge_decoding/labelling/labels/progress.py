@@ -26,7 +26,7 @@ class LabellingProgress(Unfinished):
         self.done: dict[str, list[Case]] = {}
         super().__init__(output, settings)
 
-    def take(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
+    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
         """Remember a finished question."""
         self.done[row["question"]] = [Case.model_validate(case) for case in row["cases"]]
 

@@ -103,30 +103,33 @@ class StaticDraft(DraftModel):
     def _propose(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         rows: list[int] = []
         count = 0
-        for ask in requests:
-            if not ask.plain:
+        for request in requests:
+            if not request.plain:
                 return self._otherwise(requests)
-            rows.append(ask.row)
-            count = max(count, ask.count)
+            rows.append(request.row)
+            count = max(count, request.count)
         lm = self._narrowed(tuple(rows))
         assert isinstance(lm, StaticLM)  # see `_new_lm`
         memory = lm.memory
         if not any(memory.lengths):
-            self._compiled.prefill([ask.ids[:-1].to(memory.device) for ask in requests], memory)
-        sizes = [len(ask.tokens) for ask in requests]
+            self._compiled.prefill([request.ids[:-1].to(memory.device) for request in requests], memory)
+        sizes = [len(request.tokens) for request in requests]
         # The last token is read again; after a fully accepted draft, the draft's last token is new, too.
         missing = max(1, *map(sub, sizes, memory.lengths))
         # Rows that lack fewer tokens read known tokens again; at negative positions they read the first token.
-        last = [[size - missing, *_last(ask.tokens.host, missing)] for size, ask in zip(sizes, requests, strict=True)]
+        last = [
+            [size - missing, *_last(request.tokens.host, missing)]
+            for size, request in zip(sizes, requests, strict=True)
+        ]
         batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
         memory.lengths = [size + count - 1 for size in sizes]
         return [
-            Draft.of(DraftBuffer(batch, i, ask.tokens, size), ask.count)
-            for i, (ask, size) in enumerate(zip(requests, sizes, strict=True))
+            Draft.from_buffer(DraftBuffer(batch, i, request.tokens, size), request.count)
+            for i, (request, size) in enumerate(zip(requests, sizes, strict=True))
         ]
 
     def _otherwise(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        if not any(ask.norm for ask in requests):
+        if not any(request.norm for request in requests):
             return super()._propose(requests)
         # The compiled draft does not return hidden states.
         self._eager = self._eager or DraftModel(self._model, self._vocab_size)

@@ -127,14 +127,14 @@ class TargetOutput:
     """The output of one forward pass of the target.
 
     Attributes:
-        told: [3, B, K] in float32, which represents every id below 2 ** 24 exactly: the ids read, the target's own
+        packed: [3, B, K] in float32, which represents every id below 2 ** 24 exactly: the ids read, the target's own
             token after each, and the judge's probability that the id read is correct, NaN where logits are not finite.
-            A usual round needs nothing else.
+            A round whose rule is fused needs nothing else.
         logits: the logits [B, K, V], in the model's dtype.
         states: the hidden states at the ids read [B, K, H], one tensor per source.
     """
 
-    told: Tensor
+    packed: Tensor
     logits: Tensor
     states: tuple[Tensor, ...]
 
@@ -176,8 +176,8 @@ class TargetGraph(nn.Module):
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
         best = logits.max(-1)
         scores = torch.where(best.values.isfinite(), scores, torch.nan)
-        told = torch.stack((ids[:, keep].float(), best.indices.float(), scores))
-        return told, logits, *states
+        packed = torch.stack((ids[:, keep].float(), best.indices.float(), scores))
+        return packed, logits, *states
 
 
 class DraftGraph(nn.Module):

@@ -167,5 +167,5 @@ class StaticLM:
 
     def _forward(self, tokens: Tensor, end: int, keep: Tensor) -> TargetOutput:
         columns = self.memory.columns(end)
-        told, logits, *states = self._run(tokens, columns, keep, self._weight, self._bias, self.memory.cache)
-        return TargetOutput(told, logits, tuple(states))
+        packed, logits, *states = self._run(tokens, columns, keep, self._weight, self._bias, self.memory.cache)
+        return TargetOutput(packed, logits, tuple(states))

@@ -57,15 +57,15 @@ class StaticTarget:
 
     def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> StaticSession:
         """Start decoding ``rows``, whose rules read hidden states at ``sources``."""
-        told, run = self._forwards.for_sources(sources)
+        returned, run = self._forwards.for_sources(sources)
         # The forward pass applies one judge, at the first source; other judges are computed after it.
         fused = [_fused(row.request) for row in rows]
-        judge = next((own for own in fused if own and own.source == told[0]), None)
+        judge = next((one for one in fused if one and one.source == returned[0]), None)
         columns = max(len(row.tokens) + row.request.max_new_tokens for row in rows)
         weights = (judge.weight, judge.bias) if judge else (None, None)
         lm = StaticLM(self.model, run, StaticKVCache(self.model, len(rows), columns), *weights)
-        usual = [own is not None and (own.source is None or _same(own, judge)) for own in fused]
-        return StaticSession(lm, told, usual)
+        is_fused = [one is not None and (one.source is None or _same(one, judge)) for one in fused]
+        return StaticSession(lm, returned, is_fused)
 
 
 def _fused(request: Request) -> Fused | None:
@@ -81,11 +81,11 @@ def _same(one: Fused, other: Fused | None) -> bool:
 
 def _batch(rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> Tensor | None:
     """Return the target's whole input as one tensor, if a compiled draft has prepared it."""
-    batch = drafts[0].origin.batch if drafts[0].origin else None
+    batch = drafts[0].buffer.batch if drafts[0].buffer else None
     if batch is None or batch.shape[0] != len(rows):
         return None
     for i, draft in enumerate(drafts):
-        if draft.origin is None or not draft.origin.is_of(batch, i, rows[i]):
+        if draft.buffer is None or not draft.buffer.is_of(batch, i, rows[i]):
             return None
     return batch
 
@@ -96,11 +96,11 @@ class StaticSession:
     Args:
         lm: the target, with a judge in its forward pass.
         sources: the sources whose hidden states it returns.
-        usual: for which rows the fused results of the forward pass are enough.
+        is_fused: for which rows the fused results of the forward pass are enough.
     """
 
-    def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], usual: Sequence[bool]) -> None:
-        self._lm, self._sources, self._usual = lm, sources, list(usual)
+    def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], is_fused: Sequence[bool]) -> None:
+        self._lm, self._sources, self._is_fused = lm, sources, list(is_fused)
 
     def prefill(self, rows: Sequence[Tensor], source: HiddenSource | None = None) -> list[Tensor]:
         """See `TargetSession.prefill`. With drafters that read hidden states the target runs eager; see `Engine`."""
@@ -120,18 +120,20 @@ class StaticSession:
         else:
             output = self._lm.append([row.host[-1:] for row in rows], [draft.ids for draft in drafts])
         states = dict(zip(self._sources, output.states, strict=True))
-        # The only synchronisation of a usual round.
-        told = output.told.tolist() if any(self._usual) else None
-        fused = [self._fused(told, i, count) if told and self._usual[i] else None for i, count in enumerate(counts)]
+        # The only synchronisation of a round whose rules are all fused.
+        packed = output.packed.tolist() if any(self._is_fused) else None
+        fused = [
+            self._fused(packed, i, count) if packed and self._is_fused[i] else None for i, count in enumerate(counts)
+        ]
         return [VerifyOutput(output.logits, states, i, count, fused[i]) for i, count in enumerate(counts)]
 
-    def _fused(self, told: list[list[list[float]]], row: int, count: int) -> FusedVerdict:
-        read, own, scores = told[0][row], told[1][row], told[2][row]
+    def _fused(self, packed: list[list[list[float]]], row: int, count: int) -> FusedVerdict:
+        draft_ids, target_ids, scores = (part[row] for part in packed)
         check_finite(not any(map(isnan, scores[:count])))
-        return FusedVerdict(list(map(int, read[1:count])), list(map(int, own[:count])), scores[1:count])
+        return FusedVerdict(list(map(int, draft_ids[1:count])), list(map(int, target_ids[:count])), scores[1:count])
 
-    def keep(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """See `TargetSession.keep`."""
+    def retain(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """See `TargetSession.retain`."""
         self._lm.select(rows)
         self._lm.rewind_to(lengths)
-        self._usual = [self._usual[row] for row in rows]
+        self._is_fused = [self._is_fused[row] for row in rows]
