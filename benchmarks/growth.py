@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.engines import Engine
-from judge_decoding.evaluation.bench.ways import ContenderLabel
+from judge_decoding.evaluation.bench.contenders import ContenderLabel
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
 from limits import BareCalls, Machine, Shape, Work, measure_machine, work

@@ -18,7 +18,7 @@ from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.backends.static.draft import CompiledDraft
 from judge_decoding.decoding.backends.static.lm import CompiledForwards
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
-from judge_decoding.evaluation.bench.ways import synchronize
+from judge_decoding.evaluation.bench.contenders import synchronize
 from judge_decoding.models.hidden import output_size
 
 LEAST_SECONDS = 0.02

@@ -22,7 +22,7 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.evaluation.bench.ways import BatchAnswers, ContenderLabel, synchronize
+from judge_decoding.evaluation.bench.contenders import BatchAnswers, ContenderLabel, synchronize
 from judge_decoding.rules import Exact, VerificationRule
 
 # From the models' published config.json. Both were made for 131072 positions; only the rotation's table depends on it.
@@ -67,7 +67,7 @@ def prompts(count: int, length: int, vocab_size: int, device: torch.device, seed
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Our own loop, a `judge_decoding.evaluation.bench.ways.Way`.
+    """Our own loop, a `judge_decoding.evaluation.bench.contenders.Way`.
 
     Attributes:
         label: names its row in the tables.

@@ -27,11 +27,11 @@ from transformers import PreTrainedModel
 from judge_decoding import JudgeDecoder
 from judge_decoding.core.rounds import Round, Seconds
 from judge_decoding.decoding.lengths import AcceptanceModel, DraftLength
+from judge_decoding.evaluation.bench.contenders import BatchAnswers, Contender, OwnLoop
 from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import POLICY, Models
 from judge_decoding.evaluation.bench.results import row
 from judge_decoding.evaluation.bench.run import alone
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Contender, OwnLoop
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.markdown import table
 from judge_decoding.models.provenance import machine as machine_in_words
@@ -237,7 +237,7 @@ def limits(
 
 
 def measured(
-    ways: Sequence[Contender],
+    contenders: Sequence[Contender],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
     models: tuple[PreTrainedModel, PreTrainedModel | None],
@@ -251,7 +251,7 @@ def measured(
     """A row for each way: that of `judge-decoding bench`, and of our own loop its `Limits`.
 
     Args:
-        ways: with different names.
+        contenders: with different names.
         prompts: token ids [T_i] each.
         expected: what plain greedy decoding says to each prompt; empty if nothing is to be compared.
         models: target and draft.
@@ -264,16 +264,16 @@ def measured(
     rows, warm_up = min(batch_size, len(prompts)), -(-len(prompts) // batch_size)
     watched = {
         way.label.name: Watched(way, Shape(rows, way.label.num_draft_tokens, context), calls, warm_up)
-        for way in ways
+        for way in contenders
         if isinstance(way, OwnLoop | Loop) and way.label.note != POLICY
     }
-    with tqdm(total=len(ways) * (repetitions + 1), desc="in turns") as bar:
+    with tqdm(total=len(contenders) * (repetitions + 1), desc="in turns") as bar:
         found = measure(
-            [watched.get(way.label.name, way) for way in ways], prompts, expected, batch_size=batch_size,
+            [watched.get(way.label.name, way) for way in contenders], prompts, expected, batch_size=batch_size,
             repetitions=repetitions, progress=lambda *_: bar.update() and None,
         )  # fmt: skip
     told = []
-    for way in ways:
+    for way in contenders:
         name, known = way.label.name, None
         if (own := watched.get(name)) is not None:
             known = limits(own.steady, way.label.num_draft_tokens, own.bare, round_work(*models, own.shape), able)
@@ -353,14 +353,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     items = read_items(task, limit=args.prompts, seed=0)
     asked = sorted((pair.encode(prompt_format.prompt(item))[0] for item in items), key=len)
     expected = alone(models, asked)
-    ways: list[Contender] = [models.plain()]
+    contenders: list[Contender] = [models.plain()]
     if models.draft is not None:
-        ways += [models.exact(length) for length in args.lengths]
-        ways += [models.judge(length) for length in args.lengths if pair.judge is not None]
+        contenders += [models.exact(length) for length in args.lengths]
+        contenders += [models.judge(length) for length in args.lengths if pair.judge is not None]
     sources = {pair.judge.config.source} if pair.judge is not None else set()
     able = measure_machine(pair.target.device, pair.target.dtype)
     rows = measured(
-        ways, asked, expected, (pair.target, models.draft), BareCalls(pair.target, models.draft, sources, tell), able,
+        contenders, asked, expected, (pair.target, models.draft),
+        BareCalls(pair.target, models.draft, sources, tell), able,
         context=context_of(asked, expected), batch_size=args.batch_size, repetitions=args.repetitions,
     )  # fmt: skip
     memory = None

@@ -13,8 +13,8 @@ from rich.console import Console
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench import vllm
+from judge_decoding.evaluation.bench.contenders import ContenderLabel
 from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Ratio
-from judge_decoding.evaluation.bench.ways import ContenderLabel
 from judge_decoding.report.bench import bench_markdown, notes, show
 
 TEXTS = ("one two", "red blue up", "good bad", "seven", "dog left", "up down", "six", "ten cat")
@@ -88,7 +88,7 @@ def test_the_tables_are_for_people(run: Run, options: list[object]) -> None:
 
 
 def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    from judge_decoding.evaluation.bench.ways import OwnLoop
+    from judge_decoding.evaluation.bench.contenders import OwnLoop
 
     right = OwnLoop.answer
 

@@ -13,17 +13,17 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.measure import Measurement, measure
-from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, ways
-from judge_decoding.evaluation.bench.results import ratio, row
-from judge_decoding.evaluation.bench.run import alone, choose, compared, tuning_steps
-from judge_decoding.evaluation.bench.ways import (
+from judge_decoding.evaluation.bench.contenders import (
     Assistance,
     BatchAnswers,
     ContenderLabel,
     counted,
     up_to_end,
 )
+from judge_decoding.evaluation.bench.measure import Measurement, measure
+from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, contenders
+from judge_decoding.evaluation.bench.results import ratio, row
+from judge_decoding.evaluation.bench.run import alone, choose, compared, tuning_steps
 from judge_decoding.models.first_layers import first_layers
 from tiny import EOS, greedy, llama
 
@@ -107,7 +107,7 @@ def test_every_exact_way_says_what_generate_says(models: Models, batch_size: int
         assert list(own) == greedy(models.decoder.target, ids.tolist(), BUDGET, stop=True)
     kinds = candidates(models, batch_size, (2, 4))
     best = {kind: some[0] for kind, some in kinds.items()}
-    some = ways(models, best, [5])
+    some = contenders(models, best, [5])
     assert len({way.label.name for way in some}) == len(some)
     found = measure(some, PROMPTS, expected, batch_size=batch_size, repetitions=1)
     for way in some:

@@ -241,7 +241,7 @@ def test_it_can_be_asked_where_a_loop_runs_already(serve: Serve) -> None:
 
     async def cell() -> None:
         body = {"messages": [{"role": "user", "content": "Well?"}]}
-        Endpoint("m").ask_all([(1, body)], lambda _, reply: told.append(reply.text), never)
+        Endpoint("m").request_all([(1, body)], lambda _, reply: told.append(reply.text), never)
 
     asyncio.run(cell())
     assert told == ["yes"]
@@ -274,7 +274,7 @@ def test_so_many_at_a_time_and_no_more(serve: Serve) -> None:
     server = serve(answer)
     answers: list[str] = []
     asks = [(i, {"messages": [{"role": "user", "content": str(i)}]}) for i in range(12)]
-    Endpoint("m", concurrency=3).ask_all(asks, lambda _, reply: answers.append(reply.text), never)
+    Endpoint("m", concurrency=3).request_all(asks, lambda _, reply: answers.append(reply.text), never)
     assert answers == ["yes"] * 12
     assert server.most_at_once == 3
 

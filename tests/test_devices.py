@@ -91,7 +91,7 @@ def test_each_command_that_loads_a_large_target_can_divide_it(
     assert code == 2, out + err
     assert "enough" in err, err
     assert loads[-1] == (str(pair.TARGET), "auto")
-    assert all(device == loading.usual_device() for name, device in loads[:-1])
+    assert all(device == loading.default_device() for name, device in loads[:-1])
 
 
 @pytest.mark.parametrize("name", packaged())

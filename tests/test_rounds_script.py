@@ -50,15 +50,15 @@ class Calls:
 
 
 def test_bare_calls_are_measured_behind_each_batch_of_our_own_ways(models: Models) -> None:
-    ways: list[Any] = [models.generate(), models.plain(), models.exact(2), models.policy(3)]
+    contenders: list[Any] = [models.generate(), models.plain(), models.exact(2), models.policy(3)]
     calls: Any = Calls()
     pair = (models.decoder.target, models.draft)
-    rows = measured(ways, PROMPTS, (), pair, calls, MACHINE, context=70, batch_size=2, repetitions=2)
+    rows = measured(contenders, PROMPTS, (), pair, calls, MACHINE, context=70, batch_size=2, repetitions=2)
     plain, exact = Shape(2, 0, 70), Shape(2, 2, 70)
     assert calls.shapes == [plain, plain, *[exact] * 4, plain, plain]  # no warm-up; who begins changes
     assert [row["limits"] is None for row in rows] == [True, False, False, True]
-    assert [row["name"] for row in rows] == [way.label.name for way in ways]
-    assert ways[3].label.note == POLICY  # its rounds have no one shape
+    assert [row["name"] for row in rows] == [way.label.name for way in contenders]
+    assert contenders[3].label.note == POLICY  # its rounds have no one shape
 
 
 def test_the_clock_changes_nothing(models: Models) -> None:

@@ -17,7 +17,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest, split
 from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms, label
 from judge_decoding.evaluation.record import ResultRecord
-from judge_decoding.evaluation.sweep import candidates, every_length, measure, tune, usual_rules
+from judge_decoding.evaluation.sweep import candidates, default_rules, every_length, measure, tune
 from judge_decoding.evaluation.trial import Method, answers, compare, count
 from judge_decoding.tasks.base import Item, Task, TextMessage
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -239,7 +239,7 @@ def test_questions_that_were_trained_on_are_refused(tokenizer: PreTrainedTokeniz
 
 def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokenizer: PreTrainedTokenizerFast) -> None:
     sampling = SamplingParams(seed=1)
-    names = [one.name for one in candidates(decoder, usual_rules(decoder, [0.5]), sampling)]
+    names = [one.name for one in candidates(decoder, default_rules(decoder, [0.5]), sampling)]
     assert names[:2] == [TARGET, "exact"]
     for name in ("top_k(k=2)", "top_k(k=2), matched", "typical(epsilon=0.09, delta=0.3)", "judge(threshold=0.5)"):
         assert name in names
@@ -250,7 +250,7 @@ def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokeni
     from judge_decoding.decoding.drafters.simple import PromptLookup
 
     lookup = JudgeDecoder(decoder.target, tokenizer, PromptLookup())
-    assert not any(str(rule).startswith(("kl", "judge")) for rule in usual_rules(lookup))
+    assert not any(str(rule).startswith(("kl", "judge")) for rule in default_rules(lookup))
 
 
 def test_matched_baselines_sample_and_are_verified_without_loss(decoder: JudgeDecoder) -> None:

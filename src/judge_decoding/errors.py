@@ -13,7 +13,9 @@ class CannotCompileError(JudgeDecodingError):
 
 def reason(error: BaseException) -> str:
     """Return a library error's message as one short line, to be used inside a sentence."""
-    said = " ".join((str(error).strip().splitlines() or [""])[0].split()).rstrip(".")[:300]
-    if not said:
+    message = " ".join((str(error).strip().splitlines() or [""])[0].split()).rstrip(".")[:300]
+    if not message:
         return type(error).__name__
-    return f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said  # a bare key explains nothing
+    return (
+        f"{type(error).__name__}: {message}" if isinstance(error, LookupError) else message
+    )  # a bare key explains nothing

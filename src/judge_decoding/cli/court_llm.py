@@ -90,7 +90,7 @@ def llm(
             advance()
 
         if requests:
-            endpoint.ask_all(requests, done, failed)
+            endpoint.request_all(requests, done, failed)
 
     source = f"llm:{endpoint.model}"
     labels = [core.labelled(case, core.decide(kept.of(case, votes), votes), source) for case in unsure]

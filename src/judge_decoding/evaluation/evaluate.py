@@ -90,16 +90,18 @@ def evaluate(
     methods = {METHOD: method} | ({TARGET: method.alone()} if alone else {})
     recorded: dict[tuple[str, str], Any] = dict(record.extra) if record is not None else {}
 
-    def keep(name: str, item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
+    def keep(name: str, item: Item, one: ItemResult, generations: Sequence[Generation]) -> None:
         if name == METHOD:
-            found = [_sample(method, prompt_format, item, turn, answer) for turn, answer in enumerate(given, start=1)]
+            found = [
+                _sample(method, prompt_format, item, turn, answer) for turn, answer in enumerate(generations, start=1)
+            ]
             # With several turns, the verdict is about the last one.
             found[-1] = found[-1].model_copy(update={"correct": one.correct})
             rows = [sample.model_copy(update=about).model_dump(mode="json", exclude_none=True) for sample in found]
         else:
             rows = [
                 {"text": prompt_format.bare(answer.text), "tokens": len(answer.token_ids), "seconds": answer.seconds}
-                for answer in given
+                for answer in generations
             ]
         recorded[name, item.key] = rows
         if record is not None:
@@ -174,5 +176,5 @@ def label(rule: VerificationRule) -> tuple[str, str]:
     """Return a rule's family and its setting, the values of its parameters."""
     if isinstance(rule, AnyOf):
         return str(rule), ""
-    given = str(rule).removeprefix(rule.name).strip("()")
-    return rule.name, ", ".join(part.partition("=")[2] for part in given.split(", ") if part)
+    arguments = str(rule).removeprefix(rule.name).strip("()")
+    return rule.name, ", ".join(part.partition("=")[2] for part in arguments.split(", ") if part)

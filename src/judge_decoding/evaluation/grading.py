@@ -76,7 +76,7 @@ def grade(
         max_new_tokens: token budget of a reply; a reasoning model needs more.
 
     Raises:
-        JudgeDecodingError: as for `Endpoint.ask_all`; grades reported before that are valid.
+        JudgeDecodingError: as for `Endpoint.request_all`; grades reported before that are valid.
     """
     known = known or {}
     waiting: dict[str, list[tuple[KeyT, int]]] = {}
@@ -92,7 +92,7 @@ def grade(
                 waiting.setdefault(text, []).append((name, turn))
                 bodies[text] = body
 
-    def tell(text: str, found: Grade) -> None:
+    def record(text: str, found: Grade) -> None:
         for name, turn in waiting.pop(text):
             done(name, turn, found)
 
@@ -101,9 +101,9 @@ def grade(
             failed(name, turn, why)
 
     for text in [text for text in waiting if text in graded]:
-        tell(text, graded[text])
+        record(text, graded[text])
     asks = [(text, bodies[text]) for text in waiting]
-    endpoint.ask_all(asks, lambda text, reply: tell(text, read_grade(reply)), fail)
+    endpoint.request_all(asks, lambda text, reply: record(text, read_grade(reply)), fail)
 
 
 def mean_grade(item: Item, grades: Mapping[int, Grade]) -> float | None:

@@ -140,7 +140,7 @@ class _ScoringState:
 
     def __init__(self, text: TokenizedAnswer, found: Sequence[Acceptance], processor: Processor | None = None) -> None:
         self._text, self._processor = text, processor
-        self._heard = 0
+        self._num_read = 0
         self._first = 0
         self._logits: Tensor | None = None
         self._states: dict[HiddenSource, Tensor] = {}
@@ -173,10 +173,10 @@ class _ScoringState:
 
     def _processed(self, logits: Tensor) -> Tensor:
         """Process the next logits [n, V] as decoding would."""
-        self._heard += len(logits)
+        self._num_read += len(logits)
         if self._processor is None:
             return logits
-        known = [*self._text.prompt_ids, *self._text.ids[: self._heard - 1]]
+        known = [*self._text.prompt_ids, *self._text.ids[: self._num_read - 1]]
         return along(self._processor, torch.tensor([known], device=logits.device), logits[None])[0]
 
 

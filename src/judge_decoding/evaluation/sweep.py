@@ -63,7 +63,7 @@ class Candidate:
         )  # fmt: skip
 
 
-def usual_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS) -> list[VerificationRule]:
+def default_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS) -> list[VerificationRule]:
     """Return the rules always compared: exact, top-k, typical, KL if the draft has probabilities, and the judge."""
     found: list[VerificationRule] = [Exact(), TopK(2), TopK(4), Typical(), Typical(0.3, 0.55)]
     if isinstance(decoder.draft, PreTrainedModel):
@@ -129,7 +129,7 @@ def sweep(
         decoder: target, draft, and optionally a judge.
         prompt_format: the prompt format of the items.
         items: the items to answer.
-        rules: rules or their spellings to compare; `usual_rules` by default. Matched baselines are added.
+        rules: rules or their spellings to compare; `default_rules` by default. Matched baselines are added.
         sampling: how tokens are chosen.
         lengths: draft lengths to choose from.
         tuning_items: number of items used to choose each method's draft length; they are in no row of the table. 0
@@ -141,8 +141,8 @@ def sweep(
     Raises:
         JudgeDecodingError: no item would be left for the table, or the task cannot check an answer.
     """
-    given = usual_rules(decoder) if rules is None else [as_rule(rule, decoder.judge) for rule in rules]
-    wanted = candidates(decoder, given, sampling)
+    compared = default_rules(decoder) if rules is None else [as_rule(rule, decoder.judge) for rule in rules]
+    wanted = candidates(decoder, compared, sampling)
     rows: list[ResultRow] = []
     if not tuning_items:
         shown = list(items)
@@ -224,10 +224,10 @@ def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: Result
 
 
 def _keep(prompt_format: PromptFormat, record: ResultRecord | None, progress: OnResult) -> OnAnswer:
-    def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
+    def keep(name: str, _item: Item, one: ItemResult, generations: Sequence[Generation]) -> None:
         if record is not None:
-            texts = [prompt_format.bare(answer.text) for answer in given]
-            record.add(name, one, {"texts": texts, "distance": given[0].distance})
+            texts = [prompt_format.bare(answer.text) for answer in generations]
+            record.add(name, one, {"texts": texts, "distance": generations[0].distance})
         progress(name, one)
 
     return keep

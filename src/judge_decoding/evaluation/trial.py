@@ -116,11 +116,11 @@ def compare(
             chosen = items[first : first + batch_size]
             found[name] |= {item.key: known[name, item.key] for item in chosen if (name, item.key) in known}
             left = [item for item in chosen if item.key not in found[name]]
-            for item, given in zip(left, answers(methods[name], prompt_format, left), strict=True):
-                one = found[name][item.key] = answered(prompt_format, item, given, timed=batch_size == 1)
-                for generation in given:
+            for item, generations in zip(left, answers(methods[name], prompt_format, left), strict=True):
+                one = found[name][item.key] = answered(prompt_format, item, generations, timed=batch_size == 1)
+                for generation in generations:
                     stats[name].merge(generation.stats)
-                on_answer(name, item, one, given)
+                on_answer(name, item, one, generations)
     return {
         name: Outcome([found[name][item.key] for item in items], stats[name], method.num_draft_tokens)
         for name, method in methods.items()
@@ -137,10 +137,12 @@ def answers(method: Method, prompt_format: PromptFormat, items: Sequence[Item]) 
 
     An item whose next turn no longer fits into the context ends before that turn.
     """
-    given: list[list[Generation]] = [[] for _ in items]
+    generations: list[list[Generation]] = [[] for _ in items]
     for turn in range(max((len(item.turns) for item in items), default=0)):
-        going = [i for i, item in enumerate(items) if len(given[i]) == turn < len(item.turns)]
-        prompts = [prompt_format.prompt(items[i], [prompt_format.bare(one.text) for one in given[i]]) for i in going]
+        going = [i for i, item in enumerate(items) if len(generations[i]) == turn < len(item.turns)]
+        prompts = [
+            prompt_format.prompt(items[i], [prompt_format.bare(one.text) for one in generations[i]]) for i in going
+        ]
         if turn:
             fits = [has_room(method.decoder, prompt) for prompt in prompts]
             going = [i for i, good in zip(going, fits, strict=True) if good]
@@ -156,8 +158,8 @@ def answers(method: Method, prompt_format: PromptFormat, items: Sequence[Item]) 
             seeds=None if seed is None else [zlib.crc32(f"{seed} {items[i].key}".encode()) for i in going],
         )  # fmt: skip
         for i, one in zip(going, found, strict=True):
-            given[i].append(one)
-    return given
+            generations[i].append(one)
+    return generations
 
 
 def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
@@ -169,24 +171,26 @@ def has_room(decoder: JudgeDecoder, prompt: Prompt) -> bool:
         return False
 
 
-def answered(prompt_format: PromptFormat, item: Item, given: Sequence[Generation], *, timed: bool = True) -> ItemResult:
+def answered(
+    prompt_format: PromptFormat, item: Item, generations: Sequence[Generation], *, timed: bool = True
+) -> ItemResult:
     """Return the result of an item with these answers to its turns.
 
     Raises:
         JudgeDecodingError: the task cannot check the answer.
     """
     verdict = None
-    if len(given) == len(item.turns):
+    if len(generations) == len(item.turns):
         with guarded(prompt_format.task, item.key):
-            verdict = prompt_format.task.check(item, prompt_format.bare(given[-1].text))
+            verdict = prompt_format.task.check(item, prompt_format.bare(generations[-1].text))
             if verdict is not None and not isinstance(verdict, bool):
                 raise TypeError(f"check gives {type(verdict).__name__}, not True, False or None")
     return ItemResult(
         item.key,
         verdict,
-        rounds=sum(one.stats.rounds for one in given),
-        tokens=sum(one.stats.tokens for one in given),
-        accepted=sum(one.stats.accepted for one in given),
-        seconds=sum(one.seconds for one in given) if timed else None,
-        cut_off=any(one.finish_reason != "stop" for one in given),
+        rounds=sum(one.stats.rounds for one in generations),
+        tokens=sum(one.stats.tokens for one in generations),
+        accepted=sum(one.stats.accepted for one in generations),
+        seconds=sum(one.seconds for one in generations) if timed else None,
+        cut_off=any(one.finish_reason != "stop" for one in generations),
     )

@@ -111,8 +111,8 @@ def measure_table(
         keys = [(name, item.key) for name in names for item in chosen]
         count = ticks(progress, what, len(keys), sum(key in kept.known for key in keys))
 
-        def add(name: str, item: Item, answered: ItemResult, given: Sequence[Generation]) -> None:
-            kept.add(name, answered, {"prompt": item.turns[0], "text": given[0].text})
+        def add(name: str, item: Item, answered: ItemResult, generations: Sequence[Generation]) -> None:
+            kept.add(name, answered, {"prompt": item.turns[0], "text": generations[0].text})
             count()
 
         return add

@@ -325,7 +325,7 @@ def _refuse(
     unknown = sorted(
         name
         for name, value in model_kwargs.items()
-        if name not in (*_USUAL, *_BY_MODEL) and not _says_nothing(name, value)
+        if name not in (*_USUAL, *_BY_MODEL) and not _carries_nothing(name, value)
     )
     if unknown:
         raise JudgeDecodingError(
@@ -333,7 +333,7 @@ def _refuse(
         )
 
 
-def _says_nothing(name: str, value: object) -> bool:
+def _carries_nothing(name: str, value: object) -> bool:
     """Whether an argument only states that the input is plain text, as arguments added by processors may do."""
     if isinstance(value, Tensor):
         return name.endswith("token_type_ids") and not bool(value.any())

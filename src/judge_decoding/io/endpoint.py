@@ -104,13 +104,13 @@ class Endpoint:
         self._in_row = 0  # consecutive requests that failed through the server's fault
         self._client()
 
-    def ask_all(
-        self, asks: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
+    def request_all(
+        self, requests: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
     ) -> None:
         """Send all requests, up to the allowed concurrency, and report each as it ends.
 
         Args:
-            asks: requests, each with an object that is passed to the callbacks.
+            requests: requests, each with an object that is passed to the callbacks.
             done: called with each answer.
             failed: called with the reason if a request is refused or fails; the others continue.
 
@@ -119,14 +119,14 @@ class Endpoint:
                 or fails repeatedly; pending requests are cancelled.
         """
         try:
-            _run(self._ask_all(asks, done, failed))
+            _run(self._request_all(requests, done, failed))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _ask_all(
-        self, asks: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
+    async def _request_all(
+        self, requests: Iterable[tuple[T, Body]], done: Callable[[T, Reply], None], failed: Callable[[T, str], None]
     ) -> None:
-        waiting = iter(asks)
+        waiting = iter(requests)
 
         async def work(client: AsyncOpenAI) -> None:
             for what, body in waiting:
@@ -213,28 +213,28 @@ class Endpoint:
         return True
 
     def _refusal(self, error: APIStatusError) -> Exception:
-        status, said = error.status_code, self._said(error)
+        status, message = error.status_code, self._error_message(error)
         if status == 401:  # the server's message may contain a part of the key
             return JudgeDecodingError(
                 f"{self.address} refuses the key (401); set OPENAI_API_KEY to one that is good there."
             )
         if status == 403:
             return JudgeDecodingError(
-                f"{self.address} does not allow the model {self.model} (403{said}); ask for access."
+                f"{self.address} does not allow the model {self.model} (403{message}); ask for access."
             )
         if status == 404:
             return JudgeDecodingError(
-                f"{self.address} has no model {self.model}, or is no such address (404{said}); check the name and "
+                f"{self.address} has no model {self.model}, or is no such address (404{message}); check the name and "
                 "OPENAI_BASE_URL, which mostly ends in /v1."
             )
         if status == 429:
             return JudgeDecodingError(
-                f"{self.address} lets no more requests through (429{said}); what is done is kept: run the same command "
-                "later, or with a smaller --concurrency."
+                f"{self.address} lets no more requests through (429{message}); what is done is kept: run the same "
+                "command later, or with a smaller --concurrency."
             )
-        return _FailedError(f"the endpoint refused it ({status}{said})", trouble=status >= 500)
+        return _FailedError(f"the endpoint refused it ({status}{message})", trouble=status >= 500)
 
-    def _said(self, error: APIStatusError) -> str:
+    def _error_message(self, error: APIStatusError) -> str:
         """Return the server's error message, in one line."""
         message = error.body.get("message") if isinstance(error.body, dict) else None
         text = one_line(str(message or ""))

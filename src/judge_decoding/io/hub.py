@@ -81,7 +81,7 @@ class ModelLocation:
             )  # fmt: skip
             return isinstance(known, str)
         try:
-            _ask(self.name_or_path, name, self.options)
+            _request_metadata(self.name_or_path, name, self.options)
         except Exception:  # noqa: BLE001  (as in `_why_unread`)
             return False
         return True
@@ -136,7 +136,7 @@ def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:
         RevisionNotFoundError: the repository exists, but not the revision.
     """
     try:
-        _ask(name, "config.json", options)
+        _request_metadata(name, "config.json", options)
     except GatedRepoError:
         return f"the Hub shows it only to those with access: ask at https://huggingface.co/{name} and run hf auth login"
     except RepositoryNotFoundError:
@@ -162,7 +162,7 @@ def _is_cached(name: str, options: Mapping[str, Any]) -> bool:
     return (_cache(options) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots").is_dir()
 
 
-def _ask(name: str, file: str, options: Mapping[str, Any]) -> None:
+def _request_metadata(name: str, file: str, options: Mapping[str, Any]) -> None:
     """Request a file's metadata from the Hub, once."""
     url = hf_hub_url(name, _inside(options, file), revision=options.get("revision"))
     get_hf_file_metadata(url, token=options.get("token"), timeout=TIMEOUT)

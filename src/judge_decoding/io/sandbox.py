@@ -88,7 +88,7 @@ def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sand
     text, word = program.encode("utf-8", "surrogatepass"), secrets.token_bytes(32)
     try:
         with sandbox.start(limits, len(text)) as process:
-            talk = _Talk(process, limits)
+            talk = _ProgramIO(process, limits)
             talk.run(text + word)
     except OSError as error:
         raise _does_not_start(sandbox, str(error.strerror)) from error
@@ -102,7 +102,7 @@ def _does_not_start(sandbox: Sandbox, reason: str) -> JudgeDecodingError:
     return JudgeDecodingError(f"The sandbox {sandbox} does not start ({one_line(reason)[:200]}); {sandbox.needs}.")
 
 
-class _Talk:
+class _ProgramIO:
     """Input and output of a program, bounded in time and size.
 
     Attributes:
@@ -114,7 +114,7 @@ class _Talk:
 
     def __init__(self, process: subprocess.Popen[bytes], limits: SandboxLimits) -> None:
         self.verdict, self.output, self.ended, self.timed_out = b"", b"", False, False
-        self._process, self._limits, self._heard = process, limits, 0
+        self._process, self._limits, self._num_bytes = process, limits, 0
         self._deadline = time.monotonic() + _START_SECONDS
 
     @property
@@ -122,14 +122,14 @@ class _Talk:
         """Whether the sandbox is up and the program has started."""
         return self.verdict.startswith(_STARTED)
 
-    def run(self, told: bytes) -> None:
-        """Send ``told``, and read until the end."""
+    def run(self, program: bytes) -> None:
+        """Send ``program``, and read until the end."""
         given, verdict, printed = (
             cast("IO[bytes]", pipe) for pipe in (self._process.stdin, self._process.stdout, self._process.stderr)
         )
-        rest = memoryview(told)
+        rest = memoryview(program)
 
-        def say(descriptor: int) -> bool:
+        def write(descriptor: int) -> bool:
             nonlocal rest
             with suppress(BrokenPipeError):  # The output shows if the sandbox is dead.
                 rest = rest[os.write(descriptor, rest) :]
@@ -138,13 +138,13 @@ class _Talk:
 
         with selectors.DefaultSelector() as pipes:
             os.set_blocking(given.fileno(), False)
-            pipes.register(given, selectors.EVENT_WRITE, say)
-            pipes.register(verdict, selectors.EVENT_READ, self._hear_verdict)
-            pipes.register(printed, selectors.EVENT_READ, self._hear_printed)
+            pipes.register(given, selectors.EVENT_WRITE, write)
+            pipes.register(verdict, selectors.EVENT_READ, self._read_verdict)
+            pipes.register(printed, selectors.EVENT_READ, self._read_printed)
             while pipes.get_map():
                 left = self._deadline - time.monotonic()
                 self.timed_out = left <= 0
-                if self.timed_out or self._heard > self._limits.file_size:
+                if self.timed_out or self._num_bytes > self._limits.file_size:
                     return
                 for key, _ in pipes.select(left):
                     if not key.data(key.fd):
@@ -153,9 +153,9 @@ class _Talk:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(self._deadline - time.monotonic(), 0))
         self.timed_out = self._process.returncode is None
-        self.ended = not self.timed_out and self._heard <= self._limits.file_size
+        self.ended = not self.timed_out and self._num_bytes <= self._limits.file_size
 
-    def _hear_verdict(self, descriptor: int) -> bool:
+    def _read_verdict(self, descriptor: int) -> bool:
         """Read a part of the verdict; its first byte starts the program's time."""
         found = self._read(descriptor)
         if not self.verdict:
@@ -163,12 +163,12 @@ class _Talk:
         self.verdict = (self.verdict + found)[:64]
         return bool(found)
 
-    def _hear_printed(self, descriptor: int) -> bool:
+    def _read_printed(self, descriptor: int) -> bool:
         found = self._read(descriptor)
         self.output = (self.output + found)[-_SHOWN:]
         return bool(found)
 
     def _read(self, descriptor: int) -> bytes:
         found = os.read(descriptor, 2**16)
-        self._heard += len(found)
+        self._num_bytes += len(found)
         return found

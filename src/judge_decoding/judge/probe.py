@@ -132,7 +132,7 @@ def _numbers(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -
     """Return the rows of a probe, cached while the model and its weights are the same."""
     known, key, state = _known.setdefault(model, {}), (tuple(ids), source), _state(model)
     if key not in known or known[key][0] != state:
-        known[key] = state, _ask(model, ids, source)
+        known[key] = state, _compute(model, ids, source)
     return known[key][1]
 
 
@@ -142,7 +142,7 @@ def _state(model: PreTrainedModel) -> tuple[Any, ...]:
     return adapters(model), [(id(each), 0 if each.is_inference() else each._version) for each in tensors]
 
 
-def _ask(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Tensor:
+def _compute(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -> Tensor:
     """Run one forward pass in which each part gets the same input."""
     modules, first = _parts(model, source)
     seen: dict[int, Tensor] = {}

@@ -14,7 +14,7 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest
 from judge_decoding.labelling.writers import behind, seed_of, without_stop
-from judge_decoding.loading.models import usual_device
+from judge_decoding.loading.models import default_device
 from judge_decoding.models.text import pieces
 
 
@@ -46,7 +46,7 @@ class LocalWriter:
     ) -> None:
         """Answer ``wants``, the longest prompts first; prompts that do not fit into the context fail."""
         how = self.answering
-        decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=usual_device())
+        decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=default_device())
         chat = self.chat and bool(decoder.tokenizer.chat_template)
         known: dict[str, Tensor] = {}
         todo: list[tuple[AnswerRequest, Tensor]] = []

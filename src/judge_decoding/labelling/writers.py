@@ -37,7 +37,7 @@ class EndpointWriter:
         def take(want: AnswerRequest, reply: Reply) -> None:
             done(want, Answer(reply.text if self.raw else behind(want.question.prompt, reply.text), reply.ended))
 
-        self.endpoint.ask_all(((want, self._body(want)) for want in wants), take, failed)
+        self.endpoint.request_all(((want, self._body(want)) for want in wants), take, failed)
 
     def _body(self, want: AnswerRequest) -> Body:
         how = self.answering

@@ -52,14 +52,14 @@ _TOKENIZER_FILES = (
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def usual_device() -> str:
+def default_device() -> str:
     """Return the default device: a GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def draft_device(device: str | None) -> str | None:
     """Return the draft's device if the target is on ``device``; with a divided target, the draft is on one GPU."""
-    return usual_device() if device == AUTO else device
+    return default_device() if device == AUTO else device
 
 
 def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401  (passed on)
@@ -362,7 +362,7 @@ def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str,
     options = {key: value for key, value in kwargs.items() if key in ACCESS | TOKENIZER | MACHINE}
     if isinstance(options.get("device_map"), dict) and set(options["device_map"]) != {""}:
         del options["device_map"]
-        options.setdefault("device", usual_device())
+        options.setdefault("device", default_device())
     if own.keys() & {"device", "device_map"}:
         options = {key: value for key, value in options.items() if key not in ("device", "device_map")}
     subfolder = kwargs.get("subfolder")

@@ -181,7 +181,7 @@ class _Check:
             return _cannot_read(f"a forward pass over token ids fails ({reason(error)})")
         if not causal:
             return _cannot_read("the logits of a token depend on the tokens after it")
-        if why := _try(self._reads):
+        if why := _try(self._can_read):
             return _cannot_read(why)
         why, rewind = _try(self._rewinds), self._rewind
         batch = why or self._plain_batch() or _try(self._batches)
@@ -193,7 +193,7 @@ class _Check:
         ids = self._ids[None, :count]
         return self._forward(ids, positions=row_positions(0, count, ids.device))[0].float()
 
-    def _reads(self) -> str:
+    def _can_read(self) -> str:
         """Return why reading a part and then single tokens differs from reading the whole; empty if it does not."""
         lm, half = CachedLM(self._model, rewind="never"), self._length // 2
         lm.read([self._ids[:half]], [0])
@@ -211,7 +211,7 @@ class _Check:
                 return why
             if self._rewind == "crop" and lm.is_recurrent:
                 self._rewind = "restore"
-                return _try(self._reads_several) or self._rewinds()
+                return _try(self._can_read_several) or self._rewinds()
             lm.checkpoint()
             lm.read([wrong[: min(3, size - end)]], [0])
             lm.rewind_to([end])
@@ -219,7 +219,7 @@ class _Check:
         same = self._same(self._whole[size - 2 :], found)
         return "" if same else "tokens after a rejected draft differ from those without it"
 
-    def _reads_several(self) -> str:
+    def _can_read_several(self) -> str:
         """Return why reading several tokens at once after others differs from reading them one by one.
 
         Some recurrent layers use their states for single tokens only. In 16 bits both ways have rounding errors, and

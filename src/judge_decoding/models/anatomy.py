@@ -73,7 +73,7 @@ class _Call:
     begin: int
     end: int = -1
     leaf: bool = True
-    given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     output: Tensor | None = None
     shape: tuple[int, ...] = ()
 
@@ -100,7 +100,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         clock += 1
         if open_calls:
             open_calls[-1].leaf = False
-        call = _Call(name, clock, given=(args, kwargs))
+        call = _Call(name, clock, inputs=(args, kwargs))
         calls.append(call)
         open_calls.append(call)
 
@@ -113,7 +113,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         # Only calls after the last layer are examined closely: keep no other states.
         done = [] if call.leaf else calls if name.rpartition(".")[0] in listed else [call]
         for each in done:
-            each.given = each.output = None
+            each.inputs = each.output = None
 
     hooks = []
     with undisturbed(model):
@@ -184,15 +184,15 @@ def _above(name: str) -> list[str]:
 
 def _is_norm(module: nn.Module, call: _Call) -> bool:
     """Whether the module's output hardly grows with its input."""
-    if call.given is None or call.output is None:
+    if call.inputs is None or call.output is None:
         return False
-    args, kwargs = call.given
-    given = first_tensor((args, kwargs))
-    if given is None or given.shape != call.output.shape:
+    args, kwargs = call.inputs
+    inputs = first_tensor((args, kwargs))
+    if inputs is None or inputs.shape != call.output.shape:
         return False
 
     def longer(value: object) -> object:
-        return value * 8 if value is given else value
+        return value * 8 if value is inputs else value
 
     try:
         other = first_tensor(module(*map(longer, args), **{name: longer(value) for name, value in kwargs.items()}))

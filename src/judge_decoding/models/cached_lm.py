@@ -54,11 +54,16 @@ class CachedLM:
         # Which columns of the cache hold tokens [rows, columns]; on the CPU, so that counting does not synchronise.
         self._live = torch.ones(rows, 0, dtype=torch.bool)
 
-    def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
-        """Append ``rows[i]`` [T_i] to each row; return float32 logits [keep_i, V] of its last ``keep[i]`` tokens."""
+    def read(self, rows: Sequence[Tensor], logits_to_keep: Sequence[int]) -> list[Tensor]:
+        """Append ``rows[i]`` [T_i] to each row; return float32 logits [K, V] of its last K tokens.
+
+        Args:
+            rows: the new tokens of each row.
+            logits_to_keep: K of each row.
+        """
         sizes = [len(row) for row in rows]
         width = max(sizes)
-        kept = width - max(min(size - count for size, count in zip(sizes, keep, strict=True)), 0)
+        kept = width - max(min(size - count for size, count in zip(sizes, logits_to_keep, strict=True)), 0)
         ids = pad_sequence(list(rows), batch_first=True)
         live = torch.cat((self._live, torch.arange(width) < torch.tensor(sizes)[:, None]), dim=1)
         mask = None
@@ -74,7 +79,10 @@ class CachedLM:
         self.lengths = [length + size for length, size in zip(self.lengths, sizes, strict=True)]
         logits = logits[:, -kept:] if kept else logits[:, :0]
         ends = [size - (width - kept) for size in sizes]
-        return [logits[i, end - count : end].float() for i, (end, count) in enumerate(zip(ends, keep, strict=True))]
+        return [
+            logits[i, end - count : end].float()
+            for i, (end, count) in enumerate(zip(ends, logits_to_keep, strict=True))
+        ]
 
     def _positions(self, sizes: Sequence[int], width: int, device: torch.device) -> Tensor:
         """Return the positions of the next tokens [rows, width]; padding has the position of the token before it."""
@@ -169,7 +177,7 @@ class CachedLM:
         order = self._live.long().argsort(dim=1, stable=True)[:, -width:]
         for layer in self._cache.layers:
             assert isinstance(layer, DynamicLayer)  # see `can_batch`
-            layer.keys, layer.values = _take(layer.keys, order), _take(layer.values, order)
+            layer.keys, layer.values = _columns_of(layer.keys, order), _columns_of(layer.values, order)
         self._live = self._live.gather(1, order)
 
     def select(self, rows: Sequence[int]) -> None:
@@ -181,7 +189,7 @@ class CachedLM:
         self.lengths = [self.lengths[i] for i in rows]
 
 
-def _take(states: Tensor | None, columns: Tensor) -> Tensor:
+def _columns_of(states: Tensor | None, columns: Tensor) -> Tensor:
     """Select ``columns`` [B, C'] of keys or values [B, heads, C, D]."""
     assert states is not None
     index = columns[:, None, :, None].to(states.device)

@@ -69,7 +69,7 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
         except Exception as error:  # noqa: BLE001  (a template of a stranger)
             refusal = error if form is joined else refusal
             continue
-        if _says(text, joined[-1]["content"]):
+        if _contains(text, joined[-1]["content"]):
             return text
         plain = text if form is joined else plain
     if plain is not None:
@@ -130,7 +130,7 @@ def _parted(content: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  (chec
     return None if content is None else [{"type": "text", "text": _text(part)} for part in texts]
 
 
-def _says(text: str, content: str | None) -> bool:
+def _contains(text: str, content: str | None) -> bool:
     """Whether a rendered chat contains the last message, rather than nothing or the repr of a list."""
     plain = (content or "").strip()
     return all(line.strip() in text for line in plain.splitlines()) and (

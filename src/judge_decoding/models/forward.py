@@ -69,16 +69,16 @@ class Forward:
         self,
         ids: Tensor,
         cache: object | None = None,
-        keep: int = 0,
+        logits_to_keep: int = 0,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Return the logits [B, K, V] of the last ``keep`` tokens of ``ids`` [B, T], or of all tokens for 0.
+        """Return the logits [B, K, V] of the last ``logits_to_keep`` tokens of ``ids`` [B, T], or of all tokens for 0.
 
         Args:
             ids: the tokens to read.
             cache: the KV cache, to which the new tokens are added. None reads without a cache.
-            keep: K, the number of tokens to return logits for.
+            logits_to_keep: K, the number of tokens to return logits for.
             mask: 1 for tokens and 0 for padding [B, P + T], including those in the cache; None for no padding.
             positions: the position of each token [B, T].
         """
@@ -94,7 +94,7 @@ class Forward:
         if positions is not None and self.takes_positions:
             arguments["position_ids"] = positions
         if self.keeps_few_logits:
-            arguments["logits_to_keep"] = keep
+            arguments["logits_to_keep"] = logits_to_keep
         with self._lock:
             for config in self._with_tuples:
                 config.return_dict = True
@@ -104,7 +104,7 @@ class Forward:
                 for config in self._with_tuples:
                     config.return_dict = False
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
-        return logits[:, -keep:] if keep else logits
+        return logits[:, -logits_to_keep:] if logits_to_keep else logits
 
 
 def cache_name(model: PreTrainedModel) -> str:
@@ -135,13 +135,13 @@ def input_rows(model: PreTrainedModel) -> int:
     return size if isinstance(size, int) else int(table.weight.shape[0])
 
 
-def plain_forward(model: PreTrainedModel, ids: Tensor, keep: int) -> Tensor:
-    """Read ``ids`` [B, T] without a cache; return the logits of each row's last ``keep`` >= 1 tokens [B, keep, V].
+def plain_forward(model: PreTrainedModel, ids: Tensor, logits_to_keep: int) -> Tensor:
+    """Read ``ids`` [B, T] without a cache; return the logits [B, K, V] of each row's last K >= 1 tokens.
 
     The logits are those of the model's forward, including any processing after the output embeddings. A model without
     ``logits_to_keep`` computes the logits of all tokens.
     """
-    return Forward(model)(ids, keep=keep, positions=row_positions(0, ids.shape[1], ids.device))
+    return Forward(model)(ids, logits_to_keep=logits_to_keep, positions=row_positions(0, ids.shape[1], ids.device))
 
 
 def keeps_few_logits(model: PreTrainedModel) -> bool:

@@ -170,26 +170,26 @@ class _Forward:
 
         The logits begin with the token at ``first``, the states with the token at ``state``.
         """
-        keep = end - first
+        logits_to_keep = end - first
         with (
             undisturbed(self._model),
             opened(self._hooks.values()),
         ):  # not while yielding a piece, when others may use the model
             if self._lm is not None:
                 self._lm.prepare([end])
-                logits = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [keep])[0][None]
+                logits = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [logits_to_keep])[0][None]
             else:
-                logits = self._plain(end, max(keep, end - state if self._shares else 1, 1))
+                logits = self._plain(end, max(logits_to_keep, end - state if self._shares else 1, 1))
                 if any(hook.states.shape[1] < end - state for hook in self._hooks.values()):
                     self._shares = True
                     logits = self._plain(end, end - state)
             return logits, {source: hook.states for source, hook in self._hooks.items()}
 
-    def _plain(self, end: int, keep: int) -> Tensor:
+    def _plain(self, end: int, logits_to_keep: int) -> Tensor:
         """Run a forward pass without a cache."""
         if self._border is not None and self._border.changes_always:
             reset_positions(rotary_modules(self._model))
-        return plain_forward(self._model, self._ids[:, :end], keep)
+        return plain_forward(self._model, self._ids[:, :end], logits_to_keep)
 
 
 def _pieces(

@@ -34,11 +34,11 @@ def results_section(results: Sequence[Results], plots: Sequence[str | None]) -> 
     """Return the section on ``results``: the tables, the plots given by file name, and how they were measured."""
     if not results:
         return NOTHING
-    parts = [_one(one, plot, place) for place, (one, plot) in enumerate(zip(results, plots, strict=True), start=1)]
+    parts = [_one(one, plot, number) for number, (one, plot) in enumerate(zip(results, plots, strict=True), start=1)]
     return "\n".join((_READING, *parts))
 
 
-def _one(results: Results, plot: str | None, place: int) -> str:
+def _one(results: Results, plot: str | None, number: int) -> str:
     tuned = {row.answers for row in results.tuning}
     unsure = "" if results.judge_hash else " (by its name; the file does not tell its weights)"
     said = [
@@ -71,15 +71,15 @@ def _one(results: Results, plot: str | None, place: int) -> str:
             "".join(f"* {line}\n" for line in said),
             _tuning(results.tuning),
             block(one_line(shlex.join(results.command))) if results.command else "",
-            f"All figures: [{file_name(place)}]({file_name(place)})\n",
+            f"All figures: [{file_name(number)}]({file_name(number)})\n",
         )
         if part
     )
 
 
-def file_name(place: int, stem: str = "results", ending: str = "json") -> str:
+def file_name(number: int, stem: str = "results", ending: str = "json") -> str:
     """Return the file name of the first (1), second, ... results stored next to a card."""
-    return f"{stem}.{ending}" if place == 1 else f"{stem}-{place}.{ending}"
+    return f"{stem}.{ending}" if number == 1 else f"{stem}-{number}.{ending}"
 
 
 def measured_table(rows: Sequence[ResultRow]) -> str:

@@ -37,12 +37,12 @@ def cells(acceptance: Acceptance) -> list[str]:
     ]
 
 
-def score_table(found: Sequence[Acceptance]) -> RenderableType:
+def score_table(acceptances: Sequence[Acceptance]) -> RenderableType:
     """Return the table, with a row for each rule and draft length."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "rule" else "right", overflow="fold")
-    for acceptance in found:
+    for acceptance in acceptances:
         table.add_row(*map(Text, cells(acceptance)))
     return table
 
@@ -51,18 +51,18 @@ def bins(shares: Sequence[float]) -> list[tuple[str, float]]:
     """Merge a histogram over 0, 1, 2, ... into a few labelled bins: single values up to 4, then doubling widths."""
     if len(shares) <= 9:
         return [(str(i), share) for i, share in enumerate(shares)]
-    found, start = [], 0
+    acceptances, start = [], 0
     while start < len(shares):
         end = start if start <= 4 else min(2 * (start - 1), len(shares) - 1)
         label = str(start) if start == end else f"{start}-{end}"
-        found.append((label, sum(shares[start : end + 1])))
+        acceptances.append((label, sum(shares[start : end + 1])))
         start = end + 1
-    return found
+    return acceptances
 
 
-def histograms(found: Sequence[Acceptance]) -> RenderableType:
-    """Return small histograms of the accepted draft tokens per round, one for each of ``found``, side by side."""
-    return Columns([_histogram(each) for each in found], padding=(1, 3))
+def histograms(acceptances: Sequence[Acceptance]) -> RenderableType:
+    """Return small histograms of the accepted draft tokens per round, one for each of ``acceptances``, side by side."""
+    return Columns([_histogram(each) for each in acceptances], padding=(1, 3))
 
 
 def _histogram(acceptance: Acceptance) -> RenderableType:

@@ -77,13 +77,13 @@ def shown_tokens(
     """Return the tokens of one text under one rule; ``texts`` has the text of each token."""
     special, left = set(tokenizer.all_special_ids), iter(texts)
     kinds = {Cause.CORRECTION: "rejected"}
-    found = []
+    acceptances = []
     for event in rounds:
         for i, (token, cause) in enumerate(zip(event.token_ids, event.causes, strict=True)):
             own = event.target_ids[i]
             text = next(left) or (_spelling(tokenizer, token) if token in special else "")
             judged = event.scores is not None and i < len(event.scores)
-            found.append(
+            acceptances.append(
                 ScoredToken(
                     text,
                     kinds.get(cause, cause.value),
@@ -91,34 +91,34 @@ def shown_tokens(
                     event.scores[i] if event.scores is not None and judged else None,
                 )
             )
-    return found
+    return acceptances
 
 
 def score_page(
     title: str,
     facts: Mapping[str, Any],
-    found: Sequence[Acceptance],
+    acceptances: Sequence[Acceptance],
     texts: Sequence[TokenizedAnswer],
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:
     """Return the page: table, plots, the most often rejected tokens, and some texts token by token."""
-    most = max(share for each in found for share in each.histogram)
+    most = max(share for each in acceptances for share in each.histogram)
     answers = []
-    for number in sorted(found[0].rounds):
+    for number in sorted(acceptances[0].rounds):
         text = texts[number]
         # Decoded after the prompt, since some tokenizers drop the space at the beginning of a text.
         spelled = pieces(tokenizer, [*text.prompt_ids, *text.ids])[len(text.prompt_ids) :]
-        views = [shown_tokens(each.rounds[number], spelled, tokenizer) for each in found]
-        answers.append((text.prompt, list(zip(views, (len(each.rounds[number]) for each in found), strict=True))))
+        views = [shown_tokens(each.rounds[number], spelled, tokenizer) for each in acceptances]
+        answers.append((text.prompt, list(zip(views, (len(each.rounds[number]) for each in acceptances), strict=True))))
     return file_page(
         "judge_decoding.report",
         "score",
         title=title,
         facts=facts,
         columns=[column.replace("\n", " ") for column in COLUMNS],
-        rows=[cells(each) for each in found],
-        names=[each.name for each in found],
-        pictures=[(bars(each.histogram, most), points(each.by_position)) for each in found],
+        rows=[cells(each) for each in acceptances],
+        names=[each.name for each in acceptances],
+        pictures=[(bars(each.histogram, most), points(each.by_position)) for each in acceptances],
         most=most,
         size=(_WIDTH, _HEIGHT),
         rejected=[
@@ -127,7 +127,7 @@ def score_page(
                  ", ".join(f"{_spelling(tokenizer, own)!r}" for own, _ in one.instead))
                 for one in each.most_rejected()
             ]
-            for each in found
+            for each in acceptances
         ],
         legend=MEANING,
         answers=answers,

@@ -56,20 +56,22 @@ class DraftLoss:
         """The losses of the tokens that have one; if measuring, also whether draft and target agree [n]."""
         with compact(self._draft) as kept:
             draft_logits = read(self._draft, batch)
-        own, wants_target = None, measuring or self._kind == "kl"
+        target_logits, wants_target = None, measuring or self._kind == "kl"
         if wants_target:
             with undisturbed(self._target):
-                own = read(self._target, batch)
-            own = own.to(draft_logits.device)
+                target_logits = read(self._target, batch)
+            target_logits = target_logits.to(draft_logits.device)
         agrees = None
-        if measuring and own is not None:
+        if measuring and target_logits is not None:
             best = draft_logits.argmax(-1)
-            agrees = (best if kept is None else kept[best]) == own.argmax(-1)
+            agrees = (best if kept is None else kept[best]) == target_logits.argmax(-1)
         log_probs = draft_logits.log_softmax(-1)
         if self._kind == "kl":
-            assert own is not None
+            assert target_logits is not None
             # Cloned, because tensors created in inference mode cannot be used in autograd.
-            probs = (own.clone() if kept is None else own[:, kept].clone())[:, : draft_logits.shape[-1]].softmax(-1)
+            probs = (target_logits.clone() if kept is None else target_logits[:, kept].clone())[
+                :, : draft_logits.shape[-1]
+            ].softmax(-1)
             log_probs = log_probs[:, : probs.shape[-1]]
             return (torch.special.xlogy(probs, probs) - probs * log_probs).sum(-1), agrees
         ids = expected(batch).to(draft_logits.device)

@@ -20,10 +20,10 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.engines import check_backend
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.bench.bench import bench
+from judge_decoding.evaluation.bench.contenders import Contender, ContenderLabel
 from judge_decoding.evaluation.bench.plan import Models
 from judge_decoding.evaluation.bench.results import BenchResults
 from judge_decoding.evaluation.bench.vllm import VLLM, VllmSettings, interpreter
-from judge_decoding.evaluation.bench.ways import Contender, ContenderLabel
 from judge_decoding.evaluation.evaluate import hash_of
 from judge_decoding.io.files import write_text
 from judge_decoding.models.first_layers import first_layers

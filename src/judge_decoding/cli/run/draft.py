@@ -13,7 +13,7 @@ from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_output_folders
 from judge_decoding.io.questions import Fields, file_rows
-from judge_decoding.loading.models import load_model, load_tokenizer, usual_device
+from judge_decoding.loading.models import default_device, load_model, load_tokenizer
 from judge_decoding.models.chat import render
 from judge_decoding.training.draft_data import divide_prompts
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft
@@ -35,7 +35,7 @@ def made(
     check_output_folders(out, "a draft", "answers.jsonl")
     divide_prompts(texts, config)  # fails if there are too few
     tokenizer = load_tokenizer(target)
-    model = load_model(target, dtype=dtype, device=device or usual_device())
+    model = load_model(target, dtype=dtype, device=device or default_device())
     screen("loading the target", 1, 1)
 
     def ask(forecast: DraftForecast) -> bool:

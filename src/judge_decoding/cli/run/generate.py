@@ -27,7 +27,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.recording import record, recorded_threshold
 from judge_decoding.io.inputs import LINE
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.loading.models import load_tokenizer, usual_device
+from judge_decoding.loading.models import default_device, load_tokenizer
 from judge_decoding.names import PROMPT_LOOKUP, complete, embedded_path, is_drafter
 from judge_decoding.report.terminal import legend, token_text
 from judge_decoding.rules import parse_rule
@@ -77,7 +77,7 @@ def run(
             backend=cast(Any, backend),
             generation_config=GenerationConfig() if generation_config == "none" else None,
             dtype=dtype,
-            device=device or usual_device(),
+            device=device or default_device(),
         )
     compiled(decoder, notes)
     own = decoder.sampling(seed=seed)

@@ -17,12 +17,12 @@ from judge_decoding.names import embedded_path
 
 def run(head: str, target: str | None, *, json: bool) -> None:
     """Read the head, and print what it is."""
-    place = embedded_path(head, "judge")
+    name_or_path = embedded_path(head, "judge")
     model = load_model(target) if target is not None else None
-    describe(JudgeHead.from_pretrained(place, model).config, place, json=json, fits=target)
+    describe(JudgeHead.from_pretrained(name_or_path, model).config, name_or_path, json=json, fits=target)
 
 
-def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: str | None = None) -> None:
+def describe(config: JudgeHeadConfig, name_or_path: str | Path, *, json: bool, fits: str | None = None) -> None:
     """Print a head's configuration for people or, with ``json``, for programs."""
     if json:
         say_json(config.model_dump_json(indent=2))
@@ -30,11 +30,11 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
 
     draft, known = config.draft, config.familiarity
     rows = {
-        "head": str(place),
+        "head": str(name_or_path),
         "target": _model(config.target),
         **({"draft": _model(draft)} if draft else {}),
         **({"fits": f"yes, {fits}"} if fits else {}),
-        "reads": f"{_place(config)}; gives the probability of {config.polarity}",
+        "reads": f"{_source(config)}; gives the probability of {config.polarity}",
         "threshold": f"{config.threshold:.4g}",
         "draft length": str(config.num_draft_tokens or "not tuned"),
         "labels": config.labels,
@@ -55,7 +55,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, json: bool, fits: st
     Terminal().print(table)
 
 
-def _place(config: JudgeHeadConfig) -> str:
+def _source(config: JudgeHeadConfig) -> str:
     if config.layer < -1:
         return f"hidden state behind layer {config.layer}{', and the last of the draft' if config.draft else ''}"
     return f"last hidden state{' of both' if config.draft else ''}, {config.norm} the final norm"

@@ -6,13 +6,13 @@ from transformers import GenerationConfig
 
 from judge_decoding.cli.court_swaps import pair_names
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.loading.models import cannot_load, check_same_vocabulary, load_model, load_tokenizer, usual_device
+from judge_decoding.loading.models import cannot_load, check_same_vocabulary, default_device, load_model, load_tokenizer
 
 
 def load_decoder(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:
     """The pair; 'reference' is the embedded one."""
     large, small = pair_names(target, draft, dtype)
-    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or usual_device())
+    return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or default_device())
 
 
 def draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
@@ -20,7 +20,7 @@ def draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> Judge
     large, small = pair_names(target, draft, dtype)
     tokenizer = load_tokenizer(large)
     check_same_vocabulary(tokenizer, load_tokenizer(small))
-    model = load_model(small, dtype=dtype, device=usual_device())
+    model = load_model(small, dtype=dtype, device=default_device())
     try:  # the target's end tokens end an answer
         ends = GenerationConfig.from_pretrained(large).eos_token_id
     except OSError:

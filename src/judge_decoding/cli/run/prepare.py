@@ -19,7 +19,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
 from judge_decoding.evaluation.trial import Method, answers
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.loading.models import usual_device
+from judge_decoding.loading.models import default_device
 from judge_decoding.models.provenance import command, fingerprint, machine, versions
 from judge_decoding.names import complete
 from judge_decoding.rules import parse_rule
@@ -90,7 +90,7 @@ def prepare(
 
     with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
-            target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or usual_device()
+            target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or default_device()
         )
     compiled(decoder, Terminal(err=True))
     template = bool(decoder.tokenizer.chat_template)

@@ -19,7 +19,7 @@ from judge_decoding.evaluation.score import score as score_texts
 from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text, read_answers
 from judge_decoding.io.files import write_text
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.loading.models import usual_device
+from judge_decoding.loading.models import default_device
 from judge_decoding.models.tokenize import end_ids
 from judge_decoding.names import embedded_path
 from judge_decoding.report.score import histograms, most_rejected, score_table
@@ -43,7 +43,7 @@ def run(
     notes = Terminal(err=True)
     with notes.status("loading the target"):
         decoder = JudgeDecoder.from_pretrained(
-            embedded_path(target, "target"), None, judge, dtype=dtype, device=device or usual_device()
+            embedded_path(target, "target"), None, judge, dtype=dtype, device=device or default_device()
         )
     texts, unfit = _texts(answers, cases, decoder, form)
     config = ScoreConfig(

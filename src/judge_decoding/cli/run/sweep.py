@@ -40,7 +40,7 @@ def run(
     )  # fmt: skip
     decoder = ready.decoder
 
-    rules = core.usual_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
+    rules = core.default_rules(decoder, tuple(threshold) if threshold else core.THRESHOLDS)
     rules += [parse_rule(spelling, decoder.judge) for spelling in rule or []]
     lengths = sorted(set(num_draft_tokens or core.LENGTHS))
     # These must not change on resuming: a newly chosen draft length would mix answers at two lengths.

@@ -29,7 +29,7 @@ from judge_decoding.evaluation.evaluate import forms
 from judge_decoding.io.files import check_writable
 from judge_decoding.judge.files import files_of_head
 from judge_decoding.judge.head import JudgeHead
-from judge_decoding.loading.models import as_draft, load_model, load_tokenizer, usual_device
+from judge_decoding.loading.models import as_draft, default_device, load_model, load_tokenizer
 from judge_decoding.names import complete, is_drafter
 from judge_decoding.report.card_files import save_head
 from judge_decoding.report.head_pictures import can_draw, head_pictures
@@ -93,7 +93,7 @@ def run(
     check_task(goal, calibrate_on, draft)
     notes = Terminal(err=True)
     with notes.status("loading the models"):
-        tokenizer, place = load_tokenizer(target), device or usual_device()
+        tokenizer, place = load_tokenizer(target), device or default_device()
     data, asked = prompted_cases(files, tokenizer, chat), None
     if calibrate_on is not None:
         asked = calibration(

@@ -11,9 +11,9 @@ from torch import Tensor
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.evaluation.bench import plan
+from judge_decoding.evaluation.bench.contenders import Contender
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio
 from judge_decoding.evaluation.bench.run import alone, choose, run, tuning_steps
-from judge_decoding.evaluation.bench.ways import Contender
 from judge_decoding.evaluation.draft_lengths import split
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -105,7 +105,7 @@ def bench(
             best = choose(kinds, tuned, size, advance=on)
         if others is None:
             others = engines(models, best, measured, left_out)
-        wanted = [*plan.ways(models, best, equal), *others]
+        wanted = [*plan.contenders(models, best, equal), *others]
         with running(f"measuring, batch size {size}", len(wanted) * (repetitions + 1)) as on:
             some, more = run(wanted, measured, expected, batch_size=size, repetitions=repetitions, advance=on)
         rows += some

@@ -9,7 +9,7 @@ from statistics import median
 from torch import Tensor
 
 from judge_decoding.core.rounds import Stats
-from judge_decoding.evaluation.bench.ways import BatchAnswers, Contender
+from judge_decoding.evaluation.bench.contenders import BatchAnswers, Contender
 
 RepetitionProgress = Callable[[int, str], None]
 """Called when a method has decoded all prompts, with the repetition (0 is the warm-up) and the method's name."""
@@ -46,7 +46,7 @@ class Measurement:
 
 
 def measure(
-    ways: Sequence[Contender],
+    contenders: Sequence[Contender],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
     *,
@@ -58,7 +58,7 @@ def measure(
     """Run every method on all prompts, first as a warm-up, then ``repetitions`` times; the order rotates each time.
 
     Args:
-        ways: the methods, with distinct names.
+        contenders: the methods, with distinct names.
         prompts: the token ids [T_i] of each prompt.
         expected: the answer of plain greedy decoding to each prompt; empty to skip the comparison.
         batch_size: number of prompts decoded together.
@@ -66,14 +66,14 @@ def measure(
         warm_up: number of prompts in the warm-up; None for all.
         progress: called when a method has finished a repetition.
     """
-    found = {way.label.name: Measurement() for way in ways}
-    assert len(found) == len(ways)
+    found = {contender.label.name: Measurement() for contender in contenders}
+    assert len(found) == len(contenders)
     for repetition in range(repetitions + 1):
         chosen = prompts if repetition else prompts[:warm_up]
-        turn = repetition % len(ways)
-        for way in [*ways[turn:], *ways[:turn]]:
-            name = way.label.name
-            batches = [way.answer(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
+        turn = repetition % len(contenders)
+        for contender in [*contenders[turn:], *contenders[:turn]]:
+            name = contender.label.name
+            batches = [contender.answer(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
             own = found[name]
             own.tokens = tuple(tokens for batch in batches for tokens in batch.tokens)
             own.unlike |= {

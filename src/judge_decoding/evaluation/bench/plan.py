@@ -11,7 +11,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.lengths import CostOptimal
-from judge_decoding.evaluation.bench.ways import Assistance, Contender, ContenderLabel, Generate, OwnLoop
+from judge_decoding.evaluation.bench.contenders import Assistance, Contender, ContenderLabel, Generate, OwnLoop
 from judge_decoding.rules import Exact, Judge
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -117,7 +117,7 @@ def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> 
     return found
 
 
-def ways(models: Models, best: Mapping[str, Contender], equal: Sequence[int]) -> list[Contender]:
+def contenders(models: Models, best: Mapping[str, Contender], equal: Sequence[int]) -> list[Contender]:
     """Return the methods to measure.
 
     Args:

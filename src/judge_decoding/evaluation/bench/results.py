@@ -8,8 +8,8 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field
 
 from judge_decoding.core.results import ResultsBase
+from judge_decoding.evaluation.bench.contenders import ContenderLabel, MethodFamily
 from judge_decoding.evaluation.bench.measure import Measurement
-from judge_decoding.evaluation.bench.ways import ContenderLabel, MethodFamily
 
 
 class Ratio(BaseModel):

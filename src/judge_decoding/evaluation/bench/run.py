@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from judge_decoding.evaluation.bench.contenders import Contender
 from judge_decoding.evaluation.bench.measure import Measurement, measure
 from judge_decoding.evaluation.bench.plan import BEST, DEFAULTS, EQUAL, POLICY, Models
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio, ratio, row
-from judge_decoding.evaluation.bench.ways import Contender
 from judge_decoding.evaluation.draft_lengths import fastest
 
 TUNING_STAGES = 3
@@ -34,17 +34,17 @@ def choose(
 
     The choice uses successive halving: after each stage, the slower half of each kind is dropped.
     """
-    ways = {way.label.name: way for some in kinds.values() for way in some}
+    contenders = {contender.label.name: contender for some in kinds.values() for contender in some}
 
     def speeds(names: Sequence[str], stage: int) -> dict[str, float]:
         found = measure(
-            [ways[name] for name in names], prompts, (), batch_size=batch_size, repetitions=1,
+            [contenders[name] for name in names], prompts, (), batch_size=batch_size, repetitions=1,
             warm_up=0 if stage else batch_size, progress=lambda repetition, _: advance() if repetition else None,
         )  # fmt: skip
         return {name: one.speed for name, one in found.items()}
 
-    names = {kind: [way.label.name for way in some] for kind, some in kinds.items()}
-    return {kind: ways[name] for kind, name in fastest(names, speeds, TUNING_STAGES).items()}
+    names = {kind: [contender.label.name for contender in some] for kind, some in kinds.items()}
+    return {kind: contenders[name] for kind, name in fastest(names, speeds, TUNING_STAGES).items()}
 
 
 def tuning_steps(kinds: Mapping[str, Sequence[Contender]]) -> int:
@@ -53,7 +53,7 @@ def tuning_steps(kinds: Mapping[str, Sequence[Contender]]) -> int:
 
 
 def run(
-    ways: Sequence[Contender],
+    contenders: Sequence[Contender],
     prompts: Sequence[Tensor],
     expected: Sequence[tuple[int, ...]],
     *,
@@ -63,9 +63,12 @@ def run(
 ) -> tuple[list[BenchRow], list[Ratio]]:
     """Measure one batch size, and return its rows and the speed ratios of interest."""
     found = measure(
-        ways, prompts, expected, batch_size=batch_size, repetitions=repetitions, progress=lambda *_: advance()
+        contenders, prompts, expected, batch_size=batch_size, repetitions=repetitions, progress=lambda *_: advance()
     )
-    rows = [row(way.label, found[way.label.name], batch_size, same_tokens=way.same_tokens) for way in ways]
+    rows = [
+        row(contender.label, found[contender.label.name], batch_size, same_tokens=contender.same_tokens)
+        for contender in contenders
+    ]
     return compared(rows, found)
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 from torch import Tensor
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.ways import BatchAnswers, ContenderLabel, up_to_end
+from judge_decoding.evaluation.bench.contenders import BatchAnswers, ContenderLabel, up_to_end
 from judge_decoding.visible import one_line
 
 CHILD = Path(__file__).with_name("vllm_child.py")
@@ -137,7 +137,7 @@ class VLLM:
         return self._settings.judge is None
 
     def answer(self, prompts: Sequence[Tensor]) -> BatchAnswers:
-        """See `Way.answer`; the time is measured in the engine's process.
+        """See `Contender.answer`; the time is measured in the engine's process.
 
         Raises:
             JudgeDecodingError: the engine has exited.

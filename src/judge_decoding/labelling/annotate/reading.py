@@ -23,7 +23,7 @@ from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate.pieces import case_id, cover
 from judge_decoding.labelling.annotate.storage import ALL_READINGS, readings_path
-from judge_decoding.loading.models import check_same_vocabulary, load_model, load_tokenizer, usual_device
+from judge_decoding.loading.models import check_same_vocabulary, default_device, load_model, load_tokenizer
 from judge_decoding.models.teacher_forcing import hidden_states, read_given
 from judge_decoding.models.tokenize import end_ids
 
@@ -104,7 +104,7 @@ def _read_missing(
 ) -> None:
     """Read the ``wanted`` answers that are missing from ``found``; add them to it and to the file."""
     missing = [case for name, case in wanted.items() if name not in found]
-    tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=usual_device())
+    tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=default_device())
     if not tokenizer.is_fast:
         raise JudgeDecodingError(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
@@ -114,7 +114,7 @@ def _read_missing(
         if reader.draft is None:
             raise JudgeDecodingError("This judge head reads the draft model's hidden states too; name it with --draft.")
         check_same_vocabulary(tokenizer, load_tokenizer(reader.draft))
-        draft = load_model(reader.draft, device=usual_device())
+        draft = load_model(reader.draft, device=default_device())
     if reader.head is not None:
         reader.head.check_fits(target, draft)
     ends = end_ids(target, tokenizer)

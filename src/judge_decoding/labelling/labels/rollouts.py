@@ -51,7 +51,7 @@ def endpoint_rollouts(endpoint: Endpoint) -> Rollouts:
         def failed(_number: int, reason: str) -> None:
             raise JudgeDecodingError(f"An answer of {endpoint.address} failed: {reason}. What is done is kept.")
 
-        endpoint.ask_all(
+        endpoint.request_all(
             ((i, _body(start, budget)) for i, (start, budget) in enumerate(zip(starts, budgets, strict=True))),
             done, failed,
         )  # fmt: skip

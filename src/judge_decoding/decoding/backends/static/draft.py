@@ -56,7 +56,7 @@ class CompiledDraft:
             self._greedy = compile_draft(model, self.steps, vocab_size, progress, folder, few=self._few)
 
     def forward(self, tokens: Tensor, *others: Tensor | KeysValues) -> list[Tensor]:
-        """See `Forward`; used for drafts that are not greedy, and compiled on first use."""
+        """See `CompiledForward`; used for drafts that are not greedy, and compiled on first use."""
         return self._forwards.for_sources(set())[1](tokens, *others)
 
     def drafter(self) -> StaticDraft:

@@ -140,15 +140,15 @@ class StaticLM:
         self.memory.lengths = [length + new for length, new in zip(self.lengths, counts, strict=True)]
         return output
 
-    def read(self, rows: Sequence[Tensor], keep: Sequence[int]) -> list[Tensor]:
+    def read(self, rows: Sequence[Tensor], logits_to_keep: Sequence[int]) -> list[Tensor]:
         """See `CachedLM.read`."""
-        if not any(self.lengths) and not any(keep):
+        if not any(self.lengths) and not any(logits_to_keep):
             self.prefill(rows)
             return [torch.empty(0) for _ in rows]
         logits = self.append([()] * len(rows), rows).logits
         return [
             logits[i, len(row) - count : len(row)].float()
-            for i, (row, count) in enumerate(zip(rows, keep, strict=True))
+            for i, (row, count) in enumerate(zip(rows, logits_to_keep, strict=True))
         ]
 
     def rewind_to(self, lengths: Sequence[int]) -> None:
@@ -165,7 +165,9 @@ class StaticLM:
     def prepare(self, lengths: Sequence[int]) -> None:
         """See `CachedLM.prepare`; nothing to do, as models whose positions change their scale are not compiled."""
 
-    def _forward(self, tokens: Tensor, end: int, keep: Tensor) -> TargetOutput:
+    def _forward(self, tokens: Tensor, end: int, logits_to_keep: Tensor) -> TargetOutput:
         columns = self.memory.columns(end)
-        packed, logits, *states = self._run(tokens, columns, keep, self._weight, self._bias, self.memory.cache)
+        packed, logits, *states = self._run(
+            tokens, columns, logits_to_keep, self._weight, self._bias, self.memory.cache
+        )
         return TargetOutput(packed, logits, tuple(states))

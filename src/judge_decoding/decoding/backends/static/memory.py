@@ -45,9 +45,9 @@ class StaticKVCache:
 
     def columns(self, end: int) -> Tensor:
         """Return 0, 1, ... [W] with W at least ``end``; the cache grows to that many columns if necessary."""
-        if end > self._room:
-            self._grow(max(end, 2 * self._room))
-        return self._first(min(_rounded(end), self._room))
+        if end > self._capacity:
+            self._grow(max(end, 2 * self._capacity))
+        return self._first(min(_rounded(end), self._capacity))
 
     def arange(self, count: int) -> Tensor:
         """Return 0, 1, ... up to ``count`` [count] without allocating a new tensor."""
@@ -88,15 +88,15 @@ class StaticKVCache:
         self.allocations += 1
 
     def _new_columns(self, columns: int) -> None:
-        self._room = columns
+        self._capacity = columns
         self._columns = torch.arange(columns, device=self.device)
-        self._seen: dict[int, Tensor] = {}
+        self._prefixes: dict[int, Tensor] = {}
 
     def _first(self, count: int) -> Tensor:
         """Return the first ``count`` columns, cached: few counts recur, and a slice costs as much as a small op."""
-        if count not in self._seen:
-            self._seen[count] = self._columns[:count]
-        return self._seen[count]
+        if count not in self._prefixes:
+            self._prefixes[count] = self._columns[:count]
+        return self._prefixes[count]
 
 
 def _rounded(columns: int) -> int:
