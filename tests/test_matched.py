@@ -51,7 +51,7 @@ def truncation(spelling: str) -> Truncation:
 def cut(rule: VerificationRule, logits: Tensor) -> Tensor:
     found = Truncation.of(rule)
     assert found is not None
-    return logits.masked_fill(~found.kept(logits), -torch.inf)
+    return logits.masked_fill(~found.mask(logits), -torch.inf)
 
 
 @st.composite
@@ -76,7 +76,7 @@ def test_a_rule_keeps_what_is_agreed_or_in_its_truncation(
     seen = Evidence(
         ids, logits, greedy=greedy, uniform=torch.rand(ids.shape, generator=torch.Generator().manual_seed(0))
     )
-    kept = truncation(spelling).kept(logits)
+    kept = truncation(spelling).mask(logits)
     # Above temperature 0 a rule may refuse even the best token, which a truncation cannot do without.
     best = (ids == seen.target_ids[:, :-1]) & ~torch.tensor(greedy)
     accepted = parse_rule(spelling).accept(seen)

@@ -214,7 +214,7 @@ def test_pictures() -> None:
     assert low.title == "1 accepted: 25.0% of the rounds"
     assert [(point.y, point.title) for point in points([1, 0.5], height=60)] == [
         (0, "position 1: 100.0% accepted"),
-        (30, "place 2: 50.0% accepted"),
+        (30, "position 2: 50.0% accepted"),
     ]
 
 

@@ -105,8 +105,8 @@ def test_a_draft_token_is_judged_by_the_state_at_itself(target: nn.Module, after
     this.lift(logits, None)
     assert (logits[torch.arange(3), metadata.draft_token_ids] == LIFTED).tolist() == (scores[[1, 2, 4]] > 0.5).tolist()
     this.count(torch.tensor([[4, 5, 0], [0, -1, -1]]))
-    assert this.kept is not None
-    assert this.kept.tolist() == [int((scores[[1, 2]] > 0.5).sum()), 0]
+    assert this.rescued_counts is not None
+    assert this.rescued_counts.tolist() == [int((scores[[1, 2]] > 0.5).sum()), 0]
 
 
 def test_only_the_last_rank_of_a_pipeline_has_a_judge(target: nn.Module, after: Path) -> None:
@@ -174,7 +174,7 @@ def test_model_runner_v2_gets_the_same_verdicts_as_v1(target: nn.Module, after: 
     for row in range(total):
         lifted = row in wanted and bool(wanted[row])
         assert (logits[row] == LIFTED).nonzero().flatten().tolist() == ([int(read[row + 1])] if lifted else [])
-    assert torch.cat(this.kept).tolist() == [int((scores[1:4] > 0.5).sum()), 0, 1, 0]
+    assert torch.cat(this.rescued_counts).tolist() == [int((scores[1:4] > 0.5).sum()), 0, 1, 0]
 
 
 def test_model_runner_v2_forgets_requests_that_have_ended(target: nn.Module, after: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_is_forbidden_or_no_draft_is_not_lifted_in_v2() -> None:
 
 def test_drafters_get_their_own_auxiliary_states() -> None:
     states = [torch.tensor([float(i)]) for i in range(3)]
-    shared = AuxStates(layers=(2, 5, 8), drafter=(2, 8), own=5)
+    shared = AuxStates(layers=(2, 5, 8), drafter=(2, 8), judge_layer=5)
     assert states[shared.of_judge] == 1
     assert [float(one) for one in shared.of_drafter(states) or ()] == [0, 2]
     assert AuxStates((8,), (), 8).of_drafter(states[:1]) is None

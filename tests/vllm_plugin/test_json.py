@@ -40,7 +40,7 @@ def test_json_is_valid_where_every_draft_token_is_accepted(
     def watched(self: FlatVerification, output: Tensor) -> None:
         nonlocal rescued
         count(self, output)
-        rescued += 0 if self.kept is None else int(self.kept.sum())
+        rescued += 0 if self.rescued_counts is None else int(self.rescued_counts.sum())
 
     monkeypatch.setattr(FlatVerification, "count", watched)
 

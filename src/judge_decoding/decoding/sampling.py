@@ -147,7 +147,7 @@ class TruncationWarper(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the masked logits [1, V]."""
-        return scores.masked_fill(~self._truncation.kept(scores), -torch.inf)
+        return scores.masked_fill(~self._truncation.mask(scores), -torch.inf)
 
 
 def _processor(params: SamplingParams) -> Processor | None:

@@ -126,7 +126,7 @@ class _Group:
             "draft_ids": evidence.draft_ids,
             "target_ids": evidence.target_ids,
             "agreed": verdicts.agreed,
-            "keeper": verdicts.keeper,
+            "keeper": verdicts.part,
             "end": torch.stack((verdicts.accepted, target_tokens, *sound), 1),
         }
         if verdicts.scores is not None:

@@ -194,7 +194,7 @@ def _round(rule: VerificationRule, evidence: Evidence, following: int | None) ->
         tokens, causes = ids[: accepted + 1], [*causes, Cause.CORRECTION]
     elif following is not None:
         tokens, causes = [*ids, following], [*causes, Cause.BONUS]
-    keepers = [rule.parts[part].name for part in verdicts.keeper[0].tolist()]
+    keepers = [rule.parts[part].name for part in verdicts.part[0].tolist()]
     scores = verdicts.scores
     return Round(
         draft_ids=tuple(ids),

@@ -88,14 +88,14 @@ def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sand
     text, word = program.encode("utf-8", "surrogatepass"), secrets.token_bytes(32)
     try:
         with sandbox.start(limits, len(text)) as process:
-            talk = _ProgramIO(process, limits)
-            talk.run(text + word)
+            program_io = _ProgramIO(process, limits)
+            program_io.run(text + word)
     except OSError as error:
         raise _does_not_start(sandbox, str(error.strerror)) from error
-    output = talk.output.decode("utf-8", "replace")
-    if not talk.started:
+    output = program_io.output.decode("utf-8", "replace")
+    if not program_io.started:
         raise _does_not_start(sandbox, output.strip().rpartition("\n")[2] or "it says nothing")
-    return SandboxOutcome(talk.ended and talk.verdict == _STARTED + word, talk.timed_out, output)
+    return SandboxOutcome(program_io.ended and program_io.verdict == _STARTED + word, program_io.timed_out, output)
 
 
 def _does_not_start(sandbox: Sandbox, reason: str) -> JudgeDecodingError:

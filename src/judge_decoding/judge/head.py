@@ -228,9 +228,9 @@ class JudgeHead(nn.Module):
 def _recorded_hash(results: Path) -> str | None:
     """Return the hash of the head's weights in a results file: "" if missing, None if it holds no results."""
     with suppress(JudgeDecodingError, ValueError):
-        told = parse_json(read_text(results, "the results"))
-        if isinstance(told, dict):
-            return str(told.get("judge_hash", ""))
+        content = parse_json(read_text(results, "the results"))
+        if isinstance(content, dict):
+            return str(content.get("judge_hash", ""))
     return None
 
 

@@ -104,10 +104,10 @@ class Probe(BaseModel):
             return math.inf
         worst = 0.0
         for one, two in zip(mine, its, strict=True):
-            said = (one != 0) | (two != 0)
-            if said.any():
-                scale = torch.maximum(one.abs(), two.abs())[said].median()
-                worst = max(worst, float((one - two).abs()[said].median() / scale))
+            nonzero = (one != 0) | (two != 0)
+            if nonzero.any():
+                scale = torch.maximum(one.abs(), two.abs())[nonzero].median()
+                worst = max(worst, float((one - two).abs()[nonzero].median() / scale))
         return worst
 
     def allowed(self, other: Probe) -> float:

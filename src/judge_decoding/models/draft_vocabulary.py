@@ -155,7 +155,7 @@ def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
             ids = load(file.read()).get("ids")
     except (SafetensorError, OSError) as error:
         raise JudgeDecodingError(f"{path} is damaged ({error}); {_REMEDY}") from error
-    told = getattr(model.config, "draft_vocabulary", None)
+    declared = getattr(model.config, "draft_vocabulary", None)
     good = ids is not None and ids.dtype == torch.int64 and ids.ndim == 1 and len(ids) > 0
     if ids is None or not good or not bool((ids[1:] > ids[:-1]).all()):
         raise JudgeDecodingError(f"{path} holds no ascending list of token ids; {_REMEDY}")
@@ -163,8 +163,10 @@ def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
         raise JudgeDecodingError(
             f"{path} has the token {int(ids[-1])}, and the draft has {input_rows(model)}; {_REMEDY}"
         )
-    if told is not None and told != len(ids):
-        raise JudgeDecodingError(f"{path} has {len(ids)} tokens, and the draft's config.json says {told}; {_REMEDY}")
+    if declared is not None and declared != len(ids):
+        raise JudgeDecodingError(
+            f"{path} has {len(ids)} tokens, and the draft's config.json says {declared}; {_REMEDY}"
+        )
     return ids
 
 

@@ -202,10 +202,10 @@ def _pieces(
 ) -> Iterator[ForcedOutputs]:
     """Yield the pieces of a part ending at ``end``, by row: logits for tokens ``ahead``, states of those ``inside``."""
     for row, (number, expected, known) in enumerate(zip(rows, ahead, inside, strict=True)):
-        logits = _at_positions(logits, row, [at - 1 - end for at in expected]).float()
-        check_finite(logits)
+        row_logits = _at_positions(logits, row, [at - 1 - end for at in expected]).float()
+        check_finite(row_logits)
         found = {source: _at_positions(each, row, [at - end for at in known]) for source, each in states.items()}
-        yield ForcedOutputs(number, torch.tensor(expected, dtype=torch.long), logits, found)
+        yield ForcedOutputs(number, torch.tensor(expected, dtype=torch.long), row_logits, found)
 
 
 def _at_positions(values: Tensor, row: int, positions: Sequence[int]) -> Tensor:

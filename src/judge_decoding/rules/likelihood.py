@@ -34,9 +34,9 @@ class TopK(TruncationRule):
         self.k = k
         self.require("k", k >= 1, "1 or more")
 
-    def keeps(self, seen: Likelihood) -> Tensor:
+    def keeps(self, likelihood: Likelihood) -> Tensor:
         """Keep tokens among the k most probable at their position."""
-        return (seen.token_ranks < self.k) & (self.k > 1)
+        return (likelihood.token_ranks < self.k) & (self.k > 1)
 
 
 class MinProbability(TruncationRule):
@@ -52,9 +52,9 @@ class MinProbability(TruncationRule):
         self.p = p
         self.require("p", 0 <= p <= 1, "between 0 and 1")
 
-    def keeps(self, seen: Likelihood) -> Tensor:
+    def keeps(self, likelihood: Likelihood) -> Tensor:
         """Keep tokens with a probability above p."""
-        return seen.token_probs > self.p
+        return likelihood.token_probs > self.p
 
 
 class MarginRatio(TruncationRule):
@@ -72,11 +72,11 @@ class MarginRatio(TruncationRule):
         self.require("k", k >= 1, "1 or more")
         self.require("ratio", 0 <= ratio <= 1, "between 0 and 1")
 
-    def keeps(self, seen: Likelihood) -> Tensor:
+    def keeps(self, likelihood: Likelihood) -> Tensor:
         """Keep tokens among the k most probable whose probability is close enough to the best."""
         # Compare logits: they can differ where the probabilities round to the same number.
-        near = seen.gaps > (math.log(self.ratio) if self.ratio else -math.inf)
-        return (seen.token_ranks < self.k) & near
+        near = likelihood.gaps > (math.log(self.ratio) if self.ratio else -math.inf)
+        return (likelihood.token_ranks < self.k) & near
 
 
 class Relaxed(TruncationRule):
@@ -94,9 +94,9 @@ class Relaxed(TruncationRule):
         self.require("n", n >= 1, "1 or more")
         self.require("delta", 0 <= delta <= 1, "between 0 and 1")
 
-    def keeps(self, seen: Likelihood) -> Tensor:
+    def keeps(self, likelihood: Likelihood) -> Tensor:
         """Keep tokens among the n most probable whose probability is close enough to the best."""
-        return (seen.token_ranks < self.n) & (seen.token_probs > seen.best_probs - self.delta)
+        return (likelihood.token_ranks < self.n) & (likelihood.token_probs > likelihood.best_probs - self.delta)
 
 
 class Typical(TruncationRule):
@@ -115,10 +115,10 @@ class Typical(TruncationRule):
         self.require("epsilon", 0 <= epsilon <= 1, "between 0 and 1")
         self.require("delta", 0 <= delta < math.inf, "0 or more")
 
-    def keeps(self, seen: Likelihood) -> Tensor:
+    def keeps(self, likelihood: Likelihood) -> Tensor:
         """Keep tokens that are probable enough, given the entropy."""
-        least = (self.delta * torch.exp(-seen.entropy)).clamp(max=self.epsilon)
-        return seen.token_probs > least
+        least = (self.delta * torch.exp(-likelihood.entropy)).clamp(max=self.epsilon)
+        return likelihood.token_probs > least
 
 
 class RunningSurprise(VerificationRule):

@@ -15,7 +15,7 @@ from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence, normalized_excess
 
 
-def _kept(evidence: Evidence, factor: Tensor) -> Tensor:
+def _accept_by_ratio(evidence: Evidence, factor: Tensor) -> Tensor:
     """Return the verdicts [B, M] of the random test with ``factor`` [] or [B, M]."""
     if evidence.greedy:
         return evidence.agreed | (evidence.gaps > factor.log())
@@ -39,7 +39,7 @@ class Lenience(VerificationRule):
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Run the test with the factor."""
-        return _kept(evidence, torch.tensor(self.factor, device=evidence.draft_ids.device))
+        return _accept_by_ratio(evidence, torch.tensor(self.factor, device=evidence.draft_ids.device))
 
 
 class MentoredSimple(VerificationRule):
@@ -58,7 +58,7 @@ class MentoredSimple(VerificationRule):
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Run the test with the factor 1 - alpha."""
-        return _kept(evidence, torch.tensor(1 - self.alpha, device=evidence.draft_ids.device))
+        return _accept_by_ratio(evidence, torch.tensor(1 - self.alpha, device=evidence.draft_ids.device))
 
 
 class Mentored(VerificationRule):
@@ -82,7 +82,7 @@ class Mentored(VerificationRule):
     def accept(self, evidence: Evidence) -> Tensor:
         """Run the test with each position's own factor a."""
         draft = evidence.draft_distributions(self) if evidence.greedy else evidence.drawn_from
-        return _kept(evidence, factors(evidence.target_probs[:, :-1], draft, self.kl)[0])
+        return _accept_by_ratio(evidence, factors(evidence.target_probs[:, :-1], draft, self.kl)[0])
 
     def replacement(self, evidence: Evidence, position: int | Tensor) -> Tensor:
         """Return ``norm((p/b - q)+)``."""

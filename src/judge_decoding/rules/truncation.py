@@ -83,8 +83,8 @@ class TruncationRule(VerificationRule):
     """A rule that keeps what standard verification keeps, and all tokens of a truncation of the target."""
 
     @abstractmethod
-    def keeps(self, seen: Likelihood) -> Tensor:
-        """Return which tokens meet this rule's own criterion, bool in the shape of ``seen``'s tensors."""
+    def keeps(self, likelihood: Likelihood) -> Tensor:
+        """Return which tokens meet this rule's own criterion, bool in the shape of ``likelihood``'s tensors."""
 
     def accept(self, evidence: Evidence) -> Tensor:
         """Keep a token that standard verification keeps or that meets the rule's criterion."""
@@ -103,13 +103,13 @@ class Truncation:
         parts = [part for part in rule.parts if isinstance(part, TruncationRule)]
         return cls(tuple(parts)) if len(parts) == len(rule.parts) else None
 
-    def kept(self, logits: Tensor) -> Tensor:
+    def mask(self, logits: Tensor) -> Tensor:
         """Return which tokens remain, given the target's processed logits [..., V]: bool [..., V].
 
         The most probable token (the first if several tie) always remains: greedy standard verification keeps it.
         """
-        seen = Vocabulary(logits)
-        kept = torch.stack([rule.keeps(seen) for rule in self.rules]).any(0)
+        likelihood = Vocabulary(logits)
+        kept = torch.stack([rule.keeps(likelihood) for rule in self.rules]).any(0)
         return kept.scatter(-1, logits.argmax(-1, keepdim=True), True)
 
     def __str__(self) -> str:

@@ -31,17 +31,17 @@ class Verdicts:
 
     Attributes:
         agreed: which tokens standard verification, or a lossless part of the rule, keeps: bool [B, M].
-        wanted: which tokens the rule keeps, each by itself: bool [B, M].
-        kept: which tokens of ``wanted`` nothing forbids: bool [B, M].
-        keeper: index of the part of the rule that keeps each token, the first if several do [B, M].
+        passing: which tokens the rule accepts, each by itself: bool [B, M].
+        permitted: which tokens of ``passing`` nothing forbids: bool [B, M].
+        part: index of the part of the rule that accepts each token, the first if several do [B, M].
         accepted: the number of accepted draft tokens, that is, the length of the longest kept prefix [B].
         scores: the rule's score of each token [B, M]; None for a rule without scores.
     """
 
     agreed: Tensor
-    wanted: Tensor
-    kept: Tensor
-    keeper: Tensor
+    passing: Tensor
+    permitted: Tensor
+    part: Tensor
     accepted: Tensor
     scores: Tensor | None
 
@@ -68,15 +68,15 @@ def decide(
     agreed, lossless = evidence.agreed, [part.lossless for part in rule.parts]
     if any(lossless):
         agreed = agreed | verdicts[lossless].any(0)
-    wanted = kept = verdicts.any(0)
+    passing = permitted = verdicts.any(0)
     if permit is not None:
-        kept = (wanted & agreed) | permit(wanted & ~agreed)
+        permitted = (passing & agreed) | permit(passing & ~agreed)
     return Verdicts(
         agreed=agreed,
-        wanted=wanted,
-        kept=kept,
-        keeper=verdicts.long().argmax(0),
-        accepted=kept.long().cumprod(-1).sum(-1),
+        passing=passing,
+        permitted=permitted,
+        part=verdicts.long().argmax(0),
+        accepted=permitted.long().cumprod(-1).sum(-1),
         scores=evidence.scores_of(rule),
     )
 
@@ -84,9 +84,9 @@ def decide(
 def replacements(rule: VerificationRule, evidence: Evidence, verdicts: Verdicts) -> Tensor:
     """Return the distributions [B, V] of the target's own token after the kept prefix, above temperature 0."""
     found = rule.replacement(evidence, verdicts.accepted)
-    if verdicts.kept is verdicts.wanted:
+    if verdicts.permitted is verdicts.passing:
         return found
     # Where a guard overruled the rule, the token is sampled as in standard verification.
-    nothing = torch.zeros_like(verdicts.wanted[:, :1])
-    refused = torch.cat((verdicts.wanted, nothing), 1).gather(1, verdicts.accepted[:, None])
+    nothing = torch.zeros_like(verdicts.passing[:, :1])
+    refused = torch.cat((verdicts.passing, nothing), 1).gather(1, verdicts.accepted[:, None])
     return torch.where(refused, evidence.residual(verdicts.accepted), found)

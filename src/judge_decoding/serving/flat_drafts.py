@@ -85,9 +85,8 @@ def rescues(
             evidence = _evidence(drafts, positions.to(device), counts.to(device), greedy=is_greedy)
             verdicts = decide(rule, evidence)
             # Above temperature 0 the evidence rejects every random draw, so only the rule itself keeps tokens there.
-            kept = (verdicts.kept & ~verdicts.agreed if is_greedy else verdicts.kept) & permissible[
-                positions.to(device)
-            ]
+            rescued = verdicts.permitted & ~verdicts.agreed if is_greedy else verdicts.permitted
+            kept = rescued & permissible[positions.to(device)]
             for number, row in enumerate(rows):
                 if guarded is not None and (own := guarded[row]) is not None:
                     count = drafts.counts[row]

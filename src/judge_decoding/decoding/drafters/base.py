@@ -97,7 +97,7 @@ class Draft:
         """Return the draft of the first ``count`` tokens at ``buffer``."""
         ids, device = buffer.batch[buffer.row, 2 : 2 + count], buffer.tokens.device
         draft = cls(ids if ids.device == device else ids.to(device))
-        object.__setattr__(draft, "origin", buffer)
+        object.__setattr__(draft, "buffer", buffer)
         return draft
 
 

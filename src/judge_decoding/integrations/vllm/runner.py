@@ -34,17 +34,17 @@ class AuxStates:
     Attributes:
         layers: the layers whose output states are returned, ascending.
         drafter: the layers that the drafter requested.
-        own: the judge's layer.
+        judge_layer: the judge's layer.
     """
 
     layers: tuple[int, ...]
     drafter: tuple[int, ...]
-    own: int
+    judge_layer: int
 
     @property
     def of_judge(self) -> int:
         """The index of the judge's states among the states of a forward pass."""
-        return self.layers.index(self.own)
+        return self.layers.index(self.judge_layer)
 
     def of_drafter(self, states: Sequence[Tensor] | None) -> list[Tensor] | None:
         """Return those of the ``states`` of a forward pass that the drafter requested."""
@@ -72,10 +72,10 @@ class RunnerJudge:
             self.rules.head.to(runner.device)
             check_weights(self.rules, runner.get_model())
             if self.rules.rule.source != LAST:
-                self.aux = self._ask_for_states()
+                self.aux = self._request_aux_states()
         log.info("A draft token stays if standard verification keeps it or %s.", self.rules.rule)
 
-    def _ask_for_states(self) -> AuxStates:
+    def _request_aux_states(self) -> AuxStates:
         """Make the model return the states that the judge reads, as for EAGLE-3 drafters."""
         runner, model = self.runner, self.runner.get_model()
         holder = next((part for part in model.modules() if hasattr(part, "aux_hidden_state_layers")), None)
@@ -85,12 +85,12 @@ class RunnerJudge:
                 f"{type(model).__name__} hands over only those after it; train a head with --norm after."
             )
         assert self.rules.head is not None
-        own = self.rules.head.config.target.num_hidden_layers + 1 + self.rules.rule.layer
+        judge_layer = self.rules.head.config.target.num_hidden_layers + 1 + self.rules.rule.layer
         drafter = tuple(holder.aux_hidden_state_layers) if runner.use_aux_hidden_state_outputs else ()
-        layers = tuple(sorted({*drafter, own}))
+        layers = tuple(sorted({*drafter, judge_layer}))
         model.set_aux_hidden_state_layers(layers)
         runner.use_aux_hidden_state_outputs = True
-        return AuxStates(layers, drafter, own)
+        return AuxStates(layers, drafter, judge_layer)
 
     def remember(self, requests: Iterable[Any], running: Container[str]) -> None:
         """Store the parameters of new ``requests`` (model runner V2) while they are running."""
@@ -134,8 +134,8 @@ class RunnerJudge:
         guards = [self.rules.guards_for(one.extra_args) for one in params]
         self._causes = {name: causes for name, causes in self._causes.items() if name in self.runner.requests}
         found: list[Guarded | None] = []
-        for name, own in zip(names, guards, strict=True):
-            if not own:
+        for name, chosen in zip(names, guards, strict=True):
+            if not chosen:
                 found.append(None)
                 continue
             request = self.runner.requests[name]
@@ -144,7 +144,7 @@ class RunnerJudge:
             # have cut a round short.
             causes += [Cause.CORRECTION] * (len(token_ids) - len(causes))
             del causes[len(token_ids) :]
-            found.append(Guarded(self._bound(own), History(list(request.prompt_token_ids or ()), token_ids, causes)))
+            found.append(Guarded(self._bound(chosen), History(list(request.prompt_token_ids or ()), token_ids, causes)))
         return found
 
     def _bound(self, guards: tuple[Guard, ...]) -> tuple[Guard, ...]:
@@ -181,7 +181,7 @@ class FlatVerification:
         guarded: the guards and history of each request [R]; None for a request without guards.
         allowed: which draft tokens are not forbidden [N], once known.
         rescued: which draft tokens the rules rescue [N], once known.
-        kept: the number of rescued tokens kept in each request [R], once known.
+        rescued_counts: the number of rescued tokens kept in each request [R], once known.
     """
 
     names: list[str]
@@ -193,7 +193,7 @@ class FlatVerification:
     guarded: Sequence[Guarded | None] = ()
     allowed: Tensor | None = None
     rescued: Tensor | None = None
-    kept: Tensor | None = field(default=None)
+    rescued_counts: Tensor | None = field(default=None)
 
     def see_constraints(self, logits: Tensor) -> None:
         """Record which draft tokens ``logits`` [N, V] forbid, before top-k and the like remove more."""
@@ -212,7 +212,7 @@ class FlatVerification:
         """Count the rescued tokens that are kept; ``output`` [R, M + 1] has -1 after each request's last token."""
         if self.rescued is not None:
             accepted = (output >= 0).sum(1) - 1
-            self.kept = kept_rescues(self.rescued, self.counts, accepted)
+            self.rescued_counts = kept_rescues(self.rescued, self.counts, accepted)
             if any(self.guarded):
                 self._remember(self.rescued.tolist(), accepted.tolist())
 
@@ -227,7 +227,7 @@ class FlatVerification:
 
     def add_counts(self, output: Any) -> Any:
         """Add the counts to the runner's output, which may be asynchronous."""
-        return output if self.kept is None else _add_counts(output, self.names, self.kept)
+        return output if self.rescued_counts is None else _add_counts(output, self.names, self.rescued_counts)
 
 
 @dataclass(slots=True, eq=False)
@@ -242,7 +242,7 @@ class RowsVerification:
         greedy: which requests decode at temperature 0.
         counts: the number of draft tokens of each request, one less than its rows.
         hidden: the hidden states at all rows [N + R, H]; None if no rule reads them.
-        kept: the number of rescued tokens kept in each request, part by part.
+        rescued_counts: the number of rescued tokens kept in each request, part by part.
     """
 
     names: list[str]
@@ -250,7 +250,7 @@ class RowsVerification:
     greedy: list[bool]
     counts: list[int]
     hidden: Tensor | None
-    kept: list[Tensor] = field(default_factory=list)
+    rescued_counts: list[Tensor] = field(default_factory=list)
     _requests: int = 0
     _rows: int = 0
 
@@ -281,30 +281,34 @@ class RowsVerification:
     def count(self, rescued: Tensor, sampled: Tensor) -> None:
         """Finish a part, in which each request got ``sampled`` [requests] tokens, and continue with the next one."""
         counts = self.counts[self._requests : self._requests + len(sampled)]
-        self.kept.append(kept_rescues(rescued, counts, sampled - 1))
+        self.rescued_counts.append(kept_rescues(rescued, counts, sampled - 1))
         self._requests += len(counts)
         self._rows += sum(counts) + len(counts)
 
     def add_counts(self, output: Any) -> Any:
         """Add the counts to the runner's output, which may be asynchronous."""
-        return _add_counts(output, self.names[: self._requests], torch.cat(self.kept)) if self.kept else output
+        return (
+            _add_counts(output, self.names[: self._requests], torch.cat(self.rescued_counts))
+            if self.rescued_counts
+            else output
+        )
 
 
-def _add_counts(output: Any, names: list[str], kept: Tensor) -> Any:
+def _add_counts(output: Any, names: list[str], rescued_counts: Tensor) -> Any:
     from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
     if isinstance(output, AsyncModelRunnerOutput):
-        return _later(output, names, kept)
-    output.judge_rescued = dict(zip(names, kept.tolist(), strict=True))
+        return _later(output, names, rescued_counts)
+    output.judge_rescued = dict(zip(names, rescued_counts.tolist(), strict=True))
     return output
 
 
-def _later(output: Any, names: list[str], kept: Tensor) -> Any:
+def _later(output: Any, names: list[str], rescued_counts: Tensor) -> Any:
     """Return ``output`` with the counts, which are copied to the host asynchronously until it is requested."""
     from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
-    counts = kept.to("cpu", non_blocking=True)
-    ready = torch.cuda.Event() if kept.is_cuda else None
+    counts = rescued_counts.to("cpu", non_blocking=True)
+    ready = torch.cuda.Event() if rescued_counts.is_cuda else None
     if ready is not None:
         ready.record()
 
