@@ -29,7 +29,7 @@ def test_all_that_a_round_does_is_in_its_time(monkeypatch: pytest.MonkeyPatch) -
 
         monkeypatch.setattr(owner, name, later)
 
-    slow(backends._EagerSession, "keep", 1.0)
+    slow(backends._EagerSession, "retain", 1.0)
     slow(DraftModel, "propose", 10.0)
     slow(backends._EagerSession, "read", 100.0)
     slow(loop, "verify", 1000.0)
