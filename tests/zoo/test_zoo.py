@@ -10,7 +10,6 @@ import json
 import pytest
 from check import EXACT
 from families import names
-
 from table import FOUND, look
 
 KNOWN: dict[str, str] = json.loads(FOUND.read_text(encoding="utf-8"))
