@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -40,6 +41,9 @@ class ItemResult:
         accepted: number of accepted draft tokens.
         seconds: decoding time, prompts included; None if other items were decoded in the same batch.
         cut_off: whether an answer ended at the token budget or the context length, not by itself.
+        drafted: number of draft tokens.
+        positions: for each position of a draft, how many drafts were accepted up to and including it, and how many
+            reached it; see `Stats.positions`.
     """
 
     item: str
@@ -49,6 +53,8 @@ class ItemResult:
     accepted: int
     seconds: float | None = None
     cut_off: bool = False
+    drafted: int = 0
+    positions: Sequence[Sequence[int]] = ()
 
 
 class ResultRow(BaseModel):
@@ -77,7 +83,10 @@ class ResultRow(BaseModel):
             worse by more than that. False means not shown, which says little when there are few items.
         graded: number of items with known grades.
         grade, grade_low, grade_high: mean grade of these items.
-        rounds, tokens, accepted: numbers of target forwards, new tokens and accepted draft tokens.
+        rounds, tokens, drafted, accepted: numbers of target forwards, new tokens, draft tokens and accepted ones.
+        acceptance_rate: accepted draft tokens as a share of all draft tokens.
+        acceptance_by_position: for each position, the share of the drafts reaching it that are accepted up to and
+            including it.
         accepted_per_round, accepted_per_round_low, accepted_per_round_high: accepted draft tokens per round.
         tokens_per_forward, tokens_per_forward_low, tokens_per_forward_high: tokens per target forward, correction and
             bonus included.
@@ -112,7 +121,10 @@ class ResultRow(BaseModel):
     grade_high: float | None = None
     rounds: int = Field(default=0, ge=0)
     tokens: int = Field(default=0, ge=0)
+    drafted: int = Field(default=0, ge=0)
     accepted: int = Field(default=0, ge=0)
+    acceptance_rate: Share | None = None
+    acceptance_by_position: tuple[Share, ...] = ()
     accepted_per_round: Amount | None = None
     accepted_per_round_low: Amount | None = None
     accepted_per_round_high: Amount | None = None
@@ -236,11 +248,12 @@ def row(
     if target is not None and [one.item for one in answers] != [one.item for one in target]:
         raise JudgeDecodingError("The answers that are compared are to different items; answer the same ones.")
     rounds, tokens = sum(one.rounds for one in answers), sum(one.tokens for one in answers)
-    accepted = sum(one.accepted for one in answers)
+    accepted, drafted = sum(one.accepted for one in answers), sum(one.drafted for one in answers)
     timed = all(one.seconds for one in answers)
     found: dict[str, Any] = {
         "answers": len(answers), "cut_off": sum(one.cut_off for one in answers),
-        "rounds": rounds, "tokens": tokens, "accepted": accepted,
+        "rounds": rounds, "tokens": tokens, "drafted": drafted, "accepted": accepted,
+        "acceptance_rate": accepted / drafted if drafted else None, "acceptance_by_position": _by_position(answers),
         "accepted_per_round": accepted / max(rounds, 1), "tokens_per_forward": tokens / max(rounds, 1),
         "tokens_per_answer": tokens / max(len(answers), 1),
         **_ends("accepted_per_round", ratio_interval([(one.accepted, one.rounds) for one in answers])),
@@ -262,6 +275,13 @@ def row(
             ]
             found |= _ends("speedup", rate_ratio_interval(rates))
     return ResultRow(**found, **about)
+
+
+def _by_position(answers: Sequence[ItemResult]) -> tuple[float, ...]:
+    """Acceptance by position over all answers."""
+    columns = zip_longest(*(one.positions for one in answers), fillvalue=(0, 0))
+    sums = [(sum(accepted for accepted, _ in column), sum(reached for _, reached in column)) for column in columns]
+    return tuple(accepted / reached for accepted, reached in sums)
 
 
 def with_grades(row: ResultRow, grades: Sequence[float]) -> ResultRow:

@@ -173,13 +173,20 @@ class Stats:
         return self.accepted / self.drafted if self.drafted else None
 
     @property
-    def acceptance_by_position(self) -> tuple[float, ...]:
-        """For each position, the share of the drafts reaching it that are accepted up to and including it."""
+    def positions(self) -> tuple[tuple[int, int], ...]:
+        """For each position, the drafts that are accepted up to and including it, and the drafts that reach it."""
         return tuple(
-            sum(count for length, count in self.accepted_lengths.items() if length > position)
-            / sum(count for length, count in self.draft_lengths.items() if length > position)
+            (
+                sum(count for length, count in self.accepted_lengths.items() if length > position),
+                sum(count for length, count in self.draft_lengths.items() if length > position),
+            )
             for position in range(max(self.draft_lengths, default=0))
         )
+
+    @property
+    def acceptance_by_position(self) -> tuple[float, ...]:
+        """For each position, the share of the drafts reaching it that are accepted up to and including it."""
+        return tuple(accepted / drafted for accepted, drafted in self.positions)
 
     @property
     def tokens_per_forward(self) -> float:

@@ -185,12 +185,17 @@ def answered(
             verdict = prompt_format.task.check(item, prompt_format.bare(generations[-1].text))
             if verdict is not None and not isinstance(verdict, bool):
                 raise TypeError(f"check gives {type(verdict).__name__}, not True, False or None")
+    stats = Stats()
+    for one in generations:
+        stats.merge(one.stats)
     return ItemResult(
         item.key,
         verdict,
-        rounds=sum(one.stats.rounds for one in generations),
-        tokens=sum(one.stats.tokens for one in generations),
-        accepted=sum(one.stats.accepted for one in generations),
+        rounds=stats.rounds,
+        tokens=stats.tokens,
+        accepted=stats.accepted,
         seconds=sum(one.seconds for one in generations) if timed else None,
         cut_off=any(one.finish_reason != "stop" for one in generations),
+        drafted=stats.drafted,
+        positions=stats.positions,
     )

@@ -21,6 +21,13 @@ def _shown(row: ResultRow) -> str:
     return "shown" if row.non_inferior else "inconclusive"
 
 
+def _by_position(row: ResultRow) -> str:
+    """Acceptance at the first, the middle and the last position of a draft."""
+    shares = row.acceptance_by_position
+    chosen = sorted({0, len(shares) // 2, len(shares) - 1}) if shares else []
+    return " / ".join(f"{shares[position]:.0%}" for position in chosen) or UNKNOWN
+
+
 QUALITY: ResultColumns = {
     "accuracy [95%]": lambda row: share(row.accuracy, row.accuracy_low, row.accuracy_high),
     "difference from\ntarget (pp) [95%]": lambda row: points(row.difference, row.difference_low, row.difference_high),
@@ -34,6 +41,8 @@ QUALITY: ResultColumns = {
 SPEED: ResultColumns = {
     "draft\nlength": lambda row: str(row.num_draft_tokens or UNKNOWN),
     "accepted\ndraft tokens\nper round": lambda row: number(row.accepted_per_round if row.num_draft_tokens else None),
+    "acceptance\nrate": lambda row: UNKNOWN if row.acceptance_rate is None else f"{row.acceptance_rate:.0%}",
+    "at first /\nmiddle / last\nposition": _by_position,
     "mean\nacceptance\nlength": lambda row: number(row.tokens_per_forward),
     "tokens\nper\nsecond": lambda row: UNKNOWN if row.tokens_per_second is None else f"{row.tokens_per_second:.0f}",
     "speed-up\n[95%]": lambda row: number(row.speedup, row.speedup_low, row.speedup_high, "x"),
