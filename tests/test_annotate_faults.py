@@ -24,9 +24,9 @@ from starlette.testclient import TestClient
 from commands import Run
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.labelling.annotate import connections
-from judge_decoding.labelling.annotate.connections import DeadlineProtocol
+from judge_decoding.web.connections import DeadlineProtocol
 from judge_decoding.labelling.annotate.reading import ReadingModels, read_answers
-from judge_decoding.labelling.annotate.server import kept_token, listen, make_app
+from judge_decoding.labelling.annotate.server import kept_token, make_app
 from judge_decoding.labelling.annotate.session import Decision, Session
 from judge_decoding.labelling.annotate.storage import token_path
 

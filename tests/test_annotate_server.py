@@ -23,10 +23,11 @@ from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import main as cli
 from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
 from judge_decoding.judge.target import TargetInfo
-from judge_decoding.labelling.annotate.server import kept_token, listen, make_app
+from judge_decoding.labelling.annotate.server import kept_token, make_app
 from judge_decoding.labelling.annotate.session import Session
 from judge_decoding.labelling.annotate.storage import token_path
 from judge_decoding.loading.models import load_model
+from judge_decoding.web.serving import listen
 
 HOST = "http://127.0.0.1:8765"
 TOKEN = "0123456789abcdef" * 2

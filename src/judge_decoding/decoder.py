@@ -291,7 +291,7 @@ class JudgeDecoder:
             if name not in known:
                 raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
         if max_new_tokens is None:
-            max_new_tokens = self._defaults.max_new_tokens(ids.shape[1])
+            max_new_tokens = self.max_new_tokens(ids.shape[1])
         check_bound("max_new_tokens", max_new_tokens)
         room = context_room(ids.shape[1], self.target)
         count = options.get("num_draft_tokens")
@@ -330,6 +330,10 @@ class JudgeDecoder:
     def sampling(self, temperature: float | None = None, seed: int | None = None) -> SamplingParams:
         """Return the default sampling parameters, from the generation configuration."""
         return self._defaults.sampling(None, temperature, seed)
+
+    def max_new_tokens(self, prompt_length: int) -> int:
+        """Return the default token budget after a prompt of ``prompt_length`` tokens."""
+        return self._defaults.max_new_tokens(prompt_length)
 
     def processor(self, prompt_ids: Sequence[int], max_new_tokens: int) -> Processor | None:
         """Return the logits processors of a greedy answer to ``prompt_ids``, from the generation configuration."""

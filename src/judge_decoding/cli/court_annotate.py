@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from getpass import getuser
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.court_files import read
+from judge_decoding.cli.login import login
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.terminal import say, warn
@@ -42,7 +42,8 @@ def annotate(
     """Label answers by hand on a local web page."""
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
-    from judge_decoding.labelling.annotate.server import kept_token, listen, serve  # noqa: PLC0415  (an extra)
+    from judge_decoding.labelling.annotate.server import kept_token, serve  # noqa: PLC0415  (an extra)
+    from judge_decoding.web.serving import listen  # noqa: PLC0415  (an extra)
 
     if head is not None and target is None:
         raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
@@ -50,7 +51,7 @@ def annotate(
         check_used(context, "Without --head", "--draft", remedy="name a judge head")
     if output.exists() and not output.is_dir():
         raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
-    who = annotator or _login()
+    who = annotator or login()
     made, decisions = cases_path(output, who), decisions_path(output, who)
     token_file = token_path(output)
 
@@ -89,10 +90,3 @@ def annotate(
         agreement = session.agreement()
         for pair in (*agreement["selves"], *agreement["pairs"]):
             say(summary(pair))
-
-
-def _login() -> str:
-    try:
-        return getuser()
-    except (KeyError, OSError):  # a user id without a name, as in some containers
-        return "annotator"

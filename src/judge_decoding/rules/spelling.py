@@ -8,6 +8,7 @@ as int, float, bool or str; a constructor parameter called ``head`` receives the
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from judge_decoding import spelling as spellings
 from judge_decoding.errors import JudgeDecodingError
@@ -58,6 +59,31 @@ def parameters(rule: type[VerificationRule]) -> dict[str, Parameter]:
         JudgeDecodingError: the constructor has a parameter that can be neither spelled nor supplied.
     """
     return spellings.parameters(rule, rule.name, given=("head",))
+
+
+def described(rule: type[VerificationRule]) -> dict[str, Any]:
+    """Return a rule's name, summary, parameters and needs as plain JSON values.
+
+    Raises:
+        JudgeDecodingError: as `parameters`.
+    """
+    known = parameters(rule)
+    head = "head" in inspect.signature(rule).parameters
+    return {
+        "name": rule.name,
+        "summary": (inspect.getdoc(rule) or "").partition("\n")[0],
+        "parameters": {key: parameter.default for key, parameter in known.items()},
+        "required": [key for key, parameter in known.items() if parameter.required],
+        "types": {key: parameter.type.__name__ for key, parameter in known.items()},
+        "strict": None if rule.STRICT is None else dict(rule.STRICT),
+        "lossless": rule.lossless,
+        "needs": [
+            *(["judge head"] if head else []),
+            *(["draft probabilities"] if rule.needs_draft_probs else []),
+            *(["hidden states"] if rule.norm else []),
+            *(["draft hidden states"] if rule.needs_draft_hidden else []),
+        ],
+    }
 
 
 def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule:

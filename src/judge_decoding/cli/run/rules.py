@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from json import dumps
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.terminal import say_json
-from judge_decoding.rules import VerificationRule, available_rules
-from judge_decoding.rules.spelling import parameters
+from judge_decoding.rules.spelling import available_rules, described
 
 
 def run(*, json: bool) -> None:
     """Print the rules."""
-    rows = [_described(rule) for rule in available_rules().values()]
+    rows = [described(rule) for rule in available_rules().values()]
     if json:
         say_json(dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -38,27 +35,6 @@ def run(*, json: bool) -> None:
         style="dim",
         highlight=False,
     )
-
-
-def _described(rule: type[VerificationRule]) -> dict[str, Any]:
-    """Describe a rule as plain JSON values."""
-    known = parameters(rule)
-    head = "head" in inspect.signature(rule).parameters
-    return {
-        "name": rule.name,
-        "summary": (inspect.getdoc(rule) or "").partition("\n")[0],
-        "parameters": {key: parameter.default for key, parameter in known.items()},
-        "required": [key for key, parameter in known.items() if parameter.required],
-        "types": {key: parameter.type.__name__ for key, parameter in known.items()},
-        "strict": None if rule.STRICT is None else dict(rule.STRICT),
-        "lossless": rule.lossless,
-        "needs": [
-            *(["judge head"] if head else []),
-            *(["draft probabilities"] if rule.needs_draft_probs else []),
-            *(["hidden states"] if rule.norm else []),
-            *(["draft hidden states"] if rule.needs_draft_hidden else []),
-        ],
-    }
 
 
 def _shown(value: object) -> str:

@@ -2,6 +2,7 @@
 // All that models wrote is put in as text, never as HTML.
 {% include "visible.js" %}
 {% include "verdicts.js" %}
+{% include "describe.js" %}
 {% include "tip.js" %}
 
 const by = (id) => document.getElementById(id);

@@ -43,7 +43,7 @@ async function ask(path, body) {
   const options = { headers: { Authorization: "Bearer " + token } };
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   const reply = await fetch(path, options);
-  return { ok: reply.ok, code: reply.status, data: reply.status === 403 ? { error: await reply.text() } : await reply.json() };
+  return { ok: reply.ok, code: reply.status, data: await reply.json() };
 }
 
 // A server that was stopped is asked until it is back: what was decided meanwhile is not lost.

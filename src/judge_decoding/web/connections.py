@@ -1,4 +1,4 @@
-"""Time and number limits for connections of the annotation server, which serves one person's browser."""
+"""Time and number limits for connections of a local server, which serves one person's browser."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""``judge-decoding play``: a local page on which a target alone and judge decoding answer side by side."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from judge_decoding.cli.login import login
+from judge_decoding.cli.models import Backend, Device, Dtype, check_dtype
+from judge_decoding.cli.outputs import check_outputs
+from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.names import REFERENCE, complete, place_of
+
+
+class Named(NamedTuple):
+    """Models by name or folder, and what they are called together."""
+
+    name: str
+    target: str
+    draft: str
+    judge: str | None
+
+
+def play(
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Models to choose from: 'reference', the embedded pair, or [NAME=]TARGET,DRAFT[,JUDGE], folders or Hub "
+            "names; several times. The first is chosen when the page opens, and all are loaded at once.",
+        ),
+    ] = None,
+    cases: Annotated[
+        Path, typer.Option(help="TokenCourt file to which answers marked on the page are added.")
+    ] = Path("play-cases.jsonl"),
+    annotator: Annotated[str | None, typer.Option(help="Who marks answers; without it your login name.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    backend: Backend = "eager",
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8766,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Watch a target alone and judge decoding answer side by side, on a local web page."""
+    check_dtype(dtype)
+    pairs = parse_pairs(pair or [REFERENCE])
+    named = [name for each in pairs for name in each[1:]]
+    check_outputs([], named, overwrite=False, work=[cases])
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise JudgeDecodingError(
+            "The playground needs a web server; install it with: pip install 'judge-decoding[court]'."
+        )
+
+    from judge_decoding.cli.run.play import run  # noqa: PLC0415  (loads torch, and an extra)
+
+    run(pairs, cases, annotator or login(), dtype, device, backend, port, browser=browser)
+
+
+def parse_pairs(spellings: list[str]) -> list[Named]:
+    """Parse the values of ``--pair``.
+
+    Raises:
+        JudgeDecodingError: one has no draft, or more than three models, or two have the same name.
+    """
+    found = [_parse(spelling) for spelling in spellings]
+    names = [each.name for each in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise JudgeDecodingError(f"Two pairs are called {twice}; call one of them otherwise, as in --pair NAME={twice}.")
+    return found
+
+
+def _parse(spelling: str) -> Named:
+    match = re.fullmatch(r"(?:([\w. -]+)=)?(.*)", spelling, re.DOTALL)
+    assert match is not None
+    name, models = match[1], [model.strip() for model in match[2].split(",")]
+    if len(models) > 3 or not all(models):
+        raise JudgeDecodingError(f"The pair {spelling!r} cannot be read; write it as in NAME=TARGET,DRAFT,JUDGE.")
+    target, draft, judge = [*models, None, None][:3]
+    assert target is not None
+    draft, judge = complete(target, draft, judge)
+    if draft is None:
+        raise JudgeDecodingError(
+            f"The pair {spelling!r} has no draft; write it as in NAME=TARGET,DRAFT,JUDGE (prompt-lookup drafts without "
+            "a model)."
+        )
+    place_of(target, "target")
+    return Named((name or Path(target).name or target).strip(), target, draft, judge)

@@ -1,0 +1,141 @@
+"""Decode both columns of the page, one after the other, and tell of each round as it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event, Lock
+from typing import Any
+
+import torch
+
+from judge_decoding.core.rounds import FinishReason, Round, Stats
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Options
+from judge_decoding.models.text import Detokenizer
+from judge_decoding.playground.answers import Alone, Answer
+from judge_decoding.playground.asking import Plan
+
+Tell = Callable[[dict[str, Any]], None]
+"""Takes an event for the page, which is JSON."""
+
+_PATIENCE = 0.1
+"""Seconds between two looks whether somebody who waits for the models has left."""
+
+
+@dataclass(slots=True)
+class _Column:
+    rounds: list[Round]
+    pieces: list[str]
+    seconds: float
+    finish_reason: FinishReason | None
+
+
+class Turns:
+    """One decoding at a time, whatever the models: two at once would share the machine, and their times would lie."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    def take(self, tell: Tell, stop: Event) -> bool:
+        """Wait for one's turn; return False if ``stop`` came first."""
+        if self._lock.acquire(blocking=False):
+            return True
+        tell({"type": "waiting"})
+        while not stop.is_set():
+            if self._lock.acquire(timeout=_PATIENCE):
+                return True
+        return False
+
+    def give(self) -> None:
+        """End one's turn."""
+        self._lock.release()
+
+
+def answer(
+    plan: Plan, tell: Tell, stop: Event, turns: Turns, before: tuple[Sequence[Round], Sequence[str]] = ((), ())
+) -> Answer | None:
+    """Answer a question; tell of each round, and return the answer by judge decoding.
+
+    Args:
+        plan: the question.
+        tell: takes the events.
+        stop: ends decoding at the next round.
+        turns: shared by all that decode.
+        before: rounds to go on from, and the texts of their tokens but the last; see `Answer.before`.
+
+    Returns:
+        The answer; None if it was stopped before its first token.
+    """
+    if not turns.take(tell, stop):
+        return None
+    try:
+        decoder, alone = plan.pair.ready(plan.settings.backend, lambda text: tell({"type": "note", "text": text}))
+        own = None
+        if plan.settings.with_target and not before[0]:
+            column = _decode("target", alone, plan, plan.options, tell, stop)
+            own = Alone("".join(column.pieces), len(column.pieces), column.seconds)
+        if stop.is_set():
+            return None
+        column = _decode("judge", decoder, plan, plan.judged, tell, stop, *before)
+    finally:
+        turns.give()
+    if not column.pieces:
+        return None
+    seconds = None if before[0] else column.seconds
+    return Answer(plan, tuple(column.rounds), tuple(column.pieces), column.finish_reason, seconds, own)
+
+
+def _decode(
+    name: str, decoder: JudgeDecoder, plan: Plan, options: Options, tell: Tell, stop: Event,
+    before: Sequence[Round] = (), known: Sequence[str] = (),
+) -> _Column:  # fmt: skip
+    """Decode one column, after the rounds ``before``, whose tokens but the last have the texts ``known``."""
+    text = Detokenizer(decoder.tokenizer, decoder.end_ids)
+    ids = [token for event in before for token in event.token_ids]
+    spelled = [text.push(token) for token in ids]
+    pieces = [*known, *spelled[len(known) :]]
+    column = _Column([*before], pieces, 0.0, plan.limit)
+    budget = plan.budget - len(ids)
+    tell({"type": "start", "column": name, "prompt_tokens": plan.ids.shape[1], "kept": len(known),
+          "pieces": pieces[len(known) :]})  # fmt: skip
+    if (ids and ids[-1] in decoder.end_ids) or budget < 1:
+        column.finish_reason = plan.limit if budget < 1 else "stop"
+        tell({"type": "end", "column": name, "finish_reason": column.finish_reason, "tail": ""})
+        return column
+    prompt = torch.cat((plan.ids, torch.tensor([ids], dtype=plan.ids.dtype, device=plan.ids.device)), 1)
+    stats, last = Stats(), None
+    begin = time.perf_counter()
+    for event in decoder.rounds(prompt, budget, **options):
+        column.seconds += time.perf_counter() - begin  # telling is not timed
+        last = event
+        stats.add(event)
+        texts = [text.push(token) for token in event.token_ids]
+        column.rounds.append(event)
+        column.pieces += texts
+        tell({"type": "round", "column": name, "pieces": texts, "causes": event.causes,
+              "drafted": len(event.draft_ids), "figures": _figures(stats, column.seconds)})  # fmt: skip
+        if stop.is_set():
+            break
+        begin = time.perf_counter()
+    tail = text.flush()
+    if tail:
+        column.pieces[-1] += tail
+    ended = last is not None and last.stopped
+    column.finish_reason = "stop" if ended else None if stats.tokens < budget else plan.limit
+    tell({"type": "end", "column": name, "finish_reason": column.finish_reason, "tail": tail})
+    return column
+
+
+def _figures(stats: Stats, seconds: float) -> dict[str, Any]:
+    """The figures of a column so far."""
+    return {
+        "tokens": stats.tokens,
+        "seconds": seconds,
+        "tokens_per_second": stats.tokens / seconds if seconds else None,
+        "acceptance_rate": stats.acceptance_rate,
+        "mean_acceptance_length": stats.tokens_per_forward,
+        "accepted_per_round": stats.accepted_per_round,
+        "distance": next(iter(stats.distances), None),
+    }

@@ -1,0 +1,90 @@
+"""Work in a thread of its own whose events go to the browser as lines of JSON, and that ends when the browser leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from threading import Event, Lock, Thread
+from typing import Any
+
+from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.playground.decoding import Tell
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[Tell, Event], None]
+"""Does something in a thread: takes the function for events, and the event that ends the work."""
+
+_LONGEST = 5.0
+"""Seconds that the end of the server waits for a round to end."""
+
+
+class Jobs:
+    """The work that is going on; each may be stopped, and all of it."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[Event, Thread]] = {}
+        self._lock = Lock()
+        self._closed = False
+
+    def stop(self, name: str) -> None:
+        """Ask a job to end, if it is there."""
+        with self._lock:
+            if name in self._running:
+                self._running[name][0].set()
+
+    def close(self) -> None:
+        """Ask all jobs to end, and let no new one begin."""
+        self._closed = True
+        with self._lock:
+            for stop, _ in self._running.values():
+                stop.set()
+
+    def join(self) -> None:
+        """Wait until the jobs have ended, but not for ever."""
+        with self._lock:
+            threads = [thread for _, thread in self._running.values()]
+        for thread in threads:
+            thread.join(_LONGEST)
+
+    def count(self) -> int:
+        """The number of jobs that go on."""
+        with self._lock:
+            return len(self._running)
+
+    async def lines(self, name: str, work: Work) -> AsyncIterator[bytes]:
+        """Run ``work`` and yield its events; closing this, as when the client leaves, ends the work."""
+        loop, queue, stop = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None](), Event()
+
+        def tell(event: dict[str, Any] | None) -> None:
+            try:
+                loop.call_soon_threadsafe(queue.put_nowait, event)
+            except RuntimeError:  # the server has ended
+                stop.set()
+
+        thread = Thread(target=self._run, args=(name, work, tell, stop), name=f"answer {name}", daemon=True)
+        with self._lock:
+            self._running[name] = stop, thread
+            if self._closed:
+                stop.set()
+        thread.start()
+        try:
+            while (event := await queue.get()) is not None:
+                yield json.dumps(event, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        finally:
+            stop.set()
+
+    def _run(self, name: str, work: Work, tell: Callable[[dict[str, Any] | None], None], stop: Event) -> None:
+        try:
+            work(tell, stop)
+        except JudgeDecodingError as error:
+            tell({"type": "error", "error": str(error)})
+        except Exception as error:  # models and rules of strangers may raise anything
+            logger.exception("An answer failed")
+            tell({"type": "error", "error": f"Decoding failed ({reason(error)}); see the terminal for the details."})
+        finally:
+            with self._lock:
+                self._running.pop(name, None)
+            tell(None)
