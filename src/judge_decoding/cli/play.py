@@ -29,13 +29,13 @@ def play(
     pair: Annotated[
         list[str] | None,
         typer.Option(
-            help="Models to choose from: 'reference', the embedded pair, or [NAME=]TARGET,DRAFT[,JUDGE], folders or Hub "
-            "names; several times. The first is chosen when the page opens, and all are loaded at once.",
+            help="Models to choose from: 'reference', the embedded pair, or [NAME=]TARGET,DRAFT[,JUDGE], by folder or "
+            "Hub name; several times. All are loaded when it starts.",
         ),
     ] = None,
-    cases: Annotated[
-        Path, typer.Option(help="TokenCourt file to which answers marked on the page are added.")
-    ] = Path("play-cases.jsonl"),
+    cases: Annotated[Path, typer.Option(help="TokenCourt file to which answers marked on the page are added.")] = Path(
+        "play-cases.jsonl"
+    ),
     annotator: Annotated[str | None, typer.Option(help="Who marks answers; without it your login name.")] = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -67,7 +67,9 @@ def parse_pairs(spellings: list[str]) -> list[Named]:
     found = [_parse(spelling) for spelling in spellings]
     names = [each.name for each in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise JudgeDecodingError(f"Two pairs are called {twice}; call one of them otherwise, as in --pair NAME={twice}.")
+        raise JudgeDecodingError(
+            f"Two pairs are called {twice}; call one of them otherwise, as in --pair NAME={twice}."
+        )
     return found
 
 

@@ -25,7 +25,7 @@ _BEGIN = {
     "top_k.k": 4, "min_probability.p": 0.1, "strict_start.tokens": 8, "budget.tokens": 16, "overshoot.ratio": 8,
     "phase.begin": "<think>", "phase.end": "</think>",
 }  # fmt: skip
-_EXAMPLES = 6
+_EXAMPLES = 3
 
 
 def choices(pairs: Mapping[str, Pair], cases: str | None) -> Markup:
@@ -54,7 +54,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
     embedded = pair.target == REFERENCE
     return {
         "name": pair.name,
-        "models": " · ".join(
+        "models": "the embedded pair, which solves word problems" if embedded else " · ".join(
             f"{role} {name}" for role, name in
             (("target", pair.target), ("draft", pair.draft), ("judge", pair.judge)) if name
         ),

@@ -1,4 +1,4 @@
-"""Work in a thread of its own whose events go to the browser as lines of JSON, and that ends when the browser leaves."""
+"""Work in threads whose events go to the browser as lines of JSON, and that ends when the browser leaves."""
 
 from __future__ import annotations
 
@@ -49,10 +49,14 @@ class Jobs:
         for thread in threads:
             thread.join(_LONGEST)
 
+    def names(self) -> list[str]:
+        """The names of the jobs that go on."""
+        with self._lock:
+            return list(self._running)
+
     def count(self) -> int:
         """The number of jobs that go on."""
-        with self._lock:
-            return len(self._running)
+        return len(self.names())
 
     async def lines(self, name: str, work: Work) -> AsyncIterator[bytes]:
         """Run ``work`` and yield its events; closing this, as when the client leaves, ends the work."""

@@ -22,9 +22,7 @@ class Pair:
         target, draft, judge: names for files; "" if there is none, or it has no name.
     """
 
-    def __init__(
-        self, name: str, decoder: JudgeDecoder, *, target: str = "", draft: str = "", judge: str = ""
-    ) -> None:
+    def __init__(self, name: str, decoder: JudgeDecoder, *, target: str = "", draft: str = "", judge: str = "") -> None:
         self.name, self.decoder = name, decoder
         self.target, self.draft, self.judge = target, draft, judge
         self._made: dict[Backend, JudgeDecoder] = {decoder.backend: decoder}

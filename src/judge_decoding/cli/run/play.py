@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -34,12 +35,11 @@ def run(
                 backend=cast(Any, backend), dtype=dtype, device=device or usual_device(),
             )  # fmt: skip
         compiled(decoder, notes)
-        pairs[each.name] = Pair(
-            each.name, decoder, target=each.target, draft=each.draft, judge=each.judge or ""
-        )
+        pairs[each.name] = Pair(each.name, decoder, target=each.target, draft=each.draft, judge=each.judge or "")
 
     def started(address: str) -> None:
         say(f"Play at {address}\nAnswers that you mark go to {cases}; stop with Ctrl-C.")
 
     added = play(pairs, cases=cases, annotator=annotator, port=port, browser=browser, started=started)
+    gc.freeze()  # the interpreter would look through millions of objects, which takes a second or more
     say(f"\nStopped; {added} cases added to {cases}." if added else "\nStopped.")

@@ -122,9 +122,12 @@ function showPair() {
   by("backend").value = chosen.backend;
   by("as-chat").disabled = !chosen.chat;
   by(chosen.chat ? "as-chat" : "as-text").checked = true;
-  const begin = chosen.examples.map((text) => option(text, text.length > 70 ? text.slice(0, 69) + "…" : text));
-  by("examples").replaceChildren(option("", "Examples"), ...begin);
-  by("examples").hidden = !begin.length;
+  by("examples").replaceChildren(...chosen.examples.map((text) => {
+    const made = element("button", "", text);
+    made.type = "button";
+    made.addEventListener("click", () => { by("prompt").value = text; submit(); });
+    return made;
+  }));
   showRule();
   newChat();
 }
@@ -211,7 +214,7 @@ function whatIf(unit = current) {
   const own = column.sample.vocabulary[round.target_ids[place]] ?? "";
   clear("whatif");
   by("whatif").hidden = false;
-  by("whatif-title").textContent = `What if ${quoted(unit.text)} had been ${quoted(own)}`;
+  by("whatif-title").textContent = `What if “${name(unit.text)}” had been “${name(own)}”`;
   before.forEach((text) => columns.whatif.list.append(element("span", "soft", visible(text))));
   by("whatif").scrollIntoView({ block: "nearest" });
   stream("/what-if", () => ({ ...body, settings: settings() }), () => "whatif");
@@ -229,11 +232,13 @@ async function stream(path, body, columnOf) {
     const asked = body();
     by("asked").textContent = visible(last.text);
     by("present").hidden = false;
+    by("welcome").hidden = true;
     if (path === "/answer") by("target").hidden = !asked.settings.with_target;
     for await (const event of events(await ask(path, asked))) {
       const column = columns[columnOf(event)];
       if (event.type === "id") {
         running = event.id;
+        if (path === "/answer") title(event.rule);
         busy();
       } else if (event.type === "waiting") state("Waiting: another page is decoding.");
       else if (event.type === "note") state(event.text + " …");
@@ -275,6 +280,11 @@ async function stream(path, body, columnOf) {
   }
 }
 
+function title(spelled) {
+  const judged = /(^|\W)judge(\W|$)/.test(spelled);
+  by("judge-title").replaceChildren(judged ? "Judge decoding " : "Speculative decoding ", element("span", "soft", visible(spelled)));
+}
+
 function busy() {
   by("ask").disabled = by("retry").disabled = running !== null;
   by("stop").disabled = !running;
@@ -309,17 +319,21 @@ function add(column, pieces, causes) {
   pieces.forEach((text, i) => {
     if (!text) return;
     const made = element("span"), spaces = text.match(/^[ \t]*/)[0];
-    made.append(visible(spaces), element("span", causes[i], visible(text.slice(spaces.length))));
+    made.append(column.list.textContent ? visible(spaces) : "", element("span", causes[i], visible(text.slice(spaces.length))));
     column.list.append(made);
   });
 }
 
 function figures(column, now) {
-  const rows = [["tokens per second", rate(now.tokens_per_second ?? 0)], ["mean acceptance length", now.mean_acceptance_length.toFixed(2)]];
-  if (now.acceptance_rate !== null) rows.push(["acceptance rate", (100 * now.acceptance_rate).toFixed(0) + "%"]);
-  rows.push(["tokens", now.tokens], ["seconds", now.seconds.toFixed(2)]);
-  const own = column.name === "judge" && columns.target.figures;
-  if (own) rows.unshift(["the target's speed", (now.tokens_per_second / own.tokens_per_second).toFixed(1) + "×"]);
+  const own = columns.target.figures, share = now.acceptance_rate;
+  const rows = [
+    ["tokens per second", rate(now.tokens_per_second ?? 0)],
+    ["mean acceptance length", now.mean_acceptance_length.toFixed(2)],
+    ["acceptance rate", share === null ? "–" : (100 * share).toFixed(0) + "%"],
+    ["tokens", now.tokens],
+    ["seconds", now.seconds.toFixed(2)],
+    ["times the target alone", column.name === "target" ? "1" : column.name === "judge" && own ? (now.tokens_per_second / own.tokens_per_second).toFixed(1) : "–"],
+  ];
   column.box.querySelector(".figures").replaceChildren(...rows.map(([term, value]) => {
     const row = element("div");
     row.append(element("dt", "", term), element("dd", "", String(value)));
@@ -355,7 +369,7 @@ function finish(column, sample, began) {
   const now = began[column.name], own = column.name === "judge" && columns.target.figures;
   const distance = sample.distance > 1 ? " The prompt looks unlike the questions the judge was trained on." : "";
   if (distance) column.state.textContent += distance;
-  say(`${column.box.querySelector("h2").textContent}: ${sample.text} ` + (now ? `${rate(now.tokens_per_second)} tokens per second` : "") +
+  say(`${column.box.querySelector("h2").textContent}: ${visible(sample.text)} ` + (now ? `${rate(now.tokens_per_second)} tokens per second` : "") +
     (own ? `, ${(now.tokens_per_second / own.tokens_per_second).toFixed(1)} times the target alone.` : ".") + distance);
 }
 
@@ -373,7 +387,8 @@ function paint(column, at) {
     unit.element.classList.toggle("gained", unit.gained);
     const spaces = unit.named ? "" : unit.text.match(/^[ \t]*/)[0], ink = visible(unit.text.slice(spaces.length));
     const marked = unit.status === "agreed" ? ink : (ink || "·".repeat(spaces.length)).replace(/\n/g, "⏎\n");
-    unit.element.replaceChildren(ink || unit.status === "agreed" ? spaces : "", element("span", unit.status + (unit.named ? " named" : ""), marked));
+    const begins = unit === column.units[0]; // no space at the start of the box
+    unit.element.replaceChildren(!begins && (ink || unit.status === "agreed") ? spaces : "", element("span", unit.status + (unit.named ? " named" : ""), marked));
     const wrong = column.mark?.unit === unit;
     unit.element.classList.toggle("wrong", wrong);
     unit.element.setAttribute("aria-label", `${name(unit.text)}, ${unit.gained ? "would be " : ""}${unit.status}${wrong ? ", marked wrong" : ""}`);
@@ -527,11 +542,6 @@ for (const id of ["judge", "whatif"]) {
     if (found && getSelection().isCollapsed) go(found.unit);
   });
 }
-by("examples").addEventListener("change", ({ target }) => {
-  if (target.value) by("prompt").value = target.value;
-  target.value = "";
-  by("prompt").focus();
-});
 by("mode").addEventListener("change", showMode);
 by("pair").addEventListener("change", showPair);
 by("rule").addEventListener("change", showRule);
