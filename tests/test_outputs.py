@@ -43,6 +43,8 @@ class Writes:
 TABLE = {
     "generate": Writes("{target} one --json {out}/a.jsonl", ("a.jsonl",), ("json",)),
     "demo": Writes("--json {out}/a.json --html {out}/b.html", ("a.json", "b.html"), ("json", "html")),
+    # It adds to its file, which may be there.
+    "play": Writes("--pair {target},{target} --port 0", (), ("cases",)),
     "draft": Writes("{target} --prompts {file} -o {out}", FILES, ("out",), ("prompts",)),
     "fit": Writes(
         "--prompts {file} --target {target} --draft {target} -o {out}", HEAD, ("out",), ("prompts", "calibrate_data")

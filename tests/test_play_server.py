@@ -37,7 +37,12 @@ POSTS = ("/answer", "/what-if", "/stop", "/mark")
 @pytest.fixture
 def decoder(target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast):
     return JudgeDecoder(
-        target, tokenizer, draft, head, num_draft_tokens=4, generation_config=GenerationConfig(max_new_tokens=24, suppress_tokens=[EOS])
+        target,
+        tokenizer,
+        draft,
+        head,
+        num_draft_tokens=4,
+        generation_config=GenerationConfig(max_new_tokens=24, suppress_tokens=[EOS]),
     )
 
 

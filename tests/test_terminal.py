@@ -288,6 +288,8 @@ ALSO: dict[str, list[str]] = {
         "{template} one", "{loop} one", "{kind} one", "{dtype} one", "{target} one --rule {text}",
         "{target} one --guard {text} --draft {draft}", "{text} one", "{target} one --device {text}",
     ],
+    "play": ["--pair {target},{draft},{head} --port 0 --annotator {text}", "--pair {text}", "--pair {target},{draft},{alien}",
+             "--pair {target},{draft} --cases {cases} --port 0", "--pair {target},{draft} --cases {out}/{text} --port 0"],
     "info": ["{head}", "{head} --json", "{alien} --target {target}", "{target}", "{text}"],
     "card": ["{head} --results {samples}", "{head}", "{target}"],
     "rules": ["", "--json"],
@@ -325,6 +327,7 @@ def test_no_command_lets_a_terminal_obey(
 ) -> None:
     """With hostile files and models."""
     monkeypatch.setattr("judge_decoding.labelling.annotate.server.serve", lambda _, listener, __: listener.close())
+    monkeypatch.setattr("judge_decoding.playground.server.Playground.serve", lambda *_: None)
     monkeypatch.setattr("webbrowser.open", lambda _: None)
     places = {**hostile, "file": hostile["cases"], "out": tmp_path / f"out{NAME}", "text": TEXT}
     code, out, err = run(*name.split(), *(part.format(**places) for part in args.split()))

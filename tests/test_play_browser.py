@@ -1,0 +1,290 @@
+"""The playground in a real browser: by keyboard, on a phone, in the dark, and with models that write scripts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browser import Browser, browsing, find_chromium
+from judge_decoding import read_cases
+from judge_decoding.core.samples import read_samples
+from samples import HOSTILE
+from test_report_browser import CONTRAST
+from tiny import EOS, WORDS, llama, word_tokenizer
+
+CHROMIUM = find_chromium()
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
+]
+QUESTION = "Ann has 6 shells. Tom gives Ann 2 shells. Ann buys 11 shells. How many shells does Ann have now?"
+DONE = "columns.judge.sample && running === null"
+
+
+class Server:
+    """`judge-decoding play` in a process of its own, with the embedded pair and one that writes scripts, for ever."""
+
+    def __init__(self, folder: Path) -> None:
+        model, hostile = llama(0, context=8192), folder / "hostile"
+        assert model.generation_config is not None
+        model.generation_config.suppress_tokens = [EOS]
+        model.save_pretrained(hostile)
+        word_tokenizer([f"{HOSTILE}{i}" for i in range(len(WORDS))]).save_pretrained(hostile)
+        self.cases = folder / "cases.jsonl"
+        command = (
+            "play", "--no-browser", "--port", "0", "--cases", str(self.cases), "--annotator", "ann", "--pair",
+            "reference", "--pair", f"other={hostile},prompt-lookup",
+        )  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "judge_decoding.cli.main", *command], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().split()[-1]
+
+    def stop(self) -> str:
+        """Press Ctrl-C; what it said."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate(timeout=60)[0]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("play"))
+    yield server
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(str(CHROMIUM), tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(running: Browser, server: Server) -> Iterator[Browser]:
+    """The page, just opened; it never throws, breaks its content policy, or asks anybody but its own server."""
+    running.complaints.clear()
+    running.requested.clear()
+    running.look(1280, 900)
+    running.open("about:blank")
+    running.open(server.address)
+    running.until(f"location.href === {json.dumps(server.address)} && document.readyState === 'complete'")
+    running.until("document.querySelector('#rule option')")
+    yield running
+    running.js("0")
+    assert running.complaints == []
+    assert all(url.startswith(("http://127.0.0.1:", "data:", "about:")) for url in running.requested)
+
+
+def tab_to(browser: Browser, selector: str) -> None:
+    """Go there by the tab key alone."""
+    for _ in range(60):
+        if browser.js(f"Boolean(document.activeElement?.matches({json.dumps(selector)}))"):
+            return
+        browser.press("Tab")
+    raise AssertionError(f"{selector} cannot be reached by the tab key")
+
+
+def ask(browser: Browser, question: str = QUESTION) -> None:
+    browser.js("document.querySelector('#prompt').focus()")
+    browser.call("Input.insertText", text=question)
+    browser.press("Enter")
+    browser.until(DONE)
+
+
+def text(browser: Browser, selector: str) -> str:
+    return str(browser.js(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+
+def wide(browser: Browser) -> int:
+    return int(browser.js("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def test_a_question_a_what_if_and_a_mark_by_keyboard_alone(browser: Browser, server: Server) -> None:
+    assert browser.js("document.activeElement.id") == "prompt"
+    browser.call("Input.insertText", text=QUESTION)
+    browser.press("Enter")
+    browser.until(DONE)
+    target, judge = (browser.js(f"columns.{name}.list.innerText.trim()") for name in ("target", "judge"))
+    assert "The answer is 19." in target
+    assert browser.js("columns.judge.sample.text").strip().endswith("the answer is 19 shells.")
+    assert browser.js("columns.judge.sample.target_text.trim()") == target
+    assert judge.startswith("Now we go")
+    for name in ("target", "judge"):
+        figures = text(browser, f"#{name} .figures")
+        assert "tokens per second" in figures
+        assert "mean acceptance length" in figures
+    assert "100%" in text(browser, "#judge .figures")
+    assert "19" in text(browser, "#spoken")
+    # To the first rescued token, and what is known about it.
+    tab_to(browser, "#judge .token")
+    browser.press("j")
+    browser.until("!document.querySelector('#inspector').hidden")
+    facts = text(browser, "#facts")
+    for phrase in ("rescued", "above 0.95", "“·Solution”", "entropy", "round 1, token 1 of 24 drafted"):
+        assert phrase in facts
+    browser.press("ArrowRight")
+    assert browser.js("document.activeElement.getAttribute('aria-label')") == "we, agreed"
+    browser.press("w")
+    assert "target's own" in text(browser, "#spoken")
+    browser.press("ArrowLeft")
+    browser.press("w")
+    browser.until("columns.whatif.sample && running === null")
+    assert text(browser, "#whatif-title") == "What if “Now” had been “Solution”"
+    assert browser.js("columns.whatif.sample.text").startswith(" Solution")
+    # A wrong token becomes a case, and another one takes its place.
+    tab_to(browser, "#judge .token")
+    browser.press("Enter")
+    browser.press("m")
+    browser.until("document.querySelector('#saved').textContent.includes('wrong at')")
+    (case,) = read_cases(server.cases)
+    assert [case.answer[start:end] for start, end in case.errors] == ["Now"]
+    assert (case.question, case.annotator) == (f"Q: {QUESTION}\nA:", "ann")
+    browser.press("u")
+    browser.until("document.querySelector('#undo').hidden")
+    assert server.cases.read_bytes() == b""
+    browser.press("Escape")
+    assert browser.js("document.querySelector('#inspector').hidden")
+    browser.press("n")
+    browser.until("document.querySelector('#right').getAttribute('aria-pressed') === 'true'")
+    assert [case.errors for case in read_cases(server.cases)] == [()]
+
+
+def test_what_a_screen_reader_meets(browser: Browser) -> None:
+    ask(browser)
+    names = browser.names()
+    for role, name in (
+        ("textbox", "Your question"), ("button", "Ask Enter"), ("radio", "Chat"), ("combobox", "Rule"),
+        ("slider", "Threshold T"), ("spinbutton", "Draft length"), ("checkbox", "Answer with the target alone, too"),
+        ("listbox", "Judge decoding, token by token"), ("option", "Now, rescued"), ("option", "we, agreed"),
+        ("region", "Target alone"),
+    ):  # fmt: skip
+        assert (role, name) in names, (role, name)
+
+
+def test_the_threshold_recolours_this_answer_and_decides_the_next(browser: Browser) -> None:
+    ask(browser)
+    rescued = "columns.judge.units.filter(({ status }) => status === 'rescued').length"
+    before = browser.js("columns.judge.sample.text")
+    assert browser.js(rescued) >= 1
+    browser.js("document.activeElement.blur()")
+    browser.press("t")
+    assert browser.js("document.activeElement.id") == "threshold"
+    browser.press("End")
+    browser.until("document.querySelector('#threshold-number').value === '1'")
+    assert browser.js(rescued) == 0
+    assert not browser.js("document.querySelector('#moved').hidden")
+    assert browser.js("columns.judge.sample.text") == before
+    browser.js("document.activeElement.blur()")
+    browser.press("r")
+    browser.until(f"{DONE} && columns.judge.sample.threshold === 1")
+    assert browser.js("columns.judge.sample.text === columns.judge.sample.target_text")
+    assert browser.js("document.querySelector('#moved').hidden")
+
+
+def test_other_rules_and_guards_have_their_parameters(browser: Browser) -> None:
+    change = "dispatchEvent(new Event('change', { bubbles: true }))"
+    browser.js(f"by('rule').value = 'top_k'; by('rule').{change}")
+    assert browser.js("document.querySelector('#rule-parameters input').value") == "4"
+    assert browser.js("document.querySelector('#threshold-field').hidden")
+    browser.js("by('guards').open = true; document.querySelector('[data-name=budget] input').click()")
+    ask(browser)
+    assert browser.js("columns.judge.sample.rule") == "top_k(k=4)"
+    assert "top_k(k=4)" in text(browser, "#judge-title")
+    browser.js(f"document.querySelector('#rule-parameters input').value = '0'; by('rule-parameters').{change}")
+    browser.js("by('prompt').focus()")
+    browser.call("Input.insertText", text="Again")
+    browser.press("Enter")
+    browser.until("!document.querySelector('#problem').hidden")
+    assert "top_k" in text(browser, "#problem")
+    assert "400" in browser.complaints.pop()  # the console tells of every refused request
+
+
+def test_a_chat_goes_on_and_begins_anew(browser: Browser) -> None:
+    ask(browser)
+    ask(browser, "And with 3 more shells?")
+    browser.until("turns.length === 2")
+    assert "Earlier in this chat (1)" in text(browser, "#earlier")
+    browser.js("document.activeElement.blur()")
+    browser.press("r")
+    browser.until(DONE)
+    browser.until("turns.length === 2")
+    browser.click("#new-chat")
+    assert browser.js("turns.length") == 0
+    assert browser.js("document.querySelector('#earlier').hidden")
+
+
+def test_downloads(browser: Browser, tmp_path: Path) -> None:
+    ask(browser)
+    for kind, phrase in (("json", '"question":'), ("html", "<!doctype html>")):
+        body = browser.js(f"fetch(by('as-{kind}').href).then((reply) => reply.text())")
+        assert body.startswith("{" + phrase if kind == "json" else phrase)
+        if kind == "json":
+            (tmp_path / "a.json").write_text(body)
+            assert read_samples(tmp_path / "a.json")[0].question == QUESTION
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(360, 780), (1280, 900)])
+def test_widths_and_colours(browser: Browser, tmp_path: Path, width: int, height: int, *, dark: bool) -> None:
+    browser.look(width, height, dark=dark)
+    assert wide(browser) <= 0
+    ask(browser)
+    browser.js("document.activeElement.blur()")
+    browser.press("j")
+    browser.press("w")
+    browser.until("columns.whatif.sample && running === null")
+    browser.press("j")
+    browser.js("by('settings').open = by('guards').open = true")
+    browser.js("document.querySelectorAll('.guard .check input').forEach((input) => input.click())")
+    assert wide(browser) <= 0
+    back = browser.js("getComputedStyle(document.body).backgroundColor")
+    assert back == ("rgb(22, 23, 27)" if dark else "rgb(255, 255, 255)")
+    assert browser.js(CONTRAST.replace("#tip code", "#facts code, label, button:enabled, .button")) >= 4.5
+    assert not browser.js(
+        "[...document.querySelectorAll('button, select, .button')].some((one) => one.getClientRects().length && "
+        "one.getBoundingClientRect().height < 38)"
+    )
+
+
+def test_hostile_output_is_text_and_a_long_answer_stops(browser: Browser) -> None:
+    browser.js("by('pair').value = 'other'; by('pair').dispatchEvent(new Event('change'))")
+    browser.js("by('max_new_tokens').value = 8000; by('with_target').checked = false; by('as-text').click()")
+    browser.js("by('prompt').focus()")
+    browser.call("Input.insertText", text=HOSTILE.replace("\u0000", ""))
+    browser.press("Enter")
+    browser.until("columns.judge.list.textContent.length > 2000")
+    browser.press("Escape")
+    browser.until(DONE)
+    assert text(browser, "#judge .state") == "Stopped."
+    count = browser.js("columns.judge.sample.rounds.length")
+    assert 0 < count < 8000
+    browser.js("document.activeElement.blur()")
+    browser.js("go(columns.judge.units[0])")
+    assert "window.taken" in text(browser, "#facts")
+    assert browser.js("document.title") == "Playground · judge decoding"
+    assert browser.js("window.taken === undefined && !document.querySelector('img, main script')")
+    assert "\u202e" not in browser.js("document.body.textContent.replace(by('data').textContent, '')")
+    assert wide(browser) <= 0
+
+
+def test_it_ends_at_once_while_it_decodes(running: Browser, tmp_path: Path) -> None:
+    """Ctrl-C, one line; the page says what it can."""
+    server = Server(tmp_path)
+    running.open(server.address)
+    running.until("document.querySelector('#rule option')")
+    running.js("by('pair').value = 'other'; by('pair').dispatchEvent(new Event('change'))")
+    running.js("by('max_new_tokens').value = 8000; by('as-text').click(); by('prompt').value = 'x'; submit()")
+    running.until("columns.target.list.textContent.length > 100")
+    said = server.stop()
+    assert server.process.returncode == 0
+    assert said.strip().splitlines()[-1] == "Stopped."
+    running.until("running === null")
