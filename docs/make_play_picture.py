@@ -28,7 +28,7 @@ def main() -> None:
             assert server.stdout is not None
             address = server.stdout.readline().split()[-1]
             with browsing(program, Path(name)) as browser:
-                browser.look(1280, 860)
+                browser.look(1180, 720)
                 browser.open(address)
                 browser.until("document.querySelector('#rule option')")
                 browser.call("Input.insertText", text=QUESTION)

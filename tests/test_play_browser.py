@@ -122,6 +122,7 @@ def test_a_question_a_what_if_and_a_mark_by_keyboard_alone(browser: Browser, ser
         figures = text(browser, f"#{name} .figures")
         assert "tokens per second" in figures
         assert "mean acceptance length" in figures
+        assert text(browser, f"#{name} .state") == "Ended by itself."
     assert "100%" in text(browser, "#judge .figures")
     assert "19" in text(browser, "#spoken")
     # To the first rescued token, and what is known about it.

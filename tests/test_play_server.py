@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import uvicorn
 from starlette.testclient import TestClient
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -26,6 +28,8 @@ from judge_decoding.data.tokens import check_tokens
 from judge_decoding.playground.marks import CaseFile
 from judge_decoding.playground.pairs import Pair
 from judge_decoding.playground.server import Playground
+from judge_decoding.web.connections import Impatient
+from judge_decoding.web.serving import listen
 from samples import HOSTILE
 from test_annotate_server import BEARER, HOST, TOKEN
 from tiny import EOS, WORDS, word_tokenizer
@@ -310,7 +314,7 @@ def test_what_if_is_what_decoding_that_prefix_gives(client: TestClient, decoder:
     kept = ids_of(sample)
     own = [token for event in sample["rounds"] for token in event["target_ids"][: len(event["token_ids"])]]
     assert len(rescued_in(sample)) > 3
-    for place in rescued_in(sample)[:4]:
+    for place in rescued_in(sample)[:2]:
         prefix = [*kept[:place], own[place]]
         found = events(
             client, "/what-if", answer=name, token=place, settings=settings(rule="judge(threshold=0.5)")
@@ -378,6 +382,28 @@ def test_a_client_that_leaves_stops_its_decoding(decoder: JudgeDecoder) -> None:
     assert answered(client_of(playground), settings=settings(max_new_tokens=2, with_target=False))
 
 
+def test_lines_come_one_by_one_and_a_closed_connection_stops_decoding(decoder: JudgeDecoder) -> None:
+    """Through the server that the command starts."""
+    pair, rounds = slow(decoder)
+    playground = Playground({"tiny": pair}, None)
+    with listen(0) as listener:
+        config = uvicorn.Config(playground.app(TOKEN), http=Impatient, lifespan="off", ws="none", log_level="warning")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        body = json.dumps({"settings": settings(with_target=False), "prompt": PROMPT}).encode()
+        request = urllib.request.Request(f"{origin}/answer", body, {**BEARER, "Origin": origin})
+        with urllib.request.urlopen(request) as reply:
+            lines = [json.loads(reply.readline()) for _ in range(8)]
+            so_far = len(rounds)
+        wait(lambda: playground.jobs.count() == 0, "decoding to end")
+        server.should_exit = True
+        thread.join()
+    assert [line["type"] for line in lines[:3]] == ["id", "start", "round"]
+    assert so_far <= len(rounds) < 100
+
+
 @pytest.mark.parametrize("with_target", [True, False])
 def test_stop_keeps_what_is_there(decoder: JudgeDecoder, with_target: bool) -> None:
     pair, rounds = slow(decoder)
@@ -426,6 +452,14 @@ def test_one_decodes_at_a_time_and_the_other_is_told(decoder: JudgeDecoder) -> N
     assert [event["type"] for event in second[:2]] == ["id", "waiting"]
     starts = [i for i, length in enumerate(rounds) if i and length < rounds[i - 1]]
     assert len(starts) == 1
+
+
+def test_what_was_stopped_before_its_first_token_is_told(decoder: JudgeDecoder) -> None:
+    playground = Playground({"tiny": slow(decoder)[0]}, None)
+    playground.jobs.close()
+    found = events(client_of(playground), prompt=PROMPT)
+    assert found[-1] == {"type": "nothing"}
+    assert "judge" not in {event.get("column") for event in found}
 
 
 def test_the_end_of_the_server_stops_all(decoder: JudgeDecoder) -> None:
@@ -477,7 +511,7 @@ def test_marks_are_changed_and_taken_back(client: TestClient, cases: Path) -> No
     found = read_cases(cases)
     assert len(found) == 4
     assert found[2].answer[slice(*found[2].errors[0])] == sample["text"].split()[3]
-    assert (found[3].errors, found[3].correct) == ((), True)
+    assert (found[3].errors, found[3].located) == ((), True)
     mark(name, "none")
     mark(name, "none")
     mark(other, "none")

@@ -288,8 +288,10 @@ ALSO: dict[str, list[str]] = {
         "{template} one", "{loop} one", "{kind} one", "{dtype} one", "{target} one --rule {text}",
         "{target} one --guard {text} --draft {draft}", "{text} one", "{target} one --device {text}",
     ],
-    "play": ["--pair {target},{draft},{head} --port 0 --annotator {text}", "--pair {text}", "--pair {target},{draft},{alien}",
-             "--pair {target},{draft} --cases {cases} --port 0", "--pair {target},{draft} --cases {out}/{text} --port 0"],
+    "play": [
+        "--pair {target},{draft},{head} --port 0 --annotator {text}", "--pair {text}", "--pair {target},{draft},{alien}",
+        "--pair {target},{draft} --cases {cases} --port 0", "--pair {target},{draft} --cases {out}/{text} --port 0",
+    ],
     "info": ["{head}", "{head} --json", "{alien} --target {target}", "{target}", "{text}"],
     "card": ["{head} --results {samples}", "{head}", "{target}"],
     "rules": ["", "--json"],

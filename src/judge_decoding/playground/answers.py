@@ -99,7 +99,6 @@ class Answer:
             writer=self.plan.pair.target or self.plan.pair.name,
             annotator=annotator,
             seconds=round(seconds, 1) or None,
-            correct=None if errors else True,
             token_ids=(*self.plan.ids[0].tolist(), *ids),
             tokenizer=fingerprint(decoder.tokenizer),
         )

@@ -72,6 +72,8 @@ def answer(
         return None
     try:
         decoder, alone = plan.pair.ready(plan.settings.backend, lambda text: tell({"type": "note", "text": text}))
+        for why in decoder.fallbacks:
+            tell({"type": "fallback", "text": f"Not compiled: {why}."})
         own = None
         if plan.settings.with_target and not before[0]:
             column = _decode("target", alone, plan, plan.options, tell, stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -72,21 +72,17 @@ class CaseFile:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Keep other threads and other runs from writing."""
-        with self._lock:
+        with self._lock, ExitStack() as held:
             end = time.monotonic() + _PATIENCE
             while True:
-                held = one_run(self.path)
                 try:
-                    held.__enter__()
+                    held.enter_context(one_run(self.path))
                     break
                 except JudgeDecodingError:
                     if time.monotonic() > end:
                         raise
                     time.sleep(0.05)
-            try:
-                yield
-            finally:
-                held.__exit__(None, None, None)
+            yield
 
     def _append(self, line: bytes) -> None:
         try:

@@ -29,7 +29,10 @@ class Pair:
         self._lock = Lock()
 
     def ready(self, backend: Backend, note: Callable[[str], None]) -> tuple[JudgeDecoder, JudgeDecoder]:
-        """Return the decoder in a back end, and that of the target alone; ``note`` is told what takes long."""
+        """Return the decoder in a back end, and that of the target alone; ``note`` is told what is being compiled.
+
+        `JudgeDecoder.fallbacks` tells what cannot be.
+        """
         with self._lock:
             new = backend not in self._made
             if new:
@@ -37,11 +40,9 @@ class Pair:
                 other.backend = backend
                 self._made[backend] = other
             decoder = self._made[backend]
-            reasons = decoder.compile(note)
+            decoder.compile(note)
             if new:
                 self._warm(decoder)
-        for reason in reasons:
-            note(f"Not compiled: {reason}.")
         return decoder, decoder.alone()
 
     def warm_up(self) -> None:

@@ -136,6 +136,7 @@ class Playground:
             tell({"type": "id", "id": name, "rule": str(planned.rule), "seed": planned.settings.seed})
             found = answer(planned, tell, stop, self._turns, before)
             if found is None:
+                tell({"type": "nothing"})
                 return
             found = replace(found, id=name)
             self._answers.add(found)

@@ -3,6 +3,7 @@
 {% include "visible.js" %}
 {% include "verdicts.js" %}
 {% include "describe.js" %}
+{% include "columns.js" %}
 
 const token = document.querySelector("meta[name=token]").content;
 const by = (id) => document.getElementById(id);
@@ -72,6 +73,9 @@ function option(value, text) {
   return made;
 }
 
+// A sentence of a docstring, in which code is between double backquotes.
+const prose = (text) => text.split("``").map((part, i) => i % 2 ? element("code", "", visible(part)) : visible(part));
+
 // Inputs for the parameters of a rule or a guard.
 function parameters(row, box, without = []) {
   box.replaceChildren(...Object.entries(row.parameters).filter(([key]) => !without.includes(key)).map(([key, value]) => {
@@ -104,7 +108,7 @@ function showRule() {
   const row = rule(), judge = row?.name === "judge";
   by("threshold-field").hidden = !judge;
   by("spelling-field").hidden = Boolean(row);
-  by("rule-summary").textContent = row ? visible(row.summary.replace(/``/g, "")) : "Rules joined by | keep what one of them keeps.";
+  by("rule-summary").replaceChildren(...prose(row ? row.summary : "Rules joined by ``|`` keep what one of them keeps."));
   if (row) parameters(row, by("rule-parameters"), judge ? ["threshold"] : []);
   else by("rule-parameters").replaceChildren();
   recolour();
@@ -187,19 +191,24 @@ function submit() {
 
 function retry() {
   if (!last || running !== null) return;
-  if (last.chat && turns.at(-1)?.user === last.text) turns.pop();
-  begin();
+  begin(last.chat && turns.at(-1)?.user === last.text);
 }
 
-async function begin() {
-  for (const name of ["target", "judge", "whatif"]) clear(name);
-  columns.judge.box.scrollTop = 0;
-  by("whatif").hidden = true;
+// Ask; `again` replaces the last turn of the chat.
+async function begin(again = false) {
   const asked = last;
-  const found = await stream("/answer", () => ({ ...last.body, settings: settings() }), (event) => event.column);
-  if (found && asked.chat && asked === last) {
+  const found = await stream("/answer", () => ({ ...asked.body, settings: settings() }), (event) => event.column, (body) => {
+    for (const name of ["target", "judge", "whatif"]) clear(name);
+    by("asked").textContent = visible(asked.text);
+    by("whatif").hidden = true;
+    by("present").hidden = false;
+    by("welcome").hidden = true;
+    by("target").hidden = !body.settings.with_target;
+  });
+  if (found && asked.chat) {
+    if (again) turns.pop();
     turns.push({ user: asked.text, assistant: found.text });
-    by("prompt").value = "";
+    if (!again) by("prompt").value = "";
     showMode();
     showEarlier();
   }
@@ -212,72 +221,82 @@ function whatIf(unit = current) {
   const body = { answer: column.id, token: placeOf(unit) };
   const before = column.sample.rounds.flatMap(({ pieces }) => pieces).slice(0, body.token);
   const own = column.sample.vocabulary[round.target_ids[place]] ?? "";
-  clear("whatif");
-  by("whatif").hidden = false;
-  by("whatif-title").textContent = `What if “${name(unit.text)}” had been “${name(own)}”`;
-  before.forEach((text) => columns.whatif.list.append(element("span", "soft", visible(text))));
-  by("whatif").scrollIntoView({ block: "nearest" });
-  stream("/what-if", () => ({ ...body, settings: settings() }), () => "whatif");
+  stream("/what-if", () => ({ ...body, settings: settings() }), () => "whatif", () => {
+    clear("whatif");
+    by("whatif").hidden = false;
+    by("whatif-title").textContent = `What if “${name(unit.text)}” had been “${name(own)}”`;
+    before.forEach((text) => columns.whatif.list.append(element("span", "soft", visible(text))));
+    by("whatif").scrollIntoView({ block: "nearest" });
+  });
 }
 
-// The events of an answer; gives the sample, or null if there was none.
-async function stream(path, body, columnOf) {
+// Ask, then show the events of the answer as they come; gives the sample, or null if there is none.
+async function stream(path, body, columnOf, prepare) {
   complain("");
   running = "";
-  close();
-  let sample = null, active = null;
-  const began = {};
   busy();
+  let sample = null, ended = false;
+  const now = {}; // the last figures of each column
+  const mine = () => Object.values(columns).filter(({ name }) => (name === "whatif") === (path === "/what-if"));
+  const state = (text, which = mine().filter(({ ended }) => !ended)) => which.forEach((column) => { column.state.textContent = visible(text); });
+  const take = {
+    id(event) {
+      running = event.id;
+      if (path === "/answer") title(event.rule);
+      busy();
+    },
+    waiting: () => state("Waiting: another page is decoding."),
+    note: (event) => state(event.text + " …"),
+    fallback(event) {
+      by("note").hidden = false;
+      by("note").textContent = visible(event.text);
+    },
+    start(event, column) {
+      state("");
+      state("Reading the prompt …", [column]);
+      column.box.classList.add("busy");
+      add(column, event.pieces, event.pieces.map(() => "correction"));
+    },
+    round(event, column) {
+      column.state.textContent = "";
+      now[column.name] = event.figures;
+      add(column, event.pieces, column.name === "target" ? event.pieces.map(() => "plain") : event.causes);
+      figures(column, event.figures);
+    },
+    end(event, column) {
+      column.box.classList.remove("busy");
+      column.ended = true;
+      column.list.append(visible(event.tail));
+      state(ENDS[event.finish_reason] ?? "Stopped.", [column]);
+      if (column.name === "target") column.figures = now.target;
+    },
+    nothing: () => state("Stopped."),
+    error(event) {
+      state("");
+      complain(event.error);
+    },
+    answer(event) {
+      sample = event.sample;
+      finish(path === "/answer" ? columns.judge : columns.whatif, sample, now);
+    },
+  };
   try {
-    const asked = body();
-    by("asked").textContent = visible(last.text);
-    by("present").hidden = false;
-    by("welcome").hidden = true;
-    if (path === "/answer") by("target").hidden = !asked.settings.with_target;
-    for await (const event of events(await ask(path, asked))) {
-      const column = columns[columnOf(event)];
-      if (event.type === "id") {
-        running = event.id;
-        if (path === "/answer") title(event.rule);
-        busy();
-      } else if (event.type === "waiting") state("Waiting: another page is decoding.");
-      else if (event.type === "note") state(event.text + " …");
-      else if (event.type === "error") complain(event.error);
-      else if (event.type === "start") {
-        active = column;
-        state("Reading the prompt …", "");
-        column.box.classList.add("busy");
-        add(column, event.pieces, event.pieces.map(() => "correction"));
-      } else if (event.type === "round") {
-        column.state.textContent = "";
-        began[column.name] = event.figures;
-        add(column, event.pieces, column.name === "target" ? event.pieces.map(() => "plain") : event.causes);
-        figures(column, event.figures);
-      } else if (event.type === "end") {
-        column.box.classList.remove("busy");
-        column.list.append(visible(event.tail));
-        column.state.textContent = ENDS[event.finish_reason] ?? "Stopped.";
-        if (column.name === "target") column.figures = began.target;
-      } else if (event.type === "answer") {
-        sample = event.sample;
-        finish(path === "/answer" ? columns.judge : columns.whatif, sample, began);
-      }
+    const asked = body(), reply = await ask(path, asked);
+    close();
+    by("note").hidden = true;
+    prepare(asked);
+    for await (const event of events(reply)) {
+      take[event.type](event, columns[columnOf(event)]);
+      ended ||= ["answer", "nothing", "error"].includes(event.type);
     }
+    if (!ended) throw new TypeError("the end is missing");
   } catch (error) {
-    complain(error.message);
+    complain(error instanceof TypeError ? "The answer broke off; see in the terminal whether the command still runs." : error.message);
   }
-  if (active && !sample) state("", "");
   for (const { box } of Object.values(columns)) box.classList.remove("busy");
   running = null;
   busy();
   return sample;
-
-  function state(text, elsewhere) {
-    for (const column of Object.values(columns)) {
-      if (column.name === "whatif" ? path === "/answer" : path === "/what-if") continue;
-      if (elsewhere === undefined ? !began[column.name] : column === active) column.state.textContent = visible(text);
-    }
-  }
 }
 
 function title(spelled) {
@@ -299,201 +318,6 @@ function busy() {
 
 async function stop() {
   if (running) await ask("/stop", { answer: running }).catch((error) => complain(error.message));
-}
-
-// ---- columns
-
-function clear(name) {
-  const box = by(name);
-  columns[name] = {
-    name, box, list: box.querySelector(".tokens"), state: box.querySelector(".state"), sample: null, id: null, units: [],
-    mark: null, figures: null,
-  };
-  columns[name].list.replaceChildren();
-  columns[name].state.textContent = "";
-  box.querySelector(".figures").replaceChildren();
-  by("moved").hidden = true;
-}
-
-function add(column, pieces, causes) {
-  pieces.forEach((text, i) => {
-    if (!text) return;
-    const made = element("span"), spaces = text.match(/^[ \t]*/)[0];
-    made.append(column.list.textContent ? visible(spaces) : "", element("span", causes[i], visible(text.slice(spaces.length))));
-    column.list.append(made);
-  });
-}
-
-function figures(column, now) {
-  const own = columns.target.figures, share = now.acceptance_rate;
-  const rows = [
-    ["tokens per second", rate(now.tokens_per_second ?? 0)],
-    ["mean acceptance length", now.mean_acceptance_length.toFixed(2)],
-    ["acceptance rate", share === null ? "–" : (100 * share).toFixed(0) + "%"],
-    ["tokens", now.tokens],
-    ["seconds", now.seconds.toFixed(2)],
-    ["times the target alone", column.name === "target" ? "1" : column.name === "judge" && own ? (now.tokens_per_second / own.tokens_per_second).toFixed(1) : "–"],
-  ];
-  column.box.querySelector(".figures").replaceChildren(...rows.map(([term, value]) => {
-    const row = element("div");
-    row.append(element("dt", "", term), element("dd", "", String(value)));
-    return row;
-  }));
-}
-
-// The whole answer is here: its tokens can be gone to.
-function finish(column, sample, began) {
-  Object.assign(column, { sample, id: running, units: unitsOf(sample), mark: null });
-  by("right").setAttribute("aria-pressed", false);
-  since = performance.now();
-  const groups = sample.rounds.map((round, r) => {
-    const group = element("span", "round");
-    group.setAttribute("role", "group");
-    group.setAttribute("aria-label", `Round ${r + 1}, ${acceptedOf(round)} of ${round.draft_ids.length} accepted`);
-    return group;
-  });
-  for (const unit of column.units) {
-    unit.answer = unit.column = column;
-    unit.element = element("span", "token" + (unit.rest ? " rest" : ""));
-    unit.element.setAttribute("role", "option");
-    unit.element.setAttribute("aria-selected", false);
-    unit.element.tabIndex = -1;
-    unit.element.unit = unit;
-    groups[unit.round].append(unit.element);
-  }
-  column.groups = groups;
-  column.list.replaceChildren(...groups);
-  if (column.units.length) column.units[0].element.tabIndex = 0;
-  if (column.name === "judge") recolour();
-  else paint(column, null);
-  const now = began[column.name], own = column.name === "judge" && columns.target.figures;
-  const distance = sample.distance > 1 ? " The prompt looks unlike the questions the judge was trained on." : "";
-  if (distance) column.state.textContent += distance;
-  say(`${column.box.querySelector("h2").textContent}: ${visible(sample.text)} ` + (now ? `${rate(now.tokens_per_second)} tokens per second` : "") +
-    (own ? `, ${(now.tokens_per_second / own.tokens_per_second).toFixed(1)} times the target alone.` : ".") + distance);
-}
-
-function paint(column, at) {
-  const { sample } = column;
-  const verdicts = sample.rounds.map((round) => verdictsOf(sample, round, at));
-  const first = verdicts.findIndex(({ changed }) => changed);
-  column.groups.forEach((group, r) => group.classList.toggle("stale", first >= 0 && r > first));
-  for (const unit of column.units) {
-    const { kept, rest } = verdicts[unit.round];
-    const offset = sample.rounds[unit.round].draft_ids.length - rest.length;
-    const statuses = unit.parts.map((i) => unit.rest ? rest[i - offset] : kept[i]);
-    unit.status = STRONGEST.find((status) => statuses.includes(status));
-    unit.gained = unit.rest && !["rejected", "unused"].includes(unit.status);
-    unit.element.classList.toggle("gained", unit.gained);
-    const spaces = unit.named ? "" : unit.text.match(/^[ \t]*/)[0], ink = visible(unit.text.slice(spaces.length));
-    const marked = unit.status === "agreed" ? ink : (ink || "·".repeat(spaces.length)).replace(/\n/g, "⏎\n");
-    const begins = unit === column.units[0]; // no space at the start of the box
-    unit.element.replaceChildren(!begins && (ink || unit.status === "agreed") ? spaces : "", element("span", unit.status + (unit.named ? " named" : ""), marked));
-    const wrong = column.mark?.unit === unit;
-    unit.element.classList.toggle("wrong", wrong);
-    unit.element.setAttribute("aria-label", `${name(unit.text)}, ${unit.gained ? "would be " : ""}${unit.status}${wrong ? ", marked wrong" : ""}`);
-  }
-  return first;
-}
-
-function recolour() {
-  const column = columns.judge, value = Number(by("threshold-number").value || 1);
-  if (!column?.sample) return;
-  const movable = canMove(column.sample) && rule()?.name === "judge" && value !== column.sample.threshold;
-  threshold = movable ? value : null;
-  by("moved").hidden = paint(column, threshold) < 0;
-  if (current && !by("inspector").hidden) show(current);
-}
-
-// ---- one token
-
-const placeOf = (unit) => unit.column.sample.rounds.slice(0, unit.round).reduce((sum, { token_ids }) => sum + token_ids.length, 0) + unit.parts[0];
-
-function canReject(unit) {
-  const round = unit.column.sample.rounds[unit.round], place = unit.parts[0];
-  return !unit.rest && isDraft(round.causes[place]) && round.target_ids[place] !== round.token_ids[place];
-}
-
-function go(unit) {
-  for (const { element: each } of unit.column.units) each.tabIndex = each === unit.element ? 0 : -1;
-  unit.element.focus({ preventScroll: true });
-  show(unit);
-  unit.element.scrollIntoView({ block: "nearest" });
-}
-
-function show(unit) {
-  current?.element.setAttribute("aria-selected", false);
-  current = unit;
-  unit.element.setAttribute("aria-selected", true);
-  const held = threshold;
-  if (unit.column.name !== "judge") threshold = null;
-  const sides = [element("div"), element("div")];
-  unit.parts.forEach((i) => describe(unit, i).forEach((part, n) => sides[n < 2 ? 0 : 1].append(part)));
-  threshold = held;
-  by("facts").replaceChildren(...sides);
-  by("reject").disabled = !canReject(unit);
-  by("wrong").disabled = unit.rest || !data.cases;
-  by("inspector").hidden = false;
-  showMark();
-}
-
-function showMark() {
-  const mark = current?.column.mark;
-  by("undo").hidden = !mark;
-  by("saved").textContent = mark ? mark.said : "";
-}
-
-function close() {
-  if (by("inspector").hidden) return false;
-  by("inspector").hidden = true;
-  current?.element.setAttribute("aria-selected", false);
-  return true;
-}
-
-async function mark(verdict, column, unit) {
-  if (!column?.sample || running !== null) return;
-  if (verdict === "wrong" && (!unit || unit.rest)) return say("Go to a token of the answer first.");
-  const body = { answer: column.id, verdict, seconds: (performance.now() - since) / 1000 };
-  if (unit) [body.first, body.last] = [placeOf(unit), placeOf(unit) + unit.parts.length - 1];
-  try {
-    await ask("/mark", body);
-  } catch (error) {
-    return complain(error.message);
-  }
-  complain("");
-  const said = verdict === "wrong" ? `Saved as wrong at ${quoted(unit.text)} in ${visible(data.cases)}.` : `Saved as all correct in ${visible(data.cases)}.`;
-  column.mark = verdict === "none" ? null : { verdict, unit, said };
-  if (column.name === "judge") by("right").setAttribute("aria-pressed", verdict === "right");
-  paint(column, column.name === "judge" ? threshold : null);
-  showMark();
-  column.state.textContent = column.mark ? said : "The verdict is taken back.";
-  say(column.state.textContent);
-}
-
-// To the next (1) or previous (-1) rescued token of the column that was last gone to.
-function jump(step) {
-  const column = current?.column.sample ? current.column : columns.judge;
-  const found = (column?.units ?? []).filter(({ status, rest, gained }) => status === "rescued" && (!rest || gained));
-  if (!found.length) return say("There is no rescued token.");
-  const here = by("inspector").hidden ? -1 : column.units.indexOf(current);
-  const at = (unit) => column.units.indexOf(unit);
-  go(step > 0 ? found.find((unit) => at(unit) > here) ?? found[0]
-    : found.findLast((unit) => here >= 0 && at(unit) < here) ?? found.at(-1));
-}
-
-function walk(event) {
-  const unit = event.target.unit;
-  if (!unit || event.ctrlKey || event.altKey || event.metaKey) return;
-  const list = unit.column.units.filter((each) => !each.rest || each.gained), at = list.indexOf(unit);
-  const forward = getComputedStyle(event.currentTarget).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
-  const back = forward === "ArrowLeft" ? "ArrowRight" : "ArrowLeft";
-  const to = {
-    [forward]: list[at + 1], [back]: list[at - 1], Home: list[0], End: list.at(-1), Enter: unit,
-    ArrowDown: list.find((each) => each.round > unit.round), ArrowUp: list.find((each) => each.round === Math.max(unit.round - 1, 0)),
-  };
-  if (!(event.key in to)) return;
-  event.preventDefault();
-  if (to[event.key]) go(to[event.key]);
 }
 
 async function copy() {
@@ -553,13 +377,15 @@ by("pair-field").hidden = data.pairs.length < 2;
 by("backend").append(...data.backends.map((name) => option(name)));
 by("guards").append(...data.guards.map((row) => {
   const box = element("div", "guard"), label = element("label", "check"), input = element("input"), inputs = element("div", "parameters");
+  const summary = element("div", "soft");
+  summary.append(...prose(row.summary));
   box.dataset.name = row.name;
   input.type = "checkbox";
   label.append(input, row.name);
   inputs.hidden = true;
   parameters(row, inputs);
   input.addEventListener("change", () => { inputs.hidden = !input.checked; });
-  box.append(label, element("div", "soft", row.summary.replace(/``/g, "")), inputs);
+  box.append(label, summary, inputs);
   return box;
 }));
 by("legend").append(...Object.entries(data.causes).map(([cause, meaning]) => {
