@@ -289,7 +289,8 @@ ALSO: dict[str, list[str]] = {
         "{target} one --guard {text} --draft {draft}", "{text} one", "{target} one --device {text}",
     ],
     "play": [
-        "--pair {target},{draft},{head} --port 0 --annotator {text}", "--pair {text}", "--pair {target},{draft},{alien}",
+        "--pair {target},{draft},{head} --port 0 --annotator {text}", "--pair {text}",
+        "--pair {target},{draft},{alien}",
         "--pair {target},{draft} --cases {cases} --port 0", "--pair {target},{draft} --cases {out}/{text} --port 0",
     ],
     "info": ["{head}", "{head} --json", "{alien} --target {target}", "{target}", "{text}"],

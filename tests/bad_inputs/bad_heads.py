@@ -13,6 +13,7 @@ USERS = (
     "bench --target {target} --draft {draft} --judge {bad} --backend eager",
     "score {cases} --target {target} --judge {bad}",
     "court annotate {cases} -o {new} --target {target} --head {bad} --no-browser --port 0",
+    "play --pair {target},{draft},{bad} --cases {new} --no-browser --port 0",
 )
 INFO = "info {bad}"
 OTHER = "LlamaForCausalLM with hidden size 32"

@@ -122,6 +122,15 @@ OPTIONS = [
     Bad("a format that is none", "court import {cases} -o {new} -f xml", "no format xml"),
     Bad("a format that is none", "court export {cases} -o {new} -f xml", "no format xml"),
     Bad("an answer to conflicts that is none", "court merge {cases} -o {new} --on-conflict ask", "first, drop, keep"),
+    *(
+        Bad(name, f"play --no-browser --cases {{new}} --pair {pair}", says)
+        for name, pair, says in (
+            ("a pair without a draft", "{target}", "has no draft"),
+            ("a pair of four models", "a,b,c,d", "NAME=TARGET,DRAFT,JUDGE"),
+            ("a pair with nothing between commas", "a,,c", "NAME=TARGET,DRAFT,JUDGE"),
+            ("a way to draft for a target", "prompt-lookup,x", "a way to draft"),
+        )
+    ),
     Bad("an annotator's name that is a path", f"{ANNOTATE} --annotator ../x", "../x"),
     Bad("a Python that is not there", f"{BENCH} --vllm-python /no/such", "/no/such"),
     Bad("an empty prompt", "generate {target} ''", "prompt is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import webbrowser
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,15 +50,28 @@ def play(
     pairs = {name: one if isinstance(one, Pair) else _pair(name, one) for name, one in decoders.items()}
     file = None if cases is None else CaseFile(Path(cases))
     with listen(port) as listener:
-        for pair in pairs.values():
-            pair.warm_up()
-        token = secrets.token_hex(16)
-        address = f"http://{HOST}:{listener.getsockname()[1]}/?token={token}"
-        started(address)
-        if browser:
-            webbrowser.open(address)
-        Playground(pairs, file, annotator).serve(listener, token)
+        serve_pairs(pairs, file, annotator, listener, browser=browser, started=started)
     return 0 if file is None else file.count
+
+
+def serve_pairs(
+    pairs: Mapping[str, Pair],
+    cases: CaseFile | None,
+    annotator: str,
+    listener: socket.socket,
+    *,
+    browser: bool,
+    started: Callable[[str], None],
+) -> None:
+    """Serve the page on an open socket until Ctrl-C; see `play`."""
+    for pair in pairs.values():
+        pair.warm_up()
+    token = secrets.token_hex(16)
+    address = f"http://{HOST}:{listener.getsockname()[1]}/?token={token}"
+    started(address)
+    if browser:
+        webbrowser.open(address)
+    Playground(pairs, cases, annotator).serve(listener, token)
 
 
 def _pair(name: str, decoder: JudgeDecoder) -> Pair:

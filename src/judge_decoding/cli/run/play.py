@@ -16,8 +16,10 @@ from judge_decoding.cli.terminal import say
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.loading.models import usual_device
 from judge_decoding.names import REFERENCE
+from judge_decoding.playground.marks import CaseFile
 from judge_decoding.playground.pairs import Pair
-from judge_decoding.playground.play import play
+from judge_decoding.playground.play import serve_pairs
+from judge_decoding.web.serving import listen
 
 
 def run(
@@ -25,21 +27,27 @@ def run(
     *, browser: bool,
 ) -> None:  # fmt: skip
     """Load the models and serve the page."""
-    if all(each.target == REFERENCE for each in named):
-        torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
-    notes, pairs = Terminal(err=True), dict[str, Pair]()
-    for each in named:
-        with notes.status(f"loading {each.name}" if len(named) > 1 else "loading the models"):
-            decoder = JudgeDecoder.from_pretrained(
-                each.target, each.draft, each.judge,
-                backend=cast(Any, backend), dtype=dtype, device=device or usual_device(),
-            )  # fmt: skip
-        compiled(decoder, notes)
-        pairs[each.name] = Pair(each.name, decoder, target=each.target, draft=each.draft, judge=each.judge or "")
+    file = CaseFile(cases)
+    # Fail on a file of other things and on a port in use before the models are loaded.
+    with listen(port) as listener:
+        if all(each.target == REFERENCE for each in named):
+            torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
+        pairs = {each.name: _loaded(each, dtype, device, backend) for each in named}
 
-    def started(address: str) -> None:
-        say(f"Play at {address}\nAnswers that you mark go to {cases}; stop with Ctrl-C.")
+        def started(address: str) -> None:
+            say(f"Play at {address}\nAnswers that you mark go to {cases}; stop with Ctrl-C.")
 
-    added = play(pairs, cases=cases, annotator=annotator, port=port, browser=browser, started=started)
+        serve_pairs(pairs, file, annotator, listener, browser=browser, started=started)
     gc.freeze()  # the interpreter would look through millions of objects, which takes a second or more
-    say(f"\nStopped; {added} cases added to {cases}." if added else "\nStopped.")
+    say(f"\nStopped; {file.count} cases added to {cases}." if file.count else "\nStopped.")
+
+
+def _loaded(named: Named, dtype: str, device: str | None, backend: str) -> Pair:
+    notes = Terminal(err=True)
+    with notes.status(f"loading {named.name}"):
+        decoder = JudgeDecoder.from_pretrained(
+            named.target, named.draft, named.judge,
+            backend=cast(Any, backend), dtype=dtype, device=device or usual_device(),
+        )  # fmt: skip
+    compiled(decoder, notes)
+    return Pair(named.name, decoder, target=named.target, draft=named.draft, judge=named.judge or "")
