@@ -1,4 +1,7 @@
-"""Make the picture of docs/play.md: ``python docs/make_play_picture.py``. Needs Chromium, and the extra ``dev``."""
+"""Make the picture of docs/play.md: ``python docs/make_play_picture.py``. Needs Chromium, and the extra ``dev``.
+
+The speeds in it are those of the machine at that moment: run nothing else beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import browsing, end, find_chromium
@@ -28,7 +33,7 @@ def main() -> None:
             assert server.stdout is not None
             address = server.stdout.readline().split()[-1]
             with browsing(program, Path(name)) as browser:
-                browser.look(1180, 720)
+                browser.look(1280, 860)
                 browser.open(address)
                 browser.until("document.querySelector('#rule option')")
                 browser.call("Input.insertText", text=QUESTION)
@@ -41,6 +46,7 @@ def main() -> None:
                 browser.press("j")
                 browser.js("scrollTo(0, 200)")
                 browser.picture(PICTURE)
+                Image.open(PICTURE).convert("RGB").quantize(128).save(PICTURE, optimize=True)
         finally:
             end(server)
 

@@ -223,8 +223,13 @@ def test_a_chat_goes_on_and_begins_anew(browser: Browser) -> None:
     assert browser.js("document.querySelector('#earlier').hidden")
 
 
-def test_downloads(browser: Browser, tmp_path: Path) -> None:
+def test_downloads_and_a_copy(browser: Browser, tmp_path: Path) -> None:
     ask(browser)
+    browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    browser.js("document.activeElement.blur()")
+    browser.press("c")
+    browser.until("by('spoken').textContent === 'Copied.'")
+    assert browser.js("navigator.clipboard.readText()") == browser.js("columns.judge.sample.text.trim()")
     for kind, phrase in (("json", '"question":'), ("html", "<!doctype html>")):
         body = browser.js(f"fetch(by('as-{kind}').href).then((reply) => reply.text())")
         assert body.startswith("{" + phrase if kind == "json" else phrase)
