@@ -28,7 +28,7 @@ from judge_decoding.labelling.annotate.server import kept_token, make_app
 from judge_decoding.labelling.annotate.session import Decision, Session
 from judge_decoding.labelling.annotate.storage import token_path
 from judge_decoding.web import connections
-from judge_decoding.web.connections import Impatient
+from judge_decoding.web.connections import DeadlineProtocol
 from judge_decoding.web.serving import listen
 
 TOKEN = "0123456789abcdef" * 2

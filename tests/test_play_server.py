@@ -26,9 +26,9 @@ from judge_decoding.cli.play import parse_pairs
 from judge_decoding.core.samples import read_samples
 from judge_decoding.data.tokens import check_tokens
 from judge_decoding.playground.marks import CaseFile
-from judge_decoding.playground.pairs import Pair
+from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.playground.server import Playground
-from judge_decoding.web.connections import Impatient
+from judge_decoding.web.connections import DeadlineProtocol
 from judge_decoding.web.serving import listen
 from samples import HOSTILE
 from test_annotate_server import BEARER, HOST, TOKEN
@@ -57,7 +57,7 @@ def cases(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def playground(decoder: JudgeDecoder, cases: Path) -> Playground:
-    return Playground({"tiny": Pair("tiny", decoder, target="tiny-target")}, CaseFile(cases), "ann")
+    return Playground({"tiny": ModelPair("tiny", decoder, target="tiny-target")}, CaseFile(cases), "ann")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def causes_of(sample: dict[str, Any]) -> list[str]:
     return [cause for event in sample["rounds"] for cause in event["causes"]]
 
 
-def slow(decoder: JudgeDecoder) -> tuple[Pair, list[int]]:
+def slow(decoder: JudgeDecoder) -> tuple[ModelPair, list[int]]:
     """A pair whose answers have 200 tokens and take some seconds, and the rounds that were drafted."""
     rounds: list[int] = []
 
@@ -107,7 +107,7 @@ def slow(decoder: JudgeDecoder) -> tuple[Pair, list[int]]:
 
     config = GenerationConfig(max_new_tokens=200, suppress_tokens=[EOS])
     made = JudgeDecoder(decoder.target, decoder.tokenizer, propose, num_draft_tokens=1, generation_config=config)
-    return Pair("tiny", made), rounds
+    return ModelPair("tiny", made), rounds
 
 
 # Who is answered
@@ -295,7 +295,7 @@ def test_a_failure_while_decoding_is_an_event(client: TestClient, decoder: Judge
     def broken(ids: list[int], count: int) -> Sequence[int]:
         raise RuntimeError("no more")
 
-    pair = Pair("tiny", JudgeDecoder(decoder.target, decoder.tokenizer, broken))
+    pair = ModelPair("tiny", JudgeDecoder(decoder.target, decoder.tokenizer, broken))
     found = events(client_of(Playground({"tiny": pair}, None)), prompt=PROMPT)
     assert found[-1]["type"] == "error"
     assert "no more" in found[-1]["error"]
@@ -387,7 +387,9 @@ def test_lines_come_one_by_one_and_a_closed_connection_stops_decoding(decoder: J
     pair, rounds = slow(decoder)
     playground = Playground({"tiny": pair}, None)
     with listen(0) as listener:
-        config = uvicorn.Config(playground.app(TOKEN), http=Impatient, lifespan="off", ws="none", log_level="warning")
+        config = uvicorn.Config(
+            playground.app(TOKEN), http=DeadlineProtocol, lifespan="off", ws="none", log_level="warning"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -520,7 +522,7 @@ def test_marks_are_changed_and_taken_back(client: TestClient, cases: Path) -> No
 
 def test_an_end_that_came_too_early(cases: Path, decoder: JudgeDecoder) -> None:
     ending = JudgeDecoder(decoder.target, decoder.tokenizer, decoder.draft, decoder.judge, num_draft_tokens=4)
-    client = client_of(Playground({"tiny": Pair("tiny", ending)}, CaseFile(cases)))
+    client = client_of(Playground({"tiny": ModelPair("tiny", ending)}, CaseFile(cases)))
     ended = next(
         (name, sample)
         for name, sample in (answered(client, prompt=word, settings=settings(max_new_tokens=200)) for word in WORDS)
@@ -588,7 +590,7 @@ def test_downloads(client: TestClient, tmp_path: Path) -> None:
 def test_hostile_output_is_data(target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead) -> None:
     words = [f"{HOSTILE}{i}" for i in range(len(WORDS))]
     decoder = JudgeDecoder(target, word_tokenizer(words), draft, head, num_draft_tokens=4)
-    pair = Pair(HOSTILE, decoder, target=HOSTILE)
+    pair = ModelPair(HOSTILE, decoder, target=HOSTILE)
     client = client_of(Playground({HOSTILE: pair}, None, HOSTILE))
     page = client.get("/").text
     assert "window.taken" in page

@@ -25,7 +25,9 @@ app = lazy_app(
     {
         "demo": LazyCommand("demo:demo", "See judge decoding work, offline, in under two minutes."),
         "generate": LazyCommand("generate:generate", "Answer one prompt with any pair of models."),
-        "play": LazyCommand("play:play", "Watch a target alone and judge decoding answer side by side, on a local web page."),
+        "play": LazyCommand(
+            "play:play", "Watch a target alone and judge decoding answer side by side, on a local web page."
+        ),
         "draft": LazyCommand(
             "draft:draft",
             "Make a draft model from the target's first layers, trained to say what the target says; it resumes.",

@@ -10,13 +10,13 @@ from typing import Annotated, NamedTuple
 import typer
 
 from judge_decoding.cli.login import login
-from judge_decoding.cli.models import Backend, Device, Dtype, check_dtype
+from judge_decoding.cli.models import BackendOption, Device, DtypeOption, check_dtype
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.names import REFERENCE, complete, place_of
+from judge_decoding.names import REFERENCE, complete, embedded_path
 
 
-class Named(NamedTuple):
+class NamedPair(NamedTuple):
     """Models by name or folder, and what they are called together."""
 
     name: str
@@ -37,9 +37,9 @@ def play(
         "play-cases.jsonl"
     ),
     annotator: Annotated[str | None, typer.Option(help="Who marks answers; without it your login name.")] = None,
-    dtype: Dtype = "auto",
+    dtype: DtypeOption = "auto",
     device: Device = None,
-    backend: Backend = "eager",
+    backend: BackendOption = "eager",
     port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8766,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
@@ -58,7 +58,7 @@ def play(
     run(pairs, cases, annotator or login(), dtype, device, backend, port, browser=browser)
 
 
-def parse_pairs(spellings: list[str]) -> list[Named]:
+def parse_pairs(spellings: list[str]) -> list[NamedPair]:
     """Parse the values of ``--pair``.
 
     Raises:
@@ -73,7 +73,7 @@ def parse_pairs(spellings: list[str]) -> list[Named]:
     return found
 
 
-def _parse(spelling: str) -> Named:
+def _parse(spelling: str) -> NamedPair:
     match = re.fullmatch(r"(?:([\w. -]+)=)?(.*)", spelling, re.DOTALL)
     assert match is not None
     name, models = match[1], [model.strip() for model in match[2].split(",")]
@@ -87,5 +87,5 @@ def _parse(spelling: str) -> Named:
             f"The pair {spelling!r} has no draft; write it as in NAME=TARGET,DRAFT,JUDGE (prompt-lookup drafts without "
             "a model)."
         )
-    place_of(target, "target")
-    return Named((name or Path(target).name or target).strip(), target, draft, judge)
+    embedded_path(target, "target")
+    return NamedPair((name or Path(target).name or target).strip(), target, draft, judge)

@@ -13,15 +13,15 @@ from judge_decoding.data.spans import body
 from judge_decoding.data.tokens import fingerprint
 from judge_decoding.decoding.answer import is_lossy
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.recording import record, told_threshold
-from judge_decoding.playground.asking import Plan
+from judge_decoding.evaluation.recording import record, recorded_threshold
+from judge_decoding.playground.asking import AnswerPlan
 
 MOST = 200
 """The most answers held; the oldest go first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
+class TargetAnswer:
     """What the target alone answered."""
 
     text: str
@@ -30,7 +30,7 @@ class Alone:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HeldAnswer:
     """An answer by judge decoding.
 
     Attributes:
@@ -43,12 +43,12 @@ class Answer:
         id: its name, which nobody can guess.
     """
 
-    plan: Plan
+    plan: AnswerPlan
     rounds: tuple[Round, ...]
     pieces: tuple[str, ...]
     finish_reason: FinishReason | None
     seconds: float | None
-    alone: Alone | None = None
+    alone: TargetAnswer | None = None
     id: str = ""
 
     @property
@@ -62,7 +62,7 @@ class Answer:
         temperature = pair.decoder.sampling(plan.settings.temperature).temperature
         about: dict[str, object] = {
             "target": pair.target, "draft": pair.draft, "judge": pair.judge,
-            "rule": str(plan.rule), "threshold": told_threshold(plan.rule, plan.guards),
+            "rule": str(plan.rule), "threshold": recorded_threshold(plan.rule, plan.guards),
             "temperature": temperature, "seed": plan.settings.seed if temperature else None,
             "seconds": self.seconds, "finish_reason": self.finish_reason,
             "distance": next((e.distance for e in self.rounds if e.distance is not None), None),
@@ -128,21 +128,21 @@ class Answer:
         raise JudgeDecodingError(f"The answer has {at} tokens, and no number {token}; load the page again.")
 
 
-class Answers:
+class AnswerStore:
     """The newest answers, by id, for several threads."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._held: OrderedDict[str, Answer] = OrderedDict()
+        self._held: OrderedDict[str, HeldAnswer] = OrderedDict()
         self._most, self._lock = most, Lock()
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: HeldAnswer) -> None:
         """Hold an answer."""
         with self._lock:
             self._held[answer.id] = answer
             while len(self._held) > self._most:
                 self._held.popitem(last=False)
 
-    def find(self, name: str) -> Answer | None:
+    def find(self, name: str) -> HeldAnswer | None:
         """Return an answer by its id; None if it is not held (any more)."""
         with self._lock:
             return self._held.get(name)

@@ -13,12 +13,12 @@ from torch import Tensor
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import FinishReason
 from judge_decoding.decoding.answer import Options
-from judge_decoding.decoding.choices import choose_rule, room
+from judge_decoding.decoding.choices import choose_rule, remaining_context
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.chat import render
-from judge_decoding.playground.pairs import Pair
+from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.rules.base import VerificationRule
 
 MOST_TOKENS = 100_000
@@ -30,7 +30,7 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _Text = Annotated[str, Field(max_length=MOST_TEXT)]
 
 
-class Turn(BaseModel):
+class ChatMessage(BaseModel):
     """A message of a chat."""
 
     model_config = _STRICT
@@ -39,7 +39,7 @@ class Turn(BaseModel):
     content: _Text
 
 
-class Settings(BaseModel):
+class AnswerSettings(BaseModel):
     """How the next answer is decoded.
 
     Attributes:
@@ -67,27 +67,27 @@ class Settings(BaseModel):
     with_target: bool = True
 
 
-class Question(BaseModel):
+class PlayRequest(BaseModel):
     """A prompt, or the messages of a chat, and how to answer."""
 
     model_config = _STRICT
 
-    settings: Settings
+    settings: AnswerSettings
     prompt: _Text | None = None
-    messages: tuple[Turn, ...] | None = Field(default=None, max_length=1000)
+    messages: tuple[ChatMessage, ...] | None = Field(default=None, max_length=1000)
 
 
-class WhatIf(BaseModel):
+class WhatIfRequest(BaseModel):
     """Go on from the target's own token in place of token ``token`` of an answer that is held here."""
 
     model_config = _STRICT
 
     answer: str = Field(max_length=64)
     token: int = Field(ge=0)
-    settings: Settings
+    settings: AnswerSettings
 
 
-class Mark(BaseModel):
+class MarkRequest(BaseModel):
     """A verdict on an answer: the tokens ``first`` to ``last`` are wrong, it is right, or the verdict is taken back.
 
     ``seconds`` is how long the person looked at it.
@@ -102,7 +102,7 @@ class Mark(BaseModel):
     seconds: float = Field(default=0.0, ge=0, le=1e6)
 
 
-class Stop(BaseModel):
+class StopRequest(BaseModel):
     """End an answer that is being decoded; what there is of it stays."""
 
     model_config = _STRICT
@@ -111,7 +111,7 @@ class Stop(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AnswerPlan:
     """A question that was checked.
 
     Attributes:
@@ -125,8 +125,8 @@ class Plan:
         limit: what bounds it, the settings ("length") or the target's context ("context").
     """
 
-    pair: Pair
-    settings: Settings
+    pair: ModelPair
+    settings: AnswerSettings
     question: str
     text: str
     ids: Tensor
@@ -152,7 +152,7 @@ class Plan:
         }  # fmt: skip
 
 
-def plan(question: Question, pairs: Mapping[str, Pair]) -> Plan:
+def plan(question: PlayRequest, pairs: Mapping[str, ModelPair]) -> AnswerPlan:
     """Check a question.
 
     Raises:
@@ -176,7 +176,7 @@ def plan(question: Question, pairs: Mapping[str, Pair]) -> Plan:
     return _plan(question.settings, pair, shown, text, ids)
 
 
-def replan(old: Plan, settings: Settings, pairs: Mapping[str, Pair]) -> Plan:
+def replan(old: AnswerPlan, settings: AnswerSettings, pairs: Mapping[str, ModelPair]) -> AnswerPlan:
     """Plan another answer to the same question, by the same models.
 
     Raises:
@@ -187,13 +187,13 @@ def replan(old: Plan, settings: Settings, pairs: Mapping[str, Pair]) -> Plan:
     return _plan(settings, old.pair, old.question, old.text, old.ids)
 
 
-def _pair(settings: Settings, pairs: Mapping[str, Pair]) -> Pair:
+def _pair(settings: AnswerSettings, pairs: Mapping[str, ModelPair]) -> ModelPair:
     if settings.pair not in pairs:
         raise JudgeDecodingError(f"There are no models {settings.pair[:40]} here; load the page again.")
     return pairs[settings.pair]
 
 
-def _plan(settings: Settings, pair: Pair, question: str, text: str, ids: Tensor) -> Plan:
+def _plan(settings: AnswerSettings, pair: ModelPair, question: str, text: str, ids: Tensor) -> AnswerPlan:
     decoder = pair.decoder
     for name in ("num_draft_tokens", "temperature", "seed"):
         check_bound(name, getattr(settings, name))
@@ -202,6 +202,9 @@ def _plan(settings: Settings, pair: Pair, question: str, text: str, ids: Tensor)
     rule = choose_rule(decoder.judge, settings.rule or None, None)
     guards = tuple(parse_guard(spelling) for spelling in settings.guards)
     check_guards(guards, lambda _: [0])
-    budget, most = settings.max_new_tokens or decoder.max_new_tokens(ids.shape[1]), room(ids.shape[1], decoder.target)
+    budget, most = (
+        settings.max_new_tokens or decoder.max_new_tokens(ids.shape[1]),
+        remaining_context(ids.shape[1], decoder.target),
+    )
     limit: FinishReason = "context" if most < budget else "length"
-    return Plan(pair, settings, question, text, ids, rule, guards, min(budget, most), limit)
+    return AnswerPlan(pair, settings, question, text, ids, rule, guards, min(budget, most), limit)

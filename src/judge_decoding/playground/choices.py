@@ -14,7 +14,7 @@ from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.guards import GUARDS
 from judge_decoding.names import REFERENCE
 from judge_decoding.playground.asking import MOST_TEXT, MOST_TOKENS
-from judge_decoding.playground.pairs import Pair
+from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.report.verdicts import MEANING
 from judge_decoding.rules.spelling import available_rules, described
@@ -28,7 +28,7 @@ _BEGIN = {
 _EXAMPLES = 3
 
 
-def choices(pairs: Mapping[str, Pair], cases: str | None) -> Markup:
+def choices(pairs: Mapping[str, ModelPair], cases: str | None) -> Markup:
     """Return all that the page offers, as JSON that is safe inside HTML.
 
     Args:
@@ -49,7 +49,7 @@ def choices(pairs: Mapping[str, Pair], cases: str | None) -> Markup:
     )
 
 
-def _pair(pair: Pair) -> dict[str, Any]:
+def _pair(pair: ModelPair) -> dict[str, Any]:
     decoder = pair.decoder
     embedded = pair.target == REFERENCE
     return {

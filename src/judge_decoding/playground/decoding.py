@@ -14,10 +14,10 @@ from judge_decoding.core.rounds import FinishReason, Round, Stats
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Options
 from judge_decoding.models.text import Detokenizer
-from judge_decoding.playground.answers import Alone, Answer
-from judge_decoding.playground.asking import Plan
+from judge_decoding.playground.answers import HeldAnswer, TargetAnswer
+from judge_decoding.playground.asking import AnswerPlan
 
-Tell = Callable[[dict[str, Any]], None]
+EventSink = Callable[[dict[str, Any]], None]
 """Takes an event for the page, which is JSON."""
 
 _PATIENCE = 0.1
@@ -25,20 +25,20 @@ _PATIENCE = 0.1
 
 
 @dataclass(slots=True)
-class _Column:
+class _ColumnState:
     rounds: list[Round]
     pieces: list[str]
     seconds: float
     finish_reason: FinishReason | None
 
 
-class Turns:
+class DecodingLock:
     """One decoding at a time, whatever the models: two at once would share the machine, and their times would lie."""
 
     def __init__(self) -> None:
         self._lock = Lock()
 
-    def take(self, tell: Tell, stop: Event) -> bool:
+    def take(self, tell: EventSink, stop: Event) -> bool:
         """Wait for one's turn; return False if ``stop`` came first."""
         if self._lock.acquire(blocking=False):
             return True
@@ -54,8 +54,12 @@ class Turns:
 
 
 def answer(
-    plan: Plan, tell: Tell, stop: Event, turns: Turns, before: tuple[Sequence[Round], Sequence[str]] = ((), ())
-) -> Answer | None:
+    plan: AnswerPlan,
+    tell: EventSink,
+    stop: Event,
+    turns: DecodingLock,
+    before: tuple[Sequence[Round], Sequence[str]] = ((), ()),
+) -> HeldAnswer | None:
     """Answer a question; tell of each round, and return the answer by judge decoding.
 
     Args:
@@ -63,7 +67,7 @@ def answer(
         tell: takes the events.
         stop: ends decoding at the next round.
         turns: shared by all that decode.
-        before: rounds to go on from, and the texts of their tokens but the last; see `Answer.before`.
+        before: rounds to go on from, and the texts of their tokens but the last; see `HeldAnswer.before`.
 
     Returns:
         The answer; None if it was stopped before its first token.
@@ -77,7 +81,7 @@ def answer(
         own = None
         if plan.settings.with_target and not before[0]:
             column = _decode("target", alone, plan, plan.options, tell, stop)
-            own = Alone("".join(column.pieces), len(column.pieces), column.seconds)
+            own = TargetAnswer("".join(column.pieces), len(column.pieces), column.seconds)
         if stop.is_set():
             return None
         column = _decode("judge", decoder, plan, plan.judged, tell, stop, *before)
@@ -86,19 +90,19 @@ def answer(
     if not column.pieces:
         return None
     seconds = None if before[0] else column.seconds
-    return Answer(plan, tuple(column.rounds), tuple(column.pieces), column.finish_reason, seconds, own)
+    return HeldAnswer(plan, tuple(column.rounds), tuple(column.pieces), column.finish_reason, seconds, own)
 
 
 def _decode(
-    name: str, decoder: JudgeDecoder, plan: Plan, options: Options, tell: Tell, stop: Event,
+    name: str, decoder: JudgeDecoder, plan: AnswerPlan, options: Options, tell: EventSink, stop: Event,
     before: Sequence[Round] = (), known: Sequence[str] = (),
-) -> _Column:  # fmt: skip
+) -> _ColumnState:  # fmt: skip
     """Decode one column, after the rounds ``before``, whose tokens but the last have the texts ``known``."""
     text = Detokenizer(decoder.tokenizer, decoder.end_ids)
     ids = [token for event in before for token in event.token_ids]
     spelled = [text.push(token) for token in ids]
     pieces = [*known, *spelled[len(known) :]]
-    column = _Column([*before], pieces, 0.0, plan.limit)
+    column = _ColumnState([*before], pieces, 0.0, plan.limit)
     budget = plan.budget - len(ids)
     tell({"type": "start", "column": name, "prompt_tokens": plan.ids.shape[1], "kept": len(known),
           "pieces": pieces[len(known) :]})  # fmt: skip

@@ -10,18 +10,18 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError, reason
-from judge_decoding.playground.decoding import Tell
+from judge_decoding.playground.decoding import EventSink
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[Tell, Event], None]
+JobFunction = Callable[[EventSink, Event], None]
 """Does something in a thread: takes the function for events, and the event that ends the work."""
 
 _LONGEST = 5.0
 """Seconds that the end of the server waits for a round to end."""
 
 
-class Jobs:
+class JobRunner:
     """The work that is going on; each may be stopped, and all of it."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Jobs:
         """The number of jobs that go on."""
         return len(self.names())
 
-    async def lines(self, name: str, work: Work) -> AsyncIterator[bytes]:
+    async def lines(self, name: str, work: JobFunction) -> AsyncIterator[bytes]:
         """Run ``work`` and yield its events; closing this, as when the client leaves, ends the work."""
         loop, queue, stop = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None](), Event()
 
@@ -80,7 +80,7 @@ class Jobs:
         finally:
             stop.set()
 
-    def _run(self, name: str, work: Work, tell: Callable[[dict[str, Any] | None], None], stop: Event) -> None:
+    def _run(self, name: str, work: JobFunction, tell: Callable[[dict[str, Any] | None], None], stop: Event) -> None:
         try:
             work(tell, stop)
         except JudgeDecodingError as error:

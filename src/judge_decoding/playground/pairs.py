@@ -13,7 +13,7 @@ WARM_UP = 4
 """Tokens that are decoded when the models are loaded, so that the first answer is as fast as the next."""
 
 
-class Pair:
+class ModelPair:
     """A target with its draft and, if there is one, its judge.
 
     Attributes:

@@ -11,14 +11,14 @@ from pathlib import Path
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.playground.marks import CaseFile
-from judge_decoding.playground.pairs import Pair
+from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.playground.server import Playground
 from judge_decoding.web.guard import HOST
 from judge_decoding.web.serving import listen
 
 
 def play(
-    decoders: Mapping[str, JudgeDecoder | Pair],
+    decoders: Mapping[str, JudgeDecoder | ModelPair],
     *,
     cases: str | Path | None = None,
     annotator: str = "",
@@ -47,7 +47,7 @@ def play(
     """
     if not decoders:
         raise JudgeDecodingError("There are no models to play with; give at least one decoder.")
-    pairs = {name: one if isinstance(one, Pair) else _pair(name, one) for name, one in decoders.items()}
+    pairs = {name: one if isinstance(one, ModelPair) else _pair(name, one) for name, one in decoders.items()}
     file = None if cases is None else CaseFile(Path(cases))
     with listen(port) as listener:
         serve_pairs(pairs, file, annotator, listener, browser=browser, started=started)
@@ -55,7 +55,7 @@ def play(
 
 
 def serve_pairs(
-    pairs: Mapping[str, Pair],
+    pairs: Mapping[str, ModelPair],
     cases: CaseFile | None,
     annotator: str,
     listener: socket.socket,
@@ -74,5 +74,5 @@ def serve_pairs(
     Playground(pairs, cases, annotator).serve(listener, token)
 
 
-def _pair(name: str, decoder: JudgeDecoder) -> Pair:
-    return Pair(name, decoder, target=str(decoder.target.config.name_or_path or ""))
+def _pair(name: str, decoder: JudgeDecoder) -> ModelPair:
+    return ModelPair(name, decoder, target=str(decoder.target.config.name_or_path or ""))

@@ -23,13 +23,21 @@ from judge_decoding.core.rounds import Round
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import first_problem
 from judge_decoding.pages import templates
-from judge_decoding.playground.answers import Answer, Answers
-from judge_decoding.playground.asking import Mark, Plan, Question, Stop, WhatIf, plan, replan
+from judge_decoding.playground.answers import AnswerStore, HeldAnswer
+from judge_decoding.playground.asking import (
+    AnswerPlan,
+    MarkRequest,
+    PlayRequest,
+    StopRequest,
+    WhatIfRequest,
+    plan,
+    replan,
+)
 from judge_decoding.playground.choices import choices
-from judge_decoding.playground.decoding import Tell, Turns, answer
-from judge_decoding.playground.jobs import Jobs
+from judge_decoding.playground.decoding import DecodingLock, EventSink, answer
+from judge_decoding.playground.jobs import JobRunner
 from judge_decoding.playground.marks import CaseFile
-from judge_decoding.playground.pairs import Pair
+from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.report.answers import answers_page
 from judge_decoding.web.guard import LocalOnlyMiddleware
 from judge_decoding.web.serving import TooLongError, body_of, html, serve_app
@@ -37,8 +45,8 @@ from judge_decoding.web.serving import TooLongError, body_of, html, serve_app
 _MAX_BODY = 2_000_000
 _TEMPLATES = templates("judge_decoding.playground")
 
-Asked = TypeVar("Asked", bound=BaseModel)
-_Before = tuple[tuple[Round, ...], tuple[str, ...]]
+RequestT = TypeVar("RequestT", bound=BaseModel)
+_EarlierRounds = tuple[tuple[Round, ...], tuple[str, ...]]
 
 
 class Playground:
@@ -51,10 +59,10 @@ class Playground:
         jobs: the answers that are being decoded.
     """
 
-    def __init__(self, pairs: Mapping[str, Pair], cases: CaseFile | None, annotator: str = "") -> None:
+    def __init__(self, pairs: Mapping[str, ModelPair], cases: CaseFile | None, annotator: str = "") -> None:
         self.pairs, self.cases, self.annotator = dict(pairs), cases, annotator
-        self.jobs = Jobs()
-        self._answers, self._turns = Answers(), Turns()
+        self.jobs = JobRunner()
+        self._answers, self._turns = AnswerStore(), DecodingLock()
 
     def app(self, token: str) -> ASGIApp:
         """The application."""
@@ -80,23 +88,23 @@ class Playground:
         return html(_TEMPLATES, "play.html", token=token, data=choices(self.pairs, file))
 
     async def _ask(self, request: Request) -> Response:
-        question = await _asked(request, Question, "The question")
+        question = await _asked(request, PlayRequest, "The question")
         planned = await run_in_threadpool(plan, question, self.pairs)
         return self._answering(planned, ((), ()))
 
     async def _what_if(self, request: Request) -> Response:
-        asked = await _asked(request, WhatIf, "The question")
+        asked = await _asked(request, WhatIfRequest, "The question")
         held = self._held(asked.answer)
         before = held.before(asked.token)
         planned = await run_in_threadpool(replan, held.plan, asked.settings, self.pairs)
         return self._answering(planned, before)
 
     async def _stop(self, request: Request) -> Response:
-        self.jobs.stop((await _asked(request, Stop, "The request")).answer)
+        self.jobs.stop((await _asked(request, StopRequest, "The request")).answer)
         return JSONResponse({})
 
     async def _mark(self, request: Request) -> Response:
-        mark = await _asked(request, Mark, "The verdict")
+        mark = await _asked(request, MarkRequest, "The verdict")
         held = self._held(mark.answer)
         if self.cases is None:
             raise JudgeDecodingError("There is no file for marked answers; start the playground with --cases FILE.")
@@ -123,16 +131,16 @@ class Playground:
             headers={"Content-Disposition": f'attachment; filename="answer-{held.id[:8]}.{kind}"'},
         )
 
-    def _held(self, name: str) -> Answer:
+    def _held(self, name: str) -> HeldAnswer:
         found = self._answers.find(name)
         if found is None:
             raise HTTPException(404, "This answer is not held here any more; ask again.")
         return found
 
-    def _answering(self, planned: Plan, before: _Before) -> Response:
+    def _answering(self, planned: AnswerPlan, before: _EarlierRounds) -> Response:
         name = secrets.token_hex(12)
 
-        def work(tell: Tell, stop: Event) -> None:
+        def work(tell: EventSink, stop: Event) -> None:
             tell({"type": "id", "id": name, "rule": str(planned.rule), "seed": planned.settings.seed})
             found = answer(planned, tell, stop, self._turns, before)
             if found is None:
@@ -146,7 +154,7 @@ class Playground:
         return StreamingResponse(self.jobs.lines(name, work), media_type="application/x-ndjson")
 
 
-async def _asked(request: Request, kind: type[Asked], what: str) -> Asked:
+async def _asked(request: Request, kind: type[RequestT], what: str) -> RequestT:
     """Read a request's body."""
     try:
         return kind.model_validate_json(await body_of(request, _MAX_BODY, what))

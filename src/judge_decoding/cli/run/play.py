@@ -10,20 +10,20 @@ from typing import Any, cast
 import torch
 
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.play import Named
+from judge_decoding.cli.play import NamedPair
 from judge_decoding.cli.run.models import compiled
 from judge_decoding.cli.terminal import say
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.loading.models import usual_device
+from judge_decoding.loading.models import default_device
 from judge_decoding.names import REFERENCE
 from judge_decoding.playground.marks import CaseFile
-from judge_decoding.playground.pairs import Pair
+from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.playground.play import serve_pairs
 from judge_decoding.web.serving import listen
 
 
 def run(
-    named: Sequence[Named], cases: Path, annotator: str, dtype: str, device: str | None, backend: str, port: int,
+    named: Sequence[NamedPair], cases: Path, annotator: str, dtype: str, device: str | None, backend: str, port: int,
     *, browser: bool,
 ) -> None:  # fmt: skip
     """Load the models and serve the page."""
@@ -42,12 +42,12 @@ def run(
     say(f"\nStopped; {file.count} cases added to {cases}." if file.count else "\nStopped.")
 
 
-def _loaded(named: Named, dtype: str, device: str | None, backend: str) -> Pair:
+def _loaded(named: NamedPair, dtype: str, device: str | None, backend: str) -> ModelPair:
     notes = Terminal(err=True)
     with notes.status(f"loading {named.name}"):
         decoder = JudgeDecoder.from_pretrained(
             named.target, named.draft, named.judge,
-            backend=cast(Any, backend), dtype=dtype, device=device or usual_device(),
+            backend=cast(Any, backend), dtype=dtype, device=device or default_device(),
         )  # fmt: skip
     compiled(decoder, notes)
-    return Pair(named.name, decoder, target=named.target, draft=named.draft, judge=named.judge or "")
+    return ModelPair(named.name, decoder, target=named.target, draft=named.draft, judge=named.judge or "")
