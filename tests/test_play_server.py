@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -21,7 +22,7 @@ from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, Pr
 
 from browser import wait
 from commands import Run, is_one_sentence
-from judge_decoding import Case, Cause, JudgeDecoder, JudgeDecodingError, JudgeHead, read_cases, write_cases
+from judge_decoding import Case, Cause, JudgeDecoder, JudgeDecodingError, JudgeHead, play, read_cases, write_cases
 from judge_decoding.cli.play import parse_pairs
 from judge_decoding.core.samples import read_samples
 from judge_decoding.data.tokens import check_tokens
@@ -641,3 +642,19 @@ def test_an_input_is_no_file_of_cases(run: Run, tmp_path: Path) -> None:
     write_cases(tmp_path / "c.jsonl", [Case(question="q", answer="a")])
     pair = f"{tmp_path / 'c.jsonl'},prompt-lookup"
     is_one_sentence(run("play", "--no-browser", "--pair", pair, "--cases", tmp_path / "c.jsonl"), "c.jsonl")
+
+
+def test_from_python(decoder: JudgeDecoder, cases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is served on the address that is told, with the decoders by name."""
+    told: list[str] = []
+
+    def served(playground: Playground, listener: socket.socket, token: str) -> None:
+        assert f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}" == told[0]
+        name, _ = answered(client_of(playground), settings={"pair": "mine", "max_new_tokens": 4})
+        assert client_of(playground).post("/mark", json={"answer": name, "verdict": "right"}).status_code == 200
+
+    monkeypatch.setattr("judge_decoding.playground.play.Playground.serve", served)
+    assert play({"mine": decoder}, cases=cases, port=0, browser=False, started=told.append) == 1
+    assert len(read_cases(cases)) == 1
+    with pytest.raises(JudgeDecodingError, match="no models to play with"):
+        play({})
