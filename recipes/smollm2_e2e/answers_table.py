@@ -1,57 +1,87 @@
-"""The table of answers that are already there, of the items that every method has answered.
+"""The table and the figure of answers that are already there, of the items that every method has answered.
 
-python recipes/smollm2_e2e/answers_table.py benchmarks/results/smollm2_e2e/answers.jsonl
+    python recipes/smollm2_e2e/answers_table.py benchmarks/results/smollm2_e2e/answers.jsonl --figure smollm2.svg
+
+Several files are read as one. A sampled baseline has the suffix ``, matched``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from judge_decoding.core.results import TARGET
-from judge_decoding.intervals import UNKNOWN, p_value, points, share
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow, row
+from judge_decoding.io.files import write_text
 from judge_decoding.markdown import table
-from judge_decoding.statistics import difference_interval, mcnemar, wilson
+from judge_decoding.report.card_results import measured_table
+from judge_decoding.report.plots import pareto_svg
 
-TITLES = [
-    "method", "accuracy [95%]", "difference from target (pp) [95%]", "McNemar p", "accepted draft tokens per round",
-    "mean acceptance length", "acceptance rate",
-]  # fmt: skip
+Answers = dict[str, dict[str, dict[str, Any]]]
+"""The answers by method and item."""
 
 
-def line(name: str, answers: list[dict[str, Any]], target: list[dict[str, Any]]) -> list[str]:
-    """The row of one method; ``answers`` and ``target`` are about the same items."""
-    right, own = [one["correct"] for one in answers], [one["correct"] for one in target]
-    rounds, accepted, drafted, tokens = (
-        sum(one[field] for one in answers) for field in ("rounds", "accepted", "drafted", "tokens")
-    )
-    compared = [UNKNOWN, UNKNOWN]
-    if name != TARGET:
-        difference = (sum(right) - sum(own)) / len(own)
-        compared = [points(difference, *difference_interval(right, own)), p_value(mcnemar(right, own))]
-    speculative = [f"{accepted / rounds:.2f}", f"{tokens / rounds:.2f}", f"{accepted / drafted:.0%}"] if drafted else []
-    return [
-        name, share(sum(right) / len(right), *wilson(sum(right), len(right))), *compared,
-        *(speculative or [UNKNOWN] * 3),
-    ]  # fmt: skip
+def read(paths: list[Path]) -> Answers:
+    """Read the answers of all files."""
+    found: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for path in paths:
+        for text in path.read_text(encoding="utf-8").splitlines():
+            one = json.loads(text)
+            found[one["method"]][one["item"]] = one
+    return found
+
+
+def rows_of(answers: Answers, items: list[str], num_draft_tokens: int, margin: float) -> list[ResultRow]:
+    """The row of each method, the target alone first, then from few accepted tokens to many."""
+    results = {
+        name: [
+            ItemResult(item, one["correct"], one["rounds"], one["tokens"], one["accepted"], drafted=one["drafted"])
+            for item, one in ((item, known[item]) for item in items)
+        ]
+        for name, known in answers.items()
+    }
+    own = results.pop(TARGET)
+    found = []
+    for name, given in results.items():
+        family, _, setting = name.removesuffix(MATCHED).partition("(")
+        suffix = MATCHED if name.endswith(MATCHED) else ""
+        length = num_draft_tokens if any(one.drafted for one in given) else 0
+        found.append(
+            row(given, own, margin=margin, name=name, rule=family + suffix, setting=setting.removesuffix(")"),
+                num_draft_tokens=length, lossless=name == "exact", temperature=1.0 if suffix else 0.0)
+        )  # fmt: skip
+    target = row(own, name=TARGET, rule=TARGET, num_draft_tokens=0)
+    return [target, *sorted(found, key=lambda one: (bool(one.drafted), one.accepted_per_round or 0))]
+
+
+def texts_table(answers: Answers, items: list[str]) -> str:
+    """Perplexity of the answers, where ``answers.jsonl`` has their negative log-likelihood, and their length."""
+    lines = []
+    for name, known in answers.items():
+        given = [known[item] for item in items]
+        words = sum(len(one["text"].split()) for one in given) / len(given)
+        nll = [one["nll"] for one in given if one.get("nll") is not None]
+        lines.append([name, f"{math.exp(sum(nll) / len(nll)):.1f}" if nll else "", f"{words:.1f}"])
+    return table(["", "perplexity under the base", "words"], lines)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables; write the figure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("answers", type=Path)
+    parser.add_argument("answers", type=Path, nargs="+")
+    parser.add_argument("--num-draft-tokens", type=int, default=6)
+    parser.add_argument("--margin", type=float, default=1.5, help="percentage points of accuracy that may be lost")
+    parser.add_argument("--figure", type=Path, help="accuracy against mean acceptance length, as SVG")
     args = parser.parse_args()
-    found: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for text in args.answers.read_text(encoding="utf-8").splitlines():
-        row = json.loads(text)
-        found[row["method"]][row["item"]] = row
-    items = sorted(set.intersection(*map(set, found.values())))
-    rows = {name: [answers[item] for item in items] for name, answers in found.items()}
-    print(f"{len(items)} items\n")
-    print(table(TITLES, [line(name, answers, rows[TARGET]) for name, answers in rows.items()]))
+    answers = read(args.answers)
+    items = sorted(set.intersection(*map(set, answers.values())))
+    rows = rows_of(answers, items, args.num_draft_tokens, args.margin / 100)
+    print(f"{len(items)} items\n\n{measured_table(rows)}\n\n{texts_table(answers, items)}")
+    if args.figure is not None:
+        write_text(args.figure, pareto_svg([one for one in rows if one.drafted or one.name == TARGET]))
 
 
 if __name__ == "__main__":

@@ -93,6 +93,12 @@ def perplexities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     return {text: total / max(len(one) - 1, 1) for text, total, one in zip(known, sums, ids, strict=True)}
 
 
+def with_nll(answer: dict[str, object], nll: dict[str, float]) -> dict[str, object]:
+    """The answer, with its mean negative log-likelihood under the base where that is known."""
+    text = answer["text"]
+    return answer | ({"nll": round(nll[text], 4)} if text in nll else {})
+
+
 def quality(
     found: Sequence[Candidate],
     prompt_format: PromptFormat,
@@ -205,7 +211,9 @@ def run(args: argparse.Namespace) -> None:
     nll = perplexities(load_model(args.base), tokenizer, texts) if args.base else {}
     more = beside(rows, items, record, nll)
     answers = [
-        {"method": one.name, **asdict(record.known[one.name, item.key]), **record.extra[one.name, item.key]}
+        with_nll(
+            {"method": one.name, **asdict(record.known[one.name, item.key]), **record.extra[one.name, item.key]}, nll
+        )
         for one in found
         for item in items
     ]
