@@ -1,7 +1,7 @@
 """Describe places with a model, or with judge decoding: texts whose errors `make_cases.py` then locates.
 
 python recipes/smollm2_e2e/answer.py --target draft --data data/fit.jsonl --out texts/draft.jsonl
-python recipes/smollm2_e2e/answer.py --target target --draft draft --judge head --rule "judge(0.5)" \
+python recipes/smollm2_e2e/answer.py --target target --draft draft --judge head --rule "judge(threshold=0.5)" \
         --data data/fit.jsonl --out texts/judged.jsonl
 """
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--target", required=True)
     parser.add_argument("--draft")
     parser.add_argument("--judge")
-    parser.add_argument("--rule", help="for instance judge(0.5) or top_k(k=2); exact if not given")
+    parser.add_argument("--rule", help="for instance judge(threshold=0.5) or top_k(k=2); exact if not given")
     parser.add_argument("--num-draft-tokens", type=int, default=6)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--data", type=Path, required=True, help="JSON lines with mr")
