@@ -361,7 +361,7 @@ def test_what_makes_no_sense_is_refused(
         told.append(forecast)
         return False
 
-    with pytest.raises(JudgeDecodingError, match="not agreed to; what is done is kept in"):
+    with pytest.raises(JudgeDecodingError, match="not agreed to; finished work is kept in"):
         make_draft(deep, words, PROMPTS, out, CONFIG, agree=refuse)
     assert told[0].answers == 30 - 3
     assert told[0].generated_tokens <= 27 * 12
@@ -399,7 +399,7 @@ def test_the_command_makes_the_draft_and_resumes(
     run: Run, deep: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "draft"
-    args = ("draft", tmp_path / "target", "--prompts", prompts, "-o", out, "--layers", 1, "--epochs", 2,
+    args = ("draft", tmp_path / "target", "--prompts", prompts, "-o", out, "--draft-layers", 1, "--epochs", 2,
             "--batch-size", 8, "--max-new-tokens", 12)  # fmt: skip
     ends_in_one_sentence(run(*args), "add --yes")
     with monkeypatch.context() as patch:
@@ -410,18 +410,16 @@ def test_the_command_makes_the_draft_and_resumes(
         patch.setattr(draft_training.DraftTrainer, "_take_step", stop)
         code, _, err = run(*args, "--yes")
     assert code == 130
-    assert err.splitlines()[-1] == (
-        f"Stopped: what is done is kept in {out}.work, and the same command goes on from there."
-    )
+    assert err.splitlines()[-1] == (f"Stopped: finished work is kept in {out}.work, and the same command resumes.")
     code, told, err = run(*args, "--yes")
     assert code == 0, err
-    assert "The target is to answer 0 more prompts" in err
+    assert "The target will answer 0 more prompts" in err
     assert "Step 4 of 8" in err
     assert "mean acceptance length" in told
     draft = load_draft(out, words)
     assert JudgeDecoder(deep, words, draft).generate("one eight", 5, rule=Exact()).token_ids
-    is_one_sentence(run(*args, "--yes"), "config.json is there already; name another folder")
-    is_one_sentence(run(*args, "--overwrite", "--layers", 3), "take from 1 to 2")
+    is_one_sentence(run(*args, "--yes"), "config.json already exists; choose another folder")
+    is_one_sentence(run(*args, "--overwrite", "--draft-layers", 3), "take from 1 to 2")
     is_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
     is_one_sentence(run(*args, "--overwrite", "--keep-adapter"), "Without --lora")
     is_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
