@@ -28,7 +28,7 @@ OPTIONS = [
             ("no such command", "court lable", "No such command"),
             ("no such command", "court label by-hand", "No such command"),
             ("no such option", "rules --colour", "No such option"),
-            ("a missing argument", "info", "Missing argument"),
+            ("a missing argument", "info", "Missing option"),
             ("a missing option", "court view {cases}", "Missing option"),
             ("a word for a number", "demo --limit many", "should be a valid integer"),
             ("half a problem", "demo --limit 1.5", "should be a valid integer"),
@@ -38,7 +38,7 @@ OPTIONS = [
             ("accepted tokens that are a word", "plan {recipe} --accepted many", "should be a valid number"),
             ("accepted tokens below 0", "plan {recipe} --accepted -1", "greater than or equal to 0"),
             ("an option without a value", "plan {recipe} --accepted", "requires an argument"),
-            ("too many arguments", "rules x", "unexpected extra argument"),
+            ("too many arguments", "rules exact x", "unexpected extra argument"),
         )
     ),
     # spellings
@@ -145,7 +145,7 @@ OPTIONS = [
     Bad("a checker that is no expression", f"{COLLECT} --checker 'regex:('", "no regular expression"),
     Bad("code that may not be run", f"{COLLECT} --checker tests", "--allow-code-execution"),
     Bad("a template without fields", f"{COLLECT} --template x", "names no field"),
-    Bad("a target's chat template and no chat", f"{COLLECT} --target {{target}}", "--chat"),
+    Bad("a target's chat template and no chat", f"{COLLECT} --no-chat --target {{target}}", "--no-chat"),
     Bad("a template without the question", "court import {cases} -o {new} -f csv --template x", "{{question}}"),
     Bad("nothing is left", DROP, "No case is left", text(TWO_VERDICTS), notes=True),
     Bad("labels without scores", "court rethreshold {cases} -o {new} --label-threshold 0.5", "score"),

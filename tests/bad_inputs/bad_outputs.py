@@ -5,7 +5,7 @@ from __future__ import annotations
 from bad import Bad, folder, text
 
 FILES = (
-    "generate {target} one --json",
+    "generate {target} one --out",
     "court view {cases} -o",
     "court merge {cases} -o",
     "court rethreshold {scored} --label-threshold 0.5 -o",
@@ -17,7 +17,7 @@ FILES = (
     "court label equivalence {questions} --target reference -o",
     "report {cases} -o",
     "score {cases} --target {target} --html",
-    "demo --json",
+    "demo --out",
     "demo --html",
     "court check {cases} --out",
     "court starter -o",
@@ -43,6 +43,6 @@ OUTPUTS = [
     Bad("an output that is read", "court merge {cases} -o {cases} --overwrite", "is read from"),
     Bad("a part that is read", "court split {cases} --into {cases}=1 --overwrite", "is read from"),
     Bad("an output among a model's files", f"{FILES[0]} {{target}}/config.json --overwrite", "read from"),
-    Bad("one output twice", "demo --json {new} --html {new}", "same file"),
+    Bad("one output twice", "demo --out {new} --html {new}", "same file"),
     Bad("one output twice", "court label arithmetic {sums} -o {new} --aside {new}", "same file"),
 ]  # fmt: skip

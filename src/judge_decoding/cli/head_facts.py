@@ -62,15 +62,16 @@ def _sound(path: Path, size: int, familiarity: Mapping[str, Any] | None) -> bool
     rest = {name for name in shapes if name.startswith("familiarity.")}
     if {name: shape for name, shape in shapes.items() if name not in rest} != linear or bool(rest) != bool(familiarity):
         return False
-    body = data[8 + length :]
-    for name, one in header.items():
+    body, here = data[8 + length :], 0
+    for name, one in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, end = one["data_offsets"]
-        if one["dtype"] != "F32" or end > len(body) or end - start != 4 * math.prod(one["shape"]):
+        if one["dtype"] != "F32" or start != here or end - start != 4 * math.prod(one["shape"]) or end > len(body):
             return False
+        here = end
         numbers = array("f", body[start:end])
         if not all(map(math.isfinite, numbers)) or (name.endswith("variances") and min(numbers) <= 0):
             return False
-    return True
+    return here == len(body)
 
 
 def describe(config: Mapping[str, Any], place: str | Path, *, fits: str | None = None) -> None:
