@@ -361,7 +361,7 @@ def test_what_makes_no_sense_is_refused(
         told.append(forecast)
         return False
 
-    with pytest.raises(JudgeDecodingError, match="not agreed to; finished work is kept in"):
+    with pytest.raises(JudgeDecodingError, match="not agreed to; what is done is kept in"):
         make_draft(deep, words, PROMPTS, out, CONFIG, agree=refuse)
     assert told[0].answers == 30 - 3
     assert told[0].generated_tokens <= 27 * 12
@@ -382,7 +382,7 @@ def test_fit_trains_its_draft_on_no_prompt_that_measures(tmp_path: Path) -> None
     assert earlier_draft(tmp_path, str(target), 2, teaching)
     assert earlier_draft(tmp_path, f"{tmp_path}/./big/", 2, teaching)
     for other, layers, prompts in ((target, 3, teaching), (tmp_path, 2, teaching), (target, 2, PROMPTS)):
-        with pytest.raises(JudgeDecodingError, match="is no draft of"):
+        with pytest.raises(JudgeDecodingError, match="is not a draft of"):
             earlier_draft(tmp_path, str(other), layers, prompts)
 
 
@@ -419,10 +419,10 @@ def test_the_command_makes_the_draft_and_resumes(
     draft = load_draft(out, words)
     assert JudgeDecoder(deep, words, draft).generate("one eight", 5, rule=Exact()).token_ids
     is_one_sentence(run(*args, "--yes"), "config.json already exists; choose another folder")
-    is_one_sentence(run(*args, "--overwrite", "--draft-layers", 3), "take from 1 to 2")
+    ends_in_one_sentence(run(*args, "--overwrite", "--draft-layers", 3), "take from 1 to 2")
     is_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
     is_one_sentence(run(*args, "--overwrite", "--keep-adapter"), "Without --lora")
-    is_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
+    ends_in_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
     is_one_sentence(run("fit", "--target", "x", "--prompts", prompts, "-o", out, "--draft-layers", 2), "--make-draft")
 
 
@@ -436,7 +436,7 @@ def test_fit_makes_its_own_draft(run: Run, tmp_path: Path, monkeypatch: pytest.M
         raise JudgeDecodingError("That is enough.")
 
     monkeypatch.setattr("judge_decoding.cli.run.fit.fit_head", fit_head)
-    args = ("fit", "--target", tmp_path / "target", "--prompts", prompts, "-o", out, "--make-draft",
+    args = ("fit", "--target", tmp_path / "target", "--prompts", prompts, "-o", out, "--make-draft", "--no-chat",
             "--draft-layers", 1, "--max-new-tokens", 12, "--yes")  # fmt: skip
     for _ in range(2):  # the second time it is there
         ends_in_one_sentence(run(*args), "That is enough.")

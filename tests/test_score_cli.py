@@ -40,7 +40,7 @@ def test_the_table_and_the_histograms(run: Run, answers: Path, folders: dict[str
     for phrase in (
         "3 answers as the draft",
         "12 tokens",
-        "go on as they are",
+        "are not regenerated",
         "draft length 16",
     ):
         assert phrase in out

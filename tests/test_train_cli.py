@@ -56,7 +56,7 @@ def test_the_report_has_table_reliability_curve_and_warning(train: Train, cases:
     assert "Reliability, out of fold" in out
     assert "AUC as the data grows: 2 questions" in out
     assert "Warning: There are only 20 wrong tokens, in 20 questions" in err
-    assert {path.name for path in (tmp_path / "head").iterdir()} == {
+    assert {path.name for path in (tmp_path / "head").iterdir()} - {"run.yaml"} == {
         "config.json", "model.safetensors", "README.md", "custom_generate", "reliability.svg", "roc.svg",
     }  # fmt: skip
     assert "roc.svg" in (tmp_path / "head" / "README.md").read_text()
@@ -269,6 +269,6 @@ def test_info_of_a_trained_head_shows_figures_and_no_curves(
     with pytest.raises(SystemExit):
         cli.main()
     out = capsys.readouterr().out
-    assert "hidden state behind layer -2" in out
+    assert "hidden state after layer -2" in out
     assert "caught wrong" in out
     assert "wrong_kept" not in out
