@@ -420,7 +420,7 @@ def test_the_command_makes_the_draft_and_resumes(
     assert JudgeDecoder(deep, words, draft).generate("one eight", 5, rule=Exact()).token_ids
     is_one_sentence(run(*args, "--yes"), "config.json already exists; choose another folder")
     ends_in_one_sentence(run(*args, "--overwrite", "--draft-layers", 3), "take from 1 to 2")
-    is_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
+    ends_in_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
     is_one_sentence(run(*args, "--overwrite", "--keep-adapter"), "Without --lora")
     ends_in_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
     is_one_sentence(run("fit", "--target", "x", "--prompts", prompts, "-o", out, "--draft-layers", 2), "--make-draft")
@@ -445,4 +445,4 @@ def test_fit_makes_its_own_draft(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert {json.loads(line)["prompt"] for line in lines[1:]} == set(draft_prompts(PROMPTS, FitConfig()))
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "head-draft").config
     assert (config.num_hidden_layers, config.draft_of) == (1, str(tmp_path / "target"))
-    is_one_sentence(run(*args, "--draft-layers", 2), "is no draft of 2 layers of")
+    is_one_sentence(run(*args, "--draft-layers", 2), "is not a draft of 2 layers of")
