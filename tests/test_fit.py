@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
 PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
-OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 20)
+OPTIONS = ("--target", "reference", "--no-chat", "--max-new-tokens", 140, "--batch-size", 20)
 # Fewer thresholds and draft lengths than a user would want; one length a way, so that no clock decides anything.
 QUICK = partial(
     FitConfig, thresholds=(0.05, 0.9, 1.0), exact_lengths=(4,), judge_lengths=(12,), length_prompts=2,
@@ -196,7 +196,7 @@ def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     tuned = {row["told"]["prompt"] for row in rows(made) if ", " in row["method"]}
     assert tuned <= {row["told"]["prompt"] for row in answers}
     assert f"On the {len(answers)} prompts that chose the threshold" in told
-    assert "Tokens per second: 3 of these, one by one" in told
+    assert "Tokens per second: 3 of these, one at a time" in told
     assert f"Draft lengths: the fastest on {len(tuned)} of these, so the speeds" in told
 
 
@@ -366,7 +366,7 @@ def test_the_forecast_can_be_refused(decoder: JudgeDecoder, tmp_path: Path) -> N
         forecasts.append(forecast)
         return False
 
-    with pytest.raises(JudgeDecodingError, match=r"finished work is kept in .*head\.work"):
+    with pytest.raises(JudgeDecodingError, match=r"what is done is kept in .*head\.work"):
         fit_head(decoder, PROMPTS, tmp_path / "head", CONFIG, agree=refuse)
     teaching, tuning = pipeline.divide(PROMPTS, None, CONFIG)
     assert len(teaching) + len(tuning) == len(PROMPTS)

@@ -72,8 +72,8 @@ def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[
     # To fit into 80 columns, only the titles are folded.
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
-    for _, title in COLUMNS:
-        table.add_column(title, justify="right", no_wrap=True)
+    for key, title in COLUMNS:
+        table.add_column(title, justify="right", no_wrap=key == "accuracy")
     for key, name in names.items():
         table.add_row(name, *row(key, methods[key]))
     return table
