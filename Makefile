@@ -1,5 +1,5 @@
 # Everything runs in $(VENV), which the targets make and keep up to date. Give extra arguments with ARGS:
-#   make demo ARGS="--problems 20"
+#   make demo ARGS="--limit 20"
 # pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) work, for instance to get a torch without CUDA.
 
 PYTHON ?= python3
@@ -26,18 +26,18 @@ install = $(1)/bin/$(PIP) install --constraint $(2) $(if $(UV),torch && \
   docs-serve benchmark-reference clean
 
 help:
-	@echo "make demo                 see judge decoding work on the embedded models, offline"
+	@echo "make demo                 run the demo on the embedded models, offline"
 	@echo "make benchmark-reference  measure the embedded pair on this machine"
-	@echo "make test-fast            run the tests that take no time, for while you work"
-	@echo "make test                 run all of them; make test-slow runs those that test-fast leaves out"
-	@echo "make coverage             run all of them and tell which lines none of them runs"
+	@echo "make test-fast            run the fast tests"
+	@echo "make test                 run all tests; make test-slow runs only those that test-fast skips"
+	@echo "make coverage             run all tests and report uncovered lines"
 	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
-	@echo "make test-zoo             run the tests of every causal LM class of transformers, and make zoo writes their page"
-	@echo "make test-versions        run the tests that touch transformers on its lowest and newest release"
-	@echo "make test-lowest          run the fast tests with the lowest versions of what the package depends on"
-	@echo "make lint                 ruff, mypy and which package may import which"
-	@echo "make docs                 build the documentation site into site/; make docs-serve shows it while you write"
-	@echo "make format               put the code in the form that lint wants"
+	@echo "make test-zoo             test every causal LM class of transformers; make zoo writes docs/models.md"
+	@echo "make test-versions        run the tests that depend on transformers with its lowest and newest release"
+	@echo "make test-lowest          run the fast tests with the lowest allowed dependencies"
+	@echo "make lint                 run ruff, mypy and the import contracts"
+	@echo "make docs                 build the documentation into site/; make docs-serve shows it live"
+	@echo "make format               format the code as lint requires"
 	@echo "make clean                remove the environment and all caches"
 
 demo: $(VENV)/.installed

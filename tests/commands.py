@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -30,6 +30,14 @@ def commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[t
             yield from commands(found, (*words, name))
         else:
             yield (*words, name), inspect.unwrap(found.callback)
+
+
+def find(words: Sequence[str]) -> tuple[Any, list[str]]:
+    """The command that these words (without the program's name) mean, and its arguments."""
+    command, rest = get_command(app), list(words)
+    while rest and rest[0] in getattr(command, "table", ()):
+        command, rest = command.load(rest[0]), rest[1:]  # type: ignore[attr-defined]  # it has a table
+    return command, rest
 
 
 def is_one_sentence(result: Result, phrase: str) -> None:

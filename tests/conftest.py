@@ -101,10 +101,10 @@ def folders(
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; its exit code, stdout and stderr."""
 
-    def call(*args: object, stdin: str = "") -> tuple[int, str, str]:
+    def call(*args: object, stdin: str = "", columns: int = 160) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["judge-decoding", *map(str, args)])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        monkeypatch.setenv("COLUMNS", "160")
+        monkeypatch.setenv("COLUMNS", str(columns))
         code: Any = 0
         try:
             cli.main()

@@ -60,7 +60,7 @@ def go_to(browser: Browser, text: str) -> bool:
     texts = browser.js("[...document.querySelectorAll('.piece .ink')].map((piece) => piece.textContent)")
     if text not in texts:
         return False
-    for _ in range(texts.index(text)):
+    for _ in range(texts.index(text) + 1):
         browser.press("ArrowRight")
     assert browser.js("document.querySelector('.piece.cursor .ink').textContent") == text
     return True
@@ -120,8 +120,12 @@ def test_undo_skip_spans_and_help(browser: Browser, tmp_path: Path) -> None:
         browser.press("Escape")
         browser.until("!document.querySelector('#keys').open")
         assert title(browser) == "Case 1 of 3"
-        browser.press("ArrowDown")
         chosen = "[...document.querySelectorAll('[aria-selected=true]')].map((piece) => piece.textContent.trim())"
+        browser.press("Enter")  # nothing is selected yet, so a stray Enter marks nothing
+        assert (browser.js(chosen), title(browser)) == ([], "Case 1 of 3")
+        browser.press("ArrowDown")
+        assert browser.js(chosen) == ["one"]
+        browser.press("ArrowDown")
         assert browser.js(chosen) == ["four"]
         browser.press("ArrowUp")
         browser.press("Home")
@@ -165,6 +169,7 @@ def test_hostile_text_is_text(browser: Browser, tmp_path: Path) -> None:
     with Server(answers, out, "--annotator", "bob", "--repeats", "0") as server:
         open_page(browser, server)
         for turn in range(2):
+            browser.press("Home")
             press(browser, "Enter", "Case 2" if turn == 0 else "2 of 2")
     with Server(answers, out, "--annotator", "ann", "--repeats", "0") as server:
         open_page(browser, server)
@@ -172,6 +177,7 @@ def test_hostile_text_is_text(browser: Browser, tmp_path: Path) -> None:
             right_to_left = browser.js("getComputedStyle(document.querySelector('#answer')).direction") == "rtl"
             shown = browser.js("document.querySelector('#answer').textContent")
             assert ("الجواب" in shown) == right_to_left
+            browser.press("Home")
             if right_to_left:
                 browser.press("ArrowLeft")
                 browser.press("ArrowLeft")
@@ -207,6 +213,7 @@ def test_a_screen_reader_gets_names_states_and_what_happened(browser: Browser, t
             name for role, name in names if role == "button"
         }
         assert ("progressbar", "Cases done") in names
+        browser.press("Home")
         browser.press("ArrowRight")
         assert browser.js("document.querySelector('#answer').getAttribute('aria-activedescendant')") == "piece-1"
         assert browser.js("document.querySelector('#piece-1').getAttribute('aria-selected')") == "true"
@@ -223,10 +230,11 @@ def test_a_screen_reader_gets_names_states_and_what_happened(browser: Browser, t
 
 def test_what_the_target_would_have_said(browser: Browser, folders: dict[str, Path], tmp_path: Path) -> None:
     answers = written(tmp_path / "a.jsonl", Case(question="one two", answer=" good cat"))
-    more = ("--annotator", "ann", "--target", str(folders["target"]), "--head", str(folders["judge"]))
+    more = ("--annotator", "ann", "--target", str(folders["target"]), "--judge", str(folders["judge"]))
     with Server(answers, tmp_path / "out", *more) as server:
         open_page(browser, server)
         assert browser.js("document.querySelectorAll('.piece').length") == 3
+        browser.press("Home")
         shown = browser.js("document.querySelector('#choices').textContent")
         assert shown.startswith("The target here: ")
         assert "%" in shown

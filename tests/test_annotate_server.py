@@ -321,7 +321,7 @@ def test_a_folder_in_use_is_refused(answers: Path, tmp_path: Path, annotate) -> 
     ("more", "phrase"),
     [
         (("--annotator", "a/b"), "annotator's name"),
-        (("--head", "somewhere"), "--target"),
+        (("--judge", "somewhere"), "--target"),
         (("--repeats", "2"), "between 0 and 1"),
         (("--port", "70000"), "another --port"),
         (("--target", "nowhere/at-all"), "Cannot load the tokenizer"),
@@ -358,7 +358,7 @@ def test_a_draft_is_asked_for_where_the_head_reads_it(answers: Path, folders, tm
         target=TargetInfo.of(load_model(str(folders["target"]))), draft=TargetInfo.of(load_model(str(folders["draft"])))
     )
     JudgeHead(config).save_pretrained(tmp_path / "head")
-    models = ("--target", folders["target"], "--head", tmp_path / "head")
+    models = ("--target", folders["target"], "--judge", tmp_path / "head")
     assert "--draft" in annotate(answers, "-o", tmp_path / "out", *models)[1]
     with Server(answers, tmp_path / "out", *map(str, (*models, "--draft", folders["draft"]))) as server:
         assert server.ask("/state")["case"]["choices"]

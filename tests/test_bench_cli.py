@@ -28,7 +28,7 @@ def options(tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.Monkey
     path.write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS))
     return [
         "--task", "jsonl", "--data", path, "--target", folders["target"], "--draft", folders["draft"],
-        "--max-new-tokens", 10, "--no-chat", "--prompts", 2, "--tune", 1, "--repetitions", 1, "--backend", "eager",
+        "--max-new-tokens", 10, "--no-chat", "--limit", 2, "--tune", 1, "--repetitions", 1, "--backend", "eager",
     ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def figures(run: Run, *args: object) -> dict[str, Any]:
 def test_every_way_has_a_row(run: Run, options: list[object], folders: dict[str, Path], tmp_path: Path) -> None:
     told = figures(
         run, *options, "--judge", folders["judge"], "--num-draft-tokens", 3, "--batch-size", 1, "--batch-size", 2,
-        "--prompts", 3, "--tune", 2, "--repetitions", 2, "--out", tmp_path / "o",
+        "--limit", 3, "--tune", 2, "--repetitions", 2, "--out", tmp_path / "o",
     )  # fmt: skip
     assert json.loads((tmp_path / "o" / "results.json").read_text()) == told
     assert "| way |" in (tmp_path / "o" / "bench.md").read_text()
@@ -112,10 +112,10 @@ def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monke
     [
         (("--backend", "fast"), "it must be eager or static"),
         (("--draft-layers", 1), "give one of them"),
-        (("--vllm-python", "/no/python"), "name a Python with vLLM"),
+        (("--vllm-python", "/no/python"), "give a Python with vLLM"),
         (("--target", "/no/model"), "Cannot load"),
         (("--task", "jsn"), "no task jsn"),
-        (("--tune", 8, "--prompts", 1), "leaves none for the table"),
+        (("--tune", 8, "--limit", 1), "leaves none for the table"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(run: Run, options: list[object], more: tuple[object, ...], phrase: str) -> None:

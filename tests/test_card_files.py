@@ -204,7 +204,7 @@ def test_a_card_by_hand_and_other_results_are_kept(run: Run, folder: Path, tmp_p
     with (folder / "README.md").open("a") as file:
         file.write("My own words.\n")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    is_one_sentence(run("card", folder), "README.md is not as this command writes it")
+    is_one_sentence(run("card", folder), "README.md was changed by hand")
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert run("card", folder, "--results", first, "--overwrite")[0] == 0
     assert re.findall("### (.*)\n", card_of(folder))[-1:] == ["first"]
@@ -225,7 +225,7 @@ def test_another_name_is_told_where_the_weights_are_not(
 ) -> None:
     code, _, err = run("card", folder, "--results", write(tmp_path / "a.json", changed(judge=judge)))
     assert code == 0
-    assert ("does not tell its weights; check that it is" in err) == noted
+    assert ("without a hash of its weights; check that it is" in err) == noted
     sure = changed(judge=judge, judge_hash=head.weights_hash)
     assert run("card", folder, "--results", write(tmp_path / "a.json", sure), "--overwrite")[2] == ""
 
@@ -238,8 +238,8 @@ def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(run: Run, folde
     is_one_sentence(run("card", folder, "--results", good, "--results", bad), "has no results of evaluate or sweep")
     is_one_sentence(run("card", folder, "--results", good, "--results", other), "other.json are of another judge head")
     is_one_sentence(run("card", folder, "--results", tmp_path / "none.json"), "Cannot read the results")
-    is_one_sentence(run("card", tmp_path / "none"), "is no folder")
-    is_one_sentence(run("card", good), "is no folder")
+    is_one_sentence(run("card", tmp_path / "none"), "is not a folder")
+    is_one_sentence(run("card", good), "is not a folder")
     is_one_sentence(run("card", tmp_path), "Cannot read the judge head's configuration")
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     shutil.copy(other, folder / "results.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
+from judge_decoding.cli.head_facts import FIELDS, head_facts
+from judge_decoding.cli.rule_docs import built_in
+from judge_decoding.cli.run.rules import described
+from judge_decoding.judge.head import JudgeHeadConfig
 from judge_decoding.names import EMBEDDED
 from tiny import WORDS, llama, word_tokenizer
 
@@ -37,7 +42,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_generate_plain_is_the_text_alone(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     args = ("generate", folders["target"], "one two", "--no-chat", "--max-new-tokens", 12, "--draft", folders["draft"])
-    code, out, _ = run(*args, "--plain", "--json", record)
+    code, out, _ = run(*args, "--plain", "--out", record)
     assert code == 0
     written = json.loads(record.read_text())
     assert out == written["text"] + "\n"
@@ -46,21 +51,26 @@ def test_generate_plain_is_the_text_alone(run: Run, folders: dict[str, Path], tm
     assert alone[1] == out
 
 
-def test_generate_shows_a_legend_and_figures(run: Run, folders: dict[str, Path]) -> None:
-    code, out, _ = run(
-        "generate", folders["target"], "--draft", folders["draft"], "--judge", folders["judge"], "--threshold", 0,
-        "--max-new-tokens", 12, stdin="one two three",
+def test_generate_in_a_pipe_shows_figures_and_no_legend(run: Run, folders: dict[str, Path]) -> None:
+    asked = (
+        "generate", "--target", folders["target"], "--draft", folders["draft"], "--judge", folders["judge"],
+        "--threshold", 0, "--max-new-tokens", 12,
     )  # fmt: skip
+    code, out, err = run(*asked, stdin="one two three")
     assert code == 0
-    for word in ("agreed", "rescued", "correction", "bonus", "per target forward", "accepted draft tokens"):
-        assert word in out
+    assert err.startswith("Using the chat template; --no-chat turns it off.\n")
+    assert all(word in out for word in ("per target forward", "accepted draft tokens"))
+    assert "rescued" not in out
+    written = json.loads(run(*asked, "--json", stdin="one two three")[1])
+    assert out.startswith(written["text"])
+    assert written["stats"]["rescued"] > 0
 
 
 def test_generate_by_a_rule(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
     pair = ("generate", folders["target"], "one two", "--draft", folders["draft"], "--no-chat", "--max-new-tokens", 12)
     exact = run(*pair, "--plain")[1]
     assert run(*pair, "--plain", "--rule", "top_k(k=1) | kl_judge(tau=0)") == (0, exact, "")
-    code, _, _ = run(*pair, "--judge", folders["judge"], "--rule", "judge(threshold=0)", "--json", tmp_path / "record")
+    code, _, _ = run(*pair, "--judge", folders["judge"], "--rule", "judge(threshold=0)", "--out", tmp_path / "record")
     assert code == 0
     assert json.loads((tmp_path / "record").read_text())["stats"]["correction"] == 0
 
@@ -69,8 +79,13 @@ def test_rules_are_listed(run: Run) -> None:
     code, out, _ = run("rules")
     assert code == 0
     assert "threshold=the head's" in out
-    assert "judge head" in out
     assert all(name in out for name in available_rules())
+    assert built_in() == described(available_rules())
+    assert json.loads(run("rules", "top_k", "--json")[1]) == built_in()[3]
+    code, out, _ = run("rules", "typical")
+    assert (code, out.count("arXiv 2401.10774")) == (0, 1)
+    assert "epsilon=1, delta=1e+09, where it equals exact verification" in out
+    is_one_sentence(run("rules", "tpo_k"), "There is no rule tpo_k (did you mean top_k?)")
     rows = {row["name"]: row for row in json.loads(run("rules", "--json")[1])}
     assert list(rows) == list(available_rules())
     assert rows["top_k"]["required"] == ["k"]
@@ -112,7 +127,7 @@ def test_generate_translates_a_draft_of_other_words(run: Run, folders: dict[str,
     llama(5, vocab_size=len(other)).save_pretrained(tmp_path / "other")
     other.save_pretrained(tmp_path / "other")
     args = ("generate", folders["target"], "one two", "--no-chat", "--plain", "--max-new-tokens", 12)
-    code, out, err = run(*args, "--draft", tmp_path / "other", "--translate", "--json", tmp_path / "record.json")
+    code, out, err = run(*args, "--draft", tmp_path / "other", "--translate", "--out", tmp_path / "record.json")
     assert code == 0, err
     assert out == run(*args)[1]
     assert json.loads((tmp_path / "record.json").read_text())["stats"]["drafted"] > 0
@@ -124,7 +139,7 @@ def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_pa
     config = json.loads(out)
     assert config["data"]["cases"] == 200
     assert config["labels"].endswith("ignore")
-    files = {"config.json", "model.safetensors", "README.md", "custom_generate"}
+    files = {"config.json", "model.safetensors", "README.md", "custom_generate", "run.yaml"}
     assert {p.name for p in (tmp_path / "head").iterdir()} == files
     code, out, _ = run("info", tmp_path / "head", "--target", folders["target"])
     assert code == 0
@@ -160,12 +175,12 @@ def test_version_and_help(run: Run) -> None:
         (("{target}", "one", "--rule", "judge"), "needs a judge head and there is none; give one (on the command line"),
         (("{target}", "one", "--judge", "{judge}", "--rule", "judge(threshold=3)"), "between 0"),
         (("{target}", "one", "--judge", "{judge}", "--rule", "exact", "--threshold", "1"), "not both"),
-        (("{target}", "one one", "--draft", "prompt-lookup", "--rule", "kl_judge"), "use a draft model"),
+        (("{target}", "one one", "--no-chat", "--draft", "prompt-lookup", "--rule", "kl_judge"), "use a draft model"),
         (("{target}", "one", "--temperature", "-1"), "temperature is -1"),
         (("{target}", "one", "--dtype", "int8"), "dtype is int8"),
         (("{target}", "one", "--device", "nonsense"), "The device nonsense cannot be used"),
-        (("{target}", "one", "--json", "{folder}"), "it is a folder"),
-        (("{target}", "one", "--json", "{below_a_file}"), "is not a folder"),
+        (("{target}", "one", "--out", "{folder}"), "it is a folder"),
+        (("{target}", "one", "--out", "{below_a_file}"), "is not a folder"),
     ],
 )
 def test_what_a_user_can_do_wrong_with_generate(
@@ -213,7 +228,7 @@ def test_train_does_not_start_what_it_cannot_save(
     run: Run, folders: dict[str, Path], cases: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "file"), "name a folder")
+    is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "file"), "give a folder")
     is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "x", "--norm", "middle"), "must be one of")
 
 
@@ -224,8 +239,23 @@ def test_the_demo_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
 
 def test_a_copy_without_the_reference_pair(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EMBEDDED, "target", tmp_path / "target")
-    is_one_sentence(run("demo", "--problems", "1"), "not in this copy")
+    is_one_sentence(run("demo", "--limit", "1"), "not in this copy")
     is_one_sentence(run("generate", "reference", "one"), "not in this copy")
+
+
+def test_info_reads_a_sound_head_without_loading_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert FIELDS.keys() == JudgeHeadConfig.model_fields.keys()
+    for place in (EMBEDDED["judge"], folders["judge"]):
+        assert head_facts(place) == JudgeHead.from_pretrained(place).config.model_dump(mode="json")
+    for file, old, new in (
+        ("config.json", b'"threshold"', b'"thresholt"'), ("config.json", b'"before"', b'"befroe"'),
+        ("model.safetensors", b"F32", b"F16"), ("model.safetensors", b"linear.bias", b"linear.bios"),
+    ):  # fmt: skip
+        shutil.copytree(folders["judge"], tmp_path, dirs_exist_ok=True)
+        changed = (tmp_path / file).read_bytes().replace(old, new)
+        if changed != (tmp_path / file).read_bytes():
+            (tmp_path / file).write_bytes(changed)
+            assert head_facts(tmp_path) is None
 
 
 def test_info_of_something_else(run: Run, folders: dict[str, Path]) -> None:
@@ -271,13 +301,13 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
         "--judge",
         folders["judge"],
     )
-    args += ("--threshold", 0, "--no-chat", "--plain", "--json", record, "--max-new-tokens", 60, "--overwrite")
+    args += ("--threshold", 0, "--no-chat", "--plain", "--out", record, "--max-new-tokens", 60, "--overwrite")
     assert run(*args)[0] == 0
     free = json.loads(record.read_text())
     rescued = free["stats"]["rescued"]
     assert rescued > 1
     assert free["stats"]["rescued_by"] == {"judge": rescued}
-    assert run(*args, "--guard", "budget(tokens=0)", "--draft-length", "heuristic")[0] == 0
+    assert run(*args, "--guard", "budget(tokens=0)", "--draft-schedule", "heuristic")[0] == 0
     guarded = json.loads(record.read_text())
     assert guarded["stats"]["rescued"] == 0
     assert len({len(event["draft_ids"]) for event in guarded["rounds"]}) > 1
@@ -291,7 +321,7 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
     [
         (("--guard", "bugdet(tokens=1)"), "did you mean budget"),
         (("--guard", "budget(tokens=1)", "--guard", "budget(tokens=2)"), "there twice"),
-        (("--draft-length", "nonsense"), "no draft length nonsense"),
+        (("--draft-schedule", "nonsense"), "no draft schedule nonsense"),
         (("--stop", ""), "stop string is empty"),
     ],
 )

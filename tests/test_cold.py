@@ -26,6 +26,11 @@ def loaded(*command: str, code: int = 0) -> set[str]:
     return set(done.stderr.split())
 
 
+@pytest.mark.parametrize("command", ["rules", "rules typical", "info reference", "plan llama-3.1-8b-405b"])
+def test_what_is_read_from_files_loads_no_torch(command: str) -> None:
+    assert not loaded(*command.split()) & (HEAVY - {"numpy"})
+
+
 GROUP = {"cli.court", "cli.group", "cli.last", "cli.main", "cli.options", "cli.terminal"}
 WORDS = {"bounds", "errors", "spelling", "visible"}
 

@@ -133,7 +133,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(collect: Collect, problems: Path
     args = ("-o", out, "--model", "reference", *TEMPLATE, "--max-new-tokens", 9)
     code, told, err = collect(write_rows(tmp_path / "in.jsonl", rows), *args)
     assert code == 0
-    assert "1 answers of reference failed, the first one because The prompt has" in err
+    assert "1 answers of reference failed, the first because The prompt has" in err
     assert "1 failed" in told
     assert [case.question for case in read_cases(out)] == [pair.prompt_of(PROBLEMS[0])]
     assert "No question was answered: The prompt has" in the_sentence(
@@ -162,6 +162,7 @@ def test_it_goes_on_where_it_was(
     monkeypatch.setattr(JudgeDecoder, "generate_batch", counted)
     code, _, err = collect(*args, "-o", out)
     assert code == 130
+    assert err.splitlines()[-1] == f"Stopped: finished work is kept in {out}.part, and the same command resumes."
     assert not out.exists()
     part = out.with_name("answers.jsonl.part")
     with part.open("a") as file:
@@ -169,11 +170,11 @@ def test_it_goes_on_where_it_was(
     assert "begun with max_new_tokens 140, not 9" in the_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
     code, _, err = collect(*args, "-o", out)
     assert code == 0, err
-    assert "7 of 10 answers are there already" in err
+    assert "7 of 10 answers already exist" in err
     assert sum(decoded) == 10
     assert read_cases(out) == read_cases(whole)
     assert not part.exists()
-    assert "is there already" in the_sentence(collect(*args, "-o", out))
+    assert "already exists" in the_sentence(collect(*args, "-o", out))
     assert collect(*args, "-o", out, "--overwrite")[0] == 0
 
 
@@ -205,7 +206,8 @@ def test_pairs(collect: Collect, problems: Path, tmp_path: Path) -> None:
 def test_questions_from_many_places(collect: Collect, tmp_path: Path, folders: dict[str, Path]) -> None:
     def asked(*args: object) -> list[tuple[str, str]]:
         out = tmp_path / "out.jsonl"
-        code, _, err = collect(*args, "-o", out, "--model", folders["target"], "--max-new-tokens", 2, "--overwrite")
+        code, _, err = collect(*args, "-o", out, "--model", folders["target"], "--max-new-tokens", 2, "--overwrite",
+                               "--no-chat")  # fmt: skip
         assert code == 0, err
         return [(case.question, case.reference) for case in read_cases(out)]
 
@@ -244,6 +246,7 @@ def test_questions_of_a_data_set(
     common = (
         "-o",
         tmp_path / "out.jsonl",
+        "--no-chat",
         "--model",
         folders["target"],
         "--max-new-tokens",
@@ -260,7 +263,7 @@ def test_questions_of_a_data_set(
         code, _, err = collect(*common, *args)
         assert code == 0, err
         assert [(case.question, case.reference) for case in read_cases(tmp_path / "out.jsonl")] == expected
-    assert "check its name, --config and --split" in the_sentence(collect(*common, tmp_path / "dict"))
+    assert "check its name, --dataset-config and --split" in the_sentence(collect(*common, tmp_path / "dict"))
     assert "Cannot load the data set" in the_sentence(collect(*common, tmp_path / "data", "--split", "nothing"))
     assert "Cannot load the data set" in the_sentence(collect(*common, "acme/none"))
 
@@ -272,7 +275,7 @@ def test_bad_rows_are_named_and_the_good_ones_asked(collect: Collect, tmp_path: 
         b'{"quest'
     )
     out = tmp_path / "out.jsonl"
-    code, _, err = collect(path, "-o", out, "--model", folders["target"], "--max-new-tokens", 2)
+    code, _, err = collect(path, "-o", out, "--model", folders["target"], "--no-chat", "--max-new-tokens", 2)
     assert code == 0, err
     assert "line 6 is not UTF-8" in err
     assert "line 2 is no JSON object" in err
@@ -302,7 +305,7 @@ def test_bad_rows_are_named_and_the_good_ones_asked(collect: Collect, tmp_path: 
         (("{file}", "--checker", "tests"), "--allow-code-execution"),
         (("{file}", "--pairs"), "need a checker"),
         (("{file}", "--dtype", "int3"), "dtype is int3"),
-        (("{file}", "--target", "reference"), "with --chat only"),
+        (("{file}", "--target", "reference", "--no-chat"), "leave it or --no-chat out"),
         (("{file}", "-o", "{folder}"), "it is a folder"),
         (("{file}", "--model", "{none}"), "Cannot load the tokenizer"),
         (("{file}", "--chat", "--target", "{none}"), "Cannot load the tokenizer"),

@@ -162,7 +162,7 @@ def test_one_that_fails_costs_no_others_and_is_tried_again(
     args = (questions, "-o", out, "--model", "openai:m", "--retries", 0, "--concurrency", 1)
     code, told, err = collect(*args)
     assert code == 0, err
-    assert "5 answers of openai:m failed, the first one because the endpoint refused it (500: oops)" in err
+    assert "5 answers of openai:m failed, the first because the endpoint refused it (500: oops)" in err
     assert "openai:m: 3 answers, 3 unchecked, 5 failed" in told
     assert [case.question for case in read_cases(out)] == [QUESTIONS[i] for i in (0, 2, 5)]
     part = out.with_name("out.jsonl.part")
@@ -216,7 +216,7 @@ def test_nobody_is_there(
     assert "Cannot reach the endpoint http://127.0.0.1:" in error
     assert "check OPENAI_BASE_URL" in error
     assert "has no name" in the_sentence(collect(*args, "--model", "openai:"))
-    assert "name one with --target" in the_sentence(collect(*args, "--chat"))
+    assert "give one with --target" in the_sentence(collect(*args, "--chat"))
     monkeypatch.delenv("OPENAI_API_KEY")
     assert "set OPENAI_API_KEY" in the_sentence(collect(*args))
     monkeypatch.setattr(endpoint, "find_spec", lambda name: None)
@@ -306,7 +306,7 @@ def test_killed_in_the_middle_it_asks_nothing_twice(
     part.write_bytes(content + content.splitlines(keepends=True)[-1][:20])  # as if killed while it wrote
     code, _, err = collect(*args[2:])
     assert code == 0, err
-    assert "3 of 8 answers are there already" in err
+    assert "3 of 8 answers already exist" in err
     # Only the one that was under way had to be asked again.
     assert server.seen == {text: 1 + (i == 3) for i, text in enumerate(QUESTIONS)}
     assert [case.question for case in read_cases(out)] == QUESTIONS

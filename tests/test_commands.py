@@ -10,9 +10,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from commands import Run, commands
+from judge_decoding.cli.command import Command
 from judge_decoding.cli.group import LazyGroup
 from judge_decoding.cli.main import app
-from judge_decoding.cli.options import Bounded
 
 
 def members(group: Any = None) -> list[tuple[LazyGroup, str]]:
@@ -30,7 +30,7 @@ def test_a_table_says_what_a_command_says_of_itself(group: LazyGroup, name: str)
         command.help if isinstance(command, TyperGroup) else inspect.getdoc(inspect.unwrap(command.callback))
     )
     assert group.table[name].help == str(help_of_its_own).partition("\n")[0]
-    assert isinstance(command, LazyGroup | Bounded)
+    assert isinstance(command, LazyGroup | Command)
 
 
 def test_all_commands_are_found() -> None:

@@ -124,7 +124,7 @@ def test_split_then_merge(court: Run, tmp_path: Path) -> None:
 
 
 def test_view(court: Run, answers: Path, tmp_path: Path, folders: dict[str, Path]) -> None:
-    for more in ((), ("--tokenizer", folders["target"], "--limit", "2", "--overwrite")):
+    for more in ((), ("--tokenizer", folders["target"], "--show", "2", "--overwrite")):
         assert court("view", answers, "-o", tmp_path / "page.html", *more)[0] == 0
         assert "How many?" in (tmp_path / "page.html").read_text()
 
@@ -164,7 +164,9 @@ def test_what_can_be_wrong_with_data(
 def test_rethreshold(court: Run, answers: Path, tmp_path: Path) -> None:
     scored, out = tmp_path / "scored.jsonl", tmp_path / "out.jsonl"
     write_cases(scored, [Case(question="q", answer=f"a{i}", judged=((0, 1),), score=i) for i in range(4)])
-    assert court("rethreshold", scored, "-o", out, "--threshold", 1)[1].startswith("4 labels, 2 wrong")
+    assert court("rethreshold", scored, "-o", out, "--label-threshold", 1)[1].startswith("4 labels, 2 wrong")
     assert [case.errors for case in read_cases(out)] == [((0, 1),), ((0, 1),), (), ()]
-    ends_in_one_sentence(court("rethreshold", answers, "-o", tmp_path / "no.jsonl", "--threshold", 1), "has no score")
+    ends_in_one_sentence(
+        court("rethreshold", answers, "-o", tmp_path / "no.jsonl", "--label-threshold", 1), "has no score"
+    )
     assert not (tmp_path / "no.jsonl").exists()

@@ -14,18 +14,15 @@ import shutil
 import sys
 import tomllib
 from contextlib import redirect_stdout
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
-from typer.main import get_command
 
 import judge_decoding
-from commands import Run
+from commands import Run, find
 from judge_decoding import Case, JudgeDecoder, JudgeHead, PromptFormat, parse_task, read_items, write_cases
-from judge_decoding.cli.main import app
 from judge_decoding.names import EMBEDDED
 from tiny import run_uncompiled
 
@@ -77,19 +74,6 @@ def name_of(page: Path) -> str:
 
 def having(*languages: str) -> list[Path]:
     return [page for page in PAGES if any(b.language in languages and not b.why for b in blocks(page))]
-
-
-@cache
-def _app() -> Any:
-    return get_command(app)
-
-
-def find(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that these words (without the program's name) mean, and its arguments."""
-    command = _app()
-    while words and words[0] in getattr(command, "table", ()):
-        command, words = command.load(words[0]), words[1:]
-    return command, words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

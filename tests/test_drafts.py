@@ -382,7 +382,7 @@ def test_fit_trains_its_draft_on_no_prompt_that_measures(tmp_path: Path) -> None
     assert earlier_draft(tmp_path, str(target), 2, teaching)
     assert earlier_draft(tmp_path, f"{tmp_path}/./big/", 2, teaching)
     for other, layers, prompts in ((target, 3, teaching), (tmp_path, 2, teaching), (target, 2, PROMPTS)):
-        with pytest.raises(JudgeDecodingError, match="is no draft of"):
+        with pytest.raises(JudgeDecodingError, match="is not a draft of"):
             earlier_draft(tmp_path, str(other), layers, prompts)
 
 
@@ -399,7 +399,7 @@ def test_the_command_makes_the_draft_and_resumes(
     run: Run, deep: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "draft"
-    args = ("draft", tmp_path / "target", "--prompts", prompts, "-o", out, "--layers", 1, "--epochs", 2,
+    args = ("draft", tmp_path / "target", "--prompts", prompts, "-o", out, "--draft-layers", 1, "--epochs", 2,
             "--batch-size", 8, "--max-new-tokens", 12)  # fmt: skip
     ends_in_one_sentence(run(*args), "add --yes")
     with monkeypatch.context() as patch:
@@ -410,21 +410,19 @@ def test_the_command_makes_the_draft_and_resumes(
         patch.setattr(draft_training.DraftTrainer, "_take_step", stop)
         code, _, err = run(*args, "--yes")
     assert code == 130
-    assert err.splitlines()[-1] == (
-        f"Stopped: what is done is kept in {out}.work, and the same command goes on from there."
-    )
+    assert err.splitlines()[-1] == (f"Stopped: finished work is kept in {out}.work, and the same command resumes.")
     code, told, err = run(*args, "--yes")
     assert code == 0, err
-    assert "The target is to answer 0 more prompts" in err
+    assert "The target will answer 0 more prompts" in err
     assert "Step 4 of 8" in err
     assert "mean acceptance length" in told
     draft = load_draft(out, words)
     assert JudgeDecoder(deep, words, draft).generate("one eight", 5, rule=Exact()).token_ids
-    is_one_sentence(run(*args, "--yes"), "config.json is there already; name another folder")
-    is_one_sentence(run(*args, "--overwrite", "--layers", 3), "take from 1 to 2")
-    is_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
+    is_one_sentence(run(*args, "--yes"), "config.json already exists; choose another folder")
+    ends_in_one_sentence(run(*args, "--overwrite", "--draft-layers", 3), "take from 1 to 2")
+    ends_in_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
     is_one_sentence(run(*args, "--overwrite", "--keep-adapter"), "Without --lora")
-    is_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
+    ends_in_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
     is_one_sentence(run("fit", "--target", "x", "--prompts", prompts, "-o", out, "--draft-layers", 2), "--make-draft")
 
 
@@ -438,7 +436,7 @@ def test_fit_makes_its_own_draft(run: Run, tmp_path: Path, monkeypatch: pytest.M
         raise JudgeDecodingError("That is enough.")
 
     monkeypatch.setattr("judge_decoding.cli.run.fit.fit_head", fit_head)
-    args = ("fit", "--target", tmp_path / "target", "--prompts", prompts, "-o", out, "--make-draft",
+    args = ("fit", "--target", tmp_path / "target", "--prompts", prompts, "-o", out, "--make-draft", "--no-chat",
             "--draft-layers", 1, "--max-new-tokens", 12, "--yes")  # fmt: skip
     for _ in range(2):  # the second time it is there
         ends_in_one_sentence(run(*args), "That is enough.")
@@ -447,4 +445,4 @@ def test_fit_makes_its_own_draft(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert {json.loads(line)["prompt"] for line in lines[1:]} == set(draft_prompts(PROMPTS, FitConfig()))
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "head-draft").config
     assert (config.num_hidden_layers, config.draft_of) == (1, str(tmp_path / "target"))
-    is_one_sentence(run(*args, "--draft-layers", 2), "is no draft of 2 layers of")
+    is_one_sentence(run(*args, "--draft-layers", 2), "is not a draft of 2 layers of")

@@ -196,7 +196,7 @@ def test_a_run_goes_on_with_the_same_settings_only(
 def test_results_are_not_replaced_by_accident(run: Run, options: list[object], tmp_path: Path) -> None:
     figures(run, "evaluate", *options, "--out", tmp_path / "o")
     before = (tmp_path / "o" / "results.json").read_bytes()
-    is_one_sentence(run("evaluate", *options, "--out", tmp_path / "o"), "is there already")
+    is_one_sentence(run("evaluate", *options, "--out", tmp_path / "o"), "already exists")
     assert (tmp_path / "o" / "results.json").read_bytes() == before
 
 
@@ -303,7 +303,7 @@ def test_grades_come_from_an_endpoint(run: Run, options: list[object], tmp_path:
     assert len((tmp_path / "o" / "grades.jsonl").read_text().splitlines()) == 8
     code, _, err = run("evaluate", *given, "--out", tmp_path / "o", "--overwrite")
     assert code == 0
-    assert "without grades" in err
+    assert "are not graded" in err
     assert not (tmp_path / "o" / "grades.jsonl").exists()
 
 

@@ -152,7 +152,7 @@ def test_generate_warns_in_one_sentence(
     head = knowing(target)
     assert head.familiarity is not None
     asked = ("generate", folders["target"], "one two", "--draft", folders["draft"], "--judge", tmp_path / "judge",
-             "--no-chat", "--max-new-tokens", 6, "--plain", "--json", tmp_path / "record.json",
+             "--no-chat", "--max-new-tokens", 6, "--plain", "--out", tmp_path / "record.json",
              "--overwrite")  # fmt: skip
     for limit, warned in ((1e-3, True), (1e3, False)):
         head.familiarity.config.limit = limit
@@ -175,8 +175,8 @@ def test_generate_warns_in_one_sentence(
 
 
 def test_info_tells_whether_a_head_knows_its_questions(run: Run, folders: dict[str, Path]) -> None:
-    assert "from 2000 of them" in run("info", "reference")[1]
-    assert "tells no distance" in run("info", folders["judge"])[1]
+    assert "from 2000 training questions" in run("info", "reference")[1]
+    assert "cannot measure the distance" in run("info", folders["judge"])[1]
 
 
 # The embedded pair

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
 PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
-OPTIONS = ("--target", "reference", "--max-new-tokens", 140, "--batch-size", 20)
+OPTIONS = ("--target", "reference", "--no-chat", "--max-new-tokens", 140, "--batch-size", 20)
 # Fewer thresholds and draft lengths than a user would want; one length a way, so that no clock decides anything.
 QUICK = partial(
     FitConfig, thresholds=(0.05, 0.9, 1.0), exact_lengths=(4,), judge_lengths=(12,), length_prompts=2,
@@ -196,8 +196,8 @@ def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     tuned = {row["told"]["prompt"] for row in rows(made) if ", " in row["method"]}
     assert tuned <= {row["told"]["prompt"] for row in answers}
     assert f"On the {len(answers)} prompts that chose the threshold" in told
-    assert "Tokens per second: 3 of these, one by one" in told
-    assert f"Draft lengths: the fastest on {len(tuned)} of these, which flatters" in told
+    assert "Tokens per second: 3 of these, one at a time" in told
+    assert f"Draft lengths: the fastest on {len(tuned)} of these, so the speeds" in told
 
 
 def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None:
@@ -417,16 +417,16 @@ def test_the_command_gives_the_head_of_the_function(
 
     # Run again, it keeps the head; when that may be replaced, it labels nothing, and says how to use the head.
     ends_in_one_sentence(
-        run(*args), "config.json is there already; name another folder, or replace it with --overwrite"
+        run(*args), "config.json already exists; choose another folder, or replace it with --overwrite"
     )
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "label_by_equivalence", None)
         code, told, err = run(*args, "--overwrite")
     assert code == 0, err
-    assert "The labels are there already" in err
+    assert "The labels already exist" in err
     count = figures["calibration_prompts"]
     assert f"On {count - 2} of the {count} prompts that chose the threshold" in told
-    assert "Tokens per second: 3 of these, one by one, the three ways in turns." in told
+    assert "Tokens per second: 3 of these, one at a time, the three methods in turn." in told
     assert "Draft lengths: the fastest on 2 other prompts." in told
     for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate ", "vllm serve "):
         assert way in told
@@ -453,13 +453,13 @@ def test_a_user_who_stops_the_command_learns_how_to_go_on(
         assert (code, told) == (130, "")
         return err.splitlines()[-1]
 
-    kept = f"Stopped: what is done is kept in {made}.work, and the same command goes on from there."
+    kept = f"Stopped: finished work is kept in {made}.work, and the same command resumes."
     for step in ("train_head", "calibrate", "measure_table"):
         assert stopped(f"judge_decoding.fit.pipeline.{step}", made) == kept
     # Before anything is done: as the models are loaded, and in the first prompt.
     for step in ("cli.run.fit.load_decoder", "labelling.labels.equivalence.draft_choices"):
         new = tmp_path / "new" / "head"
-        assert stopped(f"judge_decoding.{step}", new) == "Stopped: nothing was done yet."
+        assert stopped(f"judge_decoding.{step}", new) == "Stopped: nothing is kept."
         assert not new.parent.exists()
     code, _, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made, "--overwrite")
     assert code == 0, err
@@ -479,9 +479,9 @@ def test_no_threshold_may_be_good_enough(decoder: JudgeDecoder, made: Path, monk
 def test_what_cannot_be_done_is_one_sentence(run: Run, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "head"
     args = ("fit", *OPTIONS, "--prompts", prompts)
-    is_one_sentence(run(*args, "--out", prompts), "name a folder")
+    is_one_sentence(run(*args, "--out", prompts), "give a folder")
     is_one_sentence(run(*args, "--out", out, "--share", "1.5"), "between 0 and 1")
-    is_one_sentence(run(*args, "--out", out, "--result", "nonsense"), "There is no result nonsense")
+    is_one_sentence(run(*args, "--out", out, "--checker", "nonsense"), "There is no checker nonsense")
     is_one_sentence(run("fit", *OPTIONS, "--prompts", tmp_path / "none", "--out", out), "Cannot read")
     is_one_sentence(
         run("fit", "--target", tmp_path / "none", "--draft", tmp_path / "x", "--prompts", prompts, "--out", out), "none"

@@ -88,10 +88,10 @@ COMMANDS = (
     "court import {file} -f prodigy -o {out}",
     "court label arithmetic {file} -o {out}",
     "court label equivalence {file} -o {out} --target reference",
-    "court label likelihood {file} -o {out} --target reference --threshold 1",
+    "court label likelihood {file} -o {out} --target reference --label-threshold 1",
     "court label llm {file} -m m -o {out}",
     "court merge {file} -o {out}",
-    "court rethreshold {file} -o {out} --threshold 1",
+    "court rethreshold {file} -o {out} --label-threshold 1",
     "court split {file} --into {out}=1",
     "court stats {file}",
     "court view {file} -o {out}",
@@ -104,7 +104,7 @@ COMMANDS = (
     "score {file} --target reference",
     "sweep --task jsonl --data {file} --target reference -o {out}",
     "train reference {file} -o {out}",
-    "train reference {cases} -o {out} --aim accuracy=1 --calibrate-on {file} --draft reference-draft",
+    "train reference {cases} -o {out} --aim accuracy --calibrate-on {file} --draft reference-draft",
 )
 
 
@@ -122,7 +122,7 @@ def test_no_command_reads_what_is_no_file(
     head.save_pretrained(tmp_path / "head")
     before = sorted(tmp_path.rglob("*"))
     args = command.format(file=file, cases=cases, head=tmp_path / "head", out=tmp_path / "out")
-    ends_in_one_sentence(run(*args.split()), f": it is a {kind} and no file; name a file.")
+    ends_in_one_sentence(run(*args.split()), f": it is a {kind} and no file; give a file.")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -213,7 +213,7 @@ def test_a_terminal_is_no_file() -> None:
     finally:
         os.close(ours)
         os.close(theirs)
-    assert told == "Cannot read the thing /dev/stdin: it is a device and no file; name a file.\n"
+    assert told == "Cannot read the thing /dev/stdin: it is a device and no file; give a file.\n"
 
 
 def test_a_pipe_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

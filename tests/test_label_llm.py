@@ -258,7 +258,7 @@ def test_answers_are_labelled_by_majority(label: Label, serve: Serve, answers: P
     located = [CASES[0].model_copy(update={"errors": ((9, 10),)}), CASES[3].model_copy(update={"errors": ((7, 8),)})]
     write_cases(hand, [*located, CASES[5]])
     args = (answers, "-o", out, "--aside", aside, "--model", "big", "--votes", 3, "--concurrency", 1)
-    assert "Nobody is there to agree" in the_sentence(label(*args))
+    assert "The cost needs confirmation" in the_sentence(label(*args))
     assert not server.bodies
     code, told, err = label(*args, "--yes", "--json", "--compare", hand)
     assert code == 0, err
@@ -300,7 +300,7 @@ def test_hand_labels_are_compared_with_and_never_lost(
     serve(script)
     before = answers.read_bytes()
     for args in (("-o", answers), ("-o", tmp_path / "out", "--aside", answers)):
-        assert "is read from; name another file" in the_sentence(label(answers, *args, "--model", "m", "--yes"))
+        assert "is read from; choose another file" in the_sentence(label(answers, *args, "--model", "m", "--yes"))
     assert answers.read_bytes() == before
 
 
@@ -333,7 +333,7 @@ def test_killed_in_the_middle_it_asks_nothing_twice(label: Label, serve: Serve, 
     assert "begun with temperature 0.7, not 0.5" in the_sentence(label(*args, "--temperature", 0.5))
     code, _, err = label(*args)
     assert code == 0, err
-    assert "7 of 15 votes are there already" in err
+    assert "7 of 15 votes already exist" in err
     assert "8 requests to m" in err
     assert len(server.bodies) == 16  # one was under way when it was killed
     # More votes are added to those that are there.
@@ -354,7 +354,7 @@ def test_requests_that_fail_are_no_votes_and_are_tried_again(
     assert code == 0, err
     assert json.loads(told)["set_aside"] == 5
     assert json.loads(told)["failed_requests"] == 10
-    assert "10 requests failed, the first one because the endpoint refused it (400: not this one)" in err
+    assert "10 requests failed, the first because the endpoint refused it (400: not this one)" in err
     well.set()
     server.bodies.clear()
     code, told, err = label(*args)
@@ -377,7 +377,7 @@ def test_what_can_be_wrong(label: Label, serve: Serve, answers: Path, tmp_path: 
     serve(lambda body, number: said("nonsense"))
     out = tmp_path / "out.jsonl"
     args = (answers, "-o", out, "--model", "m", "--yes")
-    assert "one and the same" in the_sentence(label(*args, "--temperature", 0))
+    assert "would all be identical" in the_sentence(label(*args, "--temperature", 0))
     assert "Cannot read" in the_sentence(label(tmp_path / "none", *args[1:]))
     assert "Cannot read" in the_sentence(label(*args, "--compare", tmp_path / "none"))
     assert "it is a folder" in the_sentence(label(*args, "-o", tmp_path))

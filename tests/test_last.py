@@ -36,7 +36,7 @@ def ending(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException
         def broken() -> None:
             raise error
 
-        monkeypatch.setattr("judge_decoding.cli.run.rules.available_rules", broken)
+        monkeypatch.setattr("judge_decoding.cli.rules.built_in", broken)
         return run("rules")
 
     return call
@@ -72,7 +72,7 @@ def test_it_is_one_sentence_and_a_private_log(ending, state: Path, error: BaseEx
     ("error", "code", "said"),
     [
         (JudgeDecodingError("Our own."), 2, "Error: Our own.\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "Stopped: nothing is kept.\n"),
         (SystemExit(3), 3, ""),
         (BrokenPipeError(32, "Broken pipe"), 1, ""),
     ],

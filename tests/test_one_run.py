@@ -163,7 +163,7 @@ COMMANDS = {
     "evaluate": "--task jsonl --data {questions} --target {target} -o {out}",
     "sweep": "--task jsonl --data {questions} --target {target} --draft {draft} -o {out}",
     "fit": "--prompts {questions} --target {target} --draft {draft} -o {out} --yes",
-    "train": "{target} {questions} -o {out} --aim accuracy=1 --calibrate-on {questions} --draft {draft}",
+    "train": "{target} {questions} -o {out} --aim accuracy --calibrate-on {questions} --draft {draft}",
 }
 HELD = {"evaluate": "results.json", "sweep": "results.json", "fit": "", "train": ""}
 """What of the folder is held; of the other commands it is the output itself."""

@@ -41,8 +41,8 @@ class Writes:
 
 
 TABLE = {
-    "generate": Writes("{target} one --json {out}/a.jsonl", ("a.jsonl",), ("json",)),
-    "demo": Writes("--json {out}/a.json --html {out}/b.html", ("a.json", "b.html"), ("json", "html")),
+    "generate": Writes("{target} one --out {out}/a.jsonl", ("a.jsonl",), ("out",)),
+    "demo": Writes("--out {out}/a.json --html {out}/b.html", ("a.json", "b.html"), ("out", "html")),
     # It adds to its file, which may be there.
     "play": Writes("--pair {target},{target} --port 0", (), ("cases",)),
     "draft": Writes("{target} --prompts {file} -o {out}", FILES, ("out",), ("prompts",)),
@@ -52,34 +52,34 @@ TABLE = {
     "evaluate": Writes(f"{TASK} -o {{out}}", EVALUATED, ("out",), ("data", "trained_on")),
     "sweep": Writes(f"{TASK} --draft {{target}} -o {{out}}", SWEPT, ("out",), ("data", "trained_on")),
     "bench": Writes(f"{TASK} -o {{out}}", ("results.json", "bench.md"), ("out",), ("data",)),
-    "report": Writes("{file} -o {out}/a.html", ("a.html",), ("output",), ("sweep",)),
+    "report": Writes("{file} -o {out}/a.html", ("a.html",), ("out",), ("sweep",)),
     "score": Writes("{file} --target {target} --html {out}/a.html", ("a.html",), ("html",)),
-    "train": Writes("{target} {file} -o {out}", HEAD, ("output", "cache"), ("calibrate_data",)),
+    "train": Writes("{target} {file} -o {out}", HEAD, ("out", "cache"), ("calibrate_data",)),
     "card": Writes("", (), (), ("results",)),  # it writes into the head that it reads: see test_card_files.py
-    "court starter": Writes("-o {out}/a.jsonl", ("a.jsonl",), ("output",)),
-    "court collect": Writes("{file} -m {target} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
-    "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", token_path(Path()).name), ("output",)),
+    "court starter": Writes("-o {out}/a.jsonl", ("a.jsonl",), ("out",)),
+    "court collect": Writes("{file} -m {target} -o {out}/a.jsonl", ("a.jsonl",), ("out",)),
+    "court annotate": Writes("{file} -o {out} --annotator a", ("cases-a.jsonl", token_path(Path()).name), ("out",)),
     "court label arithmetic": Writes(
-        "{file} -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("output", "aside")
+        "{file} -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("out", "aside")
     ),
     "court label likelihood": Writes(
-        "{file} -o {out}/a.jsonl --target {target} --draft {target} --threshold 1", ("a.jsonl",), ("output",)
+        "{file} -o {out}/a.jsonl --target {target} --draft {target} --label-threshold 1", ("a.jsonl",), ("out",)
     ),
     "court label equivalence": Writes(
-        "{file} -o {out}/a.jsonl --target {target} --draft {target}", ("a.jsonl",), ("output",)
+        "{file} -o {out}/a.jsonl --target {target} --draft {target}", ("a.jsonl",), ("out",)
     ),
     "court label llm": Writes(
-        "{file} -m m -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("output", "aside"), ("compare",)
+        "{file} -m m -o {out}/a.jsonl --aside {out}/b.jsonl", ("a.jsonl", "b.jsonl"), ("out", "aside"), ("compare",)
     ),
-    "court check": Writes("{file} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
-    "court view": Writes("{file} -o {out}/a.html", ("a.html",), ("output",)),
+    "court check": Writes("{file} -o {out}/a.jsonl", ("a.jsonl",), ("out",)),
+    "court view": Writes("{file} -o {out}/a.html", ("a.html",), ("out",)),
     "court split": Writes(
         "{file} --into {out}/a.jsonl=0.5 --into {out}/b.jsonl=0.5", ("a.jsonl", "b.jsonl"), ("into",)
     ),
-    "court merge": Writes("{file} {file} -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
-    "court rethreshold": Writes("{file} -o {out}/a.jsonl --threshold 1", ("a.jsonl",), ("output",)),
-    "court import": Writes("{file} -f csv -o {out}/a.jsonl", ("a.jsonl",), ("output",)),
-    "court export": Writes("{file} -f csv -o {out}/a.csv", ("a.csv",), ("output",)),
+    "court merge": Writes("{file} {file} -o {out}/a.jsonl", ("a.jsonl",), ("out",)),
+    "court rethreshold": Writes("{file} -o {out}/a.jsonl --label-threshold 1", ("a.jsonl",), ("out",)),
+    "court import": Writes("{file} -f csv -o {out}/a.jsonl", ("a.jsonl",), ("out",)),
+    "court export": Writes("{file} -f csv -o {out}/a.csv", ("a.csv",), ("out",)),
 }
 WRITTEN = [(name, file) for name, row in TABLE.items() for file in row.files]
 SEVERAL = [name for name, row in TABLE.items() if len(row.files) == 2 and len(row.args.split("{out}")) == 3]
@@ -131,7 +131,7 @@ def test_what_is_there_stays(run: Run, places: dict[str, Path], tmp_path: Path, 
     there = places["out"] / file
     there.parent.mkdir(exist_ok=True)
     there.write_text("a person's")
-    refused(call(run, name, places), f"{there} is there already; name another", tmp_path, contents(tmp_path))
+    refused(call(run, name, places), f"{there} already exists; choose another", tmp_path, contents(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "file"), READING)
@@ -208,7 +208,7 @@ def test_two_outputs_that_are_no_files_may_be_one(court: Run, places: dict[str, 
 
 def test_unfinished_work_wants_a_file(court: Run, places: dict[str, Path]) -> None:
     llm = court("label", "llm", places["file"], "-m", "m", "-o", "/dev/null")
-    is_one_sentence(llm, "/dev/null is no file, and unfinished work is kept beside the output")
+    is_one_sentence(llm, "/dev/null is not a file, and unfinished work is kept beside the output")
     assert not Path("/dev/null.part").exists()
 
 

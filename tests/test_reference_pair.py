@@ -132,7 +132,7 @@ def test_the_tokenizer_gives_back_every_question():
 
 def test_the_demo_prints_a_table_and_an_example_and_writes_what_it_printed(tmp_path):
     figures, page = tmp_path / "demo.json", tmp_path / "demo.html"
-    done = CliRunner().invoke(app, ["demo", "--problems", "6", "--json", str(figures), "--html", str(page)])
+    done = CliRunner().invoke(app, ["demo", "--limit", "6", "--out", str(figures), "--html", str(page)])
     assert done.exit_code == 0, done.output
     for word in ("target alone", "standard", "judge decoding", "«", "rescued", "correction", "bonus"):
         assert word in done.output
@@ -151,7 +151,7 @@ def test_the_demo_prints_a_table_and_an_example_and_writes_what_it_printed(tmp_p
 
 def test_the_demos_draft_length_and_threshold_can_be_given(tmp_path):
     figures = tmp_path / "demo.json"
-    args = ["demo", "--problems", "3", "--num-draft-tokens", "5", "--threshold", "1", "--json", str(figures)]
+    args = ["demo", "--limit", "3", "--num-draft-tokens", "5", "--threshold", "1", "--out", str(figures)]
     assert CliRunner().invoke(app, args).exit_code == 0
     methods = json.loads(figures.read_text())["methods"]
     assert methods["judge"]["num_draft_tokens"] == methods["exact"]["num_draft_tokens"] == 5

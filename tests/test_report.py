@@ -73,7 +73,7 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_a_bad_line_is_one_sentence_with_its_number(run: Run, tmp_path: Path, line: str, phrase: str) -> None:
     path, page = tmp_path / "a.jsonl", tmp_path / "page.html"
     path.write_text(known(question="the good one").model_dump_json() + "\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(JudgeDecodingError, match=r"line 2 .*mend or remove") as caught:
+    with pytest.raises(JudgeDecodingError, match=r"line 2 .*correct or remove") as caught:
         read_samples(path)
     assert phrase in str(caught.value)
     code, out, err = run("report", path, "-o", page)
@@ -239,7 +239,7 @@ def test_the_header_adds_up() -> None:
 
 def test_no_more_than_asked_for_is_shown(run: Run, tmp_path: Path) -> None:
     write_samples(tmp_path / "a.jsonl", [known(question=f"question {i}") for i in range(3)])
-    args = ("report", tmp_path / "a.jsonl", tmp_path / "a.jsonl", "-o", tmp_path / "page.html", "--most", 2)
+    args = ("report", tmp_path / "a.jsonl", tmp_path / "a.jsonl", "-o", tmp_path / "page.html", "--show", 2)
     assert run(*args) == (0, f"6 answers read, the first 2 of them shown in {tmp_path / 'page.html'}.\n", "")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count('<details class="answer"') == 2
@@ -251,7 +251,7 @@ def test_from_generate_to_the_page(run: Run, folders: dict[str, Path], tmp_path:
     record, page = tmp_path / "a.jsonl", tmp_path / "page.html"
     pair = ("generate", folders["target"], "red blue", "--no-chat", "--max-new-tokens", 40, "--draft", folders["draft"])
     code, out, _ = run(
-        *pair, "--judge", folders["judge"], "--threshold", 0.4, "--json", record, "--with-target", "--plain"
+        *pair, "--judge", folders["judge"], "--threshold", 0.4, "--out", record, "--with-target", "--plain"
     )
     assert code == 0
     (sample,) = read_samples(record)
@@ -267,7 +267,7 @@ def test_from_generate_to_the_page(run: Run, folders: dict[str, Path], tmp_path:
 
 
 def test_the_targets_answer_needs_a_place(run: Run, folders: dict[str, Path]) -> None:
-    is_one_sentence(run("generate", folders["target"], "one", "--no-chat", "--with-target"), "file of --json")
+    is_one_sentence(run("generate", folders["target"], "one", "--no-chat", "--with-target"), "--out and --json")
 
 
 # ---- in a notebook

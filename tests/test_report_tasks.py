@@ -111,7 +111,7 @@ def test_from_files_to_the_page(run: Run, tmp_path: Path) -> None:
     write_samples(tmp_path / "home.jsonl", HOME)
     write_samples(tmp_path / "away.jsonl", AWAY)
     page = tmp_path / "page.html"
-    out = run("report", tmp_path / "home.jsonl", tmp_path / "away.jsonl", "-o", page, "--most", 3)
+    out = run("report", tmp_path / "home.jsonl", tmp_path / "away.jsonl", "-o", page, "--show", 3)
     assert out == (0, f"20 answers read, the first 3 of them shown in {page}.\n", "")
     text = page.read_text(encoding="utf-8")
     assert "-70.0 [-89.2, -28.9]" in text  # the table is of all, not only of those that are shown

@@ -34,13 +34,13 @@ def figures(run: Run, *args: object) -> dict[str, Any]:
 
 
 def test_the_table_and_the_histograms(run: Run, answers: Path, folders: dict[str, Path]) -> None:
-    code, out, err = run("score", answers, "--target", folders["target"], "--judge", folders["judge"])
+    code, out, err = run("score", answers, "--target", folders["target"], "--judge", folders["judge"], "--no-chat")
     assert code == 0
     assert err == ""
     for phrase in (
         "3 answers as the draft",
         "12 tokens",
-        "go on as they are",
+        "are not regenerated",
         "draft length 16",
     ):
         assert phrase in out
@@ -95,7 +95,7 @@ def test_bad_lines_and_unfit_answers_are_named_and_left_out(run: Run, answers: P
             b'{"question": "one"}\n{"question": "one", "answer": "nonsense"}\n{"question": "one", "answer": ""}\n'
         )
         file.write(b'{"question": "one", "answer": "' + b"two " * 299 + b'two"}\n{"half')
-    code, out, err = run("score", answers, "--target", folders["target"], "--json")
+    code, out, err = run("score", answers, "--target", folders["target"], "--json", "--no-chat")
     assert code == 0
     assert (json.loads(out)["answers"], json.loads(out)["left_out"]) == (3, 5)
     for phrase in (

@@ -160,7 +160,7 @@ def test_answers_of_a_file(tmp_path: Path) -> None:
     found = list(read_answers(path, "question", "answer", told.append))
     assert found == [(1, Case(question="a", answer="b")), (6, Case(question="c", answer="d", ended=False))]
     phrases = (
-        "line 2 has no field 'question', only prompt; name the fields", "line 3 is no JSON object",
+        "line 2 has no field 'question', only prompt; name the fields", "line 3 is not a JSON object",
         "line 4 has no text in the field 'answer'", "line 5 is not an answer: ended", "line 7 is not UTF-8",
         "line 8 is not JSON",
     )  # fmt: skip

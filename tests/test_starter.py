@@ -126,7 +126,7 @@ def test_bigbench_mistake_as_published(tmp_path: Path) -> None:
         ("bigbench-mistake", {"mistake_index": -1}, "in step -1, but its steps are 0 to 2; correct the number"),
         ("bigbench-mistake", {"mistake_index": True}, "mistake_index: Input should be a valid integer"),
         ("bigbench-mistake", {"mistake_index": 1}, "first error in step 1, which is empty; remove the row"),
-        ("bigbench-mistake", {"input": 3}, "input: Input should be a valid string; mend or remove it"),
+        ("bigbench-mistake", {"input": 3}, "input: Input should be a valid string; correct or remove it"),
     ],
 )
 def test_a_bad_row_is_named_and_the_others_are_imported(
@@ -184,7 +184,7 @@ def test_the_name_stands_for_the_set(court: Run, tmp_path: Path, monkeypatch: py
     assert code == 0, err
     assert out == "2336 cases, 1647 of them wrong, written to cases.jsonl.\n"
     assert read_cases("cases.jsonl") == read_cases("starter") == read_cases(Path("starter")) == starter_cases()
-    is_one_sentence(court("starter", "-o", "cases.jsonl"), "is there already")
+    is_one_sentence(court("starter", "-o", "cases.jsonl"), "already exists")
     assert court("check", "starter")[:2] == (0, "2336 good cases, 0 bad lines.\n")
 
 

@@ -198,7 +198,16 @@ def test_an_endpoint_finishes_the_answers(
     court: Run, serve: Serve, folders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
     target = LlamaForCausalLM.from_pretrained(folders["target"])
-    args: tuple[object, ...] = ("label", "equivalence", questions, "--result", "text", "--max-new-tokens", 12, "--yes")
+    args: tuple[object, ...] = (
+        "label",
+        "equivalence",
+        questions,
+        "--checker",
+        "exact",
+        "--max-new-tokens",
+        12,
+        "--yes",
+    )
     args = (*args, "--target", folders["target"], "--draft", folders["draft"])
 
     def answer(body: dict[str, Any], _: int) -> Response:
@@ -245,8 +254,8 @@ def questions(tmp_path: Path) -> Path:
     return tmp_path / "questions.jsonl"
 
 
-@pytest.mark.parametrize("way", [("equivalence", "--result", "text"), ("likelihood", "--threshold", "-3"),
-                                 ("likelihood", "--threshold", "-3", "--given")])  # fmt: skip
+@pytest.mark.parametrize("way", [("equivalence", "--checker", "exact"), ("likelihood", "--label-threshold", "-3"),
+                                 ("likelihood", "--label-threshold", "-3", "--given")])  # fmt: skip
 def test_labels_train_a_judge(
     court: Run, folders: dict[str, Path], questions: Path, tmp_path: Path, way: tuple[str, ...]
 ) -> None:  # fmt: skip
@@ -275,7 +284,7 @@ def test_labels_train_a_judge(
     ends_in_one_sentence(other, f"was begun with {name} {budget[1]}")
     code, told, err = court(*args, "--yes")
     assert code == 0, err
-    assert "3 of 5 questions are done already" in err
+    assert "3 of 5 questions are already done" in err
     assert "target forwards" in told
     assert "labels" in told
     found = read_cases(out)
@@ -299,5 +308,5 @@ def test_what_can_be_wrong_with_labelling(
         folders["target"],
     )
     ends_in_one_sentence(court(*args), "give one with --draft")
-    ends_in_one_sentence(court(*args, "--result", "x"), "There is no result x")
+    ends_in_one_sentence(court(*args, "--checker", "x"), "There is no checker x")
     assert court_swaps.duration(10_000) == "2.8 hours"

@@ -129,7 +129,7 @@ def test_rows_become_items(spelling: str, row: Any, item: Item, tmp_path: Path) 
         ("gsm8k", ["no", "object"], "has no text in a field answer"),
         ("humaneval", {**HUMANEVAL, "test": None}, "has no text in a field test"),
         ("gsm8k", {"question": "2 + \ud800?", "answer": "5"},
-         "is not JSON: it has half a surrogate pair, which is no text; mend or remove the line"),
+         "is not JSON: it has half a surrogate pair, which is no text; correct or remove the line"),
         ("mmlu", {**ANATOMY, "answer": 4}, "has 4 choices, and none of them is number 5, the right one"),
         ("mmlu", {**ANATOMY, "answer": -1}, "has 4 choices, and none of them is number 0, the right one"),
         ("mmlu", {**ANATOMY, "answer": True}, "has no number and no letter in a field answer"),

@@ -314,7 +314,7 @@ ALSO: dict[str, list[str]] = {
     "court collect": ["{cases} -m {target} -o {out}/c.jsonl --samples 1 --max-new-tokens 4"],
     "court split": ["{cases} --into {text}", "{cases} --into {out}/{text}=0.5"],
 }  # fmt: skip
-SHORTER = {"demo": " --problems 1 --num-draft-tokens 4"}
+SHORTER = {"demo": " --limit 1 --num-draft-tokens 4"}
 ALL = [(name, row.args + SHORTER.get(name, "")) for name, row in TABLE.items() if row.args] + [
     (name, args) for name, several in ALSO.items() for args in several
 ]

@@ -56,7 +56,7 @@ def test_the_report_has_table_reliability_curve_and_warning(train: Train, cases:
     assert "Reliability, out of fold" in out
     assert "AUC as the data grows: 2 questions" in out
     assert "Warning: There are only 20 wrong tokens, in 20 questions" in err
-    assert {path.name for path in (tmp_path / "head").iterdir()} == {
+    assert {path.name for path in (tmp_path / "head").iterdir()} - {"run.yaml"} == {
         "config.json", "model.safetensors", "README.md", "custom_generate", "reliability.svg", "roc.svg",
     }  # fmt: skip
     assert "roc.svg" in (tmp_path / "head" / "README.md").read_text()
@@ -141,8 +141,8 @@ def test_the_threshold_by_a_task(
     train: Train, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     code, out, err = train(
-        cases, "--aim", "accuracy=0", "--draft", folders["draft"], "--calibrate-on", questions, "--result", "text",
-        "--max-new-tokens", 12, "--json",
+        cases, "--aim", "accuracy", "--margin", "0", "--draft", folders["draft"], "--calibrate-on", questions,
+        "--checker", "exact", "--max-new-tokens", 12, "--json",
     )  # fmt: skip
     assert code == 0, err
     config = json.loads(out)
@@ -161,8 +161,8 @@ def test_a_task_all_thresholds_fulfil_has_the_lowest(
     train: Train, cases: Path, questions: Path, folders: dict[str, Path]
 ) -> None:
     code, out, err = train(
-        cases, "--aim", "accuracy=100", "--draft", folders["draft"], "--calibrate-on", questions, "--result", "text",
-        "--max-new-tokens", 12, "--json",
+        cases, "--aim", "accuracy", "--margin", "100", "--draft", folders["draft"], "--calibrate-on", questions,
+        "--checker", "exact", "--max-new-tokens", 12, "--json",
     )  # fmt: skip
     assert code == 0, err
     config = json.loads(out)
@@ -175,8 +175,8 @@ def test_the_threshold_by_a_task_by_name(
     train: Train, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     code, out, err = train(
-        cases, "--aim", "accuracy=100", "--draft", folders["draft"], "--calibrate-on", "jsonl(checker=exact)",
-        "--calibrate-data", questions, "--max-new-tokens", 12, "--json",
+        cases, "--aim", "accuracy", "--margin", "100", "--draft", folders["draft"], "--calibrate-on",
+        "jsonl(checker=exact)", "--calibrate-data", questions, "--max-new-tokens", 12, "--json",
     )  # fmt: skip
     assert code == 0, err
     calibration = json.loads(out)["calibration"]
@@ -187,14 +187,14 @@ def test_the_threshold_by_a_task_by_name(
     right = [text.split() == row["reference"].split() for text, row in zip(own, rows, strict=True)]
     assert calibration["target_accuracy"] == sum(right) / 4
     assert (calibration["problems"], len(calibration["curve"])) == (4, 13)
-    args = ("--aim", "accuracy=1", "--draft", folders["draft"], "--calibrate-on")
+    args = ("--aim", "accuracy", "--draft", folders["draft"], "--calibrate-on")
     for task, phrase in (
         ("gsm9k", "There is no task gsm9k"),
         ("jsonl", "Nothing can be calibrated on the task jsonl"),
         ("humaneval", "runs the code that the models write"),
     ):
         refused(train(cases, *args, task, "--calibrate-data", questions), phrase)
-    few = train(cases, *args[:1], "accuracy=100", *args[2:], questions, "--result", "text", "--max-new-tokens", 12,
+    few = train(cases, *args, questions, "--margin", 100, "--checker", "exact", "--max-new-tokens", 12,
                 "--calibrate-limit", 2, "--json")  # fmt: skip
     assert json.loads(few[1])["calibration"]["problems"] == 2
 
@@ -205,7 +205,7 @@ def test_calibration_questions_that_are_trained_on_are_refused(
     path = tmp_path / "task.jsonl"
     rows = [{"question": word_cases()[0].question.upper(), "reference": "4"}, {"question": "new", "reference": "4"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = ("--aim", "accuracy=1", "--draft", folders["draft"], "--calibrate-on", path)
+    task = ("--aim", "accuracy", "--draft", folders["draft"], "--calibrate-on", path)
     refused(train(cases, *task), "1 of the 2 questions are trained on, too")
     assert not (tmp_path / "head").exists()
 
@@ -231,10 +231,10 @@ def test_a_head_on_both_models(train: Train, cases: Path, folders: dict[str, Pat
         (("--l2", "-1"), "l2 is -1.0; it must be 0 or more"),
         (("--folds", "1"), "folds is 1; it must be 2 or more"),
         (("--aim", "best"), "The aim is 'best'; it must be keep=SHARE"),
-        (("--aim", "accuracy=1"), "give --draft and --calibrate-on"),
-        (("--calibrate-on", "{cases}"), "--calibrate-on is for --aim accuracy=POINTS, and the aim is catch=0.95"),
-        (("--aim", "accuracy=1", "--draft", "{draft}", "--calibrate-on", "{cases}"), "has a reference with a result"),
-        (("--aim", "accuracy=1", "--draft", "{draft}", "--calibrate-on", "{missing}"), "Cannot read the questions"),
+        (("--aim", "accuracy"), "give --draft and --calibrate-on"),
+        (("--calibrate-on", "{cases}"), "--calibrate-on is for --aim accuracy, and the aim is catch=0.95"),
+        (("--aim", "accuracy", "--draft", "{draft}", "--calibrate-on", "{cases}"), "has a reference with a result"),
+        (("--aim", "accuracy", "--draft", "{draft}", "--calibrate-on", "{missing}"), "Cannot read the questions"),
         (("--draft", "{draft}"), "--draft is given, and nothing needs it"),
         (("--draft-states",), "--draft-states needs the draft model"),
         (("--dtype", "int8"), "dtype is int8"),
@@ -269,6 +269,6 @@ def test_info_of_a_trained_head_shows_figures_and_no_curves(
     with pytest.raises(SystemExit):
         cli.main()
     out = capsys.readouterr().out
-    assert "hidden state behind layer -2" in out
+    assert "hidden state after layer -2" in out
     assert "caught wrong" in out
     assert "wrong_kept" not in out

@@ -22,12 +22,12 @@ TRAIN = "train {none} {file} -o {new}"
 CASES = [
     # command, option that does nothing, where
     *((GENERATE, option, "Without --draft") for option in (
-        "--judge {judge}", "--rule top_k(k=2)", "--num-draft-tokens 3", "--draft-length heuristic",
+        "--judge {judge}", "--rule top_k(k=2)", "--num-draft-tokens 3", "--draft-schedule heuristic",
         "--guard budget(tokens=1)", "--translate",
     )),
-    (f"{GENERATE} --json {{new}}", "--with-target", "Without --draft"),
+    (f"{GENERATE} --out {{new}}", "--with-target", "Without --draft"),
     (DRAFTED, "--translate", "With the draft prompt-lookup"),
-    (DRAFTED, "--draft-length confident", "With the draft prompt-lookup"),
+    (DRAFTED, "--draft-schedule confident", "With the draft prompt-lookup"),
     (DRAFTED, "--guard budget(tokens=1)", "With the rule exact"),
     (f"{DRAFTED} --judge {{judge}} --threshold 1", "--guard budget(tokens=1)", "which rescues nothing"),
     *(
@@ -35,8 +35,8 @@ CASES = [
         for option in ("--top-p 0.9", "--top-k 3", "--min-p 0.1", "--seed 0")
     ),
     (f"{GENERATE} --no-chat", "--system x", "With --no-chat"),
-    (GENERATE, "--overwrite", "Without --json"),
-    ("demo", "--overwrite", "Without --json or --html"),
+    (GENERATE, "--overwrite", "Without --out"),
+    ("demo", "--overwrite", "Without --out or --html"),
     *((EVALUATE, option, "Without --draft") for option in (
         "--judge {judge}", "--rule exact", "--num-draft-tokens 3", "--target-alone", "--details", "--margin 1",
     )),
@@ -52,13 +52,13 @@ CASES = [
         "--judge {judge}", "--num-draft-tokens 3",
     )),
     ("bench", "--overwrite", "Without --out"),
-    *(("score {file} --target {none}", option, "Without --html") for option in ("--shown 3", "--overwrite")),
+    *(("score {file} --target {none}", option, "Without --html") for option in ("--show 3", "--overwrite")),
     *((TRAIN, option, "With the aim catch=0.95") for option in (
-        "--result text", "--max-new-tokens 9", "--batch-size 2", "--calibrate-data {file}",
+        "--checker exact", "--max-new-tokens 9", "--batch-size 2", "--calibrate-data {file}",
         "--calibrate-limit 3",
     )),
-    (f"{TRAIN} --aim accuracy=1 --calibrate-on gsm8k", "--result text", "a task by name"),
-    (f"{TRAIN} --aim accuracy=1 --calibrate-on {{file}}", "--calibrate-data {file}", "is a file"),
+    (f"{TRAIN} --aim accuracy --calibrate-on gsm8k", "--checker exact", "a task by name"),
+    (f"{TRAIN} --aim accuracy --calibrate-on {{file}}", "--calibrate-data {file}", "is a file"),
     *((FIT, option, "Without --calibrate-on") for option in ("--calibrate-data {file}", "--calibrate-limit 3")),
     *((f"{FIT} --calibrate-on gsm8k", option, "With --calibrate-on") for option in (
         "--share 0.5", "--reference-field x",
@@ -71,16 +71,16 @@ CASES = [
     )),
     *((f"{COLLECT} {{none}}", option, "At temperature 0") for option in ("--top-p 0.5", "--seed 1")),
     *((f"{COLLECT} openai:m", option, "Without a local model") for option in ("--batch-size 2", "--dtype float32")),
-    (f"{COLLECT} {{none}}", "--system x", "Where there is no chat"),
+    (f"{COLLECT} {{none}} --no-chat", "--system x", "Where there is no chat"),
     (f"{COLLECT} openai:m --raw", "--system x", "Where there is no chat"),
-    *((f"{COLLECT} {{none}}", option, "Without --dataset") for option in ("--config x", "--split test")),
-    ("court collect --dataset {saved} -o {new} -m {none}", "--config x", "For a data set that was saved to a folder"),
+    *((f"{COLLECT} {{none}}", option, "Without --dataset") for option in ("--dataset-config x", "--split test")),
+    ("court collect --dataset {saved} -o {new} -m {none}", "--dataset-config x", "data set that was saved to a folder"),
     *((f"{COLLECT} {{none}}", option, "Without --checker tests") for option in CODE),
-    *(("court label likelihood {file} -o {new} --target {none} --draft {none} --threshold 1 --given", option,
+    *(("court label likelihood {file} -o {new} --target {none} --draft {none} --label-threshold 1 --given", option,
        "With --given") for option in ("--max-new-tokens 9", "--batch-size 2")),
-    ("court annotate {file} -o {new} --target {none}", "--draft {none}", "Without --head"),
-    ("court annotate {file} -o {new} --target {none} --head {judge}", "--draft {none}", "reads the target alone"),
-    ("court check {file}", "--overwrite", "Without --output"),
+    ("court annotate {file} -o {new} --target {none}", "--draft {none}", "Without --judge"),
+    ("court annotate {file} -o {new} --target {none} --judge {judge}", "--draft {none}", "reads the target alone"),
+    ("court check {file}", "--overwrite", "Without --out"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 UNKNOWN = "-"
@@ -33,3 +34,8 @@ def _point(value: float) -> str:
 
 def _ends(low: float | None, high: float | None, format_end: Callable[[float], str]) -> str:
     return "" if low is None or high is None else f" [{format_end(low)}, {format_end(high)}]"
+
+
+def short_numbers(text: str) -> str:
+    """Round the numbers in ``text``, such as the threshold in a rule's spelling, to four significant digits."""
+    return re.sub(r"\d*\.\d{4,}", lambda match: f"{float(match[0]):.4g}", text)

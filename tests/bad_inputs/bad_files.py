@@ -13,11 +13,11 @@ LABELS = (
     "court view {bad} -o {new}",
     "court split {bad} --into {new}=1",
     "court merge {bad} -o {new}",
-    "court rethreshold {bad} -o {new} --threshold 0.5",
+    "court rethreshold {bad} -o {new} --label-threshold 0.5",
     "court export {bad} -o {new} -f csv",
     "court annotate {bad} -o {new} --no-browser",
     "court label arithmetic {bad} -o {new}",
-    "court label likelihood {bad} -o {new} --target reference --threshold 1",
+    "court label likelihood {bad} -o {new} --target reference --label-threshold 1",
     "court label equivalence {bad} -o {new} --target reference",
     "court label llm {bad} -o {new} -m openai:m --yes",
 )

@@ -12,7 +12,7 @@ USERS = (
     "sweep --task arithmetic --target {target} --draft {draft} --judge {bad} --out {new}",
     "bench --target {target} --draft {draft} --judge {bad} --backend eager",
     "score {cases} --target {target} --judge {bad}",
-    "court annotate {cases} -o {new} --target {target} --head {bad} --no-browser --port 0",
+    "court annotate {cases} -o {new} --target {target} --judge {bad} --no-browser --port 0",
     "play --pair {target},{draft},{bad} --cases {new} --no-browser --port 0",
 )
 INFO = "info {bad}"
@@ -31,7 +31,7 @@ HEADS = [
         Bad("a head of another model", command, "was trained for", copy("reference"))
         for command in (*USERS, "info {bad} --target {target}")
     ),
-    Bad("no such head", "card {bad}", "is no folder"),
+    Bad("no such head", "card {bad}", "is not a folder"),
     Bad("an empty folder", "card {bad}", "Cannot read", folder),
     *(
         Bad(f"configuration: {name}", INFO, "{bad}", make)
@@ -74,6 +74,6 @@ HEADS = [
         )
     ),
     Bad("a head that reads a draft too", USERS[4], "draft", copy("judge", draft=DRAFT)),
-    Bad("a head without its target", "court annotate {cases} -o {new} --head {judge} --no-browser", "--target"),
+    Bad("a head without its target", "court annotate {cases} -o {new} --judge {judge} --no-browser", "--target"),
     Bad("results that are damaged", "card {bad}", "results.json", copy("judge", {"results.json": "{"})),
 ]  # fmt: skip

@@ -25,7 +25,7 @@ USERS = (
     "court collect {questions} -o {new} -m {bad}",
     "play --pair {bad},{draft} --cases {new} --no-browser --port 0",
     "court annotate {cases} -o {new} --target {bad} --no-browser --port 0",
-    "court label likelihood {questions} -o {new} --target {bad} --draft {draft} --threshold 1 --yes",
+    "court label likelihood {questions} -o {new} --target {bad} --draft {draft} --label-threshold 1 --yes",
     "court label equivalence {questions} -o {new} --target {bad} --draft {draft} --yes",
 )
 EQUIVALENCE_THERE = f"{USERS[-1]} --endpoint m"

@@ -14,7 +14,7 @@ SCORE = "score {cases} --target {target}"
 COLLECT = "court collect {questions} -o {new} -m {target}"
 TRAIN = "train {target} {cases} -o {new}"
 EQUIVALENCE = "court label equivalence {questions} -o {new} --target {target} --draft {draft}"
-LIKELIHOOD = "court label likelihood {questions} -o {new} --threshold 1 --target {target}"
+LIKELIHOOD = "court label likelihood {questions} -o {new} --label-threshold 1 --target {target}"
 ANNOTATE = "court annotate {cases} -o {new} --no-browser"
 DROP = "court merge {bad} -o {new} --on-conflict drop"
 TWO_VERDICTS = '{"question": "q", "answer": "a"}\n{"question": "q", "answer": "a", "errors": [[0, 1]]}\n'
@@ -28,17 +28,17 @@ OPTIONS = [
             ("no such command", "court lable", "No such command"),
             ("no such command", "court label by-hand", "No such command"),
             ("no such option", "rules --colour", "No such option"),
-            ("a missing argument", "info", "Missing argument"),
+            ("a missing argument", "info", "Missing option"),
             ("a missing option", "court view {cases}", "Missing option"),
-            ("a word for a number", "demo --problems many", "should be a valid integer"),
-            ("half a problem", "demo --problems 1.5", "should be a valid integer"),
-            ("a digit of another script", "demo --problems ²", "should be a valid integer"),
-            ("no problems", "demo --problems 0", "greater than or equal to 1"),
+            ("a word for a number", "demo --limit many", "should be a valid integer"),
+            ("half a problem", "demo --limit 1.5", "should be a valid integer"),
+            ("a digit of another script", "demo --limit ²", "should be a valid integer"),
+            ("no problems", "demo --limit 0", "greater than or equal to 1"),
             ("a draft length of 0", f"{PAIR} --num-draft-tokens 0", "greater than or equal to 1"),
             ("accepted tokens that are a word", "plan {recipe} --accepted many", "should be a valid number"),
             ("accepted tokens below 0", "plan {recipe} --accepted -1", "greater than or equal to 0"),
             ("an option without a value", "plan {recipe} --accepted", "requires an argument"),
-            ("too many arguments", "rules x", "unexpected extra argument"),
+            ("too many arguments", "rules exact x", "unexpected extra argument"),
         )
     ),
     # spellings
@@ -59,7 +59,7 @@ OPTIONS = [
     Bad("a guard that is none", f"{JUDGED} --guard magic", "magic"),
     Bad("a guard without its number", f"{JUDGED} --guard budget", "tokens"),
     Bad("a guard of -1", f"{JUDGED} --guard budget(tokens=-1)", "-1"),
-    Bad("a way of draft lengths that is none", f"{PAIR} --draft-length magic", "magic"),
+    Bad("a way of draft lengths that is none", f"{PAIR} --draft-schedule magic", "magic"),
     *(
         Bad(f"task {name}", f"{EVALUATE} '{name}'", says)
         for name, says in (
@@ -78,7 +78,7 @@ OPTIONS = [
         for part in ("x", "x=", "=1", "x=0", "x=-1", "x=nan", "x=2", "x=many")
     ),
     *(
-        Bad(f"result {name}", f"{EQUIVALENCE} --result {name}", name)
+        Bad(f"result {name}", f"{EQUIVALENCE} --checker {name}", name)
         for name in ("magic", "os:nope", "no.such:f", "..:f", ":f", "os:path")
     ),
     # values
@@ -118,7 +118,7 @@ OPTIONS = [
             ("--class-weights", "magic", "class_weights is magic"), ("--after-error", "magic", "after_error is magic"),
         )
     ),
-    Bad("a threshold out of range", "demo --problems 1 --threshold 2", "between 0"),
+    Bad("a threshold out of range", "demo --limit 1 --threshold 2", "between 0"),
     Bad("a format that is none", "court import {cases} -o {new} -f xml", "no format xml"),
     Bad("a format that is none", "court export {cases} -o {new} -f xml", "no format xml"),
     Bad("an answer to conflicts that is none", "court merge {cases} -o {new} --on-conflict ask", "first, drop, keep"),
@@ -145,10 +145,10 @@ OPTIONS = [
     Bad("a checker that is no expression", f"{COLLECT} --checker 'regex:('", "no regular expression"),
     Bad("code that may not be run", f"{COLLECT} --checker tests", "--allow-code-execution"),
     Bad("a template without fields", f"{COLLECT} --template x", "names no field"),
-    Bad("a target's chat template and no chat", f"{COLLECT} --target {{target}}", "--chat"),
+    Bad("a target's chat template and no chat", f"{COLLECT} --no-chat --target {{target}}", "--no-chat"),
     Bad("a template without the question", "court import {cases} -o {new} -f csv --template x", "{{question}}"),
-    Bad("nothing is left", DROP, "Nothing is left", text(TWO_VERDICTS), notes=True),
-    Bad("labels without scores", "court rethreshold {cases} -o {new} --threshold 0.5", "score"),
+    Bad("nothing is left", DROP, "No case is left", text(TWO_VERDICTS), notes=True),
+    Bad("labels without scores", "court rethreshold {cases} -o {new} --label-threshold 0.5", "score"),
     Bad("a grader where nothing is graded", f"{EVALUATE} arithmetic --grader openai:m", "not graded"),
     Bad("a draft without tokens", f"{LIKELIHOOD} --draft prompt-lookup", "prompt-lookup"),
     Bad("no draft", LIKELIHOOD, "--draft"),

@@ -5,21 +5,21 @@ from __future__ import annotations
 from bad import Bad, folder, text
 
 FILES = (
-    "generate {target} one --json",
+    "generate {target} one --out",
     "court view {cases} -o",
     "court merge {cases} -o",
-    "court rethreshold {scored} --threshold 0.5 -o",
+    "court rethreshold {scored} --label-threshold 0.5 -o",
     "court import {cases} -f prodigy -o",
     "court export {cases} -f csv -o",
     "court collect {questions} -m {target} -o",
     "court label arithmetic {sums} -o",
-    "court label likelihood {questions} --target reference --threshold 1 -o",
+    "court label likelihood {questions} --target reference --label-threshold 1 -o",
     "court label equivalence {questions} --target reference -o",
     "report {cases} -o",
     "score {cases} --target {target} --html",
-    "demo --json",
+    "demo --out",
     "demo --html",
-    "court check {cases} --output",
+    "court check {cases} --out",
     "court starter -o",
 )
 FOLDERS = (
@@ -43,6 +43,6 @@ OUTPUTS = [
     Bad("an output that is read", "court merge {cases} -o {cases} --overwrite", "is read from"),
     Bad("a part that is read", "court split {cases} --into {cases}=1 --overwrite", "is read from"),
     Bad("an output among a model's files", f"{FILES[0]} {{target}}/config.json --overwrite", "read from"),
-    Bad("one output twice", "demo --json {new} --html {new}", "same file"),
+    Bad("one output twice", "demo --out {new} --html {new}", "same file"),
     Bad("one output twice", "court label arithmetic {sums} -o {new} --aside {new}", "same file"),
 ]  # fmt: skip

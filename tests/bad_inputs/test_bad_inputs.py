@@ -93,7 +93,8 @@ def check(bad: Bad, good: dict[str, Path], run: Run, root: Path) -> None:
     assert bad.says.format(**places) in " ".join(err.replace("│", " ").split())
     assert len(err) < 20 * LONGEST
     if not bad.usage:
-        *notes, sentence = err.splitlines()
+        # How prompts are put is told on the way.
+        *notes, sentence = [line for line in err.splitlines() if not line.startswith("Using the chat template")]
         assert sentence.startswith("Error: ")
         assert sentence.endswith(".")
         assert len(sentence) < LONGEST

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from judge_decoding.cli.options import check_used
-
-CalibrateOn = Annotated[
-    str | None,
-    typer.Option(
-        help="Task that chooses the threshold: a name such as gsm8k, or JSONL with question, the whole prompt, and "
-        "reference in each line."
-    ),
-]
-CalibrateData = Annotated[Path | None, typer.Option(help="A local file instead of the Hub's data of --calibrate-on.")]
-CalibrateLimit = Annotated[int | None, typer.Option(min=1, help="So many of --calibrate-on at most, drawn at random.")]
 
 
 def is_file(spelling: str) -> bool:
@@ -35,6 +24,6 @@ def check_calibrate_on(
         JudgeDecodingError: some are given.
     """
     if is_file(spelling):
-        check_used(context, "Where --calibrate-on is a file", *of_tasks, remedy="name a task there")
+        check_used(context, "Where --calibrate-on is a file", *of_tasks, remedy="give a task there")
     else:
-        check_used(context, "Where --calibrate-on is a task by name", *of_files, remedy="name a file there")
+        check_used(context, "Where --calibrate-on is a task by name", *of_files, remedy="give a file there")

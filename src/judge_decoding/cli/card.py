@@ -7,24 +7,26 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.models import Head
+from judge_decoding.cli.outputs import Overwrite
+from judge_decoding.cli.panels import OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 
 
 def card(
-    head: Annotated[Path, typer.Argument(help="Folder of a judge head.")],
+    judge: Head,
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Results of `evaluate` or `sweep`; may be given several times. Default: those in the folder."
+            help="Results of `evaluate` or `sweep`; by default those in the folder. Repeatable.", rich_help_panel=OUTPUT
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a card that was changed by hand, and other results.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Write a head's model card anew, with what was measured; the head itself stays as it is."""
+    """Rewrite a head's model card with measured results; the head itself does not change."""
+    head = Path(judge)
     if not head.is_dir():
-        raise JudgeDecodingError(f"{head} is no folder; name the folder of a judge head.")
+        raise JudgeDecodingError(f"{head} is not a folder; give the folder of a judge head.")
 
     from judge_decoding.cli.run.card import run  # noqa: PLC0415  (loads torch)
 

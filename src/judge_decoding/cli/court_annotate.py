@@ -10,9 +10,13 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.court_files import read
+from judge_decoding.cli.decoding_options import Seed
 from judge_decoding.cli.login import login
+from judge_decoding.cli.models import Device, DraftModel, JudgeOption
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import check_outputs
+from judge_decoding.cli.outputs import Overwrite, check_outputs, out_option
+from judge_decoding.cli.page_options import Annotator, Browser, Port
+from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.labelling.annotate.session import Session, summary
@@ -22,22 +26,23 @@ from judge_decoding.labelling.annotate.storage import PREFIX, cases_path, decisi
 def annotate(
     context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="Answers to label (JSONL: question, answer, reference, writer).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the decisions; given again, it goes on.")],
-    annotator: Annotated[str | None, typer.Option(help="Who labels; without it your login name.")] = None,
+    out: Annotated[Path, out_option("Folder for the decisions; an existing one is resumed.")],
+    annotator: Annotator = None,
     target: Annotated[
-        str | None, typer.Option(help="Target model, to show its tokens and what it would have said.")
+        str | None,
+        typer.Option(help="Target model, to show its tokens and its own choices.", rich_help_panel=MODELS),
     ] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Judge head of the target; cases it is unsure about come first.")
-    ] = None,
-    draft: Annotated[str | None, typer.Option(help="Draft model, for a head that reads its hidden states too.")] = None,
-    repeats: Annotated[float, typer.Option(help="Share of the cases that come twice, to see if you agree.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of order and repeats; the same for all annotators.")] = 0,
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8765,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file of cases that is not made of the folder's decisions.")
-    ] = False,
+    judge: JudgeOption = None,
+    draft: DraftModel = None,
+    repeats: Annotated[
+        float,
+        typer.Option(help="Share of the cases shown twice, to measure self-agreement.", rich_help_panel=TRAINING),
+    ] = 0.1,
+    seed: Seed = 0,
+    port: Port = 8765,
+    browser: Browser = True,
+    device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Label answers by hand on a local web page."""
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -45,22 +50,22 @@ def annotate(
     from judge_decoding.labelling.annotate.server import kept_token, serve  # noqa: PLC0415  (an extra)
     from judge_decoding.web.serving import listen  # noqa: PLC0415  (an extra)
 
-    if head is not None and target is None:
-        raise JudgeDecodingError("A judge head reads its target's hidden states; name the model with --target.")
-    if head is None:
-        check_used(context, "Without --head", "--draft", remedy="name a judge head")
-    if output.exists() and not output.is_dir():
-        raise JudgeDecodingError(f"Cannot write decisions to {output}: it is a file; name a folder.")
+    if judge is not None and target is None:
+        raise JudgeDecodingError("A judge head reads its target's hidden states; give the model with --target.")
+    if judge is None:
+        check_used(context, "Without --judge", "--draft", remedy="give a judge head")
+    if out.exists() and not out.is_dir():
+        raise JudgeDecodingError(f"Cannot write decisions to {out}: it is a file; give a folder.")
     who = annotator or login()
-    made, decisions = cases_path(output, who), decisions_path(output, who)
-    token_file = token_path(output)
+    made, decisions = cases_path(out, who), decisions_path(out, who)
+    token_file = token_path(out)
 
     def own() -> list[Path]:
-        return [*([made] if decisions.exists() else []), *([token_file] if any(output.glob(f"{PREFIX}*")) else [])]
+        return [*([made] if decisions.exists() else []), *([token_file] if any(out.glob(f"{PREFIX}*")) else [])]
 
     check_outputs(
-        [made, token_file], [answers, target, head, draft], overwrite=overwrite, folder=True,
-        work=[decisions, readings_path(output)], own=own,
+        [made, token_file], [answers, target, judge, draft], overwrite=overwrite, folder=True,
+        work=[decisions, readings_path(out)], own=own,
     )  # fmt: skip
     cases = read(answers)
 
@@ -70,13 +75,13 @@ def annotate(
     if target is not None:
         from judge_decoding.cli.run.readings import judge_of, readings_of  # noqa: PLC0415  (loads torch)
 
-        judge = judge_of(context, head) if head is not None else None
-        readings = readings_of(cases, output, target, judge, draft)
-    session = Session(cases, output, who, readings=readings, repeats=repeats, seed=seed)
+        head = judge_of(context, judge) if judge is not None else None
+        readings = readings_of(cases, out, target, head, draft, device)
+    session = Session(cases, out, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:
             say(f"The last line of {session.log.path} was half-written and is removed.", err=True)
-        token = kept_token(output)
+        token = kept_token(out)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
         say(f"Annotate at {address}\nEvery decision is saved at once; stop with Ctrl-C.")
         if browser:

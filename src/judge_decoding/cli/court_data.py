@@ -10,8 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from judge_decoding.cli.court_files import read
+from judge_decoding.cli.decoding_options import Seed
+from judge_decoding.cli.models import Tokenizer
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Cases, Json, Overwrite, Show, check_outputs, out_option
+from judge_decoding.cli.panels import OUTPUT, TASK
+from judge_decoding.cli.task_options import LabelThreshold
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.data import sets
 from judge_decoding.data.cases import read_numbered, write_cases
@@ -21,20 +25,18 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import write_text
 from judge_decoding.report.cases import cases_page
 
-_TOKENIZER = typer.Option(help="Tokenizer: Hub name or folder; answers are cut into its tokens instead of words.")
-
 
 def check(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
-    tokenizer: Annotated[str | None, typer.Option(help="Hub name or folder: do the texts survive it?")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the good cases go.")] = None,
+    tokenizer: Tokenizer = None,
+    out: Annotated[Path | None, out_option("TokenCourt file (JSONL) for the valid cases.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Name every line that is no case or does not survive the tokenizer; exit code 1 if there is one."""
-    check_outputs([output], [file, tokenizer], overwrite=overwrite)
-    if output is None:
-        check_used(context, "Without --output", "--overwrite", remedy="name a file")
+    """Report invalid lines and texts that do not round-trip through the tokenizer. Exit code 1 if any."""
+    check_outputs([out], [file, tokenizer], overwrite=overwrite)
+    if out is None:
+        check_used(context, "Without --out", "--overwrite", remedy="give a file")
     problems: list[str] = []
     numbered = read_numbered(file, problems.append)
     good = [case for _, case in numbered]
@@ -50,10 +52,10 @@ def check(
                 problems.append(f"{file}, line {number}: {error}")
     for problem in problems:
         say(problem)
-    if output is not None:
+    if out is not None:
         if not good:
             raise JudgeDecodingError(f"No case of {file} is good; nothing was written.")
-        write_cases(output, good)
+        write_cases(out, good)
     say(f"{len(good)} good cases, {len(problems)} bad lines.")
     if problems:
         raise typer.Exit(1)
@@ -61,10 +63,10 @@ def check(
 
 def stats(
     files: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL); several are the splits of one set.")],
-    tokenizer: Annotated[str | None, _TOKENIZER] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    tokenizer: Tokenizer = None,
+    json: Json = False,
 ) -> None:
-    """Count cases, verdicts and sources, measure annotators' agreement, and find questions in several splits."""
+    """Count cases, verdicts and sources, measure annotator agreement, and find questions in several files."""
     cases = {str(path): read(path) for path in files}
     spans = _spans(tokenizer)
     figures: dict[str, Any] = {"files": {name: summary(part, spans) for name, part in cases.items()}}
@@ -112,32 +114,37 @@ def _underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
 
 def view(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The web page to write.")],
-    tokenizer: Annotated[str | None, _TOKENIZER] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many cases.")] = 500,
+    out: Annotated[Path, out_option("Web page to write.")],
+    tokenizer: Tokenizer = None,
+    show: Show = 500,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write one web page, without network, that shows the answers with their verdicts."""
-    check_outputs([output], [file, tokenizer], overwrite=overwrite)
+    """Write a self-contained web page with the answers and their verdicts."""
+    check_outputs([out], [file, tokenizer], overwrite=overwrite)
 
     cases = read(file)
-    shown = cases[:limit]
+    shown = cases[:show]
     facts = {
         "cases": len(cases) if len(shown) == len(cases) else f"{len(shown)} of {len(cases)}",
         "wrong": sum(bool(case.errors) for case in cases),
         "cut into": "words" if tokenizer is None else f"tokens of {tokenizer}",
     }
-    write_text(output, cases_page(file.name, shown, facts, _spans(tokenizer)))
-    say(f"{len(shown)} cases written to {output}.")
+    write_text(out, cases_page(file.name, shown, facts, _spans(tokenizer)))
+    say(f"{len(shown)} cases written to {out}.")
 
 
 def split(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
-    into: Annotated[list[str], typer.Option(help="File and share, such as train.jsonl=0.8; once for each part.")],
-    seed: Annotated[int, typer.Option(help="Another one gives other parts.")] = 0,
+    into: Annotated[
+        list[str],
+        typer.Option(
+            help="File and share, such as train.jsonl=0.8. Repeatable, once per part.", rich_help_panel=OUTPUT
+        ),
+    ],
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Divide cases by question: no question is in two parts, and it stays in its part when cases are added."""
+    """Split cases by question: no question is in two parts, and adding cases moves none of the others."""
     shares: dict[str, float] = {}
     for part in into:
         name, _, share = part.rpartition("=")
@@ -157,41 +164,44 @@ def split(
 
 def merge(
     files: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL); the first have precedence.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file to write.")],
+    out: Cases,
     on_conflict: Annotated[
-        str, typer.Option(help="Answers with several verdicts: first (keep that one), drop or keep (all).")
+        str,
+        typer.Option(
+            help="Answers with several verdicts: first (keep that one), drop or keep (all).", rich_help_panel=TASK
+        ),
     ] = "first",
     overwrite: Overwrite = False,
 ) -> None:
-    """Put files together without duplicates; answers with several verdicts are named."""
+    """Merge files without duplicates; answers with several verdicts are reported."""
     if on_conflict not in ("first", "drop", "keep"):
         raise JudgeDecodingError(f"--on-conflict is {on_conflict}; it must be one of first, drop, keep.")
-    check_outputs([output], files, overwrite=overwrite)
+    check_outputs([out], files, overwrite=overwrite)
     merged = sets.merge([case for path in files for case in read(path)], on_conflict)  # type: ignore[arg-type]  # checked
     for labels in merged.conflicts:
         told = "; ".join(f"{case.annotator or case.source or 'unknown'} {list(case.errors)}" for case in labels)
         say(f"Conflict: {' '.join(labels[0].question.split())[:60]!r}: {told}", err=True)
     if not merged.cases:
-        raise JudgeDecodingError("Nothing is left of these files; keep the first of conflicting verdicts.")
-    write_cases(output, merged.cases)
+        raise JudgeDecodingError("No case is left; keep the first of conflicting verdicts (--on-conflict first).")
+    write_cases(out, merged.cases)
     say(
-        f"{len(merged.cases)} cases written to {output}; {merged.duplicates} duplicates, "
+        f"{len(merged.cases)} cases written to {out}; {merged.duplicates} duplicates, "
         f"{len(merged.conflicts)} conflicts."
     )
 
 
 def rethreshold(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of labels with scores, as by likelihood.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file to write.")],
-    threshold: Annotated[float, typer.Option(help="Tokens with a score above it are correct.")],
+    out: Cases,
+    label_threshold: LabelThreshold,
     overwrite: Overwrite = False,
 ) -> None:
-    """Put another threshold on labels that carry scores; nothing is computed anew."""
-    check_outputs([output], [file], overwrite=overwrite)
-    cases = sets.rethreshold(read(file), threshold)
-    write_cases(output, cases)
+    """Apply another threshold to labels with scores, without a model."""
+    check_outputs([out], [file], overwrite=overwrite)
+    cases = sets.rethreshold(read(file), label_threshold)
+    write_cases(out, cases)
     wrong = sum(bool(case.errors) for case in cases)
-    say(f"{len(cases)} labels, {wrong} wrong, written to {output}.")
+    say(f"{len(cases)} labels, {wrong} wrong, written to {out}.")
 
 
 def _spans(tokenizer: str | None) -> Spans | None:

@@ -70,8 +70,10 @@ def agree(cost: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise JudgeDecodingError("Nobody is there to agree to the cost; add --yes. What is done is kept.")
-    ask("Go on?")
+        raise JudgeDecodingError(
+            "The cost needs confirmation and standard input is not a terminal; add --yes. Finished work is kept."
+        )
+    ask("Continue?")
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.court_files import Warnings, read
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Cases, Overwrite, check_outputs, out_option
+from judge_decoding.cli.panels import TASK
+from judge_decoding.cli.task_options import Template
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
@@ -17,25 +19,25 @@ from judge_decoding.labelling.formats import FORMATS
 from judge_decoding.labelling.formats.base import Format
 
 _FORMAT = typer.Option(
-    "--format", "-f", help="csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio."
+    "--format",
+    "-f",
+    help="csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio.",
+    rich_help_panel=TASK,
 )
 
 
 def import_cases(
     file: Annotated[Path, typer.Argument(help="The file to read.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="TokenCourt file (JSONL) to write.")],
+    out: Cases,
     format_name: Annotated[str, _FORMAT],
-    template: Annotated[
-        str | None,
-        typer.Option(help=r"The prompt the target reads, with {question} in it, such as 'Q: {question}\nA:'."),
-    ] = None,
+    template: Template = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a file of another format into cases; rows that are none are named and left out."""
+    """Convert a file of another format to cases; invalid rows are reported and skipped."""
     chosen = _format(format_name)
     if template is not None and "{question}" not in template:
         raise JudgeDecodingError(f"The template {template!r} has no {{question}}; say where the question goes.")
-    check_outputs([output], [file], overwrite=overwrite)
+    check_outputs([out], [file], overwrite=overwrite)
     warnings = Warnings()
     try:
         cases = chosen.read(file, warnings)
@@ -48,24 +50,24 @@ def import_cases(
             case.model_copy(update={"question": before + case.question + after, "token_ids": None, "tokenizer": ""})
             for case in cases
         ]
-    write_cases(output, cases)
-    say(f"{len(cases)} cases written to {output}; {warnings.count} rows left out.")
+    write_cases(out, cases)
+    say(f"{len(cases)} cases written to {out}; {warnings.count} rows left out.")
 
 
 def export_cases(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    out: Annotated[Path, out_option("File to write.")],
     format_name: Annotated[str, _FORMAT],
     overwrite: Overwrite = False,
 ) -> None:
-    """Write cases in another format."""
+    """Convert cases to another format."""
     write = _format(format_name).write
     if write is None:
         raise JudgeDecodingError(f"{format_name} can only be imported; export the cases as processbench or prm800k.")
-    check_outputs([output], [file], overwrite=overwrite)
+    check_outputs([out], [file], overwrite=overwrite)
     cases = read(file)
-    write_text(output, write(cases))
-    say(f"{len(cases)} cases written to {output}.")
+    write_text(out, write(cases))
+    say(f"{len(cases)} cases written to {out}.")
 
 
 def _format(name: str) -> Format:

@@ -10,7 +10,10 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli.court_files import agree, bar, read, show
-from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
+from judge_decoding.cli.decoding_options import FixedBudget, Temperature
+from judge_decoding.cli.models import Concurrency, Retries
+from judge_decoding.cli.outputs import Cases, Json, Overwrite, Yes, check_outputs
+from judge_decoding.cli.panels import MODELS, OUTPUT, TRAINING
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
@@ -22,32 +25,40 @@ from judge_decoding.labelling.labels import llm as core
 def llm(
     context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the labelled answers go.")],
+    out: Cases,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Model at the OpenAI-compatible endpoint of OPENAI_BASE_URL.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model at the OpenAI-compatible endpoint OPENAI_BASE_URL.",
+            rich_help_panel=MODELS,
+        ),
     ],
     aside: Annotated[
-        Path | None, typer.Option(help="Where the others go, for a person: no majority, no such quote, no error found.")
+        Path | None,
+        typer.Option(help="TokenCourt file (JSONL) for the answers without a label.", rich_help_panel=OUTPUT),
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="Labels by hand of the same answers; tells how far the model agrees.")
+        Path | None,
+        typer.Option(help="Manual labels of the same answers, to measure agreement.", rich_help_panel=TRAINING),
     ] = None,
-    votes: Annotated[int, typer.Option(min=1, help="How often the model is asked about each answer.")] = 5,
-    temperature: Annotated[float, typer.Option(min=0, help="Above 0, so that votes can differ.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of a reply.")] = 1024,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
-    retries: Annotated[int, typer.Option(min=0, help="How often a request is tried again.")] = 6,
+    votes: Annotated[int, typer.Option(min=1, help="Requests per answer.", rich_help_panel=TRAINING)] = 5,
+    temperature: Temperature = 0.7,
+    max_new_tokens: FixedBudget = 1024,
+    concurrency: Concurrency = 8,
+    retries: Retries = 6,
     yes: Yes = False,
     overwrite: Overwrite = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Let a language model quote the first wrong phrase, by majority; too imprecise in the paper, so --compare it."""
+    """Let a language model quote the first wrong phrase, by majority; imprecise in the paper, so --compare it."""
     if votes > 1 and not temperature:
-        raise JudgeDecodingError(f"{votes} votes at temperature 0 would be one and the same; give --temperature.")
-    part = output.with_name(output.name + ".part")
+        raise JudgeDecodingError(f"{votes} votes at temperature 0 would all be identical; give --temperature.")
+    part = out.with_name(out.name + ".part")
     check_outputs(
-        [output, aside], [answers, compare], overwrite=overwrite, work=[part], alone=(context, output),
-        own=lambda: [output, *written_before(part)] if part.exists() else [],
+        [out, aside], [answers, compare], overwrite=overwrite, work=[part], alone=(context, out),
+        own=lambda: [out, *written_before(part)] if part.exists() else [],
     )  # fmt: skip
     endpoint = Endpoint(model.removeprefix(PREFIX), concurrency=concurrency, retries=retries)
     hand = [] if compare is None else read(compare)
@@ -58,7 +69,7 @@ def llm(
         "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
         "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],
     }  # fmt: skip
-    kept = core.VoteRecord(output, settings)
+    kept = core.VoteRecord(out, settings)
     todo = [
         (key, case)
         for case in unsure
@@ -69,7 +80,7 @@ def llm(
         (key, core.request(case, temperature=temperature, max_new_tokens=max_new_tokens)) for key, case in todo
     ]
     if len(todo) < len(unsure) * votes:
-        say(f"{len(unsure) * votes - len(todo)} of {len(unsure) * votes} votes are there already.", err=True)
+        say(f"{len(unsure) * votes - len(todo)} of {len(unsure) * votes} votes already exist.", err=True)
     if todo:
         letters = sum(len(message["content"]) for _, body in requests for message in body["messages"])
         agree(
@@ -105,12 +116,12 @@ def llm(
     if aside is not None:
         kept.will_write(aside)
         write_cases(aside, unlabelled)
-    write_cases(output, labelled + [case.model_copy(update={"source": case.source or "checker"}) for case in right])
+    write_cases(out, labelled + [case.model_copy(update={"source": case.source or "checker"}) for case in right])
     if not failures:
         part.unlink(missing_ok=True)
     else:
         warn(
-            f"{len(failures)} requests failed, the first one because {failures[0].rstrip('.')}; the same command tries "
+            f"{len(failures)} requests failed, the first because {failures[0].rstrip('.')}; the same command tries "
             f"them again, or remove {part}."
         )
     figures: dict[str, Any] = {

@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.court_files import agree, read
-from judge_decoding.cli.models import check_dtype
+from judge_decoding.cli.decoding_options import FixedBudget
+from judge_decoding.cli.models import BatchSize, Device, DraftModel, DtypeOption, Target, check_dtype
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
+from judge_decoding.cli.outputs import Cases, Overwrite, Yes, check_outputs
+from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.steps import steps
+from judge_decoding.cli.task_options import Checker, LabelThreshold
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
@@ -22,84 +25,87 @@ from judge_decoding.names import REFERENCE, embedded_path, has_draft, is_drafter
 from judge_decoding.tasks.results import result_function
 
 _Questions = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) with the questions.")]
-_Output = Annotated[Path, typer.Option("--output", "-o", help="Where the labels go.")]
-_Target = Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")]
-_Draft = Annotated[str | None, typer.Option(help="Draft model with the target's vocabulary.")]
-_Tokens = Annotated[int, typer.Option(min=1, help="Token budget of an answer.")]
-_Batch = Annotated[int, typer.Option(min=1, help="How much shares a forward.")]
-_Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 
 
 def likelihood(
     context: typer.Context,
     questions: _Questions,
-    output: _Output,
-    target: _Target,
-    threshold: Annotated[float, typer.Option(help="Tokens with a score above it are correct; see the docs.")],
-    draft: _Draft = None,
+    out: Cases,
+    target: Target,
+    label_threshold: LabelThreshold,
+    draft: DraftModel = None,
     given: Annotated[
-        bool, typer.Option("--given/--own", help="Label the file's answers, or the target's own to its questions.")
+        bool,
+        typer.Option(
+            "--given/--own",
+            help="Label the file's answers, or the target's own answers to its questions.",
+            rich_help_panel=TRAINING,
+        ),
     ] = False,
-    suffix: Annotated[int, typer.Option(min=1, help="Tokens read behind a swapped one.")] = 20,
-    max_new_tokens: _Tokens = 256,
-    batch_size: _Batch = 8,
+    suffix: Annotated[
+        int, typer.Option(min=1, help="Tokens read after a replaced one.", rich_help_panel=TRAINING)
+    ] = 20,
+    max_new_tokens: FixedBudget = 256,
+    batch_size: BatchSize = 8,
     yes: Yes = False,
-    dtype: _Dtype = "auto",
+    dtype: DtypeOption = "auto",
+    device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Label the draft's tokens by how likely the target finds them and what follows (SelfJudge); no checker."""
+    """Label draft tokens by the target's likelihood of them and of what follows (SelfJudge); no checker."""
     if given:
         check_used(context, "With --given, where nothing is generated,", "--max-new-tokens", "--batch-size")
     settings = {
-        "way": "likelihood", "target": target, "draft": draft, "threshold": threshold, "given": given,
+        "way": "likelihood", "target": target, "draft": draft, "threshold": label_threshold, "given": given,
         "suffix": suffix, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    _check(context, output, questions, target, draft, overwrite=overwrite)
+    _check(context, out, questions, target, draft, overwrite=overwrite)
     cases = read(questions)
-    progress = LabellingProgress(output, settings)
+    progress = LabellingProgress(out, settings)
 
     from judge_decoding.cli.run.likelihood import run  # noqa: PLC0415  (loads torch)
 
     run(
-        target, threshold, draft, suffix, max_new_tokens, batch_size, dtype, progress, cases, given=given, yes=yes,
+        target, label_threshold, draft, suffix, max_new_tokens, batch_size, dtype, device, progress, cases,
+        given=given, yes=yes,
     )  # fmt: skip
 
 
 def equivalence(
     context: typer.Context,
     questions: _Questions,
-    output: _Output,
-    target: _Target,
-    draft: _Draft = None,
-    result: Annotated[
-        str, typer.Option(help="What must stay the same: number, choice, text, regex:PATTERN or module:function.")
-    ] = "number",
+    out: Cases,
+    target: Target,
+    draft: DraftModel = None,
+    checker: Checker = "number",
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="The target's name at the endpoint OPENAI_BASE_URL (vLLM, SGLang): it answers there, and only its "
-            "tokenizer is loaded here."
+            help="Name of the target at the endpoint OPENAI_BASE_URL (vLLM, SGLang), which then generates; only its "
+            "tokenizer is loaded here.",
+            rich_help_panel=MODELS,
         ),
     ] = None,
-    max_new_tokens: _Tokens = 256,
-    batch_size: _Batch = 8,
+    max_new_tokens: FixedBudget = 256,
+    batch_size: BatchSize = 8,
     yes: Yes = False,
-    dtype: _Dtype = "auto",
+    dtype: DtypeOption = "auto",
+    device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Label the draft's tokens by whether the target's answer stays the same with them (AutoJudge)."""
+    """Label draft tokens by whether the target's final result stays the same with them (AutoJudge)."""
     settings = {
-        "way": "equivalence", "target": target, "draft": draft, "endpoint": endpoint, "result": result,
+        "way": "equivalence", "target": target, "draft": draft, "endpoint": endpoint, "result": checker,
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    function = result_function(result)
-    _check(context, output, questions, target, draft, overwrite=overwrite)
+    function = result_function(checker)
+    _check(context, out, questions, target, draft, overwrite=overwrite)
     texts = list(dict.fromkeys(case.question for case in read(questions)))
-    progress = LabellingProgress(output, settings)
+    progress = LabellingProgress(out, settings)
 
     from judge_decoding.cli.run.equivalence import run  # noqa: PLC0415  (loads torch)
 
-    run(target, draft, endpoint, max_new_tokens, batch_size, dtype, texts, function, progress, yes=yes)
+    run(target, draft, endpoint, max_new_tokens, batch_size, dtype, device, texts, function, progress, yes=yes)
 
 
 def label_all(
@@ -116,7 +122,7 @@ def label_all(
     """
     done = sum(question in progress.done for question in questions)
     if done:
-        say(f"{done} of {len(questions)} questions are done already.", err=True)
+        say(f"{done} of {len(questions)} questions are already done.", err=True)
     with steps() as screen:
 
         def ask(cost: Forecast) -> None:
@@ -136,12 +142,12 @@ def forecast(cost: Forecast, unit: str = "target forwards") -> str:
     )
 
 
-def labelled(cases: Sequence[Case], spent: LabellingCost, output: Path, unit: str = "target forwards") -> str:
+def labelled(cases: Sequence[Case], spent: LabellingCost, out: Path, unit: str = "target forwards") -> str:
     """What labelling gave and took, in words."""
     wrong = sum(len(case.errors) for case in cases)
     labels = sum(len(case.judged or ()) for case in cases)
     return (
-        f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {output}; "
+        f"{labels} labels, {wrong} wrong, in {len(cases)} cases written to {out}; "
         f"{spent.cost:,} {unit} in {duration(spent.seconds)} now."
     )
 
@@ -151,11 +157,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 
-def _check(context: typer.Context, output: Path, *inputs: str | Path | None, overwrite: bool) -> None:
-    part = output.with_name(output.name + ".part")
+def _check(context: typer.Context, out: Path, *inputs: str | Path | None, overwrite: bool) -> None:
+    part = out.with_name(out.name + ".part")
     check_outputs(
-        [output], inputs, overwrite=overwrite, work=[part], alone=(context, output),
-        own=lambda: [output] if part.exists() else [],
+        [out], inputs, overwrite=overwrite, work=[part], alone=(context, out),
+        own=lambda: [out] if part.exists() else [],
     )  # fmt: skip
 
 

@@ -7,34 +7,31 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.decoding_options import DraftLength, Seed, Threshold
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, check_outputs
-
-# Tuned on calibration problems, never on the test problems of the table.
+from judge_decoding.cli.outputs import Html, Json, Overwrite, check_outputs, out_option
+from judge_decoding.cli.task_options import DrawnOf
 
 
 def demo(
     context: typer.Context,
-    problems: Annotated[int, typer.Option(min=1, max=2000, help="How many held-out test problems.")] = 100,
-    seed: Annotated[int, typer.Option(help="Which problems are drawn.")] = 0,
-    threshold: Annotated[
-        float | None, typer.Option(help="The judge's threshold; the head's calibrated one by default.")
-    ] = None,
-    num_draft_tokens: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Draft length of both speculative methods; the best by default.")
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained web page here.")] = None,
+    limit: DrawnOf = 100,
+    seed: Seed = 0,
+    threshold: Threshold = None,
+    num_draft_tokens: DraftLength = None,
+    out: Annotated[Path | None, out_option("File (JSON) for the figures.")] = None,
+    html: Html = None,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
-    """See judge decoding work, offline, in under two minutes.
+    """Show judge decoding on the embedded models, offline, in under two minutes.
 
-    Two tiny models that come with the package solve arithmetic word problems four ways, side by side.
+    Two tiny models included in the package solve arithmetic word problems by four methods, side by side.
     """
-    check_outputs([json, html], overwrite=overwrite)
-    if json is None and html is None:
-        check_used(context, "Without --json or --html", "--overwrite")
+    check_outputs([out, html], overwrite=overwrite)
+    if out is None and html is None:
+        check_used(context, "Without --out or --html", "--overwrite")
 
     from judge_decoding.cli.run.demo import run  # noqa: PLC0415  (loads torch)
 
-    run(problems, seed, threshold, num_draft_tokens, json, html)
+    run(limit, seed, threshold, num_draft_tokens, out, html, json=json)

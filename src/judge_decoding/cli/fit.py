@@ -11,13 +11,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table as Shown
 
-from judge_decoding.cli.calibrate_on import CalibrateData, CalibrateLimit, CalibrateOn, check_calibrate_on
+from judge_decoding.cli.calibrate_on import check_calibrate_on
+from judge_decoding.cli.config_file import RUN, keep_config
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import read_prompts
-from judge_decoding.cli.models import Device, DtypeOption
+from judge_decoding.cli.decoding_options import FixedBudget, Seed
+from judge_decoding.cli.models import BatchSize, Device, DraftModel, DtypeOption, FirstLayers, Target
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, Yes, check_outputs
-from judge_decoding.cli.steps import goes_on, steps
+from judge_decoding.cli.outputs import Json, Overwrite, Yes, check_outputs, out_option
+from judge_decoding.cli.panels import MODELS, TRAINING
+from judge_decoding.cli.steps import resumable, steps
+from judge_decoding.cli.task_options import (
+    CalibrateData,
+    CalibrateLimit,
+    CalibrateOn,
+    Chat,
+    Checker,
+    Limit,
+    Margin,
+    PromptField,
+    Prompts,
+    ReferenceField,
+    Template,
+)
 from judge_decoding.cli.terminal import say_json, warn
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_output_folders
@@ -32,50 +48,51 @@ if TYPE_CHECKING:  # they load torch
 
 def fit(
     context: typer.Context,
-    prompts: Annotated[Path, typer.Option(help="Prompts: JSONL (question, perhaps reference), or text, one a line.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the head.")],
-    target: Annotated[str, typer.Option(help="Target model: Hub name or folder; 'reference' is the embedded pair.")],
-    draft: Annotated[str | None, typer.Option(help="Draft model with the target's vocabulary.")] = None,
+    prompts: Prompts,
+    out: Annotated[Path, out_option("Folder for the judge head.")],
+    target: Target,
+    draft: DraftModel = None,
     make_draft: Annotated[
         bool,
-        typer.Option("--make-draft", help="Make one first, of the target's first layers, in the folder OUT-draft."),
+        typer.Option(
+            "--make-draft",
+            help="First make a draft model from the target's first layers, in the folder OUT-draft.",
+            rich_help_panel=MODELS,
+        ),
     ] = False,
-    draft_layers: Annotated[int | None, typer.Option(help="How many of them, with --make-draft; else 4.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Field of the prompt; else question or prompt.")] = None,
-    reference_field: Annotated[
-        str | None, typer.Option(help="Field of a right answer; else reference, or the target's own answer.")
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help=r"The prompt from the fields, such as 'Q: {question}\nA:'.")
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt through the target's chat template.")] = False,
-    limit: Annotated[int | None, typer.Option(min=2, help="Take only the first so many prompts.")] = None,
-    result: Annotated[
-        str, typer.Option(help="What tells if answers agree: number, choice, text, regex:PATTERN or module:function.")
-    ] = "number",
-    points: Annotated[float, typer.Option(min=0, max=100, help="Points of accuracy that may be lost.")] = 1.0,
-    share: Annotated[float, typer.Option(help="Share of the prompts to calibrate on; the others are labelled.")] = 0.4,
+    draft_layers: FirstLayers = None,
+    prompt_field: PromptField = None,
+    reference_field: ReferenceField = None,
+    template: Template = None,
+    chat: Chat = None,
+    limit: Limit = None,
+    checker: Checker = "number",
+    margin: Margin = 1.0,
+    share: Annotated[
+        float,
+        typer.Option(help="Share of the prompts for calibration; the others are labelled.", rich_help_panel=TRAINING),
+    ] = 0.4,
     calibrate_on: CalibrateOn = None,
     calibrate_data: CalibrateData = None,
     calibrate_limit: CalibrateLimit = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token budget of an answer.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Answers that share a forward.")] = 16,
-    seed: Annotated[int, typer.Option(help="Divides the prompts.")] = 0,
+    max_new_tokens: FixedBudget = 256,
+    batch_size: BatchSize = 16,
+    seed: Seed = 0,
     dtype: DtypeOption = "auto",
     device: Device = None,
     yes: Yes = False,
     overwrite: Overwrite = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Answers, labels, training, calibration and a short report, in one command that resumes.
+    """Fit a judge head from prompts: answers, labels, training, calibration and a report; resumes.
 
-    The target answers most of the prompts, and its tokens that the draft would replace are labelled by equivalence:
-    does the answer come to the same result with the draft's? A head is trained on them; the other prompts choose its
-    threshold and draft length, or a task does.
+    The target answers most of the prompts. Tokens that the draft would replace are labelled by equivalence: does the
+    answer keep its final result with the draft's token? A head is trained on these labels. The other prompts, or a
+    task, choose its threshold and draft length.
     """
     if calibrate_on is None:
         check_used(
-            context, "Without --calibrate-on", "--calibrate-data", "--calibrate-limit", remedy="name a task with it"
+            context, "Without --calibrate-on", "--calibrate-data", "--calibrate-limit", remedy="give a task with it"
         )
     else:
         check_used(context, "With --calibrate-on, where all prompts are labelled,", "--share", "--reference-field")
@@ -83,43 +100,42 @@ def fit(
     if make_draft:
         check_used(context, "With --make-draft", "--draft")
     else:
-        check_used(context, "Without --make-draft", "--draft-layers", remedy="give it, too")
+        check_used(context, "Without --make-draft", "--draft-layers", remedy="add it")
     if not 0 < share < 1:
         raise JudgeDecodingError(f"--share is {share}; it must be between 0 and 1.")
     if out.exists() and not out.is_dir():
-        raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; name a folder.")
+        raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; give a folder.")
     labels = out.with_name(f"{out.name}.work") / "labels.jsonl"
     check_outputs(
-        files_of_head(out), [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
-        work=[labels, labels.with_name("labels.jsonl.part")],
+        [*files_of_head(out), out / RUN], [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite,
+        folder=True, work=[labels, labels.with_name("labels.jsonl.part")],
     )  # fmt: skip
     work, made = check_output_folders(out, "a head", "labels.jsonl"), out.with_name(f"{out.name}-draft")
-    questions = _questions(prompts, (prompt_field, reference_field, template), target if chat else None, limit)
-    with goes_on(work), steps(lines=True) as screen:
+    questions, chatted = _questions(prompts, (prompt_field, reference_field, template), target, limit, chat=chat)
+    with resumable(work), steps(lines=True) as screen:
         screen("loading the models", 0, 0)
         from judge_decoding.cli.run.fit import run  # noqa: PLC0415  (loads torch)
 
         found = run(
-            questions, out, target, draft, result, points, share, calibrate_on, calibrate_data, calibrate_limit,
+            questions, out, target, draft, checker, margin, share, calibrate_on, calibrate_data, calibrate_limit,
             max_new_tokens, batch_size, seed, dtype, device, work, screen, made if make_draft else None, draft_layers,
             chat=chat, yes=yes,
         )  # fmt: skip
-    _report(found, out, target, str(made) if make_draft else draft, chat=chat, json=json)
+    keep_config(context, out)
+    _report(found, out, target, str(made) if make_draft else draft, chat=chatted, json=json)
 
 
 def _questions(
-    path: Path, fields: tuple[str | None, str | None, str | None], template_of: str | None, limit: int | None
-) -> list[Question]:
+    path: Path, fields: tuple[str | None, str | None, str | None], target: str, limit: int | None, *, chat: bool | None
+) -> tuple[list[Question], bool]:
+    """Read the prompts; and whether they went through the target's chat template."""
     render = None
-    if template_of is not None:
+    if chat is not False:
         from judge_decoding.cli.run.rendering import renderer  # noqa: PLC0415  (loads torch)
 
-        chat = renderer(template_of)
-
-        def render(text: str) -> str:
-            return chat([{"role": "user", "content": text}])
-
-    return read_prompts(str(path), partial(file_rows, path), Fields(*fields), render, limit)
+        render = renderer(chat, target, fields[2])
+    one = None if render is None else lambda text: render([{"role": "user", "content": text}])
+    return read_prompts(str(path), partial(file_rows, path), Fields(*fields), one, limit), render is not None
 
 
 def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: bool, json: bool) -> None:
@@ -130,7 +146,7 @@ def _report(found: Fitted, out: Path, target: str, draft: str | None, *, chat: b
     title, notes = _of(found.table, found.prompts)
     shown = Shown(box=None, title_justify="left", title=title)
     for name in ("", "accuracy", "draft\nlength", "accepted draft\ntokens per round", "tokens per\nsecond", "speed-up"):
-        shown.add_column(name, justify="right" if name else "left")
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True)
     names = {"target": "target alone", "exact": "standard", "judge": "judge decoding"}
     for key, name in names.items():
         row = found.table.methods[key]
@@ -169,12 +185,12 @@ def _of(table: Table, prompts: int) -> tuple[str, list[str]]:
     else:
         title = f"On {table.prompts} of the {prompts} prompts that chose the threshold"
     if table.timed_prompts == table.prompts:
-        speeds = "Tokens per second: one by one, the three ways in turns."
+        speeds = "Tokens per second: one at a time, the three methods in turn."
     else:
-        speeds = f"Tokens per second: {table.timed_prompts} of these, one by one, the three ways in turns."
+        speeds = f"Tokens per second: {table.timed_prompts} of these, one at a time, the three methods in turn."
     lengths = f"Draft lengths: the fastest on {table.length_prompts} other prompts."
     if not table.apart:
-        lengths = f"Draft lengths: the fastest on {table.length_prompts} of these, which flatters the speeds a little."
+        lengths = f"Draft lengths: the fastest on {table.length_prompts} of these, so the speeds are slightly too high."
     return title, [speeds, lengths]
 
 
@@ -190,7 +206,7 @@ In transformers:
   model.generate(**inputs, custom_generate={out!r}, trust_remote_code=True, draft={draft!r})
 
 On the command line:
-  judge-decoding generate {target} --draft {draft} --judge {out} {form}"Your prompt"
+  judge-decoding generate --target {target} --draft {draft} --judge {out} {form}"Your prompt"
 
 As a server, with vLLM:
   vllm serve {served} --speculative-config {speculative} --additional-config {additional}

@@ -18,4 +18,4 @@ def check_grader(scoring: str, grader: str | None) -> None:
     if grader is not None:
         Endpoint(grader.removeprefix(PREFIX))  # fails before the work if something is missing
     if grader is None and scoring == "grade":
-        warn("The answers stay without grades; name a model that gives them with --grader.")
+        warn("The answers are not graded; give a model with --grader.")

@@ -9,8 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from judge_decoding.cli.options import Bounded
-
 
 class LazyCommand(NamedTuple):
     """Where a command is, and what the help of its group says of it.
@@ -48,7 +46,7 @@ class LazyGroup(TyperGroup):
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         single = typer.Typer(add_completion=False)
-        single.command(name, cls=Bounded, **settings)(found)
+        single.command(name, cls=import_module("judge_decoding.cli.command").Command, **settings)(found)
         return typer.main.get_command(single)
 
 

@@ -11,7 +11,7 @@ from judge_decoding.errors import JudgeDecodingError, reason
 
 
 def lm_eval(context: typer.Context) -> None:
-    """Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own."""
+    """Run the lm-evaluation-harness with the additional model 'judge'; all arguments are the harness's."""
     import_module("judge_decoding.integrations.lm_eval")  # registers the model, and says if the harness is missing
     from lm_eval.__main__ import cli_evaluate  # noqa: PLC0415  (an extra)
 

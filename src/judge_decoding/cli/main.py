@@ -23,20 +23,20 @@ _PASS_ON = {
 
 app = lazy_app(
     {
-        "demo": LazyCommand("demo:demo", "See judge decoding work, offline, in under two minutes."),
+        "demo": LazyCommand("demo:demo", "Show judge decoding on the embedded models, offline, in under two minutes."),
         "generate": LazyCommand("generate:generate", "Answer one prompt with any pair of models."),
         "play": LazyCommand(
             "play:play", "Watch a target alone and judge decoding answer side by side, on a local web page."
         ),
         "draft": LazyCommand(
             "draft:draft",
-            "Make a draft model from the target's first layers, trained to say what the target says; it resumes.",
+            "Train a draft model made from the target's first layers; an interrupted run resumes.",
         ),
         "fit": LazyCommand(
-            "fit:fit", "Answers, labels, training, calibration and a short report, in one command that resumes."
+            "fit:fit", "Fit a judge head from prompts: answers, labels, training, calibration and a report; resumes."
         ),
         "evaluate": LazyCommand(
-            "evaluate:evaluate", "Tell what a way of decoding costs in quality and gives in speed, on a task."
+            "evaluate:evaluate", "Measure the accuracy and speed of one decoding configuration on a task."
         ),
         "sweep": LazyCommand(
             "sweep:sweep",
@@ -44,41 +44,40 @@ app = lazy_app(
         ),
         "bench": LazyCommand(
             "bench:bench",
-            "Measure ways of decoding side by side: tokens per second, accepted draft tokens, and whose tokens differ.",
+            "Compare decoding methods: tokens per second, accepted draft tokens, and whether their tokens differ.",
         ),
-        "report": LazyCommand("report:report", "Look at answers token by token, in one self-contained web page."),
+        "report": LazyCommand("report:report", "Show answers token by token in one self-contained web page."),
         "score": LazyCommand(
             "score:score",
-            "Tell how many tokens a round each rule would keep of answers that you have as text only.",
+            "Count the tokens per round that each rule would keep of existing answers.",
         ),
         "train": LazyCommand("train:train", "Train a judge head for a target on labelled answers."),
         "card": LazyCommand(
             "card:card",
-            "Write a head's model card anew, with what was measured; the head itself stays as it is.",
+            "Rewrite a head's model card with measured results; the head itself does not change.",
         ),
         "info": LazyCommand(
-            "info:info", "Tell what a judge head is, how well it was calibrated, and whether it fits a target."
+            "info:info", "Show a judge head's origin, calibration and target, and whether it fits a target."
         ),
         "rules": LazyCommand(
             "rules:rules",
-            "List the verification rules, those of installed packages too, as ``generate --rule`` takes them.",
+            "List the verification rules, also those of installed packages, or explain one.",
         ),
         "plan": LazyCommand(
             "plan:plan",
-            "Weights, cache and draft against each GPU's memory, and tokens per second by a roofline. Exit code 1: no "
-            "fit.",
+            "Estimate a recipe's memory per GPU and tokens per second. Exit code 1 if it does not fit.",
         ),
         "serve": LazyCommand(
             "serve:serve",
-            "Print vLLM's command for a recipe and become it; more arguments for vLLM after '--'.",
+            "Print the vLLM command for a recipe and exec it; more arguments for vLLM after '--'.",
             {"context_settings": {"allow_extra_args": True}},
         ),
         "lm-eval": LazyCommand(
             "lm_eval:lm_eval",
-            "Run the lm-evaluation-harness, which then has the model 'judge'; all arguments are its own.",
+            "Run the lm-evaluation-harness with the additional model 'judge'; all arguments are the harness's.",
             _PASS_ON,
         ),
-        "court": LazyCommand("court:court_app", "Make, check and show the labelled answers that teach a judge."),
+        "court": LazyCommand("court:court_app", "Make, check and show the labelled answers that train a judge."),
     },
     help="Speculative decoding that keeps correct tokens, not only the target's own words.",
     pretty_exceptions_enable=False,

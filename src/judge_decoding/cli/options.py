@@ -1,38 +1,21 @@
-"""Checks for the options of all commands: numbers must be in bounds, and options without effect are refused."""
+"""Options that would have no effect are refused."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
-from typer.core import TyperCommand
 
-from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.spelling import listed
 
 
-class Bounded(TyperCommand):
-    """A command that looks at the numbers among its options before anything else; see `BOUNDS`."""
-
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  (typer has its own kind of context, by version)
-        """Run the command.
-
-        Raises:
-            JudgeDecodingError: a number is out of its bounds.
-        """
-        for parameter in self.params:
-            check_bound(parameter.name or "", ctx.params.get(parameter.name), max(parameter.opts, key=len))
-        return super().invoke(ctx)
-
-
 def given(context: typer.Context, options: tuple[str, ...]) -> list[str]:
-    """Those of ``options``, such as ``--seed``, that are on the command line; a flag that is switched off is not."""
+    """Those of ``options``, such as ``--seed``, that the user gives; a flag that is switched off is not among them."""
     found = []
     for option in options:
         (parameter,) = (one for one in context.command.params if option in one.opts)
         source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE" and context.params[parameter.name or ""] is not False:
+        by_user = source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
+        if by_user and context.params[parameter.name or ""] is not False:
             found.append(option)
     return found
 

@@ -10,12 +10,27 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.panels import OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_writable, is_stream
 from judge_decoding.io.locks import one_run
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask after the cost was told.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
+WORK = "judge_decoding.work"
+"""The key of a context's ``meta`` for the files that an interrupted run leaves, from which it resumes."""
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation of the cost.", rich_help_panel=OUTPUT)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+Html = Annotated[Path | None, typer.Option(help="Self-contained web page to write.", rich_help_panel=OUTPUT)]
+Show = Annotated[int, typer.Option("--show", min=0, help="Answers shown on the page.", rich_help_panel=OUTPUT)]
+Cases = Annotated[Path, typer.Option("--out", "-o", help="TokenCourt file (JSONL) to write.", rich_help_panel=OUTPUT)]
+
+
+def out_option(what: str) -> typer.models.OptionInfo:
+    """The option ``--out`` of a command that writes ``what``."""
+    option: typer.models.OptionInfo = typer.Option("--out", "-o", help=what, rich_help_panel=OUTPUT)
+    return option
 
 
 def check_outputs(
@@ -51,7 +66,7 @@ def check_outputs(
     for path in written:
         check_writable(path)
     if kept and (stream := next(filter(is_stream, wanted), None)):
-        raise JudgeDecodingError(f"{stream} is no file, and unfinished work is kept beside the output; name a file.")
+        raise JudgeDecodingError(f"{stream} is not a file, and unfinished work is kept beside the output; give a file.")
     for one, other in combinations([path for path in written if not is_stream(path)], 2):
         _check_apart(one, other)
     for path in written:
@@ -60,6 +75,7 @@ def check_outputs(
     if alone is not None:
         context, output = alone
         context.with_resource(one_run(output))
+        context.meta[WORK] = kept
     if overwrite:
         return
     ours = {_identity(path) for path in own()}
@@ -67,7 +83,7 @@ def check_outputs(
         if _identity(path) not in ours and path.exists() and not is_stream(path):
             another = "folder" if folder else "file"
             raise JudgeDecodingError(
-                f"{path} is there already; name another {another}, or replace it with --overwrite."
+                f"{path} already exists; choose another {another}, or replace it with --overwrite."
             )
 
 
@@ -77,7 +93,7 @@ def _check_apart(one: Path, other: Path) -> None:
         raise JudgeDecodingError(f"{one} and {other} are the same file; give each output a file of its own.")
     for file, below in ((one, other), (other, one)):
         if _identity(file) in map(_identity, _real(below).parents):
-            raise JudgeDecodingError(f"{below} is below {file}, which is written as a file; name another place.")
+            raise JudgeDecodingError(f"{below} is below {file}, which is written as a file; choose another place.")
 
 
 def _check_not_read(path: Path, read: Path) -> None:
@@ -85,9 +101,9 @@ def _check_not_read(path: Path, read: Path) -> None:
     if not path.is_file():
         return
     if read.is_file() and _identity(path) == _identity(read):
-        raise JudgeDecodingError(f"{path} is read from; name another file to write.")
+        raise JudgeDecodingError(f"{path} is read from; choose another file to write.")
     if read.is_dir() and _real(read) == _real(path).parent:
-        raise JudgeDecodingError(f"{path} is in {read}, which is read from; name another place to write.")
+        raise JudgeDecodingError(f"{path} is in {read}, which is read from; choose another place to write.")
 
 
 def _identity(path: Path) -> object:

@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
+from judge_decoding.cli.decoding_options import DraftLength
+from judge_decoding.cli.outputs import Json
+from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.serving.plan import (
@@ -34,18 +37,19 @@ from judge_decoding.serving.recipe import Recipe, load
 Speeds: TypeAlias = "list[tuple[float, RoundCost, dict[str, float | None]]]"
 
 BAR = 60
-"""Width of the bar of a round, in characters."""
+"""Width of the bar of a round, in characters, where the terminal is wide enough."""
 
 
 def plan(
     recipe: Annotated[str, typer.Argument(help="Recipe: a name such as llama-3.1-8b-405b, or a YAML file.")],
     accepted: Annotated[
-        float | None, typer.Option(min=0, help="Accepted draft tokens a round that you expect, or have measured.")
+        float | None,
+        typer.Option(min=0, help="Accepted draft tokens per round, expected or measured.", rich_help_panel=DECODING),
     ] = None,
-    num_draft_tokens: Annotated[int | None, typer.Option(min=1, help="Another draft length than the recipe's.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    num_draft_tokens: DraftLength = None,
+    json: Json = False,
 ) -> None:
-    """Weights, cache and draft against each GPU's memory, and tokens per second by a roofline. Exit code 1: no fit."""
+    """Estimate a recipe's memory per GPU and tokens per second. Exit code 1 if it does not fit."""
     one = load(recipe)
     if num_draft_tokens is not None:
         one = one.model_copy(update={"num_draft_tokens": num_draft_tokens})
@@ -149,9 +153,7 @@ def _print(
     if memory.fits:
         say(f"It fits; {memory.spare / 1e9:.1f} GB are left on each.")
     else:
-        remedy = (
-            f"What would help: {', or '.join(helps)}." if helps else "Nothing simple would help; take a smaller pair."
-        )
+        remedy = f"Possible remedies: {', or '.join(helps)}." if helps else "Choose a smaller pair."
         say(f"It does not fit: {-memory.spare / 1e9:.1f} GB are missing on each. {remedy}")
     gap()
     names = {
@@ -172,11 +174,11 @@ def _print(
         say(f"Accepted draft tokens: judge {recipe.accepted.judge:g}, standard {_figure(standard)}.")
         say(f"Source: {recipe.accepted.source}.")
     else:
-        say("Nobody has said how many draft tokens are accepted here; measure it, then give --accepted.")
+        say("The number of accepted draft tokens is unknown here; measure it, then give --accepted.")
     gap()
     for share, one, _ in speeds[1]:
         say(f"A round of one sequence at {share:.0%}, {one.seconds * 1e3:.1f} ms")
-        console.print(Text("  " + _bar(one.parts())), soft_wrap=True)
+        console.print(Text(_bar(one.parts(), min(BAR, console.width - 2))))
     gap()
     if compared and recipe.published:
         _published(console, recipe, compared)
@@ -197,10 +199,10 @@ def _print(
 
 
 def _best_lengths(best: list[BestLength], recipe: Recipe) -> Table:
-    header = ["one sequence, if this share of draft tokens is accepted", "best draft length", "over plain"]
+    header = ["one sequence, if this share\nof draft tokens is accepted", "best draft\nlength", "over\nplain"]
     rows = [[f"{one.rate:.0%}", str(one.length), f"{one.speedup:.2f}x"] for one in best]
     if recipe.target.experts is not None:
-        header += [f"experts read of {recipe.target.experts.total}", "best if dense"]
+        header += [f"experts read\nof {recipe.target.experts.total}", "best if\ndense"]
         for row, one in zip(rows, best, strict=True):
             row += [f"{one.experts_read:.0f}", str(one.dense_length)]
     return _table(header, rows)
@@ -227,23 +229,25 @@ def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None
     plain = f", plain {known.plain:g}" if known.plain else ""
     console.print(f"Published: judge {known.judge:g}{plain} tokens per second ({known.source}).")
     console.print(_table(["if the target was in", *heads], rows))
-    console.print(f"Draft length {recipe.num_draft_tokens} in all. Which it was is not known; nothing is fitted to it.")
+    console.print(
+        f"Draft length {recipe.num_draft_tokens} in all. The published weights are unknown; nothing is fitted to them."
+    )
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for place, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if place == 0 else "right")
+        table.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0)
     for row in rows:
         table.add_row(*map(Text, row))
     return table
 
 
-def _bar(parts: dict[str, float]) -> str:
-    """Return a stacked bar of a round, with a legend of its parts."""
+def _bar(parts: dict[str, float], width: int) -> str:
+    """Return a stacked bar of a round, and below it a legend of its parts."""
     whole, marks = sum(parts.values()), dict(zip(parts, "█▒░·", strict=True))
-    bar = "".join(marks[name] * round(BAR * seconds / whole) for name, seconds in parts.items())
-    return f"{bar}  " + ", ".join(f"{marks[name]} {name} {s * 1e3:.1f}" for name, s in parts.items() if s)
+    bar = "".join(marks[name] * round(width * seconds / whole) for name, seconds in parts.items())
+    return f"  {bar}\n  " + ", ".join(f"{marks[name]} {name} {s * 1e3:.1f}" for name, s in parts.items() if s)
 
 
 def _figure(number: float | None) -> str:

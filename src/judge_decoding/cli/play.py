@@ -12,6 +12,8 @@ import typer
 from judge_decoding.cli.login import login
 from judge_decoding.cli.models import BackendOption, Device, DtypeOption, check_dtype
 from judge_decoding.cli.outputs import check_outputs
+from judge_decoding.cli.page_options import Annotator, Browser, Port
+from judge_decoding.cli.panels import MODELS, OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import REFERENCE, complete, embedded_path
 
@@ -30,18 +32,22 @@ def play(
         list[str] | None,
         typer.Option(
             help="Models to choose from: 'reference', the embedded pair, or [NAME=]TARGET,DRAFT[,JUDGE], by folder or "
-            "Hub name; several times. All are loaded when it starts.",
+            "Hub name. All are loaded at the start. Repeatable.",
+            rich_help_panel=MODELS,
         ),
     ] = None,
-    cases: Annotated[Path, typer.Option(help="TokenCourt file to which answers marked on the page are added.")] = Path(
-        "play-cases.jsonl"
-    ),
-    annotator: Annotated[str | None, typer.Option(help="Who marks answers; without it your login name.")] = None,
+    cases: Annotated[
+        Path,
+        typer.Option(
+            help="TokenCourt file (JSONL) to which answers marked on the page are added.", rich_help_panel=OUTPUT
+        ),
+    ] = Path("play-cases.jsonl"),
+    annotator: Annotator = None,
     dtype: DtypeOption = "auto",
     device: Device = None,
     backend: BackendOption = "eager",
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8766,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    port: Port = 8766,
+    browser: Browser = True,
 ) -> None:
     """Watch a target alone and judge decoding answer side by side, on a local web page."""
     check_dtype(dtype)

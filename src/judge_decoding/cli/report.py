@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.court_files import Warnings
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Overwrite, Show, check_outputs, out_option
+from judge_decoding.cli.panels import OUTPUT
 from judge_decoding.cli.terminal import say
 from judge_decoding.core.results import read_results
 from judge_decoding.core.samples import read_samples
@@ -20,18 +21,21 @@ from judge_decoding.report.plots import CAPTION, pareto_svg
 def report(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Answers with their rounds (JSONL), as `evaluate` and `generate --json` write them."),
+        typer.Argument(help="Answers with their rounds (JSONL), as `evaluate` and `generate --out` write them."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")],
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Judge decoding, token by token",
-    most: Annotated[int, typer.Option(min=1, help="Show no more than the first so many answers.")] = 200,
+    out: Annotated[Path, out_option("Web page to write.")],
+    title: Annotated[str, typer.Option(help="Heading of the page.", rich_help_panel=OUTPUT)] = (
+        "Judge decoding, token by token"
+    ),
+    show: Show = 200,
     sweep: Annotated[
-        Path | None, typer.Option(help="JSON with the rows of a sweep: accuracy against speed is plotted.")
+        Path | None,
+        typer.Option(help="Results of `sweep`, to plot accuracy against speed.", rich_help_panel=OUTPUT),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Look at answers token by token, in one self-contained web page."""
-    check_outputs([output], [*files, sweep], overwrite=overwrite)
+    """Show answers token by token in one self-contained web page."""
+    check_outputs([out], [*files, sweep], overwrite=overwrite)
 
     figures = []
     if sweep is not None:
@@ -41,7 +45,7 @@ def report(
         samples = [sample for path in files for sample in read_samples(path, on_bad=warnings)]
     finally:
         warnings.close()
-    write_text(output, answers_page(title, samples, figures=figures, most=most))
+    write_text(out, answers_page(title, samples, figures=figures, most=show))
     told = "1 answer" if len(samples) == 1 else f"{len(samples)} answers"
-    say(f"{told} read, the first {most} of them shown in {output}." if len(samples) > most else
-               f"{told} shown in {output}.")  # fmt: skip
+    say(f"{told} read, the first {show} of them shown in {out}." if len(samples) > show else
+               f"{told} shown in {out}.")  # fmt: skip

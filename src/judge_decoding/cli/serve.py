@@ -22,7 +22,7 @@ def serve(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start it even if plan says that it does not fit.")] = False,
 ) -> None:
-    """Print vLLM's command for a recipe and become it; more arguments for vLLM after '--'."""
+    """Print the vLLM command for a recipe and exec it; more arguments for vLLM after '--'."""
     one = load(recipe)
     command = [*one.command(), *context.args]
     if dry_run:

@@ -53,11 +53,11 @@ def steps(*, lines: bool = False) -> Iterator[Steps]:
 
 
 @contextmanager
-def goes_on(work: Path) -> Iterator[None]:
-    """Where the user stops the command, say in one line how to go on."""
+def resumable(work: Path) -> Iterator[None]:
+    """Where the user stops the command, say in one line how to resume."""
     try:
         yield
     except (KeyboardInterrupt, typer.Abort) as stop:
-        kept = f"what is done is kept in {work}, and the same command goes on from there"
-        say(f"Stopped: {kept if work.exists() else 'nothing was done yet'}.", err=True)
+        kept = f"finished work is kept in {work}, and the same command resumes"
+        say(f"Stopped: {kept if work.exists() else 'nothing is kept'}.", err=True)
         raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 1) from stop

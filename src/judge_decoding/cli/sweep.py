@@ -7,25 +7,23 @@ from typing import Annotated
 
 import typer
 
+from judge_decoding.cli.config_file import RUN
+from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Rules, Seed, Temperature, Thresholds, Tune
 from judge_decoding.cli.evaluation import checked_task
-from judge_decoding.cli.models import BackendOption, Device, DtypeOption
+from judge_decoding.cli.models import BackendOption, Device, Draft, DtypeOption, JudgeOption, Target, Translate
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, check_outputs
+from judge_decoding.cli.outputs import Json, Overwrite, check_outputs, out_option
+from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.task_options import (
     AllowCode,
-    BudgetOption,
     Chat,
     Data,
+    Drawn,
     Grader,
-    Json,
-    JudgeOption,
-    Limit,
     Margin,
     NoSandbox,
     SandboxName,
-    Seed,
     System,
-    Target,
     TaskName,
     TrainedOn,
     sandbox_spelling,
@@ -39,31 +37,26 @@ def sweep(
     context: typer.Context,
     task: TaskName,
     target: Target,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, answers.jsonl and sweep.html.")],
-    draft: Annotated[str | None, typer.Option(help="Draft model, or 'prompt-lookup'.")] = None,
+    out: Annotated[Path, out_option("Folder for results.json, answers.jsonl and sweep.html.")],
+    draft: Draft = None,
+    translate: Translate = False,
     judge: JudgeOption = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(help="A verification rule beside the usual ones, such as 'relaxed(n=10)'; several times."),
-    ] = None,
-    threshold: Annotated[
-        list[float] | None, typer.Option(help="Thresholds of the judge beside its own; several times.")
-    ] = None,
-    num_draft_tokens: Annotated[
-        list[int] | None, typer.Option(min=1, help="Draft lengths to choose from; several times.")
-    ] = None,
-    tune: Annotated[
-        int, typer.Option(min=1, help="Items on which each method's draft length is chosen; none with --every-length.")
-    ] = 10,
+    rule: Rules = None,
+    threshold: Thresholds = None,
+    num_draft_tokens: DraftLengths = None,
+    tune: Tune = 10,
     every_length: Annotated[
-        bool, typer.Option("--every-length", help="A row for each draft length, in place of a choice among them.")
+        bool,
+        typer.Option(
+            "--every-length", help="Measure every draft length instead of choosing one.", rich_help_panel=DECODING
+        ),
     ] = False,
     data: Data = None,
-    limit: Limit = None,
+    limit: Drawn = None,
     chat: Chat = None,
     system: System = "",
     max_new_tokens: BudgetOption = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; matched baselines then sample at 1.")] = 0.0,
+    temperature: Temperature = 0.0,
     seed: Seed = 0,
     margin: Margin = 2.0,
     grader: Grader = None,
@@ -79,18 +72,18 @@ def sweep(
 ) -> None:
     """Compare rules, settings and draft lengths on a task: accuracy against speed, with intervals.
 
-    Always among them: standard speculative decoding, top-k, typical acceptance, KL, and the target sampled under the
-    same truncation without loss. A stopped run goes on where it was.
+    It always includes standard speculative decoding, top-k, typical acceptance, KL, and the target sampled losslessly
+    under the same truncation. An interrupted run resumes.
     """
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
-    others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl"], out / "results.json.part"
+    others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl", out / RUN], out / "results.json.part"
     check_outputs(
         [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
         work=[part, out / "grades.jsonl.part"], alone=(context, results), own=lambda: others if part.exists() else [],
     )  # fmt: skip
     if target != REFERENCE:
         if draft is None:
-            raise JudgeDecodingError("A sweep compares ways to verify a draft; name a draft model with --draft.")
+            raise JudgeDecodingError("A sweep compares ways to verify a draft; give a draft model with --draft.")
         if judge is None:
             check_used(context, "Without --judge", "--threshold", remedy="give a judge head")
     if every_length:
@@ -102,7 +95,7 @@ def sweep(
     from judge_decoding.cli.run.sweep import run  # noqa: PLC0415  (loads torch)
 
     run(
-        target, out, draft, judge, rule, threshold, num_draft_tokens, tune, data, limit, chat, system, max_new_tokens,
-        temperature, seed, margin, grader, trained_on, dtype, device, backend, results, answers, page, asked,
-        every_length=every_length, json=json,
+        context, target, out, draft, judge, rule, threshold, num_draft_tokens, tune, data, limit, chat, system,
+        max_new_tokens, temperature, seed, margin, grader, trained_on, dtype, device, backend, results, answers, page,
+        asked, translate=translate, every_length=every_length, json=json,
     )  # fmt: skip

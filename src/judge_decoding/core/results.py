@@ -160,6 +160,7 @@ class ResultsBase(BaseModel):
         machine: a description of the machine.
         versions: versions of the software used.
         command: the command line.
+        config: the file beside these results that repeats the run; "" if there is none.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -174,6 +175,7 @@ class ResultsBase(BaseModel):
     machine: str = ""
     versions: dict[str, str] = {}
     command: tuple[str, ...] = ()
+    config: str = ""
 
 
 class Results(ResultsBase):

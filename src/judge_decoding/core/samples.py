@@ -172,10 +172,10 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
         JudgeDecodingError: the file cannot be read or has no samples, or a line is not a sample (the error names it).
     """
     path = Path(path)
-    complaint = "is not an answer with its rounds: {}; mend or remove the line."
+    complaint = "is not an answer with its rounds: {}; correct or remove the line."
     samples = [sample for _, sample in rows(path, "the answers", Sample, complaint, on_bad, longest=DOCUMENT)]
     if not samples:
-        raise JudgeDecodingError(f"{path} has no answers; `judge-decoding evaluate` and `generate --json` write them.")
+        raise JudgeDecodingError(f"{path} has no answers; `judge-decoding evaluate` and `generate --out` write them.")
     return samples
 
 

@@ -85,7 +85,7 @@ def read_cases(path: str | Path, on_bad: Callable[[str], None] | None = None) ->
 def read_numbered(path: str | Path, on_bad: Callable[[str], None] | None = None) -> list[tuple[int, Case]]:
     """Read cases with their line numbers; see `read_cases`."""
     path = case_file(path)
-    cases = list(rows(path, "the data set", Case, "is not a case: {}; mend or remove the line.", on_bad))
+    cases = list(rows(path, "the data set", Case, "is not a case: {}; correct or remove the line.", on_bad))
     if not cases:
         raise JudgeDecodingError(f"{path} has no cases; a judge needs answers with and without located errors.")
     return cases

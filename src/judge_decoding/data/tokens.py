@@ -103,7 +103,7 @@ def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenize
         at = _first_difference(case.answer, text[len(text) - len(case.answer) :] if case.answer else "")
         raise JudgeDecodingError(
             f"The tokenizer does not give the answer back: it changes {case.answer[at : at + 10]!r} at character {at}; "
-            "use the target's own tokenizer, or mend the text."
+            "use the target's own tokenizer, or correct the text."
         )
 
 

@@ -37,7 +37,7 @@ class Counting:
         accepted_per_round: the mean m* of Judge Decoding (arXiv 2501.19309, section 5): accepted draft tokens only; 0
             for plain decoding. It is `Stats.accepted_per_round`. The paper does not say how it counts an answer's last
             round; here it counts like any other.
-        ended_in_draft: share of rounds that ended inside their draft.
+        ended_in_draft: share of rounds that ended within their draft.
     """
 
     mean_accepted_tokens: float

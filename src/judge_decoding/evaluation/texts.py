@@ -96,11 +96,12 @@ class PromptTemplate:
 
 
 def read_answers(
-    path: Path, prompt_field: str, answer_field: str, on_bad: Callable[[str], None]
+    path: Path, prompt_field: str | None, answer_field: str, on_bad: Callable[[str], None]
 ) -> Iterator[tuple[int, Case]]:
     """Yield the answers of a JSONL file with their line numbers; report lines without an answer to ``on_bad``.
 
-    From a TokenCourt file, the token ids and whether an answer ended by itself are read, too.
+    Without a ``prompt_field`` it is ``question``, or ``prompt`` where there is no such field. From a TokenCourt file,
+    the token ids and whether an answer ended by itself are read, too.
 
     Raises:
         JudgeDecodingError: the file cannot be read.
@@ -109,17 +110,19 @@ def read_answers(
         try:
             row = parse_json(line)
         except ValueError:
-            on_bad(f"{path}, line {number} is not JSON; mend or remove the line.")
+            on_bad(f"{path}, line {number} is not JSON; correct or remove the line.")
             continue
-        problem = _problem(row, prompt_field, answer_field)
+        prompts = isinstance(row, dict) and "prompt" in row and "question" not in row
+        field = prompt_field or ("prompt" if prompts else "question")
+        problem = _problem(row, field, answer_field)
         if problem:
             on_bad(f"{path}, line {number} {problem}")
             continue
         known = {name: row[name] for name in _AS_IN_CASES if name in row}
         try:
-            case = Case.model_validate({"question": row[prompt_field], "answer": row[answer_field], **known})
+            case = Case.model_validate({"question": row[field], "answer": row[answer_field], **known})
         except ValidationError as error:
-            on_bad(f"{path}, line {number} is not an answer: {first_problem(error)}; mend or remove the line.")
+            on_bad(f"{path}, line {number} is not an answer: {first_problem(error)}; correct or remove the line.")
             continue
         yield number, case
 
@@ -127,13 +130,13 @@ def read_answers(
 def _problem(row: Any, *fields: str) -> str | None:  # noqa: ANN401  (any JSON value)
     """Return what is wrong with a line, as the end of a sentence; None if nothing is."""
     if not isinstance(row, dict):
-        return "is no JSON object; mend or remove the line."
+        return "is not a JSON object; correct or remove the line."
     for field in fields:
         if field not in row:
             there = ", ".join(list(row)[:8]) or "none"
             return f"has no field {field!r}, only {there}; name the fields with --prompt-field and --answer-field."
         if not isinstance(row[field], str):
-            return f"has no text in the field {field!r}; mend or remove the line."
+            return f"has no text in the field {field!r}; correct or remove the line."
     return None
 
 

@@ -11,6 +11,7 @@ from judge_decoding.core.rounds import Stats
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.choices import remaining_context
+from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.prompts import Prompt
@@ -31,12 +32,14 @@ class Method:
         rule: a rule or its spelling; None for the decoder's own.
         num_draft_tokens: draft length; 0 for the decoder's own, and without a draft.
         sampling: how tokens are chosen. The seed is combined with the item's key, so that each item has its own.
+        guards: where nothing may be rescued.
     """
 
     decoder: JudgeDecoder
     rule: VerificationRule | None = None
     num_draft_tokens: int = 0
     sampling: SamplingParams = GREEDY
+    guards: tuple[Guard, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rule is not None:
@@ -152,7 +155,7 @@ def answers(method: Method, prompt_format: PromptFormat, items: Sequence[Item]) 
         seed = method.sampling.seed
         found = method.decoder.generate_batch(
             prompts, prompt_format.budget, batch_size=len(going), rule=method.rule, sampling=method.sampling,
-            num_draft_tokens=method.num_draft_tokens or None, details=prompt_format.details,
+            guards=method.guards, num_draft_tokens=method.num_draft_tokens or None, details=prompt_format.details,
             stop=prompt_format.stop or method.decoder.stop_strings,
             # Each item has its own seed, whichever other items are in the batch.
             seeds=None if seed is None else [zlib.crc32(f"{seed} {items[i].key}".encode()) for i in going],

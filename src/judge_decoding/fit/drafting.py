@@ -44,7 +44,7 @@ def earlier_draft(folder: Path, target: str, layers: int, prompts: Sequence[str]
         same = False
     if not same:
         raise JudgeDecodingError(
-            f"{folder} is there already, and is no draft of {layers} layers of {target} made with these prompts; "
+            f"{folder} already exists, and is not a draft of {layers} layers of {target} made with these prompts; "
             "remove it, or give it with --draft instead of --make-draft."
         )
     return True

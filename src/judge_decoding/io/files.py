@@ -158,7 +158,7 @@ def cache_folder(name: str) -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
     except RuntimeError as error:  # a user without a home directory, as in some containers
         raise JudgeDecodingError(
-            "There is no home folder to keep things in; name a folder for them in XDG_CACHE_HOME."
+            "There is no home folder to keep things in; give a folder for them in XDG_CACHE_HOME."
         ) from error
 
 
@@ -178,9 +178,9 @@ def check_output_folders(out: Path, what: str, first: str) -> Path:
     """
     place = out if out.name not in ("", "..") else out.resolve()
     if not place.name:
-        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is the root folder; name another one.")
+        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is the root folder; choose another one.")
     if out.exists() and not out.is_dir():
-        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is a file; name a folder.")
+        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is a file; give a folder.")
     work = place.with_name(f"{place.name}.work")
     for path in (out / "config.json", work / first):
         check_writable(path)

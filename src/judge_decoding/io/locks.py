@@ -69,7 +69,7 @@ def _locked(path: Path, output: Path) -> int:
             if not lock(file):
                 holder = one_line(os.read(file, _TOLD).decode("utf-8", "replace")) or "another run"
                 raise JudgeDecodingError(
-                    f"{output} is being written by {holder}; wait until that has ended, or name another output."
+                    f"{output} is being written by {holder}; wait until that has ended, or choose another output."
                 )
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file), path.stat()):  # not a file that its owner has just removed

@@ -126,7 +126,7 @@ def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
         try:
             yield f"line {place}", parse_json(line)
         except ValueError as error:
-            on_bad(f"{path}, line {place} is not JSON: {error}; mend or remove the line.")
+            on_bad(f"{path}, line {place} is not JSON: {error}; correct or remove the line.")
 
 
 def dataset_rows(name: str, config: str | None, split: str) -> Rows:
@@ -156,7 +156,7 @@ def dataset_rows(name: str, config: str | None, split: str) -> Rows:
             yield f"row {place}", row
     except Exception as error:  # pyarrow, fsspec and the Hub client all raise their own exceptions
         raise JudgeDecodingError(
-            f"Cannot load the data set {name} ({split}): {reason(error)}; check its name, --config and --split."
+            f"Cannot load the data set {name} ({split}): {reason(error)}; check its name, --dataset-config and --split."
         ) from error
 
 

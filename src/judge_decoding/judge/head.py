@@ -150,7 +150,7 @@ class JudgeHead(nn.Module):
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
-            raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; name a folder.")
+            raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; give a folder.")
         own = [path for path in results_in(folder) if self.owns(_recorded_hash(path), folder)]
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
@@ -241,7 +241,7 @@ def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise JudgeDecodingError(f"{folder} is a file; name the folder of a judge head.")
+        raise JudgeDecodingError(f"{folder} is a file; give the folder of a judge head.")
     missing = (
         f"There is no judge head at {name_or_path}: neither a folder here nor a repository that can be reached; "
         "check the name."

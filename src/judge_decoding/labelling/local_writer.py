@@ -15,6 +15,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest
 from judge_decoding.labelling.writers import behind, seed_of, without_stop
 from judge_decoding.loading.models import default_device
+from judge_decoding.models.chat import is_rendered
 from judge_decoding.models.text import pieces
 
 
@@ -29,6 +30,7 @@ class LocalWriter:
         chat: read the question through the model's own chat template, if it has one; otherwise read the prompt.
         batch_size: answers that share the forward passes.
         dtype: the dtype, as for ``from_pretrained``.
+        device: the device; by default `default_device`.
     """
 
     name: str
@@ -37,6 +39,7 @@ class LocalWriter:
     chat: bool = False
     batch_size: int = 8
     dtype: str = "auto"
+    device: str | None = None
 
     def write(
         self,
@@ -46,7 +49,7 @@ class LocalWriter:
     ) -> None:
         """Answer ``wants``, the longest prompts first; prompts that do not fit into the context fail."""
         how = self.answering
-        decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=default_device())
+        decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=self.device or default_device())
         chat = self.chat and bool(decoder.tokenizer.chat_template)
         known: dict[str, Tensor] = {}
         todo: list[tuple[AnswerRequest, Tensor]] = []
@@ -54,7 +57,11 @@ class LocalWriter:
             question = want.question
             try:
                 if question.prompt not in known:
-                    ids = decoder.encode(how.messages(question.text) if chat else question.prompt)
+                    ids = decoder.encode(
+                        how.messages(question.text)
+                        if chat and not is_rendered(question.text, decoder.tokenizer)
+                        else question.prompt
+                    )
                     remaining_context(ids.shape[1], decoder.target)
                     known[question.prompt] = ids
             except JudgeDecodingError as error:

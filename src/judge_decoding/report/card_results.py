@@ -71,6 +71,7 @@ def _one(results: Results, plot: str | None, number: int) -> str:
             "".join(f"* {line}\n" for line in said),
             _tuning(results.tuning),
             block(one_line(shlex.join(results.command))) if results.command else "",
+            f"`{results.config}`, beside the results, repeats the run with `--config`.\n" if results.config else "",
             f"All figures: [{file_name(number)}]({file_name(number)})\n",
         )
         if part

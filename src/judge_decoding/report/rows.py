@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from judge_decoding.core.results import TARGET, Results
+from judge_decoding.core.results import MATCHED, TARGET, Results
+from judge_decoding.intervals import points, short_numbers
 from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.visible import shown
 
@@ -21,7 +22,7 @@ def results_tables(results: Results) -> list[Table]:
             name = title == "method"
             table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
         for line in lines:
-            table.add_row(*(Text(shown(cell)) for cell in line))
+            table.add_row(*(Text(shown(short_numbers(cell))) for cell in line))
         tables.append(table)
     return tables
 
@@ -60,3 +61,21 @@ def notes(results: Results) -> str:
                 "faster still beyond (--num-draft-tokens)."
             )
     return " ".join(said)
+
+
+def fastest(results: Results) -> str:
+    """Say which setting is the fastest that is shown to be non-inferior; empty where nothing is right or wrong."""
+    known = [row for row in results.rows if row.non_inferior is not None and not row.rule.endswith(MATCHED)]
+    good = [row for row in known if row.non_inferior]
+    if not known:
+        return ""
+    margin = f"a margin of {100 * results.margin:g} percentage points"
+    if not good:
+        return f"No setting is shown to be non-inferior with {margin}; measure more items, or stricter settings."
+    best = max(good, key=lambda row: (row.speedup or 0.0, row.tokens_per_forward))
+    speed = f"{best.speedup:.2f}x" if best.speedup else f"{best.tokens_per_forward:.2f} tokens per target forward"
+    change = points(best.difference, best.difference_low, best.difference_high)
+    return (
+        f"Fastest setting shown non-inferior with {margin}: {short_numbers(best.name)}, draft length "
+        f"{best.num_draft_tokens}: {speed}, accuracy {change} points."
+    )

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.evaluation.acceptance import Acceptance
+from judge_decoding.intervals import short_numbers
 from judge_decoding.visible import shown
 
 COLUMNS = (
@@ -28,7 +29,7 @@ def cells(acceptance: Acceptance) -> list[str]:
     """Return one row of the table, in the order of `COLUMNS`."""
     stats, interval = acceptance.stats, acceptance.accepted_interval
     return [
-        str(acceptance.rule),
+        short_numbers(str(acceptance.rule)),
         str(acceptance.num_draft_tokens),
         f"{stats.accepted_per_round:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""),
         f"{acceptance.median:g}",
@@ -41,7 +42,8 @@ def score_table(acceptances: Sequence[Acceptance]) -> RenderableType:
     """Return the table, with a row for each rule and draft length."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for title in COLUMNS:
-        table.add_column(title, justify="left" if title == "rule" else "right", overflow="fold")
+        rule = title == "rule"
+        table.add_column(title, justify="left" if rule else "right", no_wrap=not rule, overflow="fold")
     for acceptance in acceptances:
         table.add_row(*map(Text, cells(acceptance)))
     return table

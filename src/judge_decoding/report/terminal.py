@@ -42,17 +42,19 @@ def legend(*, marks: bool = True) -> Text:
     return lines
 
 
-def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Text:
-    """Return an answer, one line per round: the number of accepted draft tokens, the kept tokens, the rejected rest."""
-    page = Text()
+def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> RenderableType:
+    """Return an answer, one row per round: the number of accepted draft tokens, the kept tokens, the rejected rest."""
+    table = Table.grid()
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column()
     for number, event in enumerate(rounds, start=1):
-        page.append(f"{number:3} {event.accepted:3} accepted │", style="dim")
+        line = Text()
         for token in event.tokens:
-            page.append_text(token_text(token.text.replace("\n", "⏎"), token.cause, marks=True))
+            line.append_text(token_text(token.text.replace("\n", "⏎"), token.cause, marks=True))
         if rejected and event.rejected:
-            page.append(f"  ✗{shown(event.rejected)}", style="dim strike")
-        page.append("\n")
-    return page
+            line.append(f"  ✗{shown(event.rejected)}", style="dim strike")
+        table.add_row(f"{number:3} {event.accepted:3} accepted │", line)
+    return table
 
 
 COLUMNS = (

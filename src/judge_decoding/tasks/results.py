@@ -46,7 +46,7 @@ def whole_text(answer: str) -> str:
 
 
 def result_function(spelling: str) -> ResultFunction:
-    """The function for ``number``, ``choice``, ``text``, ``regex:PATTERN`` or ``module:function``.
+    """The function for ``number``, ``choice``, ``exact`` (or ``text``), ``regex:PATTERN`` or ``module:function``.
 
     A pattern's last match counts, its first group if it has one. A function maps the answer to a text or None.
 
@@ -56,6 +56,7 @@ def result_function(spelling: str) -> ResultFunction:
     known: dict[str, ResultFunction] = {
         "number": last_number,
         "choice": last_choice,
+        "exact": whole_text,
         "text": whole_text,
     }
     if spelling in known:
@@ -65,7 +66,7 @@ def result_function(spelling: str) -> ResultFunction:
         try:
             pattern = re.compile(rest)
         except re.error as error:
-            raise JudgeDecodingError(f"The pattern {rest!r} is no regular expression: {error}; mend it.") from error
+            raise JudgeDecodingError(f"The pattern {rest!r} is no regular expression: {error}; correct it.") from error
         return lambda answer: _last_match(pattern, answer)
     if separator:
         try:
@@ -75,7 +76,7 @@ def result_function(spelling: str) -> ResultFunction:
         if callable(function):
             return function  # type: ignore[no-any-return]  # user code, not typed
     raise JudgeDecodingError(
-        f"There is no result {spelling}; there are {', '.join(known)}, regex:PATTERN and module:function."
+        f"There is no checker {spelling}; there are number, choice, exact, regex:PATTERN and module:function."
     )
 
 

@@ -10,8 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import typer
 from torch import Tensor
 
+from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import bar
 from judge_decoding.cli.run.prepare import PreparedTask, prepare
@@ -35,10 +37,11 @@ from judge_decoding.tasks import parse_task
 
 
 def run(
-    task: str, target: str, draft: str | None, draft_layers: int | None, judge: str | None,
-    num_draft_tokens: list[int] | None, batch_size: list[int] | None, repetitions: int, prompts: int, tune: int,
+    context: typer.Context, task: str, target: str, draft: str | None, draft_layers: int | None, judge: str | None,
+    num_draft_tokens: list[int] | None, batch_size: list[int] | None, repetitions: int, limit: int, tune: int,
     data: Path | None, chat: bool | None, system: str, max_new_tokens: int | None, seed: int, threads: int | None,
-    backend: str, vllm_python: str | None, dtype: str, device: str | None, out: Path | None, *, json: bool,
+    backend: str, vllm_python: str | None, dtype: str, device: str | None, out: Path | None, *,
+    translate: bool, json: bool,
 ) -> None:  # fmt: skip
     """Measure on the questions of the task."""
     check_backend(backend)
@@ -46,7 +49,8 @@ def run(
         torch.set_num_threads(threads)
     ready = _ready(
         task, data, (target, draft, judge), draft_layers, chat=chat, system=system, max_new_tokens=max_new_tokens,
-        limit=prompts + tune, seed=seed, dtype=dtype, device=device,
+        limit=limit + tune, seed=seed, dtype=dtype, device=device,
+        translate=translate,
     )  # fmt: skip
     chosen = BenchOptions(
         tune, tuple(sorted(set(batch_size or [1]))), tuple(num_draft_tokens or ()), repetitions,
@@ -54,6 +58,7 @@ def run(
     )  # fmt: skip
     results = _measure(ready, chosen)
     if out is not None:
+        results = results.model_copy(update={"config": keep_config(context, out)})
         write_text(out / "bench.md", bench_markdown(results))
         write_text(out / "results.json", results.model_dump_json(indent=2, exclude_none=True) + "\n")
     if json:

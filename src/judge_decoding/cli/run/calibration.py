@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.cli.calibrate_on import is_file
 from judge_decoding.cli.court_files import Warnings
+from judge_decoding.cli.run.rendering import uses_chat
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.tasks import parse_task, read_items
 from judge_decoding.tasks.base import Item
@@ -21,7 +22,7 @@ def calibration(
     data: Path | None,
     limit: int | None,
     *,
-    result: str,
+    checker: str,
     max_new_tokens: int | None,
     chat: bool | None,
     tokenizer: PreTrainedTokenizerBase,
@@ -36,7 +37,7 @@ def calibration(
         def refuse(sentence: str) -> None:
             raise JudgeDecodingError(sentence)
 
-        task = Prompts(result)
+        task = Prompts(checker)
         items = read_items(task, Path(spelling), limit=limit, on_bad=refuse)
         return PromptFormat(task, max_new_tokens=max_new_tokens), calibration_items(task, items)
     named = parse_task(spelling)
@@ -45,8 +46,5 @@ def calibration(
         items = read_items(named, data, limit=limit, on_bad=warnings)
     finally:
         warnings.close()
-    template = bool(tokenizer.chat_template)
-    if chat and not template:
-        raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    prompt_format = PromptFormat(named, template if chat is None else chat, max_new_tokens=max_new_tokens)
-    return prompt_format, calibration_items(named, items)
+    good = calibration_items(named, items)
+    return PromptFormat(named, uses_chat(chat, tokenizer), max_new_tokens=max_new_tokens), good

@@ -29,7 +29,7 @@ def run(head: Path, results: list[Path] | None, *, overwrite: bool) -> None:
     write_card(loaded, head, files)
     for path, one in zip(files, found, strict=True):
         if not one.judge_hash and not _same_name(one.judge, head):
-            _note(f"{path} names the judge {one.judge!r} and does not tell its weights; check that it is {head}.")
+            _note(f"{path} records the judge {one.judge!r} without a hash of its weights; check that it is {head}.")
     if not can_draw() and any(row.accuracy is not None for one in found for row in one.rows):
         _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
     told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
@@ -42,14 +42,14 @@ def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path])
     for path in results_in(head):
         if read_bytes(path, "the results") not in given:
             raise JudgeDecodingError(
-                f"{path} is not among the results that are given and would be lost; name it with --results, too, "
-                "or drop it with --overwrite."
+                f"{path} is not among the results that are given and would be lost; pass it with --results, too, "
+                "or discard it with --overwrite."
             )
     card = head / CARD
     ours = (card_as_written(loaded, head), bare_card(loaded.config.model_dump()))
     if card.exists() and read_bytes(card, "the card") not in [text.encode() for text in ours]:
         raise JudgeDecodingError(
-            f"{card} is not as this command writes it: a person or another version changed it; keep a copy of what "
+            f"{card} was changed by hand or by another version; keep a copy of what "
             "you need, and replace it with --overwrite."
         )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from json import dumps
 from pathlib import Path
 
 import torch
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal, progress
+from judge_decoding.cli.terminal import say_json
 from judge_decoding.core.results import row
 from judge_decoding.core.rounds import Round
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
@@ -27,8 +29,8 @@ from judge_decoding.tasks.prompt_format import PromptFormat
 
 
 def run(
-    problems: int, seed: int, threshold: float | None, num_draft_tokens: int | None, json: Path | None,
-    html: Path | None,
+    limit: int, seed: int, threshold: float | None, num_draft_tokens: int | None, out: Path | None, html: Path | None,
+    *, json: bool,
 ) -> None:  # fmt: skip
     """Solve the problems, and show what came out."""
     if threshold is not None:
@@ -46,9 +48,10 @@ def run(
         "judge": Method(pair, judge, num_draft_tokens or 1),
     }
     prompt_format = PromptFormat(Arithmetic())
-    test = read_items(Arithmetic(count=problems, seed=seed))
-    tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", _TUNING_PROBLEMS, seed))
-    work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (problems + 1)
+    test = read_items(Arithmetic(count=limit, seed=seed))
+    problems = min(_TUNING_PROBLEMS, max(limit, 3))
+    tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", problems, seed))
+    work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (limit + 1)
 
     console = Terminal()
     with progress() as bar:
@@ -73,38 +76,44 @@ def run(
     problem, rounds = _telling_example(methods["judge"], prompt_format, test)
     example = shown(rounds, pair.tokenizer)
     facts = {
-        "problems": f"{problems} held-out ones, seed {seed}",
+        "problems": f"{limit} held-out ones, seed {seed}",
         "judge's threshold": f"{judge.threshold:.3g}",
         "draft length": f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge",
         "machine": machine(),
     }
 
-    title = (f"{problems} held-out arithmetic word problems", "bold")
+    figures = {
+        "problems": limit, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows,
+    }  # fmt: skip
+    if out is not None:
+        files.write_json(out, figures)
+    if html is not None:
+        files.write_text(html, comparison_page(rows, NAMES, facts, problem.turns[0], example))
+    if json:
+        say_json(dumps(figures, indent=2))
+        return
+
+    title = (f"{limit} held-out arithmetic word problems", "bold")
     console.print(Text.assemble("\n", title, f", {facts['machine']}\n"))
     console.print(comparison_table(rows, NAMES))
+    chosen = f"chosen on {len(tuning)} other problems" if tuning else "as given"
     console.print(
-        "\nStandard: speculative decoding that keeps only what the target would have said itself.\n"
-        f"Draft length: {facts['draft length']} (best on problems that are not in the table). "
-        f"Judge's threshold: {judge.threshold:.3g}.\n"
-        "Tokens per target forward count the correction or bonus token too; accepted draft tokens do not.\n",
+        "\nStandard: speculative decoding that keeps only tokens the target would have generated itself.\n"
+        f"Draft length: {facts['draft length']} ({chosen}). Judge's threshold: {judge.threshold:.3g}.\n"
+        "Tokens per target forward include the correction or bonus token; accepted draft tokens do not.\n",
         style="dim",
         highlight=False,
     )
-    console.print("One answer, a line for each round", style="bold", highlight=False)
+    console.print("One answer, one line per round", style="bold", highlight=False)
     console.print(problem.turns[0] + "\n", highlight=False)
     console.print(worked_example(example))
+    console.print()
     console.print(legend(), end="")
     console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
-
-    if json is not None:
-        files.write_json(
-            json,
-            {"problems": problems, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows},
-        )
-        console.print(f"Figures: {json}")
+    if out is not None:
+        console.print(f"Figures: {out}", highlight=False, soft_wrap=True)
     if html is not None:
-        files.write_text(html, comparison_page(rows, NAMES, facts, problem.turns[0], example))
-        console.print(f"Web page: {html}")
+        console.print(f"Web page: {html}", highlight=False, soft_wrap=True)
 
 
 NAMES = {
@@ -114,14 +123,10 @@ NAMES = {
     "judge": "judge decoding",
 }
 
-
 EXACT_LENGTHS = (2, 3, 4, 6, 8)
-
-
 JUDGE_LENGTHS = (8, 12, 16, 24)
-
-
 _TUNING_PROBLEMS = 12
+"""The most problems that choose the draft lengths; a shorter demo takes as many as it shows."""
 
 
 def _telling_example(judge: Method, prompt_format: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:

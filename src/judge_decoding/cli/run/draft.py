@@ -8,13 +8,12 @@ from pathlib import Path
 
 from judge_decoding.cli.court_files import agree, read_prompts
 from judge_decoding.cli.court_swaps import duration
+from judge_decoding.cli.run.rendering import renderer
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say, warn
-from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_output_folders
 from judge_decoding.io.questions import Fields, file_rows
 from judge_decoding.loading.models import default_device, load_model, load_tokenizer
-from judge_decoding.models.chat import render
 from judge_decoding.training.draft_data import divide_prompts
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft
 from judge_decoding.training.drafts import make_draft
@@ -58,27 +57,19 @@ def read_texts(
     fields: tuple[str | None, str | None],
     limit: int | None,
     *,
-    chat: bool,
-    asked_for: bool,
-) -> list[str]:
-    """The prompts as the target reads them."""
-    tokenizer = load_tokenizer(target) if chat else None
-    if asked_for and tokenizer is not None and not tokenizer.chat_template:
-        raise JudgeDecodingError("This model has no chat template; leave --chat out.")
-
-    def rendered(text: str) -> str:
-        assert tokenizer is not None
-        return render([{"role": "user", "content": text}], tokenizer)
-
-    use = rendered if tokenizer is not None and tokenizer.chat_template else None
+    chat: bool | None,
+) -> tuple[list[str], bool]:
+    """The prompts as the target reads them, and whether they went through its chat template."""
+    render = renderer(chat, target, fields[1])
+    use = None if render is None else lambda text: render([{"role": "user", "content": text}])
     questions = read_prompts(str(path), partial(file_rows, path), Fields(fields[0], None, fields[1]), use, limit)
-    return [one.prompt for one in questions]
+    return [one.prompt for one in questions], render is not None
 
 
 def _cost(forecast: DraftForecast) -> str:
     """Describe the expected cost in words."""
     return (
-        f"The target is to answer {forecast.answers} more prompts, about {forecast.generated_tokens:,} tokens; the "
+        f"The target will answer {forecast.answers} more prompts, about {forecast.generated_tokens:,} tokens; the "
         f"draft is trained on about {forecast.trained_tokens:,} tokens. Both take about {duration(forecast.seconds)}."
     )
 

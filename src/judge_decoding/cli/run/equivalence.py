@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_swaps import label_all
 from judge_decoding.cli.run.pair import draft_with_tokenizer_of, load_decoder
 from judge_decoding.cli.terminal import say
@@ -17,15 +18,16 @@ from judge_decoding.tasks.results import ResultFunction
 
 def run(
     target: str, draft: str | None, endpoint: str | None, max_new_tokens: int, batch_size: int, dtype: str,
-    texts: list[str], function: ResultFunction, progress: LabellingProgress, *, yes: bool,
+    device: str | None, texts: list[str], function: ResultFunction, progress: LabellingProgress, *, yes: bool,
 ) -> None:  # fmt: skip
     """Label the tokens, and write them."""
     rollouts = None
     if endpoint is None:
-        decoder = load_decoder(target, draft, dtype)
+        with Terminal(err=True).status("loading the models"):
+            decoder = load_decoder(target, draft, dtype, device)
     else:
         rollouts = endpoint_rollouts(Endpoint(endpoint.removeprefix(PREFIX), concurrency=batch_size))
-        decoder = draft_with_tokenizer_of(target, draft, dtype)
+        decoder = draft_with_tokenizer_of(target, draft, dtype, device)
 
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
         label_by_equivalence(

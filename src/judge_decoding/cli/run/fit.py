@@ -25,20 +25,20 @@ from judge_decoding.training.draft_options import LAYERS, DraftConfig
 
 
 def run(
-    questions: list[Question], out: Path, target: str, draft: str | None, result: str, points: float, share: float,
+    questions: list[Question], out: Path, target: str, draft: str | None, checker: str, margin: float, share: float,
     calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, max_new_tokens: int,
     batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps, make_draft: Path | None,
-    draft_layers: int | None, *, chat: bool, yes: bool,
+    draft_layers: int | None, *, chat: bool | None, yes: bool,
 ) -> Fitted:  # fmt: skip
     """Fit the head, and save it with its card; with ``make_draft``, a folder, make a draft there first."""
     config = FitConfig(
-        result, points=points, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
+        checker, points=margin, share=share, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
     )
 
     asked = None
     if calibrate_on is not None:
         asked = calibration(
-            calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
+            calibrate_on, calibrate_data, calibrate_limit, checker=checker, max_new_tokens=max_new_tokens,
             chat=chat, tokenizer=load_tokenizer(target),
         )  # fmt: skip
 
@@ -75,4 +75,4 @@ def _cost(cost: FitForecast) -> str:
 
 
 def _report_labels(path: Path, cases: Sequence[Case], spent: LabellingCost | None) -> None:
-    say(f"The labels are there already: {path}." if spent is None else labelled(cases, spent, path), err=True)
+    say(f"The labels already exist: {path}." if spent is None else labelled(cases, spent, path), err=True)

@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.options import check_used, given
 from judge_decoding.cli.run.models import compiled
-from judge_decoding.cli.terminal import stream
+from judge_decoding.cli.run.rendering import uses_chat
+from judge_decoding.cli.terminal import say_json, stream
 from judge_decoding.core.rounds import Stats
 from judge_decoding.core.samples import write_samples
 from judge_decoding.decoder import JudgeDecoder
@@ -35,16 +36,16 @@ from judge_decoding.spelling import listed
 
 
 def run(
-    context: typer.Context, target: str, prompt: str | None, draft: str | None, judge: str | None, system: str | None,
+    context: typer.Context, target: str, prompt: str | None, draft: str | None, judge: str | None, system: str,
     max_new_tokens: int | None, threshold: float | None, rule: str | None, num_draft_tokens: int | None,
-    draft_length: str, guard: list[str] | None, stop: list[str] | None, generation_config: str,
+    draft_schedule: str, guard: list[str] | None, stop: list[str] | None, generation_config: str,
     temperature: float | None, top_p: float | None, top_k: int | None, min_p: float | None,
     repetition_penalty: float | None, seed: int | None, dtype: str, device: str | None, backend: str,
-    json: Path | None, *, translate: bool, chat: bool, plain: bool, with_target: bool,
+    out: Path | None, *, translate: bool, chat: bool | None, plain: bool, json: bool, with_target: bool,
 ) -> None:  # fmt: skip
     """Answer the prompt."""
-    if draft_length not in POLICIES:
-        raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
+    if draft_schedule not in POLICIES:
+        raise JudgeDecodingError(f"There is no draft schedule {draft_schedule}; there are {', '.join(POLICIES)}.")
     guards = [parse_guard(spelling) for spelling in guard or []]
     if generation_config not in ("model", "none"):
         raise JudgeDecodingError(f"--generation-config is {generation_config}; it must be model or none.")
@@ -55,15 +56,17 @@ def run(
     # Check the rule before loading the models.
     head = JudgeHead.from_pretrained(judge) if judge is not None else None
     early = choose_rule(head, parse_rule(rule, head) if rule is not None else None, threshold)
-    _check_used(context, draft, draft_length, temperature, chat=chat)
+    _check_used(context, draft, draft_schedule, temperature, chat=chat)
     if early.is_lossless:
-        check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="take a lossy rule")
-    asked_for = given(context, ("--chat", "--system")) if chat else []
+        check_used(context, f"With the rule {early}, which rescues nothing,", "--guard", remedy="use a lossy rule")
+    asked_for = given(context, ("--chat", "--system")) if chat is not False else []
     if asked_for and not load_tokenizer(embedded_path(target, "target")).chat_template:
         raise JudgeDecodingError(f"This model has no chat template; leave {listed(asked_for)} out.")
     text = prompt if prompt is not None else sys.stdin.read(LINE + 1)
     if len(text) > LINE:
-        raise JudgeDecodingError(f"The prompt has more than {LINE:,} letters, and no model reads so much; shorten it.")
+        raise JudgeDecodingError(
+            f"The prompt has more than {LINE:,} characters, more than any model reads; shorten it."
+        )
     if not text.strip():
         raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
     notes = Terminal(err=True)
@@ -86,13 +89,13 @@ def run(
     sampling = replace(asked_sampling, temperature=own.temperature if temperature is None else temperature)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    use_chat = chat and bool(decoder.tokenizer.chat_template)
+    use_chat = uses_chat(chat, decoder.tokenizer, [text])
     decides = choose_rule(decoder.judge, parse_rule(rule, decoder.judge) if rule else None, threshold)
     asked = messages if use_chat else text
     ends = stop or decoder.stop_strings
     chunks = decoder.stream(
-        asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_length], guards=guards,
-        details=json is not None, stop=ends,
+        asked, max_new_tokens, rule=decides, sampling=sampling, draft_length=POLICIES[draft_schedule], guards=guards,
+        details=json or out is not None, stop=ends,
     )  # fmt: skip
     console = Terminal(soft_wrap=True)
     written: list[Chunk] = []
@@ -101,7 +104,7 @@ def run(
         written.append(chunk)
         if plain:
             stream(chunk.text)
-        else:
+        elif not json:
             for piece, cause in zip(chunk.pieces, chunk.round.causes, strict=True):
                 console.print(token_text(piece, cause, marks=False), end="")
     seconds = time.perf_counter() - begin
@@ -109,9 +112,10 @@ def run(
     distance = next(iter(stats.distances), None)
     if plain:
         stream("\n")
-    else:
+    elif not json:
         console.print("\n")
-        console.print(legend(marks=False), end="")
+        if console.is_terminal:  # elsewhere, tokens are not marked
+            console.print(legend(marks=False), end="")
         rate = "" if stats.acceptance_rate is None else f" (acceptance rate {stats.acceptance_rate:.0%})"
         console.print(
             f"{stats.tokens} tokens in {seconds:.1f} s ({stats.tokens / seconds:.0f} a second), "
@@ -130,7 +134,7 @@ def run(
             highlight=False,
             soft_wrap=True,
         )
-    if json is not None:
+    if json or out is not None:
         about: dict[str, object] = {
             **names,
             "temperature": sampling.temperature,
@@ -150,7 +154,10 @@ def run(
         about["lossy"] = is_lossy(decides, rounds, greedy=sampling.temperature == 0)
         threshold = recorded_threshold(decides, guards)
         sample = record(text, rounds, pieces, decoder, rule=str(decides), threshold=threshold, **about)
-        write_samples(json, [sample])
+        if out is not None:
+            write_samples(out, [sample])
+        if json:
+            say_json(sample.model_dump_json(indent=2, exclude_none=True))
 
 
 _OF_SAMPLING = ("--top-p", "--top-k", "--min-p", "--seed")
@@ -163,19 +170,19 @@ _CUT_OFF = {
 
 
 def _check_used(
-    context: typer.Context, draft: str | None, draft_length: str, temperature: float | None, *, chat: bool
+    context: typer.Context, draft: str | None, draft_schedule: str, temperature: float | None, *, chat: bool | None
 ) -> None:
     """Refuse options without effect for this draft, at this temperature, or without the chat template."""
     if draft is None:
         check_used(
-            context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-length",
+            context, "Without --draft", "--judge", "--threshold", "--rule", "--num-draft-tokens", "--draft-schedule",
             "--guard", "--translate", "--with-target", remedy="give a draft model",
         )  # fmt: skip
     if is_drafter(draft):
         # Prompt lookup has no probabilities.
-        unsure = ["--draft-length"] if draft == PROMPT_LOOKUP and draft_length == "confident" else []
+        unsure = ["--draft-schedule"] if draft == PROMPT_LOOKUP and draft_schedule == "confident" else []
         check_used(context, f"With the draft {draft}", "--translate", *unsure, remedy="give a draft model")
     if temperature == 0:
         check_used(context, "At temperature 0", *_OF_SAMPLING, remedy="give a --temperature")
-    if not chat:
+    if chat is False:
         check_used(context, "With --no-chat", "--system", remedy="use the chat template")

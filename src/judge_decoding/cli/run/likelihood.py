@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_swaps import label_all
 from judge_decoding.cli.run.pair import load_decoder
 from judge_decoding.cli.terminal import say
@@ -16,11 +17,12 @@ from judge_decoding.rules.exact import Exact
 
 def run(
     target: str, threshold: float, draft: str | None, suffix: int, max_new_tokens: int, batch_size: int, dtype: str,
-    progress: LabellingProgress, cases: list[Case], *, given: bool, yes: bool,
+    device: str | None, progress: LabellingProgress, cases: list[Case], *, given: bool, yes: bool,
 ) -> None:  # fmt: skip
     """Label the tokens, and write them."""
     config = LikelihoodConfig(threshold, suffix)
-    decoder = load_decoder(target, draft, dtype)
+    with Terminal(err=True).status("loading the models"):
+        decoder = load_decoder(target, draft, dtype, device)
     ends = {*decoder.end_ids, decoder.tokenizer.eos_token_id}
     texts: dict[str, list[Case]] = {}
     for case in cases:

@@ -18,4 +18,4 @@ def compiled(decoder: JudgeDecoder, notes: Terminal) -> None:
         for reason in decoder.compile(lambda text: status.update(Text(text))):
             notes.print(f"Not compiled: {reason}.", highlight=False, soft_wrap=True)
     if (seconds := time.perf_counter() - begin) > COMPILING:
-        notes.print(f"Compiled in {seconds:.0f} s; the next time it is there.", style="dim", highlight=False)
+        notes.print(f"Compiled in {seconds:.0f} s; cached for the next run.", style="dim", highlight=False)

@@ -15,12 +15,12 @@ def load_decoder(target: str, draft: str | None, dtype: str, device: str | None 
     return JudgeDecoder.from_pretrained(large, small, dtype=dtype, device=device or default_device())
 
 
-def draft_with_tokenizer_of(target: str, draft: str | None, dtype: str) -> JudgeDecoder:
+def draft_with_tokenizer_of(target: str, draft: str | None, dtype: str, device: str | None = None) -> JudgeDecoder:
     """What is needed here of a pair whose target is elsewhere."""
     large, small = pair_names(target, draft, dtype)
     tokenizer = load_tokenizer(large)
     check_same_vocabulary(tokenizer, load_tokenizer(small))
-    model = load_model(small, dtype=dtype, device=default_device())
+    model = load_model(small, dtype=dtype, device=device or default_device())
     try:  # the target's end tokens end an answer
         ends = GenerationConfig.from_pretrained(large).eos_token_id
     except OSError:

@@ -13,9 +13,9 @@ from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import Warnings, read
 from judge_decoding.cli.models import check_dtype
 from judge_decoding.cli.run.models import compiled
+from judge_decoding.cli.run.rendering import uses_chat
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
 from judge_decoding.evaluation.trial import Method, answers
 from judge_decoding.judge.head import JudgeHead
@@ -72,6 +72,7 @@ def prepare(
     device: str | None,
     backend: str,
     temperature: float,
+    translate: bool = False,
     details: bool = False,
     check: Callable[[str | None], None] = lambda _: None,
 ) -> PreparedTask:
@@ -90,13 +91,12 @@ def prepare(
 
     with Terminal(err=True).status("loading the models"):
         decoder = JudgeDecoder.from_pretrained(
-            target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or default_device()
-        )
+            target, draft, judge, backend=cast(Any, backend), dtype=dtype, device=device or default_device(),
+            translate=translate,
+        )  # fmt: skip
     compiled(decoder, Terminal(err=True))
-    template = bool(decoder.tokenizer.chat_template)
-    if chat and not template:
-        raise JudgeDecodingError("This model has no chat template; leave --chat out for the task's plain form.")
-    prompt_format = PromptFormat(task, template if chat is None else chat, system, max_new_tokens, details)
+    chatted = uses_chat(chat, decoder.tokenizer, [item.turns[0] for item in items])
+    prompt_format = PromptFormat(task, chatted, system, max_new_tokens, details)
     warnings = Warnings()
     try:
         items = fitting(items, prompt_format, decoder, warnings)

@@ -26,10 +26,15 @@ def judge_of(context: typer.Context, head: str) -> JudgeHead:
 
 
 def readings_of(
-    cases: list[Case], folder: Path, target: str, judge: JudgeHead | None, draft: str | None
+    cases: list[Case],
+    folder: Path,
+    target: str,
+    judge: JudgeHead | None,
+    draft: str | None,
+    device: str | None = None,
 ) -> dict[str, AnswerReading]:
     """Let the target read the answers that it has not read before."""
-    reader = ReadingModels(embedded_path(target, "target"), judge, embedded_path(draft, "draft"))
+    reader = ReadingModels(embedded_path(target, "target"), judge, embedded_path(draft, "draft"), device)
     with steps() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):

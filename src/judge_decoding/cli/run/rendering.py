@@ -1,14 +1,63 @@
-"""Render questions with a model's chat template, for ``fit`` and ``court collect``."""
+"""One rule for all commands: prompts go through the chat template if there is one and they have no other form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
+from judge_decoding.cli.terminal import say
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.loading.models import load_tokenizer
-from judge_decoding.models.chat import Message, render
+from judge_decoding.models.chat import Message, is_rendered, render
+
+Render = Callable[[Sequence[Message]], str]
+"""From the messages of a chat to the whole prompt."""
 
 
-def renderer(model: str) -> Callable[[Sequence[Message]], str]:
-    """The chat template of a model: a Hub name or folder."""
+def uses_chat(
+    chat: bool | None, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str] = (), *, template: str | None = None
+) -> bool:
+    """Whether prompts go through the chat template; the default is told in a line on stderr.
+
+    Args:
+        chat: what ``--chat/--no-chat`` says; None for the default.
+        tokenizer: the model's.
+        prompts: the prompts, if they are known; the default leaves them as they are if all are rendered already.
+        template: a prompt template; with it, the default is no chat.
+
+    Raises:
+        JudgeDecodingError: a chat is asked for, and there is no chat template.
+    """
+    there = bool(tokenizer.chat_template)
+    if chat and not there:
+        raise JudgeDecodingError("This model has no chat template; leave --chat out.")
+    if chat is not None or not there or template is not None:
+        return bool(chat)
+    rendered = bool(prompts) and all(is_rendered(text, tokenizer) for text in prompts)
+    say(
+        "The prompts are rendered already; the chat template is not applied again."
+        if rendered
+        else "Using the chat template; --no-chat turns it off.",
+        err=True,
+    )
+    return not rendered
+
+
+def renderer(chat: bool | None, model: str, template: str | None = None) -> Render | None:
+    """The chat template of a model, a Hub name or folder; None if prompts stay as they are.
+
+    Raises:
+        JudgeDecodingError: a chat is asked for, and there is no chat template.
+    """
+    if chat is False:
+        return None
     tokenizer = load_tokenizer(model)
-    return lambda messages: render(messages, tokenizer)
+    if not uses_chat(chat, tokenizer, template=template):
+        return None
+
+    def rendered(messages: Sequence[Message]) -> str:
+        text = messages[-1]["content"]
+        return str(text) if is_rendered(text, tokenizer) else render(messages, tokenizer)
+
+    return rendered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from json import dumps
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.text import Text as Line
 
 from judge_decoding.cli.console import Terminal, progress
 from judge_decoding.cli.court_files import Warnings
+from judge_decoding.cli.run.rendering import uses_chat
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.data.cases import Case
 from judge_decoding.decoder import JudgeDecoder
@@ -29,11 +31,11 @@ from judge_decoding.rules import parse_rule
 
 def run(
     answers: Path, target: str, judge: str | None, rule: list[str] | None, num_draft_tokens: list[int] | None,
-    prompt_field: str, answer_field: str, template: str | None, limit: int | None, shown: int, batch_tokens: int,
-    dtype: str, device: str | None, html: Path | None, *, chat: bool, json: bool,
+    prompt_field: str | None, answer_field: str, template: str | None, limit: int | None, show: int, batch_tokens: int,
+    dtype: str, device: str | None, html: Path | None, *, chat: bool | None, json: bool,
 ) -> None:  # fmt: skip
     """Read the answers, and say what each rule keeps."""
-    form = PromptTemplate(None if template is None else template.replace("\\n", "\n"), chat)
+    form = PromptTemplate(None if template is None else template.replace("\\n", "\n"), bool(chat))
     cases, left_out = _read(answers, prompt_field, answer_field, limit)
 
     spellings = rule or [*DEFAULT_RULES, *(["judge"] if judge is not None else [])]
@@ -45,9 +47,13 @@ def run(
         decoder = JudgeDecoder.from_pretrained(
             embedded_path(target, "target"), None, judge, dtype=dtype, device=device or default_device()
         )
+    if chat is None and all(case.token_ids is not None for _, case in cases):
+        chat = False  # the file has the whole prompts
+    questions = [case.question for _, case in cases]
+    form = replace(form, chat=uses_chat(chat, decoder.tokenizer, questions, template=template))
     texts, unfit = _texts(answers, cases, decoder, form)
     config = ScoreConfig(
-        tuple(dict.fromkeys(num_draft_tokens or [decoder.num_draft_tokens])), batch_tokens=batch_tokens, shown=shown
+        tuple(dict.fromkeys(num_draft_tokens or [decoder.num_draft_tokens])), batch_tokens=batch_tokens, shown=show
     )
     with progress(console=notes) as bar:
         task = bar.add_task("the target reads the answers", total=len(texts))
@@ -75,10 +81,10 @@ def run(
     console.print(Line.assemble("\n", title, f", {facts['tokens']} tokens; target {target}\n"))
     console.print(score_table(found))
     console.print(
-        "\nThe texts go on as they are: behind a rejected token the text's own stands in for the target's. So the more "
-        "a rule rejects, the less its figures say about decoding. Tokens per target forward is what a draft that costs "
-        "nothing could gain. All texts count as right: what a rule lets pass of wrong ones is not measured here.\n\n"
-        "Rounds by accepted draft tokens\n",
+        "\nThe texts are not regenerated: after a rejected token, the text's own stands in for the target's. The more "
+        "a rule rejects, the less its figures say about decoding. Tokens per target forward are an upper bound, for a "
+        "draft that costs nothing. All texts count as correct: wrong tokens that a rule keeps are not measured "
+        "here.\n\nRounds by accepted draft tokens\n",
         style="dim",
         highlight=False,
     )
@@ -93,7 +99,9 @@ def run(
 DEFAULT_RULES = ("exact", "top_k(k=4)", "typical")
 
 
-def _read(path: Path, prompt_field: str, answer_field: str, limit: int | None) -> tuple[list[tuple[int, Case]], int]:
+def _read(
+    path: Path, prompt_field: str | None, answer_field: str, limit: int | None
+) -> tuple[list[tuple[int, Case]], int]:
     """Read the first answers of a file, and count the lines left out among them."""
     warnings = Warnings()
     try:
@@ -115,8 +123,6 @@ def _texts(
     size = decoder.target.get_input_embeddings().get_parameter("weight").shape[0]
     context = getattr(decoder.target.config.get_text_config(), "max_position_embeddings", None)
     warnings, texts = Warnings(), []
-    if form.chat and not decoder.tokenizer.chat_template:
-        raise JudgeDecodingError("This model has no chat template; leave --chat out and give a --template.")
     for number, case in cases:
         try:
             texts.append(as_text(case, decoder.tokenizer, form, size=size, context=context, ends=ends))
@@ -124,5 +130,5 @@ def _texts(
             warnings(f"{path}, line {number}: {error}")
     warnings.close()
     if not texts:
-        raise JudgeDecodingError(f"No answer of {path} can be scored; see what is wrong with its lines above.")
+        raise JudgeDecodingError(f"No answer of {path} can be scored; the lines above give the reasons.")
     return texts, warnings.count

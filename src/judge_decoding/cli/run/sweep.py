@@ -7,6 +7,9 @@ from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 
+import typer
+
+from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.run.grading import grade_answers, means
 from judge_decoding.cli.run.prepare import prepare, rule_check
 from judge_decoding.cli.run.showing import print_results, running
@@ -20,22 +23,23 @@ from judge_decoding.evaluation.sweep import Candidate
 from judge_decoding.io.files import write_text
 from judge_decoding.report.plots import pareto_svg
 from judge_decoding.report.results_page import results_page
+from judge_decoding.report.rows import fastest
 from judge_decoding.rules import parse_rule
 from judge_decoding.tasks.base import Item, Task
 
 
 def run(
-    target: str, out: Path, draft: str | None, judge: str | None, rule: list[str] | None,
+    context: typer.Context, target: str, out: Path, draft: str | None, judge: str | None, rule: list[str] | None,
     threshold: list[float] | None, num_draft_tokens: list[int] | None, tune: int, data: Path | None, limit: int | None,
     chat: bool | None, system: str, max_new_tokens: int | None, temperature: float, seed: int, margin: float,
     grader: str | None, trained_on: list[Path] | None, dtype: str, device: str | None, backend: str, results: Path,
-    answers: Path, page: Path, asked: Task, *, every_length: bool, json: bool,
+    answers: Path, page: Path, asked: Task, *, translate: bool, every_length: bool, json: bool,
 ) -> None:  # fmt: skip
     """Answer the questions of the task in every way, and measure."""
     ready = prepare(
         asked, data, (target, draft, judge), chat=chat, system=system, max_new_tokens=max_new_tokens, limit=limit,
         seed=seed, trained_on=trained_on or (), dtype=dtype, device=device,
-        backend=backend,
+        backend=backend, translate=translate,
         temperature=temperature, check=rule_check(rule or []),
     )  # fmt: skip
     decoder = ready.decoder
@@ -46,7 +50,7 @@ def run(
     # These must not change on resuming: a newly chosen draft length would mix answers at two lengths.
     settings = {
         "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
-        "tune": 0 if every_length else tune,
+        "tune": 0 if every_length else tune, **({"translate": True} if translate else {}),
     }  # fmt: skip
     record = ResultRecord(results, ready.settings | settings)
     found = core.sweep(
@@ -61,7 +65,12 @@ def run(
         }
         grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
         table = [with_grades(row, grades.get(row.name, ())) for row in table]
-    facts = ready.facts | {"items": len(items), "data_hash": hash_of(items), "grader": grader or ""}
+    facts = ready.facts | {
+        "items": len(items),
+        "data_hash": hash_of(items),
+        "grader": grader or "",
+        "config": keep_config(context, out),
+    }
     told = Results(
         **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(found.tuning),
         distances=core.distances(wanted, items, record),
@@ -77,6 +86,8 @@ def run(
         return
     print_results(told)
     say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
+    if best := fastest(told):
+        say(f"\n{best}")
 
 
 def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> tuple[int, int]:

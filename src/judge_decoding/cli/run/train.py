@@ -11,6 +11,7 @@ import typer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.cli.calibrate_on import check_calibrate_on
+from judge_decoding.cli.config_file import RUN, keep_config
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
@@ -43,29 +44,30 @@ from judge_decoding.training.training import train_head
 
 
 def run(
-    context: typer.Context, target: str, cases: list[Path], output: Path, labels: str, after_error: str,
+    context: typer.Context, target: str, cases: list[Path], out: Path, labels: str, after_error: str,
     class_weights: str, wrong_weight: float, norm: str, layers: str, l2: str, folds: int, aim: str,
-    calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, result: str, chat: bool | None,
+    calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, checker: str, margin: float,
+    chat: bool | None,
     max_new_tokens: int | None, batch_size: int, draft: str | None, cache: Path | None, plots: bool | None, seed: int,
     dtype: str, device: str | None, *, draft_states: bool, baseline: bool, overwrite: bool, json: bool,
 ) -> None:  # fmt: skip
     """Train the head, and save it."""
-    goal = Aim.parse(aim)
+    goal = Aim("accuracy", margin) if aim.strip() == "accuracy" else Aim.parse(aim)
     by_task = goal.kind == "accuracy"
-    kept = [output / "calibration.part", *files_of_head(output / UNCALIBRATED)] if by_task else []
+    kept = [out / "calibration.part", *files_of_head(out / UNCALIBRATED)] if by_task else []
     check_outputs(
-        files_of_head(output), [target, draft, *cases, calibrate_on, calibrate_data], overwrite=overwrite, folder=True,
-        work=kept, alone=(context, output) if by_task else None,
+        [*files_of_head(out), out / RUN], [target, draft, *cases, calibrate_on, calibrate_data], overwrite=overwrite,
+        folder=True, work=kept, alone=(context, out) if by_task else None,
     )  # fmt: skip
     if not by_task:
         check_used(
-            context, f"With the aim {aim}", "--calibrate-data", "--calibrate-limit", "--result", "--max-new-tokens",
-            "--batch-size", remedy="give --aim accuracy=POINTS",
+            context, f"With the aim {aim}", "--calibrate-data", "--calibrate-limit", "--checker", "--margin",
+            "--max-new-tokens", "--batch-size", remedy="give --aim accuracy",
         )  # fmt: skip
     elif calibrate_on is not None:
-        check_calibrate_on(context, calibrate_on, ("--calibrate-data", "--chat"), ("--result",))
+        check_calibrate_on(context, calibrate_on, ("--calibrate-data", "--chat"), ("--checker",))
     if labels == "from_error":
-        check_used(context, "With --labels from_error, where all behind the error is wrong,", "--after-error")
+        check_used(context, "With --labels from_error, where everything after the error is wrong,", "--after-error")
     if cache is not None:
         check_writable(cache / "features")
     files = located_cases(cases)
@@ -76,7 +78,9 @@ def run(
         baseline=baseline, seed=seed, **({} if by_task else {"aim": aim}),
     )  # fmt: skip
     if -1 not in config.layers and norm != "before":
-        check_used(context, "Below the last layer, where all is read before the norm,", "--norm", remedy="add layer -1")
+        check_used(
+            context, "Below the last layer, where states are read before the norm,", "--norm", remedy="add layer -1"
+        )
     if plots and not can_draw():
         raise JudgeDecodingError(
             "--plots needs matplotlib; install it with: pip install 'judge-decoding[eval]', or leave it out."
@@ -88,7 +92,7 @@ def run(
     if draft is not None and not (draft_states or by_task):
         raise JudgeDecodingError(
             "--draft is given, and nothing needs it; add --draft-states for a judge that reads the draft's hidden "
-            "states, or --aim accuracy=1 --calibrate-on QUESTIONS."
+            "states, or --aim accuracy --calibrate-on QUESTIONS."
         )
     check_task(goal, calibrate_on, draft)
     notes = Terminal(err=True)
@@ -97,7 +101,7 @@ def run(
     data, asked = prompted_cases(files, tokenizer, chat), None
     if calibrate_on is not None:
         asked = calibration(
-            calibrate_on, calibrate_data, calibrate_limit, result=result, max_new_tokens=max_new_tokens,
+            calibrate_on, calibrate_data, calibrate_limit, checker=checker, max_new_tokens=max_new_tokens,
             chat=chat, tokenizer=tokenizer,
         )  # fmt: skip
         check_not_trained_on(forms(asked[1], asked[0], tokenizer), (case.question for case in data))
@@ -112,10 +116,11 @@ def run(
             draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=progress,
         )  # fmt: skip
         if asked is not None and small is not None:
-            _calibrate(head, goal, asked, (model, tokenizer, small), batch_size, output, progress)
+            _calibrate(head, goal, asked, (model, tokenizer, small), batch_size, out, progress)
     draw = can_draw() if plots is None else plots
-    save_head(head, output, head_pictures(head.config) if draw else None)
-    report(head.config, output, json=json)
+    save_head(head, out, head_pictures(head.config) if draw else None)
+    keep_config(context, out)
+    report(head.config, out, json=json)
 
 
 UNCALIBRATED = "uncalibrated"
@@ -138,7 +143,7 @@ def check_task(goal: Aim, calibrate_on: str | None, draft: str | None) -> None:
     """
     if goal.kind != "accuracy":
         if calibrate_on is not None:
-            raise JudgeDecodingError(f"--calibrate-on is for --aim accuracy=POINTS, and the aim is {goal}; change one.")
+            raise JudgeDecodingError(f"--calibrate-on is for --aim accuracy, and the aim is {goal}; change one.")
     elif calibrate_on is None or draft is None:
         raise JudgeDecodingError(f"The aim {goal} is measured by decoding; give --draft and --calibrate-on.")
 

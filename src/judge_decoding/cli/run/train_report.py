@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.run.info import describe
+from judge_decoding.cli.head_facts import describe, print_json
 from judge_decoding.cli.terminal import warn
 from judge_decoding.judge.head import JudgeHeadConfig
 
@@ -18,9 +18,12 @@ _WIDTH = 24
 
 def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
     """The head, the table of what was compared, reliability and learning curve; doubts go to stderr."""
-    describe(config, place, json=json)
+    facts = config.model_dump(mode="json")
     figures = config.calibration
-    if not json:
+    if json:
+        print_json(facts)
+    else:
+        describe(facts, place)
         console = Terminal()
         for part in (_comparison(figures["comparison"]), _reliability(figures["reliability"]), _curve(figures)):
             if part is not None:
@@ -37,7 +40,7 @@ def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something 
     table = Table(title="Compared, out of fold; the one in bold is the head", title_justify="left", box=None)
     table.add_column("detector")
     for name in ("AUC\nall tokens", "AUC\nnumbers", "log-loss", "threshold", "correct\nkept", "wrong\ncaught"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["detector"], _number(row["auc"]), _number(row["auc_numbers"]), _number(row["log_loss"]),

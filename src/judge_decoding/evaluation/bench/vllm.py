@@ -92,9 +92,9 @@ def interpreter(given: str | None) -> str:
     try:
         done = subprocess.run([given, "-P", "-c", "import vllm"], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise JudgeDecodingError(f"Cannot run {given}: {error.strerror}; name a Python with vLLM.") from error
+        raise JudgeDecodingError(f"Cannot run {given}: {error.strerror}; give a Python with vLLM.") from error
     if done.returncode:
-        raise JudgeDecodingError(f"{given} cannot import vLLM ({_last(done.stderr)}); name a Python with vLLM.")
+        raise JudgeDecodingError(f"{given} cannot import vLLM ({_last(done.stderr)}); give a Python with vLLM.")
     return given
 
 

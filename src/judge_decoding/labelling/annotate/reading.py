@@ -65,6 +65,7 @@ class ReadingModels:
     target: str
     head: JudgeHead | None = None
     draft: str | None = None
+    device: str | None = None
 
     @property
     def maker(self) -> str:
@@ -104,7 +105,10 @@ def _read_missing(
 ) -> None:
     """Read the ``wanted`` answers that are missing from ``found``; add them to it and to the file."""
     missing = [case for name, case in wanted.items() if name not in found]
-    tokenizer, target = load_tokenizer(reader.target), load_model(reader.target, device=default_device())
+    tokenizer, target = (
+        load_tokenizer(reader.target),
+        load_model(reader.target, device=reader.device or default_device()),
+    )
     if not tokenizer.is_fast:
         raise JudgeDecodingError(
             f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
@@ -114,7 +118,7 @@ def _read_missing(
         if reader.draft is None:
             raise JudgeDecodingError("This judge head reads the draft model's hidden states too; name it with --draft.")
         check_same_vocabulary(tokenizer, load_tokenizer(reader.draft))
-        draft = load_model(reader.draft, device=default_device())
+        draft = load_model(reader.draft, device=reader.device or default_device())
     if reader.head is not None:
         reader.head.check_fits(target, draft)
     ends = end_ids(target, tokenizer)

@@ -165,7 +165,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:
                 if unfinished:
                     break
                 raise JudgeDecodingError(
-                    f"{path}, line {number} is not a decision: {first_problem(error)}; mend or remove the line."
+                    f"{path}, line {number} is not a decision: {first_problem(error)}; correct or remove the line."
                 ) from error
         whole += len(line) + (not unfinished)
     return events, whole

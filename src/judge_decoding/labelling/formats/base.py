@@ -45,7 +45,7 @@ class Format:
             try:
                 cases += make()
             except ValidationError as error:
-                on_bad(f"{path}, {where} is not a case: {first_problem(error)}; mend or remove it.")
+                on_bad(f"{path}, {where} is not a case: {first_problem(error)}; correct or remove it.")
             except RowError as error:
                 on_bad(f"{path}, {where} {error}.")
         if not cases:

@@ -44,7 +44,7 @@ def _rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Callable[[], list[Ca
         for row in reader:
             yield f"line {reader.line_num}", partial(_cases, row)
     except csv.Error as error:
-        on_bad(f"{path}, line {reader.reader.line_num} is not CSV: {error}; mend it, what is behind it was not read.")
+        on_bad(f"{path}, line {reader.reader.line_num} is not CSV: {error}; correct it; the rest was not read.")
 
 
 def _cases(row: dict[str, str]) -> list[Case]:

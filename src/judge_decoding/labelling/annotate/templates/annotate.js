@@ -55,7 +55,7 @@ async function insist(path, body) {
       return reply;
     } catch {
       complain("The server does not answer" + (body ? ", so your last decision is not saved yet" : "") +
-        ". Start the command again with the same --output and --port; this page then goes on by itself.");
+        ". Start the command again with the same --out and --port; this page then goes on by itself.");
       await new Promise((done) => setTimeout(done, RETRY));
     }
   }
@@ -112,8 +112,7 @@ function show(data, said) {
   by("reference").textContent = visible(item.reference);
   setExtending(false);
   draw(item);
-  const [first, final] = item.selected || [0, 0];
-  select(first, final);
+  if (item.selected) select(...item.selected); else selectNothing();
   answer.focus({ preventScroll: true });
   window.scrollTo(0, 0);
   for (const id of ["question", "reference"]) by(id).scrollTop = 0;
@@ -157,6 +156,13 @@ function select(from, to) {
   tell();
 }
 
+// What an earlier decision chose is selected again; otherwise nothing is, so that a stray Enter marks nothing.
+function selectNothing() {
+  anchor = cursor = -1;
+  answer.removeAttribute("aria-activedescendant");
+  tell();
+}
+
 function tell() {
   const choices = state.case.choices && state.case.choices[cursor];
   by("choices").replaceChildren();
@@ -170,11 +176,12 @@ function tell() {
 }
 
 function move(to, extend) {
-  select(extend || extending ? anchor : to, to);
+  select((extend || extending) && anchor >= 0 ? anchor : to, to);
 }
 
 // The piece above or below the cursor: on the next line that has any, the one nearest to the cursor's middle.
 function lineAway(step) {
+  if (cursor < 0) return 0;
   const box = (piece) => piece.lastChild.getClientRects()[0];
   const height = (piece) => (box(piece).top + box(piece).bottom) / 2;
   const here = box(items[cursor]), x = (here.left + here.right) / 2, y = height(items[cursor]);
@@ -197,6 +204,7 @@ function setExtending(on) {
 
 function mark() {
   if (!items.length) return say("There is nothing to mark in this answer.");
+  if (cursor < 0) return say("Select the wrong tokens first.");
   const first = Math.min(anchor, cursor);
   decide("mark", "Saved: wrong at “" + named(first < state.case.pieces.length ? state.case.pieces[first] : null) + "”.");
 }
@@ -213,7 +221,7 @@ const actions = {
     setExtending(!extending);
     answer.focus({ preventScroll: true });
     say(extending ? "Now go to the last wrong token." : "One token only.");
-    if (!extending) select(cursor, cursor);
+    if (!extending && cursor >= 0) select(cursor, cursor);
   },
 };
 for (const [id, action] of Object.entries(actions)) by(id).addEventListener("click", action);
@@ -234,7 +242,7 @@ document.addEventListener("keydown", (event) => {
   const to = { ArrowRight: cursor + onward, ArrowLeft: cursor - onward, Home: 0, End: items.length - 1 }[event.key];
   if (to !== undefined) move(to, event.shiftKey);
   else if (event.key === "ArrowUp" || event.key === "ArrowDown") move(lineAway(event.key === "ArrowUp" ? -1 : 1), event.shiftKey);
-  else if (event.key === "Escape") { setExtending(false); select(cursor, cursor); }
+  else if (event.key === "Escape") { setExtending(false); if (cursor >= 0) select(cursor, cursor); }
   else if (event.key === "Enter") { if (!event.repeat) mark(); }
   else return;
   event.preventDefault();

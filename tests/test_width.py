@@ -1,0 +1,83 @@
+"""What a terminal of 80 columns shows: no number is broken, no line is cut, and a sweep ends with its best setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from commands import Run
+from judge_decoding.core.results import MATCHED, ResultRow, Results
+from judge_decoding.core.rounds import Cause
+from judge_decoding.intervals import short_numbers
+from judge_decoding.report.rows import fastest, results_tables
+from judge_decoding.report.terminal import worked_example
+from judge_decoding.report.verdicts import ShownRound, ShownToken
+from judge_decoding.serving.recipe import packaged
+
+LONG = "judge(threshold=0.8466737270355225) | top_k(k=4)"
+
+
+def row(name: str, *, speed: float, good: bool | None, rule: str = "judge") -> ResultRow:
+    """A row with intervals as wide as they come."""
+    given: dict[str, Any] = {
+        "accuracy": 0.75, "accuracy_low": 0.686, "accuracy_high": 0.805, "difference": -0.04, "difference_low": -0.0912,
+        "difference_high": 0.0123, "mcnemar_p": 0.000123, "non_inferior": good,
+    } if good is not None else {}  # fmt: skip
+    return ResultRow(
+        name=name, rule=rule, num_draft_tokens=12, answers=1000, tokens_per_forward=speed + 1, speedup=speed,
+        speedup_low=speed - 0.1, speedup_high=speed + 0.1, tokens_per_second=1234.5, accepted_per_round=speed, **given,
+    )  # fmt: skip
+
+
+def results(*rows: ResultRow) -> Results:
+    return Results(task="gsm8k", items=1000, margin=0.02, rows=rows)
+
+
+def lines(*shown: object) -> list[str]:
+    console = Console(width=80, color_system=None)
+    with console.capture() as told:
+        for one in shown:
+            console.print(one)
+    return [line.rstrip() for line in told.get().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", sorted(packaged()))
+def test_a_plan(run: Run, recipe: str) -> None:
+    out = run("plan", recipe, columns=80)[1]
+    assert "…" not in out
+    wide = [line for line in out.splitlines() if len(line) > 80]
+    assert [line.split()[:2] for line in wide] == [["judge-decoding", "fit"]]
+
+
+def test_tables_of_results_and_the_line_below_them() -> None:
+    rows = (
+        row("exact", speed=1.5, good=True), row(LONG, speed=3.5, good=True), row("typical", speed=5, good=False),
+        row(f"typical{MATCHED}", speed=6, good=True, rule=f"typical{MATCHED}"),
+    )  # fmt: skip
+    told = lines(*results_tables(results(*rows)))
+    assert max(map(len, told)) <= 80
+    assert sum("75.0% [68.6, 80.5]" in line for line in told) == 4
+    assert sum("-4.0 [-9.1, +1.2]" in line for line in told) == 4
+    assert not any("8466737" in line for line in told)
+    assert fastest(results(*rows)) == (
+        "Fastest setting shown non-inferior with a margin of 2 percentage points: judge(threshold=0.8467) | top_k(k=4)"
+        ", draft length 12: 3.50x, accuracy -4.0 [-9.1, +1.2] points."
+    )
+    assert fastest(results(rows[2])).startswith("No setting is shown to be non-inferior")
+    assert fastest(results(row("exact", speed=2, good=None))) == ""
+
+
+def test_a_round_wraps_with_its_indent() -> None:
+    tokens = tuple(ShownToken(f" word{i}", Cause.AGREED) for i in range(30))
+    told = lines(worked_example([ShownRound(tokens, " more", 30), ShownRound(tokens[:2], "", 1)]))
+    assert told[0].startswith("  1  30 accepted │ word0")
+    assert all(line.startswith(" " * 18) for line in told[1:-1])
+    assert told[-1] == "  2   1 accepted │ word0 word1"
+
+
+def test_numbers_of_four_digits() -> None:
+    assert (
+        short_numbers("judge(threshold=0.84667) 12.5% [1.20, 3.4567]") == "judge(threshold=0.8467) 12.5% [1.20, 3.457]"
+    )
