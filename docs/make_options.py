@@ -36,6 +36,7 @@ REASONS = {
     "--model": "`collect` compares several models.",
     "--num-draft-tokens": "`sweep`, `bench` and `score` compare several; `draft` measures at one.",
     "--out": "Each command writes something else.",
+    "--pair": "`demo` shows one of the included pairs; `play` takes any models, and several.",
     "--port": "`play` and `court annotate` can run at the same time.",
     "--rule": "`sweep` and `score` compare several rules; the others use one.",
     "--seed": "`generate` and endpoints are repeatable only if asked; everything else always is.",

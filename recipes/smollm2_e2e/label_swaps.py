@@ -1,7 +1,7 @@
 """Label the draft's tokens by what the target makes of them: does it still state the same facts?
 
-A wrong word is not the only error of a description. Once "a pub located in" stands there, this target does not come back
-to the food, so the words that skip it are errors, too, and no checker of finished texts finds them. These labels do: the
+A wrong word is not the only error of a description. After "a pub located in" this target does not come back to the
+food, so the words that skip it are errors, too, and no checker of finished texts finds them. These labels do: the
 target finishes the description behind each of the draft's tokens (AutoJudge's search, arXiv 2504.20039).
 
     python recipes/smollm2_e2e/label_swaps.py --target target --draft draft --data data/fit.jsonl --limit 160 \

@@ -13,7 +13,7 @@ from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Seed
 from judge_decoding.cli.models import (
     BatchSizes,
     Device,
-    Draft,
+    DraftOption,
     DtypeOption,
     FirstLayers,
     JudgeOption,
@@ -31,7 +31,7 @@ def bench(
     context: typer.Context,
     task: TaskName = "arithmetic",
     target: Target = "reference",
-    draft: Draft = None,
+    draft: DraftOption = None,
     draft_layers: FirstLayers = None,
     translate: Translate = False,
     judge: JudgeOption = None,

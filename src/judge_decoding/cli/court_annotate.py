@@ -12,7 +12,7 @@ import typer
 from judge_decoding.cli.court_files import read
 from judge_decoding.cli.decoding_options import Seed
 from judge_decoding.cli.login import login
-from judge_decoding.cli.models import Device, DraftModel, JudgeOption
+from judge_decoding.cli.models import Device, DraftModelOption, JudgeOption
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Overwrite, check_outputs, out_option
 from judge_decoding.cli.page_options import Annotator, Browser, Port
@@ -33,7 +33,7 @@ def annotate(
         typer.Option(help="Target model, to show its tokens and its own choices.", rich_help_panel=MODELS),
     ] = None,
     judge: JudgeOption = None,
-    draft: DraftModel = None,
+    draft: DraftModelOption = None,
     repeats: Annotated[
         float,
         typer.Option(help="Share of the cases shown twice, to measure self-agreement.", rich_help_panel=TRAINING),

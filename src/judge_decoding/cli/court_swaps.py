@@ -10,12 +10,12 @@ import typer
 
 from judge_decoding.cli.court_files import agree, read
 from judge_decoding.cli.decoding_options import FixedBudget
-from judge_decoding.cli.models import BatchSize, Device, DraftModel, DtypeOption, Target, check_dtype
+from judge_decoding.cli.models import BatchSize, Device, DraftModelOption, DtypeOption, Target, check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Cases, Overwrite, Yes, check_outputs
 from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.steps import steps
-from judge_decoding.cli.task_options import Checker, LabelThreshold
+from judge_decoding.cli.task_options import CheckerOption, LabelThreshold
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
@@ -33,7 +33,7 @@ def likelihood(
     out: Cases,
     target: Target,
     label_threshold: LabelThreshold,
-    draft: DraftModel = None,
+    draft: DraftModelOption = None,
     given: Annotated[
         bool,
         typer.Option(
@@ -76,8 +76,8 @@ def equivalence(
     questions: _Questions,
     out: Cases,
     target: Target,
-    draft: DraftModel = None,
-    checker: Checker = "number",
+    draft: DraftModelOption = None,
+    checker: CheckerOption = "number",
     endpoint: Annotated[
         str | None,
         typer.Option(

@@ -16,7 +16,9 @@ Rule = Annotated[str | None, typer.Option(help=_RULE, rich_help_panel=DECODING)]
 Rules = Annotated[list[str] | None, typer.Option("--rule", help=_RULE, rich_help_panel=DECODING)]
 Threshold = Annotated[float | None, typer.Option(help=_THRESHOLD, rich_help_panel=DECODING)]
 Thresholds = Annotated[list[float] | None, typer.Option("--threshold", help=_THRESHOLD, rich_help_panel=DECODING)]
-DraftLength = Annotated[int | None, typer.Option("--num-draft-tokens", min=1, help=_LENGTH, rich_help_panel=DECODING)]
+DraftLengthOption = Annotated[
+    int | None, typer.Option("--num-draft-tokens", min=1, help=_LENGTH, rich_help_panel=DECODING)
+]
 OneDraftLength = Annotated[int, typer.Option("--num-draft-tokens", min=1, help=_LENGTH, rich_help_panel=DECODING)]
 DraftLengths = Annotated[
     list[int] | None, typer.Option("--num-draft-tokens", min=1, help=_LENGTH, rich_help_panel=DECODING)

@@ -15,7 +15,7 @@ from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Json, Overwrite, Yes, check_outputs, out_option
 from judge_decoding.cli.panels import TRAINING
 from judge_decoding.cli.steps import resumable, steps
-from judge_decoding.cli.task_options import Chat, Limit, PromptField, Prompts, Template
+from judge_decoding.cli.task_options import Chat, Limit, PromptField, PromptsOption, Template
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.training.draft_options import FILES, DraftConfig, Loss, MadeDraft
 
@@ -23,7 +23,7 @@ from judge_decoding.training.draft_options import FILES, DraftConfig, Loss, Made
 def draft(
     context: typer.Context,
     target: Target,
-    prompts: Prompts,
+    prompts: PromptsOption,
     out: Annotated[Path, out_option("Folder for the draft model.")],
     draft_layers: NumLayers = 4,
     vocab: Annotated[

@@ -16,7 +16,7 @@ from judge_decoding.cli.config_file import RUN, keep_config
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import read_prompts
 from judge_decoding.cli.decoding_options import FixedBudget, Seed
-from judge_decoding.cli.models import BatchSize, Device, DraftModel, DtypeOption, FirstLayers, Target
+from judge_decoding.cli.models import BatchSize, Device, DraftModelOption, DtypeOption, FirstLayers, Target
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Json, Overwrite, Yes, check_outputs, out_option
 from judge_decoding.cli.panels import MODELS, TRAINING
@@ -26,11 +26,11 @@ from judge_decoding.cli.task_options import (
     CalibrateLimit,
     CalibrateOn,
     Chat,
-    Checker,
+    CheckerOption,
     Limit,
     Margin,
     PromptField,
-    Prompts,
+    PromptsOption,
     ReferenceField,
     Template,
 )
@@ -48,10 +48,10 @@ if TYPE_CHECKING:  # they load torch
 
 def fit(
     context: typer.Context,
-    prompts: Prompts,
+    prompts: PromptsOption,
     out: Annotated[Path, out_option("Folder for the judge head.")],
     target: Target,
-    draft: DraftModel = None,
+    draft: DraftModelOption = None,
     make_draft: Annotated[
         bool,
         typer.Option(
@@ -66,7 +66,7 @@ def fit(
     template: Template = None,
     chat: Chat = None,
     limit: Limit = None,
-    checker: Checker = "number",
+    checker: CheckerOption = "number",
     margin: Margin = 1.0,
     share: Annotated[
         float,

@@ -9,7 +9,7 @@ import typer
 
 from judge_decoding.cli.decoding_options import (
     BudgetOption,
-    DraftLength,
+    DraftLengthOption,
     Guards,
     MinP,
     OptionalSeed,
@@ -23,7 +23,7 @@ from judge_decoding.cli.decoding_options import (
 from judge_decoding.cli.models import (
     BackendOption,
     Device,
-    Draft,
+    DraftOption,
     DtypeOption,
     JudgeOption,
     Target,
@@ -41,7 +41,7 @@ def generate(
     context: typer.Context,
     target: Target,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; by default standard input.")] = None,
-    draft: Draft = None,
+    draft: DraftOption = None,
     translate: Translate = False,
     judge: JudgeOption = None,
     chat: Chat = None,
@@ -49,7 +49,7 @@ def generate(
     max_new_tokens: BudgetOption = None,
     threshold: Threshold = None,
     rule: Rule = None,
-    num_draft_tokens: DraftLength = None,
+    num_draft_tokens: DraftLengthOption = None,
     draft_schedule: Annotated[
         str,
         typer.Option(

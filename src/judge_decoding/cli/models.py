@@ -14,14 +14,14 @@ _DRAFT_MODEL = "Draft model: Hub name or folder, with the target's vocabulary."
 _FIRST_LAYERS = "Number of the target's first layers that form the draft model."
 
 Target = Annotated[str, typer.Option(help=_TARGET, rich_help_panel=MODELS)]
-Draft = Annotated[
+DraftOption = Annotated[
     str | None,
     typer.Option(
         help="Draft model: Hub name or folder, or 'prompt-lookup'. Without one the target decodes alone.",
         rich_help_panel=MODELS,
     ),
 ]
-DraftModel = Annotated[str | None, typer.Option(help=_DRAFT_MODEL, rich_help_panel=MODELS)]
+DraftModelOption = Annotated[str | None, typer.Option(help=_DRAFT_MODEL, rich_help_panel=MODELS)]
 Translate = Annotated[
     bool,
     typer.Option(

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.decoding_options import DraftLength
+from judge_decoding.cli.decoding_options import DraftLengthOption
 from judge_decoding.cli.outputs import Json
 from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.terminal import say_json
@@ -46,7 +46,7 @@ def plan(
         float | None,
         typer.Option(min=0, help="Accepted draft tokens per round, expected or measured.", rich_help_panel=DECODING),
     ] = None,
-    num_draft_tokens: DraftLength = None,
+    num_draft_tokens: DraftLengthOption = None,
     json: Json = False,
 ) -> None:
     """Estimate a recipe's memory per GPU and tokens per second. Exit code 1 if it does not fit."""

@@ -10,7 +10,7 @@ import typer
 from judge_decoding.cli.config_file import RUN
 from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Rules, Seed, Temperature, Thresholds, Tune
 from judge_decoding.cli.evaluation import checked_task
-from judge_decoding.cli.models import BackendOption, Device, Draft, DtypeOption, JudgeOption, Target, Translate
+from judge_decoding.cli.models import BackendOption, Device, DraftOption, DtypeOption, JudgeOption, Target, Translate
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Json, Overwrite, check_outputs, out_option
 from judge_decoding.cli.panels import DECODING
@@ -38,7 +38,7 @@ def sweep(
     task: TaskName,
     target: Target,
     out: Annotated[Path, out_option("Folder for results.json, answers.jsonl and sweep.html.")],
-    draft: Draft = None,
+    draft: DraftOption = None,
     translate: Translate = False,
     judge: JudgeOption = None,
     rule: Rules = None,

@@ -17,7 +17,7 @@ TaskName = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="Local file with the task's data, instead of the Hub's.", rich_help_panel=TASK)
 ]
-Prompts = Annotated[
+PromptsOption = Annotated[
     Path,
     typer.Option(help="Prompts: JSONL (question, optionally reference), or text, one per line.", rich_help_panel=TASK),
 ]
@@ -46,7 +46,7 @@ Chat = Annotated[
 ]
 System = Annotated[str, typer.Option(help="System message, for chats.", rich_help_panel=TASK)]
 _CHECKER = "What makes an answer correct: number, choice, exact, regex:PATTERN{more}."
-Checker = Annotated[
+CheckerOption = Annotated[
     str,
     typer.Option(help=_CHECKER.format(more=" or module:function"), rich_help_panel=TASK),
 ]

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli.decoding_options import BudgetOption, Seed
-from judge_decoding.cli.models import BatchSize, Device, DraftModel, DtypeOption, Target, check_dtype
+from judge_decoding.cli.models import BatchSize, Device, DraftModelOption, DtypeOption, Target, check_dtype
 from judge_decoding.cli.outputs import Json, Overwrite, out_option
 from judge_decoding.cli.panels import OUTPUT, TRAINING
-from judge_decoding.cli.task_options import CalibrateData, CalibrateLimit, CalibrateOn, Chat, Checker, Margin
+from judge_decoding.cli.task_options import CalibrateData, CalibrateLimit, CalibrateOn, Chat, CheckerOption, Margin
 from judge_decoding.errors import JudgeDecodingError
 
 
@@ -74,11 +74,11 @@ def train(
     calibrate_on: CalibrateOn = None,
     calibrate_data: CalibrateData = None,
     calibrate_limit: CalibrateLimit = None,
-    checker: Checker = "number",
+    checker: CheckerOption = "number",
     chat: Chat = None,
     max_new_tokens: BudgetOption = None,
     batch_size: BatchSize = 8,
-    draft: DraftModel = None,
+    draft: DraftModelOption = None,
     draft_states: Annotated[
         bool,
         typer.Option(

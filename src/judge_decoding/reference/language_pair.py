@@ -21,8 +21,11 @@ from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabula
 from judge_decoding.models.first_layers import cut_layers
 
 FOLDER = Path(__file__).parent / "smollm2"
-"""Adapters of target and draft, the judge, and items of the test part of the data."""
+"""Adapters of target and draft, and the judge."""
 ITEMS = FOLDER / "items.jsonl"
+"""Items of the test part of the data."""
+CALIBRATION = FOLDER / "calibration.jsonl"
+"""Items of its calibration part."""
 LAYERS = 10
 """Layers of the draft."""
 

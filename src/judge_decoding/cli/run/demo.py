@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -13,10 +16,13 @@ from judge_decoding.cli.console import Terminal, progress
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.core.results import row
 from judge_decoding.core.rounds import Round
+from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
 from judge_decoding.evaluation.trial import Method, answers, compare
 from judge_decoding.io import files
 from judge_decoding.models.provenance import machine
+from judge_decoding.reference.language_pair import CALIBRATION, ITEMS, load_language_pair
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.report.page import comparison_page
 from judge_decoding.report.terminal import comparison_table, legend, worked_example
@@ -25,19 +31,82 @@ from judge_decoding.rules import Exact, Judge
 from judge_decoding.rules.judge import check_threshold
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
+from judge_decoding.tasks.e2e import E2E
 from judge_decoding.tasks.prompt_format import PromptFormat
+
+NAMES = {
+    "target": "target alone",
+    "draft": "draft alone",
+    "exact": "standard",
+    "judge": "judge decoding",
+}
+
+EXACT_LENGTHS = (2, 3, 4, 6, 8)
+JUDGE_LENGTHS = (8, 12, 16, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class _Demo:
+    """What a pair is shown with.
+
+    Attributes:
+        load: loads the decoders: the pair with its judge, and the draft alone.
+        prompt_format: its task, and how the questions are asked.
+        title: what the items are called.
+        test: draws items by number and seed.
+        others: draws other items, which choose the draft lengths.
+        exact_lengths, judge_lengths: the draft lengths that are tried.
+        items: the default number of items.
+        tuning_items: the most items that choose the draft lengths; a shorter demo takes as many as it shows.
+    """
+
+    load: Callable[[], tuple[JudgeDecoder, JudgeDecoder]]
+    prompt_format: PromptFormat
+    title: str
+    test: Callable[[int, int], list[Item]]
+    others: Callable[[int, int], list[Item]]
+    exact_lengths: Sequence[int]
+    judge_lengths: Sequence[int]
+    items: int
+    tuning_items: int
+
+
+def _descriptions(path: Path, count: int, seed: int) -> list[Item]:
+    """Draw restaurants of a file of the SmolLM2 pair."""
+    items = read_items(E2E(), path)
+    if count > len(items):
+        raise JudgeDecodingError(f"The SmolLM2 pair comes with {len(items)} restaurants, not {count}; ask for fewer.")
+    return random.Random(seed).sample(items, count)
+
+
+_DEMOS = {
+    "reference": _Demo(
+        load_pair, PromptFormat(Arithmetic()), "arithmetic word problems",
+        lambda count, seed: read_items(Arithmetic(count=count, seed=seed)),
+        lambda count, seed: read_items(Arithmetic("collection", "calibration", count, seed)),
+        EXACT_LENGTHS, JUDGE_LENGTHS, 100, 12,
+    ),
+    "smollm2": _Demo(
+        load_language_pair, PromptFormat(E2E(), chat=True), "restaurants to describe", partial(_descriptions, ITEMS),
+        partial(_descriptions, CALIBRATION), (2, 4, 6), (4, 8), 10, 4,
+    ),
+}  # fmt: skip
 
 
 def run(
-    limit: int, seed: int, threshold: float | None, num_draft_tokens: int | None, out: Path | None, html: Path | None,
-    *, json: bool,
+    name: str, limit: int | None, seed: int, threshold: float | None, num_draft_tokens: int | None, out: Path | None,
+    html: Path | None, *, json: bool,
 ) -> None:  # fmt: skip
-    """Solve the problems, and show what came out."""
+    """Answer the items, and show what came out."""
     if threshold is not None:
         check_threshold(threshold)
 
-    torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
-    pair, draft = load_pair()
+    demo = _DEMOS[name]
+    limit = limit or demo.items
+    test = demo.test(limit, seed)
+    if name == "reference":
+        torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
+    pair, draft = demo.load()
     assert pair.judge is not None
     plain = type(pair)(pair.target, pair.tokenizer)
     judge = Judge(pair.judge, threshold)
@@ -47,22 +116,20 @@ def run(
         "exact": Method(pair, Exact(), num_draft_tokens or 1),
         "judge": Method(pair, judge, num_draft_tokens or 1),
     }
-    prompt_format = PromptFormat(Arithmetic())
-    test = read_items(Arithmetic(count=limit, seed=seed))
-    problems = min(_TUNING_PROBLEMS, max(limit, 3))
-    tuning = [] if num_draft_tokens else read_items(Arithmetic("collection", "calibration", problems, seed))
-    work = len(tuning) * (len(EXACT_LENGTHS) + len(JUDGE_LENGTHS)) + len(methods) * (limit + 1)
+    prompt_format = demo.prompt_format
+    tuning = [] if num_draft_tokens else demo.others(min(demo.tuning_items, max(limit, 3)), seed)
+    work = len(tuning) * (len(demo.exact_lengths) + len(demo.judge_lengths)) + len(methods) * (limit + 1)
 
     console = Terminal()
     with progress() as bar:
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = partial(bar.advance, task)
         if tuning:
-            lengths = {"exact": EXACT_LENGTHS, "judge": JUDGE_LENGTHS}
+            lengths = {"exact": demo.exact_lengths, "judge": demo.judge_lengths}
             drafted = {name: methods[name] for name in lengths}
             methods |= best_draft_lengths(drafted, lengths, prompt_format, tuning, lambda *_: advance())[0]
         bar.update(task, description="decoding side by side")
-        warm_up = read_items(Arithmetic("collection", "calibration", 1, seed + 1))
+        warm_up = demo.others(1, seed + 1)
         compare(methods, prompt_format, warm_up, lambda *_: advance())  # not counted
         outcomes = compare(methods, prompt_format, test, lambda *_: advance())
 
@@ -83,7 +150,8 @@ def run(
     }
 
     figures = {
-        "problems": limit, "seed": seed, "threshold": judge.threshold, "machine": machine(), "methods": rows,
+        "pair": name, "problems": limit, "seed": seed, "threshold": judge.threshold, "machine": machine(),
+        "methods": rows,
     }  # fmt: skip
     if out is not None:
         files.write_json(out, figures)
@@ -93,7 +161,7 @@ def run(
         say_json(dumps(figures, indent=2))
         return
 
-    title = (f"{limit} held-out arithmetic word problems", "bold")
+    title = (f"{limit} held-out {demo.title}", "bold")
     console.print(Text.assemble("\n", title, f", {facts['machine']}\n"))
     console.print(comparison_table(rows, NAMES))
     chosen = f"chosen on {len(tuning)} other problems" if tuning else "as given"
@@ -114,19 +182,6 @@ def run(
         console.print(f"Figures: {out}", highlight=False, soft_wrap=True)
     if html is not None:
         console.print(f"Web page: {html}", highlight=False, soft_wrap=True)
-
-
-NAMES = {
-    "target": "target alone",
-    "draft": "draft alone",
-    "exact": "standard",
-    "judge": "judge decoding",
-}
-
-EXACT_LENGTHS = (2, 3, 4, 6, 8)
-JUDGE_LENGTHS = (8, 12, 16, 24)
-_TUNING_PROBLEMS = 12
-"""The most problems that choose the draft lengths; a shorter demo takes as many as it shows."""
 
 
 def _telling_example(judge: Method, prompt_format: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:
