@@ -14,7 +14,7 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli.court_files import bar, read_prompts
-from judge_decoding.cli.decoding_options import FixedBudget, OptionalSeed, Stop, Temperature, TopP
+from judge_decoding.cli.decoding_options import FixedBudget, OptionalSeed, StopOption, Temperature, TopP
 from judge_decoding.cli.models import BatchSize, Concurrency, Device, DtypeOption, Retries, check_dtype
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Cases, Json, Overwrite, check_outputs
@@ -104,7 +104,7 @@ def collect(
     top_p: TopP = None,
     seed: OptionalSeed = None,
     max_new_tokens: FixedBudget = 512,
-    stop: Stop = None,
+    stop: StopOption = None,
     limit: Limit = None,
     only_pairs: Annotated[
         bool,

@@ -31,7 +31,7 @@ Guards = Annotated[
         rich_help_panel=DECODING,
     ),
 ]
-Stop = Annotated[
+StopOption = Annotated[
     list[str] | None, typer.Option(help="String that ends the answer. Repeatable.", rich_help_panel=DECODING)
 ]
 _BUDGET = "Token budget of each answer."
@@ -41,7 +41,9 @@ _TEMPERATURE = "Sampling temperature; 0 is greedy."
 Temperature = Annotated[float, typer.Option(help=_TEMPERATURE, rich_help_panel=DECODING)]
 OwnTemperature = Annotated[float | None, typer.Option("--temperature", help=_TEMPERATURE, rich_help_panel=DECODING)]
 TopP = Annotated[float | None, typer.Option(help="Nucleus sampling; 1 is off.", rich_help_panel=DECODING)]
-TopK = Annotated[int | None, typer.Option(help="Sample among this many tokens; 0 is off.", rich_help_panel=DECODING)]
+TopKOption = Annotated[
+    int | None, typer.Option(help="Sample among this many tokens; 0 is off.", rich_help_panel=DECODING)
+]
 MinP = Annotated[
     float | None,
     typer.Option(help="Minimum probability relative to the best token's; 0 is off.", rich_help_panel=DECODING),

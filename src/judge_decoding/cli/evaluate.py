@@ -17,7 +17,7 @@ from judge_decoding.cli.decoding_options import (
     Seed,
     Temperature,
     Threshold,
-    TopK,
+    TopKOption,
     TopP,
 )
 from judge_decoding.cli.evaluation import checked_task
@@ -71,7 +71,7 @@ def evaluate(
     max_new_tokens: BudgetOption = None,
     temperature: Temperature = 0.0,
     top_p: TopP = None,
-    top_k: TopK = None,
+    top_k: TopKOption = None,
     min_p: MinP = None,
     seed: Seed = 0,
     batch_size: BatchSize = 1,

@@ -15,9 +15,9 @@ from judge_decoding.cli.decoding_options import (
     OptionalSeed,
     OwnTemperature,
     Rule,
-    Stop,
+    StopOption,
     Threshold,
-    TopK,
+    TopKOption,
     TopP,
 )
 from judge_decoding.cli.models import (
@@ -58,7 +58,7 @@ def generate(
         ),
     ] = "fixed",
     guard: Guards = None,
-    stop: Stop = None,
+    stop: StopOption = None,
     generation_config: Annotated[
         str,
         typer.Option(
@@ -67,7 +67,7 @@ def generate(
     ] = "model",
     temperature: OwnTemperature = None,
     top_p: TopP = None,
-    top_k: TopK = None,
+    top_k: TopKOption = None,
     min_p: MinP = None,
     repetition_penalty: Annotated[
         float | None,
