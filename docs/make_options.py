@@ -28,7 +28,8 @@ REASONS = {
     "their results.",
     "--draft": "Prompt lookup has no tokens or hidden states of its own to label or to train on.",
     "--draft-layers": "`draft` makes a draft model and needs a number; `fit` and `bench` use one only if asked.",
-    "--judge": "`info` and `card` are about a head, and need one.",
+    "--dry-run": "`serve` would run a command, `push` would upload files.",
+    "--judge": "`info`, `card` and `push` are about a head, and need one.",
     "--limit": "A task's items are drawn at random, so that a part stands for the whole; a file's order is yours. "
     "`demo` and `bench` always draw.",
     "--margin": "A threshold is chosen more strictly than it is tested, so that a calibrated head passes the test.",

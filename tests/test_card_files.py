@@ -7,16 +7,14 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
 from commands import Run, ends_in_one_sentence, is_one_sentence
-from judge_decoding import JudgeDecodingError, JudgeHead, push_head, save_head
+from judge_decoding import JudgeDecodingError, JudgeHead, save_head
 from judge_decoding.core.results import Results
-from judge_decoding.report import card_files as module
 from judge_decoding.report import head_pictures
 from test_card import FULL, TARGET, card_of, changed, parsed
 from tiny import llama, random_head
@@ -129,27 +127,6 @@ def test_bad_results_beside_a_head_are_no_matter_until_it_is_saved(head: JudgeHe
         save_head(back, tmp_path / "b")
     assert not (tmp_path / "b").exists()
     save_head(back, tmp_path / "b", results=[])
-
-
-def test_results_and_plots_go_to_the_hub(head: JudgeHead, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: dict[str, Any] = {}
-
-    class Api:
-        def __init__(self, token: str | None) -> None:
-            pass
-
-        def create_repo(self, repo_id: str, **options: object) -> str:
-            return f"https://hub/{repo_id}"
-
-        def upload_folder(self, *, repo_id: str, folder_path: str, delete_patterns: list[str]) -> None:
-            sent.update({path.name: path for path in Path(folder_path).iterdir()}, patterns=delete_patterns)
-            sent["card"] = card_of(Path(folder_path))
-
-    monkeypatch.setattr(module, "HfApi", Api)
-    assert push_head(head, "me/judge", results=[FULL]) == "https://hub/me/judge"
-    assert {"results.json", "pareto.svg", "README.md", "model.safetensors", "config.json"} <= set(sent)
-    assert "### gsm8k" in sent["card"]
-    assert sent["patterns"] == ["results.json", "results-*.json", "pareto.svg", "pareto-*.svg"]
 
 
 # ---- the command

@@ -35,7 +35,7 @@ def test_a_table_says_what_a_command_says_of_itself(group: LazyGroup, name: str)
 
 def test_all_commands_are_found() -> None:
     names = [" ".join(words) for words, _ in commands()]
-    assert len(names) == len(set(names)) == 32
+    assert len(names) == len(set(names)) == 33
     assert {"demo", "lm-eval", "court import", "court label equivalence"} <= set(names)
 
 

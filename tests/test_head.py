@@ -105,6 +105,7 @@ def test_the_bare_card_says_what_the_head_is_and_how_to_load_it(target: LlamaFor
         assert line in card.splitlines()
     assert "* Threshold: 0.25 (" in card
     assert ModelCard(card).data.to_dict() == {
+        "base_model": "org/Model_1",
         "library_name": "judge-decoding", "tags": ["judge-decoding", "speculative-decoding", "custom_generate"],
     }  # fmt: skip
 

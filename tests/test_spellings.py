@@ -48,6 +48,7 @@ REWRITTEN = [
     ("draft", "-o out t", "-o out --target t"),
     ("info", "head", "--judge head"),
     ("card", "head --results r", "--judge head --results r"),
+    ("push", "head me/judge --yes", "--judge head me/judge --yes"),
     ("fit", "t", "t"),
 ]
 

@@ -53,9 +53,9 @@ from judge_decoding.integrations.transformers import custom_generate as custom_g
 from judge_decoding.judge.head import JudgeHead as JudgeHead
 from judge_decoding.judge.head import JudgeHeadConfig as JudgeHeadConfig
 from judge_decoding.playground.play import play as play
-from judge_decoding.report.card_files import push_head as push_head
 from judge_decoding.report.card_files import save_head as save_head
 from judge_decoding.report.card_files import write_card as write_card
+from judge_decoding.report.push import push_head as push_head
 from judge_decoding.rules import AnyOf as AnyOf
 from judge_decoding.rules import Block as Block
 from judge_decoding.rules import Cascade as Cascade

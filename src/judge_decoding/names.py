@@ -6,6 +6,7 @@ They are resolved only here, for all commands, `JudgeDecoder.from_pretrained`, `
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
@@ -79,3 +80,8 @@ def embedded_path(name: NameT, role: Role) -> NameT:
 
 
 _WHAT: dict[Role, str] = {"target": "model", "draft": "draft", "judge": "judge head"}
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether ``name`` can be a repository ``owner/name`` on the Hub."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None

@@ -56,6 +56,10 @@ app = lazy_app(
             "card:card",
             "Rewrite a head's model card with measured results; the head itself does not change.",
         ),
+        "push": LazyCommand(
+            "push:push",
+            "Upload a head's folder to the Hugging Face Hub: weights, configuration, card, pictures and results.",
+        ),
         "info": LazyCommand(
             "info:info", "Show a judge head's origin, calibration and target, and whether it fits a target."
         ),

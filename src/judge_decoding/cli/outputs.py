@@ -18,7 +18,7 @@ from judge_decoding.io.locks import one_run
 WORK = "judge_decoding.work"
 """The key of a context's ``meta`` for the files that an interrupted run leaves, from which it resumes."""
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation of the cost.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.", rich_help_panel=OUTPUT)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]

@@ -63,6 +63,7 @@ OLD: Mapping[str, Mapping[str, Old]] = {
 
 OPERANDS: Mapping[str, str] = {
     "generate": "--target", "draft": "--target", "train": "--target", "info": "--judge", "card": "--judge",
+    "push": "--judge",
 }  # fmt: skip
 """The option that a command's first operand stands for, unless the option is given."""
 

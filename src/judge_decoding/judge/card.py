@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from judge_decoding.markdown import block, code, plain
+from judge_decoding.names import is_repo_id
 from judge_decoding.visible import one_line
 
 _BARE = """\
 ---
-library_name: judge-decoding
+{base}library_name: judge-decoding
 tags:
 - judge-decoding
 - speculative-decoding
@@ -45,6 +46,7 @@ def bare_card(config: dict[str, Any]) -> str:
     """Return the card that is saved with a head, as Markdown; `judge_decoding.report` writes the full card."""
     name = one_line(config["target"]["name_or_path"])
     return _BARE.format(
+        base=f"base_model: {name}\n" if is_repo_id(name) else "",  # the Hub accepts only its own names
         title=plain(title(config)),
         introduction=introduction(config),
         usage=usage(config),

@@ -36,6 +36,11 @@ def files_of_card(folder: Path) -> list[Path]:
     return [folder / CARD, *(path for path in folder.glob("*.*") if _NAMES.fullmatch(path.name) and path.is_file())]
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a head's folder that belong to the head."""
+    return [path for path in files_of_head(folder) if path.is_file()]
+
+
 def results_in(folder: Path) -> list[Path]:
     """Return the result files in a head's folder, in order."""
     found = [path for path in files_of_card(folder) if path.suffix == ".json"]

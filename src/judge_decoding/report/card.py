@@ -15,7 +15,8 @@ from huggingface_hub import ModelCardData
 from judge_decoding.judge.card import introduction, title, usage
 from judge_decoding.judge.files import PICTURES
 from judge_decoding.markdown import block, code, json_block, plain, table
-from judge_decoding.report.card_results import eval_results, is_repo_id, limits, results_section
+from judge_decoding.names import is_repo_id
+from judge_decoding.report.card_results import eval_results, limits, results_section
 from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from huggingface_hub import HfApi
-
 from judge_decoding.core.results import Results, parse_results
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_bytes, write_text
-from judge_decoding.judge.files import CARD, PATTERNS, PICTURES, files_of_card, results_in
+from judge_decoding.judge.files import CARD, PICTURES, files_of_card, results_in
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.report import head_pictures
 from judge_decoding.report.card import model_card
@@ -76,26 +73,6 @@ def write_card(head: JudgeHead, folder: str | Path, results: AnyResults | Sequen
 def card_as_written(head: JudgeHead, folder: str | Path) -> str:
     """Return the card that `write_card` would write now; a different card in the folder was edited by hand."""
     return _texts(head, _pictures_in(Path(folder)), _measured(head, None))[CARD]
-
-
-def push_head(
-    head: JudgeHead,
-    repo_id: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
-    results: AnyResults | Sequence[AnyResults] | None = None,
-) -> str:
-    """Upload a head and its full card, ``results`` as for `save_head`, and return the repository's URL.
-
-    Other results and plots in the repository are removed.
-    """
-    api = HfApi(token=token)
-    url = api.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save_head(head, folder, results=results)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, delete_patterns=list(PATTERNS))
-    return str(url)
 
 
 def _measured(head: JudgeHead, results: AnyResults | Sequence[AnyResults] | None) -> list[_Measured]:

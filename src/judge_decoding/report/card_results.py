@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult
 
 from judge_decoding.intervals import UNKNOWN, number, points, share
 from judge_decoding.markdown import block, code, plain, table
+from judge_decoding.names import is_repo_id
 from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.visible import one_line
 
@@ -149,11 +150,6 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
                         )
                     )
     return found
-
-
-def is_repo_id(name: str) -> bool:
-    """Whether ``name`` can be a repository ``owner/name`` on the Hub."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
 
 
 def _judged(rows: Sequence[ResultRow]) -> list[ResultRow]:
