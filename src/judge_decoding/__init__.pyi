@@ -4,6 +4,8 @@ from judge_decoding.core.rounds import Round as Round
 from judge_decoding.core.rounds import Seconds as Seconds
 from judge_decoding.core.rounds import Stats as Stats
 from judge_decoding.core.rounds import TokenDetails as TokenDetails
+from judge_decoding.core.tracking import Logger as Logger
+from judge_decoding.core.tracking import log_to as log_to
 from judge_decoding.data.asking import ask_cases as ask_cases
 from judge_decoding.data.cases import Case as Case
 from judge_decoding.data.cases import read_cases as read_cases

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel
 
 from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow, row
+from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
@@ -31,6 +32,13 @@ LENGTHS = (2, 4, 8, 16, 24)
 """Draft lengths to choose from."""
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 """Thresholds of the judge to compare, besides the head's own."""
+
+
+LOGGED = (
+    "num_draft_tokens", "accuracy", "accuracy_low", "accuracy_high", "difference", "acceptance_rate",
+    "accepted_per_round", "tokens_per_forward", "tokens_per_second", "speedup",
+)  # fmt: skip
+"""The figures of a row that are logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,7 @@ def sweep(
     margin: float = 0.02,
     record: ResultRecord | None = None,
     running: SweepStep = lambda *_: nullcontext(lambda *_: None),
+    logger: Logger | None = None,
 ) -> Sweep:
     """Compare rules and settings on a task, each at its best draft length, with the target alone.
 
@@ -137,6 +146,7 @@ def sweep(
         margin: share of right answers that may be lost for a method to count as non-inferior.
         record: stores finished answers, and contains those of an earlier run.
         running: context manager around each of the two steps; it yields the function called with each answer.
+        logger: receives the figures of each row under ``ROW/FIGURE``; see `log_to`.
 
     Raises:
         JudgeDecodingError: no item would be left for the table, or the task cannot check an answer.
@@ -154,6 +164,8 @@ def sweep(
             chosen, rows = tune(wanted, lengths, prompt_format, tuning, record, progress)
     with running("answering", [one.name for one in wanted], shown) as progress:
         table = measure(wanted, chosen, prompt_format, shown, record, progress, margin=margin)
+    for one in table:
+        log_fields(logger, one.name, {name: getattr(one, name) for name in LOGGED})
     return Sweep(wanted, shown, table, rows)
 
 

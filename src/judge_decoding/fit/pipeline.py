@@ -6,12 +6,13 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.results import ItemResult
+from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.data.cases import Case, read_cases
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.data.leaks import occur_in as leaked
@@ -32,7 +33,7 @@ from judge_decoding.rules import Exact
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
-from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity
+from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity, log_calibration
 from judge_decoding.training.training import train_head
 
 FEW = 100
@@ -97,6 +98,7 @@ def fit_head(
     agree: Callable[[FitForecast], bool] = lambda _: True,
     progress: StageProgress = lambda _what, _done, _total: None,
     labelled: Callable[[Sequence[Case], LabellingCost | None], None] = lambda _cases, _spent: None,
+    logger: Logger | None = None,
 ) -> Fitted:
     """Make a judge head for a target and a draft from prompts alone, and save it to ``out``.
 
@@ -120,6 +122,8 @@ def fit_head(
         agree: called with the forecast before the cost is incurred; if it returns False, the work stops.
         progress: called with the name of the current stage, how much of it is done, and its total (0 if unknown).
         labelled: called when the labels exist, with the cases and what labelling cost in this run.
+        logger: receives what `train_head` logs, then accuracy and accepted draft tokens at each threshold, and the rows
+            of the table; see `log_to`.
 
     Raises:
         JudgeDecodingError: the folder cannot be written, there are too few prompts, the draft is not a model, the
@@ -143,14 +147,19 @@ def fit_head(
 
         cases, spent = _labels(pair, teaching, (prompt_format, tuning), config, work, agree, progress)
         labelled(cases, spent)
-        head = train_head(pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress)
+        head = train_head(
+            pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress, logger=logger
+        )
         head.to(pair.target.device)
         blank = {item.key for item in tuning if not item.reference} if calibrate_on is None else set()
         items = _answered(pair, tuning, config, work, progress) if blank else tuning
         items = calibration_items(prompt_format.task, items)
         _calibrate(pair, head, prompt_format, items, config, work, progress)
+        log_calibration(logger, head)
         kept = FitRecord(work / "answers.jsonl", {"of": _table_of(pair, head, prompt_format, items, config)})
         table = measure_table(pair, head, prompt_format, items, config, kept, progress)
+        for name, figures in table.methods.items():
+            log_fields(logger, f"table/{name}", asdict(figures))
         head.config.num_draft_tokens = table.methods[JUDGE].num_draft_tokens
         warnings = [
             *head.config.calibration["warnings"],

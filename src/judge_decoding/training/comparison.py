@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.training.calibration import Aim, auc, outcome
 from judge_decoding.training.fitting import Validated, cross_validate, standardise
 from judge_decoding.training.options import TrainingConfig
@@ -21,6 +22,10 @@ STILL_RISING = 0.01
 
 FEW_WRONG, FEW_QUESTIONS = 50, 10
 """Fewer wrong tokens, or fewer questions with a wrong token, are too few for reliable figures."""
+
+
+LOGGED = ("auc", "auc_numbers", "log_loss", "threshold", "kept_correct", "caught_wrong")
+"""The figures of a candidate that are logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,19 @@ def candidate(
     assert fit is not None  # `fitting.deal` ensures that both classes are in every fold
     row = {"detector": str(source), "layer": source.layer, "norm": source.norm}
     return FittedSource(source, fit, mean, scale, row | measures(fit.scores, tokens, config.goal, fit.log_loss))
+
+
+def log_candidate(logger: Logger | None, one: FittedSource, tokens: LabelledTokens) -> None:
+    """Log a candidate: the log-loss of each weight decay, the AUC in each fold, and the figures of the best decay."""
+    if logger is None:
+        return
+    name = str(one.source)
+    for decay, loss in one.fit.tried:
+        log_fields(logger, name, {"l2": decay, "log_loss_by_l2": loss})
+    for k in range(int(tokens.fold.max()) + 1):
+        inside = tokens.fold == k
+        log_fields(logger, name, {"fold": k, "fold_auc": auc(one.fit.scores[inside], tokens.labels[inside].bool())})
+    log_fields(logger, name, {key: one.row[key] for key in LOGGED})
 
 
 def measures(scores: Tensor, tokens: LabelledTokens, aim: Aim, log_loss: float | None = None) -> dict[str, Any]:

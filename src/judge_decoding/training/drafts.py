@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.rounds import Stats
+from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.errors import JudgeDecodingError
@@ -37,6 +38,8 @@ FEW = 200
 """With fewer answers than this, a warning says that the draft was trained on little data."""
 DECODED = 32
 """The most held-out prompts on which the finished draft is tried."""
+LOGGED = ("training_loss", "loss", "agreement", "mean_acceptance_length")
+"""The figures of a measurement that are logged."""
 PILOT, REST = "generating a few answers for a forecast", "generating the target's answers"
 
 
@@ -50,6 +53,7 @@ def make_draft(
     agree: Callable[[DraftForecast], bool] = lambda _: True,
     progress: StageProgress = lambda _what, _done, _total: None,
     measured: Callable[[DraftMeasure], None] = lambda _: None,
+    logger: Logger | None = None,
 ) -> MadeDraft:
     """Make a draft model for ``target`` from its own first layers, and save it to ``out``.
 
@@ -68,6 +72,7 @@ def make_draft(
         agree: called with the forecast before the cost is incurred; if it returns False, the work stops.
         progress: called with the name of the current stage, how much of it is done, and its total.
         measured: called with each measurement on the held-out answers.
+        logger: receives each measurement at its step; see `log_to`.
 
     Raises:
         JudgeDecodingError: the folder cannot be written, there are too few prompts or too long ones, the target's
@@ -103,7 +108,12 @@ def make_draft(
         trainer = DraftTrainer(
             target, draft, pieces[: len(teaching)], measuring, config, work, settings | _training(config, digest)
         )
-        trainer.train(lambda done, total: progress("training", done, total), measured)
+
+        def tell(one: DraftMeasure) -> None:
+            log_fields(logger, "draft", {name: getattr(one, name) for name in LOGGED}, step=one.step)
+            measured(one)
+
+        trainer.train(lambda done, total: progress("training", done, total), tell)
         finished = _saved(target, tokenizer, draft, adapters, kept, config, out, work, prompts_hash(prompts))
         stats = _decoded(JudgeDecoder(target, tokenizer, finished), held_out[:DECODED], config, progress)
         tokens = [token for prompt in held_out for token in answers.known[prompt]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
@@ -180,12 +180,14 @@ class Validated:
         scores: probability of CORRECT of each token [N], by a fit without its question.
         l2: the chosen weight decay.
         log_loss: log-loss of the scores, weighted as in training, in nats.
+        tried: the weight decays that were tried, in order, each with its log-loss.
     """
 
     solution: Tensor
     scores: Tensor
     l2: float
     log_loss: float
+    tried: tuple[tuple[float, float], ...] = ()
 
 
 def cross_validate(
@@ -227,6 +229,7 @@ def cross_validate(
     measure = token_weights(labels, classes, wrong_weight)
     sign = 2 * labels.float() - 1
     best: Validated | None = None
+    tried: list[tuple[float, float]] = []
     solutions: Tensor | None = None
     spread = scatter(inside)
     for decay in sorted(l2, reverse=True):
@@ -234,8 +237,9 @@ def cross_validate(
         apart = linear(features, solutions[:count, :-1].contiguous(), solutions[:count, -1])
         logits = apart.gather(1, fold_of[:, None])[:, 0]
         loss = float((measure * softplus(-sign * logits)).sum())
+        tried.append((decay, loss))
         progress()
         if best is not None and not loss < best.log_loss:
             break
         best = Validated(solutions[-1], torch.sigmoid(logits), decay, loss)
-    return best
+    return None if best is None else replace(best, tried=tuple(tried))

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Stats
+from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import parse_json, read_text, write_json
@@ -163,6 +164,12 @@ def calibrate(
     }
     if part is not None and not keep_part:
         part.unlink(missing_ok=True)
+
+
+def log_calibration(logger: Logger | None, head: JudgeHead) -> None:
+    """Log the accuracy and the accepted draft tokens at each threshold that `calibrate` tried."""
+    for row in head.config.calibration["curve"]:
+        log_fields(logger, "calibration", row)
 
 
 def described(prompt_format: PromptFormat, items: Sequence[Item]) -> list[Any]:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.progress import StageProgress
+from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.data.cases import Case
 from judge_decoding.data.leaks import same_question
 from judge_decoding.errors import JudgeDecodingError
@@ -39,6 +40,7 @@ from judge_decoding.training.comparison import (
     candidate,
     doubts,
     learning_curve,
+    log_candidate,
     measures,
 )
 from judge_decoding.training.features import BASELINES, Column
@@ -60,6 +62,7 @@ def train_head(
     draft: PreTrainedModel | None = None,
     cache: str | Path | None = None,
     progress: StageProgress | None = None,
+    logger: Logger | None = None,
 ) -> JudgeHead:
     """Train a judge head for ``target`` on labelled answers.
 
@@ -77,6 +80,8 @@ def train_head(
         cache: a folder for what the models compute over the answers, so that several trainings read them only once and
             a stopped one resumes. The default is a temporary folder.
         progress: called as the training advances; see `StageProgress`.
+        logger: receives, for each source, the log-loss of each weight decay, the AUC in each fold and the figures out
+            of fold, then the learning curve; see `log_to`.
 
     Raises:
         JudgeDecodingError: no cases, cases of one verdict only, a case longer than a model's context, a layer that does
@@ -96,12 +101,14 @@ def train_head(
             decoder_layer(target, source.layer)
     tokens, used = _tokens(cases, examples, config)
     with _features(models, examples, used, config, cache, report) as (load, target_states):
-        best, rows = _best(load, tokens, config, report)
+        best, rows = _best(load, tokens, config, report, logger)
         questions = target_states(question_examples(cases, tokenizer), best.source)
         features = load(best.source)
         standardise(features)
         tick = _ticks(report, "learning curve", len(SHARES) * len(config.l2))
         curve = learning_curve(features, tokens, config, best.row["auc"], tick)
+    for row in curve:
+        log_fields(logger, "learning_curve", row)
     head = JudgeHead(
         JudgeHeadConfig(
             target=TargetInfo.of(target, best.source),
@@ -245,7 +252,11 @@ def _own(role: str, sources: Sequence[HiddenSource]) -> list[Column]:
 
 
 def _best(
-    load: Callable[[Column], Tensor], tokens: LabelledTokens, config: TrainingConfig, report: StageProgress
+    load: Callable[[Column], Tensor],
+    tokens: LabelledTokens,
+    config: TrainingConfig,
+    report: StageProgress,
+    logger: Logger | None,
 ) -> tuple[FittedSource, list[dict[str, Any]]]:
     """The source with the best AUC out of fold, and the table of all detectors."""
     sources = config.sources
@@ -255,6 +266,7 @@ def _best(
     for source in sources:
         one = candidate(source, load(source), tokens, config, tick)
         rows.append(one.row)
+        log_candidate(logger, one, tokens)
         if best is None or one.row["auc"] > best.row["auc"]:
             best = one
     assert best is not None
