@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,24 @@ def test_what_is_done_is_not_done_again(
     assert again.labelling is None
     assert again.table == whole[1].table
     same_head(made, whole[0])
+
+
+def test_what_is_logged_is_what_the_head_and_the_table_say(decoder: JudgeDecoder, made: Path) -> None:
+    told: list[dict[str, float]] = []
+
+    class Told:
+        def log(self, metrics: Mapping[str, float], /, *, step: int | None = None) -> None:
+            told.append(dict(metrics))
+
+    fitted = fit_head(decoder, PROMPTS, made, CONFIG, logger=Told())
+    figures = fitted.head.config.calibration
+    curve = [{f"calibration/{key}": value for key, value in row.items()} for row in figures["curve"]]
+    table = [
+        {f"table/{name}/{key}": value for key, value in row.items()}
+        for name, row in fitted.table.to_dict()["methods"].items()
+    ]
+    assert told[-len(curve) - len(table) :] == [*curve, *table]
+    assert any(figures["auc"] in one.values() for one in told[: -len(curve) - len(table)])
 
 
 def test_a_start_that_fails_leaves_nothing(decoder: JudgeDecoder, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from judge_decoding.spelling import guess
 
 RUN = "run.yaml"
 """The name of the file that is written beside results."""
-_NOT_KEPT = ("config", "overwrite", "yes", "json", "help")
+_NOT_KEPT = ("config", "overwrite", "yes", "json", "log_to", "help")
 """Options that are about one invocation and not about what is made."""
 
 

@@ -12,11 +12,12 @@ from judge_decoding.cli.config_file import RUN, keep_config
 from judge_decoding.cli.decoding_options import FixedBudget, OneDraftLength, Seed, Temperature
 from judge_decoding.cli.models import BatchSize, Device, DtypeOption, NumLayers, Target, check_dtype
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Json, Overwrite, Yes, check_outputs, out_option
+from judge_decoding.cli.outputs import Json, LogTo, Overwrite, Yes, check_outputs, out_option
 from judge_decoding.cli.panels import TRAINING
 from judge_decoding.cli.steps import resumable, steps
 from judge_decoding.cli.task_options import Chat, Limit, PromptField, PromptsOption, Template
 from judge_decoding.cli.terminal import say, say_json
+from judge_decoding.core.tracking import check_tracker
 from judge_decoding.training.draft_options import FILES, DraftConfig, Loss, MadeDraft
 
 
@@ -61,6 +62,7 @@ def draft(
     seed: Seed = 0,
     dtype: DtypeOption = "auto",
     device: Device = None,
+    log_to: LogTo = None,
     yes: Yes = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -73,6 +75,7 @@ def draft(
     if lora is None:
         check_used(context, "Without --lora", "--keep-adapter", remedy="give a rank with it")
     check_dtype(dtype)
+    check_tracker(log_to)
     work = out.with_name(f"{out.name}.work")
     check_outputs(
         [out / name for name in (*FILES, RUN)], [prompts, target], overwrite=overwrite, folder=True,
@@ -88,7 +91,7 @@ def draft(
         from judge_decoding.cli.run.draft import made, read_texts  # noqa: PLC0415  (loads torch)
 
         texts, chatted = read_texts(target, prompts, (prompt_field, template), limit, chat=chat)
-        found = made(target, texts, out, config, screen, dtype=dtype, device=device, yes=yes)
+        found = made(target, texts, out, config, screen, dtype=dtype, device=device, yes=yes, log_to=log_to)
     keep_config(context, out)
     if json:
         say_json(json_module.dumps(found.to_dict(), indent=2))

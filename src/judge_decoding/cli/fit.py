@@ -18,7 +18,7 @@ from judge_decoding.cli.court_files import read_prompts
 from judge_decoding.cli.decoding_options import FixedBudget, Seed
 from judge_decoding.cli.models import BatchSize, Device, DraftModelOption, DtypeOption, FirstLayers, Target
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Json, Overwrite, Yes, check_outputs, out_option
+from judge_decoding.cli.outputs import Json, LogTo, Overwrite, Yes, check_outputs, out_option
 from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.steps import resumable, steps
 from judge_decoding.cli.task_options import (
@@ -35,6 +35,7 @@ from judge_decoding.cli.task_options import (
     Template,
 )
 from judge_decoding.cli.terminal import say_json, warn
+from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_output_folders
 from judge_decoding.io.questions import Fields, Question, file_rows
@@ -80,6 +81,7 @@ def fit(
     seed: Seed = 0,
     dtype: DtypeOption = "auto",
     device: Device = None,
+    log_to: LogTo = None,
     yes: Yes = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -97,6 +99,7 @@ def fit(
     else:
         check_used(context, "With --calibrate-on, where all prompts are labelled,", "--share", "--reference-field")
         check_calibrate_on(context, calibrate_on, ("--calibrate-data",))
+    check_tracker(log_to)
     if make_draft:
         check_used(context, "With --make-draft", "--draft")
     else:
@@ -119,7 +122,7 @@ def fit(
         found = run(
             questions, out, target, draft, checker, margin, share, calibrate_on, calibrate_data, calibrate_limit,
             max_new_tokens, batch_size, seed, dtype, device, work, screen, made if make_draft else None, draft_layers,
-            chat=chat, yes=yes,
+            chat=chat, yes=yes, log_to=log_to,
         )  # fmt: skip
     keep_config(context, out)
     _report(found, out, target, str(made) if make_draft else draft, chat=chatted, json=json)

@@ -17,8 +17,10 @@ from judge_decoding.io.locks import one_run
 
 WORK = "judge_decoding.work"
 """The key of a context's ``meta`` for the files that an interrupted run leaves, from which it resumes."""
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.", rich_help_panel=OUTPUT)
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.", rich_help_panel=OUTPUT)]
+LogTo = Annotated[
+    str | None,
+    typer.Option("--log-to", help="Log metrics with trackio, on this machine, or with wandb.", rich_help_panel=OUTPUT),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]

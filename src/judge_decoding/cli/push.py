@@ -22,9 +22,7 @@ def push(
     revision: Annotated[
         str | None, typer.Option(help="Branch to upload to; by default the main one.", rich_help_panel=OUTPUT)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would be uploaded.", rich_help_panel=OUTPUT)
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded and stop.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:

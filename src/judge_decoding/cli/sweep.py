@@ -12,7 +12,7 @@ from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Rule
 from judge_decoding.cli.evaluation import checked_task
 from judge_decoding.cli.models import BackendOption, Device, DraftOption, DtypeOption, JudgeOption, Target, Translate
 from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Json, Overwrite, check_outputs, out_option
+from judge_decoding.cli.outputs import Json, LogTo, Overwrite, check_outputs, out_option
 from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.task_options import (
     AllowCode,
@@ -28,6 +28,7 @@ from judge_decoding.cli.task_options import (
     TrainedOn,
     sandbox_spelling,
 )
+from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import REFERENCE
 from judge_decoding.report.plots import check_plots
@@ -67,6 +68,7 @@ def sweep(
     dtype: DtypeOption = "auto",
     device: Device = None,
     backend: BackendOption = "eager",
+    log_to: LogTo = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -88,6 +90,7 @@ def sweep(
             check_used(context, "Without --judge", "--threshold", remedy="give a judge head")
     if every_length:
         check_used(context, "With --every-length", "--tune")
+    check_tracker(log_to)
     where = sandbox_spelling(sandbox, none=no_sandbox)
     asked = checked_task(context, task, grader, allow_code=allow_code_execution, sandbox=where)
     if asked.scoring == "check":
@@ -97,5 +100,5 @@ def sweep(
     run(
         context, target, out, draft, judge, rule, threshold, num_draft_tokens, tune, data, limit, chat, system,
         max_new_tokens, temperature, seed, margin, grader, trained_on, dtype, device, backend, results, answers, page,
-        asked, translate=translate, every_length=every_length, json=json,
+        asked, translate=translate, every_length=every_length, json=json, log_to=log_to,
     )  # fmt: skip

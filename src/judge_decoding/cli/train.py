@@ -9,9 +9,10 @@ import typer
 
 from judge_decoding.cli.decoding_options import BudgetOption, Seed
 from judge_decoding.cli.models import BatchSize, Device, DraftModelOption, DtypeOption, Target, check_dtype
-from judge_decoding.cli.outputs import Json, Overwrite, out_option
+from judge_decoding.cli.outputs import Json, LogTo, Overwrite, out_option
 from judge_decoding.cli.panels import OUTPUT, TRAINING
 from judge_decoding.cli.task_options import CalibrateData, CalibrateLimit, CalibrateOn, Chat, CheckerOption, Margin
+from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError
 
 
@@ -110,11 +111,13 @@ def train(
     seed: Seed = 0,
     dtype: DtypeOption = "auto",
     device: Device = None,
+    log_to: LogTo = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Train a judge head for a target on labelled answers."""
     check_dtype(dtype)
+    check_tracker(log_to)
     if out.exists() and not out.is_dir():
         raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; give a folder.")
     from judge_decoding.cli.run.train import run  # noqa: PLC0415  (loads torch)
@@ -123,4 +126,5 @@ def train(
         context, target, cases, out, labels, after_error, class_weights, wrong_weight, norm, layers, l2, folds,
         aim, calibrate_on, calibrate_data, calibrate_limit, checker, margin, chat, max_new_tokens, batch_size, draft,
         cache, plots, seed, dtype, device, draft_states=draft_states, baseline=baseline, overwrite=overwrite, json=json,
+        log_to=log_to,
     )  # fmt: skip

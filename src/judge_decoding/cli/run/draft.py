@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from judge_decoding.cli.court_swaps import duration
 from judge_decoding.cli.run.rendering import renderer
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say, warn
+from judge_decoding.core import tracking
 from judge_decoding.io.files import check_output_folders
 from judge_decoding.io.questions import Fields, file_rows
 from judge_decoding.loading.models import default_device, load_model, load_tokenizer
@@ -29,6 +31,7 @@ def made(
     dtype: str,
     device: str | None,
     yes: bool,
+    log_to: str | None,
 ) -> MadeDraft:
     """Load the target and make a draft of it for prompts, with what is measured told on stderr."""
     check_output_folders(out, "a draft", "answers.jsonl")
@@ -42,10 +45,11 @@ def made(
             agree(_cost(forecast), yes=yes)
         return True
 
-    found = make_draft(
-        model, tokenizer, texts, out, config,
-        agree=ask, progress=screen, measured=lambda one: say(_measured(one, config), err=True),
-    )  # fmt: skip
+    with tracking.log_to(log_to, f"draft {out.name}", {"target": target, **asdict(config)}) as logger:
+        found = make_draft(
+            model, tokenizer, texts, out, config,
+            agree=ask, progress=screen, measured=lambda one: say(_measured(one, config), err=True), logger=logger,
+        )  # fmt: skip
     for sentence in found.warnings:
         warn(f"Warning: {sentence}")
     return found

@@ -13,6 +13,7 @@ from judge_decoding.cli.run.draft import made
 from judge_decoding.cli.run.pair import load_decoder
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say
+from judge_decoding.core import tracking
 from judge_decoding.data.cases import Case
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.fit.drafting import draft_prompts, earlier_draft
@@ -28,7 +29,7 @@ def run(
     questions: list[Question], out: Path, target: str, draft: str | None, checker: str, margin: float, share: float,
     calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, max_new_tokens: int,
     batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps, make_draft: Path | None,
-    draft_layers: int | None, *, chat: bool | None, yes: bool,
+    draft_layers: int | None, *, chat: bool | None, yes: bool, log_to: str | None,
 ) -> Fitted:  # fmt: skip
     """Fit the head, and save it with its card; with ``make_draft``, a folder, make a draft there first."""
     config = FitConfig(
@@ -47,7 +48,7 @@ def run(
         texts = draft_prompts([one.prompt for one in questions], config, all_of_them=asked is not None)
         if not earlier_draft(make_draft, target, layers, texts):
             how = DraftConfig(layers, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
-            made(target, texts, make_draft, how, screen, dtype=dtype, device=device, yes=yes)
+            made(target, texts, make_draft, how, screen, dtype=dtype, device=device, yes=yes, log_to=log_to)
         draft = str(make_draft)
 
     def ask(cost: FitForecast) -> bool:
@@ -55,12 +56,13 @@ def run(
             agree(_cost(cost), yes=yes)
         return True
 
-    found = fit_head(
-        partial(load_decoder, target, draft, dtype, device),
-        [one.prompt for one in questions], out, config,
-        references=None if asked else [one.reference for one in questions], calibrate_on=asked,
-        agree=ask, progress=screen, labelled=partial(_report_labels, work / "labels.jsonl"),
-    )  # fmt: skip
+    with tracking.log_to(log_to, f"fit {out.name}", {"target": target, "draft": draft or ""}) as logger:
+        found = fit_head(
+            partial(load_decoder, target, draft, dtype, device),
+            [one.prompt for one in questions], out, config,
+            references=None if asked else [one.reference for one in questions], calibrate_on=asked,
+            agree=ask, progress=screen, labelled=partial(_report_labels, work / "labels.jsonl"), logger=logger,
+        )  # fmt: skip
     write_card(found.head, out)
     return found
 

@@ -14,6 +14,7 @@ from judge_decoding.cli.run.grading import grade_answers, means
 from judge_decoding.cli.run.prepare import prepare, rule_check
 from judge_decoding.cli.run.showing import print_results, running
 from judge_decoding.cli.terminal import say, say_json
+from judge_decoding.core import tracking
 from judge_decoding.core.results import Results, with_grades
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation import sweep as core
@@ -34,6 +35,7 @@ def run(
     chat: bool | None, system: str, max_new_tokens: int | None, temperature: float, seed: int, margin: float,
     grader: str | None, trained_on: list[Path] | None, dtype: str, device: str | None, backend: str, results: Path,
     answers: Path, page: Path, asked: Task, *, translate: bool, every_length: bool, json: bool,
+    log_to: str | None,
 ) -> None:  # fmt: skip
     """Answer the questions of the task in every way, and measure."""
     ready = prepare(
@@ -53,18 +55,25 @@ def run(
         "tune": 0 if every_length else tune, **({"translate": True} if translate else {}),
     }  # fmt: skip
     record = ResultRecord(results, ready.settings | settings)
-    found = core.sweep(
-        decoder, ready.prompt_format, ready.items, rules, sampling=SamplingParams(temperature=temperature, seed=seed),
-        lengths=lengths, tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
-        running=lambda what, names, some: running(what, *_work(names, some, record)),
-    )  # fmt: skip
-    wanted, items, table = found.candidates, found.items, found.rows
-    if grader is not None:
-        answered = {
-            (one.name, item.key): (item, record.extra[one.name, item.key]["texts"]) for one in wanted for item in items
-        }
-        grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
-        table = [with_grades(row, grades.get(row.name, ())) for row in table]
+    about = {"task": str(asked), **ready.names}
+    with tracking.log_to(log_to, f"sweep {out.name}", about) as logger:
+        found = core.sweep(
+            decoder, ready.prompt_format, ready.items, rules,
+            sampling=SamplingParams(temperature=temperature, seed=seed), lengths=lengths,
+            tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
+            running=lambda what, names, some: running(what, *_work(names, some, record)), logger=logger,
+        )  # fmt: skip
+        wanted, items, table = found.candidates, found.items, found.rows
+        if grader is not None:
+            answered = {
+                (one.name, item.key): (item, record.extra[one.name, item.key]["texts"])
+                for one in wanted
+                for item in items
+            }
+            grades = means(answered, grade_answers(answered, grader, out / "grades.jsonl", record.settings))
+            table = [with_grades(row, grades.get(row.name, ())) for row in table]
+            for row in table:
+                tracking.log_fields(logger, row.name, {"grade": row.grade})
     facts = ready.facts | {
         "items": len(items),
         "data_hash": hash_of(items),

@@ -20,6 +20,7 @@ from judge_decoding.cli.run.train_cases import located_cases, prompted_cases, wi
 from judge_decoding.cli.run.train_report import report
 from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
+from judge_decoding.core import tracking
 from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.data.starter import is_starter
@@ -39,7 +40,7 @@ from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.cache import default_folder
 from judge_decoding.training.calibration import Aim
 from judge_decoding.training.options import TrainingConfig
-from judge_decoding.training.thresholds import THRESHOLDS, calibrate
+from judge_decoding.training.thresholds import THRESHOLDS, calibrate, log_calibration
 from judge_decoding.training.training import train_head
 
 
@@ -50,6 +51,7 @@ def run(
     chat: bool | None,
     max_new_tokens: int | None, batch_size: int, draft: str | None, cache: Path | None, plots: bool | None, seed: int,
     dtype: str, device: str | None, *, draft_states: bool, baseline: bool, overwrite: bool, json: bool,
+    log_to: str | None,
 ) -> None:  # fmt: skip
     """Train the head, and save it."""
     goal = Aim("accuracy", margin) if aim.strip() == "accuracy" else Aim.parse(aim)
@@ -110,13 +112,16 @@ def run(
         model = load_model(target, dtype=dtype, device=place)
     if any(map(is_starter, cases)):
         data = within_context(data, tokenizer, model)
-    with steps() as progress:
+    about = {"target": target, "cases": [str(path) for path in cases]}
+    with steps() as progress, tracking.log_to(log_to, f"train {out.name}", about) as logger:
         head = train_head(
             model, tokenizer, data, config,
             draft=cast(Any, small) if draft_states else None, cache=cache or default_folder(), progress=progress,
+            logger=logger,
         )  # fmt: skip
         if asked is not None and small is not None:
             _calibrate(head, goal, asked, (model, tokenizer, small), batch_size, out, progress)
+            log_calibration(logger, head)
     draw = can_draw() if plots is None else plots
     save_head(head, out, head_pictures(head.config) if draw else None)
     keep_config(context, out)
