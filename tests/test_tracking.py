@@ -96,8 +96,8 @@ def test_a_draft_logs_its_measurements_at_their_steps(
 ) -> None:
     calls = install("wandb")
     target = llama(0, layers=3)
-    for one in (target, words):
-        one.save_pretrained(tmp_path / "target")
+    target.save_pretrained(tmp_path / "target")
+    words.save_pretrained(tmp_path / "target")
     (tmp_path / "prompts.txt").write_text("".join(f"{one}\n" for one in PROMPTS))
     code, told, err = run(
         "draft", "--target", tmp_path / "target", "--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "draft",
