@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--base", help="the unmodified model, for perplexity")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99))
     parser.add_argument("--rules", nargs="+", help="rules without training, by their spelling, instead of all")
     parser.add_argument("--no-matched", action="store_true", help="leave out the baselines that sample")
@@ -190,18 +192,21 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Both passes, and their tables."""
-    tokenizer, target = load_tokenizer(args.target), load_model(args.target)
-    draft = load_draft(args.draft, tokenizer)
+    dtype = getattr(torch, args.dtype)
+    tokenizer, target = load_tokenizer(args.target), load_model(args.target, dtype=dtype)
+    draft = load_draft(args.draft, tokenizer, dtype=dtype)
     assert isinstance(draft, PreTrainedModel)
     folders = dict(one.split("=", 1) for one in args.head)
     heads = {name: JudgeHead.from_pretrained(folder, target) for name, folder in folders.items()}
     prompt_format = PromptFormat(E2E(), chat=True)
     items = read_items(prompt_format.task, args.data, limit=args.limit)
+    random.Random(0).shuffle(items)  # a run that is stopped has a fair part of them
     sampling = SamplingParams(seed=0)  # greedy but for the baselines that sample
     rules = FREE if args.rules is None else [parse_rule(spelling) for spelling in args.rules]
     found = wanted(target, tokenizer, draft, heads, rules, args.thresholds, sampling)
     settings = {
         "target": args.target, "draft": args.draft, "num_draft_tokens": args.num_draft_tokens, "data": hash_of(items),
+        "dtype": args.dtype,
     }  # fmt: skip
     if args.no_matched:
         found = [one for one in found if not one.name.endswith(MATCHED)]
