@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from commands import Run, ends_in_one_sentence, is_one_sentence
+from commands import Run, ends_in_one_sentence
 from judge_decoding import (
     Exact,
     FitConfig,
@@ -367,7 +367,7 @@ def test_a_start_that_fails_leaves_nothing(decoder: JudgeDecoder, tmp_path: Path
     [
         ({"share": 1.0}, "share is 1; it must be between 0 and 1"),
         ({"points": 101}, "points is 101"),
-        ({"result": "nonsense"}, "There is no result nonsense"),
+        ({"result": "nonsense"}, "There is no checker nonsense"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"judge_lengths": ()}, "judge_lengths is empty"),
         ({"exact_lengths": (0, 2)}, "exact_lengths is 0; it must be 1 or more"),
@@ -495,15 +495,17 @@ def test_no_threshold_may_be_good_enough(decoder: JudgeDecoder, made: Path, monk
     assert not made.exists()
 
 
-def test_what_cannot_be_done_is_one_sentence(run: Run, prompts: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_done_ends_in_one_sentence(run: Run, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "head"
     args = ("fit", *OPTIONS, "--prompts", prompts)
-    is_one_sentence(run(*args, "--out", prompts), "give a folder")
-    is_one_sentence(run(*args, "--out", out, "--share", "1.5"), "between 0 and 1")
-    is_one_sentence(run(*args, "--out", out, "--checker", "nonsense"), "There is no checker nonsense")
-    is_one_sentence(run("fit", *OPTIONS, "--prompts", tmp_path / "none", "--out", out), "Cannot read")
-    is_one_sentence(
+    ends_in_one_sentence(run(*args, "--out", prompts), "give a folder")
+    ends_in_one_sentence(run(*args, "--out", out, "--share", "1.5"), "between 0 and 1")
+    ends_in_one_sentence(run(*args, "--out", out, "--checker", "nonsense"), "There is no checker nonsense")
+    ends_in_one_sentence(run("fit", *OPTIONS, "--prompts", tmp_path / "none", "--out", out), "Cannot read")
+    ends_in_one_sentence(
         run("fit", "--target", tmp_path / "none", "--draft", tmp_path / "x", "--prompts", prompts, "--out", out), "none"
     )
-    is_one_sentence(run("fit", "--target", pair.TARGET, "--prompts", prompts, "--out", out), "give one with --draft")
+    ends_in_one_sentence(
+        run("fit", "--target", pair.TARGET, "--prompts", prompts, "--out", out), "give one with --draft"
+    )
     assert not out.parent.exists()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from commands import Run, is_one_sentence
+from commands import Run, ends_in_one_sentence
 from endpoint import Response, Serve, asked, said
 from judge_decoding import FitConfig, JudgeDecoder, JudgeDecodingError, fit_head, read_cases, write_cases
 from judge_decoding.data.cases import Case
@@ -187,7 +187,7 @@ def test_every_command_that_resumes_is_alone(
     with held(out / HELD.get(name, "o.jsonl")) as process:
         before = sorted(tmp_path.rglob("*"))
         refused = run(*name.split(), *args, *(["--overwrite"] if overwrite else []))
-        is_one_sentence(refused, f"is being written by process {process.pid} on ")
+        ends_in_one_sentence(refused, f"is being written by process {process.pid} on ")
         assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -81,7 +81,7 @@ def test_the_threshold_is_searched_for(gpu: ModuleType) -> None:
     asked = prompts(2, 16, int(TINY["vocab_size"]), device)
     found = []
     for level, count in ((2, 8), (5, 8)):
-        loop = gpu.Loop(gpu.Label("judge", "static", count), engine, 60, Judge(head, 0.5))
+        loop = gpu.Loop(gpu.ContenderLabel("judge", "static", count), engine, 60, Judge(head, 0.5))
         threshold = gpu.threshold_for(level, loop, head, asked)
         stats, scores = gpu.stats_of(gpu.Loop(loop.label, engine, 60, Judge(head, threshold)), asked)
         assert len(scores) == stats.drafted
@@ -132,12 +132,12 @@ def test_growth_on_toy_shapes(growth: ModuleType, tmp_path: Path) -> None:
 
 def test_growth_measures_the_rounds_it_says(growth: ModuleType) -> None:
     pair = growth.Pair.of(growth.SHAPES["tiny"], 64, torch.device("cpu"), torch.float32)
-    loop = growth.Loop(growth.Label("exact", "static", 5), pair.engine, 5 * 6, rounds=4)
+    loop = growth.Loop(growth.ContenderLabel("exact", "static", 5), pair.engine, 5 * 6, rounds=4)
     answers = growth.clocked(loop, growth.prompts(3, 20, 64, torch.device("cpu")))
     assert [len(rounds) for rounds in answers.rounds] == [4, 4, 4]
     assert all(len(event.draft_ids) == 5 for rounds in answers.rounds for event in rounds)
     assert [len(laps) for laps in answers.laps] == [3, 3, 3]
-    plain = growth.Loop(growth.Label("plain", "static"), pair.engine, 7).answer(
+    plain = growth.Loop(growth.ContenderLabel("plain", "static"), pair.engine, 7).answer(
         growth.prompts(1, 20, 64, torch.device("cpu"))
     )
     assert [len(event.draft_ids) for event in plain.rounds[0]] == [0] * 7

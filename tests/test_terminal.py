@@ -109,6 +109,7 @@ OTHERS = {
     "cli/console.py": {"rich.console.Console", "sys.stdout", "sys.stderr"},
     "cli/terminal.py": {"sys.stdout", "sys.stderr", "typer.confirm"},
     "report/bench.py": set(),
+    "playground/play.py": {"print"},  # the address of the page, where `play` is called from Python
 }
 
 
@@ -295,6 +296,7 @@ ALSO: dict[str, list[str]] = {
     ],
     "info": ["{head}", "{head} --json", "{alien} --target {target}", "{target}", "{text}"],
     "card": ["{head} --results {samples}", "{head}", "{target}"],
+    "push": ["{head} {text} --dry-run", "{head} me/judge --dry-run", "{text} me/judge"],
     "rules": ["", "--json"],
     "plan": ["{recipe}", "{recipe} --json", "{bad}", "{text}"],
     "serve": ["{recipe} --dry-run", "{recipe}", "{bad}", "{recipe} --force"],

@@ -32,6 +32,7 @@ HEADS = [
         for command in (*USERS, "info {bad} --target {target}")
     ),
     Bad("no such head", "card {bad}", "is not a folder"),
+    Bad("no such head", "push {bad} me/judge", "is not a folder"),
     Bad("an empty folder", "card {bad}", "Cannot read", folder),
     *(
         Bad(f"configuration: {name}", INFO, "{bad}", make)

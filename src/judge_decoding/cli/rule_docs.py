@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import read_text
 
 _NEEDS = {"needs_draft_probs": "draft probabilities", "needs_draft_hidden": "draft hidden states"}
 
@@ -56,7 +57,7 @@ def texts(docstring: str) -> dict[str, str]:
 
 
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return ast.parse(read_text(path, "the rules"))
 
 
 def _classes(module: ast.Module) -> Iterator[ast.ClassDef]:

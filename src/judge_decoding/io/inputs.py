@@ -111,7 +111,7 @@ def check_folder(folder: Path, what: str) -> None:
 def _no_file(path: Path, what: str, mode: int) -> JudgeDecodingError:
     kinds = {"folder": stat.S_ISDIR, "named pipe": stat.S_ISFIFO, "socket": stat.S_ISSOCK}
     kind = next((name for name, is_one in kinds.items() if is_one(mode)), "device")
-    return cannot_read(path, what, f"it is a {kind} and no file; name a file")
+    return cannot_read(path, what, f"it is a {kind} and no file; give a file")
 
 
 def too_large(path: Path, what: str, most: int) -> JudgeDecodingError:
