@@ -71,7 +71,7 @@ def test_what_is_no_file_is_not_read(no_file: tuple[str, Path]) -> None:
         lambda: list(lines(path, "the thing")), lambda: list(file_rows(path, lambda _: None)), lambda: read_cases(path),
     )  # fmt: skip
     for read in readers:
-        with pytest.raises(JudgeDecodingError, match=rf"^Cannot read .* {path}: it is a {kind} and no file; name"):
+        with pytest.raises(JudgeDecodingError, match=rf"^Cannot read .* {path}: it is a {kind} and no file; give"):
             read()
 
 
