@@ -73,15 +73,11 @@ class Option(NamedTuple):
     meanings: dict[Meaning, list[str]]
 
 
-def all_commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def all_commands() -> Iterator[tuple[str, Any]]:
     """Every command and its words."""
-    group = group or get_command(app)
-    for name in group.table:
-        found = group.load(name)
-        if isinstance(found, LazyGroup):
-            yield from all_commands(found, (*words, name))
-        else:
-            yield " ".join((*words, name)), found
+    group = get_command(app)
+    assert isinstance(group, LazyGroup)
+    return ((" ".join(words), command) for words, command in group.walk())
 
 
 def options() -> dict[str, Option]:

@@ -21,15 +21,11 @@ Result = tuple[int, str, str]
 Run = Callable[..., Result]
 
 
-def commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Callable[..., None]]]:
+def commands() -> Iterator[tuple[tuple[str, ...], Callable[..., None]]]:
     """The words of each command, and its function."""
-    group = group or get_command(app)
-    for name in group.table:
-        found = group.load(name)
-        if isinstance(found, LazyGroup):
-            yield from commands(found, (*words, name))
-        else:
-            yield (*words, name), inspect.unwrap(found.callback)
+    group = get_command(app)
+    assert isinstance(group, LazyGroup)
+    return ((words, inspect.unwrap(command.callback)) for words, command in group.walk())
 
 
 def find(words: Sequence[str]) -> tuple[Any, list[str]]:

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,16 @@ def rows_of(answers: Answers, items: list[str], num_draft_tokens: int, margin: f
     """The row of each method, the target alone first, then from few accepted tokens to many."""
     results = {
         name: [
-            ItemResult(item, one["correct"], one["rounds"], one["tokens"], one["accepted"], drafted=one["drafted"])
+            ItemResult(
+                item,
+                one["correct"],
+                one["rounds"],
+                one["tokens"],
+                one["accepted"],
+                cut_off=one.get("cut_off", False),
+                drafted=one["drafted"],
+                positions=one.get("positions", ()),
+            )
             for item, one in ((item, known[item]) for item in items)
         ]
         for name, known in answers.items()
@@ -57,15 +67,29 @@ def rows_of(answers: Answers, items: list[str], num_draft_tokens: int, margin: f
     return [target, *sorted(found, key=lambda one: (bool(one.drafted), one.accepted_per_round or 0))]
 
 
-def texts_table(answers: Answers, items: list[str]) -> str:
-    """Perplexity of the answers, where ``answers.jsonl`` has their negative log-likelihood, and their length."""
-    lines = []
+def texts_of(answers: Answers, items: list[str]) -> list[dict[str, Any]]:
+    """Of each method, the perplexity of its answers where their negative log-likelihood is there, and their length."""
+    found = []
     for name, known in answers.items():
         given = [known[item] for item in items]
-        words = sum(len(one["text"].split()) for one in given) / len(given)
         nll = [one["nll"] for one in given if one.get("nll") is not None]
-        lines.append([name, f"{math.exp(sum(nll) / len(nll)):.1f}" if nll else "", f"{words:.1f}"])
-    return table(["", "perplexity under the base", "words"], lines)
+        found.append(
+            {
+                "name": name,
+                "perplexity": math.exp(sum(nll) / len(nll)) if nll else None,
+                "words": sum(len(one["text"].split()) for one in given) / len(given),
+            }
+        )
+    return found
+
+
+def tables(rows: Sequence[ResultRow], texts: Sequence[dict[str, Any]]) -> str:
+    """Both tables in Markdown."""
+    lines = [
+        [one["name"], "" if one["perplexity"] is None else f"{one['perplexity']:.1f}", f"{one['words']:.1f}"]
+        for one in texts
+    ]
+    return f"{measured_table(rows)}\n\n{table(['', 'perplexity under the base', 'words'], lines)}"
 
 
 def main() -> None:
@@ -79,7 +103,7 @@ def main() -> None:
     answers = read(args.answers)
     items = sorted(set.intersection(*map(set, answers.values())))
     rows = rows_of(answers, items, args.num_draft_tokens, args.margin / 100)
-    print(f"{len(items)} items\n\n{measured_table(rows)}\n\n{texts_table(answers, items)}")
+    print(f"{len(items)} items\n\n{tables(rows, texts_of(answers, items))}")
     if args.figure is not None:
         write_text(args.figure, pareto_svg([one for one in rows if one.drafted or one.name == TARGET]))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import random
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from answers_table import Answers, rows_of, tables, texts_of
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead
 from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow
 from judge_decoding.decoding.answer import Generation
@@ -32,7 +32,6 @@ from judge_decoding.evaluation.sweep import Candidate, candidates, sweep
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.loading.models import load_draft, load_model, load_tokenizer
-from judge_decoding.markdown import table
 from judge_decoding.models.teacher_forcing import log_probability, read_given
 from judge_decoding.report.card_results import measured_table
 from judge_decoding.rules import (
@@ -94,20 +93,14 @@ def perplexities(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     return {text: total / max(len(one) - 1, 1) for text, total, one in zip(known, sums, ids, strict=True)}
 
 
-def with_nll(answer: dict[str, object], nll: dict[str, float]) -> dict[str, object]:
-    """The answer, with its mean negative log-likelihood under the base where that is known."""
-    text = answer["text"]
-    return answer | ({"nll": round(nll[text], 4)} if text in nll else {})
-
-
 def quality(
     found: Sequence[Candidate],
     prompt_format: PromptFormat,
     items: Sequence[Item],
     args: argparse.Namespace,
     record: ResultRecord,
-) -> list[ResultRow]:
-    """A row for each way of decoding, all at one draft length."""
+) -> None:
+    """Decode the items in each way, all at one draft length; the record keeps the answers."""
     methods = {one.name: replace(one.method, num_draft_tokens=args.num_draft_tokens) for one in found}
     methods |= {name: replace(methods[name], num_draft_tokens=0) for name in (TARGET, DRAFT)}
     bar = tqdm(total=len(methods) * len(items), initial=len(record.known), desc="answers")
@@ -118,45 +111,13 @@ def quality(
         )
         bar.update()
 
-    outcomes = compare(methods, prompt_format, items, keep, batch_size=args.batch_size, known=record.known)
+    compare(methods, prompt_format, items, keep, batch_size=args.batch_size, known=record.known)
     bar.close()
-    return [
-        one.row(outcomes[one.name], None if one.name == TARGET else outcomes[TARGET], args.margin / 100,
-                methods[one.name].num_draft_tokens)
-        for one in found
-    ]  # fmt: skip
 
 
-def beside(
-    rows: Sequence[ResultRow], items: Sequence[Item], record: ResultRecord, nll: dict[str, float]
-) -> list[dict[str, object]]:
-    """What the package's table has no column for: acceptance rate, perplexity and length of the answers."""
-    found = []
-    for row in rows:
-        kept = [record.extra[row.name, item.key] for item in items]
-        drafted, known = sum(one["drafted"] for one in kept), [nll[one["text"]] for one in kept if one["text"] in nll]
-        words = sum(len(one["text"].split()) for one in kept) / len(kept)
-        found.append(
-            {
-                "name": row.name,
-                "acceptance_rate": row.accepted / drafted if drafted else None,
-                "mean_acceptance_length": row.tokens_per_forward,
-                "perplexity": math.exp(sum(known) / len(known)) if known else None,
-                "words": words,
-                "cut_off": row.cut_off,
-            }
-        )
-    return found
-
-
-def page(rows: Sequence[ResultRow], more: Sequence[dict[str, object]], speed: Sequence[ResultRow], asked: int) -> str:
+def page(rows: Sequence[ResultRow], texts: Sequence[dict[str, object]], speed: Sequence[ResultRow]) -> str:
     """The tables in Markdown."""
-    titles = ["", "acceptance rate", "mean acceptance length", "perplexity under the base", "words", "cut off"]
-    lines = [
-        [f"{value:.3g}" if isinstance(value, float) else str(value or "") for value in one.values()] for one in more
-    ]
-    parts = [f"{asked} meaning representations, all rules at one draft length\n", measured_table(rows)]
-    parts += ["\nThe answers\n", table(titles, lines)]
+    parts = [f"{rows[0].answers} meaning representations, all rules at one draft length\n", tables(rows, texts)]
     if speed:
         parts += ["\nSpeed, each rule at its best draft length, static back end\n", measured_table(speed)]
     return "\n".join(parts)
@@ -211,25 +172,29 @@ def run(args: argparse.Namespace) -> None:
     if args.no_matched:
         found = [one for one in found if not one.name.endswith(MATCHED)]
     record = ResultRecord(args.out / "study.json", settings)
-    rows = quality(found, prompt_format, items, args, record)
-    texts = [record.extra[one.name, item.key]["text"] for one in found for item in items]
-    nll = perplexities(load_model(args.base), tokenizer, texts) if args.base else {}
-    more = beside(rows, items, record, nll)
-    answers = [
-        with_nll(
-            {"method": one.name, **asdict(record.known[one.name, item.key]), **record.extra[one.name, item.key]}, nll
-        )
+    quality(found, prompt_format, items, args, record)
+    given = [record.extra[one.name, item.key]["text"] for one in found for item in items]
+    nll = perplexities(load_model(args.base), tokenizer, given) if args.base else {}
+    answers: Answers = {
+        one.name: {
+            item.key: {"method": one.name, **asdict(record.known[one.name, item.key]), **extra}
+            | ({"nll": round(nll[extra["text"]], 4)} if extra["text"] in nll else {})
+            for item in items
+            for extra in (record.extra[one.name, item.key],)
+        }
         for one in found
-        for item in items
-    ]
-    write_text(args.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers))
+    }
+    lines = [json.dumps(one, ensure_ascii=False) + "\n" for known in answers.values() for one in known.values()]
+    write_text(args.out / "answers.jsonl", "".join(lines))
+    keys = [item.key for item in items]
+    rows, texts = rows_of(answers, keys, args.num_draft_tokens, args.margin / 100), texts_of(answers, keys)
     tuning = [row.model_dump(exclude_none=True) for row in rows]
-    write_json(args.out / "quality.json", {"settings": settings, "rows": tuning, "answers": more})
-    write_text(args.out / "study.md", page(rows, more, (), len(items)))
+    write_json(args.out / "quality.json", {"settings": settings, "rows": tuning, "answers": texts})
+    write_text(args.out / "study.md", page(rows, texts, ()))
     speed = timed(found, target, tokenizer, draft, prompt_format, items, sampling, args) if args.timed else []
-    write_text(args.out / "study.md", page(rows, more, speed, len(items)))
+    write_text(args.out / "study.md", page(rows, texts, speed))
     timing = [row.model_dump(exclude_none=True) for row in speed]
-    write_json(args.out / "study.json", {"settings": settings, "rows": tuning, "answers": more, "speed": timing})
+    write_json(args.out / "study.json", {"settings": settings, "rows": tuning, "answers": texts, "speed": timing})
     print((args.out / "study.md").read_text(encoding="utf-8"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -48,6 +48,15 @@ class LazyGroup(TyperGroup):
         single = typer.Typer(add_completion=False)
         single.command(name, cls=import_module("judge_decoding.cli.command").Command, **settings)(found)
         return typer.main.get_command(single)
+
+    def walk(self, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+        """Import all commands, also those of groups within, and yield each one's words and the command."""
+        for name in self.table:
+            found = self.load(name)
+            if isinstance(found, LazyGroup):
+                yield from found.walk((*words, name))
+            else:
+                yield (*words, name), found
 
 
 def lazy_app(commands: Mapping[str, LazyCommand], **settings: Any) -> typer.Typer:  # noqa: ANN401  (those of Typer)

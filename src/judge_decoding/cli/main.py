@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -115,6 +116,8 @@ def main() -> None:
     # Repeated garbage collection over hundreds of thousands of new, permanent objects takes a sixth of the time to
     # import transformers. Tensors are freed by reference counting, without the collector.
     gc.set_threshold(50_000)
+    # As it ends, the interpreter would look through all of them once more.
+    atexit.register(gc.freeze)
     with guarded():
         _run()
 

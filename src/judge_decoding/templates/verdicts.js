@@ -70,3 +70,15 @@ function unitsOf(sample) {
   });
   return units;
 }
+
+// A unit of several tokens has the status that comes first here.
+const STRONGEST = ["refused", "dropped", "rescued", "correction", "bonus", "agreed", "rejected", "unused"];
+
+// Set what became of a unit by the verdicts of all rounds: its status, and whether it would be kept and was not.
+function settle(unit, sample, verdicts) {
+  const { kept, rest } = verdicts[unit.round];
+  const offset = sample.rounds[unit.round].draft_ids.length - rest.length;
+  const statuses = unit.parts.map((i) => unit.rest ? rest[i - offset] : kept[i]);
+  unit.status = STRONGEST.find((status) => statuses.includes(status));
+  unit.gained = unit.rest && !["rejected", "unused"].includes(unit.status);
+}

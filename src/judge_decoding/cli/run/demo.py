@@ -58,6 +58,7 @@ class _Demo:
         exact_lengths, judge_lengths: the draft lengths that are tried.
         items: the default number of items.
         tuning_items: the most items that choose the draft lengths; a shorter demo takes as many as it shows.
+        one_thread: whether the matrices are so small that several threads only wait for each other.
     """
 
     load: Callable[[], tuple[JudgeDecoder, JudgeDecoder]]
@@ -69,6 +70,7 @@ class _Demo:
     judge_lengths: Sequence[int]
     items: int
     tuning_items: int
+    one_thread: bool = False
 
 
 def _descriptions(path: Path, count: int, seed: int) -> list[Item]:
@@ -84,7 +86,7 @@ _DEMOS = {
         load_pair, PromptFormat(Arithmetic()), "arithmetic word problems",
         lambda count, seed: read_items(Arithmetic(count=count, seed=seed)),
         lambda count, seed: read_items(Arithmetic("collection", "calibration", count, seed)),
-        EXACT_LENGTHS, JUDGE_LENGTHS, 100, 12,
+        EXACT_LENGTHS, JUDGE_LENGTHS, 100, 12, one_thread=True,
     ),
     "smollm2": _Demo(
         load_language_pair, PromptFormat(E2E(), chat=True), "restaurants to describe", partial(_descriptions, ITEMS),
@@ -104,8 +106,8 @@ def run(
     demo = _DEMOS[name]
     limit = limit or demo.items
     test = demo.test(limit, seed)
-    if name == "reference":
-        torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
+    if demo.one_thread:
+        torch.set_num_threads(1)
     pair, draft = demo.load()
     assert pair.judge is not None
     plain = type(pair)(pair.target, pair.tokenizer)

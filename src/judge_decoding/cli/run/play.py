@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +37,6 @@ def run(
             say(f"Play at {address}\nAnswers that you mark go to {cases}; stop with Ctrl-C.")
 
         serve_pairs(pairs, file, annotator, listener, browser=browser, started=started)
-    gc.freeze()  # the interpreter would look through millions of objects, which takes a second or more
     say(f"\nStopped; {file.count} cases added to {cases}." if file.count else "\nStopped.")
 
 

@@ -78,11 +78,7 @@ function paint(column, at) {
   const first = verdicts.findIndex(({ changed }) => changed);
   column.groups.forEach((group, r) => group.classList.toggle("stale", first >= 0 && r > first));
   for (const unit of column.units) {
-    const { kept, rest } = verdicts[unit.round];
-    const offset = sample.rounds[unit.round].draft_ids.length - rest.length;
-    const statuses = unit.parts.map((i) => unit.rest ? rest[i - offset] : kept[i]);
-    unit.status = STRONGEST.find((status) => statuses.includes(status));
-    unit.gained = unit.rest && !["rejected", "unused"].includes(unit.status);
+    settle(unit, sample, verdicts);
     unit.element.classList.toggle("gained", unit.gained);
     const spaces = unit.named ? "" : unit.text.match(/^[ \t]*/)[0], ink = visible(unit.text.slice(spaces.length));
     const marked = unit.status === "agreed" ? ink : (ink || "·".repeat(spaces.length)).replace(/\n/g, "⏎\n");

@@ -1,14 +1,13 @@
 "use strict";
 // All that models and files say is put in as text, never as HTML.
+{% include "page.js" %}
 {% include "visible.js" %}
 {% include "verdicts.js" %}
 {% include "describe.js" %}
 {% include "columns.js" %}
 
 const token = document.querySelector("meta[name=token]").content;
-const by = (id) => document.getElementById(id);
 const data = JSON.parse(by("data").textContent);
-const STRONGEST = ["refused", "dropped", "rescued", "correction", "bonus", "agreed", "rejected", "unused"];
 const ENDS = {
   stop: "Ended by itself.", length: "Cut off at the token budget.", context: "Cut off where the target's context is full.",
 };
@@ -19,13 +18,6 @@ let turns = []; // of this chat
 let current = null; // the unit that was last gone to
 let since = 0; // when the present answer was there
 const columns = {}; // by name: box, sample, id, units, mark
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 const say = (text) => { by("spoken").textContent = text; };
 const percent = (p) => p >= 0.0005 ? (100 * p).toFixed(1) + "%" : "<0.1%";

@@ -1,24 +1,16 @@
 "use strict";
 // All that models wrote is put in as text, never as HTML.
+{% include "page.js" %}
 {% include "visible.js" %}
 {% include "verdicts.js" %}
 {% include "describe.js" %}
 {% include "tip.js" %}
 
-const by = (id) => document.getElementById(id);
 const { samples } = JSON.parse(by("data").textContent);
-const STRONGEST = ["refused", "dropped", "rescued", "correction", "bonus", "agreed", "rejected", "unused"];
 const on = (name) => document.body.classList.contains(name);
 let threshold = null; // as decoded
 let current = null; // the unit that was last gone to
 let painting = 0;
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 const say = (text) => { by("spoken").textContent = text; };
 const percent = (p) => p >= 0.0005 ? (100 * p).toFixed(1) + "%" : "<0.1%";
@@ -103,11 +95,7 @@ function paint(answer) {
   });
   answer.box.querySelector(".changes").textContent = first < 0 ? "" : `· changed from round ${first + 1} on`;
   for (const unit of answer.units) {
-    const { kept, rest } = verdicts[unit.round];
-    const offset = answer.sample.rounds[unit.round].draft_ids.length - rest.length;
-    const statuses = unit.parts.map((i) => unit.rest ? rest[i - offset] : kept[i]);
-    unit.status = STRONGEST.find((status) => statuses.includes(status));
-    unit.gained = unit.rest && !["rejected", "unused"].includes(unit.status);
+    settle(unit, answer.sample, verdicts);
     unit.element.classList.toggle("gained", unit.gained);
     write(unit);
   }

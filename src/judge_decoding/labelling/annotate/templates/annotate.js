@@ -2,8 +2,8 @@
 // All that comes from the server is put in as text, never as HTML.
 const IDLE = 120000; // ms without a key or a touch after which the time of a case stands still
 const RETRY = 1500; // ms
+{% include "page.js" %}
 const token = document.querySelector("meta[name=token]").content;
-const by = (id) => document.getElementById(id);
 const answer = by("answer");
 let state = null;
 let items = []; // the elements of the pieces
@@ -13,13 +13,6 @@ let spent = 0, last = performance.now(), touched = last;
 {% include "visible.js" %}
 const named = (text) => text === null ? "end of answer"
   : text.trim() ? visible(text.trim()) : text.includes("\n") ? "line break" : "space";
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 function say(text, more = "") {
   by("status").textContent = text;
