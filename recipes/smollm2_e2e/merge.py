@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from judge_decoding.models.draft_vocabulary import most_frequent, write_vocabulary
+from judge_decoding.reference.language_pair import merge_adapter
 
 
 def load_base(base: str, layers: int | None) -> PreTrainedModel:
@@ -31,13 +31,14 @@ def main() -> None:
     """Write the checkpoint."""
     parser = argparse.ArgumentParser()
     parser.add_argument("base")
-    parser.add_argument("adapter")
+    parser.add_argument("adapter", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--layers", type=int, help="of the adapter's model, where it has fewer than the base")
     parser.add_argument("--vocab", type=int, help="have the draft propose only so many tokens, the most frequent ones")
     parser.add_argument("--texts", type=Path, nargs="+", default=[], help="of these JSON lines' texts")
     args = parser.parse_args()
-    model = PeftModel.from_pretrained(load_base(args.base, args.layers), args.adapter).merge_and_unload()
+    model = load_base(args.base, args.layers)
+    merge_adapter(model, args.adapter)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     if args.vocab is not None:
         rows = [json.loads(line) for path in args.texts for line in path.read_text(encoding="utf-8").splitlines()]
