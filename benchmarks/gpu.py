@@ -39,7 +39,9 @@ from judge_decoding.evaluation.bench.contenders import BatchAnswers, Contender, 
 from judge_decoding.evaluation.bench.plan import Assistance, Models
 from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.io.files import write_json, write_text
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig, TargetInfo
+from judge_decoding.judge.config import JudgeHeadConfig
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import target_info
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference import pair as embedded
 from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
@@ -112,7 +114,7 @@ class Generate:
 def random_head(model: PreTrainedModel) -> JudgeHead:
     """A head with random weights. It reads states after the final norm: their size is known, and so that of scores."""
     torch.manual_seed(2)
-    head = JudgeHead(JudgeHeadConfig(target=TargetInfo.of(model), norm="after"))
+    head = JudgeHead(JudgeHeadConfig(target=target_info(model), norm="after"))
     torch.nn.init.normal_(head.linear.weight, std=2 / math.sqrt(head.config.input_size))
     torch.nn.init.zeros_(head.linear.bias)
     return head.to(model.device)

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import Exact, JudgeDecoder, JudgeHead, JudgeHeadConfig, PromptLookup, Stats
-from judge_decoding.judge.head import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.first_layers import first_layers
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=10, help="of the cut copy")
     args = parser.parse_args()
     tokenizer, model = load_tokenizer(args.model), load_model(args.model, dtype=torch.float32)
-    head = JudgeHead(JudgeHeadConfig(target=TargetInfo.of(model)))
+    head = JudgeHead(JudgeHeadConfig(target=target_info(model)))
     lines = [json.loads(line) for line in args.prompts_file.read_text(encoding="utf-8").splitlines()]
     # Spread over the file, as its lines are sorted by category.
     lines = lines[:: max(1, len(lines) // args.prompts)][: args.prompts]

@@ -19,7 +19,7 @@ from torchao.quantization.granularity import PerGroup
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.judge.probe import Probe
+from judge_decoding.judge.probe import allowed, difference, probe_model
 from judge_decoding.judge.target import bare
 
 PLACE = HiddenSource()
@@ -93,10 +93,10 @@ def main() -> None:
     def load() -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
 
-    own = Probe.of(load(), PLACE)
+    own = probe_model(load(), PLACE)
     for what, change in CHANGES.items():
-        its = Probe.of(bare(change(load())), PLACE, own.ids)
-        print(f"{what:40} {own.difference(its):7.2%}, rounding explains {own.allowed(its):.1%}", flush=True)
+        its = probe_model(bare(change(load())), PLACE, own.ids)
+        print(f"{what:40} {difference(own, its):7.2%}, rounding explains {allowed(own, its):.1%}", flush=True)
 
 
 if __name__ == "__main__":

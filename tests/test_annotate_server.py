@@ -21,8 +21,9 @@ from starlette.testclient import TestClient
 
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import main as cli
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.config import JudgeHeadConfig
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import target_info
 from judge_decoding.labelling.annotate.server import kept_token, make_app
 from judge_decoding.labelling.annotate.session import Session
 from judge_decoding.labelling.annotate.storage import token_path
@@ -355,7 +356,7 @@ def test_without_the_extra_it_says_what_to_install(answers: Path, tmp_path: Path
 @pytest.mark.slow
 def test_a_draft_is_asked_for_where_the_head_reads_it(answers: Path, folders, tmp_path: Path, annotate) -> None:
     config = JudgeHeadConfig(
-        target=TargetInfo.of(load_model(str(folders["target"]))), draft=TargetInfo.of(load_model(str(folders["draft"])))
+        target=target_info(load_model(str(folders["target"]))), draft=target_info(load_model(str(folders["draft"])))
     )
     JudgeHead(config).save_pretrained(tmp_path / "head")
     models = ("--target", folders["target"], "--judge", tmp_path / "head")

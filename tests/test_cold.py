@@ -28,7 +28,7 @@ def loaded(*command: str, code: int = 0) -> set[str]:
 
 @pytest.mark.parametrize("command", ["rules", "rules typical", "info reference", "plan llama-3.1-8b-405b"])
 def test_what_is_read_from_files_loads_no_torch(command: str) -> None:
-    assert not loaded(*command.split()) & (HEAVY - {"numpy"})
+    assert not loaded(*command.split()) & (HEAVY - {"numpy", "safetensors"})
 
 
 GROUP = {"cli.court", "cli.group", "cli.last", "cli.main", "cli.options", "cli.terminal"}

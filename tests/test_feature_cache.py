@@ -14,7 +14,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreT
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.models.hidden import final_norm
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS, hidden_states
 from judge_decoding.training.cache import FeatureCache, default_folder
@@ -27,7 +27,7 @@ from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
 @contextmanager
 def counted(model: PreTrainedModel) -> Iterator[list[int]]:
     """How many sequences each forward of ``model`` reads, besides the two that look at the model itself."""
-    TargetInfo.of(model)
+    target_info(model)
     forwards: list[int] = []
     hook = model.get_decoder().register_forward_pre_hook(
         lambda _module, _args, kwargs: forwards.append(len(kwargs["input_ids"])), with_kwargs=True

@@ -23,7 +23,7 @@ from judge_decoding import (
 )
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from test_training import BAD, GOOD, word_cases
 from tiny import SPECIALS, VOCAB_SIZE, WORDS, bigram, llama, perturbed, random_head, run, word_tokenizer
 
@@ -38,7 +38,7 @@ def small() -> LlamaForCausalLM:
 
 @pytest.fixture
 def pair_head(target: LlamaForCausalLM, small: LlamaForCausalLM) -> JudgeHead:
-    return random_head(target, draft=TargetInfo.of(small))
+    return random_head(target, draft=target_info(small))
 
 
 def test_the_features_are_the_drafts_and_then_the_targets(pair_head: JudgeHead) -> None:
@@ -101,7 +101,7 @@ def test_weights_of_the_target_alone_are_refused(pair_head: JudgeHead, head: Jud
 def test_it_sees_in_decoding_what_it_saw_in_training(target: LlamaForCausalLM) -> None:
     """The scores in the loop are those of the models' states over the whole text, read at once."""
     draft = perturbed(target)
-    head = random_head(target, draft=TargetInfo.of(draft), norm="after")
+    head = random_head(target, draft=target_info(draft), norm="after")
     prompt = [1, 7, 9]
     for event in run(target, DraftModel(draft, VOCAB_SIZE), prompt, Judge(head, 0.5), max_new_tokens=30):
         ids = torch.tensor([[*prompt, *event.draft_ids]])
@@ -152,7 +152,7 @@ def test_it_learns_what_only_the_draft_shows() -> None:
     assert ("reading the answers", 2 * len(word_cases()), 2 * len(word_cases())) in told
     assert alone.config.calibration["auc"] == pytest.approx(0.5)
     assert head.config.calibration["auc"] == 1.0
-    assert head.config.draft == TargetInfo.of(draft, HiddenSource(-1, "before"))
+    assert head.config.draft == target_info(draft, HiddenSource(-1, "before"))
     same = torch.ones(blind.config.hidden_size)
     bad, *others = (
         float(head.probability(same, features(draft, token)))

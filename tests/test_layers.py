@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 from judge_decoding import Judge, JudgeDecodingError, JudgeHead, custom_generate
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.models.hidden import HiddenStateHook
 from judge_decoding.models.teacher_forcing import hidden_states
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, random_head, run, tokens
@@ -53,7 +53,7 @@ def test_a_judge_sees_in_the_loop_what_it_saw_in_training(deep: LlamaForCausalLM
 
 def test_a_head_of_a_lower_layer_and_the_draft_reads_the_drafts_last(deep: LlamaForCausalLM) -> None:
     draft = llama(3, hidden_size=16, layers=1)
-    head = random_head(deep, layer=-3, norm="before", draft=TargetInfo.of(draft))
+    head = random_head(deep, layer=-3, norm="before", draft=target_info(draft))
     prompt = [1, 7, 9]
     event = run(deep, DraftModel(draft, VOCAB_SIZE), prompt, Judge(head, 0.5), max_new_tokens=8)[0]
     ids = [[*prompt, *event.draft_ids]]

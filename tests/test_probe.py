@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import JudgeDecodingError, JudgeHead
 from judge_decoding.core.hidden import HiddenSource, Norm
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.models.weights import quantization, tensors
 from judge_decoding.training.cache import FeatureCache
@@ -68,7 +68,7 @@ def tied() -> LlamaForCausalLM:
 )
 def test_the_same_layers_fit(change: Callable[[Any], PreTrainedModel], norm: Norm) -> None:
     head = JudgeHead(
-        random_head(llama(0)).config.model_copy(update={"target": TargetInfo.of(llama(0), HiddenSource(-1, norm))})
+        random_head(llama(0)).config.model_copy(update={"target": target_info(llama(0), HiddenSource(-1, norm))})
     )
     head.check_fits(change(llama(0)))
     # And the other way round: trained on the changed one.
@@ -107,7 +107,7 @@ def test_other_embeddings_under_the_same_layers_are_refused() -> None:
 
 
 def test_layers_above_the_head_do_not_matter() -> None:
-    low = TargetInfo.of(llama(0), HiddenSource(-2, "before"))
+    low = target_info(llama(0), HiddenSource(-2, "before"))
     low.check(with_delta(llama(0), 0.5, layer=1))
     with pytest.raises(JudgeDecodingError, match="other weights"):
         low.check(with_delta(llama(0), 0.5, layer=0))

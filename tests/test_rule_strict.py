@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Cause, Evidence, Exact, JudgeHead, Stats, VerificationRule, available_rules, parse_rule
 from judge_decoding.decoding.drafters.model import DraftModel
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from tiny import EOS, VOCAB_SIZE, bigram, perturbed, random_head, run
 
 RULES = sorted(available_rules())
@@ -43,7 +43,7 @@ def rough(target: LlamaForCausalLM) -> PreTrainedModel:
 
 
 def heads(target: PreTrainedModel, draft: PreTrainedModel) -> dict[str, JudgeHead]:
-    return {"target": random_head(target), "both": random_head(target, draft=TargetInfo.of(draft))}
+    return {"target": random_head(target), "both": random_head(target, draft=target_info(draft))}
 
 
 def strict(name: str, head: JudgeHead) -> VerificationRule:

@@ -30,7 +30,7 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.score import ScoreConfig, score
 from judge_decoding.evaluation.texts import TokenizedAnswer
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.models.teacher_forcing import read_given
 from judge_decoding.statistics import ratio_interval
 from test_rule_strict import LOOSE
@@ -313,7 +313,7 @@ def test_rules_that_need_a_real_draft_are_refused(
 def test_a_head_that_reads_the_drafts_states_is_refused(
     target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    head = random_head(target, draft=TargetInfo.of(perturbed(target)))
+    head = random_head(target, draft=target_info(perturbed(target)))
     with pytest.raises(JudgeDecodingError, match="hidden states, and a text has none"):
         scored(target, tokenizer, [TokenizedAnswer((1,), (2,))], [AnyOf(Exact(), Judge(head))], 4)
 

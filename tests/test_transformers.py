@@ -48,7 +48,7 @@ from judge_decoding import (
 from judge_decoding.decoding.guards import Phase, StrictStart
 from judge_decoding.decoding.lengths import Heuristic
 from judge_decoding.integrations.transformers import JudgedOutput
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.models.forward import cache_name
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
@@ -554,7 +554,7 @@ def test_more_that_is_refused(
 
 def test_a_judge_of_both_models_states_gets_them(target: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     small = llama(7, hidden_size=16)
-    judge = random_head(target, draft=TargetInfo.of(small))
+    judge = random_head(target, draft=target_info(small))
     expected = JudgeDecoder(target, tokenizer, small, judge).generate(torch.tensor(PROMPTS[0]), 20, threshold=0.4)
     judged = custom_generate(small, judge, threshold=0.4)
     target.generate(torch.tensor([PROMPTS[0]]), max_new_tokens=20, custom_generate=judged)

@@ -31,8 +31,9 @@ from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.config import JudgeHeadConfig
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import target_info
 from judge_decoding.rules import Evidence, Exact, VerificationRule
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -208,7 +209,7 @@ def chain(tokenizer: PreTrainedTokenizerFast, *pieces: str) -> LlamaForCausalLM:
 def random_head(model: PreTrainedModel, seed: int = 0, *, scale: float = 1.0, **config: object) -> JudgeHead:
     """A head for ``model`` that accepts about every second token at threshold 0.5."""
     torch.manual_seed(seed)
-    head = JudgeHead(JudgeHeadConfig(target=TargetInfo.of(model), **config))  # type: ignore[arg-type]
+    head = JudgeHead(JudgeHeadConfig(target=target_info(model), **config))  # type: ignore[arg-type]
     head.linear.weight.copy_(scale * torch.randn_like(head.linear.weight))
     head.linear.bias.zero_()
     return head

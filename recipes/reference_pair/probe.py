@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from judge_decoding import JudgeHead, save_head
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.loading.models import load_model
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(1)
     target = load_model(args.target)
     head = JudgeHead.from_pretrained(args.head, target)
-    found = TargetInfo.of(target, head.config.source)
+    found = target_info(target, head.config.source)
     head.config.target = found.model_copy(update={"name_or_path": head.config.target.name_or_path})
     save_head(head, args.out)
     print(f"{head.config.target} -> {args.out}")

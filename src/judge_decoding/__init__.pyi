@@ -52,8 +52,8 @@ from judge_decoding.fit.pipeline import FitForecast as FitForecast
 from judge_decoding.fit.pipeline import Fitted as Fitted
 from judge_decoding.fit.pipeline import fit_head as fit_head
 from judge_decoding.integrations.transformers import custom_generate as custom_generate
+from judge_decoding.judge.config import JudgeHeadConfig as JudgeHeadConfig
 from judge_decoding.judge.head import JudgeHead as JudgeHead
-from judge_decoding.judge.head import JudgeHeadConfig as JudgeHeadConfig
 from judge_decoding.playground.play import play as play
 from judge_decoding.report.card_files import save_head as save_head
 from judge_decoding.report.card_files import write_card as write_card

@@ -12,8 +12,9 @@ from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.config import JudgeHeadConfig
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import target_info
 
 
 def _record(**properties: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def make_json_pair(folder: Path) -> Path:
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
         if name == "target":
-            head = JudgeHead(JudgeHeadConfig(target=TargetInfo.of(model), norm="after"))
+            head = JudgeHead(JudgeHeadConfig(target=target_info(model), norm="after"))
             torch.nn.init.zeros_(head.linear.weight)
             torch.nn.init.constant_(head.linear.bias, 20.0)
             head.save_pretrained(folder / "head")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.head_facts import describe, head_facts, print_json
+from judge_decoding.cli.head_view import describe, print_json
 from judge_decoding.cli.models import Head
 from judge_decoding.cli.outputs import Json
 from judge_decoding.cli.panels import MODELS
+from judge_decoding.judge.config import has_sound_weights, read_config
 from judge_decoding.names import embedded_path
 
 
@@ -24,12 +25,13 @@ def info(
 ) -> None:
     """Show a judge head's origin, calibration and target, and whether it fits a target."""
     place = embedded_path(judge, "judge")
-    facts = head_facts(Path(place)) if target is None else None
-    if facts is None:
-        from judge_decoding.cli.run.info import checked_facts  # noqa: PLC0415  (loads torch)
+    folder = Path(place)
+    config = read_config(folder) if target is None and folder.is_dir() else None
+    if config is None or not has_sound_weights(folder, config):
+        from judge_decoding.cli.run.info import checked_config  # noqa: PLC0415  (loads torch)
 
-        facts = checked_facts(place, target)
+        config = checked_config(place, target)
     if json:
-        print_json(facts)
+        print_json(config)
     else:
-        describe(facts, place, fits=target)
+        describe(config, place, fits=target)

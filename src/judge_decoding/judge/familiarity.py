@@ -10,24 +10,14 @@ import math
 from typing import Self
 
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor, nn
+
+from judge_decoding.judge.config import MOST_RANK, FamiliarityConfig
 
 LEAST = 40
 """Minimum number of different questions; with fewer, the 95% quantile is almost always the largest distance."""
 _MOST = 2000
-_RANK = 64
 _FOLDS = 10
-
-
-class FamiliarityConfig(BaseModel):
-    """Statistics of the training questions other than tensors; ``familiarity`` in a head's ``config.json``."""
-
-    questions: int = Field(gt=0)
-    rank: int = Field(gt=0, le=_RANK)
-    quantile: float = Field(default=0.95, gt=0, lt=1)
-    limit: float = Field(gt=0, allow_inf_nan=False)
-    """The Mahalanobis distance at this quantile of the held-out questions."""
 
 
 class Familiarity(nn.Module):
@@ -73,7 +63,7 @@ class Familiarity(nn.Module):
         if count < LEAST:
             return None
         # Several questions per direction, or the directions would fit the sample only.
-        rank = max(min(_RANK, count // 8, size // 2), 1)
+        rank = max(min(MOST_RANK, count // 8, size // 2), 1)
         fold = torch.arange(count) % _FOLDS
         held_out = torch.empty(count)
         for out in (fold == number for number in range(_FOLDS)):

@@ -6,67 +6,25 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import first_problem, parse_json, read_bytes, read_text, replacing, write_text
+from judge_decoding.io.files import parse_json, read_bytes, read_text, replacing, write_text
 from judge_decoding.io.hub import locate
 from judge_decoding.judge.card import bare_card
-from judge_decoding.judge.familiarity import Familiarity, FamiliarityConfig
+from judge_decoding.judge.config import JudgeHeadConfig, read_config
+from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.files import CARD, CONFIG, CUSTOM_GENERATE, WEIGHTS, files_of_head, results_in
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import check_target
 from judge_decoding.names import embedded_path
-
-
-class JudgeHeadConfig(BaseModel):
-    """The configuration needed to use a head; ``config.json`` in its folder."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_type: Literal["judge_head"] = "judge_head"
-    version: Literal[1] = 1
-    target: TargetInfo
-    draft: TargetInfo | None = None
-    """The draft model whose hidden states the head also reads; None for a head on the target alone."""
-    layer: int = -1
-    """The target's layer whose states are read, counted from the end; for the draft it is always the last layer."""
-    norm: Norm = "before"
-    polarity: Literal["correct"] = "correct"
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    labels: str = "suffix"
-    num_draft_tokens: int | None = Field(default=None, gt=0)
-    data: dict[str, Any] = Field(default_factory=dict)
-    calibration: dict[str, Any] = Field(default_factory=dict)
-    familiarity: FamiliarityConfig | None = None
-    """Statistics of the training questions in the target's hidden space; None if unknown."""
-    versions: dict[str, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _there_are_such_states(self) -> Self:
-        HiddenSource(self.layer, self.norm)
-        if -self.layer > self.target.num_hidden_layers:
-            raise ValueError(f"layer is {self.layer}, and the target has {self.target.num_hidden_layers} layers")
-        return self
-
-    @property
-    def source(self) -> HiddenSource:
-        """Which hidden states of the target are read."""
-        return HiddenSource(self.layer, self.norm)
-
-    @property
-    def input_size(self) -> int:
-        """The number of inputs per token: the target's hidden size, plus the draft's if the head reads it."""
-        return self.target.hidden_size + (self.draft.hidden_size if self.draft else 0)
 
 
 class JudgeHead(nn.Module):
@@ -134,9 +92,9 @@ class JudgeHead(nn.Module):
         Raises:
             JudgeDecodingError: architecture, size, depth or weights differ.
         """
-        self.config.target.check(model)
+        check_target(self.config.target, model)
         if draft is not None and self.config.draft is not None:
-            self.config.draft.check(draft, "draft")
+            check_target(self.config.draft, draft, "draft")
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the head, its configuration and a bare model card to ``folder``, each file whole or not at all.
@@ -197,13 +155,7 @@ class JudgeHead(nn.Module):
             JudgeDecodingError: there is no head, a file is damaged or foreign, or the head is for other models.
         """
         folder = _resolve(name_or_path, options)
-        text = read_text(folder / CONFIG, "the judge head's configuration")
-        try:
-            config = JudgeHeadConfig.model_validate_json(text)
-        except ValidationError as error:
-            raise JudgeDecodingError(
-                f"{folder / CONFIG} does not describe a judge head: {first_problem(error)}; check the path."
-            ) from error
+        config = read_config(folder)
         head = cls(config)
         if not (folder / WEIGHTS).exists():
             raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.")

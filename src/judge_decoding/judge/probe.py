@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
-from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from judge_decoding.core.hidden import HiddenSource, Norm
+from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.judge.config import PROBE_IDS, PROBE_NUMBERS, Probe
 from judge_decoding.models.anatomy import anatomy, first_tensor
 from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
 from judge_decoding.models.hidden import decoder_layer
 from judge_decoding.models.weights import adapters, quantization
 
-LENGTH = 16
 _POSITIONS = (3, 7, 11, 15)
-_DIMENSIONS = 16
-_NUMBERS = len(_POSITIONS) * _DIMENSIONS
+_DIMENSIONS = PROBE_NUMBERS // len(_POSITIONS)
 _MOST = torch.finfo(torch.float16).max
 # Small next to what a layer adds, so that rounding the sum loses nothing, and large next to the epsilon of a norm.
 _SCALE = 0.05
@@ -37,82 +33,45 @@ QUANTIZED = 0.7
 """The same for low-bit quantisation. Unrelated models differ by about 1."""
 
 
-class Probe(BaseModel):
-    """A few coordinates of each layer's output for one fixed input.
+def probe_model(model: PreTrainedModel, source: HiddenSource, ids: Sequence[int] | None = None) -> Probe:
+    """Probe ``model`` where a judge reads it at ``source``.
 
-    Every layer below the judge's hidden states gets the same input, whatever the layers below it computed. So a change
-    of any layer is visible, rounding does not accumulate over layers, and neither the vocabulary size nor the storage
-    format of the weights matters.
-
-    Attributes:
-        ids: the token ids of the forward pass.
-        norm, layer: where the judge reads; layers above are ignored.
-        dtype: the data type of the computation.
-        quantization: how the weights were quantised; None if they were not.
-        numbers: float16, little-endian, in base64: `_NUMBERS` of the first layer's input for ``ids``, as many of each
-            layer's output, and of the final norm's output if the judge reads after it.
+    Raises:
+        JudgeDecodingError: the model has no such layer.
     """
+    ids = list(ids) if ids is not None else probe_ids(model)
+    rows = _numbers(model, ids, source)
+    return Probe(
+        ids=ids,
+        norm=source.norm,
+        layer=source.layer,
+        dtype=str(model.dtype).removeprefix("torch."),
+        quantization=quantization(model),
+        numbers=base64.b64encode(rows.clamp(-_MOST, _MOST).numpy().astype("<f2").tobytes()).decode(),
+    )
 
-    ids: list[int] = Field(min_length=LENGTH, max_length=LENGTH)
-    norm: Norm
-    layer: int = Field(le=-1)
-    dtype: str
-    quantization: str | None = None
-    numbers: str
 
-    @model_validator(mode="after")
-    def _numbers_can_be_read(self) -> Self:
-        try:
-            found = self.rows()
-        except (ValueError, binascii.Error) as error:
-            raise ValueError("the numbers of the probe cannot be read") from error
-        if not len(found) or not found.isfinite().all() or min(self.ids) < 0:
-            raise ValueError("the probe holds no finite numbers, or ids below 0")
-        return self
+def difference(one: Probe, other: Probe) -> float:
+    """Return the relative difference of the layer that differs most: the median over its coordinates.
 
-    @classmethod
-    def of(cls, model: PreTrainedModel, source: HiddenSource, ids: Sequence[int] | None = None) -> Self:
-        """Probe ``model`` where a judge reads it at ``source``.
+    The median is used because in many models a few dimensions are hundreds of times larger than all others.
+    Unrelated models differ by about 1.
+    """
+    mine, its = (torch.tensor(probe.values()).reshape(-1, PROBE_NUMBERS) for probe in (one, other))
+    if mine.shape != its.shape:
+        return math.inf
+    worst = 0.0
+    for here, there in zip(mine, its, strict=True):
+        nonzero = (here != 0) | (there != 0)
+        if nonzero.any():
+            scale = torch.maximum(here.abs(), there.abs())[nonzero].median()
+            worst = max(worst, float((here - there).abs()[nonzero].median() / scale))
+    return worst
 
-        Raises:
-            JudgeDecodingError: the model has no such layer.
-        """
-        ids = list(ids) if ids is not None else probe_ids(model)
-        rows = _numbers(model, ids, source)
-        return cls(
-            ids=ids,
-            norm=source.norm,
-            layer=source.layer,
-            dtype=str(model.dtype).removeprefix("torch."),
-            quantization=quantization(model),
-            numbers=base64.b64encode(rows.clamp(-_MOST, _MOST).numpy().astype("<f2").tobytes()).decode(),
-        )
 
-    def rows(self) -> Tensor:
-        """The output of each layer [layers, `_NUMBERS`]."""
-        content = base64.b64decode(self.numbers, validate=True)
-        return torch.from_numpy(np.frombuffer(content, "<f2").astype(np.float32)).reshape(-1, _NUMBERS)
-
-    def difference(self, other: Probe) -> float:
-        """Return the relative difference of the layer that differs most: the median over its coordinates.
-
-        The median is used because in many models a few dimensions are hundreds of times larger than all others.
-        Unrelated models differ by about 1.
-        """
-        mine, its = self.rows(), other.rows()
-        if mine.shape != its.shape:
-            return math.inf
-        worst = 0.0
-        for one, two in zip(mine, its, strict=True):
-            nonzero = (one != 0) | (two != 0)
-            if nonzero.any():
-                scale = torch.maximum(one.abs(), two.abs())[nonzero].median()
-                worst = max(worst, float((one - two).abs()[nonzero].median() / scale))
-        return worst
-
-    def allowed(self, other: Probe) -> float:
-        """Return the largest allowed difference, for the coarser of the two data types."""
-        return max(ROUNDING.get(each.dtype, ROUNDING["bfloat16"]) for each in (self, other))
+def allowed(one: Probe, other: Probe) -> float:
+    """Return the largest allowed difference, for the coarser of the two data types."""
+    return max(ROUNDING.get(each.dtype, ROUNDING["bfloat16"]) for each in (one, other))
 
 
 def probe_ids(model: PreTrainedModel) -> list[int]:
@@ -121,7 +80,7 @@ def probe_ids(model: PreTrainedModel) -> list[int]:
     Golden-section steps keep them far apart and unordered.
     """
     half = max(input_rows(model) // 2, 1)
-    return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, LENGTH + 1)]
+    return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, PROBE_IDS + 1)]
 
 
 _Known = dict[tuple[tuple[int, ...], HiddenSource], tuple[Any, Tensor]]
@@ -202,7 +161,7 @@ def _fixed(like: Tensor) -> Tensor:
 
 
 def _coordinates(states: Tensor) -> Tensor:
-    """Return a few evenly spread values of states [..., T, H]: [`_NUMBERS`]."""
+    """Return a few evenly spread values of states [..., T, H]: [`PROBE_NUMBERS`]."""
     states = states.reshape(-1, *states.shape[-2:])[0]
     columns = torch.linspace(0, states.shape[-1] - 1, _DIMENSIONS, dtype=torch.float64).long()
     return states[list(_POSITIONS)].float().cpu()[:, columns].flatten()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from judge_decoding.judge.head import JudgeHeadConfig
+    from judge_decoding.judge.config import JudgeHeadConfig
 
 # From Okabe and Ito's palette, which is safe for colour-blind readers.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"

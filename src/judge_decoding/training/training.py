@@ -24,9 +24,10 @@ from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.data.cases import Case
 from judge_decoding.data.leaks import same_question
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.config import JudgeHeadConfig
 from judge_decoding.judge.familiarity import Familiarity
-from judge_decoding.judge.head import JudgeHead, JudgeHeadConfig
-from judge_decoding.judge.target import TargetInfo, shape
+from judge_decoding.judge.head import JudgeHead
+from judge_decoding.judge.target import shape, target_info
 from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.hidden import decoder_layer
@@ -111,8 +112,8 @@ def train_head(
         log_fields(logger, "learning_curve", row)
     head = JudgeHead(
         JudgeHeadConfig(
-            target=TargetInfo.of(target, best.source),
-            draft=None if draft is None else TargetInfo.of(draft, HiddenSource(-1, best.source.norm)),
+            target=target_info(target, best.source),
+            draft=None if draft is None else target_info(draft, HiddenSource(-1, best.source.norm)),
             layer=best.source.layer,
             norm=best.source.norm,
             labels=config.reading,

@@ -9,21 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.head_facts import describe, print_json
+from judge_decoding.cli.head_view import describe, print_json
 from judge_decoding.cli.terminal import warn
-from judge_decoding.judge.head import JudgeHeadConfig
+from judge_decoding.judge.config import JudgeHeadConfig
 
 _WIDTH = 24
 
 
 def report(config: JudgeHeadConfig, place: Path, *, json: bool) -> None:
     """The head, the table of what was compared, reliability and learning curve; doubts go to stderr."""
-    facts = config.model_dump(mode="json")
     figures = config.calibration
     if json:
-        print_json(facts)
+        print_json(config)
     else:
-        describe(facts, place)
+        describe(config, place)
         console = Terminal()
         for part in (_comparison(figures["comparison"]), _reliability(figures["reliability"]), _curve(figures)):
             if part is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from judge_decoding.core.hidden import LAST
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.target import fingerprint_positions
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.serving.server_rules import ServerRules
 
@@ -113,7 +114,8 @@ def check_weights(rules: ServerRules, model: Any) -> None:
         return
     first, end = shard.org_vocab_start_index, shard.org_vocab_end_index
     found: dict[int, float] = {}
-    for number, (row, column) in enumerate(target.probe_positions(language.lm_head.org_vocab_size, target.hidden_size)):
+    rows = target.rows or language.lm_head.org_vocab_size
+    for number, (row, column) in enumerate(fingerprint_positions(rows, target.hidden_size)):
         if first <= row < end:
             found[number] = float(weight[row - first, column])
     target.check_weights(found)
