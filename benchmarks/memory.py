@@ -163,5 +163,10 @@ def _forget_peak() -> None:
         return
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do the job that standard input has, and print what it took."""
     print(json.dumps(asdict(run(Job(**json.loads(sys.stdin.read()))))))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -11,24 +12,41 @@ from commands import commands
 
 pytestmark = pytest.mark.slow
 
-# To tell them from standard output, which is the command's.
-TELL = "import atexit, sys; atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))"
+# Each command in turn, in one process: it prints what each has loaded that was not there before, and its exit code.
+TELL = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+told = []
+for words in json.loads(sys.argv[1]):
+    before, out, code = set(sys.modules), io.StringIO(), 0
+    with redirect_stdout(out), redirect_stderr(io.StringIO()):
+        from judge_decoding.cli.main import main
+        sys.argv = ["judge-decoding", *words]
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    told.append((code, bool(out.getvalue()), sorted(set(sys.modules) - before)))
+print(json.dumps(told))
+"""
 
 HEAVY = {"torch", "transformers", "numpy", "scipy", "pandas", "matplotlib", "datasets", "tokenizers", "safetensors"}
 
 
-def loaded(*command: str, code: int = 0) -> set[str]:
-    """The modules of a process of its own, all that is in their names before a dot included."""
-    program = f"{TELL}; from judge_decoding.cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert done.stdout or code
-    return set(done.stderr.split())
+def loaded(*commands: str, code: int = 0) -> dict[str, set[str]]:
+    """The modules that each command loads which those before it have not, in a process of their own."""
+    words = json.dumps([command.split() for command in commands])
+    done = subprocess.run([sys.executable, "-c", TELL, words], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    for command, (ended, said, _) in zip(commands, found, strict=True):
+        assert ended == code, command
+        assert said or code, command
+    return {command: set(modules) for command, (*_, modules) in zip(commands, found, strict=True)}
 
 
-@pytest.mark.parametrize("command", ["rules", "rules typical", "info reference", "plan llama-3.1-8b-405b"])
-def test_what_is_read_from_files_loads_no_torch(command: str) -> None:
-    assert not loaded(*command.split()) & (HEAVY - {"numpy", "safetensors"})
+def test_what_is_read_from_files_loads_no_torch() -> None:
+    for command, found in loaded("rules", "rules typical", "info reference", "plan llama-3.1-8b-405b").items():
+        assert not found & (HEAVY - {"numpy", "safetensors"}), command
 
 
 GROUP = {"cli.court", "cli.group", "cli.last", "cli.main", "cli.options", "cli.terminal"}
@@ -36,22 +54,25 @@ WORDS = {"bounds", "errors", "spelling", "visible"}
 
 
 @pytest.mark.parametrize(
-    "command", ["--help", "--version", "court --help", "court label -h", "genrate", "court colect"]
+    ("commands", "code"),
+    [(("--help", "--version", "court --help", "court label -h"), 0), (("genrate", "court colect"), 2)],
 )
-def test_a_group_imports_no_command(command: str) -> None:
-    found = loaded(*command.split(), code=2 if command.endswith(("genrate", "colect")) else 0)
-    assert not found & (HEAVY | {"jinja2", "huggingface_hub", "yaml"})
-    assert {name.split(".", 1)[1] for name in found if name.startswith("judge_decoding.")} - {"cli"} <= GROUP | WORDS
+def test_a_group_imports_no_command(commands: tuple[str, ...], code: int) -> None:
+    for command, found in loaded(*commands, code=code).items():
+        assert not found & (HEAVY | {"jinja2", "huggingface_hub", "yaml"}), command
+        own = {name.split(".", 1)[1] for name in found if name.startswith("judge_decoding.")}
+        assert own - {"cli"} <= GROUP | WORDS, command
 
 
-@pytest.mark.parametrize("command", [" ".join(words) for words, _ in commands() if words != ("lm-eval",)])
-def test_the_help_of_a_command_loads_no_library_that_computes(command: str) -> None:
-    found = loaded(*command.split(), "--help")
-    assert not found & {"torch", "transformers", "matplotlib", "datasets", "openai", "starlette"}
+def test_the_help_of_a_command_loads_no_library_that_computes() -> None:
+    helps = [" ".join([*words, "--help"]) for words, _ in commands() if words != ("lm-eval",)]
+    assert len(helps) > 25
+    for command, found in loaded(*helps).items():
+        assert not found & {"torch", "transformers", "matplotlib", "datasets", "openai", "starlette"}, command
 
 
 def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
-    found = loaded("generate", "reference", "What is 3 + 4?", "--plain", "--max-new-tokens", "4")
+    (found,) = loaded("generate reference 3+4? --plain --max-new-tokens 4").values()
     assert "judge_decoding.judge.head" in found
     # scipy.optimize and torch._dynamo come with transformers' modeling_utils, whoever imports it.
     libraries = {"matplotlib", "datasets", "pandas", "sklearn", "torchvision", "lm_eval", "openai", "starlette"}

@@ -33,7 +33,7 @@ def collect(court: Run) -> Collect:
     return partial(court, "collect")
 
 
-PROBLEMS = draw_many(0, "test", 20)
+PROBLEMS = draw_many(0, "test", 10)
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:
@@ -68,11 +68,11 @@ def test_the_embedded_pair_answers_right_and_wrong(collect: Collect, problems: P
         alone = [decoder.generate(case.question, MAX_NEW_TOKENS).text for case in own]
         assert [case.answer for case in own] == alone
         row = figures["models"][name]
-        assert row["answers"] == 20
-        assert row["right"] + row["wrong"] == 20
+        assert row["answers"] == 10
+        assert row["right"] + row["wrong"] == 10
     assert figures["models"]["reference-draft"]["wrong"] > 0
     assert figures["models"]["reference"]["right"] > 0
-    assert figures["cases"] == len(cases) == 40 - figures["duplicates"]
+    assert figures["cases"] == len(cases) == 20 - figures["duplicates"]
     assert not out.with_name("answers.jsonl.part").exists()
 
 

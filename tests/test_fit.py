@@ -42,13 +42,13 @@ from judge_decoding.tasks.results import last_number
 
 pytestmark = pytest.mark.slow
 
-PROBLEMS = draw_many(16, "head", 12)  # six are labelled, six choose the threshold
+PROBLEMS = draw_many(16, "head", 9)  # five are labelled, four choose the threshold
 PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
 OPTIONS = ("--target", "reference", "--no-chat", "--max-new-tokens", 140, "--batch-size", 20)
 # Fewer thresholds and draft lengths than a user would want; one length a way, so that no clock decides anything.
 QUICK = partial(
     FitConfig, thresholds=(0.05, 0.9, 1.0), exact_lengths=(4,), judge_lengths=(12,), length_prompts=2,
-    timed_prompts=3,
+    timed_prompts=2,
 )  # fmt: skip
 CONFIG = QUICK(max_new_tokens=140, batch_size=20)
 
@@ -124,7 +124,7 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
     taught = {case.question for case in found.cases}
     task = [prompt for prompt in PROMPTS if prompt not in taught]
     assert found.prompts == len({row["told"]["prompt"] for row in rows(out)}) <= len(task)
-    assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 2, 3)
+    assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 2, 2)
     assert table.prompts == found.prompts - 2
     kept = {(row["method"], row["told"]["prompt"]): row for row in rows(out)}
     tuned = {prompt for name, prompt in kept if ", " in name}
@@ -140,14 +140,16 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
         "judge": lambda prompt: decoder.generate(prompt, 140, rule=Judge(head), num_draft_tokens=12),
     }  # fmt: skip
     target: Any = decoder.target
+    truths = {}
+    for prompt in shown:
+        ids = decoder.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        by_transformers = target.generate(ids, max_new_tokens=140, do_sample=False)[0, ids.shape[1] :]
+        truths[prompt] = str(decoder.tokenizer.decode(by_transformers, skip_special_tokens=True))
     for name, answer in ways.items():
         answers = {prompt: answer(prompt) for prompt in shown}
         right = []
         for prompt, one in answers.items():
-            ids = decoder.tokenizer(prompt, return_tensors="pt")["input_ids"]
-            by_transformers = target.generate(ids, max_new_tokens=140, do_sample=False)[0, ids.shape[1] :]
-            truth = str(decoder.tokenizer.decode(by_transformers, skip_special_tokens=True))
-            right.append(last_number(one.text) == last_number(truth))
+            right.append(last_number(one.text) == last_number(truths[prompt]))
             row = kept[name, prompt]
             assert row["told"]["text"] == one.text
             assert row["answered"]["correct"] == right[-1]
@@ -157,9 +159,9 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
         rounds, tokens = (sum(getattr(a.stats, of) for a in answers.values()) for of in ("rounds", "tokens"))
         assert figures.accepted_per_round == pytest.approx(sum(a.stats.accepted for a in answers.values()) / rounds)
         assert figures.tokens_per_forward == pytest.approx(tokens / rounds)
-        # Each way was timed on the same three prompts, and on no others.
+        # Each way was timed on the same two prompts, and on no others.
         timed = [row for (way, _), row in kept.items() if way == name and row["answered"]["seconds"] is not None]
-        assert len(timed) == 3
+        assert len(timed) == 2
         assert {row["told"]["prompt"] for row in timed} == {
             prompt for (way, prompt), row in kept.items() if way == "target" and row["answered"]["seconds"] is not None
         }
@@ -190,14 +192,14 @@ def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) ->
 def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     run: Run, quick: None, made: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("judge_decoding.cli.run.fit.FitConfig", partial(QUICK, length_prompts=6))
+    monkeypatch.setattr("judge_decoding.cli.run.fit.FitConfig", partial(QUICK, length_prompts=4))
     code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
     assert code == 0, err
     answers = [row for row in rows(made) if row["method"] == "target"]
     tuned = {row["told"]["prompt"] for row in rows(made) if ", " in row["method"]}
     assert tuned <= {row["told"]["prompt"] for row in answers}
     assert f"On the {len(answers)} prompts that chose the threshold" in told
-    assert "Tokens per second: 3 of these, one at a time" in told
+    assert "Tokens per second: 2 of these, one at a time" in told
     assert f"Draft lengths: the fastest on {len(tuned)} of these, so the speeds" in told
 
 
@@ -212,24 +214,32 @@ def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None
         assert table.methods[name].accuracy == pytest.approx(1 - len(wrong) / len(task))
 
 
-def test_a_task_by_name_chooses_the_threshold(decoder: JudgeDecoder, tmp_path: Path) -> None:
-    task = Arithmetic(split="calibration", count=5)
+def test_a_task_by_name_chooses_the_threshold(
+    decoder: JudgeDecoder, whole: tuple[Path, Fitted], tmp_path: Path
+) -> None:
+    task = Arithmetic(split="calibration", count=4)
     prompt_format, items = PromptFormat(task, max_new_tokens=140), read_items(task)
     out, config = tmp_path / "head", QUICK(max_new_tokens=140, batch_size=20, length_prompts=1)
-    found = fit_head(decoder, PROMPTS[:6], out, config, calibrate_on=(prompt_format, items))
+    # The labels of the same questions are those of the run without a task.
+    teaching, _ = pipeline.divide(PROMPTS, None, CONFIG)
+    (tmp_path / "head.work").mkdir()
+    for name in ("labels.jsonl", "labels.settings.json"):
+        shutil.copy(whole[0].with_name("head.work") / name, tmp_path / "head.work")
+    found = fit_head(decoder, teaching, out, config, calibrate_on=(prompt_format, items))
+    assert found.labelling is None
     # All prompts are labelled, and the task's alone are in the table.
     about = json.loads((tmp_path / "head.work" / "labels.settings.json").read_text(encoding="utf-8"))
-    assert about["questions"] == hashlib.sha256("\0".join(PROMPTS[:6]).encode()).hexdigest()
-    assert {case.question for case in found.cases} <= set(PROMPTS[:6])
-    assert (found.prompts, found.table.prompts, found.table.length_prompts) == (5, 4, 1)
+    assert about["questions"] == hashlib.sha256("\0".join(teaching).encode()).hexdigest()
+    assert {case.question for case in found.cases} <= set(teaching)
+    assert (found.prompts, found.table.prompts, found.table.length_prompts) == (4, 3, 1)
     assert {row["told"]["prompt"] for row in rows(out)} == {item.turns[0] for item in items}
     own = [decoder.alone().generate(f"Q: {item.turns[0]}\nA:", 140).text for item in items]
     right = [last_number(text) == item.reference for text, item in zip(own, items, strict=True)]
-    assert found.head.config.calibration["target_accuracy"] == sum(right) / 5
+    assert found.head.config.calibration["target_accuracy"] == sum(right) / 4
     assert not any("no reference" in sentence for sentence in found.warnings)
     # None of its questions may be labelled.
-    prompts = [*PROMPTS[:5], f"Q: {items[0].turns[0]}\nA:"]
-    with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on, too"):
+    prompts = [*teaching, f"Q: {items[0].turns[0]}\nA:"]
+    with pytest.raises(JudgeDecodingError, match="1 of the 4 questions are trained on, too"):
         fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(prompt_format, items))
     assert not (tmp_path / "other").exists()
 
@@ -355,7 +365,7 @@ def test_a_start_that_fails_leaves_nothing(decoder: JudgeDecoder, tmp_path: Path
             fit_head(start, PROMPTS, out, CONFIG)
     with pytest.raises(JudgeDecodingError, match="too few to divide"):
         fit_head(cannot_load, PROMPTS[:1], out, CONFIG)
-    with pytest.raises(JudgeDecodingError, match="12 prompts and 3 references"):
+    with pytest.raises(JudgeDecodingError, match="9 prompts and 3 references"):
         fit_head(cannot_load, PROMPTS, out, CONFIG, references=[None] * 3)
     with pytest.raises(JudgeDecodingError, match="root folder"):
         fit_head(cannot_load, PROMPTS, "/", CONFIG)
@@ -410,7 +420,11 @@ def test_the_command_gives_the_head_of_the_function(
     assert not out.exists()
     part = tmp_path / "head.work" / "labels.jsonl.part"
     assert len(part.read_text(encoding="utf-8").splitlines()) == 4  # the settings and three questions
-    code, told, err = run(*args, "--yes", "--json")
+    # With the function's work it has nothing to label: its settings are the function's.
+    shutil.copytree(whole[0].with_name("head.work"), tmp_path / "head.work", dirs_exist_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "label_by_equivalence", None)
+        code, told, err = run(*args, "--yes", "--json")
     assert code == 0, err
     same_head(out, whole[0])
     figures = json.loads(told)
@@ -445,7 +459,7 @@ def test_the_command_gives_the_head_of_the_function(
     assert "The labels already exist" in err
     count = figures["calibration_prompts"]
     assert f"On {count - 2} of the {count} prompts that chose the threshold" in told
-    assert "Tokens per second: 3 of these, one at a time, the three methods in turn." in told
+    assert "Tokens per second: 2 of these, one at a time, the three methods in turn." in told
     assert "Draft lengths: the fastest on 2 other prompts." in told
     for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate ", "vllm serve "):
         assert way in told
@@ -455,8 +469,13 @@ def test_the_command_gives_the_head_of_the_function(
     )
     assert speculative["num_speculative_tokens"] == head.config.num_draft_tokens
     assert additional == {"judge": {"head": str(out)}}
+
     # With other settings the labels are others.
-    ends_in_one_sentence(run(*args, "--seed", 1, "--overwrite"), "add --yes")
+    def labelled(*_: Any, **__: Any) -> None:
+        raise JudgeDecodingError("Labelled again.")
+
+    monkeypatch.setattr(pipeline, "label_by_equivalence", labelled)
+    ends_in_one_sentence(run(*args, "--seed", 1, "--overwrite"), "Labelled again.")
 
 
 def test_a_user_who_stops_the_command_learns_how_to_go_on(

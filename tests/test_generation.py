@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
+from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.generation import Defaults
 from judge_decoding.labelling.labels.rollouts import local_rollouts
 from judge_decoding.tasks.base import Item
@@ -60,12 +61,14 @@ def test_greedy_tokens_are_those_of_generate(settings: dict[str, Any], monkeypat
     wanted = [own(model, prompt, max_new_tokens=COUNT) for prompt in PROMPTS]
     prompts = [torch.tensor(prompt) for prompt in PROMPTS]
     run_uncompiled(monkeypatch)
-    for draft in (None, perturbed(llama(0)), PromptLookup()):
+    small = perturbed(llama(0))
+    for draft in (None, small, PromptLookup()):
         decoder = JudgeDecoder(model, word_tokenizer(), draft, num_draft_tokens=4)
         assert [list(decoder.generate(ids, COUNT).token_ids) for ids in prompts] == wanted
+    # Batches and the static back end read what all drafts are verified with in the same way.
+    for backend in get_args(Backend):
+        decoder = JudgeDecoder(model, word_tokenizer(), small, num_draft_tokens=4, backend=backend)
         assert [list(one.token_ids) for one in decoder.generate_batch(prompts, COUNT)] == wanted
-        static = JudgeDecoder(model, word_tokenizer(), draft, num_draft_tokens=4, backend="static")
-        assert [list(static.generate(ids, COUNT).token_ids) for ids in prompts] == wanted
     judged = custom_generate(perturbed(llama(0)), num_draft_tokens=4)
     assert [own(model, p, max_new_tokens=COUNT, custom_generate=judged) for p in PROMPTS] == wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from typer.testing import CliRunner
 from commands import Run
 from judge_decoding import JudgeDecodingError
 from judge_decoding.cli.main import app
+from judge_decoding.cli.run.demo import _DEMOS
 from judge_decoding.io.files import parse_json
 from judge_decoding.reference import language_pair
-from judge_decoding.tasks.e2e import find_errors
+from judge_decoding.tasks.e2e import E2E, find_errors
+from judge_decoding.tasks.prompt_format import PromptFormat
 from tiny import llama
 
 
@@ -46,7 +49,10 @@ def test_the_items_are_descriptions_by_people_that_pass_the_checker() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_shows_the_pair() -> None:
+def test_the_demo_shows_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The beginnings of the descriptions: a model of 135 million parameters takes a while for the whole.
+    short = replace(_DEMOS["smollm2"], prompt_format=PromptFormat(E2E(), chat=True, max_new_tokens=16))
+    monkeypatch.setitem(_DEMOS, "smollm2", short)
     ran = CliRunner().invoke(app, ["demo", "--pair", "smollm2", "--limit", "2", "--num-draft-tokens", "6", "--json"])
     assert ran.exit_code == 0, ran.output
     methods = parse_json(ran.stdout)["methods"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tiny import llama
 PROMPTS = [torch.tensor(ids) for ids in ([4, 5, 6], [7, 8], [9, 10, 11, 12], [13, 14])]
 BUDGET = 16
 MACHINE = Machine(1e10, 2e11)
+BENCHMARKS = Path(memory.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,33 @@ def test_bare_calls_are_of_the_asked_shapes(monkeypatch: pytest.MonkeyPatch, unc
     assert min(drafted.verify, drafted.draft, drafted.draft_alone, plain.verify) > 0
 
 
-def test_memory_is_that_of_a_process_that_decodes(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+UNCOMPILED = """
+from pathlib import Path
+from pytest import MonkeyPatch
+from judge_decoding.decoding.backends.static import lm
+from judge_decoding.decoding.backends.static.graphs import TargetGraph
+import memory
+
+def compiled(model, sources, progress, folder, **few):
+    mark = Path(__file__).with_name("compiled")
+    if not mark.exists():
+        mark.write_text("")
+        progress("Compiling")
+    return TargetGraph(model, sources, **few)
+
+memory.__file__ = __file__
+MonkeyPatch().setattr(lm, "compile_target", compiled)
+memory.main()
+"""
+"""Instead of the script: nothing is compiled, and the first process says that it was."""
+
+
+def test_memory_is_that_of_a_process_that_decodes(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "script.py").write_text(UNCOMPILED)
+    monkeypatch.setattr(memory, "__file__", str(tmp_path / "script.py"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(BENCHMARKS), os.environ.get("PYTHONPATH")])))
     target = llama(0, layers=1)
     target.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -183,6 +211,7 @@ def test_memory_is_that_of_a_process_that_decodes(tmp_path: Path, tokenizer: Pre
     assert found.ratio == (found.decoding - found.libraries) / (found.weights + found.caches)
     assert found.libraries > 0
     assert found.decoding > 0
+    assert (tmp_path / "compiled").exists()
 
 
 def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Path]) -> None:
