@@ -28,7 +28,8 @@ from judge_decoding.decoding.backends.static.cuda_graphs import (
     Recorder,
 )
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
-from judge_decoding.decoding.backends.static.graphs import DraftGraph, KeysValues, TargetGraph
+from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
+from judge_decoding.decoding.backends.static.slots import KeysValues
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from tiny import VOCAB_SIZE, greedy, llama, perturbed, random_head, request, run_uncompiled, tokens
 

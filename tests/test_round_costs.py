@@ -19,11 +19,11 @@ from transformers import LlamaForCausalLM
 from judge_decoding import Exact, Judge, VerificationRule, decode
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.rounds import Round, Seconds
-from judge_decoding.decoding.backends.static.compiling import new_cache
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
 from judge_decoding.decoding.backends.static.lm import FEW
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.backends.static.slots import new_cache
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Drafter
 from judge_decoding.decoding.drafters.model import DraftModel

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, BloomConfig, BloomForCausalLM, LlamaForCausalLM, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from judge_decoding import (
     Budget,
@@ -34,11 +36,12 @@ from judge_decoding import (
     decode,
 )
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.backends.static.compiling import Compiled, check_compiles, has_few
+from judge_decoding.decoding.backends.static.compiling import Compiled, has_few
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import FewTokens
 from judge_decoding.decoding.backends.static.lm import FEW, StaticLM
 from judge_decoding.decoding.backends.static.memory import WIDTH_STEP, StaticKVCache
+from judge_decoding.decoding.backends.static.requirements import check_compiles
 from judge_decoding.decoding.backends.static.store import CompiledStore
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
@@ -52,7 +55,6 @@ from tiny import (
     AcceptAll,
     greedy,
     llama,
-    mistral,
     perturbed,
     random_head,
     request,
@@ -471,11 +473,23 @@ def test_a_damaged_file_is_removed(pair: Pair, tmp_path: Path) -> None:
     assert not broken.exists()
 
 
+def bloom() -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+    return BloomForCausalLM(BloomConfig(**sizes, bos_token_id=1, eos_token_id=EOS, pad_token_id=0))  # type: ignore[arg-type]
+
+
+def own_attention() -> PreTrainedModel:
+    AttentionInterface.register("own", sdpa_attention_forward)
+    AttentionMaskInterface.register("own", sdpa_mask)
+    return LlamaForCausalLM._from_config(llama(0).config, attn_implementation="own")
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (mistral(), "sliding window"),
-        (LlamaForCausalLM._from_config(llama(0).config, attn_implementation="eager"), 'attn_implementation="sdpa"'),
+        (bloom(), "takes no positions"),
+        (own_attention(), 'attn_implementation="own", not with "sdpa" or "eager"'),
     ],
 )
 def test_what_cannot_be_compiled_runs_eager_with_a_reason(model: PreTrainedModel, reason: str) -> None:

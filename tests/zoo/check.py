@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import torch
 from families import VOCAB_SIZE
 from transformers import PreTrainedModel
 
 from judge_decoding import Case, Judge, JudgeDecodingError, PromptLookup, decode, train_head
+from judge_decoding.decoding.backends.static import lm
+from judge_decoding.decoding.backends.static.requirements import check_compiles
+from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.choices import as_drafter
 from judge_decoding.decoding.drafters.base import Drafter
+from judge_decoding.errors import CannotCompileError
 from judge_decoding.models.abilities import abilities, as_causal_lm
 from judge_decoding.models.teacher_forcing import hidden_states
-from tiny import WORDS, Scripted, request, run, tokens, word_tokenizer
+from tiny import WORDS, Scripted, request, run, run_uncompiled, tokens, word_tokenizer
 
 EXACT = "exact"
+OTHER = "other tokens"
 COUNT = 24
 PROMPTS = ([7], [5, 6, 7, 8, 9, 10, 11, 12, 13, 5, 6, 7])
 BATCH = ([5, 6, 7, 8, 9, 10, 11, 12, 13, 5, 6, 7], [20, 21, 22], [30, 31, 30, 31, 30])
@@ -100,15 +108,37 @@ def check(name: str, model: PreTrainedModel) -> Row:
 def _way(row: Row, way: str) -> Iterator[Callable[[bool], None]]:
     """One way of decoding; what it raises is kept."""
     try:
-        yield lambda good: row.found.__setitem__(way, EXACT if good else "other tokens")
+        yield lambda good: row.found.__setitem__(way, EXACT if good else OTHER)
     except JudgeDecodingError as error:
         row.found[way] = f"refused: {error}"
     except Exception as error:  # noqa: BLE001  (whatever a model's own code raises is what is looked for)
         row.found[way] = f"{type(error).__name__}: {str(error)[:100]}"
 
 
-def _batch(model: PreTrainedModel, drafter: Drafter | None) -> list[list[int]]:
-    rows = [request(model, prompt, num_draft_tokens=9, max_new_tokens=20) for prompt in BATCH]
+def compiled(model: PreTrainedModel, *, really: bool) -> str:
+    """Whether the static back end gives in a batch that grows unevenly what ``generate`` says: "yes", or why not.
+
+    Args:
+        model: the model.
+        really: compile it; else its graph runs as it is, which is the same but for the compiler.
+    """
+    alone = [generate(model, prompt, 20) for prompt in BATCH]
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr(lm, "has_few", lambda _: False)  # one graph, which reads few tokens, too
+        try:
+            check_compiles(model)
+            if not really:
+                run_uncompiled(patch)
+            target = StaticTarget(model, folder=Path(folder))
+        except CannotCompileError as error:
+            return f"no: {error}"
+        drafter = Scripted(lambda ids, count: _uneven(ids, count, alone))
+        return "yes" if _batch(target, drafter) == alone else OTHER
+
+
+def _batch(model: PreTrainedModel | StaticTarget, drafter: Drafter | None) -> list[list[int]]:
+    inner = model.model if isinstance(model, StaticTarget) else model
+    rows = [request(inner, prompt, num_draft_tokens=9, max_new_tokens=20) for prompt in BATCH]
     found: list[list[int]] = [[] for _ in rows]
     for row, event in decode(model, drafter, rows):
         found[row] += event.token_ids

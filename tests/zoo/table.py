@@ -11,11 +11,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from check import EXACT, Row, check
+from check import EXACT, Row, check, compiled
 from families import build, names
-
-from judge_decoding.decoding.backends.static.compiling import check_compiles
-from judge_decoding.errors import CannotCompileError
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 FOUND = Path(__file__).parent / "found.json"
@@ -33,7 +30,8 @@ The tokens are compared with those of transformers' own `generate`. `make zoo` m
   token.
 * **batch**: *shared* if rows of different lengths share forward passes, *one by one* if each decodes by itself. Both
   give the same tokens.
-* **compiled**: whether `backend="static"` compiles the class; otherwise it runs eager and says why.
+* **compiled**: *yes* if `backend="static"` compiles the class and gives the tokens of `generate`, in batches that grow
+  unevenly; otherwise it runs eager and says why.
 * **judge**: whether a head trains on the class and scores draft tokens in decoding as in training.
 
 A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives;
@@ -44,8 +42,8 @@ tried: their tiny configuration does not build, or `generate` itself fails on it
 """
 
 
-def look(name: str) -> tuple[Row | None, str, str]:
-    """What was found, whether it compiles, and why it could not be tried."""
+def look(name: str, *, really: bool = False) -> tuple[Row | None, str, str]:
+    """What was found, whether it compiles (see `check.compiled`), and why it could not be tried."""
     try:
         model = build(name)
     except Exception as error:  # noqa: BLE001  (whatever a model's own code raises)
@@ -54,11 +52,7 @@ def look(name: str) -> tuple[Row | None, str, str]:
         row = check(name, model)
     except Exception as error:  # noqa: BLE001
         return None, "", f"`generate` fails: {_short(error)}"
-    try:
-        check_compiles(model)
-    except CannotCompileError as error:
-        return row, f"no: {error}", ""
-    return row, "yes", ""
+    return row, compiled(model, really=really), ""
 
 
 def _short(error: Exception) -> str:
@@ -76,7 +70,7 @@ def main(wanted: list[str]) -> None:
     lines, missing, found = [], [], {}
     counts = {"exact": 0, "alone": 0, "refused": 0}
     for name in wanted or names():
-        row, compiled, why = look(name)
+        row, made, why = look(name, really=True)
         if row is None:
             missing.append(f"| {name} | {why} |")
             found[name] = "not tried"
@@ -88,9 +82,9 @@ def main(wanted: list[str]) -> None:
             reason = next((what for what in row.found.values() if what != EXACT), "").removeprefix("refused: ")
             draft = "prompt lookup"
             shared = "-" if row.found["batch"] != EXACT else "shared" if row.batches else "one by one"
-            cells = [name, _said(row, "alone"), _said(row, draft), shared, compiled, _said(row, "judge"), reason]
+            cells = [name, _said(row, "alone"), _said(row, draft), shared, made, _said(row, "judge"), reason]
             lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
-        print(name, found[name], *(row.wrong.items() if row else [why]), flush=True)
+        print(name, found[name], *(row.wrong.items() if row else [why]), f"compiled: {made}", flush=True)
     if wanted:
         return
     page = _INTRO.format(version=transformers.__version__, others=len(missing), **counts)

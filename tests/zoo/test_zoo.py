@@ -18,10 +18,11 @@ KNOWN: dict[str, str] = json.loads(FOUND.read_text(encoding="utf-8"))
 @pytest.mark.filterwarnings("ignore")  # what models' own code warns of
 @pytest.mark.parametrize("name", names())
 def test_exact_or_refused(name: str) -> None:
-    row, _, why = look(name)
+    row, made, why = look(name)
     if row is None:
         pytest.skip(why)  # another version may not build a tiny one, or not generate with it
     assert not row.wrong
+    assert made == "yes" or made.startswith("no: ")
     if KNOWN.get(name) == "exact":
         assert set(row.found.values()) == {EXACT}
     elif KNOWN.get(name) == "alone":

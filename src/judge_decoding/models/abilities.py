@@ -155,17 +155,9 @@ class _Check:
         self._coarse = False
         self._rewind: Rewind = "crop"
         self._forward = Forward(model)
-        config = model.config.get_text_config()
-        self._windows = _windows(config, context_length(model))
-        crossing = [window + 6 for window in self._windows if window + 6 <= _LONGEST]
-        self._length = max([_LENGTH, *crossing])
-        if (context := context_length(model)) is not None:
-            self._length = min(self._length, context)
-        if (border := rope_border(model)) is not None:
-            self._length = min(self._length, border.length)
-        size = min(input_rows(model), config.vocab_size)
-        # Spread over the vocabulary, and never the same token twice in a row.
-        self._ids = torch.tensor([(7 * i * i + 5 * i + 3) % size for i in range(self._length)], device=model.device)
+        self._windows = window_sizes(model)
+        self._ids = probe_sequence(model)
+        self._length = len(self._ids)
 
     def run(self) -> Abilities:
         """Read the sequence in all the ways that decoding does."""
@@ -177,7 +169,7 @@ class _Check:
         try:
             self._whole = self._plain(self._length)
             causal = self._same(self._whole[: self._length // 2], self._plain(self._length // 2))
-        except _FAILURES as error:
+        except FAILURES as error:
             return _cannot_read(f"a forward pass over token ids fails ({reason(error)})")
         if not causal:
             return _cannot_read("the logits of a token depend on the tokens after it")
@@ -263,18 +255,16 @@ class _Check:
 
     def _same(self, expected: Tensor, found: Tensor) -> bool:
         """Whether logits are equal up to rounding, which is larger in formats with fewer bits."""
-        if not bool(expected.isfinite().all()):
-            return True  # undecidable; decoding raises an error for logits that are not finite
-        slack = _ROUNDING if self._model.dtype == torch.float32 else _ROUNDING_16
-        difference = float((expected - found).abs().max() / expected.std().clamp(min=1e-6))
-        if is_quantized(self._model) and slack < difference <= _QUANTIZED:
+        if same_logits(self._model, expected, found):
+            return True
+        if is_quantized(self._model) and _apart(expected, found) <= _QUANTIZED:
             self._coarse = True
             return True
-        return difference <= slack
+        return False
 
 
 # Exceptions that third-party code raises when it is called in an unexpected way.
-_FAILURES = (
+FAILURES = (
     TypeError,
     ValueError,
     RuntimeError,
@@ -294,12 +284,18 @@ def _try(check: Callable[[], str]) -> str:
     """Return why a check fails; an empty string if it passes."""
     try:
         return check()
-    except _FAILURES as error:
+    except FAILURES as error:
         return f"it fails ({reason(error)})"
 
 
-def _windows(config: Any, context: int | None) -> Sequence[int]:  # noqa: ANN401  (each family has its own class)
-    """Return the window sizes in the configuration that are smaller than the context length."""
+def window_sizes(model: PreTrainedModel) -> Sequence[int]:
+    """Return the window sizes in the configuration of ``model`` that are smaller than its context length.
+
+    There are none if every layer is said to attend to all tokens.
+    """
+    config, context = model.config.get_text_config(), context_length(model)
+    if set(getattr(config, "layer_types", None) or ()) == {"full_attention"}:
+        return []
     return [
         value
         for name, value in config.to_dict().items()
@@ -308,3 +304,26 @@ def _windows(config: Any, context: int | None) -> Sequence[int]:  # noqa: ANN401
         and not isinstance(value, bool)
         and 0 < value < (context or 2**31)
     ]
+
+
+def probe_sequence(model: PreTrainedModel) -> Tensor:
+    """Return token ids [T] that cross the windows of ``model`` if these are short, within its context length."""
+    length = max([_LENGTH, *(window + 6 for window in window_sizes(model) if window + 6 <= _LONGEST)])
+    if (context := context_length(model)) is not None:
+        length = min(length, context)
+    if (border := rope_border(model)) is not None:
+        length = min(length, border.length)
+    size = min(input_rows(model), model.config.get_text_config().vocab_size)
+    # Spread over the vocabulary, and never the same token twice in a row.
+    return torch.tensor([(7 * i * i + 5 * i + 3) % size for i in range(length)], device=model.device)
+
+
+def same_logits(model: PreTrainedModel, expected: Tensor, found: Tensor) -> bool:
+    """Whether logits of ``model`` are equal up to rounding, which is larger in formats with fewer bits."""
+    if not bool(expected.isfinite().all()):
+        return True  # undecidable; decoding raises an error for logits that are not finite
+    return _apart(expected, found) <= (_ROUNDING if model.dtype == torch.float32 else _ROUNDING_16)
+
+
+def _apart(expected: Tensor, found: Tensor) -> float:
+    return float((expected - found).abs().max() / expected.std().clamp(min=1e-6))

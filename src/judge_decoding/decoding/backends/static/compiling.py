@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import os
-import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,14 +24,15 @@ from torch.export import Dim
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.decoding.backends.static import graphs
+from judge_decoding.decoding.backends.static import graphs, masks, quantized, slots
 from judge_decoding.decoding.backends.static.cuda_graphs import CudaRecorder, GraphedCall
-from judge_decoding.decoding.backends.static.graphs import DraftGraph, KeysValues, TargetGraph
+from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
+from judge_decoding.decoding.backends.static.quantized import plain_weights, scales_of
+from judge_decoding.decoding.backends.static.requirements import check_compiles
+from judge_decoding.decoding.backends.static.slots import KeysValues, new_cache
 from judge_decoding.decoding.backends.static.store import CompiledStore
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from judge_decoding.io.files import cache_folder
-from judge_decoding.models.abilities import abilities
-from judge_decoding.models.context import rope_border
 from judge_decoding.models.draft_vocabulary import cut_head_of
 from judge_decoding.models.forward import lock_of
 
@@ -50,29 +51,6 @@ CompileProgress = Callable[[str], None]
 def default_folder() -> Path:
     """Return the folder of compiled models, in the user's cache directory. It may be removed at any time."""
     return cache_folder("compiled")
-
-
-def check_compiles(model: PreTrainedModel) -> None:
-    """Check the requirements that can be checked before a model is compiled.
-
-    Raises:
-        CannotCompileError: the model has an unsupported cache or attention, or is spread over several devices, or there
-            is no C++ compiler for the CPU.
-    """
-    name = type(model).__name__
-    devices = {parameter.device for parameter in model.parameters()}
-    can = abilities(model)
-    if reason := can.cannot_read or can.cannot_rewind or can.cannot_batch:
-        raise CannotCompileError(f"{name} has no plain KV cache ({reason})")
-    if rope_border(model) is not None:
-        raise CannotCompileError(f"the rotary positions of {name} change their scale with the sequence's length")
-    if model.config.get_text_config()._attn_implementation != "sdpa":
-        raise CannotCompileError(f'{name} was not loaded with attn_implementation="sdpa"')
-    if len(devices) > 1 or getattr(model, "hf_device_map", None):
-        raise CannotCompileError(f"{name} is spread over several devices")
-    compilers = [os.environ.get("CXX", "g++"), "c++", "g++", "clang++"]
-    if devices == {torch.device("cpu")} and not any(shutil.which(compiler) for compiler in compilers):
-        raise CannotCompileError("there is no C++ compiler (g++ or clang)")
 
 
 def has_few(model: PreTrainedModel) -> bool:
@@ -167,19 +145,6 @@ def _launch(run: Callable[[list[Tensor]], list[Tensor]], *inputs: Tensor | KeysV
     return run([t for one in inputs for t in ([one] if isinstance(one, Tensor) else chain.from_iterable(one))])
 
 
-def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
-    """Allocate a KV cache of ``rows`` rows of ``columns`` tokens. Zeros, as values after a row's end must be finite."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = (rows, heads, columns, size)
-
-    def zeros() -> Tensor:
-        return torch.zeros(shape, dtype=model.dtype, device=model.device)
-
-    return [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
-
-
 def _example(model: PreTrainedModel) -> tuple[Tensor, Tensor, KeysValues]:
     """Return inputs whose sizes all differ, so that none is unified, and none is 1, which would be specialised."""
     device = model.device
@@ -201,14 +166,14 @@ def _compiled(
     folder: Path,
 ) -> Compiled:
     store, key = CompiledStore(folder), _key(model, what)
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, lock_of(model), plain_weights(model):
         path = store.find(key)
         if path is None:
             message = f"Compiling {type(model).__name__} ({what.split()[0]}), once; it is kept in {folder}"
             logger.info(message)
             progress(message)
             try:
-                with lock_of(model), _grouped_attention(model.device), store.keeping() as made:
+                with _grouped_attention(model.device), store.keeping() as made:
                     _compile(graph, example, shapes, made)
                     path = store.keep(key, made)
             except JudgeDecodingError:
@@ -251,12 +216,14 @@ def _grouped_attention(device: torch.device) -> Iterator[None]:
 def _key(model: PreTrainedModel, what: str) -> str:
     """Return a hash of everything the compiled code depends on; weights are not included."""
     device, config, cut = model.device, model.config.to_dict(), cut_head_of(model)
+    text_config = model.config.get_text_config()
+    ways = [getattr(text_config, name, None) for name in ("_attn_implementation", "_experts_implementation")]
     for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
         config.pop(name, None)
     parts = [
         what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)),
-        str(cut and cut.out_features),
-        Path(graphs.__file__).read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"),
+        str(cut and cut.out_features), str(scales_of(model)), str(ways),
+        *(inspect.getsource(module) for module in (graphs, masks, quantized, slots, sys.modules[__name__])),
         torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),
         torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
     ]  # fmt: skip

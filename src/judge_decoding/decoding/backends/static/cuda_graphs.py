@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from judge_decoding.decoding.backends.static.graphs import KeysValues
+from judge_decoding.decoding.backends.static.slots import KeysValues
 
 logger = logging.getLogger(__name__)
 

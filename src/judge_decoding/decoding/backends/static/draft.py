@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends.static.compiling import CompileProgress, compile_draft, default_folder, has_few
-from judge_decoding.decoding.backends.static.graphs import KeysValues
 from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM, are_few, in_parts
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.backends.static.slots import KeysValues
 from judge_decoding.decoding.drafters.base import Draft, DraftBuffer, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 

@@ -16,62 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin
 
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.decoding.backends.static.masks import causal_mask, has_windows, masks_by_position
+from judge_decoding.decoding.backends.static.quantized import is_torchao
+from judge_decoding.decoding.backends.static.slots import KeysValues, SlotLayer
 from judge_decoding.models.draft_vocabulary import compact
-from judge_decoding.models.forward import cache_name
+from judge_decoding.models.forward import cache_name, keeps_few_logits
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 CHUNK_BYTES = 2**18
 """This much of a matrix stays in a core's own cache while it is multiplied with one token after another."""
-
-KeysValues = list[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, each [B, heads, L, D]."""
-
-
-class SlotLayer(CacheLayerMixin):
-    """One layer of a KV cache that writes each token at the column of its position.
-
-    Args:
-        keys: the keys [B, heads, L, D], written in place.
-        values: the values, likewise.
-        positions: the positions of the new tokens [B, T].
-        width: the number of attended columns; all positions are below it.
-    """
-
-    is_compileable = True
-    is_sliding = False
-
-    def __init__(self, keys: Tensor, values: Tensor, positions: Tensor, width: int) -> None:
-        self.keys, self.values = self._slots = keys, values
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._positions, self._width = positions, width
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing, as the memory is preallocated."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write the new tokens, and return the keys and values of all attended columns."""
-        rows = torch.arange(key_states.shape[0], device=self.device)[:, None, None]
-        heads = torch.arange(key_states.shape[1], device=self.device)[None, :, None]
-        place = (rows, heads, self._positions[:, None, :])
-        keys, values = self._slots
-        keys.index_put_(place, key_states)
-        values.index_put_(place, value_states)
-        return keys[:, :, : self._width], values[:, :, : self._width]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the number of columns of a mask, and its offset."""
-        return self._width, 0
-
-    def get_seq_length(self) -> int:
-        """Return 0; unused, as positions are given."""
-        return 0
-
-    def get_max_length(self) -> int:
-        """Return the capacity in tokens."""
-        return self._slots[0].shape[2]
 
 
 class FewTokens(TorchFunctionMode):
@@ -89,7 +44,10 @@ class FewTokens(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         """Replace linear layers by an equivalent computation."""
-        return (_few_tokens_linear if function is nn.functional.linear else function)(*args, **(kwargs or {}))
+        given = kwargs or {}
+        if function is nn.functional.linear and not is_torchao(args[1] if len(args) > 1 else given["weight"]):
+            function = _few_tokens_linear
+        return function(*args, **given)
 
 
 def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -104,22 +62,29 @@ def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     return found if bias is None else found + bias
 
 
-def _forward(
+def read(
     model: PreTrainedModel, start: Tensor, ids: Tensor, columns: Tensor, cache: KeysValues, keep: Tensor | int
 ) -> Tensor:
-    """Read ``ids`` [B, T] from each row's position ``start`` [B] on; return the logits at ``keep`` [B, K, V]."""
+    """Read ``ids`` [B, T] from each row's position ``start`` [B] on; return the logits at ``keep`` [B, K, V].
+
+    Raises:
+        CannotCompileError: see `masks_by_position`.
+    """
     positions = (start[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
     layers: list[Any] = [SlotLayer(keys, values, positions, columns.shape[0]) for keys, values in cache]
-    output = model(
-        input_ids=ids,
-        attention_mask=(columns <= positions[:, :, None])[:, None],
-        position_ids=positions,
-        use_cache=True,
-        logits_to_keep=keep,
-        **{cache_name(model): Cache(layers=layers)},
-    )
+    arguments: dict[str, Any] = {cache_name(model): Cache(layers=layers)}
+    few_logits = keeps_few_logits(model)
+    if few_logits:
+        arguments["logits_to_keep"] = keep
+    windows = has_windows(model)
+    if not windows:
+        arguments["attention_mask"] = causal_mask(model, positions, columns)
+    with masks_by_position(model, positions, columns) if windows else nullcontext():
+        output = model(input_ids=ids, position_ids=positions, use_cache=True, **arguments)
     logits: Tensor = output.logits
-    return logits
+    if few_logits:
+        return logits
+    return logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +136,7 @@ class TargetGraph(nn.Module):
         start, ids = tokens[:, 0], tokens[:, 1:]
         with opened(self._hooks):
             with FewTokens() if self._few else nullcontext():
-                logits = _forward(self.model, start, ids, columns, cache, keep)
+                logits = read(self.model, start, ids, columns, cache, keep)
             states = [hook.states[:, keep] for hook in self._hooks]
         scores = torch.sigmoid(nn.functional.linear(states[0].float(), weight, bias)[..., 0])
         best = logits.max(-1)
@@ -205,7 +170,7 @@ class DraftGraph(nn.Module):
         chosen = [(start + ids.shape[1] - 1)[:, None], ids[:, -1:]]
         for _ in range(self._steps):
             with compact(self.model) as kept, FewTokens() if self._few else nullcontext():
-                logits = _forward(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)
+                logits = read(self.model, start, ids.clamp(max=self._last_id), columns, cache, 1)
             start = start + ids.shape[1]
             ids = logits[:, -1, : self._vocab_size].argmax(-1, keepdim=True)
             if kept is not None:  # map indices of a cut head to token ids

@@ -20,8 +20,9 @@ from judge_decoding.decoding.backends.static.compiling import (
     default_folder,
     has_few,
 )
-from judge_decoding.decoding.backends.static.graphs import KeysValues, TargetOutput
+from judge_decoding.decoding.backends.static.graphs import TargetOutput
 from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.backends.static.slots import KeysValues
 
 PREFILL = 512
 """The number of prompt tokens read at once: the activation memory of a forward pass grows with it."""

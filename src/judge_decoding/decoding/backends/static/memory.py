@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from judge_decoding.decoding.backends.static.compiling import new_cache
-from judge_decoding.decoding.backends.static.graphs import KeysValues
+from judge_decoding.decoding.backends.static.slots import KeysValues, new_cache
 
 WIDTH_STEP = 64
 """The number of attended columns is rounded up to steps, of at least an eighth where there are many: columns after a

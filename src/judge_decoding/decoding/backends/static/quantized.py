@@ -1,0 +1,105 @@
+"""Linear layers with weights of 8 bits, in the form that can be compiled: plain tensors of integers and their scales.
+
+torchao keeps both in a tensor subclass, whose parts `torch.export` cannot bind to weights that stay the model's own.
+The compiled code reads the integers themselves: a quarter of the bytes of float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from judge_decoding.errors import CannotCompileError
+from judge_decoding.models.abilities import is_quantized
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with one scale for each row of its weight, or one for all of them.
+
+    Args:
+        weight: the integers [out, in]; shared, not copied.
+        scale: what they are multiplied with [out] or [1].
+        bias: the bias [out], if there is one.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product [..., out] with ``x`` [..., in], in the order in which torchao computes it."""
+        weight: Tensor = self.weight
+        found = nn.functional.linear(x, weight.to(x.dtype)) * self.scale.to(x.dtype)
+        return found if self.bias is None else found + self.bias
+
+
+def is_torchao(weight: object) -> bool:
+    """Whether this is a quantised weight of torchao."""
+    return type(weight).__module__.startswith("torchao")
+
+
+def check_weights(model: PreTrainedModel) -> None:
+    """Check that the quantised weights of ``model``, if there are any, can be read by compiled code.
+
+    Raises:
+        CannotCompileError: they cannot.
+    """
+    if not is_quantized(model):
+        return
+    found = [module for module in model.modules() if is_torchao(getattr(module, "weight", None))]
+    why = next(filter(None, map(_unreadable, found)), "" if found else "its weights are not torchao's")
+    if why:
+        raise CannotCompileError(
+            f"{type(model).__name__} is quantised in a way that does not compile ({why}), unlike Int8WeightOnlyConfig"
+        )
+
+
+def _unreadable(module: nn.Module) -> str:
+    weight: Any = module.weight
+    if type(module) is not nn.Linear:
+        return f"it has a quantised {type(module).__name__}"
+    if type(weight).__name__ != "Int8Tensor":
+        return f"its weights are {type(weight).__name__}s"
+    if weight.act_quant_kwargs is not None or weight.act_pre_scale is not None:
+        return "its activations are quantised, too"
+    if weight.scale.numel() not in (1, weight.shape[0]):
+        return "its weights have a scale for each group"
+    zero = weight.zero_point
+    return "its weights are not symmetric" if zero is not None and bool(zero.any()) else ""
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return an `Int8Linear` for each quantised layer of ``model``, by name; none of them is copied."""
+    return {
+        name: Int8Linear(module.weight.qdata, module.weight.scale.flatten(), module.bias)  # type: ignore[union-attr]
+        for name, module in model.named_modules()
+        if is_torchao(getattr(module, "weight", None))
+    }
+
+
+def scales_of(model: nn.Module) -> dict[str, int]:
+    """Return the number of scales of each quantised layer of ``model``, by name."""
+    return {
+        name: module.weight.scale.numel()  # type: ignore[union-attr]
+        for name, module in model.named_modules()
+        if is_torchao(getattr(module, "weight", None))
+    }
+
+
+@contextmanager
+def plain_weights(model: nn.Module) -> Iterator[None]:
+    """Within the block, ``model`` has an `Int8Linear` in the place of each quantised layer. Hold its lock."""
+    before = {name: model.get_submodule(name) for name in layers_of(model)}
+    try:
+        for name, layer in layers_of(model).items():
+            model.set_submodule(name, layer)
+        yield
+    finally:
+        for name, layer in before.items():
+            model.set_submodule(name, layer)
