@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, PerGroup, quantize_
 from transformers import LlamaForCausalLM
 
-from judge_decoding import Case, JudgeDecoder, JudgeHead, train_head
+from judge_decoding import Case, JudgeDecoder, JudgeHead, PromptLookup, decode, train_head
+from judge_decoding.core.hidden import LAST
+from judge_decoding.decoding.backends.static import lm
+from judge_decoding.decoding.backends.static.compiling import compile_target
+from judge_decoding.decoding.backends.static.requirements import check_compiles
+from judge_decoding.decoding.backends.static.target import StaticTarget
+from judge_decoding.errors import CannotCompileError
 from judge_decoding.models import abilities as module
 from judge_decoding.models.abilities import abilities, is_quantized
-from tiny import WORDS, greedy, llama, perturbed, word_tokenizer
+from tiny import WORDS, greedy, llama, perturbed, random_head, request, word_tokenizer
 
 PROMPTS = ([5, 6, 7, 8], [9], [20, 21, 20, 21, 20])
 CASES = [
@@ -22,8 +32,6 @@ CASES = [
 
 def weight_only() -> LlamaForCausalLM:
     """Weights of 8 bits, activations as they are."""
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
     model = llama(0)
     quantize_(model, Int8WeightOnlyConfig())
     return model
@@ -47,6 +55,68 @@ def test_weights_of_8_bits_are_exact() -> None:
         decoder = JudgeDecoder(model, tokenizer, draft, num_draft_tokens=4)
         assert [list(decoder.generate(ids, 12).token_ids) for ids in prompts] == wanted
         assert [list(one.token_ids) for one in decoder.generate_batch(prompts, 12)] == wanted
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_8_bits_in_the_static_back_end(uncompiled: None) -> None:
+    model = weight_only()
+    head = random_head(model, norm="after")
+    decoder = JudgeDecoder(model, word_tokenizer(), perturbed(llama(0)), head, backend="static", num_draft_tokens=4)
+    eager = JudgeDecoder(model, word_tokenizer(), perturbed(llama(0)), head, num_draft_tokens=4)
+    prompts = [torch.tensor(prompt) for prompt in PROMPTS]
+    wanted = [greedy(model, prompt, 12, stop=True) for prompt in PROMPTS]
+    assert [list(one.token_ids) for one in decoder.generate_batch(prompts, 12, threshold=1.0)] == wanted
+    judged = [decoder.generate_batch(prompts, 12), eager.generate_batch(prompts, 12)]
+    assert [one.token_ids for one in judged[0]] == [one.token_ids for one in judged[1]]
+    assert not decoder.fallbacks
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("few", [False, True])
+def test_compiled_code_reads_the_8_bits_themselves(few: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are the model's own integers; the model is as it was before."""
+    model = weight_only()
+    wanted = [greedy(model, prompt, 12) for prompt in PROMPTS]
+    graph = compile_target(model, (LAST,), lambda _: None, tmp_path, few=few)
+    layer: Any = model.model.layers[0].mlp.up_proj
+    assert type(layer) is nn.Linear
+    shared = {values.data_ptr(): values.dtype for values in graph._weights.values()}
+    assert shared[layer.weight.qdata.data_ptr()] == torch.int8
+    monkeypatch.setattr(lm, "compile_target", lambda *_, **__: graph)
+    asked = [request(model, prompt, num_draft_tokens=3, max_new_tokens=12) for prompt in PROMPTS]
+    found: list[list[int]] = [[] for _ in PROMPTS]
+    for row, event in decode(StaticTarget(model), PromptLookup(), asked):
+        found[row] += event.token_ids
+    assert found == wanted
+
+
+def grouped() -> LlamaForCausalLM:
+    """One scale for 16 weights."""
+    model = llama(0)
+    quantize_(model, Int8WeightOnlyConfig(granularity=PerGroup(16)))
+    return model
+
+
+def both_of_8_bits() -> LlamaForCausalLM:
+    """Activations of 8 bits, with a scale for each token."""
+    model = llama(0)
+    quantize_(model, Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (grouped, "a scale for each group"),
+        (both_of_8_bits, "activations are quantised"),
+        (dynamic, "its weights are not torchao's"),
+    ],
+)
+def test_what_is_quantised_otherwise_runs_eager_with_a_reason(make: Callable[[], LlamaForCausalLM], why: str) -> None:
+    with pytest.raises(CannotCompileError, match=f"does not compile \\(.*{why}"):
+        check_compiles(make())
 
 
 @pytest.mark.filterwarnings("ignore")
