@@ -92,6 +92,12 @@ def test_thresholds_of_ten_tokens_by_hand() -> None:
         assert threshold_to_keep(scores, right, share) == pytest.approx(expected)
 
 
+def test_a_threshold_has_few_digits() -> None:
+    scores = torch.tensor([0.8461234, 0.8472987])
+    for find in (threshold_to_catch, threshold_to_keep):
+        assert find(scores, torch.tensor([False, True]), 1.0) == 0.847  # and 0.8 and 0.85 do not lie between them
+
+
 def test_thresholds_of_mixed_tokens_by_hand() -> None:
     scores = torch.tensor([0.1, 0.3, 0.4, 0.6, 0.8, 0.9])
     correct = torch.tensor([False, True, False, True, True, True])

@@ -154,7 +154,7 @@ def test_the_hub_reads_what_was_measured(head: JudgeHead, tmp_path: Path) -> Non
     assert (one.task_type, one.task_name, one.metric_type) == ("text-generation", "gsm8k", "accuracy")
     assert (one.dataset_config, one.dataset_split, one.dataset_name) == ("main", "test", "openai/gsm8k, main, test")
     assert (one.metric_value, one.metric_args) == (0.71, {"num_draft_tokens": 16, "temperature": 0.0})
-    assert found["openai/gsm8k", "accuracy less that of the target alone, judge 0.5"].metric_value == -0.2
+    assert found["openai/gsm8k", "difference of accuracy from the target alone, judge 0.5"].metric_value == -0.2
     other = found["arithmetic(family=comparison)", "speed-up over the target alone, judge 0.9"]
     assert (other.metric_value, other.dataset_name, other.dataset_config) == (4.022, "problems.jsonl", None)
 

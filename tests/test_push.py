@@ -46,6 +46,7 @@ def head(target: LlamaForCausalLM) -> JudgeHead:
 def folder(head: JudgeHead, tmp_path: Path) -> Path:
     head.config.target.name_or_path = "org/target"
     save_head(head, tmp_path / "judge", {"roc.svg": "<svg/>"}, changed(judge_hash=head.weights_hash))
+    (tmp_path / "judge" / "run.yaml").write_text("seed: 1\n")
     (tmp_path / "judge" / "secret.txt").write_text("not for the Hub")
     return tmp_path / "judge"
 
@@ -57,7 +58,7 @@ def content(folder: Path, *names: str) -> dict[str, bytes]:
 def test_a_folder_is_uploaded_as_it_is_and_loads_by_name(hub: fake.Hub, folder: Path) -> None:
     assert push_head(folder, "me/judge") == f"{hub.url}/me/judge"
     assert hub.repos == {
-        "me/judge": {"main": content(folder, *OWN, "roc.svg", "results.json", "pareto.svg")}
+        "me/judge": {"main": content(folder, *OWN, "run.yaml", "roc.svg", "results.json", "pareto.svg")}
     }  # and no secret.txt
     assert (hub.private, hub.commits) == ({"me/judge": False}, 1)
     card = ModelCard(hub.repos["me/judge"]["main"]["README.md"].decode()).data.to_dict()
@@ -146,10 +147,10 @@ def test_without_token_or_network_nothing_is_requested(
 def test_the_command_uploads_and_says_where(run: Run, hub: fake.Hub, folder: Path) -> None:
     code, out, err = run("push", folder, "me/judge", "--yes", "--private", "--revision", "v1")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith("Uploaded 8 files (")
+    assert out.splitlines()[-1].startswith("Uploaded 9 files (")
     assert out.endswith(f" to the private me/judge, branch v1: {hub.url}/me/judge\n")
     assert "secret.txt" not in out
-    assert sorted(hub.repos["me/judge"]["v1"]) == sorted([*OWN, "pareto.svg", "results.json", "roc.svg"])
+    assert sorted(hub.repos["me/judge"]["v1"]) == sorted([*OWN, "pareto.svg", "results.json", "roc.svg", "run.yaml"])
     code, out, err = run("push", folder, "judge", "--yes", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
@@ -169,9 +170,9 @@ def test_a_dry_run_needs_neither_network_nor_token(run: Run, folder: Path, monke
     assert (code, err) == (0, "")
     *files, last = out.splitlines()
     assert [line.split()[-1] for line in files] == [
-        "config.json", "model.safetensors", "roc.svg", *CUSTOM, "README.md", *files_of_results(files),
+        "config.json", "model.safetensors", "run.yaml", "roc.svg", *CUSTOM, "README.md", *files_of_results(files),
     ]  # fmt: skip
-    assert last.startswith("Would upload 8 files (")
+    assert last.startswith("Would upload 9 files (")
     assert last.endswith(" to me/judge; nothing is uploaded.")
     told = json.loads(run("push", folder, "me/judge", "--dry-run", "--json")[1])
     assert told["dry_run"] is True

@@ -59,7 +59,9 @@ def test_the_report_has_table_reliability_curve_and_warning(train: Train, cases:
     assert {path.name for path in (tmp_path / "head").iterdir()} - {"run.yaml"} == {
         "config.json", "model.safetensors", "README.md", "custom_generate", "reliability.svg", "roc.svg",
     }  # fmt: skip
-    assert "roc.svg" in (tmp_path / "head" / "README.md").read_text()
+    card = (tmp_path / "head" / "README.md").read_text()
+    assert "roc.svg" in card
+    assert "[`run.yaml`](run.yaml) has the options that made this head; `--config` repeats it." in card
 
 
 def test_json_is_all_there_is_on_stdout(train: Train, cases: Path, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_the_usual_baselines_are_among_the_methods(decoder: JudgeDecoder, tokeni
     for name in ("top_k(k=2)", "top_k(k=2), matched", "typical(epsilon=0.09, delta=0.3)", "judge(threshold=0.5)"):
         assert name in names
     assert any(name.startswith("kl_judge") for name in names)
-    assert f"judge(threshold={decoder.judge.config.threshold:g})" in names  # type: ignore[union-attr]
+    assert f"judge(threshold={decoder.judge.config.threshold})" in names  # type: ignore[union-attr]
     assert len(names) == len({*names})
     # Prompt lookup has no probabilities, which KL needs.
     from judge_decoding.decoding.drafters.simple import PromptLookup

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from commands import Run
 from judge_decoding.core.results import MATCHED, ResultRow, Results
 from judge_decoding.core.rounds import Cause
-from judge_decoding.intervals import short_numbers
+from judge_decoding.intervals import fewest_digits, short_numbers
 from judge_decoding.report.rows import fastest, results_tables
 from judge_decoding.report.terminal import worked_example
 from judge_decoding.report.verdicts import ShownRound, ShownToken
@@ -60,10 +63,10 @@ def test_tables_of_results_and_the_line_below_them() -> None:
     assert max(map(len, told)) <= 80
     assert sum("75.0% [68.6, 80.5]" in line for line in told) == 4
     assert sum("-4.0 [-9.1, +1.2]" in line for line in told) == 4
-    assert not any("8466737" in line for line in told)
+    assert not any("84667370" in line for line in told)
     assert fastest(results(*rows)) == (
-        "Fastest setting shown non-inferior with a margin of 2 percentage points: judge(threshold=0.8467) | top_k(k=4)"
-        ", draft length 12: 3.50x, accuracy -4.0 [-9.1, +1.2] points."
+        "Fastest setting shown non-inferior with a margin of 2 percentage points: judge(threshold=0.8466737) | "
+        "top_k(k=4), draft length 12: 3.50x, accuracy -4.0 [-9.1, +1.2] points."
     )
     assert fastest(results(rows[2])).startswith("No setting is shown to be non-inferior")
     assert fastest(results(row("exact", speed=2, good=None))) == ""
@@ -77,7 +80,14 @@ def test_a_round_wraps_with_its_indent() -> None:
     assert told[-1] == "  2   1 accepted │ word0 word1"
 
 
-def test_numbers_of_four_digits() -> None:
+def test_a_threshold_has_the_digits_that_decide_and_no_more() -> None:
     assert (
-        short_numbers("judge(threshold=0.84667) 12.5% [1.20, 3.4567]") == "judge(threshold=0.8467) 12.5% [1.20, 3.457]"
+        short_numbers(f"{LONG} 12.5% [1.20, 3.4567]") == "judge(threshold=0.8466737) | top_k(k=4) 12.5% [1.20, 3.4567]"
     )
+    told = [fewest_digits(value) for value in (0.95, 1.0, 0.0, 2 / 3, 0.9999999, 1e-7, 1e300, -0.5)]
+    assert told == ["0.95", "1", "0", "0.6666667", "0.9999999", "1e-07", "1e+300", "-0.5"]
+
+
+@given(st.floats(0, 1))
+def test_a_printed_threshold_decides_as_the_one_that_was_calibrated(value: float) -> None:
+    assert torch.tensor(float(fewest_digits(value))) == torch.tensor(value)

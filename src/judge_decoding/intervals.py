@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 
 UNKNOWN = "-"
@@ -37,5 +38,25 @@ def _ends(low: float | None, high: float | None, format_end: Callable[[float], s
 
 
 def short_numbers(text: str) -> str:
-    """Round the numbers in ``text``, such as the threshold in a rule's spelling, to four significant digits."""
-    return re.sub(r"\d*\.\d{4,}", lambda match: f"{float(match[0]):.4g}", text)
+    """Shorten the numbers in ``text``, such as the threshold in a rule's spelling, as far as they decide the same."""
+    return re.sub(r"\d*\.\d{4,}", lambda match: fewest_digits(float(match[0])), text)
+
+
+def fewest_digits(value: float) -> str:
+    """Return the number with the fewest digits that is the same as ``value`` in single precision.
+
+    Thresholds are compared with scores in single precision, so what is printed decides as what was calibrated.
+    """
+    wanted = _single(value)
+    for digits in range(1, 10):
+        if _single(float(found := f"{value:.{digits}g}")) == wanted:
+            return f"{float(found):g}" if digits <= 6 else found
+    return repr(value)
+
+
+def _single(value: float) -> float:
+    """Round to single precision; what is beyond it stays as it is."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return value

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.config_file import RUN as CONFIG
 from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Seed, Tune
 from judge_decoding.cli.models import (
     BatchSizes,
@@ -25,6 +24,7 @@ from judge_decoding.cli.outputs import Json, Overwrite, check_outputs, out_optio
 from judge_decoding.cli.panels import RUN
 from judge_decoding.cli.task_options import Chat, Data, DrawnOf, System, TaskName
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.files import RUN_FILE
 
 
 def bench(
@@ -73,7 +73,7 @@ def bench(
     """
     if out is not None:
         check_outputs(
-            [out / "results.json", out / "bench.md", out / CONFIG],
+            [out / "results.json", out / "bench.md", out / RUN_FILE],
             [data, target, draft, judge],
             overwrite=overwrite,
             folder=True,

@@ -12,10 +12,9 @@ import yaml
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_text, write_text
+from judge_decoding.judge.files import RUN_FILE
 from judge_decoding.spelling import guess
 
-RUN = "run.yaml"
-"""The name of the file that is written beside results."""
 _NOT_KEPT = ("config", "overwrite", "yes", "json", "log_to", "help")
 """Options that are about one invocation and not about what is made."""
 
@@ -49,7 +48,7 @@ def read_config(path: Path, parameters: Sequence[Any]) -> dict[str, Any]:
 
 
 def keep_config(context: typer.Context, folder: Path) -> str:
-    """Write the options of this run to `RUN` in ``folder``, so that it can be repeated; return the file's name."""
+    """Write the options of this run to `RUN_FILE` in ``folder``, so that it can be repeated; return the file's name."""
     options: dict[str, Any] = {}
     for one in context.command.params:
         source = context.get_parameter_source(one.name or "")
@@ -59,9 +58,9 @@ def keep_config(context: typer.Context, folder: Path) -> str:
         key = _names(one)[0].removeprefix("--")
         options[key] = [_plain(each) for each in value] if isinstance(value, list | tuple) else _plain(value)
     words = context.command_path.partition(" ")[2] or context.command.name
-    text = f"# Repeats this run: judge-decoding {words} --config {RUN} (run it where the paths are right).\n"
-    write_text(folder / RUN, text + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
-    return RUN
+    text = f"# Repeats this run: judge-decoding {words} --config {RUN_FILE} (run it where the paths are right).\n"
+    write_text(folder / RUN_FILE, text + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+    return RUN_FILE
 
 
 def _parsed(path: Path, text: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from judge_decoding.cli.config_file import RUN, keep_config
+from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.decoding_options import FixedBudget, OneDraftLength, Seed, Temperature
 from judge_decoding.cli.models import BatchSize, Device, DtypeOption, NumLayers, Target, check_dtype
 from judge_decoding.cli.options import check_used
@@ -18,6 +18,7 @@ from judge_decoding.cli.steps import resumable, steps
 from judge_decoding.cli.task_options import Chat, Limit, PromptField, PromptsOption, Template
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.core.tracking import check_tracker
+from judge_decoding.judge.files import RUN_FILE
 from judge_decoding.training.draft_options import FILES, DraftConfig, Loss, MadeDraft
 
 
@@ -78,7 +79,7 @@ def draft(
     check_tracker(log_to)
     work = out.with_name(f"{out.name}.work")
     check_outputs(
-        [out / name for name in (*FILES, RUN)], [prompts, target], overwrite=overwrite, folder=True,
+        [out / name for name in (*FILES, RUN_FILE)], [prompts, target], overwrite=overwrite, folder=True,
         work=[work / "answers.jsonl"],
     )  # fmt: skip
     with resumable(work), steps(lines=True) as screen:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.config_file import RUN
 from judge_decoding.cli.decoding_options import (
     BudgetOption,
     DraftLengthOption,
@@ -49,6 +48,7 @@ from judge_decoding.cli.task_options import (
     sandbox_spelling,
 )
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.files import RUN_FILE
 from judge_decoding.names import has_draft
 
 
@@ -108,7 +108,7 @@ def evaluate(
     An interrupted run resumes. `report` shows the answers token by token.
     """
     results, samples = out / "results.json", out / "samples.jsonl"
-    others, part = [samples, out / "spec_bench.jsonl", out / "grades.jsonl", out / RUN], out / "samples.jsonl.part"
+    others, part = [samples, out / "spec_bench.jsonl", out / "grades.jsonl", out / RUN_FILE], out / "samples.jsonl.part"
     check_outputs(
         [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
         work=[part, out / "grades.jsonl.part"], alone=(context, results), own=lambda: others if part.exists() else [],

@@ -12,7 +12,6 @@ import typer
 from rich.table import Table as Shown
 
 from judge_decoding.cli.calibrate_on import check_calibrate_on
-from judge_decoding.cli.config_file import RUN, keep_config
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.court_files import read_prompts
 from judge_decoding.cli.decoding_options import FixedBudget, Seed
@@ -110,7 +109,7 @@ def fit(
         raise JudgeDecodingError(f"Cannot write a head to {out}: it is a file; give a folder.")
     labels = out.with_name(f"{out.name}.work") / "labels.jsonl"
     check_outputs(
-        [*files_of_head(out), out / RUN], [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite,
+        files_of_head(out), [prompts, target, draft, calibrate_on, calibrate_data], overwrite=overwrite,
         folder=True, work=[labels, labels.with_name("labels.jsonl.part")],
     )  # fmt: skip
     work, made = check_output_folders(out, "a head", "labels.jsonl"), out.with_name(f"{out.name}-draft")
@@ -120,11 +119,10 @@ def fit(
         from judge_decoding.cli.run.fit import run  # noqa: PLC0415  (loads torch)
 
         found = run(
-            questions, out, target, draft, checker, margin, share, calibrate_on, calibrate_data, calibrate_limit,
-            max_new_tokens, batch_size, seed, dtype, device, work, screen, made if make_draft else None, draft_layers,
-            chat=chat, yes=yes, log_to=log_to,
+            context, questions, out, target, draft, checker, margin, share, calibrate_on, calibrate_data,
+            calibrate_limit, max_new_tokens, batch_size, seed, dtype, device, work, screen,
+            made if make_draft else None, draft_layers, chat=chat, yes=yes, log_to=log_to,
         )  # fmt: skip
-    keep_config(context, out)
     _report(found, out, target, str(made) if make_draft else draft, chat=chatted, json=json)
 
 

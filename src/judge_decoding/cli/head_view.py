@@ -10,6 +10,7 @@ from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.terminal import say_json
+from judge_decoding.intervals import fewest_digits
 from judge_decoding.judge.config import JudgeHeadConfig, TargetInfo
 
 
@@ -22,7 +23,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, fits: str | None = N
         **({"draft": _model(draft)} if draft else {}),
         **({"fits": f"yes, {fits}"} if fits else {}),
         "reads": f"{_place(config)}; gives the probability of {config.polarity}",
-        "threshold": f"{config.threshold:.4g}",
+        "threshold": fewest_digits(config.threshold),
         "draft length": str(config.num_draft_tokens or "not tuned"),
         "labels": config.labels,
         "data": ", ".join(f"{k} {v}" for k, v in config.data.items()),
@@ -30,7 +31,7 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, fits: str | None = N
         if known
         else "unknown: it cannot measure the distance of a prompt from its training questions",
         **{
-            name.replace("_", " "): f"{value:.4g}" if isinstance(value, float) else str(value)
+            name.replace("_", " "): _figure(name, value)
             for name, value in config.calibration.items()
             # Curves and tables are in the card and in the output of --json.
             if value is not None and not isinstance(value, list | dict)
@@ -40,6 +41,13 @@ def describe(config: JudgeHeadConfig, place: str | Path, *, fits: str | None = N
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), Text(value))
     Terminal().print(table)
+
+
+def _figure(name: str, value: object) -> str:
+    """A threshold with the digits that it needs, other figures with four."""
+    if not isinstance(value, float):
+        return str(value)
+    return fewest_digits(value) if name == "threshold" else f"{value:.4g}"
 
 
 def print_json(config: JudgeHeadConfig) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.config_file import RUN
 from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Rules, Seed, Temperature, Thresholds, Tune
 from judge_decoding.cli.evaluation import checked_task
 from judge_decoding.cli.models import BackendOption, Device, DraftOption, DtypeOption, JudgeOption, Target, Translate
@@ -30,6 +29,7 @@ from judge_decoding.cli.task_options import (
 )
 from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.files import RUN_FILE
 from judge_decoding.names import REFERENCE
 from judge_decoding.report.plots import check_plots
 
@@ -78,7 +78,7 @@ def sweep(
     under the same truncation. An interrupted run resumes.
     """
     results, page, answers = out / "results.json", out / "sweep.html", out / "answers.jsonl"
-    others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl", out / RUN], out / "results.json.part"
+    others, part = [page, answers, out / "sweep.svg", out / "grades.jsonl", out / RUN_FILE], out / "results.json.part"
     check_outputs(
         [results, *others], [data, target, draft, judge, *(trained_on or ())], overwrite=overwrite, folder=True,
         work=[part, out / "grades.jsonl.part"], alone=(context, results), own=lambda: others if part.exists() else [],

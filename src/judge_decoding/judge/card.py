@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from judge_decoding.intervals import fewest_digits
 from judge_decoding.markdown import block, code, plain
 from judge_decoding.names import is_repo_id
 from judge_decoding.visible import one_line
@@ -26,7 +27,7 @@ tags:
 {usage}
 * Target: {target}
 * Layer: {layer}, {norm} the final norm
-* Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
+* Threshold: {threshold} (1 keeps only what standard verification keeps, 0 keeps everything)
 * Polarity: {polarity}
 """
 
@@ -53,7 +54,7 @@ def bare_card(config: dict[str, Any]) -> str:
         target=code(name) if name else "a model without a name",
         layer=config["layer"],
         norm=config["norm"],
-        threshold=config["threshold"],
+        threshold=fewest_digits(config["threshold"]),
         polarity=config["polarity"],
     )
 

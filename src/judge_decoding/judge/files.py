@@ -20,6 +20,8 @@ PICTURES = {
     "roc.svg": "Correct tokens kept against wrong tokens kept, over all thresholds",
 }
 """The pictures a full card can show, by file name."""
+RUN_FILE = "run.yaml"
+"""The options of the command that made what is in the folder; ``--config`` repeats it."""
 PATTERNS = ("results.json", "results-*.json", "pareto.svg", "pareto-*.svg")
 """The result files that a full card shows, and their plots."""
 _NAMES = re.compile(r"(results(-([2-9]|[1-9]\d+))?\.json)|(pareto(-([2-9]|[1-9]\d+))?\.svg)")
@@ -27,7 +29,7 @@ _NAMES = re.compile(r"(results(-([2-9]|[1-9]\d+))?\.json)|(pareto(-([2-9]|[1-9]\
 
 def files_of_head(folder: Path) -> list[Path]:
     """Return the files that saving a head in ``folder`` writes, replaces or removes."""
-    names = (CONFIG, WEIGHTS, *PICTURES, *CUSTOM_GENERATE)
+    names = (CONFIG, WEIGHTS, RUN_FILE, *PICTURES, *CUSTOM_GENERATE)
     return [*(folder / name for name in names), *files_of_card(folder)]
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
 
+from judge_decoding.intervals import fewest_digits
 from judge_decoding.judge.card import introduction, title, usage
-from judge_decoding.judge.files import PICTURES
+from judge_decoding.judge.files import PICTURES, RUN_FILE
 from judge_decoding.markdown import block, code, json_block, plain, table
 from judge_decoding.names import is_repo_id
 from judge_decoding.report.card_results import eval_results, limits, results_section
@@ -38,7 +39,7 @@ one import in `custom_generate/generate.py`:
 model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=True, draft="THE-DRAFT-MODEL")
 ```
 {serve}
-* Threshold: {threshold:g} (1 keeps only what standard verification keeps, 0 keeps everything)
+* Threshold: {threshold} (1 keeps only what standard verification keeps, 0 keeps everything)
 * Wrong tokens: {labels}
 * Distance of a prompt to the training questions: {familiarity}
 
@@ -48,7 +49,7 @@ model.generate(**inputs, custom_generate="THIS-REPOSITORY", trust_remote_code=Tr
 ## Data
 
 {data}
-## Calibration
+{run}## Calibration
 
 Out of fold: {out_of_fold}.
 
@@ -58,6 +59,11 @@ Out of fold: {out_of_fold}.
 Judge decoding gives up the guarantee that the target's distribution is kept. The head knows the kind of text it
 was trained on; measure its cost on yours before you rely on it.
 {limits}"""
+
+_RUN = f"""\
+[`{RUN_FILE}`]({RUN_FILE}) has the options that made this head; `--config` repeats it.
+
+"""
 
 _SERVE = """
 or in vLLM, with `judge-decoding` installed beside it:
@@ -71,6 +77,8 @@ def model_card(
     pictures: Container[str] = (),
     results: Sequence[Results] = (),
     plots: Sequence[str | None] = (),
+    *,
+    repeats: bool = False,
 ) -> str:
     """Return the card of a head, as Markdown.
 
@@ -79,6 +87,7 @@ def model_card(
         pictures: those of `PICTURES` that exist in the card's folder.
         results: the results measured with the head.
         plots: the plot file of each result, or None.
+        repeats: whether the folder has the options that made the head, ``run.yaml``.
     """
     target, known = config["target"], config["familiarity"]
     figures = dict(config["calibration"])
@@ -91,7 +100,7 @@ def model_card(
         usage=usage(config),
         # vLLM does not expose the draft's hidden states.
         serve="" if config["draft"] else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
-        threshold=config["threshold"],
+        threshold=fewest_digits(config["threshold"]),
         labels=code(config["labels"]),
         familiarity=(
             f"told with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
@@ -100,6 +109,7 @@ def model_card(
         ),
         results=results_section(results, plots),
         data=json_block(config["data"]),
+        run=_RUN if repeats else "",
         out_of_fold=plain(str(figures.pop("out_of_fold", "not told"))),
         calibration=json_block(figures),
         warnings="".join(f"\n**{plain(str(sentence))}**\n" for sentence in lists.get("warnings", ())),
@@ -145,11 +155,17 @@ def _list(value: object) -> Sequence[object]:
 
 def _table(title: str, rows: Sequence[object], columns: Mapping[str, str]) -> str:
     """Return a Markdown table, or an empty string if there are no rows."""
-    lines = [[_cell(row.get(name)) for name in columns] for row in rows if isinstance(row, Mapping)]
+    lines = [
+        [_cell(row.get(name), exact=name == "threshold") for name in columns]
+        for row in rows
+        if isinstance(row, Mapping)
+    ]
     return f"\n### {title}\n\n{table(list(columns.values()), lines)}" if lines else ""
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, *, exact: bool) -> str:
+    if exact and isinstance(value, float):
+        return fewest_digits(value)
     return f"{value + 0.0:.3f}" if isinstance(value, float) else "-" if value is None else plain(str(value))
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from judge_decoding.core.results import Results, parse_results
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_bytes, write_text
-from judge_decoding.judge.files import CARD, PICTURES, files_of_card, results_in
+from judge_decoding.judge.files import CARD, PICTURES, RUN_FILE, files_of_card, results_in
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.report import head_pictures
 from judge_decoding.report.card import model_card
@@ -67,12 +67,14 @@ def write_card(head: JudgeHead, folder: str | Path, results: AnyResults | Sequen
         JudgeDecodingError: as for `save_head`.
     """
     folder = Path(folder)
-    _write(folder, _texts(head, _pictures_in(folder), _measured(head, results)))
+    repeats = (folder / RUN_FILE).is_file()
+    _write(folder, _texts(head, _pictures_in(folder), _measured(head, results), repeats=repeats))
 
 
 def card_as_written(head: JudgeHead, folder: str | Path) -> str:
     """Return the card that `write_card` would write now; a different card in the folder was edited by hand."""
-    return _texts(head, _pictures_in(Path(folder)), _measured(head, None))[CARD]
+    repeats = (Path(folder) / RUN_FILE).is_file()
+    return _texts(head, _pictures_in(Path(folder)), _measured(head, None), repeats=repeats)[CARD]
 
 
 def _measured(head: JudgeHead, results: AnyResults | Sequence[AnyResults] | None) -> list[_Measured]:
@@ -111,7 +113,9 @@ def _pictures_in(folder: Path) -> list[str]:
     return [name for name in PICTURES if (folder / name).is_file()]
 
 
-def _texts(head: JudgeHead, pictures: Container[str], measured: Sequence[_Measured]) -> dict[str, str]:
+def _texts(
+    head: JudgeHead, pictures: Container[str], measured: Sequence[_Measured], *, repeats: bool = False
+) -> dict[str, str]:
     """Return the files by name: the results that the card shows, their plots, and last the card itself."""
     texts: dict[str, str] = {}
     plots: list[str | None] = []
@@ -121,7 +125,7 @@ def _texts(head: JudgeHead, pictures: Container[str], measured: Sequence[_Measur
         plots.append(file_name(place, "pareto", "svg") if svg else None)
         if svg:
             texts[file_name(place, "pareto", "svg")] = svg
-    card = model_card(head.config.model_dump(), pictures, [one.results for one in measured], plots)
+    card = model_card(head.config.model_dump(), pictures, [one.results for one in measured], plots, repeats=repeats)
     return texts | {CARD: card}
 
 

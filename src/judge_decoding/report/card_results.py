@@ -130,7 +130,7 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
         for row in _judged(one.rows):
             for kind, name, value in (
                 ("accuracy", "accuracy", row.accuracy),
-                ("accuracy_difference", "accuracy less that of the target alone", row.difference),
+                ("accuracy_difference", "difference of accuracy from the target alone", row.difference),
                 ("tokens_per_target_forward", "mean acceptance length", row.tokens_per_forward),
                 ("speedup", "speed-up over the target alone", row.speedup),
             ):

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.intervals import fewest_digits
 from judge_decoding.statistics import wilson
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _roc(figures: dict[str, Any], threshold: float) -> str:
     if figures.get("caught_wrong") is not None:
         axes.plot(
             1 - figures["caught_wrong"], figures["kept_correct"], color=_ORANGE, marker="D", linestyle="none",
-            label=f"at the threshold {threshold:.3g}",
+            label=f"at the threshold {fewest_digits(threshold)}",
         )  # fmt: skip
     _frame(axes, "share of wrong tokens kept", "share of correct tokens kept")
     axes.set_aspect("equal")

@@ -12,7 +12,7 @@ from huggingface_hub import metadata_load
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_text
 from judge_decoding.io.uploads import upload
-from judge_decoding.judge.files import CARD, PATTERNS, PICTURES, files_in
+from judge_decoding.judge.files import CARD, PATTERNS, PICTURES, RUN_FILE, files_in
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.names import is_repo_id
 from judge_decoding.report.card_files import AnyResults, save_head
@@ -34,7 +34,7 @@ def push_head(
 
     Args:
         head: a head, which is saved with its full card for the upload; or a head's folder, whose files are uploaded as
-            they are: weights, configuration, card, pictures, results and ``custom_generate``, and no others.
+            they are: weights, configuration, card, pictures, results, ``run.yaml`` and ``custom_generate``, no others.
         repo_id: name of the repository, such as "me/my-judge".
         private: create a private repository.
         revision: the branch to upload to, created if needed; the main one by default.
@@ -57,7 +57,7 @@ def push_head(
     folder = Path(head)
     return upload(
         folder, files_to_push(folder), repo_id,
-        private=private, revision=revision, token=token, replaced=(*PATTERNS, *PICTURES),
+        private=private, revision=revision, token=token, replaced=(*PATTERNS, *PICTURES, RUN_FILE),
     )  # fmt: skip
 
 

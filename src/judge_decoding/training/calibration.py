@@ -169,9 +169,13 @@ def threshold_to_keep(scores: Tensor, correct: Tensor, share: float = 0.95) -> f
 
 
 def _between(low: float, high: float) -> float:
-    """The middle, if single precision can represent one; scores are compared in single precision."""
-    middle = float(torch.tensor((low + high) / 2))
-    return middle if middle < high else low
+    """A number of few digits near the middle; in single precision, as scores are, it separates both."""
+    middle, quarter = (low + high) / 2, (high - low) / 4
+    for digits in range(1, 10):
+        found = float(f"{middle:.{digits}g}")
+        if abs(found - middle) <= quarter and low <= float(torch.tensor(found)) < high:
+            return found
+    return low
 
 
 def _count(share: float, tokens: int) -> int:

@@ -20,6 +20,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
 from judge_decoding.evaluation.trial import Method, answers, compare
+from judge_decoding.intervals import fewest_digits
 from judge_decoding.io import files
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference.language_pair import CALIBRATION, ITEMS, load_language_pair
@@ -146,7 +147,7 @@ def run(
     example = shown(rounds, pair.tokenizer)
     facts = {
         "problems": f"{limit} held-out ones, seed {seed}",
-        "judge's threshold": f"{judge.threshold:.3g}",
+        "judge's threshold": f"{fewest_digits(judge.threshold)}",
         "draft length": f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge",
         "machine": machine(),
     }
@@ -169,7 +170,7 @@ def run(
     chosen = f"chosen on {len(tuning)} other problems" if tuning else "as given"
     console.print(
         "\nStandard: speculative decoding that keeps only tokens the target would have generated itself.\n"
-        f"Draft length: {facts['draft length']} ({chosen}). Judge's threshold: {judge.threshold:.3g}.\n"
+        f"Draft length: {facts['draft length']} ({chosen}). Judge's threshold: {fewest_digits(judge.threshold)}.\n"
         "Tokens per target forward include the correction or bonus token; accepted draft tokens do not.\n",
         style="dim",
         highlight=False,

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import typer
+
+from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.court_files import agree
 from judge_decoding.cli.court_swaps import duration, forecast, labelled
 from judge_decoding.cli.run.calibration import calibration
@@ -26,10 +29,10 @@ from judge_decoding.training.draft_options import LAYERS, DraftConfig
 
 
 def run(
-    questions: list[Question], out: Path, target: str, draft: str | None, checker: str, margin: float, share: float,
-    calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None, max_new_tokens: int,
-    batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps, make_draft: Path | None,
-    draft_layers: int | None, *, chat: bool | None, yes: bool, log_to: str | None,
+    context: typer.Context, questions: list[Question], out: Path, target: str, draft: str | None, checker: str,
+    margin: float, share: float, calibrate_on: str | None, calibrate_data: Path | None, calibrate_limit: int | None,
+    max_new_tokens: int, batch_size: int, seed: int, dtype: str, device: str | None, work: Path, screen: Steps,
+    make_draft: Path | None, draft_layers: int | None, *, chat: bool | None, yes: bool, log_to: str | None,
 ) -> Fitted:  # fmt: skip
     """Fit the head, and save it with its card; with ``make_draft``, a folder, make a draft there first."""
     config = FitConfig(
@@ -63,7 +66,8 @@ def run(
             references=None if asked else [one.reference for one in questions], calibrate_on=asked,
             agree=ask, progress=screen, labelled=partial(_report_labels, work / "labels.jsonl"), logger=logger,
         )  # fmt: skip
-    write_card(found.head, out)
+    keep_config(context, out)
+    write_card(found.head, out)  # with the configuration that repeats the run
     return found
 
 

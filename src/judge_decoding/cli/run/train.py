@@ -11,7 +11,7 @@ import typer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.cli.calibrate_on import check_calibrate_on
-from judge_decoding.cli.config_file import RUN, keep_config
+from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import check_outputs
@@ -33,7 +33,7 @@ from judge_decoding.judge.files import files_of_head
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import as_draft, default_device, load_model, load_tokenizer
 from judge_decoding.names import complete, is_drafter
-from judge_decoding.report.card_files import save_head
+from judge_decoding.report.card_files import save_head, write_card
 from judge_decoding.report.head_pictures import can_draw, head_pictures
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -58,7 +58,7 @@ def run(
     by_task = goal.kind == "accuracy"
     kept = [out / "calibration.part", *files_of_head(out / UNCALIBRATED)] if by_task else []
     check_outputs(
-        [*files_of_head(out), out / RUN], [target, draft, *cases, calibrate_on, calibrate_data], overwrite=overwrite,
+        files_of_head(out), [target, draft, *cases, calibrate_on, calibrate_data], overwrite=overwrite,
         folder=True, work=kept, alone=(context, out) if by_task else None,
     )  # fmt: skip
     if not by_task:
@@ -125,6 +125,7 @@ def run(
     draw = can_draw() if plots is None else plots
     save_head(head, out, head_pictures(head.config) if draw else None)
     keep_config(context, out)
+    write_card(head, out)  # with the configuration that repeats the run
     report(head.config, out, json=json)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.head_view import describe, print_json
 from judge_decoding.cli.terminal import warn
+from judge_decoding.intervals import fewest_digits
 from judge_decoding.judge.config import JudgeHeadConfig
 
 _WIDTH = 24
@@ -43,7 +44,7 @@ def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something 
     for row in rows:
         table.add_row(
             row["detector"], _number(row["auc"]), _number(row["auc_numbers"]), _number(row["log_loss"]),
-            _number(row["threshold"]), f"{row['kept_correct']:.1%}", f"{row['caught_wrong']:.1%}",
+            fewest_digits(row["threshold"]), f"{row['kept_correct']:.1%}", f"{row['caught_wrong']:.1%}",
             style="bold" if row["shipped"] else None,
         )  # fmt: skip
     return table
