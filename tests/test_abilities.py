@@ -98,7 +98,7 @@ def test_batches_are_what_generate_says(make: Any) -> None:
     assert [list(one.token_ids) for one in JudgeDecoder(model, tokenizer).generate_batch(prompts, 16)] == wanted
     drafted = JudgeDecoder(model, tokenizer, PromptLookup(), num_draft_tokens=5)
     if abilities(model).cannot_rewind:
-        with pytest.raises(JudgeDecodingError, match="cannot take rejected tokens back"):
+        with pytest.raises(JudgeDecodingError, match="cannot drop rejected tokens"):
             drafted.generate_batch(prompts, 16)
     else:
         assert [list(one.token_ids) for one in drafted.generate_batch(prompts, 16)] == wanted
@@ -149,7 +149,7 @@ def test_models_without_a_head_are_refused(role: str) -> None:
 
 
 def test_modules_of_other_libraries_are_refused() -> None:
-    with pytest.raises(JudgeDecodingError, match="no model of transformers"):
+    with pytest.raises(JudgeDecodingError, match="not a transformers model"):
         JudgeDecoder(llama(), word_tokenizer(), nn.Linear(2, 2))
 
 

@@ -59,7 +59,7 @@ def test_several_prompts_at_once(decoder: JudgeDecoder) -> None:
 
 @pytest.mark.parametrize("ids", [[VOCAB_SIZE], [4, -1]])
 def test_token_ids_the_target_does_not_know(decoder: JudgeDecoder, ids: list[int]) -> None:
-    says("target knows 0 to 39", lambda: decoder.generate(torch.tensor(ids), 4))
+    says("target's ids are 0 to 39", lambda: decoder.generate(torch.tensor(ids), 4))
 
 
 def test_a_prompt_over_the_context_length(decoder: JudgeDecoder) -> None:
@@ -190,13 +190,13 @@ def test_a_recurrent_model_decodes_alone_but_takes_no_draft(
     assert tokens(run(model, None, prompt, max_new_tokens=8)) == greedy(model, prompt, 8)
     drafters: list[Drafter] = [DraftModel(llama(3), VOCAB_SIZE), PromptLookup(), Scripted(lambda _ids, _count: [5])]
     for drafter in drafters:
-        says("cannot take rejected tokens back", partial(run, model, drafter, prompt))
+        says("cannot drop rejected tokens", partial(run, model, drafter, prompt))
 
 
 @pytest.mark.parametrize("prompt", [[7], [1, 5, 6, 5, 6]], ids=["one token", "several"])
 @pytest.mark.parametrize("build", [mamba])
 def test_a_recurrent_model_does_not_draft(build: Callable[[], PreTrainedModel], prompt: list[int]) -> None:
-    says("cannot take rejected tokens back", lambda: run(llama(0), DraftModel(frozen(build), VOCAB_SIZE), prompt))
+    says("cannot drop rejected tokens", lambda: run(llama(0), DraftModel(frozen(build), VOCAB_SIZE), prompt))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def test_results_are_of_the_head_with_these_weights(head: JudgeHead, target: Lla
     back = JudgeHead.from_pretrained(tmp_path / "a")
     back.config.threshold = 0.125
     assert back.weights_hash == head.weights_hash
-    with pytest.raises(JudgeDecodingError, match=r"^These results are of another judge head, /elsewhere/judge, by its"):
+    with pytest.raises(
+        JudgeDecodingError, match=r"^These results belong to another judge head, /elsewhere/judge, by its"
+    ):
         save_head(other, tmp_path / "b", results=own)
     assert not (tmp_path / "b").exists()
     # What a head was loaded with is no longer true of it when its weights are others.
@@ -213,14 +215,16 @@ def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(run: Run, folde
     other = write(tmp_path / "other.json", changed(judge_hash="0" * 64))
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     is_one_sentence(run("card", folder, "--results", good, "--results", bad), "has no results of evaluate or sweep")
-    is_one_sentence(run("card", folder, "--results", good, "--results", other), "other.json are of another judge head")
+    is_one_sentence(
+        run("card", folder, "--results", good, "--results", other), "other.json belong to another judge head"
+    )
     is_one_sentence(run("card", folder, "--results", tmp_path / "none.json"), "Cannot read the results")
     is_one_sentence(run("card", tmp_path / "none"), "is not a folder")
     is_one_sentence(run("card", good), "is not a folder")
     is_one_sentence(run("card", tmp_path), "Cannot read the judge head's configuration")
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     shutil.copy(other, folder / "results.json")
-    ends_in_one_sentence(run("card", folder), "of another judge head")
+    ends_in_one_sentence(run("card", folder), "to another judge head")
 
 
 def test_without_matplotlib_there_is_a_note_and_no_plot(

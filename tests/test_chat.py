@@ -93,7 +93,7 @@ def test_texts_and_parts_in_one_chat() -> None:
         ([{"role": "assistant", "content": ""}], "no text to continue"),
         ([USER, {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}], "no text to continue"),
         ([], "The prompt is empty"),
-        (["one"], "no chat messages"),
+        (["one"], "nor chat messages"),
     ],
 )
 def test_what_is_no_chat_is_told_in_a_sentence(messages: Any, phrase: str) -> None:

@@ -83,7 +83,7 @@ def test_code_runs_only_where_allowed() -> None:
 
 @pytest.mark.parametrize(
     ("spelling", "message"),
-    [("numbr", "did you mean number?"), ("", "There is no checker"), ("regex:(", "no regular expression")],
+    [("numbr", "did you mean number?"), ("", "There is no checker"), ("regex:(", "not a regular expression")],
 )
 def test_checkers_that_are_not_there(spelling: str, message: str) -> None:
     with pytest.raises(JudgeDecodingError, match=re.escape(message)):

@@ -322,7 +322,7 @@ def test_generate_takes_guards_draft_lengths_and_stop_strings(
     ("more", "phrase"),
     [
         (("--guard", "bugdet(tokens=1)"), "did you mean budget"),
-        (("--guard", "budget(tokens=1)", "--guard", "budget(tokens=2)"), "there twice"),
+        (("--guard", "budget(tokens=1)", "--guard", "budget(tokens=2)"), "given twice"),
         (("--draft-schedule", "nonsense"), "no draft schedule nonsense"),
         (("--stop", ""), "stop string is empty"),
     ],

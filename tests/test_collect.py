@@ -167,7 +167,7 @@ def test_it_goes_on_where_it_was(
     part = out.with_name("answers.jsonl.part")
     with part.open("a") as file:
         file.write('{"key": ["half')
-    assert "begun with max_new_tokens 140, not 9" in the_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
+    assert "started with max_new_tokens 140, not 9" in the_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
     code, _, err = collect(*args, "-o", out)
     assert code == 0, err
     assert "7 of 10 answers already exist" in err
@@ -278,8 +278,8 @@ def test_bad_rows_are_named_and_the_good_ones_asked(collect: Collect, tmp_path: 
     code, _, err = collect(path, "-o", out, "--model", folders["target"], "--no-chat", "--max-new-tokens", 2)
     assert code == 0, err
     assert "line 6 is not UTF-8" in err
-    assert "line 2 is no JSON object" in err
-    assert "line 3 has list in its field question; name one with a text, as in question.0" in err
+    assert "line 2 is not a JSON object" in err
+    assert "line 3 has list in its field question; give a field that contains text, such as question.0" in err
     assert "line 4 has nothing in its field question" in err
     assert "1 more lines" in err
     assert [case.question for case in read_cases(out)] == ["one"]
@@ -294,8 +294,8 @@ def test_bad_rows_are_named_and_the_good_ones_asked(collect: Collect, tmp_path: 
         (("{empty}",), "has no questions"),
         (("{file}", "--template", "hello"), "names no field"),
         (("{file}", "--reference-template", "{{}}"), "names no field"),
-        (("{file}", "--prompt-field", "x"), "name the field with --prompt-field"),
-        (("{file}", "--samples", "3"), "one and the same answer"),
+        (("{file}", "--prompt-field", "x"), "give the field with --prompt-field"),
+        (("{file}", "--samples", "3"), "all be the same answer"),
         (("{file}", "--samples", "0"), "samples is 0"),
         (("{file}", "--temperature", "-1"), "temperature is -1"),
         (("{file}", "--top-p", "0"), "--top-p is 0.0"),

@@ -179,7 +179,7 @@ def test_a_server_that_only_fails_is_given_up(collect: Collect, serve: Serve, qu
     server, out = serve(lambda body, number: refused(500)), tmp_path / "out.jsonl"
     args = (questions, "-o", out, "--model", "openai:m", "--retries", 0, "--concurrency", 1)
     error = the_sentence(collect(*args))
-    assert "6 requests in a row came to nothing" in error
+    assert "6 requests in a row failed" in error
     assert len(server.bodies) == 6
     assert not out.exists()
     # What is refused for what it is, is no fault of the server's.

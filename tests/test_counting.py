@@ -103,5 +103,5 @@ def test_a_file_of_samples_can_be_exported_too() -> None:
 
 @pytest.mark.parametrize("seconds", [None, 0.0])
 def test_answers_without_times_are_refused(seconds: float | None) -> None:
-    with pytest.raises(JudgeDecodingError, match=r"question 9 have no times .* decode them one at a time"):
+    with pytest.raises(JudgeDecodingError, match=r"question 9 have no individual times.* decode them one at a time"):
         answer_line(Item("9", ("What?",)), [Answer("x", counted([4, 5]), seconds)], "m")

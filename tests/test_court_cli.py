@@ -137,7 +137,7 @@ def test_check(court: Run, tmp_path: Path, folders: dict[str, Path]) -> None:
         file.write('{"question": "cut o')
     code, out, _ = court("check", path, "--tokenizer", folders["target"], "-o", good)
     assert code == 1
-    assert "line 2: The tokenizer does not give the answer back" in out
+    assert "line 2: The answer does not round-trip through the tokenizer" in out
     assert "line 3 is not a case" in out
     assert [case.answer for case in read_cases(good)] == ["good cat"]
 

@@ -103,7 +103,7 @@ def test_questions_that_were_trained_on_are_refused(asked: list[str], trained: s
     if not shared:
         check_not_trained_on([["Who?"], asked], data)
         return
-    with pytest.raises(JudgeDecodingError, match="1 of the 2 questions are trained on, too"):
+    with pytest.raises(JudgeDecodingError, match="1 of the 2 questions were also used for training"):
         check_not_trained_on([["Who?"], asked], data)
 
 
@@ -238,13 +238,13 @@ def test_an_end_token_among_the_ids_is_judged() -> None:
 
 def test_what_a_tokenizer_does_not_give_back_is_told(tokenizer: PreTrainedTokenizerFast) -> None:
     check_tokens(case("good cat", question="one "), tokenizer)
-    with pytest.raises(JudgeDecodingError, match="does not give the answer back"):
+    with pytest.raises(JudgeDecodingError, match="does not round-trip"):
         check_tokens(case("good zebra", question="one "), tokenizer)
     ids = tuple(tokenizer("one good cat")["input_ids"])
     check_tokens(case("good cat", question="one ", token_ids=ids, tokenizer=fingerprint(tokenizer)), tokenizer)
     for more, phrase in (
         ({"tokenizer": "other"}, "another tokenizer"),
-        ({"token_ids": (9999,)}, "go beyond"),
+        ({"token_ids": (9999,)}, "exceed the tokenizer's"),
         ({"token_ids": (5,)}, "do not spell"),
     ):
         with pytest.raises(JudgeDecodingError, match=phrase):

@@ -235,7 +235,7 @@ def test_what_is_no_rule_is_refused(decoder: JudgeDecoder) -> None:
             lambda: AnyOf(Exact(), wrong),  # noqa: B023
             lambda: request(decoder.target, [5], wrong),  # noqa: B023
         ):
-            with pytest.raises(JudgeDecodingError, match="is no verification rule; give one such as"):
+            with pytest.raises(JudgeDecodingError, match="is not a verification rule; give one such as"):
                 work()
     with pytest.raises(JudgeDecodingError, match="There is no rule exakt"):
         decoder.generate(PROMPT, 4, rule="exakt")

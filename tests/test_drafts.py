@@ -131,7 +131,9 @@ def test_what_cannot_be_cut_is_refused(deep: LlamaForCausalLM) -> None:
             cut_layers(deep, count)
     uneven = llama(0, layers=3)
     uneven.model.layers[0].mlp.down_proj = nn.Linear(64, 32, bias=True)
-    with pytest.raises(JudgeDecodingError, match=r"cannot be cut, as they are no stack .*down_proj.bias differs"):
+    with pytest.raises(
+        JudgeDecodingError, match=r"cannot be cut, because the first ones are not a model.*down_proj.bias differs"
+    ):
         cut_layers(uneven, 2)
 
 
@@ -184,9 +186,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         with pytest.raises(Killed):
             make_draft(deep, words, PROMPTS, out, CONFIG, progress=killing(what, at))
         assert not out.exists()
-    with pytest.raises(JudgeDecodingError, match=r"begun with num_layers 1, not 2; go on with that, or remove"):
+    with pytest.raises(JudgeDecodingError, match=r"started with num_layers 1, not 2; resume with that, or remove"):
         make_draft(deep, words, PROMPTS, out, DraftConfig(2, epochs=6, batch_size=8, max_new_tokens=12))
-    with pytest.raises(JudgeDecodingError, match="begun with max_new_tokens 12, not 9"):
+    with pytest.raises(JudgeDecodingError, match="started with max_new_tokens 12, not 9"):
         make_draft(deep, words, PROMPTS, out, DraftConfig(1, max_new_tokens=9))
     made = make_draft(deep, words, PROMPTS, out, CONFIG)
     assert made.after == whole[0].after
@@ -294,7 +296,7 @@ def test_a_damaged_vocabulary_is_refused(
     AutoModelForCausalLM.from_pretrained(whole[0].folder).save_pretrained(folder)
     words.save_pretrained(folder)
     for ids, message in (
-        ([3, 3, 4], "no ascending list"), ([3.5], "no ascending list"),
+        ([3, 3, 4], "not hold an ascending list"), ([3.5], "not hold an ascending list"),
         ([5, VOCAB_SIZE], f"has the token {VOCAB_SIZE}"),
     ):  # fmt: skip
         save_file({"ids": torch.tensor(ids)}, folder / FILE)
@@ -361,7 +363,7 @@ def test_what_makes_no_sense_is_refused(
         told.append(forecast)
         return False
 
-    with pytest.raises(JudgeDecodingError, match="not agreed to; what is done is kept in"):
+    with pytest.raises(JudgeDecodingError, match="not confirmed; finished work is kept in"):
         make_draft(deep, words, PROMPTS, out, CONFIG, agree=refuse)
     assert told[0].answers == 30 - 3
     assert told[0].generated_tokens <= 27 * 12

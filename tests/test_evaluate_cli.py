@@ -143,20 +143,20 @@ def stopped(*_: object) -> None:
 # What changes between a run and the one that would go on with it: options, the machine, or a model's weights.
 CHANGES: dict[str, list[tuple[tuple[object, ...] | str, str]]] = {
     "evaluate": [
-        (("--dtype", "bfloat16"), "begun with dtype float32, not bfloat16"),
-        (("--num-draft-tokens", 3), "begun with num_draft_tokens 4, not 3"),
-        (("--system", "be good"), "begun with system , not be good"),
-        (("--no-target-alone",), "begun with target_alone True, not False"),
-        ("machine", "begun with machine"),
-        ("target", "begun with weights of the target"),
-        ("draft", "begun with weights of the draft"),
+        (("--dtype", "bfloat16"), "started with dtype float32, not bfloat16"),
+        (("--num-draft-tokens", 3), "started with num_draft_tokens 4, not 3"),
+        (("--system", "be good"), "started with system , not be good"),
+        (("--no-target-alone",), "started with target_alone True, not False"),
+        ("machine", "started with machine"),
+        ("target", "started with weights of the target"),
+        ("draft", "started with weights of the draft"),
     ],
     "sweep": [
-        (("--tune", 2), "begun with tune 1, not 2"),
-        (("--num-draft-tokens", 3), "begun with num_draft_tokens [4], not [3, 4]"),
-        (("--threshold", 0.6), "begun with threshold [], not [0.6]"),
-        (("--rule", "relaxed"), "begun with rule [], not ['relaxed']"),
-        (("--every-length",), "begun with tune 1, not 0"),
+        (("--tune", 2), "started with tune 1, not 2"),
+        (("--num-draft-tokens", 3), "started with num_draft_tokens [4], not [3, 4]"),
+        (("--threshold", 0.6), "started with threshold [], not [0.6]"),
+        (("--rule", "relaxed"), "started with rule [], not ['relaxed']"),
+        (("--every-length",), "started with tune 1, not 0"),
     ],
 }
 
@@ -233,7 +233,7 @@ def test_questions_that_were_trained_on_are_refused(run: Run, options: list[obje
     write_cases(tmp_path / "cases.jsonl", [Case(question="Dog  LEFT", answer="x")])
     more = ("--trained-on", tmp_path / "cases.jsonl", "--out", tmp_path / "o")
     for command in ("evaluate", "sweep"):
-        ends_in_one_sentence(run(command, *options, *more), "1 of the 6 questions are trained on")
+        ends_in_one_sentence(run(command, *options, *more), "1 of the 6 questions were also used for training")
 
 
 def test_a_head_for_another_target_is_refused(

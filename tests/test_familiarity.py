@@ -278,5 +278,5 @@ def test_tensors_without_their_figures_are_refused(target: LlamaForCausalLM, tmp
     config = json.loads((tmp_path / "config.json").read_text())
     config["familiarity"] = None
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(JudgeDecodingError, match="32 weights and a bias; save or fetch"):
+    with pytest.raises(JudgeDecodingError, match="32 weights and a bias; save or download"):
         JudgeHead.from_pretrained(tmp_path)

@@ -238,8 +238,9 @@ def test_a_task_by_name_chooses_the_threshold(
     assert found.head.config.calibration["target_accuracy"] == sum(right) / 4
     assert not any("no reference" in sentence for sentence in found.warnings)
     # None of its questions may be labelled.
-    prompts = [*teaching, f"Q: {items[0].turns[0]}\nA:"]
-    with pytest.raises(JudgeDecodingError, match="1 of the 4 questions are trained on, too"):
+    prompts = [*teaching, f"Q: {items[0].turns[0]}
+A:"]
+    with pytest.raises(JudgeDecodingError, match="1 of the 4 questions were also used for training"):
         fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(prompt_format, items))
     assert not (tmp_path / "other").exists()
 
@@ -395,7 +396,7 @@ def test_the_forecast_can_be_refused(decoder: JudgeDecoder, tmp_path: Path) -> N
         forecasts.append(forecast)
         return False
 
-    with pytest.raises(JudgeDecodingError, match=r"what is done is kept in .*head\.work"):
+    with pytest.raises(JudgeDecodingError, match=r"finished work is kept in .*head\.work"):
         fit_head(decoder, PROMPTS, tmp_path / "head", CONFIG, agree=refuse)
     teaching, tuning = pipeline.divide(PROMPTS, None, CONFIG)
     assert len(teaching) + len(tuning) == len(PROMPTS)

@@ -195,7 +195,7 @@ def test_both_classes_can_be_trained_on_without_any_fold(verdicts: list[tuple[in
     names = [f"question {i}" for i, own in enumerate(verdicts) for _ in own]
     labels = torch.tensor([label for own in verdicts for label in own])
     if min(sum(verdict in own for own in verdicts) for verdict in (0, 1)) < 2:
-        with pytest.raises(JudgeDecodingError, match="in two questions or more"):
+        with pytest.raises(JudgeDecodingError, match="in two or more questions"):
             deal(names, labels, count, 0)
         return
     fold = deal(names, labels, count, 0)[0]
@@ -213,9 +213,9 @@ def test_few_questions_have_few_folds() -> None:
 def test_wrong_tokens_of_one_question_are_too_few(wrong: list[int]) -> None:
     labels = torch.ones(24, dtype=torch.long)
     labels[wrong] = 0
-    with pytest.raises(JudgeDecodingError, match="in two questions or more"):
+    with pytest.raises(JudgeDecodingError, match="in two or more questions"):
         deal(questions(6), labels, 5, 0)
-    with pytest.raises(JudgeDecodingError, match="in two questions or more"):
+    with pytest.raises(JudgeDecodingError, match="in two or more questions"):
         deal(questions(6), 1 - labels, 5, 0)
 
 

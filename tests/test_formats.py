@@ -205,7 +205,7 @@ def test_csv_rows_that_are_no_cases(path: Path) -> None:
     found, told = read("csv", path, content)
     assert [case.answer for case in found] == ["ok"]
     phrases = ("line 2 quotes 'd', which is not", "line 3 quotes 'a', which its answer has 2 times",
-               "line 4 has another number", "line 5 is not UTF-8", "line 7 is not CSV")  # fmt: skip
+               "line 4 has a different number", "line 5 is not UTF-8", "line 7 is not CSV")  # fmt: skip
     assert [phrase in line for phrase, line in zip(phrases, told, strict=True)] == [True] * 5
     assert "occurrence '3'" in read("csv", path, "question,answer,error,occurrence\nq,a,a,3\nq,a,\n")[1][0]
 
@@ -213,7 +213,7 @@ def test_csv_rows_that_are_no_cases(path: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("content", ["", "{}", "[]", "[1, 2", "question,answer\na,b\n", "\ufeff", "null", "[null]"])
 def test_a_file_without_cases_is_refused(name: str, content: str, path: Path) -> None:
-    with pytest.raises(JudgeDecodingError, match=r"has no (cases|column)|not whole JSON"):
+    with pytest.raises(JudgeDecodingError, match=r"has no (cases|column)|not complete JSON"):
         read(name, path, content)
 
 

@@ -114,7 +114,7 @@ def test_it_sees_in_decoding_what_it_saw_in_training(target: LlamaForCausalLM) -
 
 def test_a_drafter_without_states_is_refused(pair_head: JudgeHead, target: LlamaForCausalLM) -> None:
     with pytest.raises(
-        JudgeDecodingError, match="reads the draft model's hidden states too, and this drafter has none"
+        JudgeDecodingError, match="also reads the draft model's hidden states, and this drafter has none"
     ):
         run(target, PromptLookup(1), [5, 6, 5], Judge(pair_head, 0.5))
 

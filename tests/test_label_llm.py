@@ -330,7 +330,7 @@ def test_killed_in_the_middle_it_asks_nothing_twice(label: Label, serve: Serve, 
     go_on.set()
     with part.open("ab") as file:
         file.write(b'{"key": ["1", "half')
-    assert "begun with temperature 0.7, not 0.5" in the_sentence(label(*args, "--temperature", 0.5))
+    assert "started with temperature 0.7, not 0.5" in the_sentence(label(*args, "--temperature", 0.5))
     code, _, err = label(*args)
     assert code == 0, err
     assert "7 of 15 votes already exist" in err

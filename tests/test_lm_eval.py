@@ -289,7 +289,7 @@ def test_without_the_harness_the_command_says_what_to_install(run: Run, monkeypa
     code, out, err = run("lm-eval", "--model", "judge")
     assert (code, out) == (2, "")
     assert re.fullmatch(
-        r"Error: The lm-evaluation-harness is not here \(lm_eval\S* is missing\); install it with: "
+        r"Error: The lm-evaluation-harness is not installed \(lm_eval\S* is missing\); install it with: "
         r"pip install 'judge-decoding\[eval\]'\.\n", err,
     )  # fmt: skip
 

@@ -338,7 +338,7 @@ def test_an_adapter_beside_its_model_is_used(adapter: tuple[Path, list[int]], tm
     [
         ("no peft", r"is an adapter, which needs peft; install it with: pip install peft\."),
         ("base moved", r"model that the adapter .*lora is for, /moved/away: there is no such folder"),
-        ("base unnamed", "is an adapter that names no base model; fill in base_model_name_or_path"),
+        ("base unnamed", "is an adapter that does not name its base model; fill in base_model_name_or_path"),
         ("damaged", "damaged adapter_config.json"),
         ("base lacks a layer", r"base lacks weights of LlamaForCausalLM.*model\.layers\.1"),
         ("lacks a weight", r"lora lacks weights of LlamaForCausalLM.*lora_A"),

@@ -52,10 +52,10 @@ def test_a_name_has_a_place_by_what_it_is_named_for(name: Any, role: Any, place:
 
 
 def test_a_name_that_cannot_be_what_it_is_named_for_is_refused() -> None:
-    says("prompt-lookup is a way to draft and no model; give it as the draft", lambda: load_model("prompt-lookup"))
-    says("prompt-lookup is a way to draft and no model", lambda: JudgeDecoder.from_pretrained("prompt-lookup"))
-    says("prompt-lookup is a way to draft and no judge", lambda: JudgeHead.from_pretrained("prompt-lookup"))
-    says("reference-draft is a model and no judge head", lambda: JudgeHead.from_pretrained("reference-draft"))
+    says("prompt-lookup is a drafter, not a model; give it as the draft", lambda: load_model("prompt-lookup"))
+    says("prompt-lookup is a drafter, not a model", lambda: JudgeDecoder.from_pretrained("prompt-lookup"))
+    says("prompt-lookup is a drafter, not a judge", lambda: JudgeHead.from_pretrained("prompt-lookup"))
+    says("reference-draft is a model, not a judge head", lambda: JudgeHead.from_pretrained("reference-draft"))
 
 
 def test_the_embedded_target_comes_with_its_draft_and_judge() -> None:
@@ -137,8 +137,8 @@ def test_a_drafter_of_another_package_is_no_model(of_another_package: str, run: 
     assert is_drafter(name)
     assert not is_drafter("strange")
     assert embedded_path(name, "draft") == name
-    says(f"{name} is a way to draft and no model; give it as the draft", lambda: load_model(name))
-    says(f"{name} is a way to draft and no judge", lambda: JudgeHead.from_pretrained(name))
+    says(f"{name} is a drafter, not a model; give it as the draft", lambda: load_model(name))
+    says(f"{name} is a drafter, not a judge", lambda: JudgeHead.from_pretrained(name))
     cases.write_text('{"question": "Q: What is 3 + 4?\\nA:", "answer": " It is 7."}\n')
     prompts.write_text("".join(f"Q: What is {i} + 4?\nA:\n" for i in range(20)))
     head = tmp_path / "head"

@@ -159,7 +159,7 @@ def test_an_unknown_option_is_a_programming_error(decoder: JudgeDecoder) -> None
         ("budget(tokens=many)", "whole number"),
         ("budget", "needs tokens"),
         ("budget(tokens=-1)", "0 or more"),
-        ("budget(tokens=1) | loop", "give each by itself"),
+        ("budget(tokens=1) | loop", "give each one separately"),
         ("budget(", "cannot be read"),
         ("", "guard is empty"),
     ],

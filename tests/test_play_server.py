@@ -624,7 +624,7 @@ def test_pairs_by_name() -> None:
         (("--pair", "a,b,c,d"), "NAME=TARGET,DRAFT,JUDGE"),
         (("--pair", "a,,c"), "NAME=TARGET,DRAFT,JUDGE"),
         (("--pair", "reference", "--pair", "reference"), "Two pairs are called reference"),
-        (("--pair", "prompt-lookup,x"), "a way to draft"),
+        (("--pair", "prompt-lookup,x"), "is a drafter, not a"),
         (("--dtype", "float7"), "dtype"),
         (("--cases", "."), "it is a folder"),
     ],

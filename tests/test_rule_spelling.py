@@ -79,7 +79,7 @@ def test_values_have_the_types_of_the_constructor() -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("", "The rule is empty; name one of exact, block, judge, top_k"),
+        ("", "The rule is empty; give one of exact, block, judge, top_k"),
         (" \n", "The rule is empty"),
         ("topk(k=3)", "There is no rule topk (did you mean top_k?); the rules are exact, block,"),
         ("top-k(k=3)", "There is no rule top-k (did you mean top_k?)"),
@@ -108,10 +108,10 @@ def test_values_have_the_types_of_the_constructor() -> None:
         ("| exact", "cannot be read: there is '|' where a name should be"),
         ("exact |", "cannot be read: it ends where a name should be"),
         ("exact end", "cannot be read: there is 'end' where"),
-        ("exact & exact", "cannot be read: '&' has no place in it"),
-        ("top_k(k=4k)", "cannot be read: '4' has no place in it"),
+        ("exact & exact", "cannot be read: '&' does not belong there"),
+        ("top_k(k=4k)", "cannot be read: '4' does not belong there"),
         ("__import__('os').system('true')", "cannot be read"),
-        ("block | exact", "block decides about a draft as a whole; use it without other rules."),
+        ("block | exact", "block decides on a draft as a whole; use it without other rules."),
     ],
 )
 def test_what_is_wrong_is_said(judge_head: JudgeHead, written: str, message: str) -> None:
@@ -310,7 +310,7 @@ def test_an_installed_package_brings_a_rule(folders: dict[str, Path], tmp_path: 
         (
             "from judge_decoding import Exact\nclass Bad(Exact):\n    name = 'bad'\n"
             "    def __init__(self): raise ValueError('no luck')",
-            "The rule bad refuses its parameters: no luck; change them.",
+            "The rule bad rejects its parameters: no luck; change them.",
         ),
     ],
 )

@@ -232,7 +232,7 @@ def test_parameters_out_of_range(rule: type[VerificationRule], name: str, values
 
 
 def test_block_verification_cannot_be_joined() -> None:
-    with pytest.raises(JudgeDecodingError, match="block decides about a draft as a whole"):
+    with pytest.raises(JudgeDecodingError, match="block decides on a draft as a whole"):
         Block() | TopK(2)
     assert AnyOf(Block()).accept(seen(0)).tolist() == [[True]]
 

@@ -99,7 +99,7 @@ def test_bad_lines_and_unfit_answers_are_named_and_left_out(run: Run, answers: P
     assert code == 0
     assert (json.loads(out)["answers"], json.loads(out)["left_out"]) == (3, 5)
     for phrase in (
-        "line 4 has no field 'answer'", "line 5: The tokenizer does not give the answer back",
+        "line 4 has no field 'answer'", "line 5: The answer does not round-trip through the tokenizer",
         "line 6: The answer is empty", "line 7: The answer has 302 tokens", "line 8 is not JSON",
     ):  # fmt: skip
         assert phrase in err

@@ -77,7 +77,7 @@ def test_the_cases_own_tokens_are_taken(tokenizer: PreTrainedTokenizerFast) -> N
 
 
 def test_an_answer_that_the_tokenizer_changes() -> None:
-    with pytest.raises(JudgeDecodingError, match="does not give the answer back"):
+    with pytest.raises(JudgeDecodingError, match="does not round-trip"):
         text(Case(question="one", answer=" two nonsense"), word_tokenizer())
 
 
@@ -87,7 +87,7 @@ def test_an_answer_that_the_tokenizer_changes() -> None:
         (Case(question="one", answer="  "), {}, "The answer is empty"),
         (Case(question="", answer="two"), {}, "The prompt is empty"),
         (Case(question="one two", answer=" three"), {"context": 3}, "has 4 tokens with its prompt .* context is 3"),
-        (Case(question="one two", answer=" three"), {"size": 5}, "token id 6, but the target knows 0 to 4"),
+        (Case(question="one two", answer=" three"), {"size": 5}, "token id 6, but the target's ids are 0 to 4"),
     ],
 )
 def test_answers_that_do_not_fit(case: Case, limits: dict[str, Any], phrase: str) -> None:

@@ -36,7 +36,7 @@ def test_any_rule_by_its_spelling(folders: dict[str, Path]) -> None:
         ({"heads": "x"}, "heads: Extra inputs"),
         ({"rule": "top_k(k=2)", "threshold": 0.5}, "not both"),
         ({"rule": "judge"}, "needs a judge head"),
-        ({"rule": "block"}, "decides about a draft as a whole"),
+        ({"rule": "block"}, "decides on a draft as a whole"),
         ({"rule": "top_k(k=0)"}, "must be 1 or more"),
         ({"rule": "top_k(k=2)", "logprobs": "yes"}, "'strict' or 'refuse'"),
     ],

@@ -192,7 +192,7 @@ def test_a_file_of_that_name_makes_it_ambiguous(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     own = [Case(question="q", answer="a")]
     write_cases("starter", own)
-    with pytest.raises(JudgeDecodingError, match="rename the file or give its whole path") as refusal:
+    with pytest.raises(JudgeDecodingError, match="rename the file, or give its full path") as refusal:
         read_cases("starter")
     assert "\n" not in str(refusal.value)
     assert read_cases(tmp_path / "starter") == own

@@ -175,7 +175,7 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     again.add("r", [])
     third = LabellingProgress(output, {"target": "t"})
     assert third.done == {"q": [one], "r": []}
-    with pytest.raises(JudgeDecodingError, match="begun with target t, not u"):
+    with pytest.raises(JudgeDecodingError, match="started with target t, not u"):
         LabellingProgress(output, {"target": "u"})
     third.add("s", [one])
     assert third.finish(["q", "r"]) == [one]  # another run's question is left out
@@ -190,7 +190,7 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     assert LabellingProgress(output, {"target": "x"}).done == {}
     assert not third.part.exists()
     third.part.write_text("something else")
-    with pytest.raises(JudgeDecodingError, match="no unfinished work"):
+    with pytest.raises(JudgeDecodingError, match="not unfinished work"):
         LabellingProgress(output, {})
 
 
@@ -244,7 +244,7 @@ def test_an_endpoint_without_token_ids_is_refused(
         "--draft",
         folders["draft"],
     )
-    ends_in_one_sentence(court(*args, "--endpoint", "m", "--yes"), "gives no token ids")
+    ends_in_one_sentence(court(*args, "--endpoint", "m", "--yes"), "returns no token ids")
     assert not out.exists()
 
 
@@ -281,7 +281,7 @@ def test_labels_train_a_judge(
     assert sorted(json.loads(line)["question"] for line in kept[1:]) == sorted(QUESTIONS[:3])
     name = "suffix" if given else "max_new_tokens"
     other = court(*args, budget[0], budget[1] + 1)
-    ends_in_one_sentence(other, f"was begun with {name} {budget[1]}")
+    ends_in_one_sentence(other, f"was started with {name} {budget[1]}")
     code, told, err = court(*args, "--yes")
     assert code == 0, err
     assert "3 of 5 questions are already done" in err

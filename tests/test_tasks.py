@@ -129,11 +129,11 @@ def test_rows_become_items(spelling: str, row: Any, item: Item, tmp_path: Path) 
         ("gsm8k", ["no", "object"], "has no text in a field answer"),
         ("humaneval", {**HUMANEVAL, "test": None}, "has no text in a field test"),
         ("gsm8k", {"question": "2 + \ud800?", "answer": "5"},
-         "is not JSON: it has half a surrogate pair, which is no text; correct or remove the line"),
+         "is not JSON: it has half a surrogate pair, which is not valid text; correct or remove the line"),
         ("mmlu", {**ANATOMY, "answer": 4}, "has 4 choices, and none of them is number 5, the right one"),
         ("mmlu", {**ANATOMY, "answer": -1}, "has 4 choices, and none of them is number 0, the right one"),
-        ("mmlu", {**ANATOMY, "answer": True}, "has no number and no letter in a field answer"),
-        ("mmlu", {**ANATOMY, "answer": "none"}, "has no number and no letter in a field answer"),
+        ("mmlu", {**ANATOMY, "answer": True}, "has neither a number nor a letter in its field answer"),
+        ("mmlu", {**ANATOMY, "answer": "none"}, "has neither a number nor a letter in its field answer"),
         ("mmlu", {**ANATOMY, "choices": ["one"]}, "has 1 choices; there must be 2 to 8"),
         ("mmlu", {**ANATOMY, "choices": list("123456789")}, "has 9 choices; there must be 2 to 8"),
         ("mmlu", {**ANATOMY, "choices": "abcd"}, "has no list of texts as its choices"),
@@ -152,7 +152,7 @@ def test_rows_become_items(spelling: str, row: Any, item: Item, tmp_path: Path) 
         ("spec_bench", {**TRANSLATION, "turns": ["a", " "]}, "has no text, or an empty one, in its field turns"),
         ("jsonl", {"text": "Why?"}, "has no field question; it has text"),
         ("jsonl(checker=number)", {"question": "Why?"},
-         "has no reference to check answers with; name its field as in jsonl(reference=answer)"),
+         "has no reference to check answers with; give its field as in jsonl(reference=answer)"),
     ],
 )  # fmt: skip
 def test_bad_rows_are_named(spelling: str, row: Any, why: str, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_packed_file_is_read(tmp_path: Path) -> None:
     assert [item.turns for item in read_items(parse_task("gsm8k"), tmp_path / "a.jsonl.gz")] == [("2 + 3?",)]
     assert [item.turns for item in read_items(JSONL(), tmp_path / "b.txt.gz")] == [("{a set of questions}?",)]
     (tmp_path / "c.gz").write_bytes(gzip.compress(b"x" * 9)[:-4])
-    with pytest.raises(JudgeDecodingError, match=r"c\.gz: it is a damaged gzip file; get it again"):
+    with pytest.raises(JudgeDecodingError, match=r"c\.gz: it is a damaged gzip file; download it again"):
         read_items(JSONL(), tmp_path / "c.gz")
 
 

@@ -52,9 +52,9 @@ def test_items_that_can_be_checked_once_each() -> None:
 def test_a_task_without_right_answers_calibrates_nothing() -> None:
     items = [Item("1", ("a",), "4")]
     for task in (parse_task("mt_bench"), parse_task("jsonl"), parse_task("spec_bench")):
-        with pytest.raises(JudgeDecodingError, match=f"Nothing can be calibrated on the task {task.name}"):
+        with pytest.raises(JudgeDecodingError, match=f"The task {task.name} cannot be used for calibration"):
             calibration_items(task, items)
-    with pytest.raises(JudgeDecodingError, match="not every question is answered at once"):
+    with pytest.raises(JudgeDecodingError, match="not every question has one turn"):
         calibration_items(Prompts(), [Item("1", ("a", "b"), "4")])
 
 

@@ -192,7 +192,7 @@ def test_the_threshold_by_a_task_by_name(
     args = ("--aim", "accuracy", "--draft", folders["draft"], "--calibrate-on")
     for task, phrase in (
         ("gsm9k", "There is no task gsm9k"),
-        ("jsonl", "Nothing can be calibrated on the task jsonl"),
+        ("jsonl", "The task jsonl cannot be used for calibration"),
         ("humaneval", "runs the code that the models write"),
     ):
         refused(train(cases, *args, task, "--calibrate-data", questions), phrase)
@@ -208,7 +208,7 @@ def test_calibration_questions_that_are_trained_on_are_refused(
     rows = [{"question": word_cases()[0].question.upper(), "reference": "4"}, {"question": "new", "reference": "4"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = ("--aim", "accuracy", "--draft", folders["draft"], "--calibrate-on", path)
-    refused(train(cases, *task), "1 of the 2 questions are trained on, too")
+    refused(train(cases, *task), "1 of the 2 questions were also used for training")
     assert not (tmp_path / "head").exists()
 
 

@@ -211,7 +211,7 @@ def test_data_that_cannot_be_learnt_from_is_refused(cases: list[Case], phrase: s
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
-    with pytest.raises(JudgeDecodingError, match="the target knows 0 to 9"):
+    with pytest.raises(JudgeDecodingError, match="the target's ids are 0 to 9"):
         train_head(llama(0, vocab_size=10), word_tokenizer(), word_cases())
 
 
@@ -219,7 +219,7 @@ def test_a_tokenizer_without_offsets_is_refused(tokenizer: PreTrainedTokenizerFa
     class Slow:
         is_fast = False
 
-    with pytest.raises(JudgeDecodingError, match="Slow gives no character offsets"):
+    with pytest.raises(JudgeDecodingError, match="Slow has no character offsets"):
         train_head(llama(0), Slow(), word_cases())  # type: ignore[arg-type]
 
 

@@ -677,7 +677,7 @@ def test_a_heads_folder_takes_everything_by_name(
     assert torch.equal(through_folder(loaded, folder, draft=weak, threshold=0.0, guards=[spelled]), expected)
     with pytest.raises(JudgeDecodingError, match="no tokenizer here"):
         custom_generate(weak, guards=[Phase("one", "two")])
-    with pytest.raises(JudgeDecodingError, match="no draft length nonsense"):
+    with pytest.raises(JudgeDecodingError, match="no draft-length policy nonsense"):
         through_folder(loaded, folder, draft=weak, draft_length="nonsense")
     with pytest.raises(JudgeDecodingError, match="no rule"):
         through_folder(loaded, folder, draft=weak, rule="nonsense")
@@ -687,9 +687,9 @@ def test_a_heads_folder_refuses_in_one_sentence(
     folders: dict[str, Path], loaded: Any, weak: PreTrainedModel, tmp_path: Path
 ) -> None:
     folder = folders["judge"]
-    with pytest.raises(JudgeDecodingError, match="takes one draft"):
+    with pytest.raises(JudgeDecodingError, match="needs one draft"):
         through_folder(loaded, folder)
-    with pytest.raises(JudgeDecodingError, match="takes one draft"):
+    with pytest.raises(JudgeDecodingError, match="needs one draft"):
         through_folder(loaded, folder, draft=weak, assistant_model=weak)
     with pytest.raises(JudgeDecodingError, match="Cannot load the tokenizer"):
         through_folder(loaded, folder, draft=str(tmp_path / "nothing"))

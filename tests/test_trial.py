@@ -175,7 +175,7 @@ def test_what_is_known_is_not_answered_again(
     assert [(a.item, a.tokens, a.correct) for a in resumed.answers] == [
         (a.item, a.tokens, a.correct) for a in whole.answers
     ]
-    with pytest.raises(JudgeDecodingError, match="begun with a 1, not 2"):
+    with pytest.raises(JudgeDecodingError, match="started with a 1, not 2"):
         ResultRecord(tmp_path / "out", {"a": 2})
 
 
@@ -232,7 +232,7 @@ def test_an_interrupted_evaluation_comes_to_the_same(
 def test_questions_that_were_trained_on_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     plain, chat = PromptFormat(Words()), PromptFormat(Words(), chat=True)
     for prompt_format, trained in ((plain, "RED  blue up"), (chat, "RED  blue up"), (chat, "user red blue up up")):
-        with pytest.raises(JudgeDecodingError, match="1 of the 5 questions are trained on"):
+        with pytest.raises(JudgeDecodingError, match="1 of the 5 questions were also used for training"):
             check_not_trained_on(forms(ITEMS, prompt_format, tokenizer), [trained])
     check_not_trained_on(forms(ITEMS, plain, tokenizer), ["user red blue up up"])
 

@@ -109,7 +109,7 @@ def test_it_is_refused_with_the_remedy(
 @pytest.mark.parametrize(
     ("args", "phrase"),
     [
-        (("--template", "{a}", "--prompt-field", "b"), "no use for the field b"),
+        (("--template", "{a}", "--prompt-field", "b"), "the field b would be ignored"),
         (("--reference-field", "a", "--reference-template", "{b}"), "not both"),
     ],
 )

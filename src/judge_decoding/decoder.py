@@ -227,7 +227,7 @@ class JudgeDecoder:
         check_bound("batch_size", batch_size)
         if seeds is not None and len(seeds) != len(prompts):
             raise JudgeDecodingError(
-                f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed a prompt."
+                f"There are {len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt."
             )
         ids = [self.encode(prompt) for prompt in prompts]
         rows = min(batch_size, len(ids))
@@ -303,7 +303,7 @@ class JudgeDecoder:
         for name, what in (("logprobs", "log-probabilities"), ("for_training", "training data")):
             if options.get(name) and not rule.is_lossless:
                 raise JudgeDecodingError(
-                    f"{what.capitalize()} of the target are asked for, but with {rule} some tokens are not the "
+                    f"{what.capitalize()} of the target were requested, but with {rule} some tokens are not the "
                     "target's own; use rule exact, or the judge at threshold 1."
                 )
         strings = options.get("stop", self._defaults.stop_strings)

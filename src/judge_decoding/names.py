@@ -63,18 +63,18 @@ def embedded_path(name: NameT, role: Role) -> NameT:
         JudgeDecodingError: the reserved name cannot have this role, or this copy of the package holds no trained pair.
     """
     if role != "draft" and is_drafter(name):
-        raise JudgeDecodingError(f"{name} is a way to draft and no {_WHAT[role]}; give it as the draft.")
+        raise JudgeDecodingError(f"{name} is a drafter, not a {_WHAT[role]}; give it as the draft.")
     if name not in (REFERENCE, REFERENCE_DRAFT):
         return name
     if name == REFERENCE_DRAFT:
         if role == "judge":
-            raise JudgeDecodingError(f"{REFERENCE_DRAFT} is a model and no judge head; its judge is {REFERENCE}.")
+            raise JudgeDecodingError(f"{REFERENCE_DRAFT} is a model, not a judge head; its judge is {REFERENCE}.")
         role = "draft"
     folder = EMBEDDED[role]
     if not folder.is_dir():
         raise JudgeDecodingError(
-            f"The reference pair is not in this copy ({folder.name} is missing); make it as "
-            "recipes/reference_pair/README.md tells, or name models of your own."
+            f"The reference pair is not in this copy ({folder.name} is missing); make it as described in "
+            "recipes/reference_pair/README.md, or use models of your own."
         )
     return cast(NameT, str(folder))
 

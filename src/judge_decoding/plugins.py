@@ -83,7 +83,8 @@ class Registry(Generic[T]):
         found = imported(entry, self._kind)
         if not (isinstance(found, type) and issubclass(found, self._base) and getattr(found, "name", "") == entry.name):
             raise JudgeDecodingError(
-                f"{description_of(entry, self._kind)} is no {self._base.__name__} of that name; repair or remove that "
+                f"{description_of(entry, self._kind)} is not a {self._base.__name__} of that name; repair or remove "
+                "that "
                 "package."
             )
         return cast("type[T]", found)

@@ -110,7 +110,7 @@ def construct(spelled: type[T], name: str, tokens: Mapping[str, str], kind: str 
     except JudgeDecodingError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:  # from another package
-        raise JudgeDecodingError(f"The {kind} {name} refuses its parameters: {error}; change them.") from error
+        raise JudgeDecodingError(f"The {kind} {name} rejects its parameters: {error}; change them.") from error
 
 
 def read(spelling: str, kind: str = "rule", example: str = "top_k(k=4)") -> list[tuple[str, dict[str, str]]]:
@@ -120,7 +120,7 @@ def read(spelling: str, kind: str = "rule", example: str = "top_k(k=4)") -> list
         JudgeDecodingError: the spelling cannot be parsed.
     """
     if len(spelling) > _LONGEST:
-        raise JudgeDecodingError(f"The {kind} has {len(spelling)} letters; the longest can have {_LONGEST}.")
+        raise JudgeDecodingError(f"The {kind} has {len(spelling)} characters; the most allowed is {_LONGEST:,}.")
     tokens = _tokens(spelling, kind, example)
     calls: list[tuple[str, dict[str, str]]] = []
 
@@ -159,7 +159,7 @@ def _tokens(spelling: str, kind: str, example: str) -> list[tuple[str, str]]:
     while place < end:
         match = _TOKEN.match(spelling, place)
         if match is None:
-            raise _unreadable(spelling, kind, example, f"{spelling[place:].lstrip()[0]!r} has no place in it")
+            raise _unreadable(spelling, kind, example, f"{spelling[place:].lstrip()[0]!r} does not belong there")
         tokens.append((match.lastgroup or "", match[match.lastgroup or 0]))
         place = match.end()
     if not tokens:

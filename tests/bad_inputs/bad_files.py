@@ -143,7 +143,7 @@ FILES = [
             ("objects nested deep", text('{"data":' * DEEP + "1" + "}" * DEEP)),
         )
     ),
-    Bad("an array that is cut off", LABEL_STUDIO, "not whole JSON", text('[{"data": {}')),
+    Bad("an array that is cut off", LABEL_STUDIO, "not complete JSON", text('[{"data": {}')),
     Bad("a value nested deep", LABEL_STUDIO, "nested too deep", task(extra=ARRAY)),
     Bad("a result that is a list", LABEL_STUDIO, "no cases", task("[[]]"), notes=True),
     Bad("a span that is a word", LABEL_STUDIO, "no cases", task(WORD), notes=True),

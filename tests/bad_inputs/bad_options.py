@@ -65,7 +65,7 @@ OPTIONS = [
         for name, says in (
             ("magic", "magic"), ("jsonl", "no data of its own"), ("arithmetic(family=magic)", "magic"),
             ("arithmetic(count=0)", "count"), ("arithmetic(colour=red)", "no parameter colour"), ("", "task"),
-            ("jsonl(checker=magic)", "magic"), ('jsonl(checker="regex:(")', "no regular expression"),
+            ("jsonl(checker=magic)", "magic"), ('jsonl(checker="regex:(")', "not a regular expression"),
             ('jsonl(checker="no.module:function")', "no.module"),
         )
     ),
@@ -128,7 +128,7 @@ OPTIONS = [
             ("a pair without a draft", "{target}", "has no draft"),
             ("a pair of four models", "a,b,c,d", "NAME=TARGET,DRAFT,JUDGE"),
             ("a pair with nothing between commas", "a,,c", "NAME=TARGET,DRAFT,JUDGE"),
-            ("a way to draft for a target", "prompt-lookup,x", "a way to draft"),
+            ("a way to draft for a target", "prompt-lookup,x", "is a drafter, not a"),
         )
     ),
     Bad("an annotator's name that is a path", f"{ANNOTATE} --annotator ../x", "../x"),
@@ -142,7 +142,7 @@ OPTIONS = [
     Bad("neither a file nor a data set", "court collect -o {new} -m {target}", "one of the two"),
     Bad("pairs without a checker", f"{COLLECT} --pairs", "--checker"),
     Bad("a checker that is none", f"{COLLECT} --checker magic", "magic"),
-    Bad("a checker that is no expression", f"{COLLECT} --checker 'regex:('", "no regular expression"),
+    Bad("a checker that is no expression", f"{COLLECT} --checker 'regex:('", "not a regular expression"),
     Bad("code that may not be run", f"{COLLECT} --checker tests", "--allow-code-execution"),
     Bad("a template without fields", f"{COLLECT} --template x", "names no field"),
     Bad("a target's chat template and no chat", f"{COLLECT} --no-chat --target {{target}}", "--no-chat"),

@@ -80,8 +80,8 @@ def check_not_trained_on(questions: Sequence[Sequence[str]], trained: Iterable[s
     shared = sum(occur_in(questions, trained))
     if shared:
         raise JudgeDecodingError(
-            f"{shared} of the {len(questions)} questions are trained on, too, so they would flatter the judge; ask "
-            "others, or divide the questions first (judge-decoding court split)."
+            f"{shared} of the {len(questions)} questions were also used for training, so they would flatter the "
+            "judge; use others, or split the questions first (judge-decoding court split)."
         )
 
 

@@ -42,7 +42,7 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
     if empty:
         raise JudgeDecodingError(
             f"{empty[0]} would have no case: there are {len(set(shortest.values()))} different questions; "
-            "give it a larger share, add cases, or take another seed."
+            "give it a larger share, add cases, or use another seed."
         )
     return parts
 

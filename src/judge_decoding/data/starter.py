@@ -31,7 +31,7 @@ def case_file(path: str | Path) -> Path:
         return Path(path)
     if Path(STARTER).exists():
         raise JudgeDecodingError(
-            f"{STARTER} is the set that comes with the package, and there is a file of this name here, too; rename the "
-            f"file or give its whole path, {Path(STARTER).absolute()}."
+            f"{STARTER} is the name of the built-in set, and there is also a file of this name here; rename the "
+            f"file, or give its full path, {Path(STARTER).absolute()}."
         )
     return FILE

@@ -82,8 +82,8 @@ def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
     """
     if case.token_ids is not None and not _is_own(case, tokenizer):
         raise JudgeDecodingError(
-            "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
-            "token_ids."
+            "The case's token ids come from another tokenizer; use the tokenizer of the model that it was made with, "
+            "or remove token_ids."
         )
     found = read_tokens(case, tokenizer)
     if case.token_ids is None:
@@ -102,7 +102,8 @@ def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenize
     if not text.endswith(case.answer):
         at = _first_difference(case.answer, text[len(text) - len(case.answer) :] if case.answer else "")
         raise JudgeDecodingError(
-            f"The tokenizer does not give the answer back: it changes {case.answer[at : at + 10]!r} at character {at}; "
+            f"The answer does not round-trip through the tokenizer, which changes {case.answer[at : at + 10]!r} at "
+            f"character {at}; "
             "use the target's own tokenizer, or correct the text."
         )
 
@@ -119,7 +120,7 @@ def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[Span]:
     """Return the character spans of the answer's tokens that have text."""
     if case.token_ids is None and not tokenizer.is_fast:
         raise JudgeDecodingError(
-            f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
         )
     return [span for span in read_tokens(case, tokenizer).spans if span is not None and span[1] <= len(case.answer)]
 
@@ -136,14 +137,15 @@ def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) 
         raise JudgeDecodingError("The case's token_ids are empty; remove them.")
     if not _is_own(case, tokenizer):
         raise JudgeDecodingError(
-            "The case's token ids are of another tokenizer; use the one of the model it was made with, or remove "
-            "token_ids."
+            "The case's token ids come from another tokenizer; use the tokenizer of the model that it was made with, "
+            "or remove token_ids."
         )
     # A fingerprint proves the right tokenizer, and a model may have more tokens than its tokenizer.
     beyond = not case.tokenizer and max(ids, default=0) >= len(tokenizer)
     if beyond or min(ids, default=0) < 0:
         raise JudgeDecodingError(
-            f"The case's token ids go beyond the tokenizer's {len(tokenizer)}; use the tokenizer it was made with."
+            f"The case's token ids exceed the tokenizer's vocabulary of {len(tokenizer)}; use the tokenizer it was "
+            "made with."
         )
     texts, length = pieces(tokenizer, ids), len(case.answer)
     # An end token may have text, which is not part of the answer.

@@ -90,7 +90,8 @@ def check_processors(processors: LogitsProcessorList) -> None:
     for processor in processors:
         if isinstance(processor, _WITH_MEMORY):
             raise JudgeDecodingError(
-                f"{type(processor).__name__} remembers what it was shown, and a draft may be rejected; decode without "
+                f"{type(processor).__name__} keeps state between tokens, which a rejected draft would corrupt; "
+                "decode without "
                 "guidance_scale and SynthID watermarks."
             )
 

@@ -195,7 +195,7 @@ def parse_guard(spelling: str) -> Guard:
     """
     calls = read(spelling, "guard", "strict_start(tokens=8)")
     if len(calls) != 1:
-        raise JudgeDecodingError(f"The guard {spelling!r} is several; give each by itself.")
+        raise JudgeDecodingError(f"The guard {spelling!r} names several guards; give each one separately.")
     ((name, tokens),) = calls
     if name not in GUARDS:
         raise JudgeDecodingError(
@@ -213,7 +213,9 @@ def check_guards(guards: Sequence[Guard], encode: Callable[[str], Sequence[int]]
     names = [guard.name for guard in guards]
     for name in names:
         if names.count(name) > 1:
-            raise JudgeDecodingError(f"The guard {name} is there twice and they may contradict each other; keep one.")
+            raise JudgeDecodingError(
+                f"The guard {name} is given twice, and the two may contradict each other; keep one."
+            )
     return tuple(guard.bound(encode) for guard in guards)
 
 

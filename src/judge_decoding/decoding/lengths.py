@@ -72,7 +72,7 @@ class Confident(DraftLength):
     def __init__(self, longest: int, probability: float = 0.4) -> None:
         _check_count(longest)
         if not 0 <= probability <= 1:
-            raise JudgeDecodingError(f"The draft's least probability is {probability}; it must be between 0 and 1.")
+            raise JudgeDecodingError(f"The draft's minimum probability is {probability}; it must be between 0 and 1.")
         self._longest, self.stop_below = longest, probability
 
     def next(self) -> int:

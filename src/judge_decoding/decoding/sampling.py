@@ -57,8 +57,8 @@ class SamplingParams:
         check_bounds(self)
         if self.truncation is not None and not self.temperature:
             raise JudgeDecodingError(
-                f"The truncation {self.truncation} leaves tokens to draw from, and at temperature 0 nothing is drawn; "
-                "give a temperature above 0."
+                f"The truncation {self.truncation} has no effect at temperature 0, where nothing is sampled; give a "
+                "temperature above 0."
             )
 
 

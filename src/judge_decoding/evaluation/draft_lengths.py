@@ -29,8 +29,8 @@ def split(items: Sequence[Item], tuning: int) -> tuple[list[Item], list[Item]]:
     """
     if tuning >= len(items):
         raise JudgeDecodingError(
-            f"{tuning} of {len(items)} items are to choose draft lengths on, which leaves none for the table; take "
-            "more items, or a smaller --tune."
+            f"{tuning} of {len(items)} items are reserved for choosing draft lengths, which leaves none for the "
+            "table; use more items, or a smaller --tune."
         )
     chosen = {place * len(items) // tuning for place in range(tuning)}
     return [items[i] for i in sorted(chosen)], [item for i, item in enumerate(items) if i not in chosen]

@@ -43,7 +43,9 @@ def fitting(
         else:
             on_bad(f"the question {item.key} fills the whole context.")
     if not found:
-        raise JudgeDecodingError("No question leaves room for an answer in the context of these models; take others.")
+        raise JudgeDecodingError(
+            "No question leaves room for an answer in the context of these models; use shorter ones."
+        )
     return found
 
 

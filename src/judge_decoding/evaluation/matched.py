@@ -36,7 +36,7 @@ def matched_sampling(rule: VerificationRule, sampling: SamplingParams) -> Sampli
     """
     if sampling.truncation is not None:
         raise JudgeDecodingError(
-            f"The sampling is cut off already, by {sampling.truncation}; give that of the rule's own answers."
+            f"The sampling is already truncated, by {sampling.truncation}; give the sampling of the rule's own answers."
         )
     truncation = None if rule.is_lossless else Truncation.of(rule)
     if truncation is None:

@@ -62,7 +62,7 @@ def check_rule(rule: VerificationRule) -> None:
     for needed, what in ((rule.needs_draft_probs, "probabilities"), (rule.needs_draft_hidden, "hidden states")):
         if needed:
             raise JudgeDecodingError(
-                f"The rule {rule} reads the draft's {what}, and a text has none; score it with a rule that needs none."
+                f"The rule {rule} reads the draft's {what}, and a text has none; use a rule that does not need them."
             )
 
 

@@ -50,7 +50,7 @@ def answer_line(item: Item, turns: Sequence[AnsweredTurn], model_id: str, when: 
     """
     if not all(turn.seconds for turn in turns):
         raise JudgeDecodingError(
-            f"The answers to question {item.key} have no times of their own, which Spec-Bench needs; decode them one "
+            f"The answers to question {item.key} have no individual times, which Spec-Bench needs; decode them one "
             "at a time."
         )
     counts = [[len(event.token_ids) for event in turn.rounds] for turn in turns]

@@ -176,6 +176,6 @@ def as_text(
         )
     if max(both) >= size:
         raise JudgeDecodingError(
-            f"The answer has token id {max(both)}, but the target knows 0 to {size - 1}; use its own tokenizer."
+            f"The answer has token id {max(both)}, but the target's ids are 0 to {size - 1}; use its own tokenizer."
         )
     return text

@@ -50,7 +50,7 @@ class FitConfig:
         check_bounds(self)
         for name in ("thresholds", "exact_lengths", "judge_lengths"):
             if not getattr(self, name):
-                raise JudgeDecodingError(f"{name} is empty; give one value at least.")
+                raise JudgeDecodingError(f"{name} is empty; give at least one value.")
         _ = self.function
 
     @property

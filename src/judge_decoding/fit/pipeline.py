@@ -181,7 +181,7 @@ def divide(
     """
     given = [None] * len(prompts) if references is None else references
     if len(given) != len(prompts):
-        raise JudgeDecodingError(f"There are {len(prompts)} prompts and {len(given)} references; give one a prompt.")
+        raise JudgeDecodingError(f"There are {len(prompts)} prompts and {len(given)} references; give one per prompt.")
     known: dict[str, str] = {}
     for prompt, reference in zip(prompts, given, strict=True):
         known.setdefault(prompt, reference or "")
@@ -196,7 +196,7 @@ def divide(
     shared = leaked([[prompt] for prompt in others], (item.turns[0] for item in tuning))
     teaching = [prompt for prompt, there in zip(others, shared, strict=True) if not there]
     if not tuning or not teaching:
-        raise JudgeDecodingError(f"{len(known)} prompts are too few to divide; give more, or another share.")
+        raise JudgeDecodingError(f"{len(known)} prompts are too few to split; give more, or another share.")
     return teaching, tuning
 
 
@@ -232,7 +232,7 @@ def _labels(
         prompt_format, items = tuning
         seconds = _seconds_to_choose(pair, prompt_format, items, config, progress)
         if not agree(FitForecast(labelling, len(items), len(config.thresholds), seconds)):
-            raise JudgeDecodingError(f"The forecast was not agreed to; what is done is kept in {work}.")
+            raise JudgeDecodingError(f"The run was not confirmed; finished work is kept in {work}.")
 
     labels = Labels(path, settings)
     spent = label_rest(teaching, label, labels, agree=ask, report=progress)

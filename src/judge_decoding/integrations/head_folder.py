@@ -77,9 +77,11 @@ def generate_with_head(
         raise JudgeDecodingError("There is no judge head here; give its folder or Hub name as judge.")
     head = judge if isinstance(judge, JudgeHead) else JudgeHead.from_pretrained(judge)
     if (draft is None) == (assistant_model is None):
-        raise JudgeDecodingError('Judge decoding takes one draft; give a model, its name or "prompt-lookup" as draft.')
+        raise JudgeDecodingError('Judge decoding needs one draft; give a model, its name or "prompt-lookup" as draft.')
     if isinstance(draft_length, str) and draft_length not in POLICIES:
-        raise JudgeDecodingError(f"There is no draft length {draft_length}; there are {', '.join(POLICIES)}.")
+        raise JudgeDecodingError(
+            f"There is no draft-length policy {draft_length}; the policies are {', '.join(POLICIES)}."
+        )
 
     def its_tokenizer() -> PreTrainedTokenizerBase:
         """Load the tokenizer only where it is needed."""
@@ -110,7 +112,7 @@ def generate_with_head(
 @lru_cache(maxsize=1)
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if not name:
-        raise JudgeDecodingError("The model does not say where its tokenizer is; give it as tokenizer.")
+        raise JudgeDecodingError("The model does not name its tokenizer; pass it as tokenizer.")
     return load_tokenizer(name)
 
 

@@ -37,7 +37,7 @@ try:
     from lm_eval.models.huggingface import HFLM
 except ImportError as error:
     raise JudgeDecodingError(
-        f"The lm-evaluation-harness is not here ({error.name} is missing); install it with: "
+        f"The lm-evaluation-harness is not installed ({error.name} is missing); install it with: "
         "pip install 'judge-decoding[eval]'."
     ) from error
 
@@ -120,8 +120,8 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 raise
             names = [*inspect.signature(JudgeLM).parameters, *inspect.signature(HFLM).parameters]
             raise JudgeDecodingError(
-                f"There is no model argument {unknown[1]}{guess(unknown[1], names)}; the model judge takes draft, "
-                "judge, rule, threshold, num_draft_tokens, translate and what hf takes."
+                f"There is no model argument {unknown[1]}{guess(unknown[1], names)}; the model judge accepts draft, "
+                "judge, rule, threshold, num_draft_tokens, translate and the arguments of hf."
             ) from error
         except (OSError, ValueError, SafetensorError) as error:
             if isinstance(error, ValueError) and "trust_remote_code" not in str(error):

@@ -223,7 +223,7 @@ class CustomGenerate:
         """Build the request of one row: its prompt without padding; processors and criteria see the padding."""
         whole, prompt = input_ids[row], input_ids[row][live].to(model.device)
         if not len(prompt):
-            raise JudgeDecodingError(f"Prompt {row + 1} has nothing but padding; give at least one token.")
+            raise JudgeDecodingError(f"Prompt {row + 1} is nothing but padding; give at least one token.")
         ends = [i for c in criteria if type(c) is EosTokenCriteria for i in c.eos_token_id.tolist()]
         limits = [c.max_length for c in criteria if type(c) is MaxLengthCriteria]
         others = StoppingCriteriaList([c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria)])
@@ -296,11 +296,11 @@ def _refuse(
     mode = config.get_generation_mode(given.get("assistant_model"))
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise JudgeDecodingError(
-            f"These arguments ask for {mode.value.replace('_', ' ')}, and judge decoding is greedy or samples, with "
-            "the draft that custom_generate was given; leave out num_beams, assistant_model and their like."
+            f"These arguments request {mode.value.replace('_', ' ')}, but judge decoding is greedy or samples, with "
+            "the draft given to custom_generate; leave out num_beams, assistant_model and similar options."
         )
     if given.get("synced_gpus"):
-        raise JudgeDecodingError("Judge decoding cannot keep several processes in step; leave out synced_gpus.")
+        raise JudgeDecodingError("Judge decoding cannot synchronise several processes; leave out synced_gpus.")
     for name in ("output_scores", "output_logits", *_BY_MODEL):
         # generate ignores these without a dict output, and a model's configuration may enable them for every forward.
         by_model = getattr(model.config, name, False) and name not in given.get("kwargs", {})
@@ -312,7 +312,7 @@ def _refuse(
                 "verification through JudgeDecoder with logprobs=True."
             )
         raise JudgeDecodingError(
-            f"{name} is set, and judge decoding keeps none of that; leave it out, or use JudgeDecoder with "
+            f"{name} is set, but judge decoding does not record it; leave it out, or use JudgeDecoder with "
             "logprobs=True for the tokens' log-probabilities."
         )
     check_processors(processors)

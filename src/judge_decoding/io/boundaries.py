@@ -89,7 +89,7 @@ class Bubblewrap(Sandbox):
     def needs(self) -> str:
         """Describe the required version and permissions."""
         return (
-            "it needs bubblewrap 0.7 or newer, and leave for user namespaces; else name a container with --sandbox "
+            "it needs bubblewrap 0.7 or newer, and leave for user namespaces; else use a container with --sandbox "
             "docker:IMAGE, or do without a boundary with --no-sandbox"
         )
 
@@ -99,7 +99,7 @@ class Bubblewrap(Sandbox):
         filtered = no_new_processes()
         if filtered is None:
             raise JudgeDecodingError(
-                "bubblewrap cannot keep a program from starting processes on this kind of processor; name a container "
+                "bubblewrap cannot keep a program from starting processes on this kind of processor; use a container "
                 "with --sandbox docker:IMAGE."
             )
         size = ["--size", str(limits.disk), "--tmpfs"]
@@ -207,14 +207,14 @@ def spelled(spelling: str) -> Sandbox:
         if program is None:
             raise JudgeDecodingError(
                 "Code that a model wrote runs in bubblewrap, which is not installed (Debian's package bubblewrap; "
-                "Linux only); install it, name a container with --sandbox docker:IMAGE, or do without a boundary with "
+                "Linux only); install it, use a container with --sandbox docker:IMAGE, or run without isolation with "
                 "--no-sandbox."
             )
         return Bubblewrap(program)
     container = re.fullmatch(r"(docker|podman):([A-Za-z0-9][\w./:@-]*)", spelling, re.ASCII)
     if container is None:
         raise JudgeDecodingError(
-            f"There is no sandbox {spelling[:80]!r}; give bwrap, docker:IMAGE, podman:IMAGE, or none for no boundary."
+            f"There is no sandbox {spelling[:80]!r}; give bwrap, docker:IMAGE, podman:IMAGE, or none for no isolation."
         )
     if shutil.which(container[1]) is None:
         raise JudgeDecodingError(f"{container[1]} is not installed; install it, or leave its container out.")

@@ -136,8 +136,8 @@ class Endpoint:
                     self._in_row = self._in_row + 1 if error.trouble else 0
                     if self._in_row > _MOST_TROUBLE:
                         raise JudgeDecodingError(
-                            f"{self._in_row} requests in a row came to nothing at {self.address}, the last one because "
-                            f"{error}; what is done is kept: see to the server, and run the same command again."
+                            f"{self._in_row} requests in a row failed at {self.address}, the last one because "
+                            f"{error}; finished work is kept: check the server, and run the same command again."
                         ) from error
                     failed(what, str(error))
                 else:
@@ -157,12 +157,12 @@ class Endpoint:
                 continue
             content = choice.text if choice.message is None else choice.message.content
             if choice.finish_reason == "content_filter":
-                raise _FailedError("the endpoint's content filter held the answer back")
+                raise _FailedError("the endpoint's content filter blocked the answer")
             silent = content is None or (not content.strip() and choice.finish_reason == "length")
             if content is None or (silent and choice.token_ids is None):
                 raise _FailedError("the answer has no text; allow it more tokens if the model thinks before it speaks")
             return Reply(content, choice.finish_reason != "length", choice.token_ids)
-        raise _FailedError("the answer is no chat completion; check OPENAI_BASE_URL", trouble=True)
+        raise _FailedError("the answer is not a chat completion; check OPENAI_BASE_URL", trouble=True)
 
     async def _send(self, client: AsyncOpenAI, body: Body) -> str:
         """Send a request and return the body of the response.
@@ -256,7 +256,7 @@ class Endpoint:
             ) from error
         except Exception as error:  # from the HTTP library; the address may contain a password, so it is not shown
             raise JudgeDecodingError(
-                "The address in OPENAI_BASE_URL is none; give one as in http://localhost:8000/v1."
+                "OPENAI_BASE_URL is not a web address; give one such as http://localhost:8000/v1."
             ) from error
         if not (client.api_key.isascii() and client.api_key.isprintable()):
             raise JudgeDecodingError("The key in OPENAI_API_KEY has characters that no key can have; copy it again.")

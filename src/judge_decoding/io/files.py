@@ -157,9 +157,7 @@ def cache_folder(name: str) -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
     except RuntimeError as error:  # a user without a home directory, as in some containers
-        raise JudgeDecodingError(
-            "There is no home folder to keep things in; give a folder for them in XDG_CACHE_HOME."
-        ) from error
+        raise JudgeDecodingError("There is no home folder for the cache; set XDG_CACHE_HOME to a folder.") from error
 
 
 def check_output_folders(out: Path, what: str, first: str) -> Path:
@@ -198,7 +196,7 @@ def check_writable(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise JudgeDecodingError(f"Cannot write {path}: it is a folder; name a file.")
+            raise JudgeDecodingError(f"Cannot write {path}: it is a folder; give a file.")
         if is_stream(path):
             number = descriptor(path)
             if number is not None:
@@ -258,7 +256,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise ValueError("it has half a surrogate pair, which is no text") from error
+            raise ValueError("it has half a surrogate pair, which is not valid text") from error
     return value
 
 
@@ -345,7 +343,7 @@ def _byte_lines(path: Path, what: str, longest: int) -> Iterator[bytes]:
                 if size > most:
                     raise too_large(path, what, most)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise cannot_read(path, what, "it is a damaged gzip file; get it again") from error
+            raise cannot_read(path, what, "it is a damaged gzip file; download it again") from error
 
 
 def rows(

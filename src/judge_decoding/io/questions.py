@@ -60,11 +60,11 @@ class Fields:
         for name, template in (("template", self.template), ("reference template", self.reference_template)):
             if template is not None and not _HOLE.search(template):
                 raise JudgeDecodingError(
-                    f"The {name} {template!r} names no field, such as {{question}}; say where the text goes."
+                    f"The {name} {template!r} has no field such as {{question}}; say where the text goes."
                 )
         if self.prompt is not None and self.template is not None and "question" not in _HOLE.findall(self.template):
             raise JudgeDecodingError(
-                f"The template {self.template!r} has no {{question}}, so there is no use for the field {self.prompt}; "
+                f"The template {self.template!r} has no {{question}}, so the field {self.prompt} would be ignored; "
                 "say where it goes, or leave the field out."
             )
         if self.reference is not None and self.reference_template is not None:
@@ -77,7 +77,7 @@ class Fields:
             RowError: a field is missing, or is neither a text nor a number.
         """
         if not isinstance(row, Mapping):
-            raise RowError('is no JSON object; write one as in {"question": "..."}')
+            raise RowError('is not a JSON object; write one such as {"question": "..."}')
         field = self.prompt or next((name for name in _PROMPT_FIELDS if name in row), _PROMPT_FIELDS[0])
         text = _text(row, field)
         if self.template is not None:
@@ -104,7 +104,9 @@ def _text(row: Mapping[str, Any], field: str) -> str:
         except (KeyError, IndexError, TypeError, ValueError):
             raise RowError(f"has no field {field}; it has {', '.join(map(str, row)) or 'none'}") from None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RowError(f"has {type(value).__name__} in its field {field}; name one with a text, as in {field}.0")
+        raise RowError(
+            f"has {type(value).__name__} in its field {field}; give a field that contains text, such as {field}.0"
+        )
     return str(value)
 
 
@@ -194,5 +196,5 @@ def read_questions(
         prompt = text if render is None else render(text)
         questions.setdefault(prompt, Question(text, prompt, reference))
     if not questions:
-        raise JudgeDecodingError(f"{source} has no questions; check it, and name the field with --prompt-field.")
+        raise JudgeDecodingError(f"{source} has no questions; check it, or give the field with --prompt-field.")
     return list(questions.values())

@@ -45,7 +45,9 @@ class Unfinished:
         try:
             begun = parse_json(rows[0][1])["settings"]
         except (IndexError, ValueError, KeyError, TypeError) as error:
-            raise JudgeDecodingError(f"{self.part} is no unfinished work; remove it to begin anew.") from error
+            raise JudgeDecodingError(
+                f"{self.part} is not unfinished work of this command; remove it to start over."
+            ) from error
         if begun != settings and len(rows) == 1:  # no results yet
             self.part.unlink()
             return
@@ -69,8 +71,8 @@ class Unfinished:
         """
         name = next(name for name in {**begun, **self.settings} if begun.get(name) != self.settings.get(name))
         raise JudgeDecodingError(
-            f"{self.part} was begun with {name} {begun.get(name)}, not {self.settings.get(name)}; go on with that, or "
-            "remove the file to begin anew."
+            f"{self.part} was started with {name} {begun.get(name)}, not {self.settings.get(name)}; resume with "
+            "that, or remove the file to start over."
         )
 
     def will_write(self, path: Path) -> None:

@@ -65,7 +65,7 @@ def sandbox_of(spelling: str = "bwrap") -> Sandbox:
     """
     sandbox = spelled(spelling)
     if not run_program("", sandbox=sandbox).passed:
-        raise JudgeDecodingError(f"The sandbox {sandbox} runs no program to its end; {sandbox.needs}.")
+        raise JudgeDecodingError(f"The sandbox {sandbox} does not run programs to completion; {sandbox.needs}.")
     return sandbox
 
 
@@ -82,7 +82,7 @@ def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sand
     """
     if sys.platform == "win32":
         raise JudgeDecodingError(
-            "Code cannot be run safely on this system, which has no limits for processes; use Linux or macOS."
+            "Code cannot be run safely on this system, which cannot limit processes; use Linux or macOS."
         )
     limits, sandbox = limits or SandboxLimits(), sandbox or sandbox_of()
     text, word = program.encode("utf-8", "surrogatepass"), secrets.token_bytes(32)
@@ -94,7 +94,7 @@ def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sand
         raise _does_not_start(sandbox, str(error.strerror)) from error
     output = program_io.output.decode("utf-8", "replace")
     if not program_io.started:
-        raise _does_not_start(sandbox, output.strip().rpartition("\n")[2] or "it says nothing")
+        raise _does_not_start(sandbox, output.strip().rpartition("\n")[2] or "it printed nothing")
     return SandboxOutcome(program_io.ended and program_io.verdict == _STARTED + word, program_io.timed_out, output)
 
 

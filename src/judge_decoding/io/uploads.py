@@ -25,7 +25,7 @@ def check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise JudgeDecodingError(f"{repo_id!r} is no name of a repository; give one such as me/my-judge.") from error
+        raise JudgeDecodingError(f"{repo_id!r} is not a repository name; give one such as me/my-judge.") from error
 
 
 def upload(
@@ -89,7 +89,9 @@ def _explained(repo_id: str) -> Iterator[None]:
             reason = "the token may not write there; check the name, or use a token that may write to it"
         raise _cannot(repo_id, reason) from error
     except ValueError as error:  # what the Hub says of the card's front matter
-        raise _cannot(repo_id, f"the Hub refuses the files: {one_line(str(error)).rstrip('.')}; mend them") from error
+        raise _cannot(
+            repo_id, f"the Hub refuses the files: {one_line(str(error)).rstrip('.')}; correct them"
+        ) from error
     except Exception as error:  # the HTTP library's own, which is another one by the Hub library's version
         raise _cannot(repo_id, "the Hub cannot be reached; check the network") from error
 

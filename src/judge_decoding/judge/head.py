@@ -68,7 +68,7 @@ class JudgeHead(nn.Module):
             return self._probability(hidden.float())
         if draft_hidden is None:
             raise JudgeDecodingError(
-                "This judge head reads the draft model's hidden states too, and this drafter has none; "
+                "This judge head also reads the draft model's hidden states, and this drafter has none; "
                 f"use the draft it was trained with, {draft.name_or_path or 'a model without a name'}."
             )
         if draft_hidden.shape[-1] != draft.hidden_size:
@@ -158,14 +158,14 @@ class JudgeHead(nn.Module):
         config = read_config(folder)
         head = cls(config)
         if not (folder / WEIGHTS).exists():
-            raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or fetch the head again.")
+            raise JudgeDecodingError(f"{folder} has no {WEIGHTS}; save or download the head again.")
         try:
             head.load_state_dict(load(read_bytes(folder / WEIGHTS, "the judge head's weights")))
         except (SafetensorError, RuntimeError) as error:
             raise JudgeDecodingError(
                 f"{folder / WEIGHTS} is damaged or does not hold {config.input_size} weights and a bias"
                 f"{', and the statistics of the training questions' if config.familiarity else ''}; "
-                "save or fetch the head again."
+                "save or download the head again."
             ) from error
         if not all(value.isfinite().all() for value in head.state_dict().values()):
             raise JudgeDecodingError(f"{folder / WEIGHTS} holds numbers that are not finite; train the head again.")

@@ -83,7 +83,7 @@ def bare(model: PreTrainedModel) -> PreTrainedModel:
     """Return the model inside its wrappers; see `unwrap`."""
     inner = unwrap(model)
     if not isinstance(inner, PreTrainedModel):
-        raise JudgeDecodingError(f"{type(inner).__name__} is no model of transformers; give a causal language model.")
+        raise JudgeDecodingError(f"{type(inner).__name__} is not a transformers model; give a causal language model.")
     return inner
 
 

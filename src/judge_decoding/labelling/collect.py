@@ -45,7 +45,7 @@ class Answering:
         check_bounds(self)
         if self.samples > 1 and not self.temperature:
             raise JudgeDecodingError(
-                f"{self.samples} samples at temperature 0 would be one and the same answer; give --temperature."
+                f"{self.samples} samples at temperature 0 would all be the same answer; give --temperature."
             )
         if not all(self.stop):
             raise JudgeDecodingError("A stop string is empty; give at least one character.")

@@ -77,7 +77,7 @@ def find_adapter(source: ModelLocation) -> Adapter | None:
         ) from error
     if not base or not isinstance(base, str):
         raise JudgeDecodingError(
-            f"{source.name_or_path} is an adapter that names no base model; fill in "
+            f"{source.name_or_path} is an adapter that does not name its base model; fill in "
             f"base_model_name_or_path in its {CONFIG}."
         )
     return Adapter(source, base, revision)

@@ -80,8 +80,8 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
     if device == AUTO:
         if find_spec("accelerate") is None:
             raise JudgeDecodingError(
-                "Dividing a model over several devices needs accelerate; install it with: pip install accelerate, or "
-                "name one device."
+                "Splitting a model over several devices needs accelerate; install it with: pip install accelerate, "
+                "or choose one device."
             )
         device, kwargs["device_map"] = None, "auto"
     if device is not None:
@@ -269,7 +269,7 @@ def check_same_vocabulary(target: PreTrainedTokenizerBase, draft: PreTrainedToke
         differing = sum(theirs.get(token) != index for token, index in ours.items())
         raise JudgeDecodingError(
             f"Target and draft have different vocabularies ({len(ours)} and {len(theirs)} tokens, {differing} of the "
-            "target's mean something else to the draft); use a draft of the same family, or draft by its "
+            "target's mean something else to the draft); use a draft of the same family, or translate the draft's "
             "text with translate=True (--translate)."
         )
 

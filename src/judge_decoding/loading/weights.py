@@ -70,7 +70,7 @@ def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], 
         )
     if left := sorted(key for key in info.get("unexpected_keys", ()) if _belongs_inside(model, key)):
         raise JudgeDecodingError(
-            f"{name} has weights for which {kind} has no use, so that they would be ignored: {left[0]}"
+            f"{name} has weights that {kind} does not use, so they would be ignored: {left[0]}"
             f"{_and_more(left)}; {_REMEDY}"
         )
 

@@ -76,10 +76,11 @@ def as_causal_lm(model: nn.Module, role: ModelRole = "target") -> PreTrainedMode
     inner = unwrap(model)
     name = type(inner).__name__
     if not isinstance(inner, PreTrainedModel):
-        raise JudgeDecodingError(f"The {role} is a {name}, which is no model of transformers; give a causal LM.")
+        raise JudgeDecodingError(f"The {role} is a {name}, which is not a transformers model; give a causal LM.")
     if getattr(inner.config, "is_encoder_decoder", False):
         raise JudgeDecodingError(
-            f"{name} has an encoder, and judge decoding is for decoder-only models; use one of these as the {role}."
+            f"{name} has an encoder, and judge decoding is for decoder-only models; use a decoder-only model as the "
+            f"{role}."
         )
     if inner.get_output_embeddings() is None:
         raise JudgeDecodingError(
@@ -129,7 +130,7 @@ def check_rewinds(model: PreTrainedModel, role: ModelRole = "target") -> None:
     if why := abilities(model).cannot_rewind:
         remedy = "decode without a draft" if role == "target" else "use another draft model"
         raise JudgeDecodingError(
-            f"The KV cache of {type(model).__name__} cannot take rejected tokens back ({why}); {remedy}."
+            f"The KV cache of {type(model).__name__} cannot drop rejected tokens ({why}); {remedy}."
         )
 
 

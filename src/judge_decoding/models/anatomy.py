@@ -130,7 +130,7 @@ def _watch(model: PreTrainedModel) -> Anatomy:
         except Exception as error:
             raise JudgeDecodingError(
                 f"{type(model).__name__} cannot read token ids by themselves ({type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else 'no message'}), so no judge can be put on it; use a "
+                f"{str(error).splitlines()[0] if str(error) else 'no message'}), so it cannot have a judge; use a "
                 "decoder-only model that generates from token ids."
             ) from error
         finally:
@@ -156,8 +156,8 @@ def _found(model: PreTrainedModel, calls: list[_Call], listed: set[str], logits:
     norm = next((call for call in reversed(norms) if _is_norm(model.get_submodule(call.name), call)), None)
     if last is None and norm is None:
         raise JudgeDecodingError(
-            f"{type(model).__name__} has neither a list of layers nor a final norm that hidden states could be read "
-            "at; use a decoder-only model with them."
+            f"{type(model).__name__} has neither a list of layers nor a final norm from which hidden states could be "
+            "read; use a decoder-only model with them."
         )
     return Anatomy(
         layers=last.name.rpartition(".")[0] if last else None,
@@ -171,7 +171,7 @@ def _check_causal(model: PreTrainedModel, logits: Tensor) -> None:
     one, other = logits[:, :-1].float()
     if (one - other).norm() > 0.05 * one.norm():
         raise JudgeDecodingError(
-            f"{type(model).__name__} is not causal: what it makes of a token depends on the tokens behind it; use a "
+            f"{type(model).__name__} is not causal: its output at a token depends on later tokens; use a "
             "decoder-only model, or one whose configuration says is_decoder."
         )
 

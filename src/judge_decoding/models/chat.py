@@ -41,7 +41,8 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
     """
     if not all(isinstance(message, Mapping) for message in messages):
         raise JudgeDecodingError(
-            "The prompt is no text, no chat messages and no tensor of token ids; give one of these, one at a time."
+            "The prompt is neither text, nor chat messages, nor a tensor of token ids; give one of these, one prompt "
+            "at a time."
         )
     if not messages:
         raise JudgeDecodingError("The prompt is empty; give at least one message.")
@@ -107,7 +108,7 @@ def _check(number: int, message: Message) -> None:
     texts = [content] if isinstance(content, str) else content
     if not isinstance(texts, list | tuple) or not all(isinstance(_text(part), str) for part in texts):
         raise JudgeDecodingError(
-            f"Message {number} of the chat has content that is no text; give a text, or parts such as "
+            f"Message {number} of the chat has content that is not text; give a text, or parts such as "
             '{"type": "text", "text": "..."}.'
         )
 

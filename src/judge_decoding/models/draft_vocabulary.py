@@ -158,7 +158,7 @@ def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
     declared = getattr(model.config, "draft_vocabulary", None)
     good = ids is not None and ids.dtype == torch.int64 and ids.ndim == 1 and len(ids) > 0
     if ids is None or not good or not bool((ids[1:] > ids[:-1]).all()):
-        raise JudgeDecodingError(f"{path} holds no ascending list of token ids; {_REMEDY}")
+        raise JudgeDecodingError(f"{path} does not hold an ascending list of token ids; {_REMEDY}")
     if int(ids[0]) < 0 or int(ids[-1]) >= input_rows(model):
         raise JudgeDecodingError(
             f"{path} has the token {int(ids[-1])}, and the draft has {input_rows(model)}; {_REMEDY}"

@@ -27,7 +27,7 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     """
     name = anatomy(model).layers
     if name is None:
-        raise JudgeDecodingError(f"{type(model).__name__} keeps its layers in no list; name a draft model instead.")
+        raise JudgeDecodingError(f"{type(model).__name__} has no list of layers; give a draft model instead.")
     layers = model.get_submodule(name)
     assert isinstance(layers, nn.ModuleList)
     if not 1 <= count < len(layers):
@@ -78,8 +78,8 @@ def cut_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     short.float().eval()
     if problem := _not_a_stack(model, short, count):
         raise JudgeDecodingError(
-            f"The layers of {type(model).__name__} cannot be cut, as they are no stack of which the first ones are a "
-            f"model by themselves ({problem}); name a draft model of the same family instead."
+            f"The layers of {type(model).__name__} cannot be cut, because the first ones are not a model by "
+            f"themselves ({problem}); give a draft model of the same family instead."
         )
     return short
 

@@ -51,7 +51,7 @@ def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
     """
     name = anatomy(model).layers
     if name is None:
-        raise JudgeDecodingError(f"{type(model).__name__} keeps its layers in no list; read its last layer.")
+        raise JudgeDecodingError(f"{type(model).__name__} has no list of layers; read its last layer.")
     layers = unwrap(model).get_submodule(name)
     assert isinstance(layers, nn.ModuleList)
     if not -len(layers) <= layer <= -1:

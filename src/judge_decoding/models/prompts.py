@@ -35,7 +35,7 @@ def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, vocab_size: int) 
         raise JudgeDecodingError(f"The prompt's token ids have shape {tuple(ids.shape)}; give one prompt at a time.")
     if ids.min() < 0 or ids.max() >= vocab_size:
         raise JudgeDecodingError(
-            f"The prompt has token ids {int(ids.min())} to {int(ids.max())}, but the target knows 0 to "
+            f"The prompt has token ids {int(ids.min())} to {int(ids.max())}, but the target's ids are 0 to "
             f"{vocab_size - 1}; use the target's own tokenizer."
         )
     return ids.long()

@@ -85,7 +85,7 @@ class HeldAnswer:
         errors: tuple[tuple[int, int], ...] = ()
         if first is not None:
             if not first <= last < count:
-                raise JudgeDecodingError(f"There are no tokens {first} to {last} of {count}; load the page again.")
+                raise JudgeDecodingError(f"There are no tokens {first} to {last} of {count}; reload the page.")
             begin = len("".join(self.pieces[:first]))
             end = begin + len("".join(self.pieces[first : last + 1]))
             errors = ((body(text, begin, end), end),)
@@ -125,7 +125,7 @@ class HeldAnswer:
                 rescuers=(*event.rescuers[:place], "") if event.rescuers else (), logprobs=None, stopped=False,
             )  # fmt: skip
             return (*self.rounds[:number], cut), self.pieces[:token]
-        raise JudgeDecodingError(f"The answer has {at} tokens, and no number {token}; load the page again.")
+        raise JudgeDecodingError(f"The answer has {at} tokens, and no number {token}; reload the page.")
 
 
 class AnswerStore:

@@ -183,13 +183,15 @@ def replan(old: AnswerPlan, settings: AnswerSettings, pairs: Mapping[str, ModelP
         JudgeDecodingError: the models are others, or a setting is not allowed.
     """
     if _pair(settings, pairs) is not old.pair:
-        raise JudgeDecodingError(f"This answer is by the models {old.pair.name}; choose them again to go on from it.")
+        raise JudgeDecodingError(
+            f"This answer was made by the models {old.pair.name}; select them again to continue it."
+        )
     return _plan(settings, old.pair, old.question, old.text, old.ids)
 
 
 def _pair(settings: AnswerSettings, pairs: Mapping[str, ModelPair]) -> ModelPair:
     if settings.pair not in pairs:
-        raise JudgeDecodingError(f"There are no models {settings.pair[:40]} here; load the page again.")
+        raise JudgeDecodingError(f"There are no models {settings.pair[:40]} here; reload the page.")
     return pairs[settings.pair]
 
 

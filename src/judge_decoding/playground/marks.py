@@ -32,7 +32,9 @@ class CaseFile:
         self.path = path
         check_writable(path)
         if path.exists() and not path.is_file():
-            raise JudgeDecodingError(f"{path} is no file, and cases are added to one and changed there; name a file.")
+            raise JudgeDecodingError(
+                f"{path} is not a regular file, and cases are added and changed in place; give a file."
+            )
         if path.exists() and path.stat().st_size:
             read_numbered(path)
         self._lines: dict[str, bytes] = {}

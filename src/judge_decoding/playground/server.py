@@ -134,7 +134,7 @@ class Playground:
     def _held(self, name: str) -> HeldAnswer:
         found = self._answers.find(name)
         if found is None:
-            raise HTTPException(404, "This answer is not held here any more; ask again.")
+            raise HTTPException(404, "This answer is no longer kept here; ask again.")
         return found
 
     def _answering(self, planned: AnswerPlan, before: _EarlierRounds) -> Response:
@@ -161,7 +161,7 @@ async def _asked(request: Request, kind: type[RequestT], what: str) -> RequestT:
     except TooLongError as error:
         raise HTTPException(413, str(error)) from error
     except ValidationError as error:
-        raise HTTPException(400, f"{what} cannot be read: {first_problem(error)}; load the page again.") from error
+        raise HTTPException(400, f"{what} cannot be read: {first_problem(error)}; reload the page.") from error
 
 
 def _as_json(_: Request, error: HTTPException) -> Response:

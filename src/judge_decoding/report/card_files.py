@@ -96,9 +96,9 @@ def _measured(head: JudgeHead, results: AnyResults | Sequence[AnyResults] | None
             measured = _read(Path(one))
         if measured.results.judge_hash not in ("", head.weights_hash):
             raise JudgeDecodingError(
-                f"{'These results' if isinstance(one, Results) else one} are of another judge head, "
+                f"{'These results' if isinstance(one, Results) else one} belong to another judge head, "
                 f"{measured.results.judge or 'one without a name'}, by its weights; measure this head with evaluate, "
-                "or name its own results."
+                "or give its own results."
             )
         found.append(measured)
     return found

@@ -46,7 +46,7 @@ def pareto_svg(rows: Sequence[ResultRow]) -> str:
     """
     if any(row.accuracy is None for row in rows):
         raise JudgeDecodingError(
-            "The rows have no accuracy, so there is nothing to plot; take a task whose answers are right or wrong."
+            "The rows have no accuracy, so there is nothing to plot; use a task whose answers can be checked."
         )
     shown = [(field, title) for field, title in _AXES if all(getattr(row, field) is not None for row in rows)]
     check_plots()

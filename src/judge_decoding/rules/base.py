@@ -156,7 +156,7 @@ def check_is_rule(rule: object) -> VerificationRule:
     if not isinstance(rule, VerificationRule):
         shown = rule.__name__ if isinstance(rule, type) else repr(rule)[:80]
         raise JudgeDecodingError(
-            f"{shown} is no verification rule; give one such as TopK(4), or parse_rule('top_k(k=4)')."
+            f"{shown} is not a verification rule; give one such as TopK(4), or parse_rule('top_k(k=4)')."
         )
     return rule
 
@@ -181,12 +181,12 @@ class AnyOf(VerificationRule):
             )
         for rule in self.rules:
             if not rule.joinable and len(self.rules) > 1:
-                raise JudgeDecodingError(f"{rule} decides about a draft as a whole; use it without other rules.")
+                raise JudgeDecodingError(f"{rule} decides on a draft as a whole; use it without other rules.")
         replacing = [rule for rule in self.rules if type(rule).replacement is not VerificationRule.replacement]
         if len(replacing) > 1:
             raise JudgeDecodingError(
-                f"{replacing[0]} and {replacing[1]} replace a rejected token each in its own way; join at most one of "
-                "such rules with others."
+                f"{replacing[0]} and {replacing[1]} replace a rejected token each in its own way; join at most one "
+                "such rule with others."
             )
         self._replacing = replacing[0] if replacing else None
         source = next(iter(sources), None)

@@ -161,7 +161,7 @@ class Evidence:
         if probs is None:
             raise JudgeDecodingError(
                 f"The rule {rule} compares the draft's probabilities with the target's, and this drafter has none "
-                "(prompt lookup, for one, only copies); use a draft model, or a rule that needs none."
+                "(prompt lookup, for example, only copies); use a draft model, or a rule that needs none."
             )
         return probs
 

@@ -72,7 +72,7 @@ class Judge(VerificationRule):
         if evidence.hidden is None:
             raise JudgeDecodingError(
                 f"The rule {self} reads the target's hidden states at the draft tokens, and there are none; "
-                "use a rule that needs none, or a decoder that hands them over."
+                "use a rule that needs none, or a decoder that provides them."
             )
         return self.head.probability(evidence.hidden, evidence.draft_hidden)
 

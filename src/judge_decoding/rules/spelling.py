@@ -99,7 +99,7 @@ def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule
             is out of range, a rule needs a head and there is none, or the rules cannot be joined.
     """
     if not spelling.strip():
-        raise JudgeDecodingError(f"The rule is empty; name one of {', '.join(_RULES.names())}.")
+        raise JudgeDecodingError(f"The rule is empty; give one of {', '.join(_RULES.names())}.")
     rules = [_build(name, given, head) for name, given in spellings.read(spelling, "rule", EXAMPLE)]
     return rules[0] if len(rules) == 1 else AnyOf(*rules)
 

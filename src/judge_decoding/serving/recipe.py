@@ -281,8 +281,8 @@ def load(name_or_path: str) -> Recipe:
         text = known[name_or_path].read_text(encoding="utf-8")
     elif "/" not in name_or_path and not name_or_path.endswith((".yaml", ".yml")) and not Path(name_or_path).exists():
         raise JudgeDecodingError(
-            f"There is no recipe {name_or_path[:80]}{guess(name_or_path, known)}; there are {listed(known)}, "
-            "or give a file."
+            f"There is no recipe {name_or_path[:80]}{guess(name_or_path, known)}; the recipes are {listed(known)}. A "
+            "recipe can also be a file."
         )
     else:
         text = read_text(Path(name_or_path), "the recipe")
@@ -298,7 +298,7 @@ def parse(text: str, where: str) -> Recipe:
     try:
         return Recipe.model_validate(yaml.safe_load(text))
     except ValidationError as error:
-        raise JudgeDecodingError(f"The recipe {where} is not right: {first_problem(error)}; correct it.") from error
+        raise JudgeDecodingError(f"The recipe {where} is invalid: {first_problem(error)}; correct it.") from error
     # yaml passes on Python's own errors for invalid numbers and dates and for endless nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)

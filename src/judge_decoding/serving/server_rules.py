@@ -69,7 +69,7 @@ class ServerSettings(BaseModel):
             settings = cls.model_validate(dict(given))
         except ValidationError as error:
             raise JudgeDecodingError(
-                f'"judge" in --additional-config is not right: {first_problem(error)}; its keys are '
+                f'"judge" in --additional-config is invalid: {first_problem(error)}; its keys are '
                 f"{', '.join(cls.model_fields)}."
             ) from error
         if settings.head is None and settings.rule is None:
@@ -100,12 +100,12 @@ class ServerRules:
             raise JudgeDecodingError(f"The rule {rule} reads no judge head and one is given; leave one of them out.")
         if not rule.joinable:
             raise JudgeDecodingError(
-                f"The rule {rule} decides about a draft as a whole, which vLLM does by itself; give rejection_sample_"
+                f"The rule {rule} decides on a draft as a whole, which vLLM does by itself; give rejection_sample_"
                 "method in --speculative-config instead."
             )
         if rule.needs_draft_hidden:
             raise JudgeDecodingError(
-                "This judge head reads the draft model's hidden states too, which vLLM does not hand over; train one "
+                "This judge head also reads the draft model's hidden states, which vLLM does not provide; train one "
                 "on the target alone."
             )
         return cls(settings, rule, head, _guards(settings.guards, "guards"))

@@ -42,7 +42,7 @@ class Arithmetic(Task):
     def rows(self, data: Path | None, on_bad: Callable[[str], None]) -> Rows:
         """Generate the problems."""
         if data is not None:
-            raise JudgeDecodingError("The task arithmetic makes its own problems; leave --data out.")
+            raise JudgeDecodingError("The task arithmetic generates its own problems; leave --data out.")
         drawn = problems.draw_many(self.seed, self.split, self.count, self.family)  # type: ignore[arg-type]  # checked
         return ((str(location), problem) for location, problem in enumerate(drawn))
 

@@ -45,7 +45,7 @@ class Item:
             try:
                 text.encode()
             except UnicodeEncodeError as error:  # valid JSON, but no tokenizer accepts it
-                raise RowError("has half a surrogate pair, which is no text") from error
+                raise RowError("has half a surrogate pair, which is not valid text") from error
         if not (self.key and self.turns and all(turn.strip() for turn in self.turns)):
             raise RowError("has no key, or nothing to ask")
 

@@ -67,8 +67,8 @@ def unit_tests(
     """
     if "__main__" in reference:
         raise JudgeDecodingError(
-            "Unit tests behind a test of __name__ never run here, so that every answer would pass; give statements "
-            "that run by themselves, such as assertions or check(candidate)."
+            "Unit tests guarded by a test of __name__ never run here, so every answer would pass; give statements "
+            "that run on import, such as assertions or check(candidate)."
         )
     fenced = _FENCE.search(answer)
     code = fenced[1] if fenced else answer
@@ -124,7 +124,7 @@ def _same_result(result: Callable[[str], str | None]) -> Checker:
 def _load(entry: EntryPoint) -> Checker:
     who, function = description_of(entry, "checker"), imported(entry, "checker")
     if not callable(function):
-        raise JudgeDecodingError(f"{who} is no function; repair or remove that package.")
+        raise JudgeDecodingError(f"{who} is not a function; repair or remove that package.")
 
     def check(question: str, answer: str, reference: str) -> bool | None:
         try:

@@ -136,7 +136,7 @@ class E2E(Task):
         read_facts(mr)
         reference = next((row[field] for field in ("ref", "human_reference") if row.get(field)), "")
         if not isinstance(reference, str):
-            raise RowError("has a reference that is no text")
+            raise RowError("has a reference that is not text")
         return Item(mr, (question(mr),), reference)
 
     def check(self, item: Item, answer: str) -> bool | None:

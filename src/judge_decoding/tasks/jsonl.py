@@ -37,7 +37,7 @@ class JSONL(Task):
         """Read a row with the fields that the settings name."""
         question, reference = self._fields.read(row)
         if self.checker and not reference.strip():
-            raise RowError("has no reference to check answers with; name its field as in jsonl(reference=answer)")
+            raise RowError("has no reference to check answers with; give its field as in jsonl(reference=answer)")
         return Item(location, (question,), reference)
 
     def check(self, item: Item, answer: str) -> bool | None:

@@ -31,7 +31,7 @@ class MMLU(Task):
         if isinstance(right, str) and len(right) == 1 and right in LETTERS:
             right = LETTERS.index(right)
         if not isinstance(right, int) or isinstance(right, bool):
-            raise RowError("has no number and no letter in a field answer")
+            raise RowError("has neither a number nor a letter in its field answer")
         return choice_item(location, question, row.get("choices"), right, subject)
 
     def check(self, item: Item, answer: str) -> bool | None:

@@ -66,7 +66,9 @@ def result_function(spelling: str) -> ResultFunction:
         try:
             pattern = re.compile(rest)
         except re.error as error:
-            raise JudgeDecodingError(f"The pattern {rest!r} is no regular expression: {error}; correct it.") from error
+            raise JudgeDecodingError(
+                f"The pattern {rest!r} is not a regular expression: {error}; correct it."
+            ) from error
         return lambda answer: _last_match(pattern, answer)
     if separator:
         try:
@@ -76,7 +78,7 @@ def result_function(spelling: str) -> ResultFunction:
         if callable(function):
             return function  # type: ignore[no-any-return]  # user code, not typed
     raise JudgeDecodingError(
-        f"There is no checker {spelling}; there are number, choice, exact, regex:PATTERN and module:function."
+        f"There is no checker {spelling}; the checkers are number, choice, exact, regex:PATTERN and module:function."
     )
 
 

@@ -52,8 +52,8 @@ def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[st
     known = list(dict.fromkeys(prompts))
     if len(known) < config.fewest_prompts:
         raise JudgeDecodingError(
-            f"There are {len(known)} different prompts, and a draft needs {config.fewest_prompts} at least (some "
-            "hundreds make a good one); give more."
+            f"There are {len(known)} different prompts, and a draft needs at least {config.fewest_prompts} (a good "
+            "one needs several hundred); give more."
         )
     ranked = sorted(known, key=lambda prompt: split_position(prompt, f"draft {config.seed}"))
     held_out = set(ranked[: max(round(config.held_out * len(known)), 1)])

@@ -176,8 +176,8 @@ class DraftTrainer:
             if begun != self._settings:
                 name = next(one for one in {**begun, **self._settings} if begun.get(one) != self._settings.get(one))
                 raise JudgeDecodingError(
-                    f"{self._checkpoint} was begun with {name} {begun.get(name)}, not {self._settings.get(name)}; go "
-                    "on with that, or remove the file to train anew."
+                    f"{self._checkpoint} was started with {name} {begun.get(name)}, not {self._settings.get(name)}; "
+                    "resume with that, or remove the file to start over."
                 )
             self._measures = [DraftMeasure(**one) for one in state["measures"]]
             self._step, self._loss, self._tokens = state["step"], state["loss"], state["tokens"]

@@ -184,7 +184,7 @@ def _answer(
     each = _seconds_a_token(decoder.target, draft, examples[: config.batch_size], config)
     total = seconds / few * len(left) + each * (trained + MEASUREMENTS * mean * held_out)
     if not agree(DraftForecast(len(left), round(mean * len(left)), round(trained), total)):
-        raise JudgeDecodingError(f"The forecast was not agreed to; what is done is kept in {answers.part.parent}.")
+        raise JudgeDecodingError(f"The run was not confirmed; finished work is kept in {answers.part.parent}.")
     if left:
         generate(left, REST, 0, len(left))
 

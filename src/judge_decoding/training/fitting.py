@@ -163,8 +163,8 @@ def deal(questions: Sequence[str], labels: Tensor, folds: int, seed: int) -> tup
     count = min(folds, len(kinds[0] + kinds[1]), len(kinds[1] + kinds[2]))
     if count < 2:
         raise JudgeDecodingError(
-            "A judge is tested on questions it was not trained on, so both correct and wrong tokens must be there in "
-            "two questions or more; add cases with and without located errors."
+            "A judge is tested on questions it was not trained on, so both correct and wrong tokens must occur in "
+            "two or more questions; add cases with and without located errors."
         )
     fold_of = {question: number % count for number, question in enumerate(chain(*kinds))}
     share = {question: (n + 0.5) / len(kind) for kind in kinds for n, question in enumerate(kind)}

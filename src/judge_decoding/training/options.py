@@ -61,9 +61,11 @@ class TrainingConfig:
         check_bounds(self)
         for name in ("layers", "l2"):
             if not getattr(self, name):
-                raise JudgeDecodingError(f"{name} is empty; give one number at least.")
+                raise JudgeDecodingError(f"{name} is empty; give at least one number.")
         if self.goal.kind == "accuracy":
-            raise JudgeDecodingError(f"aim is {self.aim}, which a data set cannot tell; it must be keep= or catch=.")
+            raise JudgeDecodingError(
+                f"aim is {self.aim}, which needs a task and not only labels; it must be keep= or catch=."
+            )
 
     @property
     def sources(self) -> tuple[HiddenSource, ...]:

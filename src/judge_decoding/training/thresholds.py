@@ -38,8 +38,8 @@ def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
     """
     if task.scoring != "check" or any(len(item.turns) > 1 for item in items):
         raise JudgeDecodingError(
-            f"Nothing can be calibrated on the task {task}, where not every question is answered at once and right or "
-            "wrong; take another task."
+            f"The task {task} cannot be used for calibration, because not every question has one turn and a "
+            "checkable answer; use another task."
         )
     once: dict[tuple[str, ...], Item] = {}
     for item in items:
@@ -52,7 +52,7 @@ def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
     if not found:
         raise JudgeDecodingError(
             "No question of the calibration task has a reference with a result; add references, or choose another "
-            "kind of result."
+            "--checker."
         )
     return found
 

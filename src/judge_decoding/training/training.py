@@ -146,7 +146,7 @@ def _check_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> N
         raise JudgeDecodingError("The data set has no cases; a judge needs answers with and without located errors.")
     if not tokenizer.is_fast:
         raise JudgeDecodingError(
-            f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
         )
     unlocated = sum(not case.located for case in cases)
     if unlocated:

@@ -34,7 +34,7 @@ async def body_of(request: Request, most: int, what: str) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            raise TooLongError(f"{what} is too long; load the page again.")
+            raise TooLongError(f"{what} is too long; reload the page.")
     return body
 
 

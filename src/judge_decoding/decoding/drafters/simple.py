@@ -32,7 +32,7 @@ class DraftFunction:
             ids = [int(i) for i in given][: request.count]
         except (TypeError, ValueError) as error:
             raise JudgeDecodingError(
-                f"The draft function gave {type(given).__name__}; it must give a sequence of token ids."
+                f"The draft function returned {type(given).__name__}; it must return a sequence of token ids."
             ) from error
         return ids
 

@@ -87,7 +87,7 @@ def interpreter(given: str | None) -> str:
     """
     if given is None:
         if find_spec("vllm") is None:
-            raise JudgeDecodingError("vLLM is not installed here; name an interpreter that has it with --vllm-python.")
+            raise JudgeDecodingError("vLLM is not installed here; give the Python that has it with --vllm-python.")
         return sys.executable
     try:
         done = subprocess.run([given, "-P", "-c", "import vllm"], capture_output=True, text=True, check=False)

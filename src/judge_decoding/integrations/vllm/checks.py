@@ -73,7 +73,7 @@ def _check_v2(speculative: Any, parallel: Any, rule: VerificationRule) -> None:
     ):
         if wrong:
             raise JudgeDecodingError(
-                f"In vLLM's model runner V2 the judge does not go with {what}; set VLLM_USE_V2_MODEL_RUNNER=0 in the "
+                f"In vLLM's model runner V2 the judge does not work with {what}; set VLLM_USE_V2_MODEL_RUNNER=0 in the "
                 "environment, or leave that out."
             )
 

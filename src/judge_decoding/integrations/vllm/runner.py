@@ -82,7 +82,7 @@ class RunnerJudge:
         if holder is None or not hasattr(model, "set_aux_hidden_state_layers"):
             raise JudgeDecodingError(
                 "This judge reads hidden states before the final norm or of a lower layer, and vLLM's "
-                f"{type(model).__name__} hands over only those after it; train a head with --norm after."
+                f"{type(model).__name__} provides only those after it; train a head with --norm after."
             )
         assert self.rules.head is not None
         judge_layer = self.rules.head.config.target.num_hidden_layers + 1 + self.rules.rule.layer

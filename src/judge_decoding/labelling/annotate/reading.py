@@ -111,12 +111,14 @@ def _read_missing(
     )
     if not tokenizer.is_fast:
         raise JudgeDecodingError(
-            f"{type(tokenizer).__name__} gives no character offsets; use the fast tokenizer of this model."
+            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
         )
     draft = None
     if reader.head is not None and reader.head.config.draft is not None:
         if reader.draft is None:
-            raise JudgeDecodingError("This judge head reads the draft model's hidden states too; name it with --draft.")
+            raise JudgeDecodingError(
+                "This judge head also reads the draft model's hidden states; give the draft with --draft."
+            )
         check_same_vocabulary(tokenizer, load_tokenizer(reader.draft))
         draft = load_model(reader.draft, device=reader.device or default_device())
     if reader.head is not None:

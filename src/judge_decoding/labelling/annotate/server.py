@@ -48,7 +48,7 @@ def make_app(session: Session, token: str) -> ASGIApp:
         except TooLongError as error:
             return JSONResponse({"error": str(error)}, status_code=413)
         except ValidationError as error:
-            sentence = f"This is not a decision: {first_problem(error)}; load the page again."
+            sentence = f"This is not a decision: {first_problem(error)}; reload the page."
             return JSONResponse({"error": sentence}, status_code=400)
         except StaleError as error:
             return JSONResponse({"error": str(error), **session.state()}, status_code=409)

@@ -187,7 +187,7 @@ class Session:
         if not decision.first <= decision.last <= last:
             raise JudgeDecodingError(
                 f"The pieces {decision.first} to {decision.last} are not in this answer, which has 0 to {last}; "
-                "load the page again."
+                "reload the page."
             )
         return span_of(case.answer, pieces, decision.first, decision.last)
 

@@ -72,7 +72,7 @@ class DecisionLog:
         try:
             if not lock(self._file):
                 raise JudgeDecodingError(
-                    f"{path} is in use by another annotation server; go on there, or give another --annotator."
+                    f"{path} is in use by another annotation server; continue there, or give another --annotator."
                 )
             content = read_bytes(path, "the decisions")
             self.events, whole = _parse(path, content)

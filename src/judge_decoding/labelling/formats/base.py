@@ -75,7 +75,7 @@ def json_rows(
         try:
             array = parse_json("\n".join(line for _, line in chain([first], found)))
         except ValueError as error:
-            raise JudgeDecodingError(f"{path} is not whole JSON: {error}; export it again.") from error
+            raise JudgeDecodingError(f"{path} is not complete JSON: {error}; export it again.") from error
         for number, item in enumerate(array, start=1):
             yield f"item {number}", deferred(json.dumps(item))
         return

@@ -72,7 +72,7 @@ def _span(answer: str, value: _Value) -> tuple[int, int]:
     start = len(units[: 2 * value.start].decode("utf-16-le", "replace"))
     end = start + len(value.text)
     if answer[start:end] != value.text:
-        raise RowError(f"has a label on {value.text!r}, which does not stand there in the answer")
+        raise RowError(f"has a label on {value.text!r}, which is not at that place in the answer")
     return start, end
 
 

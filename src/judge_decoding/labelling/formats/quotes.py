@@ -39,7 +39,7 @@ def _rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Callable[[], list[Ca
         missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
         if missing:
             raise JudgeDecodingError(
-                f"{path} has no column {missing[0]}; its first line must name question, answer and error."
+                f"{path} has no column {missing[0]}; its first line must contain question, answer and error."
             )
         for row in reader:
             yield f"line {reader.line_num}", partial(_cases, row)
@@ -49,7 +49,7 @@ def _rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Callable[[], list[Ca
 
 def _cases(row: dict[str, str]) -> list[Case]:
     if any(row.get(name) is None for name in _NEEDED) or None in row:
-        raise RowError("has another number of columns than the first line; quote texts that hold the separator")
+        raise RowError("has a different number of columns than the first line; quote texts that hold the separator")
     if any("\udc80" <= letter <= "\udcff" for value in row.values() for letter in value or ""):
         raise RowError("is not UTF-8 text; convert it first")
     row = {name: _unescaped(cell or "") for name, cell in row.items()}
@@ -77,7 +77,7 @@ def _find(answer: str, quote: str, occurrence: str) -> int:
         return len(answer)
     starts = _starts(answer, quote)
     if not starts:
-        raise RowError(f"quotes {quote!r}, which is not in its answer; quote it letter by letter")
+        raise RowError(f"quotes {quote!r}, which is not in its answer; quote it verbatim")
     if not occurrence:
         if len(starts) > 1:
             raise RowError(

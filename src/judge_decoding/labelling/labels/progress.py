@@ -48,7 +48,7 @@ class LabellingProgress(Unfinished):
         cases = [case for question in questions for case in self.done.get(question, ())]
         if not cases:
             raise JudgeDecodingError(
-                "There is nothing to label: the draft says everywhere what the target says; use another draft or more "
+                "There is nothing to label: the draft agrees with the target everywhere; use another draft or more "
                 "questions."
             )
         write_cases(self.output, cases)

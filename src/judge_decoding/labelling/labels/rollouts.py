@@ -43,13 +43,13 @@ def endpoint_rollouts(endpoint: Endpoint) -> Rollouts:
         def done(number: int, reply: Reply) -> None:
             if reply.token_ids is None:
                 raise JudgeDecodingError(
-                    f"{endpoint.address} gives no token ids; use a server that knows return_token_ids, such as vLLM "
-                    "from 0.10.2 on."
+                    f"{endpoint.address} returns no token ids; use a server that supports return_token_ids, such as "
+                    "vLLM 0.10.2 or later."
                 )
             found[number] = list(reply.token_ids), len(reply.token_ids)
 
         def failed(_number: int, reason: str) -> None:
-            raise JudgeDecodingError(f"An answer of {endpoint.address} failed: {reason}. What is done is kept.")
+            raise JudgeDecodingError(f"An answer of {endpoint.address} failed: {reason}. Finished work is kept.")
 
         endpoint.request_all(
             ((i, _body(start, budget)) for i, (start, budget) in enumerate(zip(starts, budgets, strict=True))),

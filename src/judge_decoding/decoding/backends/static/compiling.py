@@ -113,7 +113,7 @@ class Compiled:
         names = self._package.get_constant_fqns()
         missing = [name for name in names if name not in known]
         if missing:
-            raise CannotCompileError(f"it computes with a constant that is no weight of it ({missing[0]})")
+            raise CannotCompileError(f"it computes with a constant that is not one of its weights ({missing[0]})")
         self._weights = {name: known[name] for name in names}  # kept alive: the compiled code has bare pointers
         self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
         run = partial(_launch, self._package.loader.run)
@@ -131,7 +131,7 @@ class Compiled:
         except RuntimeError as error:
             path.unlink(missing_ok=True)
             raise CannotCompileError(
-                f"{path} could not be loaded and was removed; next time it is made anew"
+                f"{path} could not be loaded and was removed; it will be rebuilt next time"
             ) from error
 
     def __call__(self, *inputs: Tensor | KeysValues) -> list[Tensor]:
