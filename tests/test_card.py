@@ -95,7 +95,7 @@ def test_every_figure_is_in_the_table(head: JudgeHead, tmp_path: Path) -> None:
         "* Questions: 200 of `openai/gsm8k, main, test`, SHA-256 `0123456789ab`…",
         "* Target: `org/Target`",
         "* Draft: `org/Draft`",
-        "* Judge: `me/judge` (by its name; the file does not tell its weights)",
+        "* Judge: `me/judge` (by name; the file has no hash of its weights)",
         "* Answers: temperature 0, 512 new tokens at most, with the chat template",
         "* Unlike the training questions (distance above 1): 1 of 4",
         "* Machine: one GPU, 16 cores",

@@ -103,14 +103,14 @@ def model_card(
         threshold=fewest_digits(config["threshold"]),
         labels=code(config["labels"]),
         familiarity=(
-            f"told with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
+            f"reported with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
             if known
             else "not known"
         ),
         results=results_section(results, plots),
         data=json_block(config["data"]),
         run=_RUN if repeats else "",
-        out_of_fold=plain(str(figures.pop("out_of_fold", "not told"))),
+        out_of_fold=plain(str(figures.pop("out_of_fold", "not recorded"))),
         calibration=json_block(figures),
         warnings="".join(f"\n**{plain(str(sentence))}**\n" for sentence in lists.get("warnings", ())),
         comparison=_table("Compared with", lists.get("comparison", ()), _COMPARED),

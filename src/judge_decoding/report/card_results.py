@@ -41,7 +41,7 @@ def results_section(results: Sequence[Results], plots: Sequence[str | None]) -> 
 
 def _one(results: Results, plot: str | None, number: int) -> str:
     tuned = {row.answers for row in results.tuning}
-    unsure = "" if results.judge_hash else " (by its name; the file does not tell its weights)"
+    unsure = "" if results.judge_hash else " (by name; the file has no hash of its weights)"
     said = [
         f"Questions: {results.items or results.rows[0].answers or UNKNOWN}"
         f"{f' of {code(results.data)}' if results.data else ''}"

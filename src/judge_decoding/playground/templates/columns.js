@@ -147,7 +147,7 @@ function close() {
 
 async function mark(verdict, column, unit) {
   if (!column?.sample || running !== null) return;
-  if (verdict === "wrong" && (!unit || unit.rest)) return say("Go to a token of the answer first.");
+  if (verdict === "wrong" && (!unit || unit.rest)) return say("Select a token of the answer first.");
   const body = { answer: column.id, verdict, seconds: (performance.now() - since) / 1000 };
   if (unit) [body.first, body.last] = [placeOf(unit), placeOf(unit) + unit.parts.length - 1];
   try {
@@ -161,7 +161,7 @@ async function mark(verdict, column, unit) {
   if (column.name === "judge") by("right").setAttribute("aria-pressed", verdict === "right");
   paint(column, column.name === "judge" ? threshold : null);
   showMark();
-  column.state.textContent = column.mark ? said : "The verdict is taken back.";
+  column.state.textContent = column.mark ? said : "Verdict undone.";
   say(column.state.textContent);
 }
 

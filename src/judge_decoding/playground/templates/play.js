@@ -36,7 +36,7 @@ async function ask(path, body) {
   try {
     reply = await fetch(path, { method: "POST", headers: { Authorization: "Bearer " + token }, body: JSON.stringify(body) });
   } catch {
-    throw new Error("The server does not answer; start the command again, and open the address that it prints.");
+    throw new Error("The server does not respond; start the command again, and open the address that it prints.");
   }
   if (!reply.ok) throw new Error((await reply.json().catch(() => ({}))).error ?? `The server says ${reply.status}.`);
   return reply;
@@ -100,7 +100,7 @@ function showRule() {
   const row = rule(), judge = row?.name === "judge";
   by("threshold-field").hidden = !judge;
   by("spelling-field").hidden = Boolean(row);
-  by("rule-summary").replaceChildren(...prose(row ? row.summary : "Rules joined by ``|`` keep what one of them keeps."));
+  by("rule-summary").replaceChildren(...prose(row ? row.summary : "Rules joined by ``|`` keep a token that any of them keeps."));
   if (row) parameters(row, by("rule-parameters"), judge ? ["threshold"] : []);
   else by("rule-parameters").replaceChildren();
   recolour();
@@ -156,7 +156,7 @@ function newChat() {
 function showMode() {
   by("system").hidden = !asChat() || turns.length > 0;
   by("new-chat").hidden = !asChat() || !turns.length;
-  by("prompt").placeholder = asChat() ? "Ask something …" : "The target goes on from this text …";
+  by("prompt").placeholder = asChat() ? "Ask something …" : "The target continues this text …";
 }
 
 function showEarlier() {
@@ -208,7 +208,7 @@ async function begin(again = false) {
 
 function whatIf(unit = current) {
   if (running !== null) return say("Wait until the answer has ended.");
-  if (!unit || !canReject(unit)) return say("This token is the target's own; go to a rescued one.");
+  if (!unit || !canReject(unit)) return say("This is the target's own token; select a rescued one.");
   const { column } = unit, round = column.sample.rounds[unit.round], place = unit.parts[0];
   const body = { answer: column.id, token: placeOf(unit) };
   const before = column.sample.rounds.flatMap(({ pieces }) => pieces).slice(0, body.token);
@@ -283,7 +283,7 @@ async function stream(path, body, columnOf, prepare) {
     }
     if (!ended) throw new TypeError("the end is missing");
   } catch (error) {
-    complain(error instanceof TypeError ? "The answer broke off; see in the terminal whether the command still runs." : error.message);
+    complain(error instanceof TypeError ? "The answer was cut off; check in the terminal whether the command is still running." : error.message);
   }
   for (const { box } of Object.values(columns)) box.classList.remove("busy");
   running = null;

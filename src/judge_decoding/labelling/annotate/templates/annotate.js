@@ -47,8 +47,7 @@ async function insist(path, body) {
       complain("");
       return reply;
     } catch {
-      complain("The server does not answer" + (body ? ", so your last decision is not saved yet" : "") +
-        ". Start the command again with the same --out and --port; this page then goes on by itself.");
+      complain("The server does not respond" + (body ? ", so your last decision is not saved yet" : "") + ". Start the command again with the same --out and --port; this page then continues.");
       await new Promise((done) => setTimeout(done, RETRY));
     }
   }
