@@ -5,7 +5,7 @@ section 3). Here such a text is proposed to the target, M tokens per round, and 
 accepts, as in decoding; one token of the target follows. The text then continues *unchanged*: after a rejected token,
 and after a fully accepted draft, the text's own token stands in for the target's, and the next round starts after it.
 So a rejected position counts as one correction. This is an idealisation: after a correction a real answer would
-diverge, so the more a rule rejects, the less its figures tell about decoding. Temperature is 0.
+diverge, so the more a rule rejects, the less its figures say about decoding. Temperature is 0.
 """
 
 from __future__ import annotations

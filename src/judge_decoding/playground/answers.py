@@ -1,4 +1,4 @@
-"""Answers that the server holds, so that tokens of them can be marked, gone on from, and downloaded."""
+"""Answers that the server keeps, so that their tokens can be marked and continued from, and answers downloaded."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class PlayRequest(BaseModel):
 
 
 class WhatIfRequest(BaseModel):
-    """Go on from the target's own token in place of token ``token`` of an answer that is held here."""
+    """Continue from the target's own token in place of token ``token`` of an answer that is held here."""
 
     model_config = _STRICT
 

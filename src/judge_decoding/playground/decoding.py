@@ -1,4 +1,4 @@
-"""Decode both columns of the page, one after the other, and tell of each round as it ends."""
+"""Decode both columns of the page, one after the other, and report each round as it ends."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def answer(
     turns: DecodingLock,
     before: tuple[Sequence[Round], Sequence[str]] = ((), ()),
 ) -> HeldAnswer | None:
-    """Answer a question; tell of each round, and return the answer by judge decoding.
+    """Answer a question, report each round, and return the answer by judge decoding.
 
     Args:
         plan: the question.
         tell: takes the events.
         stop: ends decoding at the next round.
         turns: shared by all that decode.
-        before: rounds to go on from, and the texts of their tokens but the last; see `HeldAnswer.before`.
+        before: rounds to continue from, and the texts of their tokens but the last; see `HeldAnswer.before`.
 
     Returns:
         The answer; None if it was stopped before its first token.
