@@ -126,7 +126,7 @@ def test_each_question_counts_once_at_its_last_token() -> None:
         Case(question="red", answer=" three"),
         Case(question="<s> cat", answer=" three"),
     ]
-    found = question_examples(cases, tokenizer)
+    found = question_examples([case.question for case in cases], tokenizer)
     assert [one.ids for one in found] == [
         tuple(tokenizer(question)["input_ids"]) for question in ("one two ", "red", "<s> cat")
     ]
@@ -137,7 +137,7 @@ def test_a_question_that_runs_into_the_answer_is_read_as_decoding_reads_it() -> 
     """The tokenizer has one token for ``ab``, and the prompt ``xa`` ends in another."""
     tokenizer = byte_level_tokenizer("ab")
     cases = [Case(question="xa", answer="b"), Case(question=" ", answer="b")]
-    (found,) = question_examples(cases, tokenizer)
+    (found,) = question_examples([case.question for case in cases], tokenizer)
     assert tokenizer.convert_ids_to_tokens(list(found.ids)) == ["x", "a"]
 
 
@@ -167,6 +167,19 @@ def test_training_learns_what_its_questions_look_like() -> None:
     expected = torch.stack([state[-1] for state in states]).mean(0)
     torch.testing.assert_close(head.familiarity.mean, expected, atol=1e-4, rtol=1e-4)
     assert train_head(target, tokenizer, word_cases()).familiarity is None  # too few questions
+
+
+def test_prompts_that_gave_no_case_are_familiar_too() -> None:
+    """Half of the questions have cases, all of them are asked: the statistics are those of all."""
+    target, tokenizer, cases = llama(0), word_tokenizer(), many_cases()
+    everything = [case.question for case in cases]
+    part = train_head(target, tokenizer, cases[:60], prompts=everything)
+    assert part.familiarity is not None
+    assert part.familiarity.config.questions == 60
+    whole = train_head(target, tokenizer, cases).familiarity
+    assert whole is not None
+    torch.testing.assert_close(part.familiarity.mean, whole.mean)
+    assert part.config.data["questions"] == 30
 
 
 def test_a_head_on_both_models_knows_the_targets_states() -> None:

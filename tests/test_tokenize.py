@@ -97,7 +97,7 @@ def test_all_readings_of_a_question_are_decodings(name: str, question: str, answ
     example = encode(case, tokenizer)
     assert list(example.ids[: len(prompt)]) == prompt
     assert all(label == -1 for label in example.labels[: len(prompt)])
-    assert [list(one.ids) for one in question_examples([case], tokenizer)] == [prompt]
+    assert [list(one.ids) for one in question_examples([case.question], tokenizer)] == [prompt]
     assert list(example.ids[len(prompt) :]) == split_ids(case, tokenizer)[1]
     assert (example.ids[-1] == tokenizer.eos_token_id) == ended
     if answer.strip():

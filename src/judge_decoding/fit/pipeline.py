@@ -147,7 +147,11 @@ def fit_head(
 
         cases, spent = _labels(pair, teaching, (prompt_format, tuning), config, work, agree, progress)
         labelled(cases, spent)
-        head = train_head(pair.target, pair.tokenizer, cases, cache=work / "features", progress=progress, logger=logger)
+        # A prompt on which the draft agrees everywhere gives no case, and is no less familiar for it.
+        head = train_head(
+            pair.target, pair.tokenizer, cases, prompts=teaching, cache=work / "features", progress=progress,
+            logger=logger,
+        )  # fmt: skip
         head.to(pair.target.device)
         blank = {item.key for item in tuning if not item.reference} if calibrate_on is None else set()
         items = _answered(pair, tuning, config, work, progress) if blank else tuning

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,15 +80,15 @@ def encode(
     return Example(ids, tuple(verdicts), judged, numbers)
 
 
-def question_examples(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """The questions of cases, without repeats, as prompts of which only the last token counts."""
+def question_examples(questions: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Questions, without repeats, as prompts of which only the last token counts."""
     found: dict[str, Example] = {}
-    for case in cases:
-        if case.question in found or not case.question.strip():
+    for question in questions:
+        if question in found or not question.strip():
             continue
-        prompt = tuple(prompt_ids(case.question, tokenizer))
+        prompt = tuple(prompt_ids(question, tokenizer))
         size = len(prompt)
-        found[case.question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
+        found[question] = Example(prompt, (IGNORED,) * size, (size - 1,), (False,) * size)
     return list(found.values())
 
 

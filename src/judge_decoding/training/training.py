@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def train_head(
     config: TrainingConfig | None = None,
     *,
     draft: PreTrainedModel | None = None,
+    prompts: Iterable[str] = (),
     cache: str | Path | None = None,
     progress: StageProgress | None = None,
     logger: Logger | None = None,
@@ -78,6 +80,8 @@ def train_head(
         config: how to train.
         draft: a draft model of the same vocabulary, for a head that also reads the draft's last hidden states
             (AutoJudge's features); such a head works with this draft only.
+        prompts: whole prompts beside the questions of the cases that the head is meant for, such as those whose answers
+            gave no case; they count in the distance of a prompt to the training questions, see `Familiarity`.
         cache: a folder for what the models compute over the answers, so that several trainings read them only once and
             a stopped one resumes. The default is a temporary folder.
         progress: called as the training advances; see `StageProgress`.
@@ -103,7 +107,8 @@ def train_head(
     tokens, used = _tokens(cases, examples, config)
     with _features(models, examples, used, config, cache, report) as (load, target_states):
         best, rows = _best(load, tokens, config, report, logger)
-        questions = target_states(question_examples(cases, tokenizer), best.source)
+        asked = chain((case.question for case in cases), prompts)
+        questions = target_states(question_examples(asked, tokenizer), best.source)
         features = load(best.source)
         standardise(features)
         tick = _ticks(report, "learning curve", len(SHARES) * len(config.l2))
