@@ -14,9 +14,11 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from commands import Run, is_one_sentence, the_sentence
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, PromptLookup
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.integrations.head_folder import generate_with_head
+from judge_decoding.judge.target import TargetInfo
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.names import EMBEDDED, NAMES, embedded_path, is_drafter
+from judge_decoding.names import EMBEDDED, NAMES, embedded_path, is_drafter, reserved_name
 from judge_decoding.reference import pair
 from tiny import greedy
 
@@ -269,3 +271,11 @@ def test_a_command_says_that_a_name_cannot_be_had(hub: Hub, run: Run) -> None:
     is_one_sentence(run("generate", "me/nothing", "one"), "the Hub cannot be reached")
     is_one_sentence(run("generate", "reference", "one", "--judge", "me/nothing"), "There is no judge head")
     assert len(hub.requests) == 2
+
+
+def test_an_embedded_model_is_called_by_its_name_wherever_the_package_lies() -> None:
+    assert TargetInfo.of(load_model("reference"), HiddenSource(-1, "after")).name_or_path == "reference"
+    assert reserved_name(str(EMBEDDED["draft"])) == "reference-draft"
+    assert [reserved_name(name) for name in ("reference", "./reference", "org/model")] == [
+        "reference", "./reference", "org/model",
+    ]  # fmt: skip

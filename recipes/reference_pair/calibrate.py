@@ -53,7 +53,7 @@ def main() -> None:
     method = {"judge": Method(decoder, Judge(head, threshold))}
     tuned, _ = best_draft_lengths(method, {"judge": JUDGE_LENGTHS}, PromptFormat(others), read_items(others))
     head.config.num_draft_tokens = tuned["judge"].num_draft_tokens
-    head.config.target.name_or_path = "the embedded reference target"
+    head.config.target.name_or_path = "reference"
     save_head(head, args.out)
     print(f"threshold {threshold}, draft length {head.config.num_draft_tokens} -> {args.out}")
 

@@ -79,6 +79,11 @@ def embedded_path(name: NameT, role: Role) -> NameT:
     return cast(NameT, str(folder))
 
 
+def reserved_name(name: str) -> str:
+    """Return the reserved name of an embedded model from its folder, and any other name unchanged."""
+    return {str(EMBEDDED["target"]): REFERENCE, str(EMBEDDED["draft"]): REFERENCE_DRAFT}.get(name, name)
+
+
 _WHAT: dict[Role, str] = {"target": "model", "draft": "draft", "judge": "judge head"}
 
 

@@ -16,6 +16,7 @@ from judge_decoding.judge.probe import QUANTIZED, allowed, difference, probe_mod
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.unwrap import unwrap
 from judge_decoding.models.weights import plain_weight
+from judge_decoding.names import reserved_name
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def check_target(info: TargetInfo, model: PreTrainedModel, role: str = "target")
 
 
 def _check_layers(trained_for: str, probe: Probe, model: PreTrainedModel, role: str) -> None:
-    name = str(model.config.name_or_path)
+    name = reserved_name(str(model.config.name_or_path))
     if max(probe.ids) >= input_rows(model):
         raise JudgeDecodingError(
             f"This judge head was trained for {name_of(trained_for)}, and the {role} {name_of(name)} has a "
@@ -91,7 +92,7 @@ def shape(model: PreTrainedModel) -> dict[str, Any]:
     """Return the fields of a `TargetInfo` that do not depend on the weights."""
     config = model.config.get_text_config()
     return {
-        "name_or_path": str(model.config.name_or_path),
+        "name_or_path": reserved_name(str(model.config.name_or_path)),
         "architecture": type(model).__name__,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,

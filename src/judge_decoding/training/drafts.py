@@ -28,6 +28,7 @@ from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent
 from judge_decoding.models.first_layers import cut_layers
 from judge_decoding.models.hidden import output_size
 from judge_decoding.models.provenance import fingerprint
+from judge_decoding.names import reserved_name
 from judge_decoding.rules.exact import Exact
 from judge_decoding.training.draft_data import AnswerPart, TargetAnswers, answer_parts, divide_prompts
 from judge_decoding.training.draft_loss import DraftLoss
@@ -292,7 +293,7 @@ def _put(folder: Path, out: Path) -> None:
 
 
 def _card(target: PreTrainedModel, config: DraftConfig) -> str:
-    name = target.config.name_or_path or "a target without a name"
+    name = reserved_name(str(target.config.name_or_path)) or "a target without a name"
     cut = (
         f" It proposes the {config.vocab} tokens in `{FILE}` only, where judge-decoding runs it."
         if config.vocab
