@@ -4,7 +4,7 @@ The cases are pairs of a right and a wrong answer, so they leave out most proble
 shortest. Those are no less familiar. Problems of one step are drawn, too: the head was not trained on any, but it was
 measured on them (docs/familiarity.md). Weights, bias and threshold do not change.
 
-    python recipes/reference_pair/familiarity.py HEAD --target TARGET --out HEAD
+    python recipes/reference_pair/known_questions.py HEAD --target TARGET --out HEAD
 """
 
 from __future__ import annotations
