@@ -49,6 +49,10 @@ class LazyGroup(TyperGroup):
         single.command(name, cls=import_module("judge_decoding.cli.command").Command, **settings)(found)
         return typer.main.get_command(single)
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  (click's)
+        """Print the help; rich is imported for it only."""
+        import_module("judge_decoding.cli.help").show(self, ctx)
+
     def walk(self, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Import all commands, also those of groups within, and yield each one's words and the command."""
         for name in self.table:

@@ -1,9 +1,9 @@
-"""The help of a command in 80 columns: options by panel, none of their names cut."""
+"""The help of a command or group in 80 columns: options by panel, none of their names cut."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -20,24 +20,29 @@ _WIDTH = 31
 
 
 def show(command: Any, ctx: Any) -> None:  # noqa: ANN401  (typer has its own click, by version)
-    """Print the help of a command."""
+    """Print the help of a command or of a group of them."""
     console = Terminal(highlight=False)
     console.print()
     console.print(Text.assemble(("Usage: ", "bold yellow"), usage(command, ctx)))
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         console.print()
         console.print(Padding(Text(" ".join(paragraph.split())), (0, 0, 0, 2)))
-    kind = kinds(command)
+    kind, commands = kinds(command), getattr(command, "commands", {})
     for title, parameters in panels(command):
         console.print()
-        console.print(Text(title, style="bold"))
+        console.print(Text("Options" if commands and title == OTHER else title, style="bold"))
         console.print(_table(parameters, kind))
+    if commands:
+        console.print()
+        console.print(Text("Commands", style="bold"))
+        console.print(_grid((Text(f"  {name}", "bold cyan"), Text(one.help or "")) for name, one in commands.items()))
     console.print()
 
 
 def usage(command: Any, ctx: Any) -> str:  # noqa: ANN401
     """The usage line, without its title."""
-    return f"{ctx.command_path} [OPTIONS]" + "".join(
+    rest = " COMMAND [ARGS]..." if getattr(command, "commands", {}) else ""
+    return f"{ctx.command_path} [OPTIONS]{rest}" + "".join(
         f" {one.upper()}" if required else f" [{one.upper()}]"
         for one, required in (
             (f"{arg.name}{'...' if arg.nargs != 1 else ''}", arg.required)
@@ -94,9 +99,7 @@ def notes_of(parameter: Any) -> str:  # noqa: ANN401
 
 
 def _table(parameters: Sequence[Any], kinds_of: Mapping[str, str]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=_WIDTH, no_wrap=True, overflow="fold")
-    table.add_column(ratio=1)
+    rows = []
     for one in parameters:
         names = names_of(one)
         first = Text("  ")
@@ -110,5 +113,15 @@ def _table(parameters: Sequence[Any], kinds_of: Mapping[str, str]) -> Table:
                 first.append(f" {kind}", "yellow")
         text = Text(" ".join((one.help or "").split()))
         text.append(notes_of(one), "dim")
-        table.add_row(first, text)
+        rows.append((first, text))
+    return _grid(rows, _WIDTH)
+
+
+def _grid(rows: Iterable[tuple[Text, Text]], width: int | None = None) -> Table:
+    """Two columns, of which the first is as wide as its texts or as given."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=width, no_wrap=True, overflow="fold")
+    table.add_column(ratio=1)
+    for first, second in rows:
+        table.add_row(first, second)
     return table
