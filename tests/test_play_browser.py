@@ -125,6 +125,12 @@ def test_a_question_a_what_if_and_a_mark_by_keyboard_alone(browser: Browser, ser
         assert text(browser, f"#{name} .state") == "Ended by itself."
     assert "100%" in text(browser, "#judge .figures")
     assert "19" in text(browser, "#spoken")
+    # A key that can do nothing says why, to the eye as well.
+    browser.js("document.activeElement.blur()")
+    for key, why in (("m", "Select a token first"), ("w", "Select a token first"), ("u", "nothing to undo")):
+        browser.press(key)
+        assert why in text(browser, "#judge .state")
+        assert why in text(browser, "#spoken")
     # To the first rescued token, and what is known about it.
     tab_to(browser, "#judge .token")
     browser.press("j")
@@ -164,7 +170,7 @@ def test_what_a_screen_reader_meets(browser: Browser) -> None:
     names = browser.names()
     for role, name in (
         ("textbox", "Your question"), ("button", "Ask Enter"), ("radio", "Chat"), ("combobox", "Rule"),
-        ("slider", "Threshold T"), ("spinbutton", "Draft length"), ("checkbox", "Answer with the target alone, too"),
+        ("slider", "Threshold T"), ("spinbutton", "Draft length"), ("checkbox", "Also answer with the target alone"),
         ("listbox", "Judge decoding, token by token"), ("option", "Now, rescued"), ("option", "we, agreed"),
         ("region", "Target alone"),
     ):  # fmt: skip

@@ -256,7 +256,7 @@ def test_a_token_tells_about_itself(browser: Browser, tmp_path: Path) -> None:
     assert browser.js("document.activeElement.getAttribute('aria-describedby')") == "tip"
     assert words(tip(browser)) == [
         "“·b” rescued", "judge 0.800 above 0.5", "rescued by judge", "target's own “·bee”", "target 12.5%",
-        "draft 75.0%", "rank 2", "entropy 1.50 nats", "place round 1, token 2 of 5 drafted", "“·bee” 62.5%",
+        "draft 75.0%", "rank 2", "entropy 1.50 nats", "position round 1, token 2 of 5 drafted", "“·bee” 62.5%",
         "“·b” 12.5%",
     ]  # fmt: skip
     browser.press("ArrowRight")

@@ -25,7 +25,7 @@ function describe(unit, i) {
     line("rank", details.ranks[i] === null ? "ruled out" : String(details.ranks[i] + 1));
   }
   if (details && i < round.draft_ids.length) line("entropy", details.entropies[i].toFixed(2) + " nats");
-  line("place", `round ${unit.round + 1}, token ${i + 1} of ` +
+  line("position", `round ${unit.round + 1}, token ${i + 1} of ` +
     (drafted ? `${round.draft_ids.length} drafted` : String(round.token_ids.length)));
   const list = element("dl");
   for (const [term, value] of lines) {

@@ -147,6 +147,7 @@ function close() {
 
 async function mark(verdict, column, unit) {
   if (!column?.sample || running !== null) return;
+  if (verdict === "none" && !column.mark) return hint("There is nothing to undo.", column);
   if (verdict === "wrong" && (!unit || unit.rest)) return say("Select a token of the answer first.");
   const body = { answer: column.id, verdict, seconds: (performance.now() - since) / 1000 };
   if (unit) [body.first, body.last] = [placeOf(unit), placeOf(unit) + unit.parts.length - 1];
@@ -169,7 +170,7 @@ async function mark(verdict, column, unit) {
 function jump(step) {
   const column = current?.column.sample ? current.column : columns.judge;
   const found = (column?.units ?? []).filter(({ status, rest, gained }) => status === "rescued" && (!rest || gained));
-  if (!found.length) return say("There is no rescued token.");
+  if (!found.length) return hint("There is no rescued token.", column);
   const here = by("inspector").hidden ? -1 : column.units.indexOf(current);
   const at = (unit) => column.units.indexOf(unit);
   go(step > 0 ? found.find((unit) => at(unit) > here) ?? found[0]

@@ -20,6 +20,8 @@ let since = 0; // when the present answer was there
 const columns = {}; // by name: box, sample, id, units, mark
 
 const say = (text) => { by("spoken").textContent = text; };
+// The same for the eye: why a key did nothing.
+const hint = (text, column = columns.judge) => { say(text); if (column) column.state.textContent = text; };
 const percent = (p) => p >= 0.0005 ? (100 * p).toFixed(1) + "%" : "<0.1%";
 const name = (text) => visible(text).trim() || (text.includes("\n") ? "line break" : "space");
 const rate = (value) => value >= 100 ? value.toFixed(0) : value.toPrecision(3);
@@ -208,7 +210,8 @@ async function begin(again = false) {
 
 function whatIf(unit = current) {
   if (running !== null) return say("Wait until the answer has ended.");
-  if (!unit || !canReject(unit)) return say("This is the target's own token; select a rescued one.");
+  if (by("inspector").hidden) return hint("Select a token first: click on one, or press J.");
+  if (!unit || !canReject(unit)) return hint("This is the target's own token; select a rescued one.", unit.column);
   const { column } = unit, round = column.sample.rounds[unit.round], place = unit.parts[0];
   const body = { answer: column.id, token: placeOf(unit) };
   const before = column.sample.rounds.flatMap(({ pieces }) => pieces).slice(0, body.token);
@@ -328,7 +331,8 @@ async function copy() {
 
 const keys = {
   "/": () => by("prompt").focus(), j: () => jump(1), k: () => jump(-1), r: retry, c: copy, w: () => whatIf(),
-  m: () => by("wrong").disabled || by("inspector").hidden || mark("wrong", current.column, current),
+  m: () => by("inspector").hidden ? hint("Select a token first: click on one, or press J.")
+    : by("wrong").disabled || mark("wrong", current.column, current),
   n: () => mark("right", columns.judge), u: () => mark("none", (columns.whatif.mark && current?.column) || columns.judge),
   t: () => by("threshold-field").hidden || (by("settings").open = true, by("threshold").focus()), "?": () => by("keys").showModal(),
 };
