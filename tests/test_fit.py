@@ -238,8 +238,7 @@ def test_a_task_by_name_chooses_the_threshold(
     assert found.head.config.calibration["target_accuracy"] == sum(right) / 4
     assert not any("no reference" in sentence for sentence in found.warnings)
     # None of its questions may be labelled.
-    prompts = [*teaching, f"Q: {items[0].turns[0]}
-A:"]
+    prompts = [*teaching, f"Q: {items[0].turns[0]}\nA:"]
     with pytest.raises(JudgeDecodingError, match="1 of the 4 questions were also used for training"):
         fit_head(decoder, prompts, tmp_path / "other", config, calibrate_on=(prompt_format, items))
     assert not (tmp_path / "other").exists()

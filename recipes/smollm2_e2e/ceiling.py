@@ -117,8 +117,10 @@ def run(args: argparse.Namespace) -> None:
         values = torch.empty(len(labels))
         cache.fill(values, name, examples, used)
         rows.append((f"the target's {name}", auc(values if name == LOG_PROBABILITY else -values, labels.bool())))
-    for source in tqdm(sources, desc="layers"):
-        rows.append((f"linear head, {source}", auc(linear_scores(states(source), labels, fold_of), labels.bool())))
+    rows += [
+        (f"linear head, {source}", auc(linear_scores(states(source), labels, fold_of), labels.bool()))
+        for source in tqdm(sources, desc="layers")
+    ]
     best = max(range(len(sources)), key=lambda i: rows[2 + i][1])
     chosen = states(sources[best])
     rows.append((f"network, {sources[best]}", auc(network_scores(chosen, labels, fold_of), labels.bool())))
