@@ -60,7 +60,7 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/python $(ORDERED) --cov=judge_decoding --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.installed
-	$(VLLM_VENV)/bin/python $(PYTEST) tests/vllm_plugin $(ARGS)
+	$(VLLM_VENV)/bin/python $(ORDERED) tests/vllm_plugin $(ARGS)
 
 test-zoo: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/zoo $(ARGS)

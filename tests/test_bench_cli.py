@@ -112,8 +112,6 @@ def test_a_way_with_other_tokens_is_named(run: Run, options: list[object], monke
     [
         (("--backend", "fast"), "it must be eager or static"),
         (("--draft-layers", 1), "give one of them"),
-        (("--vllm-python", "/no/python"), "give a Python with vLLM"),
-        (("--target", "/no/model"), "Cannot load"),
         (("--task", "jsn"), "no task jsn"),
         (("--tune", 8, "--limit", 1), "leaves none for the table"),
     ],

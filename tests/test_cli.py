@@ -159,42 +159,18 @@ def test_version_and_help(run: Run) -> None:
     [
         (("{target}", " "), "prompt is empty"),
         (("{target}", "one " * 600, "--no-chat"), "shorten the prompt"),
-        (("{missing}", "one"), "Cannot load the"),
-        (("{target}", "one", "--draft", "{missing}"), "Cannot load the"),
         (("{target}", "one", "--draft", "{other_words}"), "different vocabularies"),
-        (("{target}", "one", "--judge", "{missing}"), "no judge head"),
-        (("{deeper}", "one", "--draft", "prompt-lookup", "--judge", "{judge}"), "trained for"),
-        (("{target}", "one", "--judge", "{truncated}"), "damaged"),
-        (("{target}", "one", "--judge", "{judge}", "--threshold", "1.5"), "between 0"),
         (("{target}", "one", "--threshold", "0.5"), "needs a judge"),
         (("{missing}", "one", "--rule", "topk(k=3)"), "no rule topk (did you mean top_k?)"),
-        (("{missing}", "one", "--rule", "top_k(k=3"), "cannot be read"),
-        (("{missing}", "one", "--rule", "top_k(k=0)"), "top_k's k is 0"),
-        (("{missing}", "one", "--rule", ""), "The rule is empty"),
         (("{target}", "one", "--rule", "judge"), "needs a judge head and there is none; give one (on the command line"),
-        (("{target}", "one", "--judge", "{judge}", "--rule", "judge(threshold=3)"), "between 0"),
         (("{target}", "one", "--judge", "{judge}", "--rule", "exact", "--threshold", "1"), "not both"),
         (("{target}", "one one", "--no-chat", "--draft", "prompt-lookup", "--rule", "kl_judge"), "use a draft model"),
-        (("{target}", "one", "--temperature", "-1"), "temperature is -1"),
-        (("{target}", "one", "--dtype", "int8"), "dtype is int8"),
-        (("{target}", "one", "--device", "nonsense"), "The device nonsense cannot be used"),
-        (("{target}", "one", "--out", "{folder}"), "it is a folder"),
-        (("{target}", "one", "--out", "{below_a_file}"), "is not a folder"),
     ],
 )
-def test_what_a_user_can_do_wrong_with_generate(
+def test_what_a_user_can_do_wrong_with_generate(  # the rest stands in bad_inputs
     run: Run, args: tuple[str, ...], phrase: str, folders: dict[str, Path], tmp_path: Path, target: LlamaForCausalLM
 ) -> None:
-    places = dict(folders, missing=tmp_path / "nothing", folder=tmp_path, below_a_file=tmp_path / "file" / "out.json")
-    (tmp_path / "file").write_text("")
-    places["truncated"] = tmp_path / "truncated"
-    JudgeHead.from_pretrained(folders["judge"]).save_pretrained(places["truncated"])
-    weights = places["truncated"] / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-20])
-    places["deeper"], places["other_words"] = tmp_path / "deeper", tmp_path / "other"
-    if "{deeper}" in args:
-        llama(0, layers=5).save_pretrained(places["deeper"])
-        word_tokenizer().save_pretrained(places["deeper"])
+    places = dict(folders, missing=tmp_path / "nothing", other_words=tmp_path / "other")
     if "{other_words}" in args:
         target.save_pretrained(places["other_words"])
         word_tokenizer(["other", "words"]).save_pretrained(places["other_words"])
@@ -228,12 +204,6 @@ def test_train_does_not_start_what_it_cannot_save(
 ) -> None:
     (tmp_path / "file").write_text("")
     is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "file"), "give a folder")
-    is_one_sentence(run("train", folders["target"], cases, "-o", tmp_path / "x", "--norm", "middle"), "must be one of")
-
-
-def test_the_demo_refuses_what_it_cannot_do(run: Run, tmp_path: Path) -> None:
-    is_one_sentence(run("demo", "--threshold", "2"), "between 0")
-    is_one_sentence(run("demo", "--html", tmp_path), "it is a folder")
 
 
 def test_a_copy_without_the_reference_pair(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,6 @@ def test_arithmetic_that_finds_nothing_writes_nothing(court: Run, tmp_path: Path
         court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl"), "label it another way"
     )
     assert not (tmp_path / "out.jsonl").exists()
-    ends_in_one_sentence(court("label", "arithmetic", tmp_path / "in.jsonl", "-o", tmp_path), "it is a folder")
-    ends_in_one_sentence(court("label", "arithmetic", tmp_path / "no.jsonl", "-o", tmp_path / "x"), "Cannot read")
 
 
 def test_import_and_export(court: Run, answers: Path, tmp_path: Path) -> None:
@@ -76,13 +74,9 @@ def test_import_and_export(court: Run, answers: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "phrase"),
     [
-        (("import", "{file}", "-o", "{new}", "-f", "xml"), "There is no format xml"),
         (("import", "{file}", "-o", "{new}", "-f", "processbench"), "no cases in the format processbench"),
         (("import", "{file}", "-o", "{new}", "-f", "csv"), "no cases in the format csv"),
         (("import", "{file}", "-o", "{new}", "-f", "prodigy", "--template", "x"), "no {{question}}"),
-        (("import", "{none}", "-o", "{new}", "-f", "csv"), "Cannot read"),
-        (("export", "{file}", "-o", "{folder}", "-f", "csv"), "it is a folder"),
-        (("export", "{none}", "-o", "{new}", "-f", "csv"), "Cannot read"),
     ],
 )
 def test_what_can_be_wrong_with_formats(
@@ -147,10 +141,6 @@ def test_check(court: Run, tmp_path: Path, folders: dict[str, Path]) -> None:
     [
         (("split", "{file}", "--into", "x"), "--into is x"),
         (("split", "{file}", "--into", "{new}=0.5"), "sum to 1"),
-        (("merge", "{file}", "-o", "{new}", "--on-conflict", "fight"), "must be one of"),
-        (("stats", "{none}"), "Cannot read"),
-        (("stats", "{file}", "--tokenizer", "{none}"), "Cannot load the tokenizer"),
-        (("view", "{file}", "-o", "{folder}"), "it is a folder"),
     ],
 )
 def test_what_can_be_wrong_with_data(
@@ -166,7 +156,3 @@ def test_rethreshold(court: Run, answers: Path, tmp_path: Path) -> None:
     write_cases(scored, [Case(question="q", answer=f"a{i}", judged=((0, 1),), score=i) for i in range(4)])
     assert court("rethreshold", scored, "-o", out, "--label-threshold", 1)[1].startswith("4 labels, 2 wrong")
     assert [case.errors for case in read_cases(out)] == [((0, 1),), ((0, 1),), (), ()]
-    ends_in_one_sentence(
-        court("rethreshold", answers, "-o", tmp_path / "no.jsonl", "--label-threshold", 1), "has no score"
-    )
-    assert not (tmp_path / "no.jsonl").exists()

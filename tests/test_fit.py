@@ -47,7 +47,7 @@ PROMPTS = [prompt_of(problem) for problem in PROBLEMS]
 OPTIONS = ("--target", "reference", "--no-chat", "--max-new-tokens", 140, "--batch-size", 20)
 # Fewer thresholds and draft lengths than a user would want; one length a way, so that no clock decides anything.
 QUICK = partial(
-    FitConfig, thresholds=(0.05, 0.9, 1.0), exact_lengths=(4,), judge_lengths=(12,), length_prompts=2,
+    FitConfig, thresholds=(0.05, 0.9, 1.0), exact_lengths=(4,), judge_lengths=(12,), length_prompts=1,
     timed_prompts=2,
 )  # fmt: skip
 CONFIG = QUICK(max_new_tokens=140, batch_size=20)
@@ -124,13 +124,13 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
     taught = {case.question for case in found.cases}
     task = [prompt for prompt in PROMPTS if prompt not in taught]
     assert found.prompts == len({row["told"]["prompt"] for row in rows(out)}) <= len(task)
-    assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 2, 2)
-    assert table.prompts == found.prompts - 2
+    assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 1, 2)
+    assert table.prompts == found.prompts - 1
     kept = {(row["method"], row["told"]["prompt"]): row for row in rows(out)}
     tuned = {prompt for name, prompt in kept if ", " in name}
     assert {name for name, _ in kept} == {"target", "exact", "judge", "exact, 4 tokens", "judge, 12 tokens"}
     shown = {prompt for name, prompt in kept if name == "judge"}
-    assert len(tuned) == 2
+    assert len(tuned) == 1
     assert len(shown) == table.prompts
     assert not tuned & shown
     own = {row["told"]["text"] for row in rows(out, "own_answers")}
@@ -458,9 +458,9 @@ def test_the_command_gives_the_head_of_the_function(
     assert code == 0, err
     assert "The labels already exist" in err
     count = figures["calibration_prompts"]
-    assert f"On {count - 2} of the {count} prompts that chose the threshold" in told
+    assert f"On {count - 1} of the {count} prompts that chose the threshold" in told
     assert "Tokens per second: 2 of these, one at a time, the three methods in turn." in told
-    assert "Draft lengths: the fastest on 2 other prompts." in told
+    assert "Draft lengths: the fastest on 1 other prompt." in told
     for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate ", "vllm serve "):
         assert way in told
     (serve,) = (shlex.split(line) for line in told.splitlines() if "vllm serve " in line)
@@ -517,9 +517,7 @@ def test_no_threshold_may_be_good_enough(decoder: JudgeDecoder, made: Path, monk
 def test_what_cannot_be_done_ends_in_one_sentence(run: Run, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "head"
     args = ("fit", *OPTIONS, "--prompts", prompts)
-    ends_in_one_sentence(run(*args, "--out", prompts), "give a folder")
     ends_in_one_sentence(run(*args, "--out", out, "--share", "1.5"), "between 0 and 1")
-    ends_in_one_sentence(run(*args, "--out", out, "--checker", "nonsense"), "There is no checker nonsense")
     ends_in_one_sentence(run("fit", *OPTIONS, "--prompts", tmp_path / "none", "--out", out), "Cannot read")
     ends_in_one_sentence(
         run("fit", "--target", tmp_path / "none", "--draft", tmp_path / "x", "--prompts", prompts, "--out", out), "none"

@@ -109,10 +109,6 @@ def test_files_that_cannot_be_shown(run: Run, tmp_path: Path, content: bytes | N
     assert not (tmp_path / "page.html").exists()
 
 
-def test_the_page_is_not_written_into_a_folder(run: Run, tmp_path: Path) -> None:
-    is_one_sentence(run("report", tmp_path / "a.jsonl", "-o", tmp_path), "it is a folder")
-
-
 # ---- what is recorded
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import Run, commands, find, is_one_sentence
+from commands import Run, commands, find
 from judge_decoding import Case, write_cases
 from judge_decoding.cli.spellings import EVERYWHERE, OLD, OPERANDS, spelled
 
@@ -86,4 +86,3 @@ def test_a_command_warns_once_and_goes_on(run: Run, tmp_path: Path) -> None:
     code, out, err = run("court", "merge", cases, "--output", tmp_path / "all.jsonl")
     assert (code, out.startswith("1 cases")) == (0, True)
     assert err == "Warning: --output is now --out; the old spelling works until the next release.\n"
-    is_one_sentence(run("info", tmp_path), "Cannot read the judge head")

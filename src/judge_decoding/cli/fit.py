@@ -189,7 +189,9 @@ def _of(table: Table, prompts: int) -> tuple[str, list[str]]:
         speeds = "Tokens per second: one at a time, the three methods in turn."
     else:
         speeds = f"Tokens per second: {table.timed_prompts} of these, one at a time, the three methods in turn."
-    lengths = f"Draft lengths: the fastest on {table.length_prompts} other prompts."
+    lengths = (
+        f"Draft lengths: the fastest on {table.length_prompts} other prompt{'s' if table.length_prompts > 1 else ''}."
+    )
     if not table.apart:
         lengths = f"Draft lengths: the fastest on {table.length_prompts} of these, so the speeds are slightly too high."
     return title, [speeds, lengths]
