@@ -32,9 +32,9 @@ from judge_decoding import JudgeDecodingError, train_head
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.models.anatomy import anatomy
 from judge_decoding.models.first_layers import first_layers
-from judge_decoding.models.hidden import HiddenStateHook, decoder_layer, final_norm, output_size
+from judge_decoding.models.hidden import HiddenStateHook, decoder_layer, output_size
 from test_training import word_cases
-from tiny import VOCAB_SIZE, llama, word_tokenizer
+from tiny import VOCAB_SIZE, final_norm, llama, word_tokenizer
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,

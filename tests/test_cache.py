@@ -14,9 +14,9 @@ from judge_decoding import Evidence, decode
 from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.models.cached_lm import CachedLM
-from judge_decoding.models.hidden import HiddenStateHook, final_norm
+from judge_decoding.models.hidden import HiddenStateHook
 from judge_decoding.models.teacher_forcing import hidden_states, read_given
-from tiny import EOS, VOCAB_SIZE, AcceptAll, greedy, llama, mistral, perturbed, request, run, tokens
+from tiny import EOS, VOCAB_SIZE, AcceptAll, final_norm, greedy, llama, mistral, perturbed, request, run, tokens
 
 
 def gpt2() -> GPT2LMHeadModel:

@@ -50,13 +50,12 @@ from judge_decoding.fit.pipeline import divide
 from judge_decoding.loading.models import load_draft
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent, write_vocabulary
 from judge_decoding.models.first_layers import cut_layers
-from judge_decoding.models.hidden import final_norm
 from judge_decoding.training import draft_training
 from judge_decoding.training.draft_data import AnswerPart, answer_parts, forwards, read
 from judge_decoding.training.draft_options import prompts_hash
 from judge_decoding.training.draft_training import rounds_of
 from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)
-from tiny import EOS, VOCAB_SIZE, WORDS, bigram, llama, mistral, tokens, word_tokenizer
+from tiny import EOS, VOCAB_SIZE, WORDS, bigram, final_norm, llama, mistral, tokens, word_tokenizer
 from tiny import run as run_loop
 
 PROMPTS = [f"{one} {two}" for one in WORDS[:6] for two in WORDS[6:11]]  # 30, 3 of them held out

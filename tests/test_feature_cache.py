@@ -15,13 +15,12 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreT
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.target import target_info
-from judge_decoding.models.hidden import final_norm
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS, hidden_states
 from judge_decoding.training.cache import FeatureCache, default_folder
 from judge_decoding.training.features import BASELINES, Column, read
 from judge_decoding.training.labels import Example, encode
 from test_training import word_cases
-from tiny import VOCAB_SIZE, llama, perturbed, word_tokenizer
+from tiny import VOCAB_SIZE, final_norm, llama, perturbed, word_tokenizer
 
 
 @contextmanager

@@ -21,12 +21,11 @@ from transformers import (
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.models import teacher_forcing
 from judge_decoding.models.forward import lock_of
-from judge_decoding.models.hidden import final_norm
 from judge_decoding.models.teacher_forcing import hidden_states, log_probability, read_given
 from judge_decoding.training.features import BASELINES, read
 from test_context import DYNAMIC, phi3, rotary, stepwise
 from test_feature_cache import no_few_logits, softcapped
-from tiny import VOCAB_SIZE, llama, mistral
+from tiny import VOCAB_SIZE, final_norm, llama, mistral
 
 
 def shared_keys() -> PreTrainedModel:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -34,6 +34,8 @@ from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.judge.config import JudgeHeadConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import target_info
+from judge_decoding.models.anatomy import anatomy
+from judge_decoding.models.unwrap import unwrap
 from judge_decoding.rules import Evidence, Exact, VerificationRule
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -204,6 +206,12 @@ def chain(tokenizer: PreTrainedTokenizerFast, *pieces: str) -> LlamaForCausalLM:
     for this, following in zip(ids, [*ids[1:], ids[0]], strict=True):
         logits[this, following] = 5.0
     return bigram(logits)
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm between the last layer and the language-model head; None if there is no such norm."""
+    name = anatomy(model).norm
+    return None if name is None else unwrap(model).get_submodule(name)
 
 
 def random_head(model: PreTrainedModel, seed: int = 0, *, scale: float = 1.0, **config: object) -> JudgeHead:

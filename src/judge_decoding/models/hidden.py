@@ -18,16 +18,6 @@ from judge_decoding.models.anatomy import anatomy, first_tensor
 from judge_decoding.models.unwrap import unwrap
 
 
-def final_norm(model: PreTrainedModel) -> nn.Module | None:
-    """Return the norm between the last layer and the language-model head; None if there is no such norm.
-
-    Raises:
-        JudgeDecodingError: see `anatomy`.
-    """
-    name = anatomy(model).norm
-    return None if name is None else unwrap(model).get_submodule(name)
-
-
 def output_size(model: PreTrainedModel) -> int:
     """Return the number of logits per token.
 
