@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,21 +106,6 @@ def test_the_bare_card_says_what_the_head_is_and_how_to_load_it(target: LlamaFor
         "base_model": "org/Model_1",
         "library_name": "judge-decoding", "tags": ["judge-decoding", "speculative-decoding", "custom_generate"],
     }  # fmt: skip
-
-
-@pytest.mark.slow
-def test_saving_loads_neither_reports_nor_results_nor_plots(folder: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from judge_decoding import JudgeHead;"
-        "JudgeHead.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2]); print(' '.join(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, folder, tmp_path / "b"], capture_output=True, text=True, check=True
-    )
-    found = set(done.stdout.split())
-    assert "judge_decoding.judge.head" in found
-    assert not found & {"matplotlib", "judge_decoding.core.results"}
-    assert not [name for name in found if name.startswith(("judge_decoding.report", "judge_decoding.evaluation"))]
 
 
 def test_the_same_target_in_bfloat16_fits(folder: Path, folders: dict[str, Path]) -> None:
