@@ -16,7 +16,7 @@ from commands import Run, is_one_sentence, the_sentence
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, PromptLookup
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.integrations.head_folder import generate_with_head
-from judge_decoding.judge.target import TargetInfo
+from judge_decoding.judge.target import target_info
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.names import EMBEDDED, NAMES, embedded_path, is_drafter, reserved_name
 from judge_decoding.reference import pair
@@ -274,7 +274,7 @@ def test_a_command_says_that_a_name_cannot_be_had(hub: Hub, run: Run) -> None:
 
 
 def test_an_embedded_model_is_called_by_its_name_wherever_the_package_lies() -> None:
-    assert TargetInfo.of(load_model("reference"), HiddenSource(-1, "after")).name_or_path == "reference"
+    assert target_info(load_model("reference"), HiddenSource(-1, "after")).name_or_path == "reference"
     assert reserved_name(str(EMBEDDED["draft"])) == "reference-draft"
     assert [reserved_name(name) for name in ("reference", "./reference", "org/model")] == [
         "reference", "./reference", "org/model",

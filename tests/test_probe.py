@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import JudgeDecodingError, JudgeHead
 from judge_decoding.core.hidden import HiddenSource, Norm
-from judge_decoding.judge.target import target_info
+from judge_decoding.judge.target import check_target, target_info
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.models.weights import quantization, tensors
 from judge_decoding.training.cache import FeatureCache
@@ -108,9 +108,9 @@ def test_other_embeddings_under_the_same_layers_are_refused() -> None:
 
 def test_layers_above_the_head_do_not_matter() -> None:
     low = target_info(llama(0), HiddenSource(-2, "before"))
-    low.check(with_delta(llama(0), 0.5, layer=1))
+    check_target(low, with_delta(llama(0), 0.5, layer=1))
     with pytest.raises(JudgeDecodingError, match="other weights"):
-        low.check(with_delta(llama(0), 0.5, layer=0))
+        check_target(low, with_delta(llama(0), 0.5, layer=0))
 
 
 def test_a_smaller_vocabulary_is_refused() -> None:

@@ -14,7 +14,7 @@ from transformers import LlamaModel
 from commands import Run
 from judge_decoding import Case, JudgeDecoder, JudgeHead, write_cases
 from judge_decoding.cli import main as cli
-from judge_decoding.judge.probe import LENGTH
+from judge_decoding.judge.config import PROBE_IDS
 from test_training import word_cases
 
 Train = Callable[..., tuple[int, str, str]]
@@ -92,7 +92,7 @@ def test_the_answers_are_read_once(train: Train, cases: Path, tmp_path: Path, mo
     def counting(self: LlamaModel, *args: object, **kwargs: object) -> object:
         ids = kwargs["input_ids"]
         assert isinstance(ids, torch.Tensor)
-        if ids.numel() > LENGTH:  # fewer tell which model it is
+        if ids.numel() > PROBE_IDS:  # fewer tell which model it is
             forwards.append(1)
         return original(self, *args, **kwargs)
 

@@ -55,7 +55,7 @@ OPTIONS = [
         )
     ),
     Bad("a rule of one long name", f"{PAIR} --rule {'x' * 5000}", "no rule"),
-    Bad("20,000 rules", f"{PAIR} --rule '{' | '.join(['exact'] * 20_000)}'", "the longest"),
+    Bad("20,000 rules", f"{PAIR} --rule '{' | '.join(['exact'] * 20_000)}'", "the most allowed"),
     Bad("a rule that is none", f"{SCORE} --rule magic", "magic"),
     Bad("a guard that is none", f"{JUDGED} --guard magic", "magic"),
     Bad("a guard without its number", f"{JUDGED} --guard budget", "tokens"),
