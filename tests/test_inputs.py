@@ -110,7 +110,7 @@ COMMANDS = (
 
 
 # Each command reads through what the test above tries with all kinds, so one kind each is enough.
-@pytest.mark.parametrize(("command", "kind"), zip(COMMANDS, cycle(["named pipe", "device"]), strict=False))
+@pytest.mark.parametrize(("command", "kind"), list(zip(COMMANDS, cycle(["named pipe", "device"]), strict=False)))
 def test_no_command_reads_what_is_no_file(
     run: Run, head: JudgeHead, tmp_path: Path, command: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
