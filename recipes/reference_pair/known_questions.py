@@ -1,7 +1,7 @@
 """Fit what a head's training questions look like on problems of its split of every length, not only on the cases.
 
-The cases are pairs of a right and a wrong answer, so they leave out most problems that the draft always solves: the
-shortest. Those are no less familiar. Problems of one step are drawn, too: the head was not trained on any, but it was
+The cases are pairs of a right and a wrong answer, which leaves out most of the shortest problems. Those are no less
+familiar. Problems of one step are drawn, too: the head was not trained on any, but it was
 measured on them (docs/familiarity.md). Weights, bias and threshold do not change.
 
     python recipes/reference_pair/known_questions.py HEAD --target TARGET --out HEAD
