@@ -114,7 +114,7 @@ def test_an_installed_package_brings_a_checker(monkeypatch: pytest.MonkeyPatch, 
     ("source", "message"),
     [
         ("import nonsense_that_is_not_there", "cannot be imported (ModuleNotFoundError"),
-        ("check = 5", "is no function"),
+        ("check = 5", "is not a function"),
         ("def check(q, a, r): raise RuntimeError('no luck')", "fails (RuntimeError: no luck) for the answer 'abc'"),
         ("def check(q, a): return True", "fails (TypeError"),
         ("def check(q, a, r): return 'yes'", "gives str for the answer 'abc'"),

@@ -338,7 +338,7 @@ def test_what_makes_no_sense_is_refused(
     deep: LlamaForCausalLM, words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "deep" / "draft"
-    with pytest.raises(JudgeDecodingError, match="9 different prompts, and a draft needs 10"):
+    with pytest.raises(JudgeDecodingError, match="9 different prompts, and a draft needs at least 10"):
         make_draft(deep, words, [*PROMPTS[:9], PROMPTS[0]], out, CONFIG)
     with pytest.raises(JudgeDecodingError, match="leaves out an end token, as there is one"):
         make_draft(deep, words, PROMPTS, out, DraftConfig(1, vocab=1))
@@ -423,7 +423,7 @@ def test_the_command_makes_the_draft_and_resumes(
     ends_in_one_sentence(run(*args, "--overwrite", "--draft-layers", 3), "take from 1 to 2")
     ends_in_one_sentence(run(*args, "--overwrite", "--vocab", 1), "leaves out an end token")
     is_one_sentence(run(*args, "--overwrite", "--keep-adapter"), "Without --lora")
-    ends_in_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs 10")
+    ends_in_one_sentence(run(*args, "--overwrite", "--limit", 5), "5 different prompts, and a draft needs at least 10")
     is_one_sentence(run("fit", "--target", "x", "--prompts", prompts, "-o", out, "--draft-layers", 2), "--make-draft")
 
 

@@ -363,7 +363,7 @@ def test_a_start_that_fails_leaves_nothing(decoder: JudgeDecoder, tmp_path: Path
     for start, message in ((cannot_load, "Cannot load"), (without, "needs a draft model")):
         with pytest.raises(JudgeDecodingError, match=message):
             fit_head(start, PROMPTS, out, CONFIG)
-    with pytest.raises(JudgeDecodingError, match="too few to divide"):
+    with pytest.raises(JudgeDecodingError, match="too few to split"):
         fit_head(cannot_load, PROMPTS[:1], out, CONFIG)
     with pytest.raises(JudgeDecodingError, match="9 prompts and 3 references"):
         fit_head(cannot_load, PROMPTS, out, CONFIG, references=[None] * 3)

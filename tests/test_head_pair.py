@@ -163,7 +163,9 @@ def test_it_learns_what_only_the_draft_shows() -> None:
 
 def test_training_needs_a_draft_that_can_read_the_cases() -> None:
     target, tokenizer = llama(0), word_tokenizer()
-    with pytest.raises(JudgeDecodingError, match="the draft knows 0 to 9; use the target's own tokenizer, and a draft"):
+    with pytest.raises(
+        JudgeDecodingError, match="the draft's ids are 0 to 9; use the target's own tokenizer, and a draft"
+    ):
         train_head(target, tokenizer, word_cases(), draft=llama(0, vocab_size=10))
     long = [Case(question="one ", answer="two " * 20)]
     with pytest.raises(JudgeDecodingError, match="the draft's context is 8; shorten or remove it"):

@@ -187,5 +187,5 @@ def test_a_truncation_needs_a_temperature() -> None:
 
 def test_a_sampling_is_truncated_once() -> None:
     sampling = SamplingParams(temperature=1.0, truncation=Truncation((TopK(4),)))
-    with pytest.raises(JudgeDecodingError, match="cut off already"):
+    with pytest.raises(JudgeDecodingError, match="already truncated"):
         matched_sampling(TopK(3), sampling)

@@ -115,8 +115,8 @@ def test_from_files_to_the_page(run: Run, tmp_path: Path) -> None:
     assert out == (0, f"20 answers read, the first 3 of them shown in {page}.\n", "")
     text = page.read_text(encoding="utf-8")
     assert "-70.0 [-89.2, -28.9]" in text  # the table is of all, not only of those that are shown
-    assert "tells new kinds of prompts and not errors" in text
-    assert "tells new kinds" not in answers_page("t", [known(task="a"), known(task="b")])
+    assert "detects new kinds of prompts, not errors" in text
+    assert "detects new kinds" not in answers_page("t", [known(task="a"), known(task="b")])
 
 
 # ---- in a browser

@@ -293,10 +293,10 @@ def test_an_installed_package_brings_a_rule(folders: dict[str, Path], tmp_path: 
             "import nonsense_that_is_not_there",
             "The rule bad of the package bad-rules cannot be imported (ModuleNotFoundError:",
         ),
-        ("class Bad: pass", "The rule bad of the package bad-rules is no VerificationRule of that name;"),
+        ("class Bad: pass", "The rule bad of the package bad-rules is not a VerificationRule of that name;"),
         (
             "from judge_decoding import Exact\nclass Bad(Exact):\n    name = 'good'",
-            "The rule bad of the package bad-rules is no VerificationRule of that name;",
+            "The rule bad of the package bad-rules is not a VerificationRule of that name;",
         ),
         (
             "from judge_decoding import Exact\nclass Bad(Exact):\n    name = 'bad'\n    def __init__(self, k): pass",

@@ -347,8 +347,8 @@ def test_an_installed_package_brings_a_task(monkeypatch: pytest.MonkeyPatch, tmp
     ("source", "message"),
     [
         ("import nonsense_that_is_not_there", "cannot be imported (ModuleNotFoundError"),
-        ("Bad = 5", "is no Task of that name"),
-        ("from judge_decoding.tasks.gsm8k import GSM8K as Bad", "is no Task of that name"),
+        ("Bad = 5", "is not a Task of that name"),
+        ("from judge_decoding.tasks.gsm8k import GSM8K as Bad", "is not a Task of that name"),
     ],
 )
 def test_a_package_whose_task_is_broken_is_named(

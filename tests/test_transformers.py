@@ -477,10 +477,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "logits": ({"output_logits": True, "return_dict_in_generate": True}, "output_logits"),
     "states": ({"output_hidden_states": True, "return_dict_in_generate": True}, "output_hidden_states"),
     "attentions": ({"output_attentions": True, "return_dict_in_generate": True}, "output_attentions"),
-    "guidance": ({"guidance_scale": 1.5}, "remembers"),
+    "guidance": ({"guidance_scale": 1.5}, "keeps state"),
     "a watermark with memory": (
         {"watermarking_config": SynthIDTextWatermarkingConfig(keys=[1, 2, 3], ngram_len=3), "do_sample": True},
-        "remembers",
+        "keeps state",
     ),
     "another cache": ({"cache_implementation": "static"}, "its own KV cache"),
     "a cache of one's own": ({cache_name(llama(0)): DynamicCache()}, "its own KV cache"),
@@ -693,7 +693,7 @@ def test_a_heads_folder_refuses_in_one_sentence(
         through_folder(loaded, folder, draft=weak, assistant_model=weak)
     with pytest.raises(JudgeDecodingError, match="Cannot load the tokenizer"):
         through_folder(loaded, folder, draft=str(tmp_path / "nothing"))
-    with pytest.raises(JudgeDecodingError, match="give it as tokenizer"):
+    with pytest.raises(JudgeDecodingError, match="pass it as tokenizer"):
         through_folder(llama(0), folder, draft=str(folders["draft"]))
     with pytest.raises(JudgeDecodingError, match="trained for"):
         through_folder(llama(3), folder, draft=weak)

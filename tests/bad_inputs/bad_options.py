@@ -145,7 +145,7 @@ OPTIONS = [
     Bad("a checker that is none", f"{COLLECT} --checker magic", "magic"),
     Bad("a checker that is no expression", f"{COLLECT} --checker 'regex:('", "not a regular expression"),
     Bad("code that may not be run", f"{COLLECT} --checker tests", "--allow-code-execution"),
-    Bad("a template without fields", f"{COLLECT} --template x", "names no field"),
+    Bad("a template without fields", f"{COLLECT} --template x", "has no field such as"),
     Bad("a target's chat template and no chat", f"{COLLECT} --no-chat --target {{target}}", "--no-chat"),
     Bad("a template without the question", "court import {cases} -o {new} -f csv --template x", "{{question}}"),
     Bad("nothing is left", DROP, "No case is left", text(TWO_VERDICTS), notes=True),

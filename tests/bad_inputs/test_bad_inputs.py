@@ -180,7 +180,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwuid", nobody)
     monkeypatch.setattr("pwd.getpwnam", nobody)
     for folder in (compiled, features):
-        with pytest.raises(JudgeDecodingError, match=r"^There is no home folder .* XDG_CACHE_HOME\.$"):
+        with pytest.raises(JudgeDecodingError, match=r"^There is no home folder .* XDG_CACHE_HOME to a folder\.$"):
             folder()
 
 

@@ -172,7 +172,7 @@ def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Exampl
             )
         if max(example.ids, default=0) > last:
             raise JudgeDecodingError(
-                f"Case {number} has token id {max(example.ids)}, but the {role} knows 0 to {last}; "
+                f"Case {number} has token id {max(example.ids)}, but the {role}'s ids are 0 to {last}; "
                 f"use the target's own tokenizer{'' if role == 'target' else ', and a draft that shares it'}."
             )
 
