@@ -58,7 +58,7 @@ def test_generate_in_a_pipe_shows_figures_and_no_legend(run: Run, folders: dict[
     code, out, err = run(*asked, stdin="one two three")
     assert code == 0
     assert err.startswith("Using the chat template; --no-chat turns it off.\n")
-    assert all(word in out for word in ("per target forward", "accepted draft tokens"))
+    assert all(word in out for word in ("mean acceptance length", "accepted draft tokens"))
     assert "rescued" not in out
     written = json.loads(run(*asked, "--json", stdin="one two three")[1])
     assert out.startswith(written["text"])

@@ -38,7 +38,7 @@ def answer_fragment(pieces: Sequence[str], rounds: Sequence[Round]) -> str:
             tokens=tokens,
             styles=_STYLES,
             legend=[(cause, MEANING[cause]) for cause in met],
-            figures=f"{stats.tokens} tokens, {stats.tokens_per_forward:.2f} per target forward, "
+            figures=f"{stats.tokens} tokens, mean acceptance length {stats.tokens_per_forward:.2f}, "
             f"{stats.accepted_per_round:.2f} accepted draft tokens per round",
         )
     )

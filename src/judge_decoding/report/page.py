@@ -28,6 +28,6 @@ def comparison_page(
         question=question,
         rounds=rounds,
         legend=[(cause.value, MEANING[cause]) for cause in Cause],
-        bars=[(name, methods[key]["speedup"]) for key, name in names.items()],
+        bars=[(key, name, methods[key]["speedup"], f"{methods[key]['accuracy']:.0%}") for key, name in names.items()],
         longest=max(m["speedup"] for m in methods.values()),
     )

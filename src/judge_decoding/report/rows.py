@@ -73,7 +73,7 @@ def fastest(results: Results) -> str:
     if not good:
         return f"No setting is shown to be non-inferior with {margin}; measure more items, or stricter settings."
     best = max(good, key=lambda row: (row.speedup or 0.0, row.tokens_per_forward))
-    speed = f"{best.speedup:.2f}x" if best.speedup else f"{best.tokens_per_forward:.2f} tokens per target forward"
+    speed = f"{best.speedup:.2f}x" if best.speedup else f"mean acceptance length {best.tokens_per_forward:.2f}"
     change = points(best.difference, best.difference_low, best.difference_high)
     return (
         f"Fastest setting shown non-inferior with {margin}: {short_numbers(best.name)}, draft length "

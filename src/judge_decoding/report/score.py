@@ -18,7 +18,7 @@ COLUMNS = (
     "draft\nlength",
     "accepted draft\ntokens per\nround [95%]",
     "median",
-    "tokens per\ntarget\nforward",
+    "mean\nacceptance\nlength",
     "rejected",
 )
 

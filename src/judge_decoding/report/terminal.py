@@ -60,7 +60,7 @@ def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Re
 COLUMNS = (
     ("accuracy", "accuracy [95%]"),
     ("accepted_per_round", "accepted draft\ntokens per round"),
-    ("tokens_per_forward", "tokens per\ntarget forward"),
+    ("tokens_per_forward", "mean\nacceptance\nlength"),
     ("tokens_per_second", "tokens per\nsecond"),
     ("speedup", "speed-up over\nthe target"),
     ("mcnemar_p", "McNemar\np against target"),

@@ -171,7 +171,7 @@ def run(
     console.print(
         "\nStandard: speculative decoding that keeps only tokens the target would have generated itself.\n"
         f"Draft length: {facts['draft length']} ({chosen}). Judge's threshold: {fewest_digits(judge.threshold)}.\n"
-        "Tokens per target forward include the correction or bonus token; accepted draft tokens do not.\n",
+        "The mean acceptance length includes the correction or bonus token; accepted draft tokens do not.\n",
         style="dim",
         highlight=False,
     )

@@ -119,8 +119,8 @@ def run(
         rate = "" if stats.acceptance_rate is None else f" (acceptance rate {stats.acceptance_rate:.0%})"
         console.print(
             f"{stats.tokens} tokens in {seconds:.1f} s ({stats.tokens / seconds:.0f} a second), "
-            f"{stats.tokens_per_forward:.2f} per target forward, {stats.accepted_per_round:.2f} accepted draft tokens "
-            f"per round{rate}",
+            f"mean acceptance length {stats.tokens_per_forward:.2f}, {stats.accepted_per_round:.2f} accepted draft "
+            f"tokens per round{rate}",
             style="dim",
             highlight=False,
         )

@@ -82,7 +82,7 @@ def run(
     console.print(score_table(found))
     console.print(
         "\nThe texts are not regenerated: after a rejected token, the text's own stands in for the target's. The more "
-        "a rule rejects, the less its figures say about decoding. Tokens per target forward are an upper bound, for a "
+        "a rule rejects, the less its figures say about decoding. The mean acceptance length is an upper bound, for a "
         "draft that costs nothing. All texts count as correct: wrong tokens that a rule keeps are not measured "
         "here.\n\nRounds by accepted draft tokens\n",
         style="dim",
