@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -141,6 +142,14 @@ def test_a_generation_counts_its_rounds(decoder: JudgeDecoder) -> None:
     assert whole.stats.tokens == len(whole.token_ids)
     assert whole.seconds > 0
     assert whole.tokens_per_second == pytest.approx(len(whole.token_ids) / whole.seconds)
+
+
+def test_a_generation_is_a_few_lines_however_long_it_is(decoder: JudgeDecoder) -> None:
+    answer = decoder.generate(PROMPT, 24)
+    text = repr(answer)
+    assert f"text={answer.text!r}, finish_reason={answer.finish_reason!r}, lossy={answer.lossy}, " in text
+    assert f"{len(answer.token_ids)} tokens in {len(answer.rounds)} rounds" in text
+    assert len(repr(replace(answer, text="x" * 10_000))) < 800
 
 
 def test_end_tokens_are_the_generation_configs_or_the_tokenizers(

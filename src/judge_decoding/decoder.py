@@ -289,7 +289,7 @@ class JudgeDecoder:
         known = Options.__optional_keys__
         for name in options:
             if name not in known:
-                raise TypeError(f"unexpected option {name!r}; there are {', '.join(sorted(known))}")
+                raise TypeError(f"unexpected option {name!r}; the options are {', '.join(sorted(known))}")
         if max_new_tokens is None:
             max_new_tokens = self.max_new_tokens(ids.shape[1])
         check_bound("max_new_tokens", max_new_tokens)

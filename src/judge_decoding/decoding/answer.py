@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypedDict
 
 from judge_decoding.core.rounds import Cause, FinishReason, Round, Stats
@@ -74,6 +74,10 @@ def is_lossy(rule: VerificationRule, rounds: Iterable[Round], *, greedy: bool) -
     return not rule.is_lossless and (not greedy or any(Cause.RESCUED in event.causes for event in rounds))
 
 
+_SHOWN = 500
+"""The most letters of an answer in its repr."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """A finished answer.
@@ -95,9 +99,18 @@ class Generation:
     rounds: tuple[Round, ...]
     seconds: float
     finish_reason: FinishReason
-    stats: Stats = field(repr=False)
-    pieces: tuple[str, ...] = field(repr=False)
+    stats: Stats
+    pieces: tuple[str, ...]
     lossy: bool = False
+
+    def __repr__(self) -> str:
+        """A few lines, however long the answer is."""
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}..."
+        return (
+            f"Generation(text={text!r}, finish_reason={self.finish_reason!r}, lossy={self.lossy}, "
+            f"{len(self.token_ids)} tokens in {len(self.rounds)} rounds and {self.seconds:.2f} s, "
+            f"mean acceptance length {self.stats.tokens_per_forward:.2f})"
+        )
 
     @property
     def distance(self) -> float | None:
