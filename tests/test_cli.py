@@ -147,6 +147,11 @@ def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_pa
     assert json.loads(run("info", tmp_path / "head", "--json")[1]) == config
 
 
+def test_the_embedded_head_goes_by_its_name(run: Run) -> None:
+    lines = run("info", "reference")[1].splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["head", "reference"], ["target", "reference"]]
+
+
 def test_version_and_help(run: Run) -> None:
     assert run("--version")[1].startswith("judge-decoding ")
     code, out, _ = run("--help")

@@ -34,4 +34,4 @@ def info(
     if json:
         print_json(config)
     else:
-        describe(config, place, fits=target)
+        describe(config, judge, fits=target)
