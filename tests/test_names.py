@@ -113,7 +113,7 @@ def test_commands_know_the_names(run: Run, tmp_path: Path) -> None:
     code, out, err = run("info", "reference", "--target", "reference")
     assert code == 0, err
     assert "yes, reference" in out
-    is_one_sentence(run("score", tmp_path / "cases", "--target", "prompt-lookup"), "no model; give it as the draft")
+    is_one_sentence(run("score", tmp_path / "cases", "--target", "prompt-lookup"), "not a model; give it as the draft")
     fit = ("fit", "--prompts", tmp_path / "prompts", "--target", "reference", "--out", tmp_path / "head")
     (tmp_path / "prompts").write_text("".join(f"Q: What is {i} + 4?\nA:\n" for i in range(20)))
     assert "no tokens of its own to be labelled" in the_sentence(run(*fit, "--draft", "prompt-lookup"))
