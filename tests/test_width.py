@@ -15,7 +15,7 @@ from judge_decoding.core.results import MATCHED, ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import fewest_digits, short_numbers
 from judge_decoding.report.rows import fastest, results_tables
-from judge_decoding.report.terminal import worked_example
+from judge_decoding.report.terminal import comparison_table, worked_example
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from judge_decoding.serving.recipe import packaged
 
@@ -91,3 +91,19 @@ def test_a_threshold_has_the_digits_that_decide_and_no_more() -> None:
 @given(st.floats(0, 1))
 def test_a_printed_threshold_decides_as_the_one_that_was_calibrated(value: float) -> None:
     assert torch.tensor(float(fewest_digits(value))) == torch.tensor(value)
+
+
+def test_the_table_of_the_demo() -> None:
+    """As wide as it comes: no title is cut, and no line is longer than the terminal."""
+    figures = {
+        "accuracy": 1.0, "accuracy_low": 0.963, "accuracy_high": 1.0, "accepted_per_round": 14.46,
+        "mcnemar_p": 1.2e-130, "tokens_per_forward": 15.25, "tokens_per_second": 1234.5, "speedup": 13.25,
+        "num_draft_tokens": 16,
+    }  # fmt: skip
+    names = {"target": "target alone", "draft": "draft alone", "exact": "standard", "judge": "judge decoding"}
+    told = lines(comparison_table(dict.fromkeys(names, figures), names))
+    assert max(map(len, told)) <= 80
+    assert not any("…" in line for line in told)
+    assert told[-1].split() == [
+        "judge", "decoding", "100.0%", "[96.3,", "100.0]", "14.46", "15.25", "1234", "13.25x", "<", "0.001",
+    ]  # fmt: skip

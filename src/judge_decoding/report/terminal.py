@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.core.rounds import Cause
+from judge_decoding.intervals import p_value
 from judge_decoding.report.verdicts import MEANING, ShownRound
 from judge_decoding.visible import shown
 
@@ -59,11 +60,11 @@ def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Re
 
 COLUMNS = (
     ("accuracy", "accuracy [95%]"),
-    ("accepted_per_round", "accepted draft\ntokens per round"),
+    ("accepted_per_round", "accepted\ndraft\ntokens\nper round"),
     ("tokens_per_forward", "mean\nacceptance\nlength"),
-    ("tokens_per_second", "tokens per\nsecond"),
-    ("speedup", "speed-up over\nthe target"),
-    ("mcnemar_p", "McNemar\np against target"),
+    ("tokens_per_second", "tokens\nper\nsecond"),
+    ("speedup", "speed-up\nover the\ntarget"),
+    ("mcnemar_p", "McNemar\np"),
 )
 
 
@@ -72,8 +73,8 @@ def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[
     # To fit into 80 columns, only the titles are folded.
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
-    for key, title in COLUMNS:
-        table.add_column(title, justify="right", no_wrap=key == "accuracy")
+    for _, title in COLUMNS:
+        table.add_column(title, justify="right", no_wrap=True)
     for key, name in names.items():
         table.add_row(name, *row(key, methods[key]))
     return table
@@ -88,5 +89,5 @@ def row(key: str, figures: Mapping[str, float]) -> list[str]:
         f"{figures['tokens_per_forward']:.2f}" if key != "draft" else "-",
         f"{figures['tokens_per_second']:.0f}",
         f"{figures['speedup']:.2f}x",
-        "-" if alone else f"{figures['mcnemar_p']:.2g}",
+        "-" if alone else p_value(figures["mcnemar_p"]),
     ]
