@@ -33,7 +33,7 @@ def demo(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Show judge decoding on included models, offline, in under two minutes.
+    """Show judge decoding on included models, offline, in minutes.
 
     Two tiny models solve 100 arithmetic word problems by four methods, side by side. With --pair smollm2, a language
     model describes 10 restaurants.

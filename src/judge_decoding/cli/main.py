@@ -24,7 +24,7 @@ _PASS_ON = {
 
 app = lazy_app(
     {
-        "demo": LazyCommand("demo:demo", "Show judge decoding on included models, offline, in under two minutes."),
+        "demo": LazyCommand("demo:demo", "Show judge decoding on included models, offline, in minutes."),
         "generate": LazyCommand("generate:generate", "Answer one prompt with any pair of models."),
         "play": LazyCommand(
             "play:play", "Watch a target alone and judge decoding answer side by side, on a local web page."
