@@ -82,7 +82,8 @@ def test_compiled_code_reads_the_8_bits_themselves(few: bool, tmp_path: Path, mo
     layer: Any = model.model.layers[0].mlp.up_proj
     assert type(layer) is nn.Linear
     shared = {values.data_ptr(): values.dtype for values in graph._weights.values()}
-    assert shared[layer.weight.qdata.data_ptr()] == torch.int8
+    weight: Any = layer.weight
+    assert shared[weight.qdata.data_ptr()] == torch.int8
     monkeypatch.setattr(lm, "compile_target", lambda *_, **__: graph)
     asked = [request(model, prompt, num_draft_tokens=3, max_new_tokens=12) for prompt in PROMPTS]
     found: list[list[int]] = [[] for _ in PROMPTS]

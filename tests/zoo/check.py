@@ -27,6 +27,7 @@ from tiny import WORDS, Scripted, request, run, run_uncompiled, tokens, word_tok
 
 EXACT = "exact"
 OTHER = "other tokens"
+YES, EXPECTED = "yes", "expected"
 COUNT = 24
 PROMPTS = ([7], [5, 6, 7, 8, 9, 10, 11, 12, 13, 5, 6, 7])
 BATCH = ([5, 6, 7, 8, 9, 10, 11, 12, 13, 5, 6, 7], [20, 21, 22], [30, 31, 30, 31, 30])
@@ -116,7 +117,7 @@ def _way(row: Row, way: str) -> Iterator[Callable[[bool], None]]:
 
 
 def compiled(model: PreTrainedModel, *, really: bool) -> str:
-    """Whether the static back end gives in a batch that grows unevenly what ``generate`` says: "yes", or why not.
+    """Whether the static back end gives in a batch that grows unevenly what ``generate`` says: `YES`, or why not.
 
     Args:
         model: the model.
@@ -133,7 +134,9 @@ def compiled(model: PreTrainedModel, *, really: bool) -> str:
         except CannotCompileError as error:
             return f"no: {error}"
         drafter = Scripted(lambda ids, count: _uneven(ids, count, alone))
-        return "yes" if _batch(target, drafter) == alone else OTHER
+        if _batch(target, drafter) != alone:
+            return OTHER
+        return YES if really else EXPECTED
 
 
 def _batch(model: PreTrainedModel | StaticTarget, drafter: Drafter | None) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Write docs/models.md: what decoding does with each causal LM class of transformers. ``make zoo`` runs it.
 
-Give families as arguments to look at these alone; then the page stays as it is.
+Give families as arguments to look at these alone; then the page stays as it is. ``--uncompiled`` saves the time that
+compiling takes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ The tokens are compared with those of transformers' own `generate`. `make zoo` m
 * **batch**: *shared* if rows of different lengths share forward passes, *one by one* if each decodes by itself. Both
   give the same tokens.
 * **compiled**: *yes* if `backend="static"` compiles the class and gives the tokens of `generate`, in batches that grow
-  unevenly; otherwise it runs eager and says why.
+  unevenly; *expected* if what would be compiled gives them as it is, and was not compiled for this page; otherwise the
+  class runs eager and says why.
 * **judge**: whether a head trains on the class and scores draft tokens in decoding as in training.
 
 A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives;
@@ -64,13 +66,14 @@ def _said(row: Row, way: str) -> str:
     return row.found[way] if row.found[way] == EXACT else row.found[way].partition(":")[0]
 
 
-def main(wanted: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Look at all families, or at some, and write the page or print what was found."""
     torch.set_num_threads(1)
+    really, wanted = "--uncompiled" not in arguments, [one for one in arguments if not one.startswith("--")]
     lines, missing, found = [], [], {}
     counts = {"exact": 0, "alone": 0, "refused": 0}
     for name in wanted or names():
-        row, made, why = look(name, really=True)
+        row, made, why = look(name, really=really)
         if row is None:
             missing.append(f"| {name} | {why} |")
             found[name] = "not tried"

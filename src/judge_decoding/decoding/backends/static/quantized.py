@@ -26,6 +26,10 @@ class Int8Linear(nn.Module):
         bias: the bias [out], if there is one.
     """
 
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
@@ -34,8 +38,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the product [..., out] with ``x`` [..., in], in the order in which torchao computes it."""
-        weight: Tensor = self.weight
-        found = nn.functional.linear(x, weight.to(x.dtype)) * self.scale.to(x.dtype)
+        found = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
         return found if self.bias is None else found + self.bias
 
 
@@ -77,7 +80,7 @@ def _unreadable(module: nn.Module) -> str:
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return an `Int8Linear` for each quantised layer of ``model``, by name; none of them is copied."""
     return {
-        name: Int8Linear(module.weight.qdata, module.weight.scale.flatten(), module.bias)  # type: ignore[union-attr]
+        name: Int8Linear(module.weight.qdata, module.weight.scale.flatten(), module.bias)
         for name, module in model.named_modules()
         if is_torchao(getattr(module, "weight", None))
     }
@@ -86,7 +89,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 def scales_of(model: nn.Module) -> dict[str, int]:
     """Return the number of scales of each quantised layer of ``model``, by name."""
     return {
-        name: module.weight.scale.numel()  # type: ignore[union-attr]
+        name: module.weight.scale.numel()
         for name, module in model.named_modules()
         if is_torchao(getattr(module, "weight", None))
     }

@@ -85,15 +85,14 @@ def layer_shapes(model: PreTrainedModel) -> Sequence[LayerShape]:
         with undisturbed(model):
             ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
             Forward(model)(ids, cache, 1, positions=row_positions(0, 1, ids.device))
-        shapes = []
-        for layer in cache.layers:
-            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-            both = isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.ndim == values.ndim == 4
-            shapes.append(
-                LayerShape(keys.shape[1], keys.shape[3], values.shape[1], values.shape[3]) if both else LayerShape()
-            )
-        _SHAPES[model] = shapes
+        _SHAPES[model] = [_shape(getattr(one, "keys", None), getattr(one, "values", None)) for one in cache.layers]
     return _SHAPES[model]
+
+
+def _shape(keys: object, values: object) -> LayerShape:
+    if isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.ndim == values.ndim == 4:
+        return LayerShape(keys.shape[1], keys.shape[3], values.shape[1], values.shape[3])
+    return LayerShape()
 
 
 def new_cache(model: PreTrainedModel, rows: int, columns: int) -> KeysValues:
