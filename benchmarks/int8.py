@@ -25,6 +25,7 @@ from judge_decoding import Exact, JudgeDecoder
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.markdown import table
+from judge_decoding.models.first_layers import first_layers
 from judge_decoding.models.provenance import machine
 from limits import measure_machine
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("target")
     parser.add_argument("--draft")
+    parser.add_argument("--layers", type=int, help="only the target's first layers, which compile sooner")
     parser.add_argument("--num-draft-tokens", type=int, default=3)
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--repetitions", type=int, default=7)
@@ -83,6 +85,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, tokenizer = load_model(args.target, dtype=torch.float32), load_tokenizer(args.target)
+    if args.layers:
+        model = first_layers(model, args.layers)
     models = {"float32": model, "int8": quantized(model)}
     draft = load_model(args.draft, dtype=torch.float32) if args.draft else None
     options: dict[str, dict[str, Any]] = {"no draft": {}}

@@ -61,7 +61,7 @@ def masks_by_position(model: PreTrainedModel, positions: Tensor, columns: Tensor
         if get_ident() != thread:
             return original(*args, **given)
         if given.get("use_vmap"):
-            raise CannotCompileError(f"{type(model).__name__} makes its attention masks by functions of its own")
+            raise CannotCompileError("its attention masks come from functions of its own")
         if (size := given.get("local_size")) is not None:
             sizes.add(size)
         rows = torch.arange(positions.shape[0], device=positions.device)[:, None, None, None]
@@ -79,7 +79,7 @@ def masks_by_position(model: PreTrainedModel, positions: Tensor, columns: Tensor
             for name, original in before.items():
                 AttentionMaskInterface.register(name, original)
     if not sizes:
-        raise CannotCompileError(f"{type(model).__name__} looks after its attention windows in code of its own")
+        raise CannotCompileError("code of its own looks after its attention windows")
 
 
 def _in_form(allowed: Tensor, implementation: str | None, dtype: torch.dtype) -> Tensor:
