@@ -23,7 +23,8 @@ PAGE = Path(__file__).with_name("options.md")
 
 REASONS = {
     "--backend": "`bench` measures both back ends, and only chooses whether to compile.",
-    "--batch-size": "`fit` and `draft` answer many short prompts, `evaluate` times single requests, `bench` compares.",
+    "--batch-size": "`fit` and `draft` answer many short prompts, `evaluate` times single requests, `bench` compares, "
+    "and `sweep` only measures draft lengths by it.",
     "--checker": "`collect` can also run unit tests, or leave answers unchecked; the others compare two answers by "
     "their results.",
     "--draft": "Prompt lookup has no tokens or hidden states of its own to label or to train on.",

@@ -56,6 +56,15 @@ BatchSizes = Annotated[
     list[int] | None,
     typer.Option("--batch-size", min=1, help="Answers decoded together in one batch.", rich_help_panel=RUN),
 ]
+Loads = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Also find the fastest draft length where so many answers are decoded together. Repeatable.",
+        rich_help_panel=RUN,
+    ),
+]
 Concurrency = Annotated[int, typer.Option(min=1, help="Concurrent requests to the endpoint.", rich_help_panel=RUN)]
 Retries = Annotated[int, typer.Option(min=0, help="Retries of a failed request.", rich_help_panel=RUN)]
 

@@ -9,7 +9,16 @@ import typer
 
 from judge_decoding.cli.decoding_options import BudgetOption, DraftLengths, Rules, Seed, Temperature, Thresholds, Tune
 from judge_decoding.cli.evaluation import checked_task
-from judge_decoding.cli.models import BackendOption, Device, DraftOption, DtypeOption, JudgeOption, Target, Translate
+from judge_decoding.cli.models import (
+    BackendOption,
+    Device,
+    DraftOption,
+    DtypeOption,
+    JudgeOption,
+    Loads,
+    Target,
+    Translate,
+)
 from judge_decoding.cli.options import check_used
 from judge_decoding.cli.outputs import Json, LogTo, Overwrite, check_outputs, out_option
 from judge_decoding.cli.panels import DECODING
@@ -52,6 +61,7 @@ def sweep(
             "--every-length", help="Measure every draft length instead of choosing one.", rich_help_panel=DECODING
         ),
     ] = False,
+    batch_size: Loads = None,
     data: Data = None,
     limit: Drawn = None,
     chat: Chat = None,
@@ -98,7 +108,7 @@ def sweep(
     from judge_decoding.cli.run.sweep import run  # noqa: PLC0415  (loads torch)
 
     run(
-        context, target, out, draft, judge, rule, threshold, num_draft_tokens, tune, data, limit, chat, system,
-        max_new_tokens, temperature, seed, margin, grader, trained_on, dtype, device, backend, results, answers, page,
-        asked, translate=translate, every_length=every_length, json=json, log_to=log_to,
+        context, target, out, draft, judge, rule, threshold, num_draft_tokens, tune, batch_size, data, limit, chat,
+        system, max_new_tokens, temperature, seed, margin, grader, trained_on, dtype, device, backend, results, answers,
+        page, asked, translate=translate, every_length=every_length, json=json, log_to=log_to,
     )  # fmt: skip

@@ -148,6 +148,24 @@ class ResultRow(BaseModel):
         return self
 
 
+class LoadRow(BaseModel):
+    """The speed of one method at one load and draft length.
+
+    Attributes:
+        name: the method.
+        batch_size: number of answers decoded together.
+        num_draft_tokens: draft length; 0 for the target alone.
+        tokens_per_second: decoding speed of all of them together, prompts included.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    name: str
+    batch_size: int = Field(ge=1)
+    num_draft_tokens: int = Field(ge=0)
+    tokens_per_second: Amount
+
+
 class ResultsBase(BaseModel):
     """The provenance that all results record.
 
@@ -192,6 +210,7 @@ class Results(ResultsBase):
         rows: the rows, the target alone first.
         tuning: rows on other items, from which the draft lengths were chosen.
         distances: how unlike the judge's training questions the items are, where known.
+        loads: the speed by load and draft length, if it was measured.
     """
 
     data: str = ""
@@ -204,6 +223,7 @@ class Results(ResultsBase):
     rows: tuple[ResultRow, ...] = Field(min_length=1)
     tuning: tuple[ResultRow, ...] = ()
     distances: tuple[float, ...] = ()
+    loads: tuple[LoadRow, ...] = ()
 
 
 def read_results(path: str | Path) -> Results:
@@ -284,6 +304,12 @@ def _by_position(answers: Sequence[ItemResult]) -> tuple[float, ...]:
     columns = zip_longest(*(one.positions for one in answers), fillvalue=(0, 0))
     sums = [(sum(accepted for accepted, _ in column), sum(reached for _, reached in column)) for column in columns]
     return tuple(accepted / reached for accepted, reached in sums)
+
+
+def fastest_non_inferior(rows: Sequence[ResultRow]) -> ResultRow | None:
+    """Return the fastest row that is shown to be non-inferior, matched baselines apart; None if there is none."""
+    good = [row for row in rows if row.non_inferior and not row.rule.endswith(MATCHED)]
+    return max(good, key=lambda row: (row.speedup or 0.0, row.tokens_per_forward), default=None)
 
 
 def with_grades(row: ResultRow, grades: Sequence[float]) -> ResultRow:

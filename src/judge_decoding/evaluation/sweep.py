@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow, row
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, LoadRow, ResultRow, fastest_non_inferior, row
 from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
 from judge_decoding.evaluation.evaluate import label
+from judge_decoding.evaluation.loads import lengths_by_load, steps
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.trial import GREEDY, Method, OnAnswer, Outcome, compare
@@ -110,12 +111,14 @@ class Sweep:
         items: the items of the table.
         rows: the table, one row per candidate; the target alone comes first.
         tuning: the rows that the draft lengths were chosen from; empty if every length has its own row.
+        loads: the speed by batch size and draft length, if that was asked for.
     """
 
     candidates: list[Candidate]
     items: list[Item]
     rows: list[ResultRow]
     tuning: list[ResultRow]
+    loads: list[LoadRow]
 
 
 def sweep(
@@ -127,6 +130,7 @@ def sweep(
     sampling: SamplingParams = GREEDY,
     lengths: Sequence[int] = LENGTHS,
     tuning_items: int = 10,
+    batch_sizes: Sequence[int] = (),
     margin: float = 0.02,
     record: ResultRecord | None = None,
     running: SweepStep = lambda *_: nullcontext(lambda *_: None),
@@ -143,9 +147,12 @@ def sweep(
         lengths: draft lengths to choose from.
         tuning_items: number of items used to choose each method's draft length; they are in no row of the table. 0
             gives every length its own row.
+        batch_sizes: at these numbers of answers decoded together, also measure all draft lengths of standard
+            verification, the head's own threshold and the fastest row shown to be non-inferior, on the items on which
+            lengths are chosen, or else on all; see `lengths_by_load`.
         margin: share of right answers that may be lost for a method to count as non-inferior.
         record: stores finished answers, and contains those of an earlier run.
-        running: context manager around each of the two steps; it yields the function called with each answer.
+        running: context manager around each step; it yields the function called with each answer.
         logger: receives the figures of each row under ``ROW/FIGURE``; see `log_to`.
 
     Raises:
@@ -155,7 +162,7 @@ def sweep(
     wanted = candidates(decoder, compared, sampling)
     rows: list[ResultRow] = []
     if not tuning_items:
-        shown = list(items)
+        shown = tuning = list(items)
         wanted, chosen = every_length(wanted, lengths)
     else:
         tuning, shown = split(items, tuning_items)
@@ -166,7 +173,27 @@ def sweep(
         table = measure(wanted, chosen, prompt_format, shown, record, progress, margin=margin)
     for one in table:
         log_fields(logger, one.name, {name: getattr(one, name) for name in LOGGED})
-    return Sweep(wanted, shown, table, rows)
+    loads: list[LoadRow] = []
+    if batch_sizes:
+        served = _served(decoder, wanted, table, sampling)
+        batches = [str(number) for number in range(steps(served, lengths, batch_sizes, tuning))]
+        with running("draft lengths by load", batches, tuning[:1]) as progress:
+            loads = lengths_by_load(
+                served, lengths, batch_sizes, prompt_format, tuning, record=record, progress=progress
+            )
+    return Sweep(wanted, shown, table, rows, loads)
+
+
+def _served(
+    decoder: JudgeDecoder, wanted: Sequence[Candidate], table: Sequence[ResultRow], sampling: SamplingParams
+) -> dict[str, Method]:
+    """Return the methods that one might serve: exact, the head's own threshold, and the best of the table."""
+    rules: list[VerificationRule] = [Exact()]
+    if decoder.judge is not None:
+        rules.append(Judge(decoder.judge))
+    best = fastest_non_inferior(table)
+    rules += [one.method.rule for one in wanted if best and one.name == best.name and one.method.rule is not None]
+    return {str(rule): Method(decoder, rule, 0, sampling) for rule in rules}
 
 
 def tune(

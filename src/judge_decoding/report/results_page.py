@@ -7,6 +7,7 @@ from markupsafe import Markup
 from judge_decoding.core.results import Results
 from judge_decoding.pages import file_page
 from judge_decoding.report.columns import QUALITY, SPEED, cells
+from judge_decoding.report.loads import LOADS_NOTE, loads_table, vllm_options
 from judge_decoding.report.plots import CAPTION, pareto_svg
 from judge_decoding.report.rows import notes
 
@@ -29,6 +30,9 @@ def results_page(results: Results) -> str:
     tables = {"Quality": cells(results.rows, QUALITY), "Speed": cells(results.rows, SPEED)}
     if results.tuning:
         tables["How the draft lengths were chosen, on other items"] = cells(results.tuning, SPEED)
+    if results.loads:
+        tables["Tokens per second by load and draft length"] = loads_table(results.loads)
+    said = [notes(results), *([*vllm_options(results.loads), LOADS_NOTE] if results.loads else ())]
     return file_page(
         "judge_decoding.report",
         "results",
@@ -37,5 +41,5 @@ def results_page(results: Results) -> str:
         figure=Markup(pareto_svg(results.rows)) if plotted else None,
         caption=CAPTION,
         tables={name: table for name, table in tables.items() if len(table[0]) > 1},
-        notes=notes(results),
+        notes=" ".join(said),
     )

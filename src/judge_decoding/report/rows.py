@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from rich.text import Text
 
-from judge_decoding.core.results import MATCHED, TARGET, Results
+from judge_decoding.core.results import TARGET, Results, fastest_non_inferior
 from judge_decoding.intervals import points, short_numbers
 from judge_decoding.report.columns import QUALITY, SPEED, cells
 from judge_decoding.visible import shown
@@ -13,18 +15,19 @@ from judge_decoding.visible import shown
 
 def results_tables(results: Results) -> list[Table]:
     """Return the tables for a terminal, narrow enough for 80 columns: quality, where it is known, and speed."""
-    tables = []
-    for titles, lines in (cells(results.rows, columns) for columns in (QUALITY, SPEED)):
-        if len(titles) == 1:
-            continue
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for title in titles:
-            name = title == "method"
-            table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
-        for line in lines:
-            table.add_row(*(Text(shown(short_numbers(cell))) for cell in line))
-        tables.append(table)
-    return tables
+    both = (cells(results.rows, columns) for columns in (QUALITY, SPEED))
+    return [plain_table(titles, lines) for titles, lines in both if len(titles) > 1]
+
+
+def plain_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """Return a table without lines, in which the column of the methods' names may be folded."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        name = title == "method"
+        table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(shown(short_numbers(cell))) for cell in line))
+    return table
 
 
 def notes(results: Results) -> str:
@@ -65,14 +68,11 @@ def notes(results: Results) -> str:
 
 def fastest(results: Results) -> str:
     """Say which setting is the fastest that is shown to be non-inferior; empty where nothing is right or wrong."""
-    known = [row for row in results.rows if row.non_inferior is not None and not row.rule.endswith(MATCHED)]
-    good = [row for row in known if row.non_inferior]
-    if not known:
+    if all(row.non_inferior is None for row in results.rows):
         return ""
-    margin = f"a margin of {100 * results.margin:g} percentage points"
-    if not good:
+    margin, best = f"a margin of {100 * results.margin:g} percentage points", fastest_non_inferior(results.rows)
+    if best is None:
         return f"No setting is shown to be non-inferior with {margin}; measure more items, or stricter settings."
-    best = max(good, key=lambda row: (row.speedup or 0.0, row.tokens_per_forward))
     speed = f"{best.speedup:.2f}x" if best.speedup else f"mean acceptance length {best.tokens_per_forward:.2f}"
     change = points(best.difference, best.difference_low, best.difference_high)
     return (

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.progress import TextColumn
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal, progress
-from judge_decoding.core.results import ItemResult, Results
-from judge_decoding.report.rows import notes, results_tables
+from judge_decoding.cli.terminal import say
+from judge_decoding.core.results import ItemResult, LoadRow, Results
+from judge_decoding.report.loads import LOADS_NOTE, loads_table, vllm_options
+from judge_decoding.report.rows import notes, plain_table, results_tables
 
 
 @contextmanager
@@ -39,3 +41,13 @@ def print_results(results: Results, more: str = "") -> None:
         console.print(table)
         console.print()
     console.print(" ".join(filter(None, (notes(results), more))), style="dim", highlight=False)
+
+
+def print_loads(rows: Sequence[LoadRow]) -> None:
+    """Print the speed by load and draft length, and the options with which vLLM drafts by load."""
+    console = Terminal()
+    console.print()
+    console.print(plain_table(*loads_table(rows)))
+    for sentence in vllm_options(rows):
+        say(f"\n{sentence}")
+    console.print(f"\n{LOADS_NOTE}", style="dim", highlight=False)

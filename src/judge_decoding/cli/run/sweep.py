@@ -12,7 +12,7 @@ import typer
 from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.run.grading import grade_answers, means
 from judge_decoding.cli.run.prepare import prepare, rule_check
-from judge_decoding.cli.run.showing import print_results, running
+from judge_decoding.cli.run.showing import print_loads, print_results, running
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.core import tracking
 from judge_decoding.core.results import Results, with_grades
@@ -31,7 +31,8 @@ from judge_decoding.tasks.base import Item, Task
 
 def run(
     context: typer.Context, target: str, out: Path, draft: str | None, judge: str | None, rule: list[str] | None,
-    threshold: list[float] | None, num_draft_tokens: list[int] | None, tune: int, data: Path | None, limit: int | None,
+    threshold: list[float] | None, num_draft_tokens: list[int] | None, tune: int,
+    batch_size: list[int] | None, data: Path | None, limit: int | None,
     chat: bool | None, system: str, max_new_tokens: int | None, temperature: float, seed: int, margin: float,
     grader: str | None, trained_on: list[Path] | None, dtype: str, device: str | None, backend: str, results: Path,
     answers: Path, page: Path, asked: Task, *, translate: bool, every_length: bool, json: bool,
@@ -53,6 +54,7 @@ def run(
     settings = {
         "seed": seed, "rule": rule or [], "threshold": threshold or [], "num_draft_tokens": lengths,
         "tune": 0 if every_length else tune, **({"translate": True} if translate else {}),
+        **({"batch_size": sorted(set(batch_size))} if batch_size else {}),
     }  # fmt: skip
     record = ResultRecord(results, ready.settings | settings)
     about = {"task": str(asked), **ready.names}
@@ -60,7 +62,7 @@ def run(
         found = core.sweep(
             decoder, ready.prompt_format, ready.items, rules,
             sampling=SamplingParams(temperature=temperature, seed=seed), lengths=lengths,
-            tuning_items=0 if every_length else tune, margin=margin / 100, record=record,
+            tuning_items=0 if every_length else tune, batch_sizes=batch_size or (), margin=margin / 100, record=record,
             running=lambda what, names, some: running(what, *_work(names, some, record)), logger=logger,
         )  # fmt: skip
         wanted, items, table = found.candidates, found.items, found.rows
@@ -82,7 +84,7 @@ def run(
     }
     told = Results(
         **facts, margin=margin / 100, rows=tuple(table), tuning=tuple(found.tuning),
-        distances=core.distances(wanted, items, record),
+        distances=core.distances(wanted, items, record), loads=tuple(found.loads),
     )  # fmt: skip
     write_text(answers, _answers(wanted, items, record))
     write_text(page, results_page(told))
@@ -97,6 +99,8 @@ def run(
     say(f"\nFigures: {results}\nPicture and tables: {page}\nAnswers: {answers}")
     if best := fastest(told):
         say(f"\n{best}")
+    if told.loads:
+        print_loads(told.loads)
 
 
 def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> tuple[int, int]:
