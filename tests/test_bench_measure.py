@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.bench.bench import static_assisted
 from judge_decoding.evaluation.bench.contenders import (
     Assistance,
     BatchAnswers,
@@ -116,6 +119,31 @@ def test_every_exact_way_says_what_generate_says(models: Models, batch_size: int
     judged = [way.label.name for way in some if not way.same_tokens]
     assert judged == ["judge, eager, M=2, best", "judge, eager, M=3, its own"]
     assert ("assisted" in {way.label.family for way in some}) == (batch_size == 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler
+def test_assisted_generation_with_a_static_cache_says_the_same_or_is_left_out_with_the_reason(models: Models) -> None:
+    left_out: dict[str, str] = {}
+    best = {"assisted": models.assisted(Assistance(2, 0.0), BEST)}
+    found = static_assisted(models, best, PROMPTS, left_out)
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24):
+        assert found is None
+        assert re.match(
+            r"transformers 5\.\d+\.\d+.*: assisted generat.* Static", left_out["assisted, static, M=2, best"]
+        )
+        return
+    assert found is not None, left_out
+    expected = alone(models, PROMPTS)
+    assert [found.answer([ids]).tokens[0] for ids in PROMPTS] == expected
+    names = [way.label.name for way in contenders(models, best | {"exact": models.exact(2, BEST)}, [], found)]
+    assert names.index("assisted, static, M=2, best") == names.index("assisted, M=2, best") + 1
+
+
+def test_without_assisted_generation_there_is_none_with_a_static_cache(models: Models) -> None:
+    left_out: dict[str, str] = {}
+    assert static_assisted(models, {}, PROMPTS, left_out) is None
+    assert not left_out
 
 
 def test_at_equal_draft_length_both_make_the_same_rounds(models: Models) -> None:

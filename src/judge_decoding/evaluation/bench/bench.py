@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import transformers
 from torch import Tensor
 
 from judge_decoding.decoder import JudgeDecoder
@@ -105,7 +106,8 @@ def bench(
             best = choose(kinds, tuned, size, advance=on)
         if others is None:
             others = engines(models, best, measured, left_out)
-        wanted = [*plan.contenders(models, best, equal), *others]
+        static = static_assisted(models, best, measured, left_out) if compiled else None
+        wanted = [*plan.contenders(models, best, equal, static), *others]
         with running(f"measuring, batch size {size}", len(wanted) * (repetitions + 1)) as on:
             some, more = run(wanted, measured, expected, batch_size=size, repetitions=repetitions, advance=on)
         rows += some
@@ -113,3 +115,24 @@ def bench(
         if size > 1 and models.draft is not None:
             left_out[f"assisted, batch size {size}"] = "transformers assists one prompt at a time"
     return Bench(rows, ratios, left_out, shown, len(tuning), budget, models, best, measured)
+
+
+def static_assisted(
+    models: plan.Models, best: Mapping[str, Contender], prompts: Sequence[Tensor], left_out: dict[str, str]
+) -> Contender | None:
+    """Return assisted generation at its best with a static cache; None, and the reason, where it does not work."""
+    if "assisted" not in best:
+        return None
+    static = models.static_assisted(best["assisted"])
+    try:
+        static.answer(prompts[-1:])
+    except Exception as error:  # noqa: BLE001  (of transformers, of torch's compiler, or of the C++ compiler)
+        left_out[static.label.name] = f"transformers {transformers.__version__}: {first_line(error)}"
+        return None
+    return static
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message without its last full stop, or else its class."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".`")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from judge_decoding.core.rounds import Round
 from judge_decoding.decoder import JudgeDecoder
@@ -27,7 +27,8 @@ class ContenderLabel:
 
     Attributes:
         family: the kind of method.
-        backend: back end of our own loop, "eager" or "static"; "" for others.
+        backend: back end of our own loop, "eager" or "static"; "static" also for assisted generation with a static
+            cache; "" for others.
         num_draft_tokens: draft length M; 0 without a draft, or where a policy or a default chooses.
         note: how the draft length was chosen, such as "best" or "equal".
     """
@@ -95,7 +96,7 @@ class Assistance:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """``generate`` of transformers, with dynamic caches; assisted by ``draft``, if there is one.
+    """``generate`` of transformers, assisted by ``draft``, if there is one.
 
     Attributes:
         label: names its row in the tables.
@@ -104,6 +105,8 @@ class Generate:
         max_new_tokens: token budget.
         draft: the assistant model; with it, prompts are decoded one at a time.
         assistance: the settings that determine the draft length.
+        static: whether the target has a static cache and its forward is compiled, instead of a dynamic cache. In
+            assisted generation transformers allows that from 5.24 on.
     """
 
     label: ContenderLabel
@@ -112,6 +115,7 @@ class Generate:
     max_new_tokens: int
     draft: PreTrainedModel | None = None
     assistance: Assistance = field(default_factory=Assistance)
+    static: bool = False
 
     @property
     def same_tokens(self) -> bool:
@@ -128,12 +132,16 @@ class Generate:
         # Set explicitly, since the model's own generation configuration may sample.
         config = GenerationConfig(
             max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0,
-            eos_token_id=sorted(self.end_ids) or None, pad_token_id=pad,
+            eos_token_id=sorted(self.end_ids) or None, pad_token_id=pad, **(_compiled() if self.static else {}),
         )  # fmt: skip
         more: dict[str, Any] = {}
         if self.draft is not None:
             more["assistant_model"] = self.draft
-        with torch.inference_mode(), self._assisted(), counted(self.target) as forwards:
+        # A new hook would have the forward compiled again.
+        counting: AbstractContextManager[list[int] | list[None]] = (
+            nullcontext([None]) if self.static else counted(self.target)
+        )
+        with torch.inference_mode(), self._assisted(), counting as forwards:
             synchronize(ids.device)
             begin = time.perf_counter()
             output: Tensor = self.target.generate(  # type: ignore[operator]  # its mixin is not typed
@@ -202,6 +210,16 @@ class OwnLoop:
             max(len(one.rounds) for one in given),
             tuple(one.rounds for one in given),
         )
+
+
+def _compiled() -> dict[str, Any]:
+    """Return the options of ``generate`` for a static cache and a compiled forward, on a CPU too.
+
+    transformers compiles by itself on GPUs only, and has a switch for its own tests to do so elsewhere.
+    """
+    config = CompileConfig()
+    config._compile_all_devices = True  # type: ignore[assignment]  # declared as None
+    return {"cache_implementation": "static", "compile_config": config}
 
 
 @contextmanager

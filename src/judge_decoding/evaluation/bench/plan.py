@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
@@ -75,6 +75,11 @@ class Models:
         target, end_ids = self.decoder.target, self.decoder.end_ids
         return Generate(label, target, end_ids, self.max_new_tokens, self.draft, assistance)
 
+    def static_assisted(self, like: Contender) -> Generate:
+        """Return assisted generation ``like`` this one, with a static cache and a compiled target forward."""
+        assert isinstance(like, Generate)
+        return replace(like, label=replace(like.label, backend="static"), static=True)
+
     def plain(self) -> OwnLoop:
         """Return our loop without a draft."""
         alone = self._in(self.backend).alone()
@@ -117,7 +122,9 @@ def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> 
     return found
 
 
-def contenders(models: Models, best: Mapping[str, Contender], equal: Sequence[int]) -> list[Contender]:
+def contenders(
+    models: Models, best: Mapping[str, Contender], equal: Sequence[int], static: Contender | None = None
+) -> list[Contender]:
     """Return the methods to measure.
 
     Args:
@@ -125,6 +132,7 @@ def contenders(models: Models, best: Mapping[str, Contender], equal: Sequence[in
         best: the fastest of `candidates`.
         equal: draft lengths at which assisted generation and our standard verification are compared, besides the best
             length of each; our own best length is always among them.
+        static: assisted generation with a static cache, if that can be measured.
     """
     found: list[Contender] = [models.generate(), models.plain()]
     if not best:
@@ -132,7 +140,7 @@ def contenders(models: Models, best: Mapping[str, Contender], equal: Sequence[in
     eager = models.compiled is not None
     exact = best["exact"].label.num_draft_tokens
     if "assisted" in best:
-        found += [models.assisted(Assistance(), DEFAULTS), best["assisted"]]
+        found += [models.assisted(Assistance(), DEFAULTS), best["assisted"], *([static] if static else [])]
         found += [models.assisted(Assistance(n, 0.0), EQUAL) for n in sorted({exact, *equal})]
     found.append(best["exact"])
     found += [models.exact(n, EQUAL) for n in sorted({*equal} - {exact})]

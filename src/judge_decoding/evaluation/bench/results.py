@@ -41,7 +41,7 @@ class BenchRow(BaseModel):
     Attributes:
         name: name of the row.
         family: the kind of method.
-        backend: back end of our own loop.
+        backend: back end of our own loop; "static" for assisted generation with a static cache.
         batch_size: number of prompts decoded together.
         num_draft_tokens: draft length; 0 without a draft, or where a policy or a default chooses.
         note: how the draft length was chosen.

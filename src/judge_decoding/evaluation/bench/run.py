@@ -90,7 +90,7 @@ def compared(rows: Sequence[BenchRow], found: dict[str, Measurement]) -> tuple[l
         for one in rows
     ]
     exact = first("exact", BEST)
-    pairs = [(exact, assisted), (exact, first("assisted", DEFAULTS))]
+    pairs = [(exact, assisted), (exact, first("assisted", backend="static")), (exact, first("assisted", DEFAULTS))]
     equal = {one.num_draft_tokens: one for one in rows if one.family == "assisted" and one.note == EQUAL}
     pairs += [
         (one, equal.get(one.num_draft_tokens)) for one in rows if one.family == "exact" and one.note in (BEST, EQUAL)
