@@ -33,7 +33,7 @@ help:
 	@echo "make coverage             run all tests and report uncovered lines"
 	@echo "make test-vllm            run the tests of the vLLM plugin, in an environment with vLLM for CPUs (x86 Linux)"
 	@echo "make test-zoo             test every causal LM class of transformers; make zoo writes docs/models.md"
-	@echo "make test-versions        run the tests that depend on transformers with its lowest and newest release"
+	@echo "make test-versions        run the tests that depend on transformers with its and torch's lowest and newest release"
 	@echo "make test-lowest          run the fast tests with the lowest allowed dependencies"
 	@echo "make lint                 run ruff, mypy and the import contracts"
 	@echo "make docs                 build the documentation into site/; make docs-serve shows it live"
@@ -68,15 +68,19 @@ test-zoo: $(VENV)/.installed-dev
 zoo: $(VENV)/.installed-dev
 	HF_HUB_OFFLINE=1 PYTHONPATH=tests $(BIN)/python -W ignore tests/zoo/table.py $(ARGS)
 
-# What reaches into transformers, on the lowest release that is allowed and on the newest there is now.
-VERSION_TESTS := abilities anatomy batch cache chat context decoder finite generation hybrid layers loading \
-  loop_counts loop_greedy loop_sampling probe stop_strings tokenize transformers
+# What reaches into transformers, on the lowest releases of it and of torch that are allowed, and on the newest there are
+# now. Where pip finds one build of torch only, as without CUDA it may, name that version: TORCH=2.13.0.
+TORCH ?=
+VERSION_TESTS := abilities anatomy batch bench_measure cache chat context decoder finite generation hybrid layers loading \
+  loop_counts loop_greedy loop_sampling probe stop_strings stored_scores tokenize transformers
 # Every causal LM class of transformers, which takes minutes: ZOO= leaves it out.
 ZOO ?= tests/zoo
 LOWEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+LOWEST_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
-	@$(VENV)-newest/bin/$(PIP) install --upgrade --constraint $(VENV)-newest/constraints.txt transformers
+	@$(VENV)-newest/bin/$(PIP) install --upgrade --constraint $(VENV)-newest/constraints.txt \
+	  torch transformers
 	@for version in lowest newest; do \
 	  $(VENV)-$$version/bin/python -c 'import torch, transformers as t; print("transformers", t.__version__, "torch", torch.__version__)'; \
 	  $(VENV)-$$version/bin/python $(PYTEST) $(wildcard $(VERSION_TESTS:%=tests/test_%.py)) $(ARGS) && \
@@ -134,10 +138,11 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@$(call install,$(VENV),constraints.txt,--editable '.[docs]')
 	@touch $@
 
-# All as it is pinned, but for transformers and what it wants of others.
+# All as it is pinned, but for transformers, torch, and what they want of others.
 $(VENV)-lowest/.installed $(VENV)-newest/.installed: %/.installed: %/.created pyproject.toml constraints.txt
 	@echo "Installing into $*; the first time this takes some minutes." >&2
-	@grep -vE '^(transformers|huggingface-hub|tokenizers)==' constraints.txt > $*/constraints.txt
+	@grep -vE '^(transformers|huggingface-hub|tokenizers|torch)==' constraints.txt > $*/constraints.txt
+	@echo 'torch$(if $(TORCH),==$(TORCH),$(if $(findstring lowest,$*),==$(LOWEST_TORCH).*))' >> $*/constraints.txt
 	@$(call install,$*,$*/constraints.txt,--editable '.[dev]' \
 	  $(if $(findstring lowest,$*),"transformers==$(LOWEST).*",transformers))
 	@touch $@
