@@ -1,6 +1,8 @@
-"""How far a model's layers are from those of the same model, stored otherwise or tuned: what `Probe` tells them by.
+"""How far a model's layers and a head's scores are from those of the same model, stored otherwise or tuned.
 
-python benchmarks/probe.py MODEL        (with peft and torchao installed)
+It is by these that `Probe` and `StoredScores` tell models. Without a head, one with random weights is scored.
+
+python benchmarks/probe.py MODEL [--judge HEAD]       (with peft and torchao installed)
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from torchao.quantization.granularity import PerGroup
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.judge.config import JudgeHeadConfig
+from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.probe import allowed, difference, probe_model
-from judge_decoding.judge.target import bare
+from judge_decoding.judge.scores import scores_of
+from judge_decoding.judge.target import bare, target_info
 
 PLACE = HiddenSource()
 
@@ -83,20 +88,42 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def random_head(model: PreTrainedModel) -> JudgeHead:
+    """A head with random weights on the states after the norm, whose scores vary by about one log-odd."""
+    torch.manual_seed(0)
+    head = JudgeHead(JudgeHeadConfig(target=target_info(model), norm="after"))
+    head.linear.weight.normal_(0, model.config.get_text_config().hidden_size ** -0.5)
+    head.linear.bias.zero_()
+    return head
+
+
 def main() -> None:
-    """Print the largest difference of a layer for each change."""
+    """Print the largest difference of a layer, and that of the scores, for each change."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    name = parser.parse_args().model
+    parser.add_argument("--judge")
+    args = parser.parse_args()
+    name = args.model
     warnings.simplefilter("ignore")
 
     def load() -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
 
-    own = probe_model(load(), PLACE)
+    model = load()
+    own = probe_model(model, PLACE)
+    head = random_head(model) if args.judge is None else JudgeHead.from_pretrained(args.judge, model)
+    head.store_scores(model)
+    stored = head.config.scores
+    assert stored is not None
     for what, change in CHANGES.items():
-        its = probe_model(bare(change(load())), PLACE, own.ids)
-        print(f"{what:40} {difference(own, its):7.2%}, rounding explains {allowed(own, its):.1%}", flush=True)
+        changed = bare(change(load()))
+        its = probe_model(changed, PLACE, own.ids)
+        scores = scores_of(changed, stored.prompts, head.config.source, head.log_odds)
+        print(
+            f"{what:40} layer {difference(own, its):7.2%}, rounding explains {allowed(own, its):.1%}; "
+            f"scores {stored.difference(scores):7.2%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

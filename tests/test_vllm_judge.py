@@ -23,6 +23,7 @@ from judge_decoding.integrations.vllm.runner import (
     current_round,
     during,
 )
+from judge_decoding.integrations.vllm.scores import PREFIX, scored, start, take_started
 from judge_decoding.serving.flat_drafts import LIFTED
 from judge_decoding.serving.server_rules import ServerRules, ServerSettings
 from tiny import AcceptAll
@@ -285,3 +286,52 @@ def test_rules_on_draft_probabilities_need_sampled_drafts(head: JudgeHead) -> No
         check_server(config(head), rules)
     check_server(config(head, draft_sample_method="probabilistic"), rules)
     assert parse_rule("kl_judge").needs_draft_probs
+
+
+def test_stored_prompts_are_scored_where_each_is_read(target: nn.Module, after: Path) -> None:
+    made = judge(target, after)
+    head = made.rules.head
+    assert head is not None
+    states = torch.randn(3, head.config.target.hidden_size)
+    found = scored(head, ["a client's", f"{PREFIX}0", f"{PREFIX}1"], states)
+    assert found is not None
+    assert found[0] == [f"{PREFIX}0", f"{PREFIX}1"]
+    assert torch.equal(found[1], head.log_odds(states[1:]))
+    assert scored(head, ["a client's"], states[:1]) is None
+    assert scored(None, [f"{PREFIX}0"], states[:1]) is None
+    # A head on a lower layer: the last of the tokens that each request had scheduled.
+    made.aux = AuxStates(layers=(2, 5), drafter=(2,), judge_layer=5)
+    made.runner.input_batch = SimpleNamespace(req_ids=[f"{PREFIX}0", f"{PREFIX}1"])
+    state = SimpleNamespace(
+        sample_hidden_states=None, aux_hidden_states=[torch.zeros_like(states), states],
+        scheduler_output=SimpleNamespace(num_scheduled_tokens={f"{PREFIX}0": 2, f"{PREFIX}1": 1}),
+    )  # fmt: skip
+    below = made.scored(state)
+    assert below is not None
+    assert torch.equal(below[1], head.log_odds(states[1:]))
+
+
+def test_the_metrics_of_a_request_get_its_rescued_tokens() -> None:
+    marked, plain, without = (SimpleNamespace() for _ in range(3))
+    outputs = [
+        SimpleNamespace(spec_decode_metrics=marked, kv_transfer_params={"judge": {"rescued_tokens": 7}}),
+        SimpleNamespace(spec_decode_metrics=plain, kv_transfer_params=None),
+        SimpleNamespace(spec_decode_metrics=None, kv_transfer_params={"judge": {"rescued_tokens": 7}}),
+    ]
+    assert hooks.before_process_outputs(lambda self, given, *, more: (given, more), None, outputs, more=1) == (
+        outputs,
+        1,
+    )
+    assert hooks.after_to_dict(lambda self: {"num_draft_tokens": 9}, marked) == {
+        "num_draft_tokens": 9, "num_rescued_draft_tokens": 7
+    }  # fmt: skip
+    assert hooks.after_to_dict(lambda self: {"num_draft_tokens": 9}, plain) == {"num_draft_tokens": 9}
+    assert hooks.after_to_dict(lambda self: {}, without) == {}
+
+
+def test_an_engine_that_is_being_made_is_taken_once() -> None:
+    assert take_started() is None
+    start(engine := object())
+    assert take_started() is engine
+    assert take_started() is None
+    assert hooks.before_freeze(lambda: "frozen") == "frozen"  # of an engine without a judge

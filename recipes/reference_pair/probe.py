@@ -27,6 +27,7 @@ def main() -> None:
     head = JudgeHead.from_pretrained(args.head, target)
     found = target_info(target, head.config.source)
     head.config.target = found.model_copy(update={"name_or_path": head.config.target.name_or_path})
+    head.store_scores(target)
     save_head(head, args.out)
     print(f"{head.config.target} -> {args.out}")
 

@@ -42,8 +42,9 @@ def engine(
             {"method": "draft_model", "model": str(draft), "num_speculative_tokens": NUM_DRAFT_TOKENS},
         )
     llm = LLM(
-        model=str(model), dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=8,
-        additional_config={} if judge is None else {"judge": judge}, **options,
+        model=str(model), enforce_eager=True, max_num_seqs=8,
+        additional_config={} if judge is None else {"judge": judge},
+        **{"dtype": "float32", "max_model_len": 256, **options},
     )  # fmt: skip
     try:
         yield llm

@@ -28,6 +28,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.structured_output import StructuredOutputManager
 
+from judge_decoding.judge.config import StoredScores
 from judge_decoding.reference import pair
 
 SETTINGS: list[tuple[dict[str, Any] | None, dict[str, Any]]] = [
@@ -46,6 +47,14 @@ def main(draft: Path) -> dict[str, Any]:
             rescued[name] = rescued.get(name, 0) + count
         return update(self, scheduler_output, model_runner_output)
 
+    compared: list[float] = []
+    difference = StoredScores.difference
+
+    def compare(self: StoredScores, found: Any) -> float:
+        compared.append(difference(self, found))
+        return compared[-1]
+
+    StoredScores.difference = compare  # type: ignore[method-assign]
     Scheduler.update_from_output = watch
     Scheduler.update_from_output.__wrapped__ = update  # what the plugin compares
     with engine(draft, {"head": str(pair.JUDGE)}) as llm:
@@ -85,6 +94,7 @@ def main(draft: Path) -> dict[str, Any]:
         "runner": type(runner).__mro__[1].__module__,
         "answers": [(list(one.prompt_token_ids or ()), list(one.outputs[0].token_ids)) for one in made],
         "rescued": told,
+        "compared": compared,
         "guided": [one.outputs[0].text for one in texts],
     }
 

@@ -51,6 +51,7 @@ class Server:
             "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32", "--enforce-eager",
             "--max-model-len", "256", "--max-num-seqs", "32", "--speculative-config", json.dumps(speculative),
             "--additional-config", json.dumps({"judge": {"head": str(pair.JUDGE)}}),
+            "--per-request-spec-decode-metrics", "summary",
         ]  # fmt: skip
         self.log = log
         self._file = log.open("a")
@@ -170,6 +171,33 @@ def test_the_log_tells_it_too(server: Server) -> None:
     assert found
     for accepted, agreed, rescued in found:
         assert int(accepted) == int(agreed) + int(rescued)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_metrics_of_a_request_have_the_rescued_tokens(server: Server, stream: bool) -> None:
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
+
+    async def metrics(text: str, **extra: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        async with server.client() as client:
+            made: Any = await client.completions.create(
+                model="target", prompt=text, max_tokens=MAX_NEW_TOKENS, temperature=0, stream=stream,
+                extra_body={"vllm_xargs": extra or None}, **more,
+            )  # fmt: skip
+            parts = [part.model_extra or {} async for part in made] if stream else [made.model_extra or {}]
+        told = {name: value for part in parts for name, value in part.items() if value}
+        return told["metrics"]["speculative_decoding"], (told.get("kv_transfer_params") or {}).get("judge", {})
+
+    (text,) = prompts(1, seed=6)
+    judged, mark = asyncio.run(metrics(text))
+    assert 0 < judged["num_rescued_draft_tokens"] <= judged["num_accepted_draft_tokens"]
+    if not stream:  # vLLM's streams do not carry the mark
+        assert mark == {"lossy": True, "rescued_tokens": judged["num_rescued_draft_tokens"]}
+    strict, _ = asyncio.run(metrics(text, judge="off"))
+    assert strict["num_rescued_draft_tokens"] == 0
+
+
+def test_the_scores_were_compared_at_the_start(server: Server) -> None:
+    assert "scores for 16 stored prompts differ by 0% of their spread" in server.log.read_text()
 
 
 @pytest.mark.parametrize(("stream", "error"), [(False, openai.BadRequestError), (True, openai.APIError)])

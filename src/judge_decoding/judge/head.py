@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,11 @@ from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.config import JudgeHeadConfig, read_config
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.files import CARD, CONFIG, CUSTOM_GENERATE, WEIGHTS, files_of_head, results_in
-from judge_decoding.judge.target import check_target
+from judge_decoding.judge.scores import scores_of, store_scores
+from judge_decoding.judge.target import bare, check_target
 from judge_decoding.names import embedded_path
+
+log = logging.getLogger(__name__)
 
 
 class JudgeHead(nn.Module):
@@ -79,22 +83,53 @@ class JudgeHead(nn.Module):
     forward = probability
 
     def _probability(self, states: Tensor) -> Tensor:
+        return torch.sigmoid(self.log_odds(states))
+
+    def log_odds(self, states: Tensor) -> Tensor:
+        """Return ``w·h + b`` [...] of all inputs [..., input size]: the log-odds of CORRECT."""
         # One sum per token: the rounding of a matrix product depends on the number of tokens, so a row in a batch
         # would get other scores than alone.
-        return torch.sigmoid((states * self.linear.weight[0]).sum(-1) + self.linear.bias)
+        return (states.float() * self.linear.weight[0]).sum(-1) + self.linear.bias
+
+    def store_scores(self, model: PreTrainedModel) -> None:
+        """Store what the head says of a few prompts on its own target ``model``, for checks of other copies of it."""
+        self.config.scores = None
+        if self.config.draft is None:
+            self.config.scores = store_scores(bare(model), self.config.source, self._log_odds_anywhere)
+
+    def _log_odds_anywhere(self, states: Tensor) -> Tensor:
+        return self.log_odds(states.to(self.linear.weight.device))
 
     def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
         """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.
 
         A head that reads only the target fits any draft. A quantised model that is close enough is accepted with a
-        logged warning that gives the difference.
+        logged sentence that gives the difference: that of the head's scores if the head has stored some, else that of
+        the layers.
 
         Raises:
-            JudgeDecodingError: architecture, size, depth or weights differ.
+            JudgeDecodingError: architecture, size, depth or weights differ, or the scores on a quantised model do.
         """
-        check_target(self.config.target, model)
+        if (warning := check_target(self.config.target, model)) is not None:
+            log.warning(self._compare_scores(bare(model)) or warning)
         if draft is not None and self.config.draft is not None:
-            check_target(self.config.draft, draft, "draft")
+            warning = check_target(self.config.draft, draft, "draft")
+            if warning is not None:
+                log.warning(warning)
+
+    def _compare_scores(self, model: PreTrainedModel) -> str | None:
+        """Compare the scores on a quantised ``model`` with the stored ones; None if there are none.
+
+        Raises:
+            JudgeDecodingError: they differ too much.
+        """
+        stored = self.config.scores
+        if stored is None:
+            return None
+        name = str(model.config.name_or_path) or "this target"
+        found = scores_of(model, stored.prompts, self.config.source, self._log_odds_anywhere)
+        told = stored.check(found, name, quantized=True)
+        return f"The target {name} or the one this head was trained for is quantised: {told}."
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the head, its configuration and a bare model card to ``folder``, each file whole or not at all.

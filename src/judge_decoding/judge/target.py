@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from judge_decoding.models.forward import input_rows
 from judge_decoding.models.unwrap import unwrap
 from judge_decoding.models.weights import plain_weight
 from judge_decoding.names import reserved_name
-
-log = logging.getLogger(__name__)
 
 
 def target_info(model: PreTrainedModel, source: HiddenSource = LAST) -> TargetInfo:
@@ -37,8 +34,10 @@ def target_info(model: PreTrainedModel, source: HiddenSource = LAST) -> TargetIn
     )
 
 
-def check_target(info: TargetInfo, model: PreTrainedModel, role: str = "target") -> None:
-    """Check that ``model`` is the one that ``info`` describes; a quantised copy is accepted with a warning.
+def check_target(info: TargetInfo, model: PreTrainedModel, role: str = "target") -> str | None:
+    """Check that ``model`` is the one that ``info`` describes.
+
+    A quantised copy is accepted, and a sentence that warns of it returned.
 
     Raises:
         JudgeDecodingError: architecture, size, depth or layer outputs differ.
@@ -46,14 +45,14 @@ def check_target(info: TargetInfo, model: PreTrainedModel, role: str = "target")
     model = bare(model)
     its = shape(model)
     info.check_shape(its["name_or_path"], its["hidden_size"], its["num_hidden_layers"], its["architecture"], role=role)
-    if info.probe is not None:
-        _check_layers(info.name_or_path, info.probe, model, role)
+    warning = None if info.probe is None else _check_layers(info.name_or_path, info.probe, model, role)
     weight = plain_weight(model.get_output_embeddings())
     if weight is not None and not (info.probe and info.probe.quantization):
         info.check_weights(_values(weight, info.rows or len(weight), weight.shape[1]), its["name_or_path"], role)
+    return warning
 
 
-def _check_layers(trained_for: str, probe: Probe, model: PreTrainedModel, role: str) -> None:
+def _check_layers(trained_for: str, probe: Probe, model: PreTrainedModel, role: str) -> str | None:
     name = reserved_name(str(model.config.name_or_path))
     if max(probe.ids) >= input_rows(model):
         raise JudgeDecodingError(
@@ -64,15 +63,14 @@ def _check_layers(trained_for: str, probe: Probe, model: PreTrainedModel, role: 
     its = probe_model(model, HiddenSource(probe.layer, probe.norm), probe.ids)
     found, most = difference(probe, its), allowed(probe, its)
     if found <= most:
-        return
+        return None
     quantized = its.quantization or probe.quantization
     if quantized is not None and found <= QUANTIZED:
-        log.warning(
-            "A layer of the %s %s differs by %.0f%% from that of the model this judge head was trained for, as one "
-            "of them is quantised (%s); calibrate the threshold with this %s, or train a head on it.",
-            role, name_of(name), 100 * found, quantized, role,
-        )  # fmt: skip
-        return
+        return (
+            f"A layer of the {role} {name_of(name)} differs by {100 * found:.0f}% from that of the model this judge "
+            f"head was trained for, as one of them is quantised ({quantized}); calibrate the threshold with this "
+            f"{role}, or train a head on it."
+        )
     raise JudgeDecodingError(
         f"This judge head was trained for {name_of(trained_for)}, and the {role} {name_of(name)} has the same "
         f"shape but other weights (a layer's output differs by {100 * found:.2g}%, where rounding explains "

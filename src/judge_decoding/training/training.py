@@ -143,6 +143,7 @@ def train_head(
     head.linear.weight.copy_(weight[None])
     head.linear.bias.fill_(bias)
     head.set_familiarity(Familiarity.fit(questions))
+    head.store_scores(target)
     return head
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from judge_decoding.core.hidden import LAST
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import fingerprint_positions
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.serving.server_rules import ServerRules
@@ -105,11 +106,14 @@ def check_weights(rules: ServerRules, model: Any) -> None:
     output = getattr(language, "lm_head", None)
     weight, shard = getattr(output, "weight", None), getattr(output, "shard_indices", None)
     if weight is None or shard is None or not weight.is_floating_point() or weight.shape[-1] != target.hidden_size:
-        log.warning("The judge head cannot be compared with the target's weights, which are quantised or elsewhere.")
+        _cannot_compare(
+            rules.head, "The judge head cannot be compared with the target's weights, which are quantised or elsewhere."
+        )
         return
     if target.fingerprint is None:
-        log.warning(
-            "The judge head was trained on a quantised target, whose weights cannot be compared with this one's."
+        _cannot_compare(
+            rules.head,
+            "The judge head was trained on a quantised target, whose weights cannot be compared with others.",
         )
         return
     first, end = shard.org_vocab_start_index, shard.org_vocab_end_index
@@ -119,3 +123,9 @@ def check_weights(rules: ServerRules, model: Any) -> None:
         if first <= row < end:
             found[number] = float(weight[row - first, column])
     target.check_weights(found)
+
+
+def _cannot_compare(head: JudgeHead, why: str) -> None:
+    """Say that the weights cannot be compared, unless the head's scores will be (see `scores`)."""
+    if head.config.scores is None:
+        log.warning("%s Train it again with this version, and its scores are compared.", why)

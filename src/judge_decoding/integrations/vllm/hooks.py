@@ -2,7 +2,7 @@
 
 vLLM drafts, schedules and verifies as usual. Right before its verification, the rule checks the draft tokens and raises
 the logit of each rescued token so far that standard verification keeps it. Tokens forbidden by a grammar or by a list
-of banned tokens are never rescued. Without a judge in the configuration, only the three functions of `GATES` are
+of banned tokens are never rescued. Without a judge in the configuration, only the four functions of `GATES` are
 wrapped, which check for one.
 """
 
@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import make_dataclass
 from typing import Any
 
+from judge_decoding.integrations.vllm import scores
 from judge_decoding.integrations.vllm.checks import check_server, wants_logprobs, why_unguarded
 from judge_decoding.integrations.vllm.patching import Hook, install
 from judge_decoding.integrations.vllm.runner import (
     FlatVerification,
     RowsVerification,
     RunnerJudge,
+    attach,
     current_round,
     during,
 )
@@ -44,6 +46,23 @@ def before_init(original: Callable[..., Any], self: Any, *args: Any, **kwargs: A
     return original(self, *args, **kwargs)
 
 
+def after_initialize_kv_caches(original: Callable[..., Any], self: Any, vllm_config: Any) -> Any:
+    """Remember the engine that is being made, if the configuration has a judge."""
+    found = original(self, vllm_config)
+    if judge_of(vllm_config) is not None:
+        install_for(vllm_config)
+        scores.start(self)
+    return found
+
+
+def before_freeze(original: Callable[..., Any]) -> Any:
+    """Compare the head's scores when the engine is complete; this function of vLLM is called then."""
+    engine = scores.take_started()
+    if engine is not None and (rules := rules_of(engine.scheduler)) is not None and rules.head is not None:
+        scores.check_scores(engine, rules.head)
+    return original()
+
+
 def after_loading(original: Callable[..., Any], self: Any) -> Any:
     """Create the judge once the models are loaded, and request its hidden states (model runner V1)."""
     found = original(self)
@@ -54,9 +73,13 @@ def after_loading(original: Callable[..., Any], self: Any) -> Any:
 
 def around_sample_tokens(original: Callable[..., Any], self: Any, grammar_output: Any) -> Any:
     """Verify the drafts of a step with the judge (model runner V1)."""
-    judge, state = getattr(self, "judge_decoding", None), self.execute_model_state
-    if judge is None or state is None or state.spec_decode_metadata is None:
+    judge: RunnerJudge | None = getattr(self, "judge_decoding", None)
+    state = self.execute_model_state
+    if judge is None or state is None:
         return original(self, grammar_output)
+    metadata = state.spec_decode_metadata
+    if metadata is None or not any(metadata.num_draft_tokens):
+        return attach(original(self, grammar_output), "judge_scores", judge.scored(state))
     with during(judge.round(state)) as this:
         return this.add_counts(original(self, grammar_output))
 
@@ -118,6 +141,8 @@ def around_sample_v2(
 ) -> Any:
     """Verify the drafts of a step with the judge (model runner V2)."""
     judge: RunnerJudge | None = getattr(self, "judge_decoding", None)
+    if judge is not None and not input_batch.num_draft_tokens:
+        judge.latest_scores = judge.rows_scored(hidden_states, input_batch)
     this = judge.rows_round(hidden_states, input_batch) if judge and input_batch.num_draft_tokens else None
     if judge is None or this is None:
         return original(self, hidden_states, input_batch, grammar_output)
@@ -130,9 +155,11 @@ def around_sample_tokens_v2(original: Callable[..., Any], self: Any, grammar_out
     """Add the counts of rescued tokens to the step's output."""
     if not (judge := getattr(self, "judge_decoding", None)):
         return original(self, grammar_output)
-    judge.latest = None
+    judge.latest = judge.latest_scores = None
     output = original(self, grammar_output)
-    return output if judge.latest is None else judge.latest.add_counts(output)
+    if judge.latest is not None:
+        return judge.latest.add_counts(output)
+    return attach(output, "judge_scores", judge.latest_scores)
 
 
 def around_rejection_sample_v2(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -174,6 +201,9 @@ def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any
     """Add the rescued tokens to the scheduler's statistics and to the outputs of every request."""
     if (rules := rules_of(self)) is None:  # an engine without a judge, after one with a judge
         return original(self, scheduler_output, model_runner_output)
+    if (found := getattr(model_runner_output, "judge_scores", None)) and "judge_scores" in vars(self):  # starting up
+        # Scheduled asynchronously, a request may be read once more when its only token is known.
+        self.judge_scores.update({name: score for name, score in found.items() if name not in self.judge_scores})
     rescued = getattr(model_runner_output, "judge_rescued", None) or {}
     alive = {name for name in rescued if (one := self.requests.get(name)) is not None and not one.is_finished()}
     totals: Counter[str] = self.__dict__.setdefault("judge_rescued", Counter())
@@ -198,6 +228,27 @@ def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any
     return outputs
 
 
+def before_process_outputs(
+    original: Callable[..., Any], self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Add the rescued tokens to the metrics of single requests (``--per-request-spec-decode-metrics``).
+
+    In the server's front end: of the metrics only the fields that vLLM knows come here from the engine's process.
+    """
+    for one in engine_core_outputs:
+        mark = (one.kv_transfer_params or {}).get(KEY)
+        if one.spec_decode_metrics is not None and mark is not None:
+            one.spec_decode_metrics.judge_rescued = mark["rescued_tokens"]
+    return original(self, engine_core_outputs, *args, **kwargs)
+
+
+def after_to_dict(original: Callable[..., Any], self: Any) -> Any:
+    """Show the rescued tokens among the metrics in a response."""
+    found = original(self)
+    rescued = getattr(self, "judge_rescued", None)
+    return found if rescued is None else found | {"num_rescued_draft_tokens": rescued}
+
+
 @functools.cache
 def stats_class() -> Any:
     """Return vLLM's class for the statistics of a step, extended by a field for the rescued tokens."""
@@ -211,16 +262,21 @@ def stats_class() -> Any:
 
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _RUNNER_V2 = "vllm.v1.worker.gpu.model_runner:GPUModelRunner"
+_ENGINE = "vllm.v1.engine.core"
 _SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 GATES: Mapping[str, Hook] = {
     "vllm.engine.arg_utils:EngineArgs.create_engine_config": after_create_engine_config,
     "vllm.v1.worker.worker_base:WorkerBase.__init__": before_init,
     f"{_SCHEDULER}.__init__": before_init,
+    f"{_ENGINE}:EngineCore._initialize_kv_caches": after_initialize_kv_caches,
 }
 HOOKS: Mapping[str, Hook] = {
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": before_validation,
     f"{_SCHEDULER}.update_from_output": around_update,
     f"{_SCHEDULER}.update_draft_token_ids": after_update_draft_token_ids,
+    f"{_ENGINE}:freeze_gc_heap": before_freeze,
+    "vllm.v1.engine.output_processor:OutputProcessor.process_outputs": before_process_outputs,
+    "vllm.v1.metrics.stats:RequestSpecDecodeMetrics.to_dict": after_to_dict,
 }
 HOOKS_V1: Mapping[str, Hook] = {
     f"{_RUNNER}._setup_eagle3_aux_hidden_state_outputs": after_loading,

@@ -20,6 +20,7 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.decoding.guards import Budget, Guard, History, check_guards
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.integrations.vllm.checks import check_weights, log, wants_logprobs
+from judge_decoding.integrations.vllm.scores import scored
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.serving.flat_drafts import FlatDrafts, Guarded, kept_rescues, lift, rescues
 from judge_decoding.serving.server_rules import ServerRules, ServerSettings
@@ -64,6 +65,7 @@ class RunnerJudge:
         self.runner, self.rules = runner, ServerRules.of(settings)
         self.aux: AuxStates | None = None
         self.latest: RowsVerification | None = None
+        self.latest_scores: tuple[list[str], Tensor] | None = None
         self._params: dict[str, Any] = {}
         self._causes: dict[str, list[Cause]] = {}
         self._guards: dict[tuple[Guard, ...], tuple[Guard, ...]] = {}
@@ -106,6 +108,23 @@ class RunnerJudge:
         ends = batch.cu_num_logits_np.tolist()
         counts = [max(end - start - 1, 0) for start, end in pairwise(ends[: len(names) + 1])]
         return RowsVerification(names, *self._choices([self._params[name] for name in names]), counts, hidden)
+
+    def scored(self, state: Any) -> tuple[list[str], Tensor] | None:
+        """Return the scores of stored prompts in a step without drafts, from the runner's ``ExecuteModelState``.
+
+        Each request has one row of ``sample_hidden_states`` then.
+        """
+        names = list(self.runner.input_batch.req_ids)
+        states = state.sample_hidden_states
+        if self.aux is not None:
+            scheduled = state.scheduler_output.num_scheduled_tokens
+            ends = torch.tensor([scheduled[name] for name in names]).cumsum(0)
+            states = state.aux_hidden_states[self.aux.of_judge][ends - 1]
+        return scored(self.rules.head, names, states)
+
+    def rows_scored(self, hidden_states: Tensor, batch: Any) -> tuple[list[str], Tensor] | None:
+        """Return the same for model runner V2."""
+        return scored(self.rules.head, list(batch.req_ids), hidden_states[batch.logits_indices])
 
     def _choices(self, params: Sequence[Any]) -> tuple[list[VerificationRule | None], list[bool]]:
         """Return the rule of each request, and whether it decodes at temperature 0."""
@@ -227,7 +246,8 @@ class FlatVerification:
 
     def add_counts(self, output: Any) -> Any:
         """Add the counts to the runner's output, which may be asynchronous."""
-        return output if self.rescued_counts is None else _add_counts(output, self.names, self.rescued_counts)
+        found = None if self.rescued_counts is None else (self.names, self.rescued_counts)
+        return attach(output, "judge_rescued", found)
 
 
 @dataclass(slots=True, eq=False)
@@ -287,28 +307,32 @@ class RowsVerification:
 
     def add_counts(self, output: Any) -> Any:
         """Add the counts to the runner's output, which may be asynchronous."""
-        return (
-            _add_counts(output, self.names[: self._requests], torch.cat(self.rescued_counts))
-            if self.rescued_counts
-            else output
-        )
+        if not self.rescued_counts:
+            return output
+        return attach(output, "judge_rescued", (self.names[: self._requests], torch.cat(self.rescued_counts)))
 
 
-def _add_counts(output: Any, names: list[str], rescued_counts: Tensor) -> Any:
+def attach(output: Any, name: str, found: tuple[list[str], Tensor] | None) -> Any:
+    """Give the runner's output, which may be asynchronous, an attribute ``name``: a number for each request.
+
+    ``found`` has the request ids and their numbers [R]; None for nothing to attach.
+    """
+    if found is None:
+        return output
     from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
     if isinstance(output, AsyncModelRunnerOutput):
-        return _later(output, names, rescued_counts)
-    output.judge_rescued = dict(zip(names, rescued_counts.tolist(), strict=True))
+        return _later(output, name, *found)
+    setattr(output, name, dict(zip(found[0], found[1].tolist(), strict=True)))
     return output
 
 
-def _later(output: Any, names: list[str], rescued_counts: Tensor) -> Any:
-    """Return ``output`` with the counts, which are copied to the host asynchronously until it is requested."""
+def _later(output: Any, name: str, requests: list[str], numbers: Tensor) -> Any:
+    """Return ``output`` with the numbers, which are copied to the host asynchronously until it is requested."""
     from vllm.v1.outputs import AsyncModelRunnerOutput  # noqa: PLC0415  (an extra)
 
-    counts = rescued_counts.to("cpu", non_blocking=True)
-    ready = torch.cuda.Event() if rescued_counts.is_cuda else None
+    copied = numbers.to("cpu", non_blocking=True)
+    ready = torch.cuda.Event() if numbers.is_cuda else None
     if ready is not None:
         ready.record()
 
@@ -317,7 +341,7 @@ def _later(output: Any, names: list[str], rescued_counts: Tensor) -> Any:
             found = output.get_output()
             if ready is not None:
                 ready.synchronize()
-            found.judge_rescued = dict(zip(names, counts.tolist(), strict=True))
+            setattr(found, name, dict(zip(requests, copied.tolist(), strict=True)))
             return found
 
         def get_kv_connector_output(self) -> Any:  # called by vLLM 0.33 and newer

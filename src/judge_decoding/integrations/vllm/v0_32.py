@@ -10,6 +10,11 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params", "supported_tasks"),
     f"{_SCHEDULER}.update_from_output": ("self", "scheduler_output", "model_runner_output"),
     f"{_SCHEDULER}.update_draft_token_ids": ("self", "draft_token_ids"),
+    "vllm.v1.engine.core:freeze_gc_heap": (),
+    "vllm.v1.engine.output_processor:OutputProcessor.process_outputs": (
+        "self", "engine_core_outputs", "engine_core_timestamp", "iteration_stats", "weight_version",
+    ),
+    "vllm.v1.metrics.stats:RequestSpecDecodeMetrics.to_dict": ("self",),
     f"{_RUNNER}._setup_eagle3_aux_hidden_state_outputs": ("self",),
     f"{_RUNNER}.sample_tokens": ("self", "grammar_output"),
     f"{_RUNNER}.propose_draft_token_ids": (
@@ -40,7 +45,7 @@ READS: dict[str, tuple[str, ...]] = {
     ),
     _RUNNER_V2: ("device", "req_states", "rejection_sampler", "vllm_config"),
     f"{_RUNNER.partition(':')[0]}:ExecuteModelState": (
-        "aux_hidden_states", "sample_hidden_states", "spec_decode_metadata",
+        "aux_hidden_states", "sample_hidden_states", "scheduler_output", "spec_decode_metadata",
     ),
     "vllm.v1.worker.gpu_input_batch:CachedRequestState": ("output_token_ids", "prompt_token_ids", "sampling_params"),
     "vllm.v1.spec_decode.metadata:SpecDecodeMetadata": (
@@ -53,22 +58,32 @@ READS: dict[str, tuple[str, ...]] = {
     "vllm.v1.request:Request": ("is_finished", "sampling_params", "spec_token_ids"),
     "vllm.v1.core.sched.output:NewRequestData": ("req_id", "sampling_params"),
     "vllm.v1.core.sched.output:SchedulerOutput": ("num_scheduled_tokens", "scheduled_new_reqs"),
-    "vllm.v1.engine:EngineCoreOutput": ("finish_reason", "kv_transfer_params", "request_id"),
+    "vllm.v1.engine:EngineCoreOutput": ("finish_reason", "kv_transfer_params", "request_id", "spec_decode_metrics"),
+    "vllm.v1.engine.core:EngineCore": (
+        "_initialize_kv_caches", "add_request", "batch_queue", "post_step", "request_block_hasher", "scheduler",
+        "step_fn", "vllm_config",
+    ),
+    _SCHEDULER: ("has_requests", "requests"),
     "vllm.v1.engine:EngineCoreOutputs": ("outputs", "scheduler_stats"),
     "vllm.v1.metrics.stats:SchedulerStats": ("spec_decoding_stats",),
     "vllm.v1.metrics.loggers:AggregateStatLoggerBase": ("log", "log_engine_initialized", "record"),
     "vllm.v1.outputs:DraftTokenIds": ("req_ids",),
     "vllm.v1.spec_decode.metrics:SpecDecodingStats": ("num_accepted_tokens",),
     "vllm.config.vllm:VllmConfig": (
-        "additional_config", "lora_config", "model_config", "parallel_config", "scheduler_config",
+        "additional_config", "cache_config", "lora_config", "model_config", "parallel_config", "scheduler_config",
         "speculative_config", "use_v2_model_runner",
     ),
     "vllm.config.speculative:SpeculativeConfig": (
         "draft_sample_method", "enable_adaptive_verification", "method", "rejection_sample_method",
     ),
     "vllm.config.parallel:ParallelConfig": (
-        "distributed_executor_backend", "enable_batch_sharded_sampling", "pipeline_parallel_size",
+        "data_parallel_size", "distributed_executor_backend", "enable_batch_sharded_sampling",
+        "pipeline_parallel_size",
     ),
+    "vllm.config.model:ModelConfig": (
+        "architectures", "hf_text_config", "is_diffusion", "max_model_len", "model", "quantization",
+    ),
+    "vllm.config.cache:CacheConfig": ("cache_dtype",),
     "vllm.config.scheduler:SchedulerConfig": ("async_scheduling",),
     "vllm.exceptions:VLLMValidationError": (),
     "vllm.sampling_params:SamplingParams": ("extra_args", "logprob_token_ids", "logprobs", "temperature"),
