@@ -152,7 +152,7 @@ $(VENV)-minimal/.installed: $(VENV)-minimal/.created pyproject.toml constraints.
 	@echo "Installing into $(VENV)-minimal; the first time this takes some minutes." >&2
 	@sed -n '/^torch==/p; /^# Extra/,$$p' constraints.txt > $(VENV)-minimal/constraints.txt
 	@$(VENV)-minimal/bin/$(PIP) install --constraint $(VENV)-minimal/constraints.txt torch uv
-	@$(VENV)-minimal/bin/uv pip install --quiet --python $(VENV)-minimal/bin/python --resolution lowest-direct \
+	@$(VENV)-minimal/bin/uv pip install --quiet --compile-bytecode --python $(VENV)-minimal/bin/python --resolution lowest-direct \
 	  --constraint $(VENV)-minimal/constraints.txt --editable '.[dev]'
 	@touch $@
 
