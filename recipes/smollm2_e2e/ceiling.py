@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     for name in (LOG_PROBABILITY, RANK):
         values = torch.empty(len(labels))
         cache.fill(values, name, examples, used)
-        rows.append((f"the target's {name}", auc(values if name == LOG_PROBABILITY else -values, labels.bool())))
+        rows.append((f"the target's {name}", auc(values, labels.bool())))
     rows += [
         (f"linear head, {source}", auc(linear_scores(states(source), labels, fold_of), labels.bool()))
         for source in tqdm(sources, desc="layers")
