@@ -53,8 +53,8 @@ def test_an_empty_prompt(decoder: JudgeDecoder, prompt: Any) -> None:
 
 def test_several_prompts_at_once(decoder: JudgeDecoder) -> None:
     says("one prompt at a time", lambda: decoder.generate(torch.tensor([[4, 5], [6, 7]]), 4))
-    says("one at a time", lambda: decoder.generate(["one", "two"], 4))  # type: ignore[list-item]
-    says("one at a time", lambda: decoder.generate([4, 5], 4))  # type: ignore[list-item]
+    says("one prompt at a time", lambda: decoder.generate(["one", "two"], 4))  # type: ignore[list-item]
+    says("one prompt at a time", lambda: decoder.generate([4, 5], 4))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("ids", [[VOCAB_SIZE], [4, -1]])

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.judge.scores import prompt_ids
 from judge_decoding.judge.target import target_info
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS, hidden_states
 from judge_decoding.training.cache import FeatureCache, default_folder
 from judge_decoding.training.features import BASELINES, Column, read
@@ -25,12 +27,16 @@ from tiny import VOCAB_SIZE, final_norm, llama, perturbed, word_tokenizer
 
 @contextmanager
 def counted(model: PreTrainedModel) -> Iterator[list[int]]:
-    """How many sequences each forward of ``model`` reads, besides the two that look at the model itself."""
+    """How many sequences each forward of ``model`` reads, besides those that look at the model itself."""
     target_info(model)
     forwards: list[int] = []
-    hook = model.get_decoder().register_forward_pre_hook(
-        lambda _module, _args, kwargs: forwards.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
+    stored = prompt_ids(input_rows(model))  # read again for each new head, whose scores are stored
+
+    def count(_module: nn.Module, _args: object, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].tolist() != stored:
+            forwards.append(len(kwargs["input_ids"]))
+
+    hook = model.get_decoder().register_forward_pre_hook(count, with_kwargs=True)
     yield forwards
     hook.remove()
 

@@ -203,7 +203,7 @@ def infinite(weights: dict[str, Tensor]) -> None:
         ),
         (a_norm_less, r"random: model\.norm\.weight;"),
         (no_output, r"random: lm_head\.weight;"),
-        (one_layer_more, r"no use.* ignored: model\.layers\.2\.input_layernorm\.weight and 8 more"),
+        (one_layer_more, r"does not use.* ignored: model\.layers\.2\.input_layernorm\.weight and 8 more"),
         (a_bias, r"ignored: model\.layers\.0\.self_attn\.q_proj\.bias;"),
         (one_norm_more, r"ignored: model\.layers\.0\.self_attn\.q_norm\.weight;"),
         (another_shape, r"up_proj\.weight is 48 x 32 and LlamaForCausalLM wants 64 x 32;"),

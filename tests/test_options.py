@@ -106,7 +106,7 @@ def test_a_function_of_the_ids_can_draft(target: LlamaForCausalLM, tokenizer: Pr
     assert drafted.token_ids == plain.token_ids
     assert drafted.stats.causes[Cause.CORRECTION] == 0
     assert drafted.stats.accepted_per_round > 3
-    with pytest.raises(JudgeDecodingError, match="gave int"):
+    with pytest.raises(JudgeDecodingError, match="returned int"):
         JudgeDecoder(target, tokenizer, lambda _ids, _count: 7).generate("one", 24)  # type: ignore[arg-type]
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.intervals import fewest_digits
 
 T = TypeVar("T")
 
@@ -209,8 +208,9 @@ def spell(thing: object, name: str) -> str:
 
 
 def _spell(value: Value) -> str:
-    """Return the shortest spelling of a value that parses back to the same value, floats in single precision."""
+    """Return the shortest spelling of a value that parses back to the same value."""
     if isinstance(value, str):
         quote = '"' if "'" in value else "'"  # not repr: quoted text is read verbatim, without escapes
         return value if value.isidentifier() and value not in ("True", "False") else f"{quote}{value}{quote}"
-    return fewest_digits(value) if isinstance(value, float) else repr(value)
+    short = f"{value:g}"
+    return short if isinstance(value, float) and float(short) == value else repr(value)
