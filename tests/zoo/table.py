@@ -7,7 +7,9 @@ compiling takes.
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -38,8 +40,7 @@ The tokens are compared with those of transformers' own `generate`. `make zoo` m
 
 A class with windows or recurrent layers is refused or decodes one by one for the reasons that the last column gives;
 [decoding.md](decoding.md#models-with-recurrent-layers) says how drafts are taken back from recurrent layers.
-{exact} classes are exact in all ways, {alone} decode alone only, {refused} are refused, and {others} could not be
-tried: their tiny configuration does not build, or `generate` itself fails on it.
+{summary}
 
 """
 
@@ -67,11 +68,10 @@ def _said(row: Row, way: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Look at all families, or at some, and write the page or print what was found."""
+    """Look at all families and write the page, or at some and write their rows anew."""
     torch.set_num_threads(1)
     really, wanted = "--uncompiled" not in arguments, [one for one in arguments if not one.startswith("--")]
     lines, missing, found = [], [], {}
-    counts = {"exact": 0, "alone": 0, "refused": 0}
     for name in wanted or names():
         row, made, why = look(name, really=really)
         if row is None:
@@ -81,7 +81,6 @@ def main(arguments: list[str]) -> None:
             found[name] = "wrong" if row.wrong else "exact" if set(row.found.values()) == {EXACT} else (
                 "alone" if row.found["alone"] == EXACT else "refused"
             )  # fmt: skip
-            counts[found[name]] = counts.get(found[name], 0) + 1
             reason = next((what for what in row.found.values() if what != EXACT), "").removeprefix("refused: ")
             draft = "prompt lookup"
             shared = "-" if row.found["batch"] != EXACT else "shared" if row.batches else "one by one"
@@ -89,12 +88,34 @@ def main(arguments: list[str]) -> None:
             lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
         print(name, found[name], *(row.wrong.items() if row else [why]), f"compiled: {made}", flush=True)
     if wanted:
-        return
-    page = _INTRO.format(version=transformers.__version__, others=len(missing), **counts)
-    page += "| model type | alone | draft | batch | compiled | judge | why not |\n|---|---|---|---|---|---|---|\n"
-    page += "\n".join(lines) + "\n\n## Not tried\n\n| model type | why |\n|---|---|\n" + "\n".join(missing) + "\n"
+        known = json.loads(FOUND.read_text(encoding="utf-8"))
+        fresh = {_name(line): line for line in [*lines, *missing]}
+        page = "\n".join(fresh.get(_name(line), line) for line in PAGE.read_text(encoding="utf-8").split("\n"))
+        found = known | found
+        page = re.sub(
+            r"^\d+ classes are exact.*?\n.*?fails on it\.", _summary(found), page, flags=re.DOTALL | re.MULTILINE
+        )
+    else:
+        page = _INTRO.format(version=transformers.__version__, summary=_summary(found))
+        page += "| model type | alone | draft | batch | compiled | judge | why not |\n|---|---|---|---|---|---|---|\n"
+        page += "\n".join(lines) + "\n\n## Not tried\n\n| model type | why |\n|---|---|\n" + "\n".join(missing) + "\n"
     PAGE.write_text(page, encoding="utf-8")
     FOUND.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
+
+
+def _summary(found: dict[str, str]) -> str:
+    """How many classes are what."""
+    counts = Counter(found.values())
+    return (
+        f"{counts['exact']} classes are exact in all ways, {counts['alone']} decode alone only, {counts['refused']} "
+        f"are refused, and {counts['not tried']} could not be\n"
+        "tried: their tiny configuration does not build, or `generate` itself fails on it."
+    )
+
+
+def _name(line: str) -> str:
+    """The model type of a row of the page."""
+    return line.split(" | ")[0].removeprefix("| ")
 
 
 if __name__ == "__main__":
