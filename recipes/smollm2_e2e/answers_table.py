@@ -68,7 +68,7 @@ def rows_of(answers: Answers, items: list[str], num_draft_tokens: int, margin: f
 
 
 def texts_of(answers: Answers, items: list[str]) -> list[dict[str, Any]]:
-    """Of each method, the perplexity of its answers where their negative log-likelihood is there, and their length."""
+    """Of each method, how many rounds an answer took, its length, and its perplexity where its likelihood is there."""
     found = []
     for name, known in answers.items():
         given = [known[item] for item in items]
@@ -78,6 +78,7 @@ def texts_of(answers: Answers, items: list[str]) -> list[dict[str, Any]]:
                 "name": name,
                 "perplexity": math.exp(sum(nll) / len(nll)) if nll else None,
                 "words": sum(len(one["text"].split()) for one in given) / len(given),
+                "rounds": sum(one["rounds"] for one in given) / len(given),
             }
         )
     return found
@@ -86,10 +87,15 @@ def texts_of(answers: Answers, items: list[str]) -> list[dict[str, Any]]:
 def tables(rows: Sequence[ResultRow], texts: Sequence[dict[str, Any]]) -> str:
     """Both tables in Markdown."""
     lines = [
-        [one["name"], "" if one["perplexity"] is None else f"{one['perplexity']:.1f}", f"{one['words']:.1f}"]
+        [
+            one["name"],
+            f"{one['rounds']:.2f}",
+            f"{one['words']:.1f}",
+            "" if one["perplexity"] is None else f"{one['perplexity']:.1f}",
+        ]
         for one in texts
     ]
-    return f"{measured_table(rows)}\n\n{table(['', 'perplexity under the base', 'words'], lines)}"
+    return f"{measured_table(rows)}\n\n{table(['', 'rounds per answer', 'words', 'perplexity under the base'], lines)}"
 
 
 def main() -> None:
