@@ -28,9 +28,8 @@ COUNT = 1000
 
 def kind(problem: Problem) -> str:
     """The length of a problem: its gains and losses, and whether one is a product."""
-    steps = len(problem.terms) - 1
-    product = any(term.derivation for term in problem.terms)
-    return f"{steps} step{'s' if steps > 1 else ''}, {'with' if product else 'no'} product"
+    steps = f"{problem.steps} step{'s' if problem.steps > 1 else ''}"
+    return f"{steps}, {'with' if problem.has_product else 'no'} product"
 
 
 def main() -> None:

@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run
 from endpoint import KEY, Response, Serve, Server
 from judge_decoding.cli import main as cli
+from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.judge.head import JudgeHead
-from tiny import llama, perturbed, random_head, run_uncompiled, word_tokenizer
+from tiny import EOS, llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -78,6 +79,15 @@ def draft(target: LlamaForCausalLM) -> PreTrainedModel:
 @pytest.fixture(scope="session")
 def head(target: LlamaForCausalLM) -> JudgeHead:
     return random_head(target)
+
+
+@pytest.fixture
+def decoder(
+    target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast
+) -> JudgeDecoder:
+    """A decoder whose answers have 24 tokens."""
+    config = GenerationConfig(max_new_tokens=24, suppress_tokens=[EOS])
+    return JudgeDecoder(target, tokenizer, draft, head, num_draft_tokens=4, generation_config=config)
 
 
 @pytest.fixture(scope="session")

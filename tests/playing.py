@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from starlette.testclient import TestClient
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig
 
-from judge_decoding import JudgeDecoder, JudgeHead
+from judge_decoding import JudgeDecoder
 from judge_decoding.playground.marks import CaseFile
 from judge_decoding.playground.pairs import ModelPair
 from judge_decoding.playground.server import Playground
@@ -19,14 +19,6 @@ from test_annotate_server import BEARER, HOST, TOKEN
 from tiny import EOS
 
 PROMPT = "one two three"
-
-
-def tiny_decoder(
-    target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast
-) -> JudgeDecoder:
-    """A decoder whose answers have 24 tokens."""
-    config = GenerationConfig(max_new_tokens=24, suppress_tokens=[EOS])
-    return JudgeDecoder(target, tokenizer, draft, head, num_draft_tokens=4, generation_config=config)
 
 
 def tiny_playground(decoder: JudgeDecoder, cases: Path) -> Playground:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from starlette.testclient import TestClient
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Cause, JudgeDecoder, JudgeHead
 from judge_decoding.core.samples import read_samples
@@ -25,17 +25,11 @@ from playing import (
     events,
     ids_of,
     settings,
-    tiny_decoder,
     tiny_playground,
 )
 from samples import HOSTILE
 from test_annotate_server import TOKEN
 from tiny import EOS, WORDS, word_tokenizer
-
-
-@pytest.fixture
-def decoder(target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast):
-    return tiny_decoder(target, draft, head, tokenizer)
 
 
 @pytest.fixture

@@ -6,23 +6,15 @@ import socket
 from pathlib import Path
 
 import pytest
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
-from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, JudgeHead, play, read_cases, write_cases
+from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, play, read_cases, write_cases
 from judge_decoding.cli.play import parse_pairs
 from judge_decoding.playground.server import Playground
 from playing import (
     answered,
     client_of,
-    tiny_decoder,
 )
-
-
-@pytest.fixture
-def decoder(target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast):
-    return tiny_decoder(target, draft, head, tokenizer)
-
 
 # The command
 

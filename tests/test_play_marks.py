@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, JudgeHead, read_cases
+from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases
 from judge_decoding.data.tokens import check_tokens
 from judge_decoding.playground.marks import CaseFile
 from judge_decoding.playground.pairs import ModelPair
@@ -19,15 +18,9 @@ from playing import (
     client_of,
     ids_of,
     settings,
-    tiny_decoder,
     tiny_playground,
 )
 from tiny import WORDS
-
-
-@pytest.fixture
-def decoder(target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast):
-    return tiny_decoder(target, draft, head, tokenizer)
 
 
 @pytest.fixture

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from browser import wait
-from judge_decoding import JudgeDecoder, JudgeHead
+from judge_decoding import JudgeDecoder
 from judge_decoding.playground.server import Playground
 from judge_decoding.web.connections import DeadlineProtocol
 from judge_decoding.web.serving import listen
@@ -30,17 +29,11 @@ from playing import (
     ids_of,
     settings,
     slow,
-    tiny_decoder,
     tiny_playground,
 )
 from test_annotate_server import BEARER, HOST, TOKEN
 
 POSTS = ("/answer", "/what-if", "/stop", "/mark")
-
-
-@pytest.fixture
-def decoder(target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast):
-    return tiny_decoder(target, draft, head, tokenizer)
 
 
 @pytest.fixture

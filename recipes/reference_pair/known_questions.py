@@ -9,19 +9,18 @@ measured on them (docs/familiarity.md). Weights, bias and threshold do not chang
 
 from __future__ import annotations
 
-import argparse
 import random
-from pathlib import Path
 
 import torch
 
-from judge_decoding import JudgeHead, save_head
+from judge_decoding import save_head
 from judge_decoding.judge.familiarity import Familiarity
-from judge_decoding.loading.models import load_model, load_tokenizer
+from judge_decoding.loading.models import load_tokenizer
 from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.models.tokenize import prompt_ids
 from judge_decoding.reference.pair import prompt_of
 from judge_decoding.reference.problems import Problem, draw_from
+from probe import head_and_target
 
 KINDS = {(1, False): 500, (1, True): 200, (2, False): 300, (2, True): 300, (3, False): 300, (3, True): 400}
 """How many problems of each number of steps, without and with a product: some kinds are rarely drawn."""
@@ -32,7 +31,7 @@ def problems_of_all_kinds() -> list[Problem]:
     rng, missing, found = random.Random(0), dict(KINDS), list[Problem]()
     while any(missing.values()):
         problem = draw_from(rng, "head", "collection", tuple({steps for steps, _ in KINDS}))
-        kind = len(problem.terms) - 1, any(term.derivation for term in problem.terms)
+        kind = problem.steps, problem.has_product
         if missing[kind]:
             missing[kind] -= 1
             found.append(problem)
@@ -41,14 +40,8 @@ def problems_of_all_kinds() -> list[Problem]:
 
 def main() -> None:
     """Write the head with statistics of new questions, and print how many there are."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("head", type=Path)
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    target, tokenizer = load_model(args.target), load_tokenizer(args.target)
-    head = JudgeHead.from_pretrained(args.head, target)
+    args, head, target = head_and_target()
+    tokenizer = load_tokenizer(args.target)
     ids = [prompt_ids(prompt_of(problem), tokenizer) for problem in problems_of_all_kinds()]
     states = hidden_states(target, ids, head.config.norm)
     head.set_familiarity(Familiarity.fit(torch.stack([state[-1] for state in states])))

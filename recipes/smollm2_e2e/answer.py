@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from judge_decoding import JudgeDecoder, JudgeDecodingError
+from command import running
+from judge_decoding import JudgeDecoder
 from judge_decoding.io.files import write_text
 from judge_decoding.rules import parse_rule
 from judge_decoding.tasks.base import read_items
@@ -39,8 +38,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    try:
+    with running(parser):
         decoder = JudgeDecoder.from_pretrained(args.target, args.draft, args.judge)
         asking = PromptFormat(E2E(), chat=True)
         items = read_items(asking.task, args.data)
@@ -54,8 +52,6 @@ def main() -> None:
                 [asking.prompt(item) for item in items], asking.budget, batch_size=args.batch_size,
                 temperature=args.temperature, seed=0, progress=bar.update, **options,
             )  # fmt: skip
-    except JudgeDecodingError as error:
-        parser.error(str(error))
     rows = [
         {"mr": item.key, "text": answer.text.strip(), "system": args.system or args.out.stem}
         for item, answer in zip(items, answers, strict=True)

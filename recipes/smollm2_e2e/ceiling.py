@@ -10,7 +10,6 @@ trains on a share of the questions and is tested on all others of the fold.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from command import running
 from judge_decoding import JudgeDecodingError
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.data.cases import read_cases
@@ -82,11 +82,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("features"))
     parser.add_argument("--out", type=Path, default=Path("ceiling"))
     args = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    try:
+    with running(parser):
         run(args)
-    except JudgeDecodingError as error:
-        parser.error(str(error))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,14 +11,14 @@ target finishes the description behind each of the draft's tokens (AutoJudge's s
 from __future__ import annotations
 
 import argparse
-import os
 import random
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from judge_decoding import JudgeDecoder, JudgeDecodingError
+from command import running
+from judge_decoding import JudgeDecoder
 from judge_decoding.data.cases import Case, write_cases
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.tasks.base import read_items
@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    try:
+    with running(parser):
         decoder = JudgeDecoder.from_pretrained(args.target, args.draft, dtype=getattr(torch, args.dtype))
         items = random.Random(0).sample(read_items(E2E(), args.data), args.skip + args.limit)[args.skip :]
         prompts = [
@@ -72,8 +71,6 @@ def main() -> None:
                 bar.update()
 
             label_by_equivalence(decoder, prompts, facts, max_new_tokens=96, batch_size=args.batch_size, done=keep)
-    except JudgeDecodingError as error:
-        parser.error(str(error))
     print(f"{len(made)} cases -> {args.out}")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -22,7 +21,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from answers_table import Answers, rows_of, tables, texts_of
-from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead
+from command import running
+from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
@@ -144,11 +144,8 @@ def main() -> None:
     parser.add_argument("--timed-rules", nargs="*", help="names of rows; all if not given")
     parser.add_argument("--lengths", type=int, nargs="+", default=(2, 4, 6, 8, 12))
     args = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    try:
+    with running(parser):
         run(args)
-    except JudgeDecodingError as error:
-        parser.error(str(error))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ def probe_model(model: PreTrainedModel, source: HiddenSource, ids: Sequence[int]
     Raises:
         JudgeDecodingError: the model has no such layer.
     """
-    ids = list(ids) if ids is not None else probe_ids(model)
+    ids = list(ids) if ids is not None else spread_ids(input_rows(model), PROBE_IDS)
     rows = _numbers(model, ids, source)
     return Probe(
         ids=ids,
@@ -74,13 +74,13 @@ def allowed(one: Probe, other: Probe) -> float:
     return max(ROUNDING.get(each.dtype, ROUNDING["bfloat16"]) for each in (one, other))
 
 
-def probe_ids(model: PreTrainedModel) -> list[int]:
-    """Return token ids from the lower half of the model's vocabulary, as the upper end may be padding.
+def spread_ids(rows: int, count: int) -> list[int]:
+    """Return ``count`` ids from the lower half of a vocabulary of ``rows``, as the upper end may be padding.
 
     Golden-section steps keep them far apart and unordered.
     """
-    half = max(input_rows(model) // 2, 1)
-    return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, PROBE_IDS + 1)]
+    half = max(rows // 2, 1)
+    return [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, count + 1)]
 
 
 _Known = dict[tuple[tuple[int, ...], HiddenSource], tuple[Any, Tensor]]

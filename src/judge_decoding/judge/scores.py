@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.config import StoredScores
+from judge_decoding.judge.probe import spread_ids
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.teacher_forcing import hidden_states
 
@@ -38,10 +39,6 @@ def scores_of(
 
 
 def prompt_ids(rows: int) -> list[list[int]]:
-    """Return prompts of ids from the lower half of a vocabulary of ``rows``, as the upper end may be padding.
-
-    Golden-section steps keep them far apart and unordered.
-    """
-    half = max(rows // 2, 1)
-    ids = [int(half * (number * 0.6180339887498949 % 1)) for number in range(1, PROMPTS * LENGTH + 1)]
+    """Return the prompts for a vocabulary of ``rows``; see `spread_ids`."""
+    ids = spread_ids(rows, PROMPTS * LENGTH)
     return [ids[begin : begin + LENGTH] for begin in range(0, len(ids), LENGTH)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import remaining_context
+from judge_decoding.errors import reason
 from judge_decoding.evaluation.bench import plan
 from judge_decoding.evaluation.bench.contenders import Contender
 from judge_decoding.evaluation.bench.results import BenchRow, Ratio
@@ -127,12 +128,6 @@ def static_assisted(
     try:
         static.answer(prompts[-1:])
     except Exception as error:  # noqa: BLE001  (of transformers, of torch's compiler, or of the C++ compiler)
-        left_out[static.label.name] = f"transformers {transformers.__version__}: {first_line(error)}"
+        left_out[static.label.name] = f"transformers {transformers.__version__}: {reason(error)}"
         return None
     return static
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message without its last full stop, or else its class."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".`")

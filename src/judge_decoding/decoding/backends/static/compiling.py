@@ -31,7 +31,7 @@ from judge_decoding.decoding.backends.static.quantized import plain_weights, sca
 from judge_decoding.decoding.backends.static.requirements import check_compiles
 from judge_decoding.decoding.backends.static.slots import KeysValues, new_cache
 from judge_decoding.decoding.backends.static.store import CompiledStore
-from judge_decoding.errors import CannotCompileError, JudgeDecodingError
+from judge_decoding.errors import CannotCompileError, JudgeDecodingError, reason
 from judge_decoding.io.files import cache_folder
 from judge_decoding.models.draft_vocabulary import cut_head_of
 from judge_decoding.models.forward import lock_of
@@ -180,8 +180,7 @@ def _compiled(
                 raise
             except Exception as error:  # dynamo, export, inductor and compilers raise hundreds of types
                 logger.debug("cannot compile", exc_info=True)
-                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise CannotCompileError(f"{type(model).__name__} does not compile: {reason}") from error
+                raise CannotCompileError(f"{type(model).__name__} does not compile: {reason(error)}") from error
         return Compiled.load(path, graph, model.device)
 
 

@@ -55,8 +55,8 @@ def check_weights(model: PreTrainedModel) -> None:
     """
     if not is_quantized(model):
         return
-    found = [module for module in model.modules() if is_torchao(getattr(module, "weight", None))]
-    why = next(filter(None, map(_unreadable, found)), "" if found else "its weights are not torchao's")
+    found = _layers(model)
+    why = next(filter(None, map(_unreadable, found.values())), "" if found else "its weights are not torchao's")
     if why:
         raise CannotCompileError(
             f"{type(model).__name__} is quantised in a way that does not compile ({why}), unlike Int8WeightOnlyConfig"
@@ -77,31 +77,24 @@ def _unreadable(module: nn.Module) -> str:
     return "its weights are not symmetric" if zero is not None and bool(zero.any()) else ""
 
 
-def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Return an `Int8Linear` for each quantised layer of ``model``, by name; none of them is copied."""
-    return {
-        name: Int8Linear(module.weight.qdata, module.weight.scale.flatten(), module.bias)
-        for name, module in model.named_modules()
-        if is_torchao(getattr(module, "weight", None))
-    }
+def _layers(model: nn.Module) -> dict[str, Any]:
+    """Return the layers of ``model`` whose weights are torchao's, by name."""
+    return {name: module for name, module in model.named_modules() if is_torchao(getattr(module, "weight", None))}
 
 
 def scales_of(model: nn.Module) -> dict[str, int]:
     """Return the number of scales of each quantised layer of ``model``, by name."""
-    return {
-        name: module.weight.scale.numel()
-        for name, module in model.named_modules()
-        if is_torchao(getattr(module, "weight", None))
-    }
+    return {name: layer.weight.scale.numel() for name, layer in _layers(model).items()}
 
 
 @contextmanager
 def plain_weights(model: nn.Module) -> Iterator[None]:
     """Within the block, ``model`` has an `Int8Linear` in the place of each quantised layer. Hold its lock."""
-    before = {name: model.get_submodule(name) for name in layers_of(model)}
+    before = _layers(model)
     try:
-        for name, layer in layers_of(model).items():
-            model.set_submodule(name, layer)
+        for name, layer in before.items():
+            weight = layer.weight  # its parts are shared, not copied
+            model.set_submodule(name, Int8Linear(weight.qdata, weight.scale.flatten(), layer.bias))
         yield
     finally:
         for name, layer in before.items():
