@@ -1,7 +1,7 @@
-"""The table: which rule accepts most of the draft at the target's accuracy, and what that is worth in speed.
+"""The table: which rule accepts most of the draft at the target's accuracy.
 
-First quality: every rule at one draft length, in batches, untimed; each answer is kept, so that a stopped run goes on.
-Then speed: on some of the items the static back end, each rule at its own best draft length, all in turns.
+Every rule has the same draft length and decodes in batches, untimed; `speed.py` times. Each answer is kept, so that a
+stopped run resumes.
 
     python recipes/smollm2_e2e/study.py --target TARGET --draft DRAFT --head linear=HEAD --data data/test.jsonl \
         --base BASE --out study
@@ -23,17 +23,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from answers_table import Answers, rows_of, tables, texts_of
 from command import running
 from judge_decoding import JudgeDecoder, JudgeHead
-from judge_decoding.core.results import MATCHED, TARGET, ItemResult, ResultRow
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import hash_of
 from judge_decoding.evaluation.record import ResultRecord
-from judge_decoding.evaluation.sweep import Candidate, candidates, sweep
+from judge_decoding.evaluation.sweep import Candidate, candidates
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.loading.models import load_draft, load_model, load_tokenizer
 from judge_decoding.models.teacher_forcing import log_probability, read_given
-from judge_decoding.report.card_results import measured_table
 from judge_decoding.rules import (
     Exact,
     Judge,
@@ -115,14 +114,6 @@ def quality(
     bar.close()
 
 
-def page(rows: Sequence[ResultRow], texts: Sequence[dict[str, object]], speed: Sequence[ResultRow]) -> str:
-    """The tables in Markdown."""
-    parts = [f"{rows[0].answers} meaning representations, all rules at one draft length\n", tables(rows, texts)]
-    if speed:
-        parts += ["\nSpeed, each rule at its best draft length, static back end\n", measured_table(speed)]
-    return "\n".join(parts)
-
-
 def main() -> None:
     """Write ``study.json``, ``study.md`` and ``answers.jsonl``."""
     parser = argparse.ArgumentParser()
@@ -140,16 +131,13 @@ def main() -> None:
     parser.add_argument("--num-draft-tokens", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--margin", type=float, default=1.5, help="percentage points of accuracy that may be lost")
-    parser.add_argument("--timed", type=int, default=40, help="items of the timed pass; 0 leaves it out")
-    parser.add_argument("--timed-rules", nargs="*", help="names of rows; all if not given")
-    parser.add_argument("--lengths", type=int, nargs="+", default=(2, 4, 6, 8, 12))
     args = parser.parse_args()
     with running(parser):
         run(args)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Both passes, and their tables."""
+    """Decode, and write the table."""
     dtype = getattr(torch, args.dtype)
     tokenizer, target = load_tokenizer(args.target), load_model(args.target, dtype=dtype)
     draft = load_draft(args.draft, tokenizer, dtype=dtype)
@@ -157,8 +145,9 @@ def run(args: argparse.Namespace) -> None:
     folders = dict(one.split("=", 1) for one in args.head)
     heads = {name: JudgeHead.from_pretrained(folder, target) for name, folder in folders.items()}
     prompt_format = PromptFormat(E2E(), chat=True)
-    items = read_items(prompt_format.task, args.data, limit=args.limit)
-    random.Random(0).shuffle(items)  # a run that is stopped has a fair part of them
+    items = read_items(prompt_format.task, args.data)
+    random.Random(0).shuffle(items)  # a part of them, by --limit or because the run was stopped, is a fair one
+    items = items[: args.limit]
     sampling = SamplingParams(seed=0)  # greedy but for the baselines that sample
     rules = FREE if args.rules is None else [parse_rule(spelling) for spelling in args.rules]
     found = wanted(target, tokenizer, draft, heads, rules, args.thresholds, sampling)
@@ -185,41 +174,11 @@ def run(args: argparse.Namespace) -> None:
     write_text(args.out / "answers.jsonl", "".join(lines))
     keys = [item.key for item in items]
     rows, texts = rows_of(answers, keys, args.num_draft_tokens, args.margin / 100), texts_of(answers, keys)
-    tuning = [row.model_dump(exclude_none=True) for row in rows]
-    write_json(args.out / "quality.json", {"settings": settings, "rows": tuning, "answers": texts})
-    write_text(args.out / "study.md", page(rows, texts, ()))
-    speed = timed(found, target, tokenizer, draft, prompt_format, items, sampling, args) if args.timed else []
-    write_text(args.out / "study.md", page(rows, texts, speed))
-    timing = [row.model_dump(exclude_none=True) for row in speed]
-    write_json(args.out / "study.json", {"settings": settings, "rows": tuning, "answers": texts, "speed": timing})
-    print((args.out / "study.md").read_text(encoding="utf-8"))
-
-
-def timed(
-    found: Sequence[Candidate],
-    target: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    draft: PreTrainedModel,
-    prompt_format: PromptFormat,
-    items: Sequence[Item],
-    sampling: SamplingParams,
-    args: argparse.Namespace,
-) -> list[ResultRow]:
-    """The chosen rules on some items, spread over all, each at its best draft length, in turns."""
-    some = [items[place * len(items) // args.timed] for place in range(min(args.timed, len(items)))]
-    rules = [
-        one.method.rule
-        for one in found
-        if one.method.rule is not None and one.method.sampling == sampling
-        and (args.timed_rules is None or one.name in args.timed_rules)
-    ]  # fmt: skip
-    decoder = JudgeDecoder(target, tokenizer, draft, backend="static")
-    tuning = max(1, len(some) // 4)
-    record = ResultRecord(args.out / "speed.json", {"lengths": list(args.lengths), "items": len(some)})
-    return sweep(
-        decoder, prompt_format, some, rules, sampling=sampling, lengths=args.lengths, tuning_items=tuning,
-        margin=args.margin / 100, record=record,
-    ).rows  # fmt: skip
+    described = [row.model_dump(exclude_none=True) for row in rows]
+    write_json(args.out / "study.json", {"settings": settings, "rows": described, "answers": texts})
+    shown = f"{rows[0].answers} meaning representations, all rules at one draft length\n\n{tables(rows, texts)}"
+    write_text(args.out / "study.md", shown)
+    print(shown)
 
 
 if __name__ == "__main__":
