@@ -101,7 +101,7 @@ def quality(
 ) -> None:
     """Decode the items in each way, all at one draft length; the record keeps the answers."""
     methods = {one.name: replace(one.method, num_draft_tokens=args.num_draft_tokens) for one in found}
-    methods |= {name: replace(methods[name], num_draft_tokens=0) for name in (TARGET, DRAFT)}
+    methods |= {name: replace(methods[name], num_draft_tokens=0) for name in (TARGET, DRAFT) if name in methods}
     bar = tqdm(total=len(methods) * len(items), initial=len(record.known), desc="answers")
 
     def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--thresholds", type=float, nargs="*", default=(0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99))
     parser.add_argument("--rules", nargs="+", help="rules without training, by their spelling, instead of all")
     parser.add_argument("--no-matched", action="store_true", help="leave out the baselines that sample")
+    parser.add_argument("--methods", nargs="+", help="only the rows with these names, beside the target's")
     parser.add_argument("--num-draft-tokens", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--margin", type=float, default=1.5, help="percentage points of accuracy that may be lost")
@@ -157,6 +158,8 @@ def run(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if args.no_matched:
         found = [one for one in found if not one.name.endswith(MATCHED)]
+    if args.methods:
+        found = [one for one in found if one.name in {TARGET, *args.methods}]
     record = ResultRecord(args.out / "study.json", settings)
     quality(found, prompt_format, items, args, record)
     given = [record.extra[one.name, item.key]["text"] for one in found for item in items]
