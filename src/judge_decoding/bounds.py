@@ -71,9 +71,6 @@ def check_bound(name: str, value: object, shown: str = "") -> None:
         name: see `BOUNDS`.
         value: the value to check.
         shown: its name in the error message, if different from ``name``.
-
-    Raises:
-        JudgeDecodingError: a number is out of bounds.
     """
     for one in value if isinstance(value, list | tuple) else (value,):
         if isinstance(one, int | float) and not isinstance(one, bool):
@@ -84,10 +81,6 @@ def check_bound(name: str, value: object, shown: str = "") -> None:
 
 
 def check_bounds(thing: Any, names: Iterable[str] = ()) -> None:  # noqa: ANN401  (any data class)
-    """Check all fields of a data class, or only those in ``names``.
-
-    Raises:
-        JudgeDecodingError: a field is out of bounds.
-    """
+    """Check all fields of a data class, or only those in ``names``."""
     for name in names or (field.name for field in fields(thing)):
         check_bound(name, getattr(thing, name))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class JudgeDecodingError(ValueError):
-    """Bad input. The message is one sentence: what is wrong and how to fix it."""
+    """Bad input. The message is one sentence: what is wrong and how to fix it.
+
+    Any function may raise it; the docstrings of the public API say when, those of other functions do not repeat it.
+    """
 
 
 class CannotCompileError(JudgeDecodingError):

@@ -58,9 +58,6 @@ def embedded_path(name: NameT, role: Role) -> NameT:
     Args:
         name: Hub name, folder, or reserved name.
         role: the role that the name is given for.
-
-    Raises:
-        JudgeDecodingError: the reserved name cannot have this role, or this copy of the package holds no trained pair.
     """
     if role != "draft" and is_drafter(name):
         raise JudgeDecodingError(f"{name} is a drafter, not a {_WHAT[role]}; give it as the draft.")

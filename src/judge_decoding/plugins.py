@@ -23,11 +23,7 @@ def description_of(entry: EntryPoint, kind: str) -> str:
 
 
 def imported(entry: EntryPoint, kind: str) -> Any:  # noqa: ANN401  (whatever is there; the caller checks it)
-    """Import the object that an entry point names.
-
-    Raises:
-        JudgeDecodingError: it cannot be imported.
-    """
+    """Import the object that an entry point names."""
     try:
         return entry.load()
     except Exception as error:  # the import runs another package's code
@@ -50,11 +46,7 @@ class Registry(Generic[T]):
         self._kind, self._base, self._built_in = kind, base, built_in
 
     def all(self) -> dict[str, type[T]]:
-        """Return all classes: this package's, then those of installed packages.
-
-        Raises:
-            JudgeDecodingError: a class of an installed package cannot be imported or is not of this kind.
-        """
+        """Return all classes: this package's, then those of installed packages."""
         return {**self._built_in, **{name: self._load(entry) for name, entry in self._foreign().items()}}
 
     def names(self) -> list[str]:
@@ -62,11 +54,7 @@ class Registry(Generic[T]):
         return [*self._built_in, *self._foreign()]
 
     def find(self, name: str) -> type[T]:
-        """Return the class with this name.
-
-        Raises:
-            JudgeDecodingError: there is no such class, it cannot be imported, or it is not of this kind.
-        """
+        """Return the class with this name."""
         if name in self._built_in:
             return self._built_in[name]
         if (entry := self._foreign().get(name)) is not None:

@@ -59,9 +59,6 @@ def parameters(spelled: type[object], name: str, kind: str = "rule", given: Iter
         name: its name in the spelling.
         kind: the kind of object, for messages.
         given: constructor parameters that the caller supplies, outside the spelling.
-
-    Raises:
-        JudgeDecodingError: the constructor has a required parameter that can be neither spelled nor given.
     """
     try:
         hints = typing.get_type_hints(inspect.getattr_static(spelled, "__init__"))
@@ -89,11 +86,7 @@ def parameters(spelled: type[object], name: str, kind: str = "rule", given: Iter
 
 
 def construct(spelled: type[T], name: str, tokens: Mapping[str, str], kind: str = "rule", **given: object) -> T:
-    """Construct an object of the class ``spelled`` from the parameters in ``tokens`` and those ``given``.
-
-    Raises:
-        JudgeDecodingError: an unknown or missing parameter, or a value of the wrong kind or out of range.
-    """
+    """Construct an object of the class ``spelled`` from the parameters in ``tokens`` and those ``given``."""
     known = parameters(spelled, name, kind, given)
     values = dict(given)
     for key, token in tokens.items():
@@ -113,11 +106,7 @@ def construct(spelled: type[T], name: str, tokens: Mapping[str, str], kind: str 
 
 
 def read(spelling: str, kind: str = "rule", example: str = "top_k(k=4)") -> list[tuple[str, dict[str, str]]]:
-    """Return the name and unconverted parameters of each part, separated by ``|``.
-
-    Raises:
-        JudgeDecodingError: the spelling cannot be parsed.
-    """
+    """Return the name and unconverted parameters of each part, separated by ``|``."""
     if len(spelling) > _LONGEST:
         raise JudgeDecodingError(f"The {kind} has {len(spelling)} characters; the most allowed is {_LONGEST:,}.")
     tokens = _tokens(spelling, kind, example)

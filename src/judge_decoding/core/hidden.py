@@ -18,9 +18,6 @@ class HiddenSource:
     Attributes:
         layer: the layer, counted from the end; -1 is the last.
         norm: "before" or "after" the final norm; "after" is valid for the last layer only.
-
-    Raises:
-        JudgeDecodingError: the layer is not negative, or ``norm`` is "after" for a layer that no norm follows.
     """
 
     layer: int = -1

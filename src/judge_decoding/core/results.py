@@ -227,20 +227,12 @@ class Results(ResultsBase):
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a file written by ``evaluate`` or ``sweep``.
-
-    Raises:
-        JudgeDecodingError: the file cannot be read, or is not a results file.
-    """
+    """Read a file written by ``evaluate`` or ``sweep``."""
     return parse_results(read_text(Path(path), "the results"), path)
 
 
 def parse_results(text: str | bytes, path: str | Path) -> Results:
-    """Parse results from the content of the file ``path``.
-
-    Raises:
-        JudgeDecodingError: the text contains no results.
-    """
+    """Parse results from the content of the file ``path``."""
     try:
         return Results.model_validate_json(text)
     except ValidationError as error:
@@ -263,9 +255,6 @@ def row(
         target: results of the target alone on the same items; None for the target itself, or if there are none.
         margin: the non-inferiority margin, as a share.
         about: other fields of the row: name, rule, setting, ...
-
-    Raises:
-        JudgeDecodingError: the items differ from the target's.
     """
     if target is not None and [one.item for one in answers] != [one.item for one in target]:
         raise JudgeDecodingError("The answers that are compared are to different items; answer the same ones.")

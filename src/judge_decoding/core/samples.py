@@ -167,9 +167,6 @@ def read_samples(path: str | Path, on_bad: Callable[[str], None] | None = None) 
         path: the file.
         on_bad: called with a message for each line that is not a sample; the line is skipped. Without it, the first
             such line raises an error.
-
-    Raises:
-        JudgeDecodingError: the file cannot be read or has no samples, or a line is not a sample (the error names it).
     """
     path = Path(path)
     complaint = "is not an answer with its rounds: {}; correct or remove the line."

@@ -38,11 +38,7 @@ class _Tracker:
 
 
 def check_tracker(name: str | None) -> None:
-    """Check that a tracker exists and is installed; it is not imported.
-
-    Raises:
-        JudgeDecodingError: it is not.
-    """
+    """Check that a tracker exists and is installed; it is not imported."""
     if name is None:
         return
     if name not in TRACKERS:

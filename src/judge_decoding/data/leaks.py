@@ -73,9 +73,6 @@ def check_not_trained_on(questions: Sequence[Sequence[str]], trained: Iterable[s
     Args:
         questions: all forms of each question, such as the user's words and the whole prompt.
         trained: the questions that the head is trained on.
-
-    Raises:
-        JudgeDecodingError: some questions are in the training data.
     """
     shared = sum(occur_in(questions, trained))
     if shared:

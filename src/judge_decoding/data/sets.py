@@ -24,9 +24,6 @@ def split(cases: Sequence[Case], shares: Mapping[str, float], seed: int = 0) -> 
     Questions that leak each other (`leaks`) go to one part, that of the shortest: they differ only in case and white
     space, or one contains the other. A part depends only on the shortest question's text and ``seed``, so it changes
     only when a shorter question inside it is added.
-
-    Raises:
-        JudgeDecodingError: the shares are not positive or do not sum to 1, or a part is empty.
     """
     if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
         given = ", ".join(f"{share:g}" for share in shares.values())
@@ -99,11 +96,7 @@ def merge(cases: Sequence[Case], on_conflict: OnConflict = "first") -> Merged:
 
 
 def rethreshold(cases: Sequence[Case], threshold: float) -> list[Case]:
-    """Apply another threshold to the scores of cases: above it is correct, otherwise the judged part is wrong.
-
-    Raises:
-        JudgeDecodingError: a case has no score or no judged part, or the threshold is not finite.
-    """
+    """Apply another threshold to the scores of cases: above it is correct, otherwise the judged part is wrong."""
     check_bound("threshold", threshold)
     for case in cases:
         if case.score is None or not case.judged:

@@ -22,11 +22,7 @@ def is_starter(path: str | Path) -> bool:
 
 
 def case_file(path: str | Path) -> Path:
-    """Return the file of the starter set for its name, and any other path unchanged.
-
-    Raises:
-        JudgeDecodingError: the working directory has a file of the same name, so the name is ambiguous.
-    """
+    """Return the file of the starter set for its name, and any other path unchanged."""
     if not is_starter(path):
         return Path(path)
     if Path(STARTER).exists():

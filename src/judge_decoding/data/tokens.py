@@ -56,10 +56,6 @@ def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[i
         case: question and answer.
         tokenizer: the target's.
         ends: the tokens that end an answer of the target; by default the tokenizer's end token.
-
-    Raises:
-        JudgeDecodingError: the case's own token ids are from another tokenizer, or do not spell the answer. For
-            other token ids use `check_spelling`.
     """
     if ends is None:
         ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
@@ -74,12 +70,7 @@ def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[i
 
 
 def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that ``tokenizer`` can represent a case.
-
-    Raises:
-        JudgeDecodingError: its token ids are from another tokenizer or do not spell the answer, or the tokenizer does
-            not reproduce the answer.
-    """
+    """Check that ``tokenizer`` can represent a case."""
     if case.token_ids is not None and not _is_own(case, tokenizer):
         raise JudgeDecodingError(
             "The case's token ids come from another tokenizer; use the tokenizer of the model that it was made with, "
@@ -91,11 +82,7 @@ def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that the case's ``tokens`` decode to its answer.
-
-    Raises:
-        JudgeDecodingError: they decode to another text.
-    """
+    """Check that the case's ``tokens`` decode to its answer."""
     ended = bool(tokens.spans) and tokens.spans[-1] == (len(case.answer), len(case.answer) + 1)
     ids = [*tokens.prompt, *(tokens.answer[:-1] if ended else tokens.answer)]
     text = "".join(pieces(tokenizer, ids))

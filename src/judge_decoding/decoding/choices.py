@@ -30,11 +30,7 @@ AnyDraft = PreTrainedModel | Drafter | Callable[[list[int], int], Sequence[int]]
 def choose_rule(
     judge: JudgeHead | None, rule: VerificationRule | str | None, threshold: float | None
 ) -> VerificationRule:
-    """Return the given rule or the rule of the given spelling, else the judge's, else `Exact`.
-
-    Raises:
-        JudgeDecodingError: there is both a rule and a threshold, a threshold without a judge, or an invalid spelling.
-    """
+    """Return the given rule or the rule of the given spelling, else the judge's, else `Exact`."""
     if rule is not None:
         if threshold is not None:
             raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
@@ -47,11 +43,7 @@ def choose_rule(
 
 
 def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
-    """Return the given draft length, else the judge's own, else 16.
-
-    Raises:
-        JudgeDecodingError: it is below 1.
-    """
+    """Return the given draft length, else the judge's own, else 16."""
     own = judge.config.num_draft_tokens if judge is not None else None
     count = given if given is not None else own or DEFAULT_NUM_DRAFT_TOKENS
     check_bound("num_draft_tokens", count)
@@ -59,11 +51,7 @@ def choose_num_draft_tokens(judge: JudgeHead | None, given: int | None) -> int:
 
 
 def unwrap_draft(draft: AnyDraft | None) -> AnyDraft | None:
-    """Return the user's draft; a model is freed of its wrappers (``torch.compile``, peft, ...).
-
-    Raises:
-        JudgeDecodingError: it is a module that is not a causal LM.
-    """
+    """Return the user's draft; a model is freed of its wrappers (``torch.compile``, peft, ...)."""
     return as_causal_lm(draft, "draft") if isinstance(draft, nn.Module) and not isinstance(draft, Drafter) else draft
 
 
@@ -75,11 +63,7 @@ def as_drafter(draft: AnyDraft | None, target: PreTrainedModel) -> Drafter | Non
 
 
 def remaining_context(length: int, target: PreTrainedModel) -> int:
-    """Return how many tokens may follow a prompt of ``length`` tokens before the target's context is full.
-
-    Raises:
-        JudgeDecodingError: the context is already full.
-    """
+    """Return how many tokens may follow a prompt of ``length`` tokens before the target's context is full."""
     context = context_length(target)
     if context is None:
         return 2**31

@@ -41,9 +41,6 @@ class Engine:
 
     Attributes:
         fallbacks: why models run eager although the static back end was requested.
-
-    Raises:
-        JudgeDecodingError: there is no such back end.
     """
 
     def __init__(
@@ -92,10 +89,6 @@ class Engine:
 
 
 def check_backend(backend: str) -> None:
-    """Check that there is such a back end.
-
-    Raises:
-        JudgeDecodingError: it does not exist.
-    """
+    """Check that there is such a back end."""
     if backend not in get_args(Backend):
         raise JudgeDecodingError(f"The back end is {backend!r}; it must be {' or '.join(get_args(Backend))}.")

@@ -82,11 +82,7 @@ def constraints_of(processors: LogitsProcessorList) -> LogitsProcessorList:
 
 
 def check_processors(processors: LogitsProcessorList) -> None:
-    """Check that all of ``processors`` can process a draft that may be rejected.
-
-    Raises:
-        JudgeDecodingError: a processor keeps state between calls.
-    """
+    """Check that all of ``processors`` can process a draft that may be rejected."""
     for processor in processors:
         if isinstance(processor, _WITH_MEMORY):
             raise JudgeDecodingError(
@@ -132,11 +128,7 @@ class Defaults:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Strings that end an answer.
-
-        Raises:
-            JudgeDecodingError: the configuration's ``stop_strings`` are not strings.
-        """
+        """Strings that end an answer."""
         strings = self.config.stop_strings or ()
         found = [strings] if isinstance(strings, str) else strings
         if not isinstance(found, list | tuple) or not all(isinstance(string, str) for string in found):
@@ -180,12 +172,7 @@ class Defaults:
     def prepare(
         self, ids: Tensor, params: SamplingParams, max_new_tokens: int, end_ids: Sequence[int]
     ) -> PreparedRequest:
-        """Return the logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T].
-
-        Raises:
-            JudgeDecodingError: the configuration requests something that ``generate`` refuses, or that cannot process
-                a draft.
-        """
+        """Return the logits processors and stopping criteria for an answer to the prompt ``ids`` [1, T]."""
         config = self._cleaned(params)
         key = f"{params.temperature > 0} {sorted(config.to_diff_dict().items(), key=str)}"
         processors, criteria = LogitsProcessorList(), StoppingCriteriaList()

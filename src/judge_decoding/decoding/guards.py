@@ -205,11 +205,7 @@ def parse_guard(spelling: str) -> Guard:
 
 
 def check_guards(guards: Sequence[Guard], encode: Callable[[str], Sequence[int]]) -> tuple[Guard, ...]:
-    """Return the guards of one request, bound to a tokenizer; see `Guard.bound`.
-
-    Raises:
-        JudgeDecodingError: the same guard occurs twice.
-    """
+    """Return the guards of one request, bound to a tokenizer; see `Guard.bound`."""
     names = [guard.name for guard in guards]
     for name in names:
         if names.count(name) > 1:

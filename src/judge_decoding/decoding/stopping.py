@@ -26,9 +26,6 @@ class StopStrings:
         strings: the strings that end the answer.
         tokenizer: the target's tokenizer.
         prompt_ids: the prompt's token ids.
-
-    Raises:
-        JudgeDecodingError: one of the strings is empty.
     """
 
     def __init__(

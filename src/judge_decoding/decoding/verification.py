@@ -35,9 +35,6 @@ def verify(
     """Keep the longest accepted prefix of each row's draft and one token of the target after it.
 
     Without a drafter (not ``drafting``), the prompt's distance to the judge's training questions is not computed.
-
-    Raises:
-        JudgeDecodingError: logits or the draft's probabilities are not finite.
     """
     alike: defaultdict[Hashable, list[int]] = defaultdict(list)
     for i, (row, draft, output) in enumerate(zip(rows, drafts, outputs, strict=True)):
@@ -189,11 +186,7 @@ class _Group:
         return torch.cat([row.request.sampler.draw(probs[i : i + 1]) for i, row in enumerate(self._rows)])
 
     def rounds(self, numbers: Iterator[float]) -> list[Round]:
-        """Build the rounds from the ``table``'s numbers in order.
-
-        Raises:
-            JudgeDecodingError: logits or probabilities are not finite.
-        """
+        """Build the rounds from the ``table``'s numbers in order."""
         return [self._round(row, count, numbers) for row, count in zip(self._rows, self._counts, strict=True)]
 
     def _round(self, row: SequenceState, count: int, numbers: Iterator[float]) -> Round:

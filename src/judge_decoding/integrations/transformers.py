@@ -287,11 +287,7 @@ def _refuse(
     given: Mapping[str, Any],
     model_kwargs: Mapping[str, Any],
 ) -> None:
-    """Refuse unsupported arguments instead of ignoring them.
-
-    Raises:
-        JudgeDecodingError: an unsupported feature is requested.
-    """
+    """Refuse unsupported arguments instead of ignoring them."""
     as_causal_lm(model)
     mode = config.get_generation_mode(given.get("assistant_model"))
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
@@ -341,11 +337,7 @@ def _carries_nothing(name: str, value: object) -> bool:
 
 
 def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:
-    """Return which of the ids are tokens and not padding, bool [B, T].
-
-    Raises:
-        JudgeDecodingError: there are no ids, or custom positions are given.
-    """
+    """Return which of the ids are tokens and not padding, bool [B, T]."""
     if input_ids.ndim != 2 or not input_ids.shape[1]:
         raise JudgeDecodingError("There are no input_ids; give at least one token.")
     mask, positions = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
@@ -360,11 +352,7 @@ def _live(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> Tensor:
 
 
 def _padding(config: GenerationConfig, requests: Sequence[Request]) -> int:
-    """Return the token that pads answers which end before others.
-
-    Raises:
-        JudgeDecodingError: padding may be needed, and there is no token for it.
-    """
+    """Return the token that pads answers which end before others."""
     if config.pad_token_id is not None:
         return int(config.pad_token_id)
     first = requests[0]

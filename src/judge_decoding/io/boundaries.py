@@ -40,9 +40,6 @@ class SandboxLimits:
         memory: bytes of address space; not enforced on macOS without a container, as it has no such limit.
         file_size: bytes of each file it writes, and of its output.
         disk: bytes of all its files, and the same amount of shared memory; not enforced without a sandbox.
-
-    Raises:
-        JudgeDecodingError: a limit is too small.
     """
 
     seconds: float = 10.0
@@ -195,11 +192,7 @@ class Unguarded(Sandbox):
 
 
 def spelled(spelling: str) -> Sandbox:
-    """Return the sandbox for a spelling, without testing it; see `sandbox_of`.
-
-    Raises:
-        JudgeDecodingError: there is no such sandbox, or its program is not installed.
-    """
+    """Return the sandbox for a spelling, without testing it; see `sandbox_of`."""
     if spelling == "none":
         return Unguarded()
     if spelling == "bwrap":

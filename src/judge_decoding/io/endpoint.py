@@ -83,9 +83,6 @@ class Endpoint:
     Attributes:
         model: its name at the endpoint.
         address: address of the endpoint, without secrets.
-
-    Raises:
-        JudgeDecodingError: the client is not installed, there is no key, or a value is out of range.
     """
 
     def __init__(self, model: str, *, concurrency: int = 8, retries: int = 6, timeout: float = 600.0) -> None:

@@ -37,9 +37,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
     For a symbolic link, its target is replaced. A replaced file keeps its mode. If ``path`` is not a regular file, such
     as ``/dev/stdout`` or a named pipe, the content is written to it instead.
-
-    Raises:
-        JudgeDecodingError: ``path`` cannot be written.
     """
     if is_stream(path):
         with _filling(path) as temporary:
@@ -63,11 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_of(path: Path) -> Iterator[None]:
-    """Create the folder of ``path`` for the block; remove new folders that are still empty at the end.
-
-    Raises:
-        JudgeDecodingError: the folder cannot be created.
-    """
+    """Create the folder of ``path`` for the block; remove new folders that are still empty at the end."""
     made: list[Path] = []
     try:
         try:
@@ -149,11 +142,7 @@ def _umask() -> int:
 
 
 def cache_folder(name: str) -> Path:
-    """Return a folder in the user's cache directory, which may be removed at any time.
-
-    Raises:
-        JudgeDecodingError: the user has no home directory.
-    """
+    """Return a folder in the user's cache directory, which may be removed at any time."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "judge-decoding" / name
     except RuntimeError as error:  # a user without a home directory, as in some containers
@@ -170,9 +159,6 @@ def check_output_folders(out: Path, what: str, first: str) -> Path:
 
     Returns:
         The folder for intermediate files, ``<out>.work``.
-
-    Raises:
-        JudgeDecodingError: one of them cannot be written.
     """
     place = out if out.name not in ("", "..") else out.resolve()
     if not place.name:
@@ -190,9 +176,6 @@ def check_writable(path: Path) -> None:
 
     The check writes, as permissions are not sufficient: root may write everywhere except on read-only disks. It leaves
     nothing behind.
-
-    Raises:
-        JudgeDecodingError: ``path`` is a folder, or its folder cannot be written.
     """
     try:
         if path.is_dir():
@@ -261,11 +244,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
 
 
 def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
-    """Return the content of ``path``; ``what`` names it in the error.
-
-    Raises:
-        JudgeDecodingError: it cannot be read, or has more than ``most`` bytes.
-    """
+    """Return the content of ``path``; ``what`` names it in the error."""
     parts, size = [], 0
     with reading(path, what, most) as file:
         while part := file.read(2**20):
@@ -277,11 +256,7 @@ def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
 
 
 def read_text(path: Path, what: str, most: int = DOCUMENT) -> str:
-    """Return the text of ``path``; ``what`` names it in the error.
-
-    Raises:
-        JudgeDecodingError: as `read_bytes`, or the text is not UTF-8.
-    """
+    """Return the text of ``path``; ``what`` names it in the error."""
     try:
         return read_bytes(path, what, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -296,9 +271,6 @@ def lines(
     Unlike ``splitlines``, it does not split at the line separators that JSON allows inside a string. A line that is not
     UTF-8, or longer than ``longest`` bytes, is reported to ``on_bad`` and skipped; without ``on_bad`` it is an error.
     Gzip files are decompressed.
-
-    Raises:
-        JudgeDecodingError: the file cannot be read, is not UTF-8, or has more than `MOST` bytes or `LINES` lines.
     """
 
     def bad(number: int, reason: str) -> None:
@@ -358,9 +330,6 @@ def rows(
     """Yield the lines of a JSONL file as models of ``kind``, with their numbers; ``what`` names the file in the error.
 
     ``complaint`` is the message for an invalid line, with ``{}`` for the reason; see `lines` for the other parameters.
-
-    Raises:
-        JudgeDecodingError: the file cannot be read, or a line is not a valid model.
     """
     for number, line in lines(path, what, on_bad, longest=longest):
         try:

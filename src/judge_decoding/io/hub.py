@@ -95,10 +95,6 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> ModelLoca
         what: "model", "tokenizer" or "judge head", for the error message.
         options: repository options of ``from_pretrained``. The ``subfolder`` of a folder becomes part of the place. If
             the Hub cannot be reached and the repository is in the cache, ``local_files_only`` is set.
-
-    Raises:
-        JudgeDecodingError: there is no such folder or repository, access is denied, or the Hub cannot be reached and
-            the repository is not in the cache.
     """
     options = dict(options)
     if not str(name):

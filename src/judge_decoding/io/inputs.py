@@ -41,9 +41,6 @@ def reading(path: Path, what: str, most: int = DOCUMENT) -> Iterator[io.Buffered
     """Open a file to read it; ``what`` names it in the error.
 
     A pipe or a growing file can still have more than ``most`` bytes; the caller must count.
-
-    Raises:
-        JudgeDecodingError: it is not a regular file, it has more than ``most`` bytes, or it cannot be read.
     """
     try:
         with _opened(path, what) as file:
@@ -90,11 +87,7 @@ def descriptor(path: Path) -> int | None:
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Check the files that other libraries read in ``folder``: they are regular files, and texts have a sane size.
-
-    Raises:
-        JudgeDecodingError: a file is not regular or too large; ``what`` names it in the error.
-    """
+    """Check the files that other libraries read in ``folder``: they are regular files, and texts have a sane size."""
     try:
         for path in folder.iterdir():
             if path.suffix not in _READ_ELSEWHERE or not path.exists() or path.is_dir():

@@ -27,11 +27,7 @@ _TOLD = 200
 
 @contextmanager
 def one_run(output: Path) -> Iterator[None]:
-    """Lock ``output``, a file or a folder, against every other run while the block runs.
-
-    Raises:
-        JudgeDecodingError: another run, in this or another process, holds the lock, or the folder cannot be written.
-    """
+    """Lock ``output``, a file or a folder, against every other run while the block runs."""
     real = Path(os.path.realpath(output))
     path = real.with_name(f"{real.name}.lock")
     with folder_of(output):

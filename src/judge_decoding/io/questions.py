@@ -114,9 +114,6 @@ def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
     """Yield the rows of a JSONL file, or of a text file with one question per line.
 
     The first line decides the format, unless the name ends in ``.txt``. Either can be compressed with gzip.
-
-    Raises:
-        JudgeDecodingError: the file cannot be read.
     """
     is_text = True if path.name.removesuffix(".gz").endswith(".txt") else None
     for place, line in lines(path, "the questions", on_bad):
@@ -132,11 +129,7 @@ def file_rows(path: Path, on_bad: Callable[[str], None]) -> Rows:
 
 
 def dataset_rows(name: str, config: str | None, split: str) -> Rows:
-    """Yield the rows of a data set on the Hub or in a folder, without running code from it.
-
-    Raises:
-        JudgeDecodingError: the package datasets is not installed, or there is no such data set or split.
-    """
+    """Yield the rows of a data set on the Hub or in a folder, without running code from it."""
     if find_spec("datasets") is None:
         raise JudgeDecodingError(
             "Data sets need the package datasets; install it with: pip install 'judge-decoding[eval]'."
@@ -180,9 +173,6 @@ def read_questions(
         render: the chat template.
         limit: maximum number of questions.
         source: name of their source, for messages.
-
-    Raises:
-        JudgeDecodingError: there are no questions.
     """
     questions: dict[str, Question] = {}
     for where, row in rows:

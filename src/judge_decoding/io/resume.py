@@ -19,9 +19,6 @@ class Unfinished:
     Args:
         output: the path of the final results.
         settings: settings that must not change between runs.
-
-    Raises:
-        JudgeDecodingError: a part file exists with other settings, or cannot be read or written.
     """
 
     suffix = ".part"
@@ -88,11 +85,7 @@ class Unfinished:
         raise NotImplementedError
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append a row to the part file.
-
-        Raises:
-            JudgeDecodingError: the file cannot be written.
-        """
+        """Append a row to the part file."""
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
             with self.part.open("ab" if self._begun else "wb") as file:

@@ -59,9 +59,6 @@ def sandbox_of(spelling: str = "bwrap") -> Sandbox:
     Args:
         spelling: ``bwrap`` (bubblewrap); ``docker:IMAGE`` or ``podman:IMAGE``, a container of an image that has
             ``python3``; or ``none`` for no isolation.
-
-    Raises:
-        JudgeDecodingError: there is no such sandbox, or it does not work here.
     """
     sandbox = spelled(spelling)
     if not run_program("", sandbox=sandbox).passed:
@@ -76,9 +73,6 @@ def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sand
         program: its source; code under ``if __name__ == "__main__"`` does not run.
         limits: its limits.
         sandbox: the sandbox; by default bubblewrap.
-
-    Raises:
-        JudgeDecodingError: the sandbox does not start, or this system has no process limits (Windows).
     """
     if sys.platform == "win32":
         raise JudgeDecodingError(

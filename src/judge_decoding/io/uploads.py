@@ -17,11 +17,7 @@ _LOG_IN = "run hf auth login, or set HF_TOKEN to a token that may write"
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Check the name of a repository; nothing is requested.
-
-    Raises:
-        JudgeDecodingError: no repository can have this name.
-    """
+    """Check the name of a repository; nothing is requested."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -48,10 +44,6 @@ def upload(
         revision: the branch; None for the main one.
         token: the user's token; None for the one that is stored or in the environment.
         replaced: patterns of files that are removed from the repository unless they are among those uploaded.
-
-    Raises:
-        JudgeDecodingError: there is no token, it may not write there, the repository exists and is public although
-            ``private`` is given, or the Hub cannot be reached or refuses.
     """
     check_repo_id(repo_id)
     if is_offline_mode():

@@ -106,11 +106,7 @@ class TargetInfo(BaseModel):
     def check_shape(
         self, name: str, hidden_size: int, num_hidden_layers: int, *architectures: str, role: str = "target"
     ) -> None:
-        """Check that a model called ``name``, of one of these architectures, has the shape of this model.
-
-        Raises:
-            JudgeDecodingError: the shape differs.
-        """
+        """Check that a model called ``name``, of one of these architectures, has the shape of this model."""
         for what, mine, its in (
             ("hidden size", self.hidden_size, hidden_size),
             ("number of layers", self.num_hidden_layers, num_hidden_layers),
@@ -123,11 +119,7 @@ class TargetInfo(BaseModel):
             )
 
     def check_weights(self, weights: Mapping[int, float], name: str = "", role: str = "target") -> None:
-        """Check weights of a model's output embeddings, given by their index in the fingerprint.
-
-        Raises:
-            JudgeDecodingError: they belong to another model.
-        """
+        """Check weights of a model's output embeddings, given by their index in the fingerprint."""
         if self.fingerprint is None:
             return
         # 2% of the largest weight: above the rounding of 16-bit formats, far below the difference of another model.
@@ -182,9 +174,6 @@ class StoredScores(BaseModel):
             found: the head's scores for these prompts on another target.
             target: what to call that target in an error.
             quantized: whether that target, or the one that the head was trained for, is quantised.
-
-        Raises:
-            JudgeDecodingError: they differ by more than is allowed.
         """
         difference, allowed = self.difference(found), ALLOWED_QUANTIZED if quantized else ALLOWED
         if difference > allowed:
@@ -266,11 +255,7 @@ class JudgeHeadConfig(BaseModel):
 
 
 def read_config(folder: Path) -> JudgeHeadConfig:
-    """Read the configuration of the head in ``folder``.
-
-    Raises:
-        JudgeDecodingError: there is none, or it does not describe a head.
-    """
+    """Read the configuration of the head in ``folder``."""
     text = read_text(folder / CONFIG, "the judge head's configuration")
     try:
         return JudgeHeadConfig.model_validate_json(text)

@@ -34,11 +34,7 @@ QUANTIZED = 0.7
 
 
 def probe_model(model: PreTrainedModel, source: HiddenSource, ids: Sequence[int] | None = None) -> Probe:
-    """Probe ``model`` where a judge reads it at ``source``.
-
-    Raises:
-        JudgeDecodingError: the model has no such layer.
-    """
+    """Probe ``model`` where a judge reads it at ``source``."""
     ids = list(ids) if ids is not None else spread_ids(input_rows(model), PROBE_IDS)
     rows = _numbers(model, ids, source)
     return Probe(

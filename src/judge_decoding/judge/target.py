@@ -19,11 +19,7 @@ from judge_decoding.names import reserved_name
 
 
 def target_info(model: PreTrainedModel, source: HiddenSource = LAST) -> TargetInfo:
-    """Describe ``model``, whose hidden states are read at ``source``.
-
-    Raises:
-        JudgeDecodingError: the model has no such layer.
-    """
+    """Describe ``model``, whose hidden states are read at ``source``."""
     model = bare(model)
     weight = plain_weight(model.get_output_embeddings())
     return TargetInfo(
@@ -38,9 +34,6 @@ def check_target(info: TargetInfo, model: PreTrainedModel, role: str = "target")
     """Check that ``model`` is the one that ``info`` describes.
 
     A quantised copy is accepted, and a sentence that warns of it returned.
-
-    Raises:
-        JudgeDecodingError: architecture, size, depth or layer outputs differ.
     """
     model = bare(model)
     its = shape(model)

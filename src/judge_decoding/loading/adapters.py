@@ -34,11 +34,7 @@ class Adapter:
     revision: str | None
 
     def put_into(self, model: PreTrainedModel, name: str, *, use_safetensors: bool) -> None:
-        """Load the adapter's weights into its base model.
-
-        Raises:
-            JudgeDecodingError: peft is not installed, the weights are not safetensors, or they do not fit the adapter.
-        """
+        """Load the adapter's weights into its base model."""
         if use_safetensors and not self.source.has("adapter_model.safetensors"):
             raise JudgeDecodingError(
                 f"{name} has no adapter_model.safetensors; save the adapter again with safe_serialization=True, or "
@@ -58,11 +54,7 @@ _READING = ("revision", "cache_dir", "force_download", "token", "local_files_onl
 
 
 def find_adapter(source: ModelLocation) -> Adapter | None:
-    """Return the adapter at ``source``; None if there is no adapter.
-
-    Raises:
-        JudgeDecodingError: the adapter's configuration is damaged or names no base model.
-    """
+    """Return the adapter at ``source``; None if there is no adapter."""
     path = source.file(CONFIG)
     if path is None:
         return None
@@ -92,10 +84,6 @@ def can_do_without(source: ModelLocation) -> bool:
 
 
 def check_peft(name: str) -> None:
-    """Check that adapters can be loaded.
-
-    Raises:
-        JudgeDecodingError: peft is not installed.
-    """
+    """Check that adapters can be loaded."""
     if find_spec("peft") is None:
         raise JudgeDecodingError(f"{name} is an adapter, which needs peft; install it with: pip install peft.")

@@ -72,10 +72,6 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
         device: the device; "auto" divides the model over all GPUs and requires accelerate, as ``device_map`` does.
         kwargs: passed to ``AutoModelForCausalLM.from_pretrained``. ``use_safetensors=False`` also reads pickles
             (``.bin``), and ``trust_remote_code=True`` runs custom code of the model.
-
-    Raises:
-        JudgeDecodingError: there is no such model, its files are damaged or hold other weights, it is not a causal LM,
-            it requires untrusted code, the device is unknown, or accelerate or peft is not installed.
     """
     if device == AUTO:
         if find_spec("accelerate") is None:
@@ -106,11 +102,7 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
 
 
 def _check_device(device: str) -> None:
-    """Check that the device exists before a model is loaded.
-
-    Raises:
-        JudgeDecodingError: there is no such device.
-    """
+    """Check that the device exists before a model is loaded."""
     try:
         if torch.empty(1, device=device).is_meta:
             raise ValueError("it holds no numbers")
@@ -121,11 +113,7 @@ def _check_device(device: str) -> None:
 
 
 def _check_generation_config(source: ModelLocation) -> None:
-    """Check that a folder's generation configuration can be read, as transformers ignores a damaged file.
-
-    Raises:
-        JudgeDecodingError: the file is damaged.
-    """
+    """Check that a folder's generation configuration can be read, as transformers ignores a damaged file."""
     path = Path(source.name_or_path, "generation_config.json")
     if not source.is_folder or not path.is_file():
         return
@@ -176,9 +164,6 @@ def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokeniz
     Args:
         name_or_path: Hub name or folder; "reference" and "reference-draft" are the embedded models.
         kwargs: passed to ``AutoTokenizer.from_pretrained``; custom code runs only with ``trust_remote_code=True``.
-
-    Raises:
-        JudgeDecodingError: there is no such tokenizer, its files are damaged, or it requires untrusted code.
     """
     name = embedded_path(name_or_path, "target")
     source, rest = _located(name, "tokenizer", kwargs | _trust(kwargs))
@@ -259,11 +244,7 @@ def _cannot_load_model(
 
 
 def check_same_vocabulary(target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase) -> None:
-    """Check that draft and target have the same vocabulary.
-
-    Raises:
-        JudgeDecodingError: the vocabularies differ.
-    """
+    """Check that draft and target have the same vocabulary."""
     ours, theirs = target.get_vocab(), draft.get_vocab()
     if ours != theirs:
         differing = sum(theirs.get(token) != index for token, index in ours.items())
@@ -288,9 +269,6 @@ def load_draft(
         tokenizer: the target's tokenizer.
         translate: translate through text if the draft has another vocabulary.
         kwargs: see `load_model`; ``device`` is the target's, see `draft_device`. The draft's tokenizer gets its part.
-
-    Raises:
-        JudgeDecodingError: the draft cannot be loaded, or has another vocabulary and ``translate`` is False.
     """
     name = embedded_path(name_or_path, "draft")
     if "device" in kwargs:
@@ -327,9 +305,6 @@ def as_draft(
         translate: as for `load_draft`.
         draft_kwargs: options for loading this draft; they override ``kwargs``.
         kwargs: options for loading the target; `draft_options` selects those that also apply to the draft.
-
-    Raises:
-        JudgeDecodingError: as `load_draft`, or there are options for a draft that is not loaded.
     """
     if isinstance(draft, str | Path) and not is_drafter(draft):
         options = draft_options(draft, kwargs, draft_kwargs or {})

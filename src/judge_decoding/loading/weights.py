@@ -24,11 +24,7 @@ _OLD_BUFFERS = ("bias", "masked_bias")
 
 
 def check_depth(folder: Path) -> None:
-    """Check that the model in ``folder`` has a sane number of layers, since each creates Python objects on loading.
-
-    Raises:
-        JudgeDecodingError: the number of layers is too large.
-    """
+    """Check that the model in ``folder`` has a sane number of layers, since each creates Python objects on loading."""
     path = folder / "config.json"
     if not path.exists():
         return
@@ -53,9 +49,6 @@ def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], 
         model: the loaded model.
         info: loading info from ``from_pretrained`` with ``output_loading_info=True``.
         name: the checkpoint's name, for the error message.
-
-    Raises:
-        JudgeDecodingError: weights are missing, of another shape, or left over inside the model's layers.
     """
     kind = type(model).__name__
     if differing := sorted(info.get("mismatched_keys", ())):
@@ -80,9 +73,6 @@ def check_finite(model: nn.Module, name: str) -> None:
 
     It reads the weights once, without a copy, and synchronises once per device. Integers, 8-bit floats and tensors on
     disk are not checked; the scales of quantised weights are.
-
-    Raises:
-        JudgeDecodingError: a weight or buffer is not finite.
     """
     names: list[str] = []
     found: dict[torch.device, list[Tensor]] = {}

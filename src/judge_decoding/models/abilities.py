@@ -68,11 +68,7 @@ _OF_MODEL: WeakKeyDictionary[PreTrainedModel, Abilities] = WeakKeyDictionary()
 
 
 def as_causal_lm(model: nn.Module, role: ModelRole = "target") -> PreTrainedModel:
-    """Return the causal LM inside ``model``, unwrapped from ``torch.compile``, peft and data-parallel wrappers.
-
-    Raises:
-        JudgeDecodingError: it is not a decoder-only causal LM of transformers with a language-model head.
-    """
+    """Return the causal LM inside ``model``, unwrapped from ``torch.compile``, peft and data-parallel wrappers."""
     inner = unwrap(model)
     name = type(inner).__name__
     if not isinstance(inner, PreTrainedModel):
@@ -111,21 +107,13 @@ def abilities(model: PreTrainedModel) -> Abilities:
 
 
 def check_reads(model: PreTrainedModel, role: ModelRole = "target") -> None:
-    """Check that ``model`` can decode token by token.
-
-    Raises:
-        JudgeDecodingError: the model cannot.
-    """
+    """Check that ``model`` can decode token by token."""
     if why := abilities(model).cannot_read:
         raise JudgeDecodingError(f"{type(model).__name__} cannot be used as the {role}: {why}; use another model.")
 
 
 def check_rewinds(model: PreTrainedModel, role: ModelRole = "target") -> None:
-    """Check that the KV cache of ``model`` can be rolled back.
-
-    Raises:
-        JudgeDecodingError: the KV cache cannot be rolled back.
-    """
+    """Check that the KV cache of ``model`` can be rolled back."""
     check_reads(model, role)
     if why := abilities(model).cannot_rewind:
         remedy = "decode without a draft" if role == "target" else "use another draft model"

@@ -46,9 +46,6 @@ def anatomy(model: nn.Module) -> Anatomy:
     Names differ between families, and so do the other parts (embedding norms, vision towers, heads of several layers).
     Two facts hold everywhere: the last layer is the last of a list of modules that runs before the output embeddings,
     and the final norm runs between the two and removes the length of its input vectors.
-
-    Raises:
-        JudgeDecodingError: the model cannot read token ids alone, is not causal, or has neither layers nor a norm.
     """
     model = unwrap(model)
     found = _known.get(model)

@@ -35,9 +35,6 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> s
     """Render chat messages as a prompt.
 
     If the last message is the assistant's, it is the beginning of the answer: it stays open for continuation.
-
-    Raises:
-        JudgeDecodingError: there is no chat template, it rejects these messages, or they are not text messages.
     """
     if not all(isinstance(message, Mapping) for message in messages):
         raise JudgeDecodingError(
@@ -93,11 +90,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _check(number: int, message: Message) -> None:
-    """Check that a message has a role and text.
-
-    Raises:
-        JudgeDecodingError: role or text is missing.
-    """
+    """Check that a message has a role and text."""
     if not isinstance(message.get("role"), str):
         raise JudgeDecodingError(f'Message {number} of the chat has no role; give it one, such as "user".')
     content = message.get("content")

@@ -61,9 +61,6 @@ def cut_head(model: PreTrainedModel, ids: Tensor) -> None:
     The forward pass still returns logits over the whole vocabulary, so callers need no change: tokens without a row
     have minus infinity. The logits are expanded after all processing by the model, such as a soft cap. Within `compact`
     they are not expanded.
-
-    Raises:
-        JudgeDecodingError: the head is not a plain matrix.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear) or isinstance(head, CutHead) or head.weight.ndim != 2:
@@ -114,9 +111,6 @@ def most_frequent(texts: Iterable[Sequence[int]], size: int, ends: Iterable[int]
     """Return the ``size`` most frequent tokens of ``texts``, always including the end tokens: ids [size], ascending.
 
     Ties, and tokens that do not occur, are ordered by id: a tokenizer learns low ids first.
-
-    Raises:
-        JudgeDecodingError: ``size`` is too small for the end tokens and one more, or not below the vocabulary size.
     """
     needed = {end for end in ends if end < vocab_size}
     if size <= len(needed):
@@ -145,11 +139,7 @@ def write_vocabulary(folder: Path, ids: Tensor) -> None:
 
 
 def read_vocabulary(path: Path, model: PreTrainedModel) -> Tensor:
-    """Read the tokens [N] that a draft proposes.
-
-    Raises:
-        JudgeDecodingError: the file is damaged, or contains tokens that the model does not have.
-    """
+    """Read the tokens [N] that a draft proposes."""
     try:
         with reading(path, "the draft's vocabulary") as file:
             ids = load(file.read()).get("ids")

@@ -20,11 +20,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """Return ``model`` with only its first ``count`` layers, followed by its norm and head; weights are shared.
-
-    Raises:
-        JudgeDecodingError: the model has fewer layers, or its layers cannot be found.
-    """
+    """Return ``model`` with only its first ``count`` layers, followed by its norm and head; weights are shared."""
     name = anatomy(model).layers
     if name is None:
         raise JudgeDecodingError(f"{type(model).__name__} has no list of layers; give a draft model instead.")
@@ -57,12 +53,7 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
 
 
 def cut_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """Copy the first ``count`` layers of ``model``, its embeddings, final norm and head into a new float32 model.
-
-    Raises:
-        JudgeDecodingError: it does not have more layers, it is quantised or on several devices, or its first layers
-            do not form a model of the same class.
-    """
+    """Copy the first ``count`` layers of ``model``, its embeddings, final norm and head into a new float32 model."""
     if is_quantized(model):
         raise JudgeDecodingError(
             f"The weights of {type(model).__name__} are quantised, and its layers cannot be trained; load the target "

@@ -150,11 +150,7 @@ def keeps_few_logits(model: PreTrainedModel) -> bool:
 
 
 def check_finite(values: Tensor | bool, role: str = "target") -> None:
-    """Check that logits are finite, from the logits or from the result of `finite`.
-
-    Raises:
-        JudgeDecodingError: the largest logit of a token is not finite.
-    """
+    """Check that logits are finite, from the logits or from the result of `finite`."""
     if not (values if isinstance(values, bool) else bool(finite(values))):
         raise JudgeDecodingError(
             f"The {role} model's logits are not finite (NaN or infinite), as when it overflows in float16; load it "

@@ -19,11 +19,7 @@ from judge_decoding.models.unwrap import unwrap
 
 
 def output_size(model: PreTrainedModel) -> int:
-    """Return the number of logits per token.
-
-    Raises:
-        JudgeDecodingError: the model has no output embeddings of a known size; see also `anatomy`.
-    """
+    """Return the number of logits per token."""
     head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
     # Quantised layers have weights of other shapes, and a cut head has fewer rows.
     size = getattr(head, "full_size", getattr(head, "out_features", None))
@@ -34,11 +30,7 @@ def output_size(model: PreTrainedModel) -> int:
 
 
 def decoder_layer(model: PreTrainedModel, layer: int) -> nn.Module:
-    """Return layer ``layer`` of a model's decoder, counted from the end: -1 is the last.
-
-    Raises:
-        JudgeDecodingError: there is no such layer, or the decoder has no list of layers.
-    """
+    """Return layer ``layer`` of a model's decoder, counted from the end: -1 is the last."""
     name = anatomy(model).layers
     if name is None:
         raise JudgeDecodingError(f"{type(model).__name__} has no list of layers; read its last layer.")
@@ -61,9 +53,6 @@ class HiddenStateHook:
     the module. ``states`` is [B, T, H] in the model's dtype. A hook can be opened repeatedly; it keeps the last states
     of every thread that runs the model until it is closed, so open it around a forward pass. Each thread sees only the
     states of its own forward passes.
-
-    Raises:
-        JudgeDecodingError: the model has no such layer.
     """
 
     def __init__(self, model: PreTrainedModel, source: HiddenSource) -> None:

@@ -17,12 +17,7 @@ Prompt = str | Sequence[Message] | Tensor
 
 
 def encode(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Tensor:
-    """Return the token ids [1, T] of a prompt.
-
-    Raises:
-        JudgeDecodingError: the prompt is empty, has tokens the target does not know, or consists of chat messages that
-            the model's chat template rejects.
-    """
+    """Return the token ids [1, T] of a prompt."""
     if isinstance(prompt, Tensor):
         ids = prompt if prompt.ndim == 2 else prompt[None]
     elif isinstance(prompt, str):

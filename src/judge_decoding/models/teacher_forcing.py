@@ -67,9 +67,6 @@ def read_given(
         logits: whether to return logits. If so, at most `_LOGIT_ROWS` tokens have logits at a time, in a model that can
             compute few logits or continue from its KV cache.
         batch_tokens: maximum tokens per forward pass; without logits, a longer sequence gets its own forward pass.
-
-    Raises:
-        JudgeDecodingError: the model has no such layer, or its logits are not finite.
     """
     few, border = keeps_few_logits(model), rope_border(model)
     # The state of a token requires reading it; its logits only require reading the tokens before it.

@@ -38,11 +38,7 @@ def bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> BatchEncoding:
-    """Tokenize a text.
-
-    Raises:
-        JudgeDecodingError: the tokenizer fails.
-    """
+    """Tokenize a text."""
     try:
         encoding: BatchEncoding = tokenizer(text, verbose=False, **how)
     except Exception as error:  # tokenizers are third-party code, and reject lone surrogates

@@ -17,9 +17,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Return the transformers model inside ``torch.compile``, peft and data-parallel wrappers.
 
     Adapters of peft stay in effect: they are part of the layers of the returned model.
-
-    Raises:
-        JudgeDecodingError: the adapter is a learned prompt or of another type that is part of the wrapper itself.
     """
     inner: Any = model
     while True:

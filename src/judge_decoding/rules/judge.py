@@ -14,11 +14,7 @@ from judge_decoding.rules.evidence import Evidence
 
 
 def check_threshold(threshold: float) -> None:
-    """Check that a judge's threshold is a probability.
-
-    Raises:
-        JudgeDecodingError: it is not.
-    """
+    """Check that a judge's threshold is a probability."""
     if not 0 <= threshold <= 1:
         raise JudgeDecodingError(
             f"The judge's threshold is {threshold}; it must be between 0 (keep every draft token) and 1 "

@@ -53,20 +53,12 @@ def available_rules() -> dict[str, type[VerificationRule]]:
 
 
 def parameters(rule: type[VerificationRule]) -> dict[str, Parameter]:
-    """Return the parameters of a rule's spelling by name, from its constructor.
-
-    Raises:
-        JudgeDecodingError: the constructor has a parameter that can be neither spelled nor supplied.
-    """
+    """Return the parameters of a rule's spelling by name, from its constructor."""
     return spellings.parameters(rule, rule.name, given=("head",))
 
 
 def described(rule: type[VerificationRule]) -> dict[str, Any]:
-    """Return a rule's name, summary, parameters and needs as plain JSON values.
-
-    Raises:
-        JudgeDecodingError: as `parameters`.
-    """
+    """Return a rule's name, summary, parameters and needs as plain JSON values."""
     known = parameters(rule)
     head = "head" in inspect.signature(rule).parameters
     return {
@@ -105,11 +97,7 @@ def parse_rule(spelling: str, head: JudgeHead | None = None) -> VerificationRule
 
 
 def as_rule(rule: VerificationRule | str, head: JudgeHead | None = None) -> VerificationRule:
-    """Return ``rule`` as a `VerificationRule`; it may be given by its spelling.
-
-    Raises:
-        JudgeDecodingError: it is neither a rule nor a spelling, or `parse_rule` fails.
-    """
+    """Return ``rule`` as a `VerificationRule`; it may be given by its spelling."""
     if isinstance(rule, str):
         return parse_rule(rule, head)
     return check_is_rule(rule)

@@ -271,11 +271,7 @@ def packaged() -> dict[str, Traversable]:
 
 
 def load(name_or_path: str) -> Recipe:
-    """Load a recipe that comes with the package by its name, or a recipe from a file.
-
-    Raises:
-        JudgeDecodingError: the recipe does not exist or is invalid.
-    """
+    """Load a recipe that comes with the package by its name, or a recipe from a file."""
     known = packaged()
     if name_or_path in known:
         text = known[name_or_path].read_text(encoding="utf-8")
@@ -290,11 +286,7 @@ def load(name_or_path: str) -> Recipe:
 
 
 def parse(text: str, where: str) -> Recipe:
-    """Parse a recipe from YAML; ``where`` names its source in messages.
-
-    Raises:
-        JudgeDecodingError: the text is not YAML, or not a recipe.
-    """
+    """Parse a recipe from YAML; ``where`` names its source in messages."""
     try:
         return Recipe.model_validate(yaml.safe_load(text))
     except ValidationError as error:

@@ -55,11 +55,7 @@ class ServerSettings(BaseModel):
 
     @classmethod
     def read(cls, given: object) -> Self:
-        """Validate the settings given to the server.
-
-        Raises:
-            JudgeDecodingError: the settings are not such a dictionary, or name neither a head nor a rule.
-        """
+        """Validate the settings given to the server."""
         if not isinstance(given, Mapping):
             raise JudgeDecodingError(
                 f'"judge" in --additional-config is {given!r}; give a dictionary, as in '
@@ -89,11 +85,7 @@ class ServerRules:
 
     @classmethod
     def of(cls, settings: ServerSettings) -> Self:
-        """Load the head and read the rule.
-
-        Raises:
-            JudgeDecodingError: the head or rule cannot be loaded, or does not work in vLLM.
-        """
+        """Load the head and read the rule."""
         head = None if settings.head is None else JudgeHead.from_pretrained(settings.head)
         rule = choose_rule(head, settings.rule, settings.threshold)
         if head is not None and not any(isinstance(part, Judge) for part in rule.parts):
@@ -149,11 +141,7 @@ class ServerRules:
         return None
 
     def rule_for(self, extra: Mapping[str, Any] | None, *, logprobs: bool) -> VerificationRule | None:
-        """Return the rule of a request; None for standard verification.
-
-        Raises:
-            JudgeDecodingError: its ``extra_args`` have an invalid value about the judge.
-        """
+        """Return the rule of a request; None for standard verification."""
         if not speculates(extra):
             return None
         if not extra or not (KEY in extra or THRESHOLD in extra):
@@ -165,11 +153,7 @@ class ServerRules:
         return None if logprobs or switch in _OFF else rule
 
     def guards_for(self, extra: Mapping[str, Any] | None) -> tuple[Guard, ...]:
-        """Return the guards of a request: its own, or else the server's.
-
-        Raises:
-            JudgeDecodingError: a guard cannot be parsed.
-        """
+        """Return the guards of a request: its own, or else the server's."""
         if not extra or GUARDS not in extra:
             return self.guards
         return _guards(extra[GUARDS], GUARDS)
@@ -208,11 +192,7 @@ class ServerRules:
 
 
 def speculates(extra: Mapping[str, Any] | None) -> bool:
-    """Whether a request uses speculative decoding; it does unless its ``extra_args`` turn it off.
-
-    Raises:
-        JudgeDecodingError: the switch is neither on nor off.
-    """
+    """Whether a request uses speculative decoding; it does unless its ``extra_args`` turn it off."""
     switch = (extra or {}).get(SPECULATION, True)
     if switch not in (*_OFF, *_ON):
         raise JudgeDecodingError(f'{SPECULATION} is {switch!r}; it must be "on" or "off".')

@@ -22,9 +22,6 @@ class Arithmetic(Task):
         split: ``calibration`` to choose settings, ``test`` to report results.
         count: the number of problems.
         seed: another seed draws other problems.
-
-    Raises:
-        JudgeDecodingError: there is no such family or split, or a number is out of range.
     """
 
     name = "arithmetic"

@@ -168,11 +168,7 @@ def read_items(
 
 @contextmanager
 def guarded(task: Task, location: str) -> Iterator[None]:
-    """Wrap calls of a task's code, which may belong to another package.
-
-    Raises:
-        JudgeDecodingError: the code fails.
-    """
+    """Wrap calls of a task's code, which may belong to another package."""
     try:
         yield
     except JudgeDecodingError:

@@ -61,9 +61,6 @@ def unit_tests(
     The code is that of the answer's first fenced block, or the whole answer. It is run after the question, for tasks
     such as HumanEval in which the question begins the program; if that fails, it is run by itself. Tests that are
     defined but not called let every answer pass.
-
-    Raises:
-        JudgeDecodingError: the tests are under ``if __name__ == "__main__"``, and would not run.
     """
     if "__main__" in reference:
         raise JudgeDecodingError(
@@ -89,9 +86,6 @@ def checker_of(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap
         spelling: one of the spellings above.
         allow_code: whether the answers' code may be run.
         sandbox: where it is run, in the spelling of `sandbox_of`.
-
-    Raises:
-        JudgeDecodingError: there is no such checker, it cannot be imported, or its code may not or cannot be run.
     """
     if spelling == "tests" and not allow_code:
         raise JudgeDecodingError(

@@ -19,9 +19,6 @@ class JSONL(Task):
         question: the field of the question; by default ``question`` or ``prompt``. Dots separate the names of nested
             fields.
         reference: the field of the right answer, or of the unit tests; by default ``reference``.
-
-    Raises:
-        JudgeDecodingError: there is no such checker.
     """
 
     name = "jsonl"

@@ -17,9 +17,6 @@ class Prompts(Task):
     Args:
         result: "number", "choice", "text", "regex:PATTERN", "module:function", or a function from an answer to its
             result (None if it has none).
-
-    Raises:
-        JudgeDecodingError: there is no such result.
     """
 
     name = "prompts"

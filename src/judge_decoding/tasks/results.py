@@ -49,9 +49,6 @@ def result_function(spelling: str) -> ResultFunction:
     """The function for ``number``, ``choice``, ``exact`` (or ``text``), ``regex:PATTERN`` or ``module:function``.
 
     A pattern's last match counts, its first group if it has one. A function maps the answer to a text or None.
-
-    Raises:
-        JudgeDecodingError: there is no such function, or the pattern is invalid.
     """
     known: dict[str, ResultFunction] = {
         "number": last_number,

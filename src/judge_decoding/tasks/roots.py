@@ -38,11 +38,7 @@ _LOCK = threading.Lock()
 
 
 def calculated(text: str) -> Number | None:
-    r"""The value of a short LaTeX expression, such as ``2\sqrt{3}``; None if it is not one, or exceeds the limits.
-
-    Raises:
-        JudgeDecodingError: math-verify cannot be imported.
-    """
+    r"""The value of a short LaTeX expression, such as ``2\sqrt{3}``; None if it is not one, or exceeds the limits."""
     if len(text) > 2 * LENGTH:
         return None
     for pattern, replacement in _UNICODE:

@@ -51,11 +51,7 @@ def html(templates: Environment, name: str, **values: object) -> Response:
 
 
 def listen(port: int) -> socket.socket:
-    """Open a socket on this machine only; port 0 means any free port.
-
-    Raises:
-        JudgeDecodingError: the port is in use or not allowed.
-    """
+    """Open a socket on this machine only; port 0 means any free port."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if os.name != "nt":  # on Windows, two servers could then share a port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

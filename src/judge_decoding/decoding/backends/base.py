@@ -121,11 +121,7 @@ class TargetBackend(Protocol):
         ...
 
     def check(self, *, drafts: bool) -> None:
-        """Check that the target can decode, with ``drafts`` to verify or plainly.
-
-        Raises:
-            JudgeDecodingError: it cannot.
-        """
+        """Check that the target can decode, with ``drafts`` to verify or plainly."""
         ...
 
     def open(self, rows: Sequence[SequenceState], sources: set[HiddenSource]) -> TargetSession:

@@ -19,11 +19,7 @@ _BUILT_IN: dict[str, Callable[[], Drafter]] = {PROMPT_LOOKUP: PromptLookup}
 
 
 def named_drafter(name: str) -> Drafter:
-    """Create the drafter with this name.
-
-    Raises:
-        JudgeDecodingError: another package's drafter cannot be imported, or is not a drafter.
-    """
+    """Create the drafter with this name."""
     if name in _BUILT_IN:
         return _BUILT_IN[name]()
     entry = installed(DRAFTERS, _BUILT_IN)[name]

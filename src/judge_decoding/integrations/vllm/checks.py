@@ -19,11 +19,7 @@ log = logging.getLogger("vllm.judge_decoding")  # a child of vLLM's logger, so t
 
 
 def check_server(config: Any, rules: ServerRules) -> None:
-    """Refuse a configuration (``VllmConfig``) in which the judge cannot work.
-
-    Raises:
-        JudgeDecodingError: the judge cannot work in this configuration.
-    """
+    """Refuse a configuration (``VllmConfig``) in which the judge cannot work."""
     speculative, parallel, rule = config.speculative_config, config.parallel_config, rules.rule
     if speculative is None or speculative.method == "extract_hidden_states":
         raise JudgeDecodingError(
@@ -95,11 +91,7 @@ def wants_logprobs(params: Any) -> bool:
 
 
 def check_weights(rules: ServerRules, model: Any) -> None:
-    """Check that the loaded target is the head's, by this process's shard of the output layer's weights.
-
-    Raises:
-        JudgeDecodingError: the target is a different model.
-    """
+    """Check that the loaded target is the head's, by this process's shard of the output layer's weights."""
     assert rules.head is not None
     target = rules.head.config.target
     language = model.get_language_model() if hasattr(model, "get_language_model") else model

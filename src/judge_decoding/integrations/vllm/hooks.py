@@ -295,11 +295,7 @@ HOOKS_V2: Mapping[str, Hook] = {
 
 
 def install_for(config: Any) -> None:
-    """Wrap the functions of the model runner that ``config`` (``VllmConfig``) selects, once per process.
-
-    Raises:
-        JudgeDecodingError: this version of vLLM is unknown, or its code differs from the known signatures.
-    """
+    """Wrap the functions of the model runner that ``config`` (``VllmConfig``) selects, once per process."""
     install({**HOOKS, **(HOOKS_V2 if config.use_v2_model_runner else HOOKS_V1)})
     stats_class()
 

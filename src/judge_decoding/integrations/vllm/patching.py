@@ -21,11 +21,7 @@ wrapped function, and ``ABSTRACT``, the abstract methods of every subclassed cla
 
 
 def install(hooks: Mapping[str, Hook]) -> None:
-    """Wrap the functions named in ``hooks``, once per process.
-
-    Raises:
-        JudgeDecodingError: this version of vLLM is unknown, or its code differs from the known signatures.
-    """
+    """Wrap the functions named in ``hooks``, once per process."""
     import vllm  # noqa: PLC0415  (an extra)
 
     known = VERSIONS.get(".".join(vllm.__version__.split(".")[:2]))
@@ -63,11 +59,7 @@ def wrap(symbol: str, hook: Hook) -> None:
 
 
 def look_up(symbol: str) -> Any:
-    """Look up ``symbol``, such as ``module:Class.method``, in the installed vLLM.
-
-    Raises:
-        JudgeDecodingError: the symbol does not exist there.
-    """
+    """Look up ``symbol``, such as ``module:Class.method``, in the installed vLLM."""
     try:
         holder, name = _holder(symbol)
         return getattr(holder, name)

@@ -55,11 +55,7 @@ class AuxStates:
 
 
 class RunnerJudge:
-    """The judge of a model runner.
-
-    Raises:
-        JudgeDecodingError: the model is not the one the head was trained on, or does not expose its hidden states.
-    """
+    """The judge of a model runner."""
 
     def __init__(self, runner: Any, settings: ServerSettings) -> None:
         self.runner, self.rules = runner, ServerRules.of(settings)

@@ -48,11 +48,7 @@ def scored(head: JudgeHead | None, names: Sequence[str], states: Tensor) -> tupl
 
 
 def check_scores(engine: Any, head: JudgeHead) -> None:
-    """Compare the scores of ``head`` on the target of a new ``engine`` (``EngineCore``) with the stored ones.
-
-    Raises:
-        JudgeDecodingError: they differ too much.
-    """
+    """Compare the scores of ``head`` on the target of a new ``engine`` (``EngineCore``) with the stored ones."""
     stored, config = head.config.scores, engine.vllm_config
     if stored is None:  # a head of an older version
         return
