@@ -28,9 +28,9 @@ from judge_decoding.core.hidden import Norm
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.loading.models import load_model, load_tokenizer
-from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.teacher_forcing import hidden_states
+from judge_decoding.models.tokenize import Prompt
 from judge_decoding.reference.pair import load_pair, prompt_of
 from judge_decoding.reference.problems import MAX_NEW_TOKENS, Problem, ProblemFamily, draw_from, draw_many
 from judge_decoding.statistics import mcnemar, wilson

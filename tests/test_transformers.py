@@ -49,7 +49,7 @@ from judge_decoding.decoding.guards import Phase, StrictStart
 from judge_decoding.decoding.lengths import Heuristic
 from judge_decoding.integrations.transformers import JudgedOutput
 from judge_decoding.judge.target import target_info
-from judge_decoding.models.forward import cache_name
+from judge_decoding.models.forward import Forward
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import draw_many
 from judge_decoding.report.card_files import card_as_written
@@ -483,7 +483,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "keeps state",
     ),
     "another cache": ({"cache_implementation": "static"}, "its own KV cache"),
-    "a cache of one's own": ({cache_name(llama(0)): DynamicCache()}, "its own KV cache"),
+    "a cache of one's own": ({Forward(llama(0)).cache_name: DynamicCache()}, "its own KV cache"),
     "embeddings": ({"inputs_embeds": torch.zeros(1, 2, 32)}, "token ids only, and there is inputs_embeds"),
     "positions": ({"position_ids": torch.tensor([[4, 5]])}, "leave out position_ids"),
     "nothing but padding": ({"attention_mask": torch.tensor([[0, 0]])}, "nothing but padding"),

@@ -34,11 +34,9 @@ from judge_decoding.decoding.stopping import Criteria, Stop, StopStrings, either
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import ACCESS, as_draft, load_model, load_tokenizer, tokenizer_options
-from judge_decoding.models import prompts
 from judge_decoding.models.abilities import as_causal_lm
-from judge_decoding.models.prompts import Prompt
 from judge_decoding.models.text import Detokenizer, pieces
-from judge_decoding.models.tokenize import bare_ids, end_ids
+from judge_decoding.models.tokenize import Prompt, bare_ids, encode_prompt, end_ids
 from judge_decoding.names import complete, embedded_path
 
 if TYPE_CHECKING:
@@ -278,9 +276,9 @@ class JudgeDecoder:
         return (event for _, event in decode(engine.target, engine.drafter(), [request]))
 
     def encode(self, prompt: Prompt) -> Tensor:
-        """Return the token ids [1, T] of a prompt, on the target's device; see `prompts.encode`."""
+        """Return the token ids [1, T] of a prompt, on the target's device; see `encode_prompt`."""
         vocab_size = self.target.get_input_embeddings().get_parameter("weight").shape[0]
-        return prompts.encode(prompt, self.tokenizer, vocab_size).to(self.target.device)
+        return encode_prompt(prompt, self.tokenizer, vocab_size).to(self.target.device)
 
     def _request(
         self, ids: Tensor, max_new_tokens: int | None, options: Options, seed: int | None = None, rows: int = 1

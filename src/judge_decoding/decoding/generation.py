@@ -86,9 +86,8 @@ def check_processors(processors: LogitsProcessorList) -> None:
     for processor in processors:
         if isinstance(processor, _WITH_MEMORY):
             raise JudgeDecodingError(
-                f"{type(processor).__name__} keeps state between tokens, which a rejected draft would corrupt; "
-                "decode without "
-                "guidance_scale and SynthID watermarks."
+                f"{type(processor).__name__} keeps state between tokens, which a rejected draft would corrupt; decode "
+                "without guidance_scale and SynthID watermarks."
             )
 
 
@@ -257,12 +256,9 @@ class Defaults:
         # generate fills unset values from the model's own configuration, so the model must have this one.
         model = copy.copy(self._model)
         model.generation_config = config
-        lengths = {"max_new_tokens": max_new_tokens, "max_length": None}
-        ends = end_ids or None
-        config.eos_token_id = ends
-        config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else 0
-        for name, value in lengths.items():
-            setattr(config, name, value)
+        config.max_new_tokens, config.max_length = max_new_tokens, None
+        config.eos_token_id = end_ids or None
+        config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
         generate = cast(Callable[..., Tensor], GenerationMixin.generate)
         try:
             generate(model, ids, attention_mask=torch.ones_like(ids), custom_generate=keep)

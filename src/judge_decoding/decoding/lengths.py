@@ -127,21 +127,13 @@ class AcceptanceModel:
         ``paused`` excludes the times of such a round.
         """
         with self._lock:
-            self._add(event, paused=paused)
-
-    def _add(self, event: Round, *, paused: bool) -> None:
-        count, accepted = len(event.draft_ids), event.accepted
-        if count and not self.rounds:  # the first round is a warm-up; its times are meaningless
-            self.rounds = 1
-        else:
-            self._verify.append((count, event.seconds.verify))
-            if not paused:
-                self._add_speed(event)
-            if count:
+            if self.rounds or not event.draft_ids:  # the first draft is a warm-up; its times are meaningless
+                self._add_times(event, paused=paused)
+            if event.draft_ids:
                 self.rounds += 1
-                self._rest.append(event.seconds.rule + event.seconds.overhead)
-        if not count:
-            return
+                self._add_acceptance(len(event.draft_ids), event.accepted)
+
+    def _add_acceptance(self, count: int, accepted: int) -> None:
         self._tried = [self.DECAY * n for n in self._tried] + [0.0] * (count - len(self._tried))
         self._accepted = [self.DECAY * n for n in self._accepted] + [0.0] * (count - len(self._accepted))
         # A rejected token counts as tried, and so does one after an end token: drafting it was wasted.
@@ -149,8 +141,13 @@ class AcceptanceModel:
             self._tried[position] += 1
             self._accepted[position] += position < accepted
 
-    def _add_speed(self, event: Round) -> None:
+    def _add_times(self, event: Round, *, paused: bool) -> None:
         count = len(event.draft_ids)
+        self._verify.append((count, event.seconds.verify))
+        if count:
+            self._rest.append(event.seconds.rule + event.seconds.overhead)
+        if paused:
+            return
         for known in (self._new_tokens, self._seconds):
             for length in known:
                 known[length] *= self.DECAY
@@ -168,11 +165,9 @@ class AcceptanceModel:
         recent rounds of that length are averaged in: a text may have a rhythm that per-position estimates miss.
         """
         with self._lock:
-            return self._best(longest)
+            return self._best(longest) if self._draft else None
 
-    def _best(self, longest: int) -> int | None:
-        if not self._draft:
-            return None
+    def _best(self, longest: int) -> int:
         draft, rest = median(self._draft), median(self._rest)
         times: dict[int, list[float]] = {}
         for count, seconds in self._verify:
@@ -274,9 +269,6 @@ def _check_count(count: int) -> None:
 
 
 POLICIES: dict[str, Callable[[int], DraftLength]] = {
-    "fixed": Fixed,
-    "heuristic": Heuristic,
-    "confident": Confident,
-    "cost_optimal": CostOptimal,
-}
+    "fixed": Fixed, "heuristic": Heuristic, "confident": Confident, "cost_optimal": CostOptimal
+}  # fmt: skip
 """The policies by name, as used on the command line."""

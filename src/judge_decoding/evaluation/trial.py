@@ -14,7 +14,7 @@ from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.models.prompts import Prompt
+from judge_decoding.models.tokenize import Prompt
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.spelling import as_rule
 from judge_decoding.tasks.base import Item, guarded

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -112,7 +112,7 @@ def custom_generate(
             ...), or the head is for another model.
     """
     return CustomGenerate(
-        draft, head, choose_rule(head, rule, threshold), choose_num_draft_tokens(head, num_draft_tokens),
+        unwrap_draft(draft), head, choose_rule(head, rule, threshold), choose_num_draft_tokens(head, num_draft_tokens),
         draft_length, check_guards(guards, _no_text), seed, on_round,
     )  # fmt: skip
 
@@ -130,29 +130,25 @@ class JudgedOutput(GenerateDecoderOnlyOutput):
     rounds: tuple[tuple[Round, ...], ...] | None = None
 
 
+@dataclass(eq=False)
 class CustomGenerate:
-    """The decoding method made by `custom_generate` and called by ``generate``.
+    """The decoding method made by `custom_generate`, which describes its fields, and called by ``generate``.
 
     Attributes:
         rounds: the rounds of each row of the latest call.
     """
 
-    def __init__(
-        self,
-        draft: AnyDraft | None,
-        head: JudgeHead | None,
-        rule: VerificationRule,
-        num_draft_tokens: int,
-        draft_length: Callable[[int], DraftLength],
-        guards: Sequence[Guard],
-        seed: int | None,
-        on_round: Callable[[int, Round], None] | None,
-    ) -> None:
-        self._draft, self._head, self._rule = unwrap_draft(draft), head, rule
-        self._count, self._length, self._guards = num_draft_tokens, draft_length, guards
-        self._seed, self._on_round = seed, on_round
-        self._experience: defaultdict[int, AcceptanceModel] = defaultdict(AcceptanceModel)  # by batch size
-        self.rounds: tuple[tuple[Round, ...], ...] = ()
+    draft: AnyDraft | None
+    head: JudgeHead | None
+    rule: VerificationRule
+    num_draft_tokens: int
+    draft_length: Callable[[int], DraftLength]
+    guards: Sequence[Guard]
+    seed: int | None
+    on_round: Callable[[int, Round], None] | None
+    rounds: tuple[tuple[Round, ...], ...] = ()
+    _experience: defaultdict[int, AcceptanceModel] = field(default_factory=lambda: defaultdict(AcceptanceModel))
+    """By batch size."""
 
     @property
     def stats(self) -> Stats:
@@ -170,24 +166,24 @@ class CustomGenerate:
     ) -> Tensor | JudgedOutput:
         """Return the prompts [B, T] with their answers, padded to [B, T + N], or a dict with them, as ``generate``."""
         given = arguments_of_generate()
-        _refuse(model, generation_config, logits_processor, self._rule, given, model_kwargs)
+        _refuse(model, generation_config, logits_processor, self.rule, given, model_kwargs)
         live = _live(input_ids, model_kwargs)
         streamer = given.get("streamer")
         if streamer is not None and len(input_ids) > 1:
             raise JudgeDecodingError(f"A streamer shows one answer and there are {len(input_ids)}; leave it out.")
-        if self._head is not None:
-            self._head.check_fits(model, self._draft if isinstance(self._draft, PreTrainedModel) else None)
-            self._head.to(model.device)
+        if self.head is not None:
+            self.head.check_fits(model, self.draft if isinstance(self.draft, PreTrainedModel) else None)
+            self.head.to(model.device)
         requests = [
             self._request(model, input_ids, row, live[row], logits_processor, stopping_criteria, seed)
             for row, seed in enumerate(self._seeds(len(input_ids), sampled=bool(generation_config.do_sample)))
         ]
         pad = _padding(generation_config, requests)
         rounds: list[list[Round]] = [[] for _ in requests]
-        for row, event in decode(model, as_drafter(self._draft, model), requests):
+        for row, event in decode(model, as_drafter(self.draft, model), requests):
             rounds[row].append(event)
-            if self._on_round is not None:
-                self._on_round(row, event)
+            if self.on_round is not None:
+                self.on_round(row, event)
             if streamer is not None:
                 for token in event.token_ids:
                     streamer.put(torch.tensor([token]))
@@ -206,8 +202,8 @@ class CustomGenerate:
         """Return a seed for each row, or None for each row without sampling."""
         if not sampled:
             return [None] * count
-        if self._seed is not None:
-            return [self._seed + row for row in range(count)]
+        if self.seed is not None:
+            return [self.seed + row for row in range(count)]
         return torch.randint(2**62, (count,)).tolist()
 
     def _request(
@@ -234,13 +230,13 @@ class CustomGenerate:
             *(_RowProcessor(each, whole, len(prompt), row, len(input_ids)) if each else None
               for each in (processors, constraints)),
         )  # fmt: skip
-        length = self._length(self._count)
+        length = self.draft_length(self.num_draft_tokens)
         length.remember(self._experience[len(input_ids)])
         return Request(
-            prompt, self._rule, sampler, budget,
+            prompt, self.rule, sampler, budget,
             length=length,
             end_ids=frozenset(ends),
-            guards=self._guards,
+            guards=self.guards,
             stop=Criteria(others, whole, len(input_ids)) if others else None,
         )  # fmt: skip
 

@@ -21,11 +21,12 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import parse_json, read_bytes, read_text, replacing, write_text
 from judge_decoding.io.hub import locate
 from judge_decoding.judge.card import bare_card
-from judge_decoding.judge.config import JudgeHeadConfig, read_config
+from judge_decoding.judge.config import JudgeHeadConfig, StoredScores, read_config
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.files import CARD, CONFIG, CUSTOM_GENERATE, WEIGHTS, files_of_head, results_in
-from judge_decoding.judge.scores import scores_of, store_scores
+from judge_decoding.judge.scores import prompt_ids, scores_of
 from judge_decoding.judge.target import bare, check_target
+from judge_decoding.models.forward import input_rows
 from judge_decoding.names import embedded_path
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class JudgeHead(nn.Module):
         """
         draft = self.config.draft
         if draft is None:
-            return self._probability(hidden.float())
+            return self.log_odds(hidden).sigmoid()
         if draft_hidden is None:
             raise JudgeDecodingError(
                 "This judge head also reads the draft model's hidden states, and this drafter has none; "
@@ -77,28 +78,24 @@ class JudgeHead(nn.Module):
             )
         if draft_hidden.shape[-1] != draft.hidden_size:
             raise JudgeDecodingError(draft.misfit("draft", "hidden size", draft.hidden_size, draft_hidden.shape[-1]))
-        states = torch.cat((draft_hidden.float(), hidden.float()), -1)
-        return self._probability(states)
+        return self.log_odds(torch.cat((draft_hidden.float(), hidden.float()), -1)).sigmoid()
 
     forward = probability
-
-    def _probability(self, states: Tensor) -> Tensor:
-        return torch.sigmoid(self.log_odds(states))
 
     def log_odds(self, states: Tensor) -> Tensor:
         """Return ``w·h + b`` [...] of all inputs [..., input size]: the log-odds of CORRECT."""
         # One sum per token: the rounding of a matrix product depends on the number of tokens, so a row in a batch
         # would get other scores than alone.
-        return (states.float() * self.linear.weight[0]).sum(-1) + self.linear.bias
+        return (states.to(self.linear.weight) * self.linear.weight[0]).sum(-1) + self.linear.bias
 
     def store_scores(self, model: PreTrainedModel) -> None:
         """Store what the head says of a few prompts on its own target ``model``, for checks of other copies of it."""
         self.config.scores = None
         if self.config.draft is None:
-            self.config.scores = store_scores(bare(model), self.config.source, self._log_odds_anywhere)
-
-    def _log_odds_anywhere(self, states: Tensor) -> Tensor:
-        return self.log_odds(states.to(self.linear.weight.device))
+            model = bare(model)
+            prompts = prompt_ids(input_rows(model))
+            scores = scores_of(model, prompts, self.config.source, self.log_odds)
+            self.config.scores = StoredScores(prompts=prompts, scores=scores)
 
     def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
         """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.
@@ -127,7 +124,7 @@ class JudgeHead(nn.Module):
         if stored is None:
             return None
         name = str(model.config.name_or_path) or "this target"
-        found = scores_of(model, stored.prompts, self.config.source, self._log_odds_anywhere)
+        found = scores_of(model, stored.prompts, self.config.source, self.log_odds)
         told = stored.check(found, name, quantized=True)
         return f"The target {name} or the one this head was trained for is quantised: {told}."
 

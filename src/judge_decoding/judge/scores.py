@@ -12,19 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.judge.config import StoredScores
 from judge_decoding.judge.probe import spread_ids
-from judge_decoding.models.forward import input_rows
 from judge_decoding.models.teacher_forcing import hidden_states
 
 PROMPTS = 16
 LENGTH = 12
-
-
-def store_scores(model: PreTrainedModel, source: HiddenSource, log_odds: Callable[[Tensor], Tensor]) -> StoredScores:
-    """Score prompts with the states of ``model`` at ``source``, by ``log_odds`` of states [..., H]: [...]."""
-    prompts = prompt_ids(input_rows(model))
-    return StoredScores(prompts=prompts, scores=scores_of(model, prompts, source, log_odds))
 
 
 def scores_of(
@@ -33,7 +25,7 @@ def scores_of(
     source: HiddenSource,
     log_odds: Callable[[Tensor], Tensor],
 ) -> list[float]:
-    """Return the log-odds at the last token of each of ``prompts``."""
+    """Return the ``log_odds`` of the state [H] of ``model`` at the last token of each of ``prompts``."""
     states = hidden_states(model, prompts, source.norm, source.layer)
     return [float(log_odds(own[-1])) for own in states]
 

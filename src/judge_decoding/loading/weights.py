@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_bytes
+from judge_decoding.models.weights import FLOATS, plain_tensors
 
-_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _OLD_BUFFERS = ("bias", "masked_bias")
 """Masks that attention layers used to store in their checkpoints."""
 
@@ -68,27 +70,29 @@ def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], 
         )
 
 
-def check_finite(model: nn.Module, name: str) -> None:
+def check_finite(model: nn.Module, model_name: str) -> None:
     """Check that no weight is NaN or infinite, and no buffer NaN (masks may be infinite).
 
     It reads the weights once, without a copy, and synchronises once per device. Integers, 8-bit floats and tensors on
     disk are not checked; the scales of quantised weights are.
     """
+    flags: defaultdict[torch.device, dict[str, Tensor]] = defaultdict(dict)
+    parameters = dict(model.named_parameters())
+    for key, value in (*parameters.items(), *model.named_buffers()):
+        for name, part in plain_tensors(key, value):
+            tensor = part.to_local() if isinstance(part, DTensor) else part
+            if tensor.dtype in FLOATS and tensor.numel() and not tensor.is_meta:
+                lowest, highest = torch.aminmax(tensor)
+                bad = ~(lowest.isfinite() & highest.isfinite()) if key in parameters else lowest.isnan()
+                flags[tensor.device][name] = bad
     names: list[str] = []
-    found: dict[torch.device, list[Tensor]] = {}
-    order: dict[torch.device, list[str]] = {}
-    for key, tensor, finite in _tensors(model):
-        lowest, highest = torch.aminmax(tensor.detach())
-        bad = ~(lowest.isfinite() & highest.isfinite()) if finite else lowest.isnan()
-        found.setdefault(tensor.device, []).append(bad)
-        order.setdefault(tensor.device, []).append(key)
-    for device, flags in found.items():
-        bad_ones = torch.stack(flags).tolist()
-        names += [key for key, bad in zip(order[device], bad_ones, strict=True) if bad]
+    for bad_by_name in flags.values():
+        bad_ones = torch.stack(list(bad_by_name.values())).tolist()
+        names += [name for name, bad in zip(bad_by_name, bad_ones, strict=True) if bad]
     if names:
         raise JudgeDecodingError(
-            f"Weights of {name} are not finite numbers: {names[0]}{_and_more(names)}; fetch or save the model again, "
-            "or choose a dtype in which they fit."
+            f"Weights of {model_name} are not finite numbers: {names[0]}{_and_more(names)}; fetch or save the model "
+            "again, or choose a dtype in which they fit."
         )
 
 
@@ -144,25 +148,6 @@ def _predicts_further(model: PreTrainedModel, number: int, layers: int) -> bool:
 
 def _is_quantised(model: PreTrainedModel) -> bool:
     return getattr(model, "hf_quantizer", None) is not None
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
-    """Yield names, floating-point tensors, and whether infinite values are also errors."""
-    for key, parameter in model.named_parameters():
-        yield from ((key, tensor, True) for tensor in _plain(parameter))
-    for key, buffer in model.named_buffers():
-        yield from ((key, tensor, False) for tensor in _plain(buffer))
-
-
-def _plain(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the plain tensors that a tensor consists of; a quantised tensor has several."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        for name in tensor.__tensor_flatten__()[0]:
-            inner = getattr(tensor, name)
-            if isinstance(inner, Tensor):
-                yield from _plain(inner)
-    elif tensor.dtype in _FLOATS and tensor.numel() and tensor.device.type != "meta":
-        yield tensor
 
 
 def _and_more(names: Collection[object]) -> str:

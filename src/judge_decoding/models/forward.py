@@ -56,7 +56,9 @@ class Forward:
         self.cache_name = next((name for name in CACHE_NAMES if name in known), None)
         self.takes_positions = "position_ids" in known
         self._takes_mask = "attention_mask" in known
-        self.keeps_few_logits = _supports_logits_to_keep(model, parameters)
+        # As in `generate`; a class without its mixin has only the parameter.
+        supports: Any = getattr(model, "_supports_logits_to_keep", None)
+        self.keeps_few_logits = bool(supports()) if callable(supports) else "logits_to_keep" in parameters
         defaults = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
         self._default_arguments: dict[str, Any] = {k: v for k, v in defaults.items() if takes_any or k in parameters}
         self._takes_use_cache = takes_any or "use_cache" in parameters
@@ -69,17 +71,18 @@ class Forward:
         self,
         ids: Tensor,
         cache: object | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Return the logits [B, K, V] of the last ``logits_to_keep`` tokens of ``ids`` [B, T], or of all tokens for 0.
+        """Read ``ids`` [B, T] and return logits [B, K, V].
 
         Args:
             ids: the tokens to read.
             cache: the KV cache, to which the new tokens are added. None reads without a cache.
-            logits_to_keep: K, the number of tokens to return logits for.
-            mask: 1 for tokens and 0 for padding [B, P + T], including those in the cache; None for no padding.
+            logits_to_keep: K, to return the logits of the last K tokens; 0 for all T, or their indices [K].
+            mask: 1 for tokens and 0 for padding [B, P + T], including those in the cache; None for no padding. Or an
+                attention mask as the model's layers take it.
             positions: the position of each token [B, T].
         """
         arguments = dict(self._default_arguments, input_ids=ids)
@@ -104,20 +107,9 @@ class Forward:
                 for config in self._with_tuples:
                     config.return_dict = False
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
+        if isinstance(logits_to_keep, Tensor):
+            return logits if self.keeps_few_logits else logits[:, logits_to_keep]
         return logits[:, -logits_to_keep:] if logits_to_keep else logits
-
-
-def cache_name(model: PreTrainedModel) -> str:
-    """Return the argument name of the KV cache of ``model``, which must have one."""
-    name = Forward(model).cache_name
-    assert name is not None
-    return name
-
-
-def _supports_logits_to_keep(model: PreTrainedModel, parameters: object) -> bool:
-    """Determine this as ``generate`` does, or from ``parameters`` for a class without its mixin."""
-    known = getattr(model, "_supports_logits_to_keep", None)
-    return bool(known()) if callable(known) else "logits_to_keep" in parameters  # type: ignore[operator]
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -142,11 +134,6 @@ def plain_forward(model: PreTrainedModel, ids: Tensor, logits_to_keep: int) -> T
     ``logits_to_keep`` computes the logits of all tokens.
     """
     return Forward(model)(ids, logits_to_keep=logits_to_keep, positions=row_positions(0, ids.shape[1], ids.device))
-
-
-def keeps_few_logits(model: PreTrainedModel) -> bool:
-    """Whether a forward pass can compute only the requested logits."""
-    return Forward(model).keeps_few_logits
 
 
 def check_finite(values: Tensor | bool, role: str = "target") -> None:

@@ -14,10 +14,6 @@ class SavedStates:
 
     Only states that cannot be cropped are copied: convolutional and recurrent states, and the window of a layer that
     also has such states. Keys and values of attention layers are cropped.
-
-    Args:
-        cache: the cache.
-        length: the number of tokens it has read.
     """
 
     def __init__(self, cache: DynamicCache, length: int) -> None:
@@ -34,11 +30,6 @@ class SavedStates:
         for i, states in self._states.items():
             for name, value in states.items():
                 setattr(cache.layers[i], name, _copied(value))
-
-    @property
-    def bytes(self) -> int:
-        """The memory of the copies in bytes."""
-        return sum(_bytes(value) for states in self._states.values() for value in states.values())
 
 
 def is_recurrent(layer: object) -> bool:
@@ -74,9 +65,3 @@ def _copied(value: Any) -> Any:  # noqa: ANN401  (whatever a layer of a cache ho
     if isinstance(value, Tensor):
         return value.clone()
     return {key: _copied(part) for key, part in value.items()} if isinstance(value, dict) else value
-
-
-def _bytes(value: object) -> int:
-    if isinstance(value, Tensor):
-        return value.nbytes
-    return sum(map(_bytes, value.values())) if isinstance(value, dict) else 0

@@ -16,7 +16,7 @@ from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import reset_positions, rope_border, rotary_modules
-from judge_decoding.models.forward import check_finite, input_device, keeps_few_logits, plain_forward, undisturbed
+from judge_decoding.models.forward import Forward, check_finite, input_device, plain_forward, undisturbed
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 BATCH_TOKENS = 2048
@@ -68,7 +68,7 @@ def read_given(
             compute few logits or continue from its KV cache.
         batch_tokens: maximum tokens per forward pass; without logits, a longer sequence gets its own forward pass.
     """
-    few, border = keeps_few_logits(model), rope_border(model)
+    few, border = Forward(model).keeps_few_logits, rope_border(model)
     # The state of a token requires reading it; its logits only require reading the tokens before it.
     lengths = [
         min(max(at[-1] + bool(sources), 1), len(ids)) if len(at) else 0
@@ -143,7 +143,7 @@ class _Forward:
         # Recurrent layers read several tokens behind others with other rounding than all tokens at once.
         if abilities(self._model).rewind == "crop":
             self._lm = CachedLM(self._model, rewind="never")
-        elif not keeps_few_logits(self._model):
+        elif not Forward(self._model).keeps_few_logits:
             step = None
         ends = {width, *(range(step, width, step) if step else ())}
         if border is not None and crosses:

@@ -36,7 +36,7 @@ class Detokenizer:
         if token in self._silent:
             return ""
         self._ids.append(token)
-        before, now = self._decode(self._ids[self._from : self._shown]), self._decode(self._ids[self._from :])
+        before, now = self._texts()
         if now.endswith(INCOMPLETE) or len(now) <= len(before):
             return ""
         self._from, self._shown = self._shown, len(self._ids)
@@ -44,12 +44,14 @@ class Detokenizer:
 
     def flush(self) -> str:
         """Return the rest at the end: the replacement character for an incomplete character."""
-        before, now = self._decode(self._ids[self._from : self._shown]), self._decode(self._ids[self._from :])
+        before, now = self._texts()
         self._from = self._shown = len(self._ids)
         return now[len(before) :]
 
-    def _decode(self, ids: list[int]) -> str:
-        return decode_ids(self._tokenizer, ids)
+    def _texts(self) -> tuple[str, str]:
+        """Return the text up to the last token shown, and up to the last token."""
+        recent = self._ids[self._from :]
+        return decode_ids(self._tokenizer, recent[: self._shown - self._from]), decode_ids(self._tokenizer, recent)
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], silent: Collection[int] = ()) -> list[str]:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.core.spans import Span
 from judge_decoding.errors import JudgeDecodingError, reason
-from judge_decoding.models.chat import is_rendered, turn_end
+from judge_decoding.models.chat import Message, is_rendered, render, turn_end
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.text import pieces
+
+Prompt = str | Sequence[Message] | Tensor
+"""A text, chat messages (``{"role": ..., "content": ...}``), or token ids [T] or [1, T]."""
 
 _ANCHORS = ("\n", ":", "0", "a")
 """Texts to put before an answer, to tokenize it as a continuation."""
@@ -70,6 +75,26 @@ def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
     ids = bare_ids(text, tokenizer)
     return [*_missing_lead(text, ids, tokenizer), *ids]
+
+
+def encode_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Tensor:
+    """Return the token ids [1, T] of a prompt."""
+    if isinstance(prompt, Tensor):
+        ids = prompt if prompt.ndim == 2 else prompt[None]
+    elif isinstance(prompt, str):
+        ids = torch.tensor([prompt_ids(prompt, tokenizer) if prompt.strip() else []], dtype=torch.long)
+    else:
+        ids = torch.tensor([bare_ids(render(prompt, tokenizer), tokenizer)], dtype=torch.long)
+    if ids.numel() == 0:
+        raise JudgeDecodingError("The prompt is empty; give at least one token.")
+    if ids.ndim != 2 or ids.shape[0] != 1:
+        raise JudgeDecodingError(f"The prompt's token ids have shape {tuple(ids.shape)}; give one prompt at a time.")
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise JudgeDecodingError(
+            f"The prompt has token ids {int(ids.min())} to {int(ids.max())}, but the target's ids are 0 to "
+            f"{vocab_size - 1}; use the target's own tokenizer."
+        )
+    return ids.long()
 
 
 def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> PromptAnswer:

@@ -9,23 +9,24 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield all tensors of the model's state by name: parameters first, then buffers and packed weights."""
     for name, parameter in model.named_parameters():
-        yield from _plain(name, parameter)
+        yield from plain_tensors(name, parameter)
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, value in model.state_dict().items():
         if name not in tied:
-            yield from _plain(name, value)
+            yield from plain_tensors(name, value)
 
 
-def _plain(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
+def plain_tensors(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
+    """Yield the plain tensors that a weight consists of, by name; a quantised weight has several."""
     if isinstance(value, tuple | list):  # the packed weights of torch's dynamic quantisation: weight and bias
         for number, part in enumerate(value):
-            yield from _plain(f"{name}.{number}", part)
+            yield from plain_tensors(f"{name}.{number}", part)
     elif isinstance(value, Tensor):
         if value.is_quantized:
             yield name, value.detach().int_repr()
@@ -34,7 +35,7 @@ def _plain(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
         elif _wraps(value):
             inner, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
             for part in inner:
-                yield from _plain(f"{name}.{part}", getattr(value, part))
+                yield from plain_tensors(f"{name}.{part}", getattr(value, part))
         else:
             yield name, value.detach()
 
@@ -64,7 +65,7 @@ def quantization(model: nn.Module) -> str | None:
         if isinstance(weight, Tensor):
             if _wraps(weight):
                 return type(weight).__name__
-            if weight.dtype not in _PLAIN:
+            if weight.dtype not in FLOATS:
                 return str(weight.dtype).removeprefix("torch.")
         elif callable(weight) and isinstance(getattr(module, "out_features", None), int):
             return "int8, dynamic"
@@ -86,6 +87,6 @@ def plain_weight(module: object) -> Tensor | None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or hasattr(module, "base_layer") or weight.ndim != 2 or weight.is_meta:
         return None
-    if weight.dtype not in _PLAIN or _wraps(weight):
+    if weight.dtype not in FLOATS or _wraps(weight):
         return None
     return weight.detach()

@@ -14,6 +14,8 @@ from torch import Tensor
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence, normalized_excess
 
+_BISECTIONS = 40
+
 
 def _accept_by_ratio(evidence: Evidence, factor: Tensor) -> Tensor:
     """Return the verdicts [B, M] of the random test with ``factor`` [] or [B, M]."""
@@ -90,7 +92,7 @@ class Mentored(VerificationRule):
         return normalized_excess(target * factors(target, draft, self.kl)[1][..., None], draft, target)
 
 
-def factors(target: Tensor, draft: Tensor, kl: float, *, steps: int = 40) -> tuple[Tensor, Tensor]:
+def factors(target: Tensor, draft: Tensor, kl: float) -> tuple[Tensor, Tensor]:
     """Return mentored decoding's ``a <= 1`` and ``1/b <= 1`` for distributions [..., V]: [...] each.
 
     With tokens sorted by q/p, everything is a difference of cumulative sums: a is found by bisection, and each a
@@ -109,8 +111,8 @@ def factors(target: Tensor, draft: Tensor, kl: float, *, steps: int = 40) -> tup
     places = torch.where(ratios < torch.inf, ratios * p[..., :-1], torch.inf) - q[..., :-1]
     low, high = torch.zeros_like(p[..., :1]), torch.ones_like(p[..., :1])
     inverse = high
-    for step in range(steps + 1):
-        a = (low + high) / 2 if step < steps else high
+    for step in range(_BISECTIONS + 1):
+        a = (low + high) / 2 if step < _BISECTIONS else high
         cut = torch.searchsorted(ratios, 1 / a, right=True).clamp(min=1)
         rejected = (q[..., -1:] - q.gather(-1, cut) - (p[..., -1:] - p.gather(-1, cut)) / a).clamp(min=0)
         raised = torch.searchsorted(places, rejected, right=True).minimum(cut)

@@ -10,37 +10,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.evidence import Evidence
-
-
-class Likelihood(Protocol):
-    """The target's view of tokens: of draft tokens [B, M] in `Evidence`, of all tokens [..., V] in `Vocabulary`."""
-
-    @property
-    def token_probs(self) -> Tensor:
-        """The probability of each token."""
-
-    @property
-    def token_ranks(self) -> Tensor:
-        """How many tokens the target prefers to each token; ties rank in order of id."""
-
-    @property
-    def gaps(self) -> Tensor:
-        """The log probability of each token minus that of the best token."""
-
-    @property
-    def best_probs(self) -> Tensor:
-        """The probability of the best token at each token's position."""
-
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy, in nats, at each token's position."""
 
 
 class Vocabulary:
@@ -77,6 +52,10 @@ class Vocabulary:
         """See `Evidence.entropy`."""
         entropy: Tensor = torch.special.entr(self.token_probs).sum(-1, keepdim=True)
         return entropy
+
+
+Likelihood = Evidence | Vocabulary
+"""The target's view of tokens: of draft tokens [B, M], or of the whole vocabulary [..., V]."""
 
 
 class TruncationRule(VerificationRule):

@@ -15,7 +15,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,23 +32,15 @@ PLAIN_CALLS = 2
 """The number of plain calls before a capture, which costs a few forward passes; they also serve as warm-up."""
 
 
-class Replayable(Protocol):
-    """A captured graph."""
-
-    def replay(self) -> None:
-        """Replay the captured kernels."""
-        ...
-
-
-Recorder = Callable[[Callable[[], list[Tensor]]], tuple[Replayable, list[Tensor]]]
-"""Captures a function; returns a graph, and the tensors into which each replay writes the function's results."""
+Recorder = Callable[[Callable[[], list[Tensor]]], tuple[Any, list[Tensor]]]
+"""Captures a function; returns a `torch.cuda.CUDAGraph`, and the tensors into which its replay writes the results."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
     """A captured graph with its input buffers and outputs."""
 
-    graph: Replayable
+    graph: Any
     buffers: list[Tensor]
     outputs: list[Tensor]
 
@@ -108,18 +100,14 @@ class GraphedCall:
 
 
 class CudaRecorder:
-    """Captures on a CUDA device. All its graphs share memory, as they never run at the same time.
-
-    Args:
-        device: the device of the models.
-    """
+    """Captures on a CUDA device. All its graphs share memory, as they never run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
         self._stream: torch.cuda.Stream | None = None
 
-    def __call__(self, function: Callable[[], list[Tensor]]) -> tuple[Replayable, list[Tensor]]:
+    def __call__(self, function: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
         """Run ``function`` once on a side stream, as libraries initialise at the first call; then capture it.
 
         Raises:

@@ -22,7 +22,7 @@ from judge_decoding.decoding.backends.static.masks import causal_mask, has_windo
 from judge_decoding.decoding.backends.static.quantized import is_torchao
 from judge_decoding.decoding.backends.static.slots import KeysValues, SlotLayer
 from judge_decoding.models.draft_vocabulary import compact
-from judge_decoding.models.forward import cache_name, keeps_few_logits
+from judge_decoding.models.forward import Forward
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 CHUNK_BYTES = 2**18
@@ -72,19 +72,10 @@ def read(
     """
     positions = (start[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
     layers: list[Any] = [SlotLayer(keys, values, positions, columns.shape[0]) for keys, values in cache]
-    arguments: dict[str, Any] = {cache_name(model): Cache(layers=layers)}
-    few_logits = keeps_few_logits(model)
-    if few_logits:
-        arguments["logits_to_keep"] = keep
     windows = has_windows(model)
-    if not windows:
-        arguments["attention_mask"] = causal_mask(model, positions, columns)
+    mask = None if windows else causal_mask(model, positions, columns)
     with masks_by_position(model, positions, columns) if windows else nullcontext():
-        output = model(input_ids=ids, position_ids=positions, use_cache=True, **arguments)
-    logits: Tensor = output.logits
-    if few_logits:
-        return logits
-    return logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
+        return Forward(model)(ids, Cache(layers=layers), keep, mask, positions)
 
 
 @dataclass(frozen=True, slots=True)

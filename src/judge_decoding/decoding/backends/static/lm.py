@@ -46,12 +46,7 @@ def are_few(tokens: Tensor) -> bool:
 
 
 class CompiledForward:
-    """A target's forward pass, compiled for any number of tokens and, where that is faster, for few tokens.
-
-    Args:
-        wide: the forward pass for any number of tokens.
-        few: the forward pass for up to `FEW` tokens; see `FewTokens`.
-    """
+    """A target's forward pass, compiled for any number of tokens and, where that is faster, for up to `FEW` tokens."""
 
     def __init__(self, wide: Compiled, few: Compiled | None) -> None:
         self._wide, self._few = wide, few or wide
@@ -62,11 +57,7 @@ class CompiledForward:
 
 
 class CompiledForwards:
-    """The compiled forward passes of a model; each returns the hidden states of some sources.
-
-    Raises:
-        CannotCompileError: this model cannot be compiled.
-    """
+    """The compiled forward passes of a model; each returns the hidden states of some sources."""
 
     def __init__(self, model: PreTrainedModel, progress: CompileProgress, folder: Path | None = None) -> None:
         self.model = model
@@ -87,14 +78,9 @@ class CompiledForwards:
 
 
 class StaticLM:
-    """The counterpart of `CachedLM` with a compiled forward pass and a preallocated KV cache.
+    """The counterpart of `CachedLM` with a compiled forward pass, ``run``, and a preallocated KV cache.
 
-    Args:
-        model: the compiled model.
-        run: its forward pass; see `CompiledForward`.
-        memory: the KV cache of its rows.
-        weight: the weight [1, H] of a judge to apply in every forward pass.
-        bias: that judge's bias [1].
+    Every forward pass applies a judge with this ``weight`` [1, H] and ``bias`` [1].
     """
 
     def __init__(

@@ -21,15 +21,9 @@ FEW_NUMBERS = 8
 
 
 class StaticKVCache:
-    """Keys and values of the rows of one decoding.
-
-    Args:
-        model: the model.
-        rows: the number of rows.
-        columns: the initial capacity in tokens per row; it grows on demand.
+    """Keys and values of the rows of one decoding, for ``columns`` tokens per row at first; it grows on demand.
 
     Attributes:
-        device: the device of the cache.
         lengths: the number of tokens cached in each row. A rollback makes it smaller.
         allocations: how often memory was allocated.
     """

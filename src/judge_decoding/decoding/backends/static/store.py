@@ -19,11 +19,7 @@ _ABANDONED = 24 * 3600.0
 
 
 class CompiledStore:
-    """A folder of compiled code. Each file's name contains its key and the hash of its content.
-
-    Args:
-        folder: the folder, which is created when the first file is kept.
-    """
+    """A folder of compiled code, created with its first file; a file's name has its key and the hash of its content."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,11 +37,7 @@ class CompiledStore:
 
     @contextmanager
     def keeping(self) -> Iterator[Path]:
-        """Yield the path for a new file, to be passed to `keep` before the block ends.
-
-        Raises:
-            CannotCompileError: the folder cannot be written.
-        """
+        """Yield the path for a new file, to be passed to `keep` before the block ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -56,11 +48,7 @@ class CompiledStore:
             yield Path(name, f"new{_ENDING}")
 
     def keep(self, key: str, made: Path) -> Path:
-        """Keep ``made`` for ``key`` and return its new path.
-
-        Raises:
-            CannotCompileError: the folder cannot be written.
-        """
+        """Keep ``made`` for ``key`` and return its new path."""
         path = self._path(key, made)
         try:
             return made.replace(path)
