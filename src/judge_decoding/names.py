@@ -53,12 +53,7 @@ def is_drafter(name: object) -> bool:
 
 
 def embedded_path(name: NameT, role: Role) -> NameT:
-    """Return the folder of an embedded model or judge, and any other name unchanged.
-
-    Args:
-        name: Hub name, folder, or reserved name.
-        role: the role that the name is given for.
-    """
+    """Return the folder of an embedded model or judge given for ``role``; other names and folders are unchanged."""
     if role != "draft" and is_drafter(name):
         raise JudgeDecodingError(f"{name} is a drafter, not a {_WHAT[role]}; give it as the draft.")
     if name not in (REFERENCE, REFERENCE_DRAFT):

@@ -34,12 +34,9 @@ def imported(entry: EntryPoint, kind: str) -> Any:  # noqa: ANN401  (whatever is
 
 
 class Registry(Generic[T]):
-    """The classes of one kind, by name.
+    """The classes of one kind, subclasses of ``base``, by their attribute ``name``.
 
-    Args:
-        kind: the kind, for messages.
-        base: the base class of each; its attribute ``name`` is the class's name.
-        built_in: this package's own classes. Plugins cannot reuse their names, and are imported only when requested.
+    Plugins cannot reuse the names of those ``built_in``, and are imported only when requested.
     """
 
     def __init__(self, kind: str, base: type[object], built_in: Mapping[str, type[T]]) -> None:

@@ -52,13 +52,9 @@ class Parameter:
 
 
 def parameters(spelled: type[object], name: str, kind: str = "rule", given: Iterable[str] = ()) -> dict[str, Parameter]:
-    """Return the parameters of a spelling by name, from the class's constructor.
+    """Return the parameters of a spelling by name, from the constructor of the class ``spelled``.
 
-    Args:
-        spelled: the class.
-        name: its name in the spelling.
-        kind: the kind of object, for messages.
-        given: constructor parameters that the caller supplies, outside the spelling.
+    ``name`` and ``kind`` are for messages; the caller supplies the parameters ``given``, outside the spelling.
     """
     try:
         hints = typing.get_type_hints(inspect.getattr_static(spelled, "__init__"))

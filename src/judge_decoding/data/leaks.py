@@ -23,12 +23,7 @@ def same_question(question: str) -> str:
 
 
 def occur_in(questions: Sequence[Sequence[str]], others: Iterable[str]) -> list[bool]:
-    """Whether each question occurs in ``others``.
-
-    Args:
-        questions: all forms of each question, such as the user's words and the whole prompt.
-        others: the texts to search.
-    """
+    """Whether each question occurs in the texts ``others``; it is given in all its forms, such as the whole prompt."""
     texts = [[same_question(form) for form in forms] for forms in questions]
     there = {same_question(text) for text in others}
     # Search for each text in all others at once.
@@ -68,12 +63,7 @@ def relatives(questions: Iterable[str]) -> dict[str, str]:
 
 
 def check_not_trained_on(questions: Sequence[Sequence[str]], trained: Iterable[str]) -> None:
-    """Check that no question is in the training data.
-
-    Args:
-        questions: all forms of each question, such as the user's words and the whole prompt.
-        trained: the questions that the head is trained on.
-    """
+    """Check that no question, given in all its forms (see `occur_in`), is among those a head is trained on."""
     shared = sum(occur_in(questions, trained))
     if shared:
         raise JudgeDecodingError(

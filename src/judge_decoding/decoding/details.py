@@ -17,10 +17,8 @@ TOP = 5
 def detail_columns(evidence: Evidence, agreed: Tensor, drawn: Tensor | None) -> Tensor:
     """Return the details of each draft token as numbers [B, M, D], which `details_of` reads.
 
-    Args:
-        evidence: the evidence of the drafts.
-        agreed: standard verification's verdict on each token [B, M].
-        drawn: the draft's distributions [B, M, V]; None for a drafter without distributions.
+    ``agreed`` [B, M] is standard verification's verdict, ``drawn`` [B, M, V] are the draft's distributions, if it has
+    any.
     """
     size = evidence.target_logits.shape[-1]
     best = evidence.target_probs[:, :-1].topk(min(TOP, size))

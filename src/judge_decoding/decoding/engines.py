@@ -30,17 +30,9 @@ T = TypeVar("T")
 
 
 class Engine:
-    """A target and a draft in a back end.
+    """A target and a draft in a back end. A model that cannot be compiled runs eager; ``fallbacks`` gives the reasons.
 
-    Args:
-        target: the target.
-        draft: its draft.
-        judge: the judge whose hidden states the target must return.
-        backend: the back end of both. A model that cannot be compiled runs eager, and ``fallbacks`` gives the reason.
-        progress: called before something is compiled.
-
-    Attributes:
-        fallbacks: why models run eager although the static back end was requested.
+    The target must return the hidden states that ``judge`` reads. ``progress`` is called before something is compiled.
     """
 
     def __init__(

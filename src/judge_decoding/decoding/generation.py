@@ -93,13 +93,7 @@ def check_processors(processors: LogitsProcessorList) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """How one answer is decoded.
-
-    Attributes:
-        processor: all logits processors; None if there are none.
-        constraint: the processors that forbid tokens; None if there are none.
-        criteria: stopping criteria besides end tokens and the budget.
-    """
+    """How one answer is decoded: all logits processors, those that forbid tokens, and its own stopping criteria."""
 
     processor: Processor | None = None
     constraint: Processor | None = None
@@ -109,9 +103,7 @@ class PreparedRequest:
 class Defaults:
     """The defaults from a model's generation configuration, which a call may override.
 
-    Args:
-        model: the target.
-        config: a configuration instead of the model's own; an empty ``GenerationConfig()`` turns it off.
+    ``config`` replaces the model's own; an empty ``GenerationConfig()`` turns it off.
     """
 
     def __init__(self, model: PreTrainedModel, config: GenerationConfig | None = None) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.rounds import Round, Seconds
-from judge_decoding.decoding.backends.base import TargetBackend
+from judge_decoding.decoding.backends.base import TargetBackend, VerifyOutput
 from judge_decoding.decoding.backends.eager import EagerTarget
-from judge_decoding.decoding.drafters.base import Draft, Drafter, needs_of
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest, needs_of
 from judge_decoding.decoding.request import Request, SequenceState
 from judge_decoding.decoding.timing import Stopwatch
 from judge_decoding.decoding.verification import verify
@@ -56,48 +57,62 @@ def _batches(target: TargetBackend, rows: list[SequenceState]) -> Iterator[list[
 
 
 def _decode(target: TargetBackend, drafter: Drafter | None, rows: list[SequenceState]) -> Iterator[tuple[int, Round]]:
+    """Decode rows that share all their forward passes."""
     watch = Stopwatch(target.model.device)
     needs = needs_of(drafter)
     wanted = {needs, *(row.request.rule.source for row in rows)} if drafter is not None else set()
-    sources = {source for source in wanted if source is not None}
+    session = target.open(rows, {source for source in wanted if source is not None})
     nothing = Draft(torch.empty(0, dtype=torch.long, device=target.model.device))
     inference = torch.inference_mode()  # never active at a yield, or it would apply to the caller, too
-    lm = target.open(rows, sources)
     with inference:
-        known = lm.prefill([row.tokens.ids[:-1] for row in rows], needs)
+        read_before = session.prefill([row.tokens.ids[:-1] for row in rows], needs)
     if needs is not None:
-        for row, states in zip(rows, known, strict=True):
+        for row, states in zip(rows, read_before, strict=True):
             row.append_hidden(states)
     staying: list[int] = []
     while rows:
         watch.start()
         with inference:
-            if staying:
-                lm.retain(staying, [len(row.tokens) - 1 for row in rows])
-            requests = [row.draft_request(lm.longest_draft(i, len(row.tokens))) for i, row in enumerate(rows)]
+            if staying:  # other rows have ended; rejected tokens leave the cache
+                session.retain(staying, [len(row.tokens) - 1 for row in rows])
+            requests = [row.draft_request(session.longest_draft(i, len(row.tokens))) for i, row in enumerate(rows)]
             watch.lap("overhead")
-            if drafter is not None and any(request.count for request in requests):
-                drafts = drafter.propose(requests)
-                for row in rows:
-                    row.hidden, row.drafted = None, True
-            else:
-                drafts = [nothing] * len(rows)
+            drafts = _draft(drafter, rows, requests, nothing)
             watch.lap("draft")
-            outputs = lm.read([row.tokens for row in rows], drafts)
+            outputs = session.read([row.tokens for row in rows], drafts)
             watch.lap("verify")
             events = verify(rows, drafts, outputs, drafter is not None)
             if needs is not None:
-                for row, output, event in zip(rows, outputs, events, strict=True):
-                    # Where all tokens are read again, as after a LongRoPE border, their hidden states are new.
-                    if 0 < len(before := output.states_before(needs)) == len(row.tokens) - 1:
-                        row.hidden = before
-                    row.append_hidden(output.states(needs)[: event.accepted + 1])
+                _pass_hidden(needs, rows, outputs, events)
             watch.lap("rule")
             seconds = watch.seconds()
         for row, event in zip(rows, events, strict=True):
             yield row.number, row.commit(_timed(event, seconds))
         staying = [i for i, row in enumerate(rows) if row.left > 0]
         rows = [rows[i] for i in staying]
+
+
+def _draft(
+    drafter: Drafter | None, rows: Sequence[SequenceState], requests: Sequence[DraftRequest], nothing: Draft
+) -> list[Draft]:
+    """Return a draft for each row: ``nothing`` if there is no drafter, or no row is to be drafted for."""
+    if drafter is None or not any(request.count for request in requests):
+        return [nothing] * len(rows)
+    drafts = drafter.propose(requests)
+    for row in rows:
+        row.hidden, row.drafted = None, True
+    return drafts
+
+
+def _pass_hidden(
+    needs: HiddenSource, rows: Sequence[SequenceState], outputs: Sequence[VerifyOutput], events: Sequence[Round]
+) -> None:
+    """Pass the drafter the target's hidden states at each row's last token and accepted draft."""
+    for row, output, event in zip(rows, outputs, events, strict=True):
+        # Where all tokens are read again, as after a LongRoPE border, their hidden states are new.
+        if 0 < len(before := output.states_before(needs)) == len(row.tokens) - 1:
+            row.hidden = before
+        row.append_hidden(output.states(needs)[: event.accepted + 1])
 
 
 def _timed(event: Round, seconds: Seconds) -> Round:

@@ -21,11 +21,6 @@ class StopStrings:
 
     Strings are matched in the text of all tokens, special ones included, like transformers' ``stop_strings``: a stop
     string may begin and end inside tokens, and may begin in the prompt. The answer keeps the whole token.
-
-    Args:
-        strings: the strings that end the answer.
-        tokenizer: the target's tokenizer.
-        prompt_ids: the prompt's token ids.
     """
 
     def __init__(
@@ -64,12 +59,8 @@ class Criteria:
 
     Third-party criteria may keep state for each row of the batch they were created for (those of the
     lm-evaluation-harness record which rows have ended). Rows are checked one by one here, so each row has its own
-    copies of the criteria, which are called with a batch of identical rows.
-
-    Args:
-        criteria: the stopping criteria.
-        prompt_ids: the prompt [T], with its padding.
-        rows: the number of rows in the batch.
+    copies of the criteria, which are called with a batch of ``rows`` identical rows. ``prompt_ids`` [T] has its
+    padding.
     """
 
     def __init__(self, criteria: StoppingCriteriaList, prompt_ids: Tensor, rows: int = 1) -> None:

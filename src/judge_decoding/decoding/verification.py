@@ -98,9 +98,7 @@ def _fused_round(row: SequenceState, verdict: FusedVerdict) -> Round:
 class _Group:
     """Rows that are verified together; with guards, which look at a single answer, only one row.
 
-    Attributes:
-        table: everything the host needs, one line per row [B, C]. In float32, which represents every id
-            below 2 ** 24 exactly.
+    ``table`` [B, C] has everything the host needs, in float32, which represents every id below 2 ** 24 exactly.
     """
 
     def __init__(self, rows: Sequence[SequenceState], drafts: Sequence[Draft], outputs: Sequence[VerifyOutput]) -> None:

@@ -67,12 +67,7 @@ class Sandbox(ABC):
     def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
         """Start a process that runs ``sandbox_child.py``; on exit, kill it and all processes that it started.
 
-        Args:
-            limits: the limits of the program.
-            length: the length of the program in bytes.
-
-        Raises:
-            OSError: no process can be started.
+        ``length`` is that of the program in bytes. Raises OSError if no process can be started.
         """
 
 

@@ -72,17 +72,9 @@ class _FailedError(Exception):
 
 
 class Endpoint:
-    """One model at an endpoint.
+    """One model at an endpoint, and the endpoint's address, without secrets.
 
-    Args:
-        model: its name at the endpoint.
-        concurrency: number of concurrent requests.
-        retries: how often the client retries a request.
-        timeout: seconds to wait for an answer.
-
-    Attributes:
-        model: its name at the endpoint.
-        address: address of the endpoint, without secrets.
+    Up to ``concurrency`` requests are sent at a time; each may take ``timeout`` seconds, and the client retries it.
     """
 
     def __init__(self, model: str, *, concurrency: int = 8, retries: int = 6, timeout: float = 600.0) -> None:
@@ -162,12 +154,7 @@ class Endpoint:
         raise _FailedError("the answer is not a chat completion; check OPENAI_BASE_URL", trouble=True)
 
     async def _send(self, client: AsyncOpenAI, body: Body) -> str:
-        """Send a request and return the body of the response.
-
-        Raises:
-            _FailedError: this request failed.
-            JudgeDecodingError: all other requests would fail, too.
-        """
+        """Send a request; `_FailedError` means that only this one failed, `JudgeDecodingError` that all would."""
         import openai  # noqa: PLC0415  (an extra)
 
         while True:

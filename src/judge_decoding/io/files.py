@@ -152,13 +152,7 @@ def cache_folder(name: str) -> Path:
 def check_output_folders(out: Path, what: str, first: str) -> Path:
     """Check that ``what``, such as "a head", can be written to the folder ``out``.
 
-    Args:
-        out: the folder.
-        what: what it is for, in messages.
-        first: the first file to be written to the folder for intermediate files.
-
-    Returns:
-        The folder for intermediate files, ``<out>.work``.
+    Return the folder for intermediate files, ``<out>.work``, where ``first`` is the first to be written.
     """
     place = out if out.name not in ("", "..") else out.resolve()
     if not place.name:

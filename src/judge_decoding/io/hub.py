@@ -43,12 +43,7 @@ _FILES = (".bin", ".ckpt", ".gguf", ".json", ".pt", ".pth", ".safetensors", ".ya
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """The location of a model's files.
-
-    Attributes:
-        name_or_path: the folder, or the name of the repository.
-        options: repository options for ``from_pretrained`` (``revision``, ``token``, ``cache_dir``, ...).
-    """
+    """The location of a model's files: a folder, or a repository with options for ``from_pretrained``."""
 
     name_or_path: str
     options: Mapping[str, Any]
@@ -126,11 +121,7 @@ def locate(name: str | Path, what: str, options: Mapping[str, Any]) -> ModelLoca
 
 
 def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:
-    """Return why a repository cannot be read on the Hub, using one request; None if it can.
-
-    Raises:
-        RevisionNotFoundError: the repository exists, but not the revision.
-    """
+    """Return why a repository cannot be read on the Hub, by one request; None if it can."""
     try:
         _request_metadata(name, "config.json", options)
     except GatedRepoError:

@@ -24,12 +24,9 @@ _HOLE = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question.
+    """A question, as a person would write it to a chat model, and the whole ``prompt`` as the target reads it.
 
-    Attributes:
-        text: the question, as a person would write it to a chat model.
-        prompt: the whole prompt, as the target reads it; the same as ``text`` without a chat template.
-        reference: a right answer, or its unit tests; empty if there is no reference.
+    ``reference`` is a right answer, or its unit tests; empty if there is none.
     """
 
     text: str
@@ -164,15 +161,10 @@ def read_questions(
     limit: int | None = None,
     source: str = "The file",
 ) -> list[Question]:
-    """Return the questions of ``rows``, without duplicates.
+    """Return the questions of ``rows`` (`file_rows`, `dataset_rows`), at most ``limit``, without duplicates.
 
-    Args:
-        rows: rows from `file_rows` or `dataset_rows`.
-        fields: the fields of question and reference.
-        on_bad: called with a message for each row that is not a question.
-        render: the chat template.
-        limit: maximum number of questions.
-        source: name of their source, for messages.
+    ``on_bad`` is called with a message for each row that is not a question; ``render`` applies the chat template;
+    messages name the ``source``.
     """
     questions: dict[str, Question] = {}
     for where, row in rows:

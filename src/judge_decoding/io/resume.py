@@ -14,11 +14,8 @@ from judge_decoding.io.inputs import DOCUMENT, MOST, reading
 class Unfinished:
     """Rows in ``<output>.part``, one per line, after a line with the settings; a kill loses at most the last row.
 
-    The file is created with the first row: a start that fails earlier leaves nothing behind.
-
-    Args:
-        output: the path of the final results.
-        settings: settings that must not change between runs.
+    The file is created with the first row: a start that fails earlier leaves nothing behind. The settings must not
+    change between runs.
     """
 
     suffix = ".part"
@@ -61,11 +58,7 @@ class Unfinished:
             end_line(file)
 
     def differs(self, begun: dict[str, Any]) -> None:
-        """Handle a part file with other settings; if this returns, the work starts again.
-
-        Raises:
-            JudgeDecodingError: the work must not start again.
-        """
+        """Handle a part file with other settings: raise an error, or return, and the work starts again."""
         name = next(name for name in {**begun, **self.settings} if begun.get(name) != self.settings.get(name))
         raise JudgeDecodingError(
             f"{self.part} was started with {name} {begun.get(name)}, not {self.settings.get(name)}; resume with "
@@ -77,11 +70,7 @@ class Unfinished:
         self.append({"wrote": str(path.absolute())})
 
     def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Load a row of the part file.
-
-        Raises:
-            ValueError, KeyError, TypeError: the row is invalid.
-        """
+        """Load a row of the part file; raises ValueError, KeyError or TypeError for an invalid one."""
         raise NotImplementedError
 
     def append(self, row: dict[str, Any]) -> None:

@@ -39,13 +39,7 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SandboxOutcome:
-    """The outcome of a program.
-
-    Attributes:
-        passed: it ran to its end without an error.
-        timed_out: it was stopped by the time limit.
-        output: the end of its output, including the error.
-    """
+    """Whether a program ran to its end without an error, or into the time limit, and the end of its output."""
 
     passed: bool
     timed_out: bool
@@ -67,12 +61,9 @@ def sandbox_of(spelling: str = "bwrap") -> Sandbox:
 
 
 def run_program(program: str, limits: SandboxLimits | None = None, sandbox: Sandbox | None = None) -> SandboxOutcome:
-    """Run an untrusted Python program.
+    """Run an untrusted Python program; code under ``if __name__ == "__main__"`` does not run.
 
-    Args:
-        program: its source; code under ``if __name__ == "__main__"`` does not run.
-        limits: its limits.
-        sandbox: the sandbox; by default bubblewrap.
+    The sandbox is bubblewrap by default. Windows, which cannot limit processes, is refused.
     """
     if sys.platform == "win32":
         raise JudgeDecodingError(
@@ -97,13 +88,9 @@ def _does_not_start(sandbox: Sandbox, reason: str) -> JudgeDecodingError:
 
 
 class _ProgramIO:
-    """Input and output of a program, bounded in time and size.
+    """Input and output of a program, bounded in time and size: the verdict's beginning, the end of what it printed.
 
-    Attributes:
-        verdict: the beginning of the data from the pipe for the verdict.
-        output: the end of the printed output.
-        ended: whether it ended by itself, within its output limit.
-        timed_out: whether it exceeded its time.
+    ``ended`` means that it ended by itself, within its output limit.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], limits: SandboxLimits) -> None:

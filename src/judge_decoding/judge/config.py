@@ -168,12 +168,9 @@ class StoredScores(BaseModel):
         return math.sqrt(sum(squares) / len(squares)) / max(pstdev(self.scores), _LEAST_SPREAD)
 
     def check(self, found: Sequence[float], target: str, *, quantized: bool) -> str:
-        """Compare the scores ``found`` with the stored ones; return a clause that says how close they are.
+        """Compare scores ``found`` on ``target`` with the stored ones; return a clause that says how close they are.
 
-        Args:
-            found: the head's scores for these prompts on another target.
-            target: what to call that target in an error.
-            quantized: whether that target, or the one that the head was trained for, is quantised.
+        More is allowed if that target, or the one that the head was trained for, is quantised.
         """
         difference, allowed = self.difference(found), ALLOWED_QUANTIZED if quantized else ALLOWED
         if difference > allowed:

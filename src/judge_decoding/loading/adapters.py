@@ -23,10 +23,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 class Adapter:
     """An adapter for a model.
 
-    Attributes:
-        source: location of its files.
-        base: name or folder of its base model; None if that model is in the same place.
-        revision: revision of the base model, if the adapter names one.
+    ``base`` names its base model, at ``revision``; None if that model is in the same place.
     """
 
     source: ModelLocation

@@ -161,9 +161,7 @@ def _base_of(adapter: Adapter) -> ModelLocation:
 def load_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401  (passed on)
     """Load a tokenizer; an adapter without a tokenizer uses that of its base model.
 
-    Args:
-        name_or_path: Hub name or folder; "reference" and "reference-draft" are the embedded models.
-        kwargs: passed to ``AutoTokenizer.from_pretrained``; custom code runs only with ``trust_remote_code=True``.
+    ``kwargs`` are passed to ``AutoTokenizer.from_pretrained``; custom code runs only with ``trust_remote_code=True``.
     """
     name = embedded_path(name_or_path, "target")
     source, rest = _located(name, "tokenizer", kwargs | _trust(kwargs))
@@ -323,16 +321,11 @@ def tokenizer_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def draft_options(name: str | Path, kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options for loading a draft whose target is loaded with ``kwargs``.
+    """Return the options for loading a draft whose target is loaded with ``kwargs``; its ``own`` take precedence.
 
     Options about access, the tokenizer or the machine apply to both; options about locations in the target's repository
     or its configuration apply to the target only. The exception is a ``subfolder`` that the draft also has. With a
     ``device_map`` that names the target's modules, the whole draft is on one device.
-
-    Args:
-        name: the draft's name or folder.
-        kwargs: the target's options.
-        own: the draft's own options, which take precedence.
     """
     options = {key: value for key, value in kwargs.items() if key in ACCESS | TOKENIZER | MACHINE}
     if isinstance(options.get("device_map"), dict) and set(options["device_map"]) != {""}:

@@ -22,13 +22,9 @@ _SHAPE = (2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The names of a model's parts, as used by `torch.nn.Module.get_submodule`.
+    """The names of a model's parts, as used by `torch.nn.Module.get_submodule`, and its number of logits per token.
 
-    Attributes:
-        layers: the list of layers, or None if there is no such list.
-        last: the last layer.
-        norm: the final norm, between the last layer and the output embeddings; None if there is no such norm.
-        logits: the number of logits per token.
+    They are the list of layers, its last layer, and the final norm between that and the output embeddings.
     """
 
     layers: str | None

@@ -139,11 +139,7 @@ def _apply(
     answers: bool = False,
     continues: bool = False,
 ) -> str:
-    """Render messages, with a generation prompt or with the last message left open.
-
-    Raises:
-        Exception: any exception of the template; `BoundsError` if it would use too much memory or time.
-    """
+    """Render messages, with a generation prompt or the last message left open; raises whatever the template does."""
     variables = {"tools": None, "documents": None, **tokenizer.special_tokens_map, "add_generation_prompt": answers}
     check_bounds(tokenizer.get_chat_template(), messages, **variables)
     return str(

@@ -29,12 +29,9 @@ FILE = "draft_vocabulary.safetensors"
 
 
 class CutHead(nn.Linear):
-    """The rows of an output head for some tokens.
+    """The rows of an output head for the tokens ``ids`` [N], ascending.
 
-    Attributes:
-        ids: the token ids [N], ascending.
-        full_size: the number of logits of the whole head, V.
-        spreads: whether the model's logits are expanded to the whole vocabulary; see `cut_head`.
+    ``full_size`` is V of the whole head; ``spreads``, whether the model's logits are expanded to it (see `cut_head`).
     """
 
     ids: Tensor

@@ -41,10 +41,9 @@ class BoundsError(Exception):
 
 
 def check_bounds(template: str, messages: Sequence[Mapping[str, Any]], **variables: object) -> None:
-    """Render a chat template within its budget.
+    """Render a chat template within its budget, or raise `BoundsError`.
 
-    Raises:
-        BoundsError: it exceeds the budget. Its other errors are raised when transformers renders it.
+    Its other errors are raised when transformers renders it.
     """
     plain = json.dumps(messages, default=str)
     before = _left.set([BUDGET + _PER_LETTER * len(plain)])

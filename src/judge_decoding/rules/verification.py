@@ -54,11 +54,8 @@ def decide(
 ) -> Verdicts:
     """Apply ``rule`` to the drafts of all rows, without synchronising with the device.
 
-    Args:
-        rule: the rule that decides which draft tokens to keep.
-        evidence: the evidence it decides by.
-        allowed: which tokens no constraint forbids, bool [B, M]; None allows all.
-        permit: returns which of the wanted rescues [B, M] are permitted; None permits all.
+    ``allowed`` [B, M] are the tokens that no constraint forbids. ``permit`` returns which of the wanted rescues [B, M]
+    are permitted. Without them nothing is forbidden.
     """
     verdicts = torch.stack([part.accept(evidence) for part in rule.parts])
     if allowed is not None:

@@ -58,12 +58,8 @@ def rescues(
     The engine applies standard verification to the other tokens and draws its own random numbers there, so above
     temperature 0 this is correct only for rules whose own criterion is deterministic.
 
-    Args:
-        drafts: the drafts of R requests.
-        rules: the rule of each request [R]; None for standard verification.
-        greedy: which requests decode at temperature 0 [R].
-        guarded: the guards of each request [R], None for a request without guards. Guards read the draft on the host,
-            so a guarded request waits for the device.
+    Each request has a rule, None for standard verification; decodes at temperature 0 (``greedy``) or not; and may be
+    ``guarded``. Guards read the draft on the host, so a guarded request waits for the device.
     """
     found = torch.zeros_like(drafts.token_ids, dtype=torch.bool)
     permissible = drafts.allowed & (drafts.token_ids >= 0)

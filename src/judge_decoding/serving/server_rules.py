@@ -105,13 +105,9 @@ class ServerRules:
     def refusal(
         self, extra: Mapping[str, Any] | None, *, logprobs: bool, greedy: bool, unguarded: str | None = None
     ) -> str | None:
-        """Return why a request cannot be served as it asks, in one sentence; None if it can.
+        """Return why a request with these ``extra_args`` cannot be served as it asks, in one sentence; None if it can.
 
-        Args:
-            extra: the request's ``extra_args``.
-            logprobs: whether it asks for log-probabilities.
-            greedy: whether it decodes at temperature 0.
-            unguarded: the remedy if this server cannot apply guards; None if it can.
+        ``logprobs``: it asks for log-probabilities. ``unguarded``: the remedy if this server cannot apply guards.
         """
         try:
             rule, guards = self.rule_for(extra, logprobs=False), self.guards_for(extra)
@@ -161,15 +157,8 @@ class ServerRules:
     def mark(self, extra: Mapping[str, Any] | None, rescued: int, *, logprobs: bool, greedy: bool) -> dict[str, Any]:
         """Return how an answer was verified, so that users can avoid training on lossy answers.
 
-        Args:
-            extra: the request's ``extra_args``.
-            rescued: number of its draft tokens that only the lossy rule kept.
-            logprobs: whether it asks for log-probabilities.
-            greedy: whether it decodes at temperature 0.
-
-        Returns:
-            ``lossy``, whether lossy verification may have changed the answer, and ``rescued_tokens``. At temperature 0
-            an answer without rescued tokens is the target's own; above 0, any answer under a lossy rule is lossy.
+        ``lossy`` is whether lossy verification may have changed it: at temperature 0 an answer without ``rescued``
+        tokens is the target's own; above 0, any answer under a lossy rule is lossy.
         """
         rule = self.rule_for(extra, logprobs=logprobs)
         strict = rule is None or rule.is_lossless

@@ -181,11 +181,7 @@ def guarded(task: Task, location: str) -> Iterator[None]:
 
 
 def text_of(row: Any, field: str) -> str:  # noqa: ANN401  (any JSON value)
-    """Return the text in a field of a row.
-
-    Raises:
-        RowError: the field contains no text.
-    """
+    """Return the text in a field of a row; raises RowError if there is none."""
     value = row.get(field) if isinstance(row, Mapping) else None
     if not isinstance(value, str) or not value.strip():
         raise RowError(f"has no text in a field {field}")

@@ -80,12 +80,7 @@ def checker_of(spelling: str, *, allow_code: bool = False, sandbox: str = "bwrap
     """The checker for ``number``, ``choice``, ``exact``, ``regex:PATTERN``, ``tests``, or one of an installed package.
 
     A pattern's last match in the answer (its first group, if it has one) must equal that in the reference, or the whole
-    reference if the pattern does not match there.
-
-    Args:
-        spelling: one of the spellings above.
-        allow_code: whether the answers' code may be run.
-        sandbox: where it is run, in the spelling of `sandbox_of`.
+    reference if the pattern does not match there. ``sandbox`` says where the answers' code runs, if ``allow_code``.
     """
     if spelling == "tests" and not allow_code:
         raise JudgeDecodingError(

@@ -19,11 +19,7 @@ _ASK = "Reason briefly. Then end with a line that names the letter of the right 
 
 
 def choice_item(key: str, question: str, choices: Any, right: int, category: str = "") -> Item:  # noqa: ANN401
-    """The item of a question with its choices; ``right`` is the index of the right one, from 0.
-
-    Raises:
-        RowError: there are not 2 to 8 choices, one of them is not text, or the right one does not exist.
-    """
+    """The item of a question with 2 to 8 choices, the right one at index ``right``; raises RowError."""
     if not (isinstance(choices, list) and all(isinstance(one, str) for one in choices)):
         raise RowError("has no list of texts as its choices")
     if not 2 <= len(choices) <= len(LETTERS):

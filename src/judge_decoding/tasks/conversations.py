@@ -12,13 +12,10 @@ MT_BENCH = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", 
 
 
 def conversation(row: Any) -> Item:  # noqa: ANN401  (any JSON value)
-    """The item of a row, with the references of all turns in one text.
+    """The item of a row, with the references of all turns in one text; raises RowError.
 
     A row has ``question_id`` (on the Hub ``prompt_id``), ``category``, ``turns`` (``prompt``), and optionally
     ``reference``, one per turn: a text, or several acceptable texts.
-
-    Raises:
-        RowError: the row does not have this form.
     """
     category = text_of(row, "category")
     key = row.get("question_id", row.get("prompt_id"))

@@ -41,14 +41,7 @@ _REPEATABLE: tuple[Slot, ...] = ("name", "eatType", "food")
 
 
 class FactError(NamedTuple):
-    """An error in a description.
-
-    Attributes:
-        start: where it begins.
-        end: where it ends; for a missing fact, both are the end of the text.
-        kind: whether the value is wrong, or the fact is invented, missing or stated twice.
-        slot: the slot of the fact.
-    """
+    """An error in a description, and where it is; a missing fact is at the end of the text."""
 
     start: int
     end: int
@@ -64,8 +57,7 @@ def question(mr: str) -> str:
 def read_facts(mr: str) -> dict[Slot, list[str]]:
     """The values of each slot of a meaning representation, such as ``name[Blue Spice], area[riverside]``.
 
-    Raises:
-        RowError: it has no facts, or an unknown slot.
+    Raises RowError if it has no facts, or an unknown slot.
     """
     facts: dict[Slot, list[str]] = {}
     for slot, value in _FACT.findall(mr):
@@ -81,9 +73,6 @@ def find_errors(mr: str, text: str) -> list[FactError]:
     """The errors in a description of ``mr``, by position; empty if every fact is stated correctly and no other is.
 
     If a slot has several values, stating one of them is enough.
-
-    Raises:
-        RowError: ``mr`` is not a meaning representation.
     """
     facts, found = read_facts(mr), mentions(text)
     errors: list[FactError] = []

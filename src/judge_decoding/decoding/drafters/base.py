@@ -57,11 +57,8 @@ class DraftRequest:
 class DraftBuffer:
     """The location of a draft in the output of a compiled draft model for all rows.
 
-    Attributes:
-        batch: each row's last position, last token and draft [B, 2 + M], which is the input of a compiled target.
-        row: the draft's row in ``batch``.
-        tokens: the tokens that the draft continues, ``size`` tokens at that time.
-        size: the number of tokens at that time.
+    ``batch`` [B, 2 + M], the input of a compiled target, has each row's last position, last token and draft; this draft
+    is its row ``row``, and continues ``tokens`` when they were ``size``.
     """
 
     batch: Tensor

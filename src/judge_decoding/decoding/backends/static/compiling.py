@@ -66,11 +66,7 @@ def compile_target(
     *,
     few: bool = False,
 ) -> Compiled:
-    """Compile a target's forward pass; see `TargetGraph`.
-
-    Raises:
-        CannotCompileError: it cannot be compiled.
-    """
+    """Compile a target's forward pass; see `TargetGraph`. Raises `CannotCompileError`."""
     check_compiles(model)
     tokens, columns, cache = _example(model)
     hidden = model.config.get_text_config().hidden_size
@@ -86,11 +82,7 @@ def compile_target(
 def compile_draft(
     model: PreTrainedModel, steps: int, vocab_size: int, progress: CompileProgress, folder: Path, *, few: bool = False
 ) -> Compiled:
-    """Compile ``steps`` greedy steps of a draft; see `DraftGraph`.
-
-    Raises:
-        CannotCompileError: it cannot be compiled.
-    """
+    """Compile ``steps`` greedy steps of a draft; see `DraftGraph`. Raises `CannotCompileError`."""
     check_compiles(model)
     tokens, columns, cache = _example(model)
     shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}, _any_size(cache))

@@ -110,8 +110,7 @@ class CudaRecorder:
     def __call__(self, function: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
         """Run ``function`` once on a side stream, as libraries initialise at the first call; then capture it.
 
-        Raises:
-            RuntimeError: it does something that cannot be captured, such as synchronising with the device.
+        Raises `RuntimeError` if it does something that cannot be captured, such as synchronising with the device.
         """
         with torch.cuda.device(self._device):
             self._stream = self._stream or torch.cuda.Stream()

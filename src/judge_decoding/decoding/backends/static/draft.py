@@ -27,14 +27,7 @@ COLUMNS = 512
 class CompiledDraft:
     """A draft model compiled ahead of time, for any number of consecutive decodings.
 
-    Args:
-        model: the draft model.
-        vocab_size: the size of the target's logits.
-        progress: called before something is compiled.
-        folder: the folder of compiled code.
-
-    Raises:
-        CannotCompileError: this model cannot be compiled.
+    ``vocab_size`` is the size of the target's logits. For the other parameters and errors see `StaticTarget`.
     """
 
     def __init__(
@@ -88,11 +81,7 @@ class CompiledDraft:
 
 
 class StaticDraft(DraftModel):
-    """A compiled draft during one decoding. A draft that is not plainly greedy is made step by step, by `DraftModel`.
-
-    Args:
-        compiled: the compiled draft model.
-    """
+    """A compiled draft during one decoding. What is not plainly greedy is drafted step by step, by `DraftModel`."""
 
     def __init__(self, compiled: CompiledDraft) -> None:
         super().__init__(compiled.model, compiled.vocab_size)

@@ -67,8 +67,7 @@ def read(
 ) -> Tensor:
     """Read ``ids`` [B, T] from each row's position ``start`` [B] on; return the logits at ``keep`` [B, K, V].
 
-    Raises:
-        CannotCompileError: see `masks_by_position`.
+    Raises `CannotCompileError` as `masks_by_position`.
     """
     positions = (start[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp(min=0)
     layers: list[Any] = [SlotLayer(keys, values, positions, columns.shape[0]) for keys, values in cache]
@@ -137,13 +136,9 @@ class TargetGraph(nn.Module):
 
 
 class DraftGraph(nn.Module):
-    """Reads some tokens, then continues greedily for a few tokens.
+    """Reads some tokens, then continues greedily for ``steps`` tokens; for ``few`` see `TargetGraph`.
 
-    Args:
-        model: the draft model.
-        steps: the number of tokens to choose.
-        vocab_size: the target's vocabulary size; the draft chooses from its own tokens below it.
-        few: optimise for few tokens at a time; see `FewTokens`.
+    The draft chooses from its own tokens below ``vocab_size``, that of the target.
     """
 
     def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int, *, few: bool = False) -> None:

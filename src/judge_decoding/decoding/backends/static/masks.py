@@ -44,16 +44,9 @@ def causal_mask(model: PreTrainedModel, positions: Tensor, columns: Tensor) -> T
 def masks_by_position(model: PreTrainedModel, positions: Tensor, columns: Tensor) -> Iterator[None]:
     """Within the block, the masks that ``model`` makes in this thread are for its tokens' true positions.
 
-    The model must be given no mask.
-
-    Args:
-        model: the model.
-        positions: the positions of its new tokens [B, T].
-        columns: the attended columns of the cache [W].
-
-    Raises:
-        CannotCompileError: at the end of the block, if the model has not asked for the mask of its windows, so that
-            code of its own must look after them; or if its masks come from functions that cannot be asked so.
+    The model must be given no mask. Its new tokens are at ``positions`` [B, T], and may attend to ``columns`` [W] of
+    the cache. Raises `CannotCompileError` at the end of the block if the model has not asked for the mask of its
+    windows, so that code of its own must look after them; or if its masks come from functions that cannot be asked so.
     """
     thread, sizes = get_ident(), set[int]()
 

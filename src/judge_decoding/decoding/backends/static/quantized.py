@@ -18,13 +18,7 @@ from judge_decoding.models.abilities import is_quantized
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with one scale for each row of its weight, or one for all of them.
-
-    Args:
-        weight: the integers [out, in]; shared, not copied.
-        scale: what they are multiplied with [out] or [1].
-        bias: the bias [out], if there is one.
-    """
+    """A linear layer of integers [out, in], shared and not copied, with a scale for each row [out] or for all [1]."""
 
     weight: Tensor
     scale: Tensor
@@ -48,11 +42,7 @@ def is_torchao(weight: object) -> bool:
 
 
 def check_weights(model: PreTrainedModel) -> None:
-    """Check that the quantised weights of ``model``, if there are any, can be read by compiled code.
-
-    Raises:
-        CannotCompileError: they cannot.
-    """
+    """Raise `CannotCompileError` if ``model`` has quantised weights that compiled code cannot read."""
     if not is_quantized(model):
         return
     found = _layers(model)

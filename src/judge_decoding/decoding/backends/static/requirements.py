@@ -28,11 +28,9 @@ _CHECKED: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 
 
 def check_compiles(model: PreTrainedModel) -> None:
-    """Check the requirements that can be checked before a model is compiled.
+    """Raise `CannotCompileError` for whatever can be found before a model is compiled.
 
-    Raises:
-        CannotCompileError: the model has an unsupported cache or attention, or is spread over several devices, or there
-            is no C++ compiler for the CPU.
+    That is an unsupported cache or attention, several devices, or no C++ compiler for the CPU.
     """
     name = type(model).__name__
     devices = {parameter.device for parameter in model.parameters()}

@@ -18,13 +18,10 @@ KeysValues = list[tuple[Tensor, Tensor]]
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer of a KV cache that writes each token at the column of its position.
+    """One layer of a KV cache that writes the new tokens at the columns of their ``positions`` [B, T].
 
-    Args:
-        keys: the keys [B, heads, L, D], written in place.
-        values: the values, likewise.
-        positions: the positions of the new tokens [B, T].
-        width: the number of attended columns; all positions are below it.
+    Keys and values [B, heads, L, D] are written in place. The first ``width`` columns, all that hold tokens, are
+    attended.
     """
 
     is_compileable = True

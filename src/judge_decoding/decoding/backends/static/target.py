@@ -25,16 +25,11 @@ if TYPE_CHECKING:
 
 
 class StaticTarget:
-    """A target compiled ahead of time.
+    """A target compiled ahead of time, and kept in ``folder``.
 
-    Args:
-        model: the target.
-        sources: where judges will read hidden states, to compile the target once for all of them.
-        progress: called before the target is compiled, which takes from half a minute to some minutes, once.
-        folder: the folder of compiled code.
-
-    Raises:
-        CannotCompileError: this model cannot be compiled; decode with the eager back end.
+    It is compiled once for all ``sources``, where judges will read hidden states. ``progress`` is called before that,
+    which takes from half a minute to some minutes. Raises `CannotCompileError`; such a model runs in the eager back
+    end.
     """
 
     can_batch = True
@@ -93,10 +88,7 @@ def _batch(rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> Tensor | Non
 class StaticSession:
     """A static target during one decoding.
 
-    Args:
-        lm: the target, with a judge in its forward pass.
-        sources: the sources whose hidden states it returns.
-        is_fused: for which rows the fused results of the forward pass are enough.
+    It returns the hidden states of ``sources``. ``is_fused`` says for which rows the fused results are enough.
     """
 
     def __init__(self, lm: StaticLM, sources: tuple[HiddenSource, ...], is_fused: Sequence[bool]) -> None:
