@@ -318,7 +318,7 @@ class JudgeDecoder:
             min(max_new_tokens, room),
             length=length,
             end_ids=self.end_ids,
-            guards=check_guards(options.get("guards", ()), self._bare_ids),
+            guards=check_guards(options.get("guards", ()), lambda text: bare_ids(text, self.tokenizer)),
             stop=either(stops),
             logprobs=options.get("logprobs", False),
             details=options.get("details", False),
@@ -342,10 +342,6 @@ class JudgeDecoder:
     def stop_strings(self) -> tuple[str, ...]:
         """The default stop strings, from the generation configuration."""
         return self._defaults.stop_strings
-
-    def _bare_ids(self, text: str) -> list[int]:
-        """Return the token ids of a text without special tokens around it."""
-        return bare_ids(text, self.tokenizer)
 
     def _finished(self, request: Request, rounds: Sequence[Round], seconds: float) -> Generation:
         ids = tuple(token for event in rounds for token in event.token_ids)

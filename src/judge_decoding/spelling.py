@@ -157,7 +157,6 @@ def _unreadable(spelling: str, kind: str, example: str, why: str) -> JudgeDecodi
 
 
 def _value(rule: str, parameter: Parameter, token: str) -> Value:
-    """Convert a token to a parameter's value."""
     if parameter.type is str and token[0] in "'\"":
         return token[1:-1]
     if parameter.type is str and token[0] not in "+-.0123456789":

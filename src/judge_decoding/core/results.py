@@ -289,7 +289,6 @@ def row(
 
 
 def _by_position(answers: Sequence[ItemResult]) -> tuple[float, ...]:
-    """Acceptance by position over all answers."""
     columns = zip_longest(*(one.positions for one in answers), fillvalue=(0, 0))
     sums = [(sum(accepted for accepted, _ in column), sum(reached for _, reached in column)) for column in columns]
     return tuple(accepted / reached for accepted, reached in sums)

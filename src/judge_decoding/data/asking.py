@@ -31,14 +31,10 @@ def ask_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase, *, chat
         raise JudgeDecodingError("This model has no chat template; leave --chat out.")
     return [
         case if case.token_ids is not None or is_rendered(case.question, tokenizer)
-        else _in_chat(case, tokenizer) if chat else _plain(case)
+        else case.model_copy(update={"question": render([{"role": "user", "content": case.question}], tokenizer)})
+        if chat else _plain(case)
         for case in cases
     ]  # fmt: skip
-
-
-def _in_chat(case: Case, tokenizer: PreTrainedTokenizerBase) -> Case:
-    question = render([{"role": "user", "content": case.question}], tokenizer)
-    return case.model_copy(update={"question": question})
 
 
 def _plain(case: Case) -> Case:

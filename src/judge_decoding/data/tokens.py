@@ -71,11 +71,8 @@ def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[i
 
 def check_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that ``tokenizer`` can represent a case."""
-    if case.token_ids is not None and not _is_own(case, tokenizer):
-        raise JudgeDecodingError(
-            "The case's token ids come from another tokenizer; use the tokenizer of the model that it was made with, "
-            "or remove token_ids."
-        )
+    if case.token_ids is not None:
+        _check_own(case, tokenizer)
     found = read_tokens(case, tokenizer)
     if case.token_ids is None:
         check_spelling(case, found, tokenizer)
@@ -90,16 +87,13 @@ def check_spelling(case: Case, tokens: CaseTokens, tokenizer: PreTrainedTokenize
         at = _first_difference(case.answer, text[len(text) - len(case.answer) :] if case.answer else "")
         raise JudgeDecodingError(
             f"The answer does not round-trip through the tokenizer, which changes {case.answer[at : at + 10]!r} at "
-            f"character {at}; "
-            "use the target's own tokenizer, or correct the text."
+            f"character {at}; use the target's own tokenizer, or correct the text."
         )
 
 
-def split_ids(
-    case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None
-) -> tuple[list[int], list[int]]:
+def split_ids(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the token ids of a case's question and of its answer; see `read_tokens`."""
-    found = read_tokens(case, tokenizer, ends)
+    found = read_tokens(case, tokenizer)
     return list(found.prompt), list(found.answer)
 
 
@@ -117,16 +111,19 @@ def _is_own(case: Case, tokenizer: PreTrainedTokenizerBase) -> bool:
     return not case.tokenizer or case.tokenizer == fingerprint(tokenizer)
 
 
-def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> CaseTokens:
-    """Return the tokens from the token ids in a case."""
-    ids = case.token_ids or ()
-    if not ids:
-        raise JudgeDecodingError("The case's token_ids are empty; remove them.")
+def _check_own(case: Case, tokenizer: PreTrainedTokenizerBase) -> None:
     if not _is_own(case, tokenizer):
         raise JudgeDecodingError(
             "The case's token ids come from another tokenizer; use the tokenizer of the model that it was made with, "
             "or remove token_ids."
         )
+
+
+def _given(case: Case, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> CaseTokens:
+    ids = case.token_ids or ()
+    if not ids:
+        raise JudgeDecodingError("The case's token_ids are empty; remove them.")
+    _check_own(case, tokenizer)
     # A fingerprint proves the right tokenizer, and a model may have more tokens than its tokenizer.
     beyond = not case.tokenizer and max(ids, default=0) >= len(tokenizer)
     if beyond or min(ids, default=0) < 0:

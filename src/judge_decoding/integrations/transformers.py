@@ -199,7 +199,6 @@ class CustomGenerate:
         return sequences
 
     def _seeds(self, count: int, *, sampled: bool) -> list[int | None]:
-        """Return a seed for each row, or None for each row without sampling."""
         if not sampled:
             return [None] * count
         if self.seed is not None:

@@ -57,10 +57,8 @@ class SandboxLimits:
 class Sandbox(ABC):
     """A way to start an isolated Python. Its ``str`` is its spelling."""
 
-    @property
-    @abstractmethod
-    def needs(self) -> str:
-        """Describe the requirements, for the message if it does not start."""
+    needs: str
+    """What it requires, for the message if it does not start."""
 
     @abstractmethod
     @contextmanager
@@ -76,14 +74,10 @@ class Bubblewrap(Sandbox):
     """``bwrap``: kernel namespaces that contain only Python, read-only, and an empty folder."""
 
     program: str
-
-    @property
-    def needs(self) -> str:
-        """Describe the required version and permissions."""
-        return (
-            "it needs bubblewrap 0.7 or newer, and leave for user namespaces; else use a container with --sandbox "
-            "docker:IMAGE, or do without a boundary with --no-sandbox"
-        )
+    needs = (
+        "it needs bubblewrap 0.7 or newer, and leave for user namespaces; else use a container with --sandbox "
+        "docker:IMAGE, or do without a boundary with --no-sandbox"
+    )
 
     @contextmanager
     def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
@@ -125,8 +119,8 @@ class Container(Sandbox):
     image: str
 
     @property
-    def needs(self) -> str:
-        """Describe the required engine and image."""
+    def needs(self) -> str:  # type: ignore[override]  # it depends on the fields
+        """The required engine and image."""
         return (
             f"{self.engine} must run, and have an image {self.image} with Python as python3 ({self.engine} pull "
             f"{self.image})"
@@ -164,10 +158,7 @@ class Container(Sandbox):
 class Unguarded(Sandbox):
     """No isolation: the program has the user's permissions; only time and memory are limited."""
 
-    @property
-    def needs(self) -> str:
-        """Describe the only requirement, Python."""
-        return "Python must be able to start"
+    needs = "Python must be able to start"
 
     @contextmanager
     def start(self, limits: SandboxLimits, length: int) -> Iterator[subprocess.Popen[bytes]]:
@@ -229,7 +220,6 @@ def _packages() -> list[str]:
 
 
 def _python() -> list[str]:
-    """Return the paths of this Python installation."""
     base = Path(sys.base_exec_prefix).resolve()
     return [_interpreter(), str(base / "lib"), str(base / "lib64"), *_packages()]
 

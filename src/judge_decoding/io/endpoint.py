@@ -219,7 +219,6 @@ class Endpoint:
         return _FailedError(f"the endpoint refused it ({status}{message})", trouble=status >= 500)
 
     def _error_message(self, error: APIStatusError) -> str:
-        """Return the server's error message, in one line."""
         message = error.body.get("message") if isinstance(error.body, dict) else None
         text = one_line(str(message or ""))
         for secret in self._secrets:

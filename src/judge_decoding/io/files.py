@@ -121,7 +121,9 @@ def _give_rights(temporary: Path, path: Path) -> None:
     try:
         old = path.stat()
     except FileNotFoundError:
-        temporary.chmod(0o666 & ~_umask())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
         return
     new = temporary.stat()
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
@@ -133,12 +135,6 @@ def _give_rights(temporary: Path, path: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> JudgeDecodingError:
     """Return the error for a path that cannot be written."""
     return JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def cache_folder(name: str) -> Path:
@@ -249,10 +245,10 @@ def read_bytes(path: Path, what: str, most: int = DOCUMENT) -> bytes:
     return b"".join(parts)
 
 
-def read_text(path: Path, what: str, most: int = DOCUMENT) -> str:
+def read_text(path: Path, what: str) -> str:
     """Return the text of ``path``; ``what`` names it in the error."""
     try:
-        return read_bytes(path, what, most).decode("utf-8")
+        return read_bytes(path, what).decode("utf-8")
     except UnicodeDecodeError as error:
         raise cannot_read(path, what, "it is not UTF-8 text; convert it first") from error
 

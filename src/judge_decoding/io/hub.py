@@ -140,23 +140,19 @@ def _why_unread(name: str, options: Mapping[str, Any]) -> str | None:
 
 
 def _cache(options: Mapping[str, Any]) -> Path:
-    """Return the local cache folder of the Hub."""
     return Path(options.get("cache_dir") or constants.HF_HUB_CACHE)
 
 
 def _is_cached(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether some of a repository was downloaded before."""
     return (_cache(options) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots").is_dir()
 
 
 def _request_metadata(name: str, file: str, options: Mapping[str, Any]) -> None:
-    """Request a file's metadata from the Hub, once."""
     url = hf_hub_url(name, _inside(options, file), revision=options.get("revision"))
     get_hf_file_metadata(url, token=options.get("token"), timeout=TIMEOUT)
 
 
 def _inside(options: Mapping[str, Any], file: str) -> str:
-    """Return the file's path in its repository."""
     return f"{options['subfolder']}/{file}" if options.get("subfolder") else file
 
 

@@ -16,6 +16,7 @@ from judge_decoding.judge.config import MOST_RANK, FamiliarityConfig
 
 LEAST = 40
 """Minimum number of different questions; with fewer, the 95% quantile is almost always the largest distance."""
+_QUANTILE = 0.95
 _MOST = 2000
 _FOLDS = 10
 
@@ -52,7 +53,7 @@ class Familiarity(nn.Module):
         return (squares / len(self.mean)).sqrt() / self.config.limit
 
     @classmethod
-    def fit(cls, states: Tensor, quantile: float = 0.95) -> Self | None:
+    def fit(cls, states: Tensor) -> Self | None:
         """Fit the statistics to questions with ``states`` [N, H]; None for fewer than `LEAST` questions.
 
         The distance that counts as 1 is measured by tenfold cross-validation.
@@ -67,16 +68,16 @@ class Familiarity(nn.Module):
         fold = torch.arange(count) % _FOLDS
         held_out = torch.empty(count)
         for out in (fold == number for number in range(_FOLDS)):
-            held_out[out] = cls._fitted(states[~out], rank, 1.0, quantile)(states[out])
+            held_out[out] = cls._fitted(states[~out], rank, 1.0)(states[out])
         # A new question of the same kind is equally likely to have any rank among them (conformal prediction).
-        place = min(math.ceil((count + 1) * quantile), count)
+        place = min(math.ceil((count + 1) * _QUANTILE), count)
         limit = float(held_out.kthvalue(place).values)
-        return cls._fitted(states, rank, max(limit, 1e-6), quantile)
+        return cls._fitted(states, rank, max(limit, 1e-6))
 
     @classmethod
-    def _fitted(cls, states: Tensor, rank: int, limit: float, quantile: float) -> Self:
+    def _fitted(cls, states: Tensor, rank: int, limit: float) -> Self:
         count, size = states.shape
-        fitted = cls(FamiliarityConfig(questions=count, rank=rank, limit=limit, quantile=quantile), size)
+        fitted = cls(FamiliarityConfig(questions=count, rank=rank, limit=limit, quantile=_QUANTILE), size)
         mean = states.mean(0)
         _, values, directions = torch.linalg.svd(states - mean, full_matrices=False)
         variances = values.square() / (count - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -78,9 +77,3 @@ def can_do_without(source: ModelLocation) -> bool:
     Older versions always load both at once, and report missing weights of the adapter only.
     """
     return find_adapter_config_file(source.name_or_path, **WITHOUT["adapter_kwargs"]) is None
-
-
-def check_peft(name: str) -> None:
-    """Check that adapters can be loaded."""
-    if find_spec("peft") is None:
-        raise JudgeDecodingError(f"{name} is an adapter, which needs peft; install it with: pip install peft.")

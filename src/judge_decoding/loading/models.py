@@ -24,7 +24,7 @@ from judge_decoding.decoding.drafters.translation import TranslatingDraft
 from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.io.hub import ModelLocation, locate
-from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, check_peft, find_adapter
+from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, find_adapter
 from judge_decoding.loading.weights import check_complete, check_depth, check_finite
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
 from judge_decoding.names import embedded_path, is_drafter
@@ -126,7 +126,6 @@ def _check_generation_config(source: ModelLocation) -> None:
 
 
 def _load(source: ModelLocation, kwargs: Mapping[str, Any]) -> PreTrainedModel:
-    """Load a model and check its weights against its class."""
     if source.is_folder:
         check_depth(Path(source.name_or_path))
     wanted = {**WITHOUT, **source.options, **kwargs, "output_loading_info": True}
@@ -141,8 +140,8 @@ def _load(source: ModelLocation, kwargs: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def _load_with(adapter: Adapter, kwargs: Mapping[str, Any], name: str) -> PreTrainedModel:
-    """Load an adapter's base model with the adapter."""
-    check_peft(name)
+    if find_spec("peft") is None:
+        raise JudgeDecodingError(f"{name} is an adapter, which needs peft; install it with: pip install peft.")
     if adapter.base is None and not can_do_without(adapter.source):
         return _load(adapter.source, {**kwargs, "adapter_kwargs": {}})
     model = _load(_base_of(adapter) if adapter.base else adapter.source, kwargs)
@@ -187,7 +186,6 @@ _READING = ACCESS - {"trust_remote_code"} | {"revision", "subfolder"}
 
 
 def _located(name: str | Path, what: str, kwargs: Mapping[str, Any]) -> tuple[ModelLocation, dict[str, Any]]:
-    """Return the location, and the options that are not about the location."""
     reading = {key: value for key, value in kwargs.items() if key in _READING and value is not None}
     rest = {key: value for key, value in kwargs.items() if key not in _READING}
     return locate(name, what, reading), rest

@@ -137,8 +137,6 @@ def is_quantized(model: PreTrainedModel) -> bool:
 
 
 class _Check:
-    """The self-check of one model."""
-
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._coarse = False
@@ -170,7 +168,6 @@ class _Check:
         return Abilities("", why, batch, inexact, "never" if why else rewind)
 
     def _plain(self, count: int) -> Tensor:
-        """Return the logits [count, V] of the first tokens without a cache."""
         ids = self._ids[None, :count]
         return self._forward(ids, positions=row_positions(0, count, ids.device))[0].float()
 

@@ -170,7 +170,6 @@ def _check_causal(model: PreTrainedModel, logits: Tensor) -> None:
 
 
 def _above(name: str) -> list[str]:
-    """Return the names of the modules that contain the module ``name``."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 

@@ -90,7 +90,6 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _check(number: int, message: Message) -> None:
-    """Check that a message has a role and text."""
     if not isinstance(message.get("role"), str):
         raise JudgeDecodingError(f'Message {number} of the chat has no role; give it one, such as "user".')
     content = message.get("content")
@@ -114,12 +113,10 @@ def _text(part: object) -> object:
 
 
 def _joined(content: Any) -> str | None:  # noqa: ANN401  (checked before)
-    """Return the text of a message, one part per line."""
     return content if content is None or isinstance(content, str) else "\n".join(map(str, map(_text, content)))
 
 
 def _parted(content: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  (checked before)
-    """Return the parts of a message; a text becomes a single part."""
     texts = [content] if isinstance(content, str) else content
     return None if content is None else [{"type": "text", "text": _text(part)} for part in texts]
 

@@ -111,8 +111,9 @@ def most_frequent(texts: Iterable[Sequence[int]], size: int, ends: Iterable[int]
     """
     needed = {end for end in ends if end < vocab_size}
     if size <= len(needed):
+        there = f"are {len(needed)} of them" if len(needed) > 1 else "is one"
         raise JudgeDecodingError(
-            f"A vocabulary of {size} tokens leaves out an end token, as there {_are(len(needed))}, and without it the "
+            f"A vocabulary of {size} tokens leaves out an end token, as there {there}, and without it the "
             f"draft cannot end an answer; give --vocab {len(needed) + 1} or more."
         )
     if size >= vocab_size:
@@ -123,10 +124,6 @@ def most_frequent(texts: Iterable[Sequence[int]], size: int, ends: Iterable[int]
     counts = Counter(token for text in texts for token in text)
     ranked = sorted((token for token in range(vocab_size) if token not in needed), key=lambda one: (-counts[one], one))
     return torch.tensor(sorted([*needed, *ranked[: size - len(needed)]]))
-
-
-def _are(count: int) -> str:
-    return f"are {count} of them" if count > 1 else "is one"
 
 
 def write_vocabulary(folder: Path, ids: Tensor) -> None:

@@ -183,7 +183,6 @@ class _Forward:
             return logits, {source: hook.states for source, hook in self._hooks.items()}
 
     def _plain(self, end: int, logits_to_keep: int) -> Tensor:
-        """Run a forward pass without a cache."""
         if self._border is not None and self._border.changes_always:
             reset_positions(rotary_modules(self._model))
         return plain_forward(self._model, self._ids[:, :end], logits_to_keep)

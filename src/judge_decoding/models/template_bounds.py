@@ -77,7 +77,6 @@ def _amount(value: object) -> int:
 
 
 def _pay_growth(name: str, given: list[Any]) -> None:
-    """Pay for a function's result before the function is called."""
     texts = [value for value in given if isinstance(value, str)]
     if name == "replace" and len(texts) == 3:
         given = [texts[2], len(texts[0]) // max(len(texts[1]), 1) + 1]
@@ -144,7 +143,6 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
 
 def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter so that its calls are paid for."""
 
     @wraps(function)
     def paid(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (a template's)

@@ -43,7 +43,6 @@ def bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> BatchEncoding:
-    """Tokenize a text."""
     try:
         encoding: BatchEncoding = tokenizer(text, verbose=False, **how)
     except Exception as error:  # tokenizers are third-party code, and reject lone surrogates
@@ -117,7 +116,7 @@ def split(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Pro
         before = bare_ids(anchor, tokenizer) if anchor else []
         ids, spans = _ids_and_spans(anchor + answer, tokenizer)
         found = ids[len(before) :]
-        if ids[: len(before)] == before and _follows(prompt, found, answer, tokenizer):
+        if ids[: len(before)] == before and "".join(pieces(tokenizer, [*prompt, *found])[len(prompt) :]) == answer:
             return PromptAnswer(prompt, found, _shifted(spans, len(found), len(anchor), len(answer)))
     # No tokens reproduce the answer; `check_spelling` reports this.
     ids, spans = _ids_and_spans(answer, tokenizer)
@@ -166,7 +165,6 @@ def _missing_lead(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase)
 
 
 def _ids_and_spans(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[Span]]:
-    """Return the token ids of ``text`` and their character spans."""
     if not tokenizer.is_fast:
         ids = bare_ids(text, tokenizer)
         spans, at = list[Span](), 0
@@ -182,8 +180,3 @@ def _shifted(spans: list[Span], count: int, start: int, length: int) -> list[Spa
     """Return the last ``count`` of ``spans``, shifted by ``start`` and clipped to a text of ``length`` characters."""
     last = spans[len(spans) - count :]
     return [(min(max(begin - start, 0), length), min(max(end - start, 0), length)) for begin, end in last]
-
-
-def _follows(prompt: list[int], ids: list[int], answer: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether ``ids`` decode to ``answer`` after ``prompt``."""
-    return "".join(pieces(tokenizer, [*prompt, *ids])[len(prompt) :]) == answer

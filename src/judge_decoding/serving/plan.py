@@ -77,7 +77,6 @@ class ForwardCost:
         gpus: Gpus,
         share: float,
         number: int = 2,
-        launch: float = LAUNCH,
         sequences: int = 1,
     ) -> Self:
         """Return the time for ``tokens`` of each sequence after a ``context``, at a share of bandwidth and FLOPs.
@@ -94,7 +93,7 @@ class ForwardCost:
         return cls(
             work=max(read / (gpus.bandwidth * share), flops / gpus.count / (peak * share)),
             all_reduce=2 * model.layers * (gpus.all_reduce_latency + sent) if gpus.count > 1 else 0.0,
-            launch=launch,
+            launch=LAUNCH,
         )
 
     @property
@@ -191,20 +190,18 @@ class BestLength:
     dense_length: int | None = None
 
 
-def best_length(recipe: Recipe, rate: float, sequences: int = 1, share: float = SHARES[-1]) -> BestLength:
-    """Return the fastest draft length up to 32 if each draft token is accepted with probability ``rate``."""
-    length, speedup = _fastest(recipe, rate, sequences, share)
+def best_length(recipe: Recipe, rate: float) -> BestLength:
+    """Return the fastest draft length up to 32, for one sequence and the lower share, at an acceptance rate."""
+    length, speedup = _fastest(recipe, rate)
     experts = recipe.target.experts
     if experts is None:
         return BestLength(rate, length, speedup)
     dense = recipe.model_copy(update={"target": recipe.target.as_dense()})
-    return BestLength(
-        rate, length, speedup, experts.read(sequences * (length + 1)), _fastest(dense, rate, sequences, share)[0]
-    )
+    return BestLength(rate, length, speedup, experts.read(length + 1), _fastest(dense, rate)[0])
 
 
-def _fastest(recipe: Recipe, rate: float, sequences: int, share: float) -> tuple[int, float]:
-    rounds = [RoundCost.of(recipe, share, length, sequences=sequences) for length in range(1, 33)]
+def _fastest(recipe: Recipe, rate: float) -> tuple[int, float]:
+    rounds = [RoundCost.of(recipe, SHARES[-1], length) for length in range(1, 33)]
     speeds = [one.tokens_per_second(accepted_of(rate, one.num_draft_tokens)) for one in rounds]
     best = max(range(len(rounds)), key=speeds.__getitem__)
     return rounds[best].num_draft_tokens, speeds[best] / rounds[best].plain_tokens_per_second

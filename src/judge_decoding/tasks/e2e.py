@@ -82,7 +82,6 @@ def find_errors(mr: str, text: str) -> list[FactError]:
 
 
 def _errors(slot: Slot, values: list[str], found: list[Mention], text: str) -> list[FactError]:
-    """The errors about one slot."""
     sure = [one for one in found if one.sure]
     if not values:
         return [FactError(one.start, one.end, "invented", slot) for one in sure]
@@ -134,7 +133,6 @@ class E2E(Task):
 
 
 def _field(row: Any) -> str:  # noqa: ANN401  (any JSON value)
-    """The name of the field that contains the meaning representation."""
     return "meaning_representation" if isinstance(row, Mapping) and "meaning_representation" in row else "mr"
 
 

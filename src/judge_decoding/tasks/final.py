@@ -47,7 +47,8 @@ def final_number(answer: str) -> Number | None:
     if root is not None:
         return root
     text = plain(window)
-    tail = _hashes(text) or _answer_phrase(text)
+    hashes = list(_HASHES.finditer(text))
+    tail = (hashes[-1][1] if hashes else None) or _answer_phrase(text)
     if tail is not None:
         return _first(tail)
     return _last(text)
@@ -96,11 +97,6 @@ def _root_at_end(window: str) -> Number | None:
         return None
     formula = _FORMULA.search(end)
     return calculated(formula[1] or formula[2]) if formula else None
-
-
-def _hashes(text: str) -> str | None:
-    found = list(_HASHES.finditer(text))
-    return found[-1][1] if found else None
 
 
 def _answer_phrase(text: str) -> str | None:
@@ -170,7 +166,6 @@ def _remarks(text: str, found: list[FoundNumber]) -> list[tuple[int, int]]:
 
 
 def _brackets(text: str) -> list[tuple[int, int]]:
-    """The outermost pairs of brackets."""
     pairs, opened = list[tuple[int, int]](), list[int]()
     for match in re.finditer(r"[()\[\]]", text):
         if match[0] in "([":

@@ -119,8 +119,6 @@ class DraftModel:
 
 
 class _GrowingDraft:
-    """The growing draft of one row."""
-
     def __init__(self, request: DraftRequest, vocab_size: int, *, cut: bool) -> None:
         self._request = request
         self._vocab_size, self._cut = vocab_size, cut

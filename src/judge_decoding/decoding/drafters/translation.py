@@ -155,7 +155,6 @@ def _tail(ids: list[int], specials: Collection[int]) -> list[int]:
 
 
 def _common(one: list[int], other: list[int]) -> int:
-    """Return the length of the common prefix of two lists."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 

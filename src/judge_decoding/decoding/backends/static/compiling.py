@@ -211,16 +211,12 @@ def _key(model: PreTrainedModel, what: str) -> str:
     ways = [getattr(text_config, name, None) for name in ("_attn_implementation", "_experts_implementation")]
     for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):  # the first two change no code
         config.pop(name, None)
+    source = Path(inspect.getsourcefile(type(model)) or "").read_text(encoding="utf-8")  # models can bring their own
     parts = [
-        what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), _source(type(model)),
+        what, json.dumps(config, sort_keys=True, default=str), str(model.dtype), source,
         str(cut and cut.out_features), str(scales_of(model)), str(ways),
         *(inspect.getsource(module) for module in (graphs, masks, quantized, slots, sys.modules[__name__])),
         torch.__version__, transformers.__version__, device.type, str(torch.get_num_threads()),
         torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
     ]  # fmt: skip
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def _source(model: type) -> str:
-    """Return the source code of a model's class: models can bring their own code."""
-    return Path(inspect.getsourcefile(model) or "").read_text(encoding="utf-8")

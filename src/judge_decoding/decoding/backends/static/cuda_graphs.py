@@ -38,8 +38,6 @@ Recorder = Callable[[Callable[[], list[Tensor]]], tuple[Any, list[Tensor]]]
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A captured graph with its input buffers and outputs."""
-
     graph: Any
     buffers: list[Tensor]
     outputs: list[Tensor]
