@@ -16,12 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Round, Stats
 from judge_decoding.decoding.answer import Chunk, Generation, Options, is_lossy
-from judge_decoding.decoding.choices import (
-    AnyDraft,
-    choose_num_draft_tokens,
-    choose_rule,
-    unwrap_draft,
-)
+from judge_decoding.decoding.choices import AnyDraft, choose_num_draft_tokens, choose_rule, unwrap_draft
 from judge_decoding.decoding.choices import remaining_context as context_room
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.generation import Defaults

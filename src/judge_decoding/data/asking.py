@@ -29,12 +29,16 @@ def ask_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase, *, chat
         chat = bool(tokenizer.chat_template)
     elif chat and not tokenizer.chat_template:
         raise JudgeDecodingError("This model has no chat template; leave --chat out.")
-    return [
-        case if case.token_ids is not None or is_rendered(case.question, tokenizer)
-        else case.model_copy(update={"question": render([{"role": "user", "content": case.question}], tokenizer)})
-        if chat else _plain(case)
-        for case in cases
-    ]  # fmt: skip
+    asked = []
+    for case in cases:
+        if case.token_ids is not None or is_rendered(case.question, tokenizer):
+            asked.append(case)
+        elif chat:
+            question = render([{"role": "user", "content": case.question}], tokenizer)
+            asked.append(case.model_copy(update={"question": question}))
+        else:
+            asked.append(_plain(case))
+    return asked
 
 
 def _plain(case: Case) -> Case:

@@ -80,7 +80,6 @@ def usage(config: dict[str, Any]) -> str:
     """Return a block of Python that loads the head."""
     target, draft = config["target"], config["draft"]
     text = _USAGE.format(
-        target=one_line(target["name_or_path"]),
-        draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL",
+        target=one_line(target["name_or_path"]), draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL"
     )
     return block(text, "python")

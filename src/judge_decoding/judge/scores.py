@@ -20,10 +20,7 @@ LENGTH = 12
 
 
 def scores_of(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    source: HiddenSource,
-    log_odds: Callable[[Tensor], Tensor],
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], source: HiddenSource, log_odds: Callable[[Tensor], Tensor]
 ) -> list[float]:
     """Return the ``log_odds`` of the state [H] of ``model`` at the last token of each of ``prompts``."""
     states = hidden_states(model, prompts, source.norm, source.layer)

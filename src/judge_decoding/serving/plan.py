@@ -70,14 +70,7 @@ class ForwardCost:
 
     @classmethod
     def of(
-        cls,
-        model: Model,
-        tokens: int,
-        context: int,
-        gpus: Gpus,
-        share: float,
-        number: int = 2,
-        sequences: int = 1,
+        cls, model: Model, tokens: int, context: int, gpus: Gpus, share: float, number: int = 2, sequences: int = 1
     ) -> Self:
         """Return the time for ``tokens`` of each sequence after a ``context``, at a share of bandwidth and FLOPs.
 
