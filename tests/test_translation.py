@@ -281,6 +281,15 @@ def test_a_full_context_of_the_draft_ends_drafting_not_the_answer() -> None:
     assert max(len(r.draft_ids) for r in rounds) > 0
 
 
+def test_scaled_positions_extend_the_context_of_the_draft() -> None:
+    words = word_tokenizer()
+    draft = bigram(chain(SHUFFLED, *WORDS).lm_head.weight.T[: len(SHUFFLED)] * 5, context=12)
+    draft.config.rope_parameters = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
+    prompt = words("one two three")["input_ids"]
+    rounds = run(chain(words, *WORDS), TranslatingDraft(draft, SHUFFLED, words), prompt, max_new_tokens=20)
+    assert any(r.draft_ids for r in rounds[-5:])
+
+
 def test_what_the_draft_must_read_first_is_there_once() -> None:
     """A begin token that the draft's tokenizer puts first, whether or not the target's text has one."""
     from tokenizers import processors

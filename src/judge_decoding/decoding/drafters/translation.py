@@ -14,6 +14,7 @@ from judge_decoding.decoding.drafters.base import Draft, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
 from judge_decoding.decoding.tokens import TokenBuffer
+from judge_decoding.models.context import context_length
 from judge_decoding.models.hidden import output_size
 from judge_decoding.models.text import INCOMPLETE, decode_ids
 from judge_decoding.models.tokenize import bare_ids, lead_ids
@@ -51,7 +52,7 @@ class TranslatingDraft:
         self._model = _RereadingDraft(model, output_size(model))
         self._device = model.device
         self._greedy = Sampler(SamplingParams(), model.device)
-        self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        self._context = context_length(model) or 2**31
         self._to_draft = _special_ids(target_tokenizer, tokenizer)
         self._to_target = _special_ids(tokenizer, target_tokenizer)
         # The ids that the draft expects before any text, such as a begin token.
