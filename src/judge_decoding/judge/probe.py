@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.config import PROBE_IDS, PROBE_NUMBERS, Probe
-from judge_decoding.models.anatomy import anatomy, first_tensor
+from judge_decoding.models.anatomy import anatomy, first_tensor, hooked
 from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
 from judge_decoding.models.hidden import decoder_layer
 from judge_decoding.models.weights import adapters, quantization
@@ -117,15 +116,7 @@ def _compute(model: PreTrainedModel, ids: Sequence[int], source: HiddenSource) -
         if found is not None:
             seen[number] = found
 
-    with undisturbed(model), ExitStack() as stack:  # lock the model before adding hooks
-        for number, module in enumerate(modules):
-            for hook in (
-                module.register_forward_pre_hook(
-                    lambda _module, args, kwargs, number=number: before(number, args, kwargs), with_kwargs=True
-                ),
-                module.register_forward_hook(lambda _module, _args, output, number=number: behind(number, output)),
-            ):
-                stack.callback(hook.remove)
+    with undisturbed(model), hooked(enumerate(modules), before, behind):  # lock the model before adding hooks
         plain_forward(model, torch.tensor([list(ids)], device=input_device(model)), len(ids))
     return torch.stack([_coordinates(seen[number]) for number in sorted(seen)])
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +16,8 @@ from transformers import PreTrainedModel
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.forward import input_device, input_rows, plain_forward, undisturbed
 from judge_decoding.models.unwrap import unwrap
+
+KeyT = TypeVar("KeyT")
 
 # Two rows that differ in their last token: in a causal model the other tokens have the same logits.
 _IDS = ((0, 1, 2), (0, 1, 3))
@@ -81,54 +85,59 @@ def first_tensor(value: object) -> Tensor | None:
     return next((part for part in map(first_tensor, parts) if part is not None), None)
 
 
+@contextmanager
+def hooked(
+    modules: Iterable[tuple[KeyT, nn.Module]],
+    before: Callable[[KeyT, Any, Any], Any],
+    after: Callable[[KeyT, Any], None],
+) -> Iterator[None]:
+    """Within the block, call ``before`` with key and inputs of each call of a module, ``after`` with its output."""
+    with ExitStack() as stack:
+        for key, module in modules:
+            for hook in (
+                module.register_forward_pre_hook(
+                    lambda _module, args, kwargs, key=key: before(key, args, kwargs), with_kwargs=True
+                ),
+                module.register_forward_hook(lambda _module, _args, output, key=key: after(key, output)),
+            ):
+                stack.callback(hook.remove)
+        yield
+
+
 def _watch(model: PreTrainedModel) -> Anatomy:
     """Read a few tokens and find the parts among the module calls."""
     listed = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     calls: list[_Call] = []
     open_calls: list[_Call] = []
-    clock = 0
+    clock = count()
 
     def begin(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal clock
-        clock += 1
         if open_calls:
             open_calls[-1].leaf = False
-        call = _Call(name, clock, inputs=(args, kwargs))
+        call = _Call(name, next(clock), inputs=(args, kwargs))
         calls.append(call)
         open_calls.append(call)
 
     def end(name: str, output: object) -> None:
-        nonlocal clock
-        clock += 1
         call = open_calls.pop()
         found = first_tensor(output)
-        call.end, call.output, call.shape = clock, found, tuple(found.shape) if found is not None else ()
+        call.end, call.output, call.shape = next(clock), found, tuple(found.shape) if found is not None else ()
         # Only calls after the last layer are examined closely: keep no other states.
         done = [] if call.leaf else calls if name.rpartition(".")[0] in listed else [call]
         for each in done:
             each.inputs = each.output = None
 
-    hooks = []
     with undisturbed(model):
         try:
-            for name, module in model.named_modules():
-                hooks += [
-                    module.register_forward_pre_hook(
-                        lambda _module, args, kwargs, name=name: begin(name, args, kwargs), with_kwargs=True
-                    ),
-                    module.register_forward_hook(lambda _module, _args, output, name=name: end(name, output)),
-                ]
-            ids = torch.tensor(_IDS, device=input_device(model)) % input_rows(model)
-            logits = plain_forward(model, ids, _SHAPE[1])
+            with hooked(model.named_modules(), begin, end):
+                ids = torch.tensor(_IDS, device=input_device(model)) % input_rows(model)
+                logits = plain_forward(model, ids, _SHAPE[1])
         except Exception as error:
             raise JudgeDecodingError(
                 f"{type(model).__name__} cannot read token ids by themselves ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else 'no message'}), so it cannot have a judge; use a "
                 "decoder-only model that generates from token ids."
             ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
         _check_causal(model, logits)
         return _found(model, calls, listed, logits.shape[-1])
 
