@@ -74,7 +74,7 @@ def _kind(row: SequenceState, draft: Draft) -> Hashable:
 def _distance(row: SequenceState, output: VerifyOutput) -> Tensor | None:
     """Return the prompt's distance to the rule's training data, as a scalar on the device; for the first round."""
     rule = row.request.rule
-    if rule.source is None or not output.has_states(rule.source):
+    if rule.source is None or rule.source not in output.all_states:
         return None
     # Position 0 of the forward pass is the last kept token, which in the first round is the prompt's last token.
     return rule.distance(output.states(rule.source)[0])

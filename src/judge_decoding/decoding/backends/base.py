@@ -31,53 +31,43 @@ class FusedVerdict:
     scores: list[float]
 
 
+@dataclass(slots=True)
 class VerifyOutput:
     """The target's output for one row's draft of M tokens.
 
-    Args:
-        logits: the logits of all rows that were read together, [>= M+1, V] each.
-        states: the hidden states of all of these rows by source, [>= before + M+1, H] each.
+    Attributes:
+        all_logits: the logits of all rows that were read together, [>= M+1, V] each.
+        all_states: the hidden states of all of these rows by source, [>= before + M+1, H] each.
         row: the index of this row.
         count: M+1.
         fused: the verdict computed inside the forward pass, if there is one.
         before: how many tokens before the last kept one were read, for the first time or again.
     """
 
-    __slots__ = ("_before", "_count", "_logits", "_row", "_states", "fused")
-
-    def __init__(
-        self,
-        logits: Sequence[Tensor] | Tensor,
-        states: Mapping[HiddenSource, Tensor],
-        row: int,
-        count: int,
-        fused: FusedVerdict | None = None,
-        before: int = 0,
-    ) -> None:
-        self._logits, self._states, self._row, self._count = logits, states, row, count
-        self.fused, self._before = fused, before
+    all_logits: Sequence[Tensor] | Tensor
+    all_states: Mapping[HiddenSource, Tensor]
+    row: int
+    count: int
+    fused: FusedVerdict | None = None
+    before: int = 0
 
     @property
     def logits(self) -> Tensor:
         """The logits [M+1, V] in float32; position i is the target's distribution of draft token i."""
-        return self._logits[self._row][: self._count].float()
+        return self.all_logits[self.row][: self.count].float()
 
     @property
     def vocab_size(self) -> int:
         """The vocabulary size V."""
-        return self._logits[self._row].shape[-1]
-
-    def has_states(self, source: HiddenSource) -> bool:
-        """Whether there are hidden states of ``source``."""
-        return source in self._states
+        return self.all_logits[self.row].shape[-1]
 
     def states(self, source: HiddenSource) -> Tensor:
         """Return hidden states [M+1, H]; position 0 is the last kept token, position i + 1 is draft token i."""
-        return self._states[source][self._row, self._before : self._before + self._count]
+        return self.all_states[source][self.row, self.before : self.before + self.count]
 
     def states_before(self, source: HiddenSource) -> Tensor:
         """Return hidden states [n, H] of tokens before the last kept one in this forward pass; n is usually 0."""
-        return self._states[source][self._row, : self._before]
+        return self.all_states[source][self.row, : self.before]
 
 
 class TargetSession(Protocol):
