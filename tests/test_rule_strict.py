@@ -181,6 +181,23 @@ def test_rows_of_a_batch_are_judged_as_if_alone(name: str, greedy: bool) -> None
                     assert expected == pytest.approx(alone.target_probs[0, -1].tolist(), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted(available_rules()))
+def test_a_rule_says_whether_its_own_verdicts_depend_on_random_numbers(name: str, target: LlamaForCausalLM) -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = target.config.hidden_size
+    rule = parse_rule(LOOSE.get(name, name), random_head(target))
+    logits = 2 * torch.randn(200, 5, size, generator=generator)
+    draft = (logits[:, :-1] + torch.randn(200, 4, size, generator=generator)).softmax(-1)
+    ids, hidden = draft.argmax(-1), torch.randn(200, 4, size, generator=generator)
+    tosses = [torch.rand(200, 4, generator=generator) for _ in range(2)]
+    seen = [Evidence(ids, logits, draft, hidden, one, greedy=False) for one in tosses]
+    first, second = (rule.accept(one) for one in seen)
+    # Where standard verification rejects a token both times, only the rule's own criterion is left.
+    rejected = ~(seen[0].agreed | seen[1].agreed)
+    same = torch.where(rejected, first == second, first >= seen[0].agreed)
+    assert bool(same.all()) == rule.deterministic
+
+
 def row_of(whole: Evidence, row: int, length: int) -> Evidence:
     """One row's evidence, without padding."""
 

@@ -102,7 +102,7 @@ def test_log_probabilities_by_the_setting(folders: dict[str, Path]) -> None:
         assert refusing.refusal(strict, logprobs=True, greedy=True) is None
 
 
-def test_rules_that_toss_coins_are_for_temperature_0(folders: dict[str, Path]) -> None:
+def test_rules_that_draw_random_numbers_are_for_temperature_0(folders: dict[str, Path]) -> None:
     for spelling in ("lenience(factor=0.5)", "entropy_gate(entropy=0.2)", "top_k(k=2) | cascade(alpha=0.2)"):
         assert "temperature 0" in str(rules_of(rule=spelling).refusal(None, logprobs=False, greedy=False))
         assert rules_of(rule=spelling).refusal(None, logprobs=False, greedy=True) is None

@@ -59,6 +59,11 @@ class VerificationRule(ABC):
     """Whether the rule preserves the target's distribution; its tokens then count as agreed, never as rescued."""
     joinable: ClassVar[bool] = True
     """Whether the rule can be joined with others by ``|``."""
+    deterministic: ClassVar[bool] = False
+    """Whether the verdict is standard verification OR a criterion that draws no random numbers.
+
+    Engines with samplers of their own apply only such rules above temperature 0.
+    """
     needs_draft_probs: bool = False
     """Whether the rule needs the distributions of greedy drafts as well (`Evidence.draft_distribution`)."""
     needs_draft_hidden: bool = False

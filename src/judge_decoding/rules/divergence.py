@@ -52,6 +52,7 @@ class Fuzzy(VerificationRule):
     """
 
     name = "fuzzy"
+    deterministic = True
     STRICT: ClassVar = {"threshold": 0.0}
     needs_draft_probs = True
 
@@ -76,6 +77,7 @@ class KLJudge(VerificationRule):
     """
 
     name = "kl_judge"
+    deterministic = True
     STRICT: ClassVar = {"tau": 0.0}
     needs_draft_probs = True
 

@@ -13,6 +13,7 @@ class Exact(VerificationRule):
     """Greedy match at temperature 0, lossless rejection sampling above (Leviathan et al. 2023)."""
 
     name = "exact"
+    deterministic = True
     lossless = True
 
     def accept(self, evidence: Evidence) -> Tensor:

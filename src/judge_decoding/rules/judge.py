@@ -36,6 +36,7 @@ class Judge(VerificationRule):
     """
 
     name = "judge"
+    deterministic = True
     STRICT: ClassVar = {"threshold": 1.0}
 
     def __init__(self, head: JudgeHead, threshold: float | None = None) -> None:

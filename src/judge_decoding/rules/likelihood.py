@@ -130,6 +130,7 @@ class RunningSurprise(VerificationRule):
     """
 
     name = "running_surprise"
+    deterministic = True
     STRICT: ClassVar = {"epsilon": 0.0}
 
     def __init__(self, epsilon: float = 2.0, beta: float = 0.2) -> None:

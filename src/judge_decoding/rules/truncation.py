@@ -61,6 +61,8 @@ Likelihood = Evidence | Vocabulary
 class TruncationRule(VerificationRule):
     """A rule that keeps what standard verification keeps, and all tokens of a truncation of the target."""
 
+    deterministic = True
+
     @abstractmethod
     def keeps(self, likelihood: Likelihood) -> Tensor:
         """Return which tokens meet this rule's own criterion, bool in the shape of ``likelihood``'s tensors."""

@@ -15,10 +15,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import first_problem
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules.base import AnyOf, VerificationRule
-from judge_decoding.rules.divergence import Fuzzy, KLJudge
-from judge_decoding.rules.exact import Exact
 from judge_decoding.rules.judge import Judge, check_threshold
-from judge_decoding.rules.likelihood import MarginRatio, MinProbability, Relaxed, RunningSurprise, TopK, Typical
 
 KEY = "judge"
 """Key in ``--additional-config``, and in a request's ``extra_args``, where it turns the judge off or on."""
@@ -31,10 +28,6 @@ SPECULATION = "judge_speculation"
 
 _OFF, _ON = (False, 0, "off"), (True, 1, "on")
 _MANY = 1000  # maximum number of cached thresholds; a client may send any number of them
-# The criterion of these rules, besides standard verification, draws no random numbers and reads no other tokens' draws.
-_WITHOUT_COINS = (
-    Exact, Fuzzy, Judge, KLJudge, MarginRatio, MinProbability, Relaxed, RunningSurprise, TopK, Typical,
-)  # fmt: skip
 
 
 class ServerSettings(BaseModel):
@@ -124,9 +117,9 @@ class ServerRules:
                 f"Log-probabilities are asked for, but with {rule} some tokens are not the target's own; leave "
                 f'logprobs out, or turn the judge off for this request with "{KEY}": "off".'
             )
-        if not greedy and not all(isinstance(part, _WITHOUT_COINS) for part in rule.parts):
+        if not greedy and not all(part.deterministic for part in rule.parts):
             return (
-                f"The rule {rule} tosses coins of its own above temperature 0, which this engine cannot do; use "
+                f"The rule {rule} draws random numbers above temperature 0, which this engine cannot do; use "
                 f'temperature 0, or turn it off for this request with "{KEY}": "off".'
             )
         if greedy and rule.needs_draft_probs:
