@@ -349,7 +349,7 @@ def test_a_taken_port(answers: Path, tmp_path: Path, annotate) -> None:
 
 def test_without_the_extra_it_says_what_to_install(answers: Path, tmp_path: Path, annotate, monkeypatch) -> None:
 
-    monkeypatch.setattr("judge_decoding.cli.court_annotate.find_spec", lambda name: None)
+    monkeypatch.setattr("judge_decoding.cli.checks.find_spec", lambda name: None)
     assert "judge-decoding[court]" in annotate(answers, "-o", tmp_path / "out")[1]
 
 

@@ -83,4 +83,8 @@ def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
     unused = {"training", "labelling", "data", "evaluation", "fit", "tasks", "serving", "integrations", "reference"}
     assert not {name.split(".")[0] for name in own - {"evaluation", "evaluation.recording"}} & unused
     assert not any(name.startswith("decoding.backends.static") for name in own)
-    assert {name for name in own if name.startswith("report.")} == {"report.terminal", "report.verdicts"}
+    assert {name for name in own if name.startswith("report.")} == {
+        "report.tables",
+        "report.terminal",
+        "report.verdicts",
+    }

@@ -44,7 +44,7 @@ def test_mistakes_are_one_sentence(run: Run, more: tuple[str, ...], phrase: str)
 
 
 def test_without_the_extra_it_says_what_to_install(run: Run, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("judge_decoding.cli.play.find_spec", lambda name: None)
+    monkeypatch.setattr("judge_decoding.cli.checks.find_spec", lambda name: None)
     is_one_sentence(run("play", "--cases", tmp_path / "c.jsonl"), "judge-decoding[court]")
 
 

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 from commands import Run, ends_in_one_sentence
 from endpoint import Response, Serve, completed
 from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, read_cases, write_cases
-from judge_decoding.cli import court_swaps
+from judge_decoding.cli.run.swaps import duration
 from judge_decoding.data.tokens import check_tokens
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
@@ -308,4 +308,4 @@ def test_what_can_be_wrong_with_labelling(
         folders["target"],
     )
     ends_in_one_sentence(court(*args), "give one with --draft")
-    assert court_swaps.duration(10_000) == "2.8 hours"
+    assert duration(10_000) == "2.8 hours"

@@ -5,23 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from judge_decoding.cli.models import Head
-from judge_decoding.cli.outputs import Overwrite
+from judge_decoding.cli import options
+from judge_decoding.cli.options import option
 from judge_decoding.cli.panels import OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 
 
 def card(
-    judge: Head,
+    judge: options.Head,
     results: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Results of `evaluate` or `sweep`; by default those in the folder. Repeatable.", rich_help_panel=OUTPUT
-        ),
+        option(OUTPUT, "Results of `evaluate` or `sweep`; by default those in the folder. Repeatable."),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Rewrite a head's model card with measured results; the head itself does not change."""
     head = Path(judge)

@@ -57,17 +57,21 @@ class Command(TyperCommand):
 
         Raises:
             JudgeDecodingError: a number is out of its bounds.
-            typer.Exit: it is interrupted; a line says what is kept, and how to resume.
+            typer.Exit: it is interrupted, or a question is answered with no; a line says what is kept, and how to
+                resume.
         """
         for parameter in self.params:
             check_bound(parameter.name or "", ctx.params.get(parameter.name), max(parameter.opts, key=len))
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, typer.Abort) as stop:
+            refused = isinstance(stop, typer.Abort)
+            if refused and WORK not in ctx.meta:
+                raise
             kept = [path for path in ctx.meta.get(WORK, ()) if path.exists()]
             note = f"finished work is kept in {kept[0]}, and the same command resumes." if kept else "nothing is kept."
             say(f"Stopped: {note}", err=True)
-            raise typer.Exit(130) from stop
+            raise typer.Exit(1 if refused else 130) from stop
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Print the help; rich is imported for it only."""

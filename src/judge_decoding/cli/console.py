@@ -41,9 +41,9 @@ class Terminal(Console):
         return super().status(Text(status) if isinstance(status, str) else status, **options)
 
 
-def progress(*more: ProgressColumn, begin: Iterable[ProgressColumn] = (), console: Console | None = None) -> Progress:
+def progress(*more: ProgressColumn, begin: Iterable[ProgressColumn] = ()) -> Progress:
     """Progress bars on standard error, where that is a terminal; ``begin`` and ``more`` stand beside the usual ones."""
-    notes = console or Terminal(err=True)
+    notes = Terminal(err=True)
     columns = (
         *begin, TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *more,
         TimeRemainingColumn(),

@@ -10,15 +10,15 @@ label_app = lazy_app(
             "court_label:arithmetic", "Check every equation of an answer; the first false one is the error."
         ),
         "likelihood": LazyCommand(
-            "court_swaps:likelihood",
+            "court_swaps:LikelihoodOptions",
             "Label draft tokens by the target's likelihood of them and of what follows (SelfJudge); no checker.",
         ),
         "equivalence": LazyCommand(
-            "court_swaps:equivalence",
+            "court_swaps:EquivalenceOptions",
             "Label draft tokens by whether the target's final result stays the same with them (AutoJudge).",
         ),
         "llm": LazyCommand(
-            "court_llm:llm",
+            "court_label:llm",
             "Let a language model quote the first wrong phrase, by majority; imprecise in the paper, so --compare it.",
         ),
     },
@@ -28,11 +28,11 @@ label_app = lazy_app(
 court_app = lazy_app(
     {
         "starter": LazyCommand(
-            "court_starter:starter",
+            "court_data:starter",
             "Write the starter set: answers of real models to reasoning questions, with errors located by people.",
         ),
         "collect": LazyCommand(
-            "court_collect:collect", "Let models answer questions, and sort the answers into correct and wrong."
+            "court_collect:CollectOptions", "Let models answer questions, and sort the answers into correct and wrong."
         ),
         "annotate": LazyCommand("court_annotate:annotate", "Label answers by hand on a local web page."),
         "check": LazyCommand(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import webbrowser
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.court_files import read
-from judge_decoding.cli.decoding_options import Seed
-from judge_decoding.cli.login import login
-from judge_decoding.cli.models import Device, DraftModelOption, JudgeOption
-from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Overwrite, check_outputs, out_option
-from judge_decoding.cli.page_options import Annotator, Browser, Port
+from judge_decoding.cli import options
+from judge_decoding.cli.checks import check_court, check_folder, check_used
+from judge_decoding.cli.court_files import login, read
+from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
@@ -27,26 +24,19 @@ def annotate(
     context: typer.Context,
     answers: Annotated[Path, typer.Argument(help="Answers to label (JSONL: question, answer, reference, writer).")],
     out: Annotated[Path, out_option("Folder for the decisions; an existing one is resumed.")],
-    annotator: Annotator = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Target model, to show its tokens and its own choices.", rich_help_panel=MODELS),
-    ] = None,
-    judge: JudgeOption = None,
-    draft: DraftModelOption = None,
-    repeats: Annotated[
-        float,
-        typer.Option(help="Share of the cases shown twice, to measure self-agreement.", rich_help_panel=TRAINING),
-    ] = 0.1,
-    seed: Seed = 0,
-    port: Port = 8765,
-    browser: Browser = True,
-    device: Device = None,
-    overwrite: Overwrite = False,
+    annotator: options.Annotator = None,
+    target: Annotated[str | None, option(MODELS, "Target model, to show its tokens and its own choices.")] = None,
+    judge: options.JudgeOption = None,
+    draft: options.DraftModelOption = None,
+    repeats: Annotated[float, option(TRAINING, "Share of the cases shown twice, to measure self-agreement.")] = 0.1,
+    seed: options.Seed = 0,
+    port: options.Port = 8765,
+    browser: options.Browser = True,
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Label answers by hand on a local web page."""
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
-        raise JudgeDecodingError("Annotating needs a web server; install it with: pip install 'judge-decoding[court]'.")
+    check_court("Annotating needs")
     from judge_decoding.labelling.annotate.server import kept_token, serve  # noqa: PLC0415  (an extra)
     from judge_decoding.web.serving import listen  # noqa: PLC0415  (an extra)
 
@@ -54,8 +44,7 @@ def annotate(
         raise JudgeDecodingError("A judge head reads its target's hidden states; give the model with --target.")
     if judge is None:
         check_used(context, "Without --judge", "--draft", remedy="give a judge head")
-    if out.exists() and not out.is_dir():
-        raise JudgeDecodingError(f"Cannot write decisions to {out}: it is a file; give a folder.")
+    check_folder(out, "decisions")
     who = annotator or login()
     made, decisions = cases_path(out, who), decisions_path(out, who)
     token_file = token_path(out)

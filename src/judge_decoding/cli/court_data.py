@@ -1,4 +1,4 @@
-"""``judge-decoding court check, stats, view, split, merge, rethreshold``: inspect and rearrange cases."""
+"""``judge-decoding court starter, check, stats, view, split, merge, rethreshold``: inspect and rearrange cases."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
+from judge_decoding.cli import options
+from judge_decoding.cli.checks import check_used
 from judge_decoding.cli.court_files import read
-from judge_decoding.cli.decoding_options import Seed
-from judge_decoding.cli.models import Tokenizer
-from judge_decoding.cli.options import check_used
-from judge_decoding.cli.outputs import Cases, Json, Overwrite, Show, check_outputs, out_option
+from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import OUTPUT, TASK
-from judge_decoding.cli.task_options import LabelThreshold
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.data import sets
-from judge_decoding.data.cases import read_numbered, write_cases
+from judge_decoding.data.cases import read_numbered, starter_cases, write_cases
 from judge_decoding.data.leaks import leaks
 from judge_decoding.data.summary import Spans, summary
 from judge_decoding.errors import JudgeDecodingError
@@ -26,12 +25,21 @@ from judge_decoding.io.files import write_text
 from judge_decoding.report.cases import cases_page
 
 
+def starter(out: options.Cases, overwrite: options.Overwrite = False) -> None:
+    """Write the starter set: answers of real models to reasoning questions, with errors located by people."""
+    check_outputs([out], overwrite=overwrite)
+    cases = starter_cases()
+    write_cases(out, cases)
+    wrong = sum(bool(case.errors) for case in cases)
+    say(f"{len(cases)} cases, {wrong} of them wrong, written to {out}.")
+
+
 def check(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
-    tokenizer: Tokenizer = None,
+    file: options.CasesFile,
+    tokenizer: options.Tokenizer = None,
     out: Annotated[Path | None, out_option("TokenCourt file (JSONL) for the valid cases.")] = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Report invalid lines and texts that do not round-trip through the tokenizer. Exit code 1 if any."""
     check_outputs([out], [file, tokenizer], overwrite=overwrite)
@@ -63,8 +71,8 @@ def check(
 
 def stats(
     files: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL); several are the splits of one set.")],
-    tokenizer: Tokenizer = None,
-    json: Json = False,
+    tokenizer: options.Tokenizer = None,
+    json: options.Json = False,
 ) -> None:
     """Count cases, verdicts and sources, measure annotator agreement, and find questions in several files."""
     cases = {str(path): read(path) for path in files}
@@ -113,11 +121,11 @@ def _underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
 
 
 def view(
-    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
+    file: options.CasesFile,
     out: Annotated[Path, out_option("Web page to write.")],
-    tokenizer: Tokenizer = None,
-    show: Show = 500,
-    overwrite: Overwrite = False,
+    tokenizer: options.Tokenizer = None,
+    show: options.Show = 500,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write a self-contained web page with the answers and their verdicts."""
     check_outputs([out], [file, tokenizer], overwrite=overwrite)
@@ -134,15 +142,10 @@ def view(
 
 
 def split(
-    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
-    into: Annotated[
-        list[str],
-        typer.Option(
-            help="File and share, such as train.jsonl=0.8. Repeatable, once per part.", rich_help_panel=OUTPUT
-        ),
-    ],
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
+    file: options.CasesFile,
+    into: Annotated[list[str], option(OUTPUT, "File and share, such as train.jsonl=0.8. Repeatable, once per part.")],
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Split cases by question: no question is in two parts, and adding cases moves none of the others."""
     shares: dict[str, float] = {}
@@ -164,14 +167,11 @@ def split(
 
 def merge(
     files: Annotated[list[Path], typer.Argument(help="TokenCourt files (JSONL); the first have precedence.")],
-    out: Cases,
+    out: options.Cases,
     on_conflict: Annotated[
-        str,
-        typer.Option(
-            help="Answers with several verdicts: first (keep that one), drop or keep (all).", rich_help_panel=TASK
-        ),
+        str, option(TASK, "Answers with several verdicts: first (keep that one), drop or keep (all).")
     ] = "first",
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Merge files without duplicates; answers with several verdicts are reported."""
     if on_conflict not in ("first", "drop", "keep"):
@@ -192,9 +192,9 @@ def merge(
 
 def rethreshold(
     file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of labels with scores, as by likelihood.")],
-    out: Cases,
-    label_threshold: LabelThreshold,
-    overwrite: Overwrite = False,
+    out: options.Cases,
+    label_threshold: options.LabelThreshold,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Apply another threshold to labels with scores, without a model."""
     check_outputs([out], [file], overwrite=overwrite)

@@ -6,6 +6,7 @@ import json as json_module
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,19 @@ from judge_decoding.io.questions import Fields, Question, Rows, read_questions
 MOST_WARNINGS = 5
 
 
+@contextmanager
+def warnings() -> Iterator[Warnings]:
+    """Tell the first few sentences about what is left out on stderr, and at the end how many more there were."""
+    told = Warnings()
+    try:
+        yield told
+    finally:
+        if told.count > MOST_WARNINGS:
+            warn(f"Left out: {told.count - MOST_WARNINGS} more lines.")
+
+
 class Warnings:
-    """Tells the first few sentences on stderr and counts the rest."""
+    """Tells the first few sentences and counts all."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -30,19 +42,11 @@ class Warnings:
         if self.count <= MOST_WARNINGS:
             warn(f"Left out: {sentence}")
 
-    def close(self) -> None:
-        """Say how many were not told."""
-        if self.count > MOST_WARNINGS:
-            warn(f"Left out: {self.count - MOST_WARNINGS} more lines.")
-
 
 def read(path: Path) -> list[Case]:
     """The good cases of a file; the bad lines are named on stderr."""
-    warnings = Warnings()
-    try:
-        return read_cases(path, on_bad=warnings)
-    finally:
-        warnings.close()
+    with warnings() as on_bad:
+        return read_cases(path, on_bad=on_bad)
 
 
 def read_prompts(
@@ -53,11 +57,8 @@ def read_prompts(
     limit: int | None,
 ) -> list[Question]:
     """The questions of ``rows``, which are told of bad ones by what they are given; these are named on stderr."""
-    warnings = Warnings()
-    try:
-        return read_questions(rows(warnings), fields, warnings, render=render, limit=limit, source=source)
-    finally:
-        warnings.close()
+    with warnings() as on_bad:
+        return read_questions(rows(on_bad), fields, on_bad, render=render, limit=limit, source=source)
 
 
 def agree(cost: str, *, yes: bool) -> None:
@@ -92,3 +93,11 @@ def show(figures: Mapping[str, Any], *, json: bool) -> None:
         return
     for name, value in figures.items():
         say(f"{name}: {value}")
+
+
+def login() -> str:
+    """The user's login name; "annotator" for a user id without a name, as in some containers."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return "annotator"

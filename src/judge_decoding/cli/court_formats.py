@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.court_files import Warnings, read
-from judge_decoding.cli.outputs import Cases, Overwrite, check_outputs, out_option
+from judge_decoding.cli import options
+from judge_decoding.cli.court_files import read, warnings
+from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import TASK
-from judge_decoding.cli.task_options import Template
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
@@ -18,31 +19,25 @@ from judge_decoding.io.files import write_text
 from judge_decoding.labelling.formats import FORMATS
 from judge_decoding.labelling.formats.base import Format
 
-_FORMAT = typer.Option(
-    "--format",
-    "-f",
-    help="csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio.",
-    rich_help_panel=TASK,
+_FORMAT = option(
+    TASK, "csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio.", "--format", "-f"
 )
 
 
 def import_cases(
     file: Annotated[Path, typer.Argument(help="The file to read.")],
-    out: Cases,
+    out: options.Cases,
     format_name: Annotated[str, _FORMAT],
-    template: Template = None,
-    overwrite: Overwrite = False,
+    template: options.Template = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Convert a file of another format to cases; invalid rows are reported and skipped."""
     chosen = _format(format_name)
     if template is not None and "{question}" not in template:
         raise JudgeDecodingError(f"The template {template!r} has no {{question}}; say where the question goes.")
     check_outputs([out], [file], overwrite=overwrite)
-    warnings = Warnings()
-    try:
-        cases = chosen.read(file, warnings)
-    finally:
-        warnings.close()
+    with warnings() as on_bad:
+        cases = chosen.read(file, on_bad)
     if template is not None:
         before, _, after = template.replace("\\n", "\n").partition("{question}")
         # Token ids belong to the original question, so they are invalid once it changes.
@@ -51,14 +46,14 @@ def import_cases(
             for case in cases
         ]
     write_cases(out, cases)
-    say(f"{len(cases)} cases written to {out}; {warnings.count} rows left out.")
+    say(f"{len(cases)} cases written to {out}; {on_bad.count} rows left out.")
 
 
 def export_cases(
-    file: Annotated[Path, typer.Argument(help="TokenCourt file (JSONL).")],
+    file: options.CasesFile,
     out: Annotated[Path, out_option("File to write.")],
     format_name: Annotated[str, _FORMAT],
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Convert cases to another format."""
     write = _format(format_name).write

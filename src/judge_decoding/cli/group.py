@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from importlib import import_module
-from typing import Any, ClassVar, NamedTuple
+from inspect import Parameter, Signature, isclass
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -14,7 +16,8 @@ class LazyCommand(NamedTuple):
     """Where a command is, and what the help of its group says of it.
 
     Attributes:
-        entry: the function or, for a sub-group, its `typer.Typer`, as ``module:name`` in this package.
+        entry: the function, the data class of options (see `as_function`) or, for a sub-group, the `typer.Typer`, as
+            ``module:name`` in this package.
         help: the first line of its docstring or help.
         settings: what else `typer.Typer.command` is given.
     """
@@ -45,6 +48,8 @@ class LazyGroup(TyperGroup):
         found = getattr(import_module(f"judge_decoding.cli.{module}"), attribute)
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
+        if isclass(found):
+            found = as_function(found)
         single = typer.Typer(add_completion=False)
         single.command(name, cls=import_module("judge_decoding.cli.command").Command, **settings)(found)
         return typer.main.get_command(single)
@@ -61,6 +66,25 @@ class LazyGroup(TyperGroup):
                 yield from found.walk((*words, name))
             else:
                 yield (*words, name), found
+
+
+def as_function(options: type[Any]) -> Callable[..., None]:
+    """The function of a command whose options are the fields of a data class; its method ``run`` does the work."""
+
+    def call(**given: Any) -> None:  # noqa: ANN401  (of all types)
+        options(**given).run()
+
+    hints = get_type_hints(options, include_extras=True)
+    parameters = [
+        Parameter(
+            one.name, Parameter.KEYWORD_ONLY, annotation=hints[one.name],
+            default=Parameter.empty if one.default is MISSING else one.default,
+        )
+        for one in fields(options)
+    ]  # fmt: skip
+    call.__doc__, call.__annotations__ = options.__doc__, hints
+    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # any function may have one
+    return call
 
 
 def lazy_app(commands: Mapping[str, LazyCommand], **settings: Any) -> typer.Typer:  # noqa: ANN401  (those of Typer)

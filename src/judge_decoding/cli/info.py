@@ -5,23 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from judge_decoding.cli import options
 from judge_decoding.cli.head_view import describe, print_json
-from judge_decoding.cli.models import Head
-from judge_decoding.cli.outputs import Json
+from judge_decoding.cli.options import option
 from judge_decoding.cli.panels import MODELS
 from judge_decoding.judge.config import has_sound_weights, read_config
 from judge_decoding.names import embedded_path
 
 
 def info(
-    judge: Head,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Target model: check that the head fits it.", rich_help_panel=MODELS),
-    ] = None,
-    json: Json = False,
+    judge: options.Head,
+    target: Annotated[str | None, option(MODELS, "Target model: check that the head fits it.")] = None,
+    json: options.Json = False,
 ) -> None:
     """Show a judge head's origin, calibration and target, and whether it fits a target."""
     place = embedded_path(judge, "judge")

@@ -24,35 +24,36 @@ _PASS_ON = {
 
 app = lazy_app(
     {
-        "demo": LazyCommand("demo:demo", "Show judge decoding on included models, offline, in minutes."),
-        "generate": LazyCommand("generate:generate", "Answer one prompt with any pair of models."),
+        "demo": LazyCommand("demo:DemoOptions", "Show judge decoding on included models, offline, in minutes."),
+        "generate": LazyCommand("generate:GenerateOptions", "Answer one prompt with any pair of models."),
         "play": LazyCommand(
-            "play:play", "Watch a target alone and judge decoding answer side by side, on a local web page."
+            "play:PlayOptions", "Watch a target alone and judge decoding answer side by side, on a local web page."
         ),
         "draft": LazyCommand(
-            "draft:draft",
+            "draft:DraftOptions",
             "Train a draft model made from the target's first layers; an interrupted run resumes.",
         ),
         "fit": LazyCommand(
-            "fit:fit", "Fit a judge head from prompts: answers, labels, training, calibration and a report; resumes."
+            "fit:FitOptions",
+            "Fit a judge head from prompts: answers, labels, training, calibration and a report; resumes.",
         ),
         "evaluate": LazyCommand(
-            "evaluate:evaluate", "Measure the accuracy and speed of one decoding configuration on a task."
+            "evaluate:EvaluateOptions", "Measure the accuracy and speed of one decoding configuration on a task."
         ),
         "sweep": LazyCommand(
-            "sweep:sweep",
+            "sweep:SweepOptions",
             "Compare rules, settings and draft lengths on a task: accuracy against speed, with intervals.",
         ),
         "bench": LazyCommand(
-            "bench:bench",
+            "bench:BenchOptions",
             "Compare decoding methods: tokens per second, accepted draft tokens, and whether their tokens differ.",
         ),
         "report": LazyCommand("report:report", "Show answers token by token in one self-contained web page."),
         "score": LazyCommand(
-            "score:score",
+            "score:ScoreOptions",
             "Count the tokens per round that each rule would keep of existing answers.",
         ),
-        "train": LazyCommand("train:train", "Train a judge head for a target on labelled answers."),
+        "train": LazyCommand("train:TrainOptions", "Train a judge head for a target on labelled answers."),
         "card": LazyCommand(
             "card:card",
             "Rewrite a head's model card with measured results; the head itself does not change.",

@@ -6,33 +6,16 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.panels import OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import check_writable, is_stream
 from judge_decoding.io.locks import one_run
+from judge_decoding.io.resume import written_before
 
 WORK = "judge_decoding.work"
 """The key of a context's ``meta`` for the files that an interrupted run leaves, from which it resumes."""
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.", rich_help_panel=OUTPUT)]
-LogTo = Annotated[
-    str | None,
-    typer.Option("--log-to", help="Log metrics with trackio, on this machine, or with wandb.", rich_help_panel=OUTPUT),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
-Html = Annotated[Path | None, typer.Option(help="Self-contained web page to write.", rich_help_panel=OUTPUT)]
-Show = Annotated[int, typer.Option("--show", min=0, help="Answers shown on the page.", rich_help_panel=OUTPUT)]
-Cases = Annotated[Path, typer.Option("--out", "-o", help="TokenCourt file (JSONL) to write.", rich_help_panel=OUTPUT)]
-
-
-def out_option(what: str) -> typer.models.OptionInfo:
-    """The option ``--out`` of a command that writes ``what``."""
-    option: typer.models.OptionInfo = typer.Option("--out", "-o", help=what, rich_help_panel=OUTPUT)
-    return option
 
 
 def check_outputs(
@@ -87,6 +70,29 @@ def check_outputs(
             raise JudgeDecodingError(
                 f"{path} already exists; choose another {another}, or replace it with --overwrite."
             )
+
+
+def check_resumable(
+    context: typer.Context,
+    out: Path,
+    inputs: Iterable[str | Path | None],
+    *,
+    overwrite: bool,
+    aside: Path | None = None,
+) -> Path:
+    """Check the outputs of a command whose unfinished work is in ``<out>.part``, and return that file.
+
+    While it is there, outputs of the run that began it may be, too.
+
+    Raises:
+        JudgeDecodingError: as for `check_outputs`.
+    """
+    part = out.with_name(f"{out.name}.part")
+    check_outputs(
+        [out, aside], inputs, overwrite=overwrite, work=[part], alone=(context, out),
+        own=lambda: [out, *written_before(part)] if part.exists() else [],
+    )  # fmt: skip
+    return part
 
 
 def _check_apart(one: Path, other: Path) -> None:

@@ -13,9 +13,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from judge_decoding.cli import options
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.decoding_options import DraftLengthOption
-from judge_decoding.cli.outputs import Json
+from judge_decoding.cli.options import option
 from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.errors import JudgeDecodingError
@@ -41,13 +41,12 @@ BAR = 60
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="Recipe: a name such as llama-3.1-8b-405b, or a YAML file.")],
+    recipe: options.RecipeName,
     accepted: Annotated[
-        float | None,
-        typer.Option(min=0, help="Accepted draft tokens per round, expected or measured.", rich_help_panel=DECODING),
+        float | None, option(DECODING, "Accepted draft tokens per round, expected or measured.", min=0)
     ] = None,
-    num_draft_tokens: DraftLengthOption = None,
-    json: Json = False,
+    num_draft_tokens: options.DraftLengthOption = None,
+    json: options.Json = False,
 ) -> None:
     """Estimate a recipe's memory per GPU and tokens per second. Exit code 1 if it does not fit."""
     one = load(recipe)

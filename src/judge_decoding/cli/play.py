@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import typer
-
-from judge_decoding.cli.login import login
-from judge_decoding.cli.models import BackendOption, Device, DtypeOption, check_dtype
+from judge_decoding.cli import options
+from judge_decoding.cli.checks import check_court, check_dtype
+from judge_decoding.cli.options import option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.page_options import Annotator, Browser, Port
 from judge_decoding.cli.panels import MODELS, OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import REFERENCE, complete, embedded_path
@@ -27,41 +25,37 @@ class NamedPair(NamedTuple):
     judge: str | None
 
 
-def play(
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """Watch a target alone and judge decoding answer side by side, on a local web page."""
+
     pair: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Models to choose from: 'reference', the embedded pair, or [NAME=]TARGET,DRAFT[,JUDGE], by folder or "
+        option(
+            MODELS,
+            "Models to choose from: 'reference', the embedded pair, or [NAME=]TARGET,DRAFT[,JUDGE], by folder or "
             "Hub name. All are loaded at the start. Repeatable.",
-            rich_help_panel=MODELS,
         ),
-    ] = None,
-    cases: Annotated[
-        Path,
-        typer.Option(
-            help="TokenCourt file (JSONL) to which answers marked on the page are added.", rich_help_panel=OUTPUT
-        ),
-    ] = Path("play-cases.jsonl"),
-    annotator: Annotator = None,
-    dtype: DtypeOption = "auto",
-    device: Device = None,
-    backend: BackendOption = "eager",
-    port: Port = 8766,
-    browser: Browser = True,
-) -> None:
-    """Watch a target alone and judge decoding answer side by side, on a local web page."""
-    check_dtype(dtype)
-    pairs = parse_pairs(pair or [REFERENCE])
-    named = [name for each in pairs for name in each[1:]]
-    check_outputs([], named, overwrite=False, work=[cases])
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
-        raise JudgeDecodingError(
-            "The playground needs a web server; install it with: pip install 'judge-decoding[court]'."
-        )
+    ] = None
+    cases: Annotated[Path, option(OUTPUT, "TokenCourt file (JSONL) to which answers marked on the page are added.")] = (
+        Path("play-cases.jsonl")
+    )
+    annotator: options.Annotator = None
+    dtype: options.DtypeOption = "auto"
+    device: options.Device = None
+    backend: options.BackendOption = "eager"
+    port: options.Port = 8766
+    browser: options.Browser = True
 
-    from judge_decoding.cli.run.play import run  # noqa: PLC0415  (loads torch, and an extra)
+    def run(self) -> None:
+        """Check the options, and serve the page."""
+        check_dtype(self.dtype)
+        pairs = parse_pairs(self.pair or [REFERENCE])
+        check_outputs([], [name for each in pairs for name in each[1:]], overwrite=False, work=[self.cases])
+        check_court("The playground needs")
+        from judge_decoding.cli.run.play import run  # noqa: PLC0415  (loads torch, and an extra)
 
-    run(pairs, cases, annotator or login(), dtype, device, backend, port, browser=browser)
+        run(self, pairs)
 
 
 def parse_pairs(spellings: list[str]) -> list[NamedPair]:

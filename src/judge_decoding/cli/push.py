@@ -7,24 +7,20 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.models import Head
-from judge_decoding.cli.outputs import Json, Yes
-from judge_decoding.cli.panels import OUTPUT
+from judge_decoding.cli import options
+from judge_decoding.cli.options import option
+from judge_decoding.cli.panels import OTHER, OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 
 
 def push(
-    judge: Head,
+    judge: options.Head,
     repo: Annotated[str, typer.Argument(help="Repository on the Hub, such as me/my-judge; created if needed.")],
-    private: Annotated[
-        bool, typer.Option("--private", help="Create a private repository.", rich_help_panel=OUTPUT)
-    ] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch to upload to; by default the main one.", rich_help_panel=OUTPUT)
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded and stop.")] = False,
-    yes: Yes = False,
-    json: Json = False,
+    private: Annotated[bool, option(OUTPUT, "Create a private repository.", "--private")] = False,
+    revision: Annotated[str | None, option(OUTPUT, "Branch to upload to; by default the main one.")] = None,
+    dry_run: Annotated[bool, option(OTHER, "List what would be uploaded and stop.", "--dry-run")] = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
 ) -> None:
     """Upload a head's folder to the Hugging Face Hub: weights, configuration, card, pictures and results."""
     head = Path(judge)

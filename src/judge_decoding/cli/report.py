@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.court_files import Warnings
-from judge_decoding.cli.outputs import Overwrite, Show, check_outputs, out_option
+from judge_decoding.cli import options
+from judge_decoding.cli.court_files import warnings
+from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import OUTPUT
 from judge_decoding.cli.terminal import say
 from judge_decoding.core.results import read_results
@@ -24,15 +26,10 @@ def report(
         typer.Argument(help="Answers with their rounds (JSONL), as `evaluate` and `generate --out` write them."),
     ],
     out: Annotated[Path, out_option("Web page to write.")],
-    title: Annotated[str, typer.Option(help="Heading of the page.", rich_help_panel=OUTPUT)] = (
-        "Judge decoding, token by token"
-    ),
-    show: Show = 200,
-    sweep: Annotated[
-        Path | None,
-        typer.Option(help="Results of `sweep`, to plot accuracy against speed.", rich_help_panel=OUTPUT),
-    ] = None,
-    overwrite: Overwrite = False,
+    title: Annotated[str, option(OUTPUT, "Heading of the page.")] = ("Judge decoding, token by token"),
+    show: options.Show = 200,
+    sweep: Annotated[Path | None, option(OUTPUT, "Results of `sweep`, to plot accuracy against speed.")] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Show answers token by token in one self-contained web page."""
     check_outputs([out], [*files, sweep], overwrite=overwrite)
@@ -40,11 +37,8 @@ def report(
     figures = []
     if sweep is not None:
         figures.append((CAPTION, pareto_svg(read_results(sweep).rows)))
-    warnings = Warnings()
-    try:
-        samples = [sample for path in files for sample in read_samples(path, on_bad=warnings)]
-    finally:
-        warnings.close()
+    with warnings() as on_bad:
+        samples = [sample for path in files for sample in read_samples(path, on_bad=on_bad)]
     write_text(out, answers_page(title, samples, figures=figures, most=show))
     told = "1 answer" if len(samples) == 1 else f"{len(samples)} answers"
     say(f"{told} read, the first {show} of them shown in {out}." if len(samples) > show else

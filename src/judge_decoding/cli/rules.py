@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from judge_decoding.cli import options
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.outputs import Json
 from judge_decoding.cli.rule_docs import built_in
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.errors import JudgeDecodingError
@@ -21,7 +21,7 @@ from judge_decoding.spelling import guess
 
 def rules(
     name: Annotated[str | None, typer.Argument(help="Rule to explain; by default all are listed.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """List the verification rules, also those of installed packages, or explain one."""
     rows = built_in()

@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli.options import check_used
+from judge_decoding.cli import options
+from judge_decoding.cli.checks import check_used
+from judge_decoding.cli.options import option
+from judge_decoding.cli.panels import OTHER
 from judge_decoding.cli.terminal import say
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.serving.plan import Memory
@@ -18,9 +21,9 @@ from judge_decoding.serving.recipe import load
 
 def serve(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="Recipe: a name such as llama-3.1-8b-405b, or a YAML file.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start it even if plan says that it does not fit.")] = False,
+    recipe: options.RecipeName,
+    dry_run: Annotated[bool, option(OTHER, "Print the command and stop.", "--dry-run")] = False,
+    force: Annotated[bool, option(OTHER, "Start it even if plan says that it does not fit.", "--force")] = False,
 ) -> None:
     """Print the vLLM command for a recipe and exec it; more arguments for vLLM after '--'."""
     one = load(recipe)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import typer
 from rich.progress import Progress, SpinnerColumn, TaskID, TimeElapsedColumn
 
 from judge_decoding.cli.console import progress
@@ -50,14 +48,3 @@ def steps(*, lines: bool = False) -> Iterator[Steps]:
     """Show steps on stderr while the block runs; see `Steps`."""
     with progress(TimeElapsedColumn(), begin=[SpinnerColumn()]) as shown:
         yield Steps(shown, lines=lines)
-
-
-@contextmanager
-def resumable(work: Path) -> Iterator[None]:
-    """Where the user stops the command, say in one line how to resume."""
-    try:
-        yield
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        kept = f"finished work is kept in {work}, and the same command resumes"
-        say(f"Stopped: {kept if work.exists() else 'nothing is kept'}.", err=True)
-        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 1) from stop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -151,27 +151,35 @@ def _sample(method: Method, prompt_format: PromptFormat, item: Item, turn: int, 
     )
 
 
+def result_rows(name: str, method: Method, outcomes: Mapping[str, Outcome], margin: float) -> dict[str, ResultRow]:
+    """Return the rows of the table by method, in order: the target alone, if it was measured, and the method.
+
+    Args:
+        name: the name of the method's row.
+        method: the method.
+        outcomes: as `evaluate` returns them.
+        margin: share of right answers that may be lost for the method to count as non-inferior.
+    """
+    theirs = outcomes.get(TARGET)
+    rows = {METHOD: method_row(name, method, outcomes[METHOD], theirs, margin)}
+    return rows if theirs is None else {TARGET: method_row(TARGET, method.alone(), theirs, None, margin), **rows}
+
+
 def method_row(
     name: str,
     method: Method,
     outcome: Outcome,
     target: Outcome | None,
     margin: float,
+    family: tuple[str, str] | None = None,
 ) -> ResultRow:
-    """Return the table row of a decoding method."""
-    rule = method.rule
-    family, setting = label(rule) if rule is not None else (name, "")
+    """Return the row of a method; ``family`` is its rule's family and setting, by default those of `label`."""
+    rule, setting = family or (label(method.rule) if method.rule is not None else (name, ""))
     return row(
-        outcome.answers,
-        None if target is None else target.answers,
-        margin=margin,
-        name=name,
-        rule=family,
-        setting=setting,
-        num_draft_tokens=method.num_draft_tokens,
-        temperature=method.sampling.temperature,
-        lossless=rule is None or rule.is_lossless,
-    )
+        outcome.answers, None if target is None else target.answers, margin=margin, name=name, rule=rule,
+        setting=setting, num_draft_tokens=method.num_draft_tokens, temperature=method.sampling.temperature,
+        lossless=method.rule is None or method.rule.is_lossless,
+    )  # fmt: skip
 
 
 def label(rule: VerificationRule) -> tuple[str, str]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from judge_decoding.core.results import MATCHED, TARGET, ItemResult, LoadRow, ResultRow, fastest_non_inferior, row
+from judge_decoding.core.results import MATCHED, TARGET, ItemResult, LoadRow, ResultRow, fastest_non_inferior
 from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
-from judge_decoding.evaluation.evaluate import label
+from judge_decoding.evaluation.evaluate import label, method_row
 from judge_decoding.evaluation.loads import lengths_by_load, steps
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.evaluation.record import ResultRecord
@@ -58,18 +58,10 @@ class Candidate:
     family: str
     setting: str = ""
 
-    @property
-    def lossless(self) -> bool:
-        """Whether verification is lossless; a matched baseline keeps the distribution of the truncated target."""
-        return self.method.rule is None or self.method.rule.is_lossless
-
     def row(self, outcome: Outcome, target: Outcome | None, margin: float, num_draft_tokens: int) -> ResultRow:
-        """Return the table row of this candidate."""
-        return row(
-            outcome.answers, None if target is None else target.answers, margin=margin, name=self.name,
-            rule=self.family, setting=self.setting, num_draft_tokens=num_draft_tokens,
-            temperature=self.method.sampling.temperature, lossless=self.lossless,
-        )  # fmt: skip
+        """Return the table row of this candidate; a matched baseline is lossless for the truncated target."""
+        method = replace(self.method, num_draft_tokens=num_draft_tokens)
+        return method_row(self.name, method, outcome, target, margin, (self.family, self.setting))
 
 
 def default_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS) -> list[VerificationRule]:

@@ -21,7 +21,7 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
 from judge_decoding.fit.config import FitConfig
-from judge_decoding.fit.table import JUDGE, TARGET, FitRecord, Table, measure_table, ticks
+from judge_decoding.fit.table import JUDGE, TARGET, FitRecord, Table, measure_table
 from judge_decoding.io.files import check_output_folders, parse_json, read_text, write_json
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
@@ -34,7 +34,7 @@ from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity, log_calibration
-from judge_decoding.training.training import train_head
+from judge_decoding.training.training import ticks, train_head
 
 FEW = 100
 """With fewer prompts than this, a warning calls the accuracy that chose the threshold rough."""

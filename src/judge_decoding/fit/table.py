@@ -6,7 +6,7 @@ methods in turn, to measure speed. Draft lengths are timed before that, on other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.rules import Exact, Judge
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.training.training import ticks
 
 TARGET, STANDARD, JUDGE = "target", "exact", "judge"
 
@@ -149,15 +150,3 @@ def _figures(method: Method, timed: Outcome, others: Outcome, base: float) -> Fi
         tokens_per_second=timed.tokens_per_second,
         speedup=timed.tokens_per_second / base,
     )
-
-
-def ticks(progress: StageProgress, what: str, total: int, done: int = 0) -> Callable[[], None]:
-    """Return a function that reports one more unit as done; the start is reported at once."""
-    progress(what, done, total)
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        progress(what, done, total)
-
-    return tick

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from judge_decoding import markdown
 from judge_decoding.evaluation.bench.results import BenchResults, BenchRow, Ratio
 from judge_decoding.intervals import UNKNOWN, number
-from judge_decoding.visible import shown
+from judge_decoding.report.tables import text_table
 
 
 def _times(ratio: Ratio | None) -> str:
@@ -53,20 +52,10 @@ def _cells(rows: Sequence[BenchRow], columns: BenchColumns) -> tuple[list[str], 
 
 def terminal_tables(results: BenchResults) -> list[Table]:
     """Return the tables for a terminal, narrow enough for 80 columns."""
-    found = []
-    for title, heads, lines in tables(results):
-        table = Table(
-            title=Text(title), title_justify="left", title_style="bold", box=None, header_style="bold",
-            pad_edge=False, padding=(0, 1, 0, 0),
-        )  # fmt: skip
-        words = 2 if heads[0] == "one" else 1
-        for place, head in enumerate(heads):
-            name = place < words
-            table.add_column(Text(head), justify="left" if name else "right", no_wrap=not name, overflow="fold")
-        for line in lines:
-            table.add_row(*(Text(shown(cell)) for cell in line))
-        found.append(table)
-    return found
+    return [
+        text_table(heads, lines, title=title, words=2 if heads[0] == "one" else 1, gap=1)
+        for title, heads, lines in tables(results)
+    ]
 
 
 def notes(results: BenchResults) -> list[str]:

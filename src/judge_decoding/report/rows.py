@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 from judge_decoding.core.results import TARGET, Results, fastest_non_inferior
 from judge_decoding.intervals import points, short_numbers
 from judge_decoding.report.columns import QUALITY, SPEED, cells
-from judge_decoding.visible import shown
+from judge_decoding.report.tables import text_table
 
 
 def results_tables(results: Results) -> list[Table]:
@@ -20,14 +19,8 @@ def results_tables(results: Results) -> list[Table]:
 
 
 def plain_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """Return a table without lines, in which the column of the methods' names may be folded."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for title in titles:
-        name = title == "method"
-        table.add_column(title, justify="left" if name else "right", no_wrap=not name, overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(shown(short_numbers(cell))) for cell in line))
-    return table
+    """Return a table of results, with the numbers in the methods' names shortened."""
+    return text_table(titles, [[short_numbers(cell) for cell in line] for line in lines])
 
 
 def notes(results: Results) -> str:

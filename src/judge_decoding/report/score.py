@@ -11,6 +11,7 @@ from rich.text import Text
 
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.intervals import short_numbers
+from judge_decoding.report.tables import text_table
 from judge_decoding.visible import shown
 
 COLUMNS = (
@@ -40,13 +41,7 @@ def cells(acceptance: Acceptance) -> list[str]:
 
 def score_table(acceptances: Sequence[Acceptance]) -> RenderableType:
     """Return the table, with a row for each rule and draft length."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for title in COLUMNS:
-        rule = title == "rule"
-        table.add_column(title, justify="left" if rule else "right", no_wrap=not rule, overflow="fold")
-    for acceptance in acceptances:
-        table.add_row(*map(Text, cells(acceptance)))
-    return table
+    return text_table(COLUMNS, map(cells, acceptances), gap=1)
 
 
 def bins(shares: Sequence[float]) -> list[tuple[str, float]]:

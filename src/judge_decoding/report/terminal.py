@@ -10,6 +10,7 @@ from rich.text import Text
 
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import p_value
+from judge_decoding.report.tables import text_table
 from judge_decoding.report.verdicts import MEANING, ShownRound
 from judge_decoding.visible import shown
 
@@ -70,14 +71,8 @@ COLUMNS = (
 
 def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> RenderableType:
     """Return the table of a comparison; ``names`` has the row titles in order."""
-    # To fit into 80 columns, only the titles are folded.
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("method", no_wrap=True)
-    for _, title in COLUMNS:
-        table.add_column(title, justify="right", no_wrap=True)
-    for key, name in names.items():
-        table.add_row(name, *row(key, methods[key]))
-    return table
+    titles = ["method", *(title for _, title in COLUMNS)]
+    return text_table(titles, [[name, *row(key, methods[key])] for key, name in names.items()], gap=1)
 
 
 def row(key: str, figures: Mapping[str, float]) -> list[str]:

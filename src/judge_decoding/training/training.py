@@ -111,7 +111,7 @@ def train_head(
         questions = target_states(question_examples(asked, tokenizer), best.source)
         features = load(best.source)
         standardise(features)
-        tick = _ticks(report, "learning curve", len(SHARES) * len(config.l2))
+        tick = ticks(report, "learning curve", len(SHARES) * len(config.l2))
         curve = learning_curve(features, tokens, config, best.row["auc"], tick)
     for row in curve:
         log_fields(logger, "learning_curve", row)
@@ -267,7 +267,7 @@ def _best(
 ) -> tuple[FittedSource, list[dict[str, Any]]]:
     """The source with the best AUC out of fold, and the table of all detectors."""
     sources = config.sources
-    tick = _ticks(report, "fitting", len(sources) * len(config.l2))
+    tick = ticks(report, "fitting", len(sources) * len(config.l2))
     best: FittedSource | None = None
     rows = []
     for source in sources:
@@ -283,13 +283,14 @@ def _best(
     return best, rows
 
 
-def _ticks(report: StageProgress, what: str, total: int) -> Callable[[], None]:
-    done = 0
+def ticks(progress: StageProgress, what: str, total: int, done: int = 0) -> Callable[[], None]:
+    """Return a function that reports one more unit of a stage as done; the start is reported at once."""
+    progress(what, done, total)
 
     def tick() -> None:
         nonlocal done
         done += 1
-        report(what, done, total)
+        progress(what, done, total)
 
     return tick
 

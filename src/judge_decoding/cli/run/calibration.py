@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from judge_decoding.cli.calibrate_on import is_file
-from judge_decoding.cli.court_files import Warnings
+from judge_decoding.cli.checks import is_file
+from judge_decoding.cli.court_files import warnings
 from judge_decoding.cli.run.rendering import uses_chat
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.tasks import parse_task, read_items
@@ -41,10 +41,7 @@ def calibration(
         items = read_items(task, Path(spelling), limit=limit, on_bad=refuse)
         return PromptFormat(task, max_new_tokens=max_new_tokens), calibration_items(task, items)
     named = parse_task(spelling)
-    warnings = Warnings()
-    try:
-        items = read_items(named, data, limit=limit, on_bad=warnings)
-    finally:
-        warnings.close()
+    with warnings() as on_bad:
+        items = read_items(named, data, limit=limit, on_bad=on_bad)
     good = calibration_items(named, items)
     return PromptFormat(named, uses_chat(chat, tokenizer), max_new_tokens=max_new_tokens), good

@@ -13,6 +13,7 @@ import torch
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal, progress
+from judge_decoding.cli.demo import DemoOptions
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.core.results import row
 from judge_decoding.core.rounds import Round
@@ -96,34 +97,26 @@ _DEMOS = {
 }  # fmt: skip
 
 
-def run(
-    name: str, limit: int | None, seed: int, threshold: float | None, num_draft_tokens: int | None, out: Path | None,
-    html: Path | None, *, json: bool,
-) -> None:  # fmt: skip
+def run(options: DemoOptions) -> None:
     """Answer the items, and show what came out."""
-    if threshold is not None:
-        check_threshold(threshold)
-
-    demo = _DEMOS[name]
-    limit = limit or demo.items
-    test = demo.test(limit, seed)
+    if options.threshold is not None:
+        check_threshold(options.threshold)
+    demo = _DEMOS[options.pair]
+    limit, seed, length = options.limit or demo.items, options.seed, options.num_draft_tokens
+    test, prompt_format = demo.test(limit, seed), demo.prompt_format
     if demo.one_thread:
         torch.set_num_threads(1)
     pair, draft = demo.load()
     assert pair.judge is not None
-    plain = type(pair)(pair.target, pair.tokenizer)
-    judge = Judge(pair.judge, threshold)
+    judge = Judge(pair.judge, options.threshold)
     methods: dict[str, Method] = {
-        "target": Method(plain),
+        "target": Method(pair.alone()),
         "draft": Method(draft),
-        "exact": Method(pair, Exact(), num_draft_tokens or 1),
-        "judge": Method(pair, judge, num_draft_tokens or 1),
+        "exact": Method(pair, Exact(), length or 1),
+        "judge": Method(pair, judge, length or 1),
     }
-    prompt_format = demo.prompt_format
-    tuning = [] if num_draft_tokens else demo.others(min(demo.tuning_items, max(limit, 3)), seed)
+    tuning = [] if length else demo.others(min(demo.tuning_items, max(limit, 3)), seed)
     work = len(tuning) * (len(demo.exact_lengths) + len(demo.judge_lengths)) + len(methods) * (limit + 1)
-
-    console = Terminal()
     with progress() as bar:
         task = bar.add_task("finding the best draft lengths" if tuning else "decoding", total=work)
         advance = partial(bar.advance, task)
@@ -132,8 +125,7 @@ def run(
             drafted = {name: methods[name] for name in lengths}
             methods |= best_draft_lengths(drafted, lengths, prompt_format, tuning, lambda *_: advance())[0]
         bar.update(task, description="decoding side by side")
-        warm_up = demo.others(1, seed + 1)
-        compare(methods, prompt_format, warm_up, lambda *_: advance())  # not counted
+        compare(methods, prompt_format, demo.others(1, seed + 1), lambda *_: advance())  # a warm-up, not counted
         outcomes = compare(methods, prompt_format, test, lambda *_: advance())
 
     target = outcomes["target"].answers
@@ -143,48 +135,46 @@ def run(
         ).model_dump()
         for name, outcome in outcomes.items()
     }
-    problem, rounds = _telling_example(methods["judge"], prompt_format, test)
+    item, rounds = _telling_example(methods["judge"], prompt_format, test)
     example = shown(rounds, pair.tokenizer)
-    facts = {
-        "problems": f"{limit} held-out ones, seed {seed}",
-        "judge's threshold": f"{fewest_digits(judge.threshold)}",
-        "draft length": f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge",
-        "machine": machine(),
-    }
-
     figures = {
-        "pair": name, "problems": limit, "seed": seed, "threshold": judge.threshold, "machine": machine(),
+        "pair": options.pair, "problems": limit, "seed": seed, "threshold": judge.threshold, "machine": machine(),
         "methods": rows,
     }  # fmt: skip
-    if out is not None:
-        files.write_json(out, figures)
-    if html is not None:
-        files.write_text(html, comparison_page(rows, NAMES, facts, problem.turns[0], example))
-    if json:
+    threshold = fewest_digits(judge.threshold)
+    chosen = f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge"
+    if options.out is not None:
+        files.write_json(options.out, figures)
+    if options.html is not None:
+        facts = {
+            "problems": f"{limit} held-out ones, seed {seed}", "judge's threshold": threshold, "draft length": chosen,
+            "machine": machine(),
+        }  # fmt: skip
+        files.write_text(options.html, comparison_page(rows, NAMES, facts, item.turns[0], example))
+    if options.json:
         say_json(dumps(figures, indent=2))
         return
 
-    title = (f"{limit} held-out {demo.title}", "bold")
-    console.print(Text.assemble("\n", title, f", {facts['machine']}\n"))
+    console = Terminal()
+    console.print(Text.assemble("\n", (f"{limit} held-out {demo.title}", "bold"), f", {machine()}\n"))
     console.print(comparison_table(rows, NAMES))
-    chosen = f"chosen on {len(tuning)} other problems" if tuning else "as given"
+    how = f"chosen on {len(tuning)} other problems" if tuning else "as given"
     console.print(
         "\nStandard: speculative decoding that keeps only tokens the target would have generated itself.\n"
-        f"Draft length: {facts['draft length']} ({chosen}). Judge's threshold: {fewest_digits(judge.threshold)}.\n"
+        f"Draft length: {chosen} ({how}). Judge's threshold: {threshold}.\n"
         "The mean acceptance length includes the correction or bonus token; accepted draft tokens do not.\n",
         style="dim",
         highlight=False,
     )
     console.print("One answer, one line per round", style="bold", highlight=False)
-    console.print(problem.turns[0] + "\n", highlight=False)
+    console.print(item.turns[0] + "\n", highlight=False)
     console.print(worked_example(example))
     console.print()
     console.print(legend(), end="")
     console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
-    if out is not None:
-        console.print(f"Figures: {out}", highlight=False, soft_wrap=True)
-    if html is not None:
-        console.print(f"Web page: {html}", highlight=False, soft_wrap=True)
+    for title, path in (("Figures", options.out), ("Web page", options.html)):
+        if path is not None:
+            console.print(f"{title}: {path}", highlight=False, soft_wrap=True)
 
 
 def _telling_example(judge: Method, prompt_format: PromptFormat, items: list[Item]) -> tuple[Item, tuple[Round, ...]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from judge_decoding.cli.options import check_used
+from judge_decoding.cli.checks import check_used
 from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case

@@ -13,6 +13,7 @@ from judge_decoding.cli.head_view import describe, print_json
 from judge_decoding.cli.terminal import warn
 from judge_decoding.intervals import fewest_digits
 from judge_decoding.judge.config import JudgeHeadConfig
+from judge_decoding.report.tables import text_table
 
 _WIDTH = 24
 
@@ -37,16 +38,17 @@ def _comparison(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401  (something 
     """Return a table with a row for each hidden-state source and trivial detector."""
     if not rows:
         return None
-    table = Table(title="Compared, out of fold; the one in bold is the head", title_justify="left", box=None)
-    table.add_column("detector")
-    for name in ("AUC\nall tokens", "AUC\nnumbers", "log-loss", "threshold", "correct\nkept", "wrong\ncaught"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    titles = ["detector", "AUC\nall tokens", "AUC\nnumbers", "log-loss", "threshold", "correct\nkept", "wrong\ncaught"]
+    cells = [
+        [
             row["detector"], _number(row["auc"]), _number(row["auc_numbers"]), _number(row["log_loss"]),
             fewest_digits(row["threshold"]), f"{row['kept_correct']:.1%}", f"{row['caught_wrong']:.1%}",
-            style="bold" if row["shipped"] else None,
-        )  # fmt: skip
+        ]
+        for row in rows
+    ]  # fmt: skip
+    table = text_table(titles, cells, title="Compared, out of fold; the one in bold is the head")
+    for line, row in zip(table.rows, rows, strict=True):
+        line.style = "bold" if row["shipped"] else None
     return table
 
 

@@ -10,13 +10,15 @@ continuation after it. z is correct if s is above a threshold. The cost is one f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.data.cases import Case
+from judge_decoding.data.tokens import split_ids
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.labelling.labels.swaps import draft_choices, draft_model, log_probs, prompt_ids, swap_case
+from judge_decoding.rules.exact import Exact
 
 SOURCE = "likelihood"
 
@@ -67,3 +69,41 @@ def label_by_likelihood(
         if case is not None:
             cases.append(case)
     return cases, 1 + len(places)
+
+
+def label_questions(
+    decoder: JudgeDecoder,
+    questions: Sequence[str],
+    config: LikelihoodConfig,
+    given: Mapping[str, Sequence[Case]] | None,
+    done: Callable[[str, list[Case], int], None],
+    *,
+    max_new_tokens: int = 256,
+    batch_size: int = 8,
+) -> None:
+    """Label the target's own greedy answers to ``questions`` or, by question, those ``given``.
+
+    ``done`` is called with each question, the cases of its answers, and their cost in target forwards.
+
+    Raises:
+        JudgeDecodingError: the decoder has no draft model, or a question is empty.
+    """
+    for first in range(0, len(questions), batch_size):
+        part = questions[first : first + batch_size]
+        if given is not None:
+            answers, costs = [[_words(case, decoder) for case in given[question]] for question in part], [0] * len(part)
+        else:
+            made = decoder.generate_batch(part, max_new_tokens, batch_size=batch_size, rule=Exact(), temperature=0)
+            answers, costs = [[list(one.token_ids)] for one in made], [1 + one.stats.rounds for one in made]
+        for question, own, cost in zip(part, answers, costs, strict=True):
+            labelled = [label_by_likelihood(decoder, question, answer, config) for answer in own]
+            done(
+                question, [case for cases, _ in labelled for case in cases], cost + sum(spent for _, spent in labelled)
+            )
+
+
+def _words(case: Case, decoder: JudgeDecoder) -> list[int]:
+    """An answer without its end token, which is no text of its writer's."""
+    ids = split_ids(case, decoder.tokenizer)[1]
+    ends = {*decoder.end_ids, decoder.tokenizer.eos_token_id}
+    return ids[:-1] if case.ended and ids[-1:] and ids[-1] in ends else ids
