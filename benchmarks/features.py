@@ -34,9 +34,8 @@ from judge_decoding.io.files import write_json, write_text
 from judge_decoding.loading.models import load_model
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS
-from judge_decoding.training.cache import FeatureCache
 from judge_decoding.training.comparison import LabelledTokens, candidate, learning_curve
-from judge_decoding.training.features import BASELINES, Column, read
+from judge_decoding.training.features import BASELINES, Column, FeatureCache, read
 from judge_decoding.training.fitting import deal
 from judge_decoding.training.labels import Example
 

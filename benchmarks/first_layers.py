@@ -16,10 +16,10 @@ from statistics import median
 import torch
 
 from judge_decoding import JudgeDecoder
+from judge_decoding.evaluation.bench.bench import alone
 from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import DEFAULTS, EQUAL, Assistance, Models
 from judge_decoding.evaluation.bench.results import ratio
-from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.first_layers import first_layers
 from judge_decoding.models.provenance import machine

@@ -35,9 +35,9 @@ from judge_decoding import JudgeDecoder
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.rounds import Stats
 from judge_decoding.decoding.engines import Engine
+from judge_decoding.evaluation.bench.bench import alone
 from judge_decoding.evaluation.bench.contenders import BatchAnswers, Contender, ContenderLabel, counted, synchronize
 from judge_decoding.evaluation.bench.plan import Assistance, Models
-from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.judge.config import JudgeHeadConfig
 from judge_decoding.judge.head import JudgeHead

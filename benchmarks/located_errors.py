@@ -38,9 +38,8 @@ from judge_decoding.io.files import lines, write_json, write_text
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.tokenize import end_ids
-from judge_decoding.training.cache import FeatureCache
 from judge_decoding.training.calibration import auc
-from judge_decoding.training.features import BASELINES
+from judge_decoding.training.features import BASELINES, FeatureCache
 from judge_decoding.training.fitting import cross_validate, deal, standardise
 from judge_decoding.training.labels import IGNORED, encode
 

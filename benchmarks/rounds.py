@@ -27,11 +27,11 @@ from transformers import PreTrainedModel
 from judge_decoding import JudgeDecoder
 from judge_decoding.core.rounds import Round, Seconds
 from judge_decoding.decoding.lengths import AcceptanceModel, DraftLength
+from judge_decoding.evaluation.bench.bench import alone
 from judge_decoding.evaluation.bench.contenders import BatchAnswers, Contender, OwnLoop
 from judge_decoding.evaluation.bench.measure import measure
 from judge_decoding.evaluation.bench.plan import POLICY, Models
 from judge_decoding.evaluation.bench.results import row
-from judge_decoding.evaluation.bench.run import alone
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.markdown import table
 from judge_decoding.models.provenance import machine as machine_in_words

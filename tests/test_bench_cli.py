@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_vllm_answers_from_a_process_of_its_own(fake_vllm: vllm.VllmSettings) ->
     import torch
 
     assert vllm.interpreter(fake_vllm.python) == fake_vllm.python
-    with vllm.VLLM(ContenderLabel("vllm"), fake_vllm) as way:
+    with closing(vllm.VLLM(ContenderLabel("vllm"), fake_vllm)) as way:
         for _ in range(2):
             given = way.answer([torch.tensor([4, 5]), torch.tensor([7])])
             assert given.tokens == ((6, 2), (8, 2))

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.bench.bench import static_assisted
+from judge_decoding.evaluation.bench.bench import alone, choose, compared, static_assisted, tuning_steps
 from judge_decoding.evaluation.bench.contenders import (
     Assistance,
     BatchAnswers,
@@ -26,7 +26,6 @@ from judge_decoding.evaluation.bench.contenders import (
 from judge_decoding.evaluation.bench.measure import Measurement, measure
 from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, contenders
 from judge_decoding.evaluation.bench.results import ratio, row
-from judge_decoding.evaluation.bench.run import alone, choose, compared, tuning_steps
 from judge_decoding.models.first_layers import first_layers
 from tiny import EOS, greedy, llama
 

@@ -11,10 +11,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
-from judge_decoding.cli.rule_docs import built_in
-from judge_decoding.cli.run.rules import described
+from judge_decoding.cli.rule_docs import built_in, texts
 from judge_decoding.judge.config import has_sound_weights
 from judge_decoding.names import EMBEDDED
+from judge_decoding.rules.spelling import described
 from tiny import WORDS, llama, word_tokenizer
 
 
@@ -79,7 +79,7 @@ def test_rules_are_listed(run: Run) -> None:
     assert code == 0
     assert "threshold=the head's" in out
     assert all(name in out for name in available_rules())
-    assert built_in() == described(available_rules())
+    assert built_in() == [described(rule) | texts(rule.__doc__ or "") for rule in available_rules().values()]
     assert json.loads(run("rules", "top_k", "--json")[1]) == built_in()[3]
     code, out, _ = run("rules", "typical")
     assert (code, out.count("arXiv 2401.10774")) == (0, 1)
@@ -224,7 +224,7 @@ def test_info_reads_a_sound_head_without_loading_it(
         loaded = JudgeHead.from_pretrained(place)
         assert {name: tuple(one.shape) for name, one in loaded.state_dict().items()} == loaded.config.weight_shapes
         with monkeypatch.context() as patch:
-            patch.setattr("judge_decoding.cli.run.info.checked_config", None)
+            patch.setattr(JudgeHead, "from_pretrained", None)
             code, out, _ = run("info", place, "--json")
         assert code == 0
         assert json.loads(out) == loaded.config.model_dump(mode="json")

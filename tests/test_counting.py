@@ -9,8 +9,7 @@ from statistics import mean
 import pytest
 
 from judge_decoding import JudgeDecodingError, Round, Stats
-from judge_decoding.evaluation.counting import Counting
-from judge_decoding.evaluation.spec_bench import answer_line
+from judge_decoding.evaluation.spec_bench import Counting, answer_line
 from judge_decoding.tasks import Item
 from samples import known
 from test_loop_counts import Keeps, drafts

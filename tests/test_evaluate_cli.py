@@ -22,8 +22,8 @@ from endpoint import Response, Serve, refused, said
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.core.results import TARGET, ResultRow, Results, read_results
 from judge_decoding.core.samples import read_samples
-from judge_decoding.report.results_page import results_page
-from judge_decoding.report.rows import notes, results_tables
+from judge_decoding.report.page import results_page
+from judge_decoding.report.results import notes, results_tables
 from samples import HOSTILE
 from test_familiarity import knowing
 from tiny import llama

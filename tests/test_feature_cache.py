@@ -18,8 +18,7 @@ from judge_decoding.judge.scores import prompt_ids
 from judge_decoding.judge.target import target_info
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS, hidden_states
-from judge_decoding.training.cache import FeatureCache, default_folder
-from judge_decoding.training.features import BASELINES, Column, read
+from judge_decoding.training.features import BASELINES, Column, FeatureCache, default_folder, read
 from judge_decoding.training.labels import Example, encode
 from test_training import word_cases
 from tiny import VOCAB_SIZE, final_norm, llama, perturbed, word_tokenizer

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.generation import Defaults
-from judge_decoding.labelling.labels.rollouts import local_rollouts
+from judge_decoding.labelling.labels.equivalence import local_rollouts
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts

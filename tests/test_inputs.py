@@ -337,7 +337,7 @@ OWN = {
     "labels/llm.py": "a text of this package",
     "serving/recipe.py": "recipes of this package",
     "reference/wide.py": "weights of this package",
-    "training/cache.py": "shards whose hash was just found right",
+    "training/features.py": "shards whose hash was just found right",
     "training/draft_training.py": "its own checkpoints",
     "inputs.py": "the place itself",
 }

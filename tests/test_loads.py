@@ -16,8 +16,8 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.evaluation.loads import best_by_load, lengths_by_load, schedule, steps, vllm_option
 from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.trial import Method
-from judge_decoding.report.loads import loads_table, vllm_options
-from judge_decoding.report.results_page import results_page
+from judge_decoding.report.page import results_page
+from judge_decoding.report.results import loads_table, vllm_options
 from judge_decoding.rules import Exact
 from judge_decoding.tasks.prompt_format import PromptFormat
 from samples import HOSTILE

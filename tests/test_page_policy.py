@@ -17,8 +17,7 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.pages import file_page
 from judge_decoding.report.answers import answers_page
 from judge_decoding.report.cases import cases_page
-from judge_decoding.report.page import comparison_page
-from judge_decoding.report.results_page import results_page
+from judge_decoding.report.page import comparison_page, results_page
 from judge_decoding.report.score import COLUMNS
 from judge_decoding.report.score_page import bars, points
 from judge_decoding.report.verdicts import ShownRound, ShownToken

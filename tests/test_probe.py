@@ -20,7 +20,7 @@ from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.judge.target import check_target, target_info
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.models.weights import quantization, tensors
-from judge_decoding.training.cache import FeatureCache
+from judge_decoding.training.features import FeatureCache
 from tiny import VOCAB_SIZE, llama, perturbed, random_head
 
 

@@ -243,3 +243,11 @@ def test_a_layer_that_is_not_there_is_refused() -> None:
 
 def test_a_case_without_tokens_is_skipped() -> None:
     assert [len(s) for s in hidden_states(llama(0), [[], [5, 6], []], "before", batch_tokens=1)] == [0, 2, 0]
+
+
+def test_a_case_may_be_as_long_as_scaled_positions_reach() -> None:
+    model = llama(0, context=4)
+    with pytest.raises(JudgeDecodingError, match="the target's context is 4"):
+        train_head(model, word_tokenizer(), word_cases())
+    model.config.rope_parameters = {"rope_type": "linear", "rope_theta": 1e4, "factor": 8.0}
+    assert train_head(model, word_tokenizer(), word_cases()).config.data["cases"] == 40

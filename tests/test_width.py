@@ -14,7 +14,7 @@ from commands import Run
 from judge_decoding.core.results import MATCHED, ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import fewest_digits, short_numbers
-from judge_decoding.report.rows import fastest, results_tables
+from judge_decoding.report.results import fastest, results_tables
 from judge_decoding.report.terminal import comparison_table, worked_example
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from judge_decoding.serving.recipe import packaged

@@ -29,9 +29,8 @@ from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.markdown import table
 from judge_decoding.models.provenance import machine
 from judge_decoding.models.tokenize import end_ids
-from judge_decoding.training.cache import FeatureCache
 from judge_decoding.training.calibration import auc
-from judge_decoding.training.features import LOG_PROBABILITY, RANK
+from judge_decoding.training.features import LOG_PROBABILITY, RANK, FeatureCache
 from judge_decoding.training.fitting import cross_validate, deal, standardise, token_weights
 from judge_decoding.training.labels import IGNORED, encode
 

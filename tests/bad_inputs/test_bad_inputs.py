@@ -25,7 +25,7 @@ from endpoint import Response, Serve
 from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.decoding.backends.static.compiling import default_folder as compiled
 from judge_decoding.reference import pair
-from judge_decoding.training.cache import default_folder as features
+from judge_decoding.training.features import default_folder as features
 from tiny import with_own_generate
 
 ROWS = [*FILES, *HEADS, *MODELS, *TEMPLATES, *OPTIONS, *OUTPUTS, *ENDPOINTS]

@@ -28,11 +28,8 @@ def given(context: typer.Context, options: tuple[str, ...]) -> list[str]:
 def check_used(context: typer.Context, where: str, *options: str, remedy: str = "") -> None:
     """Refuse options that are given where they do nothing.
 
-    Args:
-        context: the command's.
-        where: that place, as the start of a sentence, such as "Without --draft" or "At temperature 0".
-        options: such as ``--seed``.
-        remedy: what gives them a use, such as "give a draft model"; beside it the options can be left out.
+    ``where`` is that place, as the start of a sentence, such as "Without --draft". ``remedy`` gives them a use, such as
+    "give a draft model"; beside it the options can be left out.
 
     Raises:
         JudgeDecodingError: some of them are given.

@@ -20,14 +20,9 @@ _NOT_KEPT = ("config", "overwrite", "yes", "json", "log_to", "help")
 
 
 def read_config(path: Path, parameters: Sequence[Any]) -> dict[str, Any]:
-    """Read options from a YAML or TOML file.
+    """Read options from a YAML or TOML file, by the parameters' names and as the parser takes them.
 
-    Args:
-        path: the file; its keys are the long names of options (``max-new-tokens``) or names of operands.
-        parameters: those of the command.
-
-    Returns:
-        The values by the parameters' names, as the parser takes them.
+    The keys are the long names of options (``max-new-tokens``) or names of operands.
 
     Raises:
         JudgeDecodingError: the file cannot be read, or names an option that the command does not have.

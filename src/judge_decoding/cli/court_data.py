@@ -49,12 +49,13 @@ def check(
     numbered = read_numbered(file, problems.append)
     good = [case for _, case in numbered]
     if tokenizer is not None:
-        from judge_decoding.cli.run.tokens import check_with  # noqa: PLC0415  (loads torch)
+        from judge_decoding.data.tokens import check_tokens  # noqa: PLC0415  (loads torch)
+        from judge_decoding.loading.models import load_tokenizer  # noqa: PLC0415  (loads torch)
 
-        survives, good = check_with(tokenizer), []
+        loaded, good = load_tokenizer(tokenizer), []
         for number, case in numbered:
             try:
-                survives(case)
+                check_tokens(case, loaded)
                 good.append(case)
             except JudgeDecodingError as error:
                 problems.append(f"{file}, line {number}: {error}")
@@ -207,6 +208,8 @@ def rethreshold(
 def _spans(tokenizer: str | None) -> Spans | None:
     if tokenizer is None:
         return None
-    from judge_decoding.cli.run.tokens import spans_with  # noqa: PLC0415  (loads torch)
+    from judge_decoding.data.tokens import token_spans  # noqa: PLC0415  (loads torch)
+    from judge_decoding.loading.models import load_tokenizer  # noqa: PLC0415  (loads torch)
 
-    return spans_with(tokenizer)
+    loaded = load_tokenizer(tokenizer)
+    return lambda case: token_spans(case, loaded)

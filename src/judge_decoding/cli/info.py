@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from judge_decoding.cli import options
+from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.head_view import describe, print_json
 from judge_decoding.cli.options import option
 from judge_decoding.cli.panels import MODELS
@@ -23,9 +24,12 @@ def info(
     folder = Path(place)
     config = read_config(folder) if target is None and folder.is_dir() else None
     if config is None or not has_sound_weights(folder, config):
-        from judge_decoding.cli.run.info import checked_config  # noqa: PLC0415  (loads torch)
+        from judge_decoding.judge.head import JudgeHead  # noqa: PLC0415  (loads torch)
+        from judge_decoding.loading.models import load_model  # noqa: PLC0415  (loads torch)
 
-        config = checked_config(place, target)
+        with Terminal(err=True).status("loading the target"):
+            model = load_model(target) if target is not None else None
+        config = JudgeHead.from_pretrained(place, model).config
     if json:
         print_json(config)
     else:

@@ -59,7 +59,7 @@ app = lazy_app(
             "Rewrite a head's model card with measured results; the head itself does not change.",
         ),
         "push": LazyCommand(
-            "push:push",
+            "card:push",
             "Upload a head's folder to the Hugging Face Hub: weights, configuration, card, pictures and results.",
         ),
         "info": LazyCommand(

@@ -6,10 +6,9 @@ import math
 import shlex
 from dataclasses import asdict
 from json import dumps
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from judge_decoding.cli.options import option
 from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.report.tables import text_table
 from judge_decoding.serving.plan import (
     ALLOWANCE,
     LAUNCH,
@@ -35,6 +35,18 @@ from judge_decoding.serving.plan import (
 from judge_decoding.serving.recipe import Recipe, load
 
 Speeds: TypeAlias = "list[tuple[float, RoundCost, dict[str, float | None]]]"
+
+
+class Estimate(NamedTuple):
+    """What is told of a recipe; ``speeds`` are by the number of sequences."""
+
+    recipe: Recipe
+    memory: Memory
+    helps: list[str]
+    speeds: dict[int, Speeds]
+    best: list[BestLength]
+    compared: list[Comparison]
+
 
 BAR = 60
 """Width of the bar of a round, in characters, where the terminal is wide enough."""
@@ -64,10 +76,11 @@ def plan(
     speeds = {count: _speeds(one, judged, count) for count in sorted({1, one.sequences})}
     best = [best_length(one, rate) for rate in RATES]
     compared = against_published(one) if accepted is None else []
+    estimate = Estimate(one, memory, helps, speeds, best, compared)
     if json:
-        _print_json(one, memory, helps, speeds, best, compared)
+        _print_json(estimate)
     else:
-        _print(one, memory, helps, speeds, best, compared, own=accepted is not None)
+        _print(estimate, own=accepted is not None)
     if not memory.fits:
         raise typer.Exit(1)
 
@@ -91,14 +104,8 @@ def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
     return found
 
 
-def _print_json(
-    recipe: Recipe,
-    memory: Memory,
-    helps: list[str],
-    speeds: dict[int, Speeds],
-    best: list[BestLength],
-    compared: list[Comparison],
-) -> None:
+def _print_json(estimate: Estimate) -> None:
+    recipe, memory, helps, speeds, best, compared = estimate
     told: dict[str, Any] = {
         "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
         "rounds": [
@@ -120,16 +127,8 @@ def _print_json(
     say_json(dumps(told, indent=2))
 
 
-def _print(
-    recipe: Recipe,
-    memory: Memory,
-    helps: list[str],
-    speeds: dict[int, Speeds],
-    best: list[BestLength],
-    compared: list[Comparison],
-    *,
-    own: bool,
-) -> None:
+def _print(estimate: Estimate, *, own: bool) -> None:
+    recipe, memory, helps, speeds, best, compared = estimate
     console = Terminal(highlight=False)
     gpus, standard = recipe.gpus, recipe.accepted.standard if recipe.accepted else None
 
@@ -148,7 +147,9 @@ def _print(
         ("activations and graphs (assumed)", memory.allowance),
         (f"usable, {recipe.memory_share:.0%} of the memory", memory.usable),
     ]
-    console.print(_table([f"on each {gpus.name}, {gpus.count} in all", "GB"], [[n, f"{b / 1e9:.1f}"] for n, b in rows]))
+    console.print(
+        text_table([f"on each {gpus.name}, {gpus.count} in all", "GB"], [[n, f"{b / 1e9:.1f}"] for n, b in rows])
+    )
     if memory.fits:
         say(f"It fits; {memory.spare / 1e9:.1f} GB are left on each.")
     else:
@@ -165,8 +166,10 @@ def _print(
         header = [f"tokens per second, {which}", *(f"at {share:.0%} of peak" for share, _, _ in by_share)]
         methods = [[told, *(_figure(by[name]) for _, _, by in by_share)] for name, told in names.items()]
         methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in by_share)])
-        console.print(_table(header, methods))
+        console.print(text_table(header, methods))
+        gap()
     console.print(_best_lengths(best, recipe))
+    gap()
     if own:
         say("Accepted draft tokens: as given.")
     elif recipe.accepted:
@@ -204,7 +207,7 @@ def _best_lengths(best: list[BestLength], recipe: Recipe) -> Table:
         header += [f"experts read\nof {recipe.target.experts.total}", "best if\ndense"]
         for row, one in zip(rows, best, strict=True):
             row += [f"{one.experts_read:.0f}", str(one.dense_length)]
-    return _table(header, rows)
+    return text_table(header, rows)
 
 
 def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None:  # noqa: ANN401  (rich is lazy)
@@ -227,19 +230,10 @@ def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None
     heads = [f"{what}, {share:.0%}" for what in ("judge", "plain") for share in SHARES]
     plain = f", plain {known.plain:g}" if known.plain else ""
     console.print(f"Published: judge {known.judge:g}{plain} tokens per second ({known.source}).")
-    console.print(_table(["if the target was in", *heads], rows))
+    console.print(text_table(["if the target was in", *heads], rows))
     console.print(
         f"Draft length {recipe.num_draft_tokens} in all. The published weights are unknown; nothing is fitted to them."
     )
-
-
-def _table(header: list[str], rows: list[list[str]]) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _bar(parts: dict[str, float], width: int) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from judge_decoding.cli import options
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.rule_docs import built_in
+from judge_decoding.cli.rule_docs import built_in, texts
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.plugins import installed
@@ -27,9 +27,13 @@ def rules(
     rows = built_in()
     foreign = installed("judge_decoding.rules", {row["name"] for row in rows})
     if foreign and (name is None or name in foreign):
-        from judge_decoding.cli.run.rules import described  # noqa: PLC0415  (loads torch)
+        from judge_decoding.rules import spelling as known  # noqa: PLC0415  (loads torch)
 
-        rows += described(foreign)
+        rows += [
+            known.described(rule) | texts(rule.__doc__ or "")
+            for name, rule in known.available_rules().items()
+            if name in foreign
+        ]
     if name is not None:
         names = [*(row["name"] for row in rows), *foreign]
         chosen = [row for row in rows if row["name"] == name]

@@ -81,13 +81,9 @@ class Spelled(NamedTuple):
 
 
 def spelled(command: str, words: Sequence[str], takes_value: Callable[[str], bool], *, operand: bool = True) -> Spelled:
-    """Rewrite deprecated options, and the operand that stands for an option.
+    """Rewrite deprecated options, and the first operand if it stands for an option and ``operand`` allows it.
 
-    Args:
-        command: such as "generate" or "court view".
-        words: the command's arguments.
-        takes_value: whether an option of the command, such as ``--seed`` or ``-o``, takes a value.
-        operand: whether the first operand may stand for an option.
+    ``takes_value`` tells whether an option of the command, such as ``--seed`` or ``-o``, takes a value.
     """
     old = {**EVERYWHERE, **OLD.get(command, {})}
     out: list[str] = []

@@ -41,12 +41,8 @@ def fastest(
 ) -> dict[str, str]:
     """Return the candidate of each kind with the most tokens per second; the first one on a tie.
 
-    After each stage the slower half of each kind is dropped. Medians over the stages are compared.
-
-    Args:
-        kinds: names of the candidates of each kind, the shortest draft first.
-        measure: maps the remaining candidates and the stage number to the tokens per second of each candidate.
-        stages: how often the best candidates are measured.
+    ``measure`` maps the remaining candidates and the stage to the tokens per second of each. After each stage the
+    slower half of each kind is dropped. Medians over the stages are compared.
     """
     left = {kind: list(some) for kind, some in kinds.items() if some}
     speeds: dict[str, list[float]] = {name: [] for some in left.values() for name in some}
@@ -70,13 +66,8 @@ def best_draft_lengths(
 ) -> tuple[dict[str, Method], dict[str, Outcome]]:
     """Return each method with its fastest draft length, and the outcomes of all lengths tried.
 
-    Args:
-        methods: the methods by name.
-        lengths: draft lengths to try, by the same names; the shortest wins a tie.
-        prompt_format: the prompt format of the items.
-        items: items to measure on; they should not be in the table.
-        on_answer: called with each answer, under the name that `at_length` returns.
-        known: existing answers, by that name and item.
+    The shortest of a method's ``lengths`` wins a tie. ``items`` should not be in the table. ``on_answer`` gets each
+    answer under the name that `at_length` returns, by which answers may also be ``known``.
     """
     names = {name: [at_length(name, length) for length in sorted({*lengths[name]})] for name in methods}
     tried = {

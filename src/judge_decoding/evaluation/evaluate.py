@@ -152,13 +152,9 @@ def _sample(method: Method, prompt_format: PromptFormat, item: Item, turn: int, 
 
 
 def result_rows(name: str, method: Method, outcomes: Mapping[str, Outcome], margin: float) -> dict[str, ResultRow]:
-    """Return the rows of the table by method, in order: the target alone, if it was measured, and the method.
+    """Return the rows of the table by method: the target alone, if it was measured, and the method, called ``name``.
 
-    Args:
-        name: the name of the method's row.
-        method: the method.
-        outcomes: as `evaluate` returns them.
-        margin: share of right answers that may be lost for the method to count as non-inferior.
+    ``margin`` is the share of right answers that may be lost for the method to count as non-inferior.
     """
     theirs = outcomes.get(TARGET)
     rows = {METHOD: method_row(name, method, outcomes[METHOD], theirs, margin)}

@@ -67,8 +67,7 @@ def grade(
     where their answers do. The grading model does not see which method produced an answer.
 
     Args:
-        answered: items with the answers to their turns (the first ones, if there are fewer answers than turns), by any
-            name, such as method and item.
+        answered: items with the answers to their first turns, by any name, such as method and item.
         endpoint: the grading model.
         done: called with the name, the turn (from 0) and its grade.
         failed: called with the name, the turn and the reason why the request failed.

@@ -35,20 +35,12 @@ def lengths_by_load(
     """Measure each method at each draft length and batch size, and the target alone, in turns.
 
     Every batch is full: items are repeated to fill the last one. Answers that end early leave the batch, so that its
-    load falls towards its end.
-
-    Args:
-        methods: the methods by name, with any draft length.
-        lengths: draft lengths to measure.
-        batch_sizes: numbers of answers decoded together.
-        prompt_format: the prompt format of the items.
-        items: the items to answer.
-        record: stores finished batches, and contains those of an earlier run.
-        progress: called with each batch, finished now or in an earlier run.
+    load falls towards its end. ``record`` stores finished batches; ``progress`` is called with each, finished now or
+    before.
 
     Returns:
-        A row per method, batch size and draft length; draft length 0 is the target alone, of which each method has
-        the same rows.
+        A row per method, batch size and draft length; draft length 0 is the target alone, of which each method has the
+            same rows.
     """
     tried = {at_length(name, length): (name, length) for name in methods for length in sorted({*lengths})}
     found: list[LoadRow] = []

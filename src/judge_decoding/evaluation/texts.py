@@ -149,19 +149,11 @@ def as_text(
     context: int | None,
     ends: Sequence[int] | None = None,
 ) -> TokenizedAnswer:
-    """Return the case in the target's tokens.
-
-    Args:
-        case: question and answer.
-        tokenizer: the target's tokenizer.
-        form: how the question becomes the prompt.
-        size: the target's vocabulary size.
-        context: the target's context length in tokens; None if there is no limit.
-        ends: token ids that end an answer; by default the tokenizer's end token.
+    """Return the case in the target's tokens; ``size`` is its vocabulary's, and ``context`` None if there is no limit.
 
     Raises:
         JudgeDecodingError: the prompt or answer is empty, does not survive the tokenizer, or does not fit into the
-            context.
+        context.
     """
     if not case.answer.strip():
         raise JudgeDecodingError("The answer is empty; there is nothing to accept.")

@@ -99,15 +99,8 @@ def compare(
 ) -> dict[str, Outcome]:
     """Run every method on every item, item by item, so that all methods meet the same state of the machine.
 
-    The order of the methods changes from item to item.
-
-    Args:
-        methods: the methods by name.
-        prompt_format: the prompt format of the items.
-        items: the items to answer.
-        on_answer: called with each answer.
-        batch_size: items per batch; the answers are the same, but above 1 nothing is timed.
-        known: existing results, by method and item.
+    The order of the methods changes from item to item. The answers are the same whatever ``batch_size``, but above 1
+    nothing is timed. Results that are ``known``, by method and item, are not made again.
     """
     known = known or {}
     found = {name: dict[str, ItemResult]() for name in methods}

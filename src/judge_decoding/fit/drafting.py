@@ -17,12 +17,8 @@ from judge_decoding.training.draft_options import prompts_hash
 def draft_prompts(prompts: Sequence[str], config: FitConfig, *, all_of_them: bool = False) -> list[str]:
     """The prompts that a draft may be trained on before `fit_head`: the ones that will be labelled.
 
-    The others choose the threshold and measure the head; training the draft on them would flatter the figures.
-
-    Args:
-        prompts: the prompts that `fit_head` will get.
-        config: the configuration of `fit_head`.
-        all_of_them: whether a task chooses the threshold, so that all prompts are labelled.
+    The others choose the threshold and measure the head; training the draft on them would flatter the figures. With
+    ``all_of_them``, a task chooses the threshold, so that all prompts are labelled.
     """
     return [*dict.fromkeys(prompts)] if all_of_them else divide(prompts, None, config)[0]
 

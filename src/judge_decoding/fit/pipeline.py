@@ -26,7 +26,7 @@ from judge_decoding.io.files import check_output_folders, parse_json, read_text,
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
-from judge_decoding.labelling.labels.pilot import Forecast, LabellingCost, label_rest
+from judge_decoding.labelling.labels.progress import Forecast, LabellingCost, label_rest
 from judge_decoding.labelling.labels.progress import LabellingProgress as Labels
 from judge_decoding.labelling.labels.swaps import draft_model
 from judge_decoding.rules import Exact

@@ -92,16 +92,9 @@ def measure_table(
     kept: FitRecord,
     progress: StageProgress,
 ) -> Table:
-    """Choose the draft lengths and measure the three methods.
+    """Choose the draft lengths and measure the three methods, on the items that chose the threshold.
 
-    Args:
-        decoder: target and draft model.
-        head: the head, with its threshold.
-        prompt_format: how the items are put to the model.
-        items: the items that chose the threshold.
-        config: the lengths to try, and the numbers of prompts to use.
-        kept: the answers so far; new ones are added.
-        progress: called after each answer.
+    ``kept`` has the answers so far; new ones are added. ``progress`` is called after each.
     """
     tuned = min(config.length_prompts, len(items))
     apart = len(items) >= tuned * (1 + APART)

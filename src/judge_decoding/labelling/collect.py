@@ -141,8 +141,7 @@ def collect(
 ) -> dict[str, list[str]]:
     """Let every writer answer every question ``samples`` times, skipping answers that already exist.
 
-    Returns:
-        The reasons of the failures, by writer.
+    Returns the reasons of the failures, by writer.
 
     Raises:
         JudgeDecodingError: a writer can give no further answers; finished answers are kept.
@@ -212,14 +211,8 @@ def sort_answers(
 ) -> CheckedCases:
     """Check the answers and keep each distinct text once per question.
 
-    Args:
-        questions: the questions as they were asked.
-        writers: names of the writers whose answers count.
-        samples: the number of answers of each writer.
-        collected: the answers; missing ones are skipped.
-        checker: decides which answers are right; those that hit the token limit or lack a reference are unchecked.
-        workers: the number of answers checked in parallel.
-        progress: called after each answer.
+    The answers of ``writers`` to ``questions`` count; missing ones are skipped. Those that hit the token limit or lack
+    a reference are not checked. ``workers`` answers are checked in parallel; ``progress`` is called after each.
     """
     found = [
         (question, name, answer)

@@ -23,14 +23,7 @@ from judge_decoding.models.text import pieces
 class LocalWriter:
     """A local model that decodes without a draft; each answer is the one its question would get alone.
 
-    Attributes:
-        name: its name in the data.
-        model: Hub name or folder.
-        answering: how answers are generated.
-        chat: read the question through the model's own chat template, if it has one; otherwise read the prompt.
-        batch_size: answers that share the forward passes.
-        dtype: the dtype, as for ``from_pretrained``.
-        device: the device; by default `default_device`.
+    With ``chat``, it reads the question through its own chat template, if it has one; otherwise it reads the prompt.
     """
 
     name: str

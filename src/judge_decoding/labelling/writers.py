@@ -12,14 +12,7 @@ from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest
 
 @dataclass(frozen=True, slots=True)
 class EndpointWriter:
-    """A model at an endpoint.
-
-    Attributes:
-        name: its name in the data.
-        endpoint: the endpoint.
-        answering: how answers are generated.
-        raw: send the prompt as it is (completions) instead of the question in a chat.
-    """
+    """A model at an endpoint; ``raw`` sends the prompt as it is (completions) instead of the question in a chat."""
 
     name: str
     endpoint: Endpoint

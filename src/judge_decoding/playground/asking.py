@@ -26,20 +26,21 @@ MOST_TOKENS = 100_000
 MOST_TEXT = 400_000
 """The most characters of a prompt or of all messages of a chat."""
 
-_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _Text = Annotated[str, Field(max_length=MOST_TEXT)]
 
 
-class ChatMessage(BaseModel):
-    """A message of a chat."""
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model_config = _STRICT
+
+class ChatMessage(_Strict):
+    """A message of a chat."""
 
     role: Literal["system", "user", "assistant"]
     content: _Text
 
 
-class AnswerSettings(BaseModel):
+class AnswerSettings(_Strict):
     """How the next answer is decoded.
 
     Attributes:
@@ -54,8 +55,6 @@ class AnswerSettings(BaseModel):
         with_target: whether the target alone answers first.
     """
 
-    model_config = _STRICT
-
     pair: str = Field(max_length=200)
     rule: str = Field(default="", max_length=2000)
     guards: tuple[Annotated[str, Field(max_length=2000)], ...] = Field(default=(), max_length=20)
@@ -67,33 +66,27 @@ class AnswerSettings(BaseModel):
     with_target: bool = True
 
 
-class PlayRequest(BaseModel):
+class PlayRequest(_Strict):
     """A prompt, or the messages of a chat, and how to answer."""
-
-    model_config = _STRICT
 
     settings: AnswerSettings
     prompt: _Text | None = None
     messages: tuple[ChatMessage, ...] | None = Field(default=None, max_length=1000)
 
 
-class WhatIfRequest(BaseModel):
+class WhatIfRequest(_Strict):
     """Continue from the target's own token in place of token ``token`` of an answer that is held here."""
-
-    model_config = _STRICT
 
     answer: str = Field(max_length=64)
     token: int = Field(ge=0)
     settings: AnswerSettings
 
 
-class MarkRequest(BaseModel):
+class MarkRequest(_Strict):
     """A verdict on an answer: the tokens ``first`` to ``last`` are wrong, it is right, or the verdict is taken back.
 
     ``seconds`` is how long the person looked at it.
     """
-
-    model_config = _STRICT
 
     answer: str = Field(max_length=64)
     verdict: Literal["wrong", "right", "none"]
@@ -102,10 +95,8 @@ class MarkRequest(BaseModel):
     seconds: float = Field(default=0.0, ge=0, le=1e6)
 
 
-class StopRequest(BaseModel):
+class StopRequest(_Strict):
     """End an answer that is being decoded; what there is of it stays."""
-
-    model_config = _STRICT
 
     answer: str = Field(max_length=64)
 

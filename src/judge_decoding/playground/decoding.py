@@ -62,15 +62,8 @@ def answer(
 ) -> HeldAnswer | None:
     """Answer a question, report each round, and return the answer by judge decoding.
 
-    Args:
-        plan: the question.
-        tell: takes the events.
-        stop: ends decoding at the next round.
-        turns: shared by all that decode.
-        before: rounds to continue from, and the texts of their tokens but the last; see `HeldAnswer.before`.
-
-    Returns:
-        The answer; None if it was stopped before its first token.
+    ``stop`` ends decoding at the next round. ``before`` has rounds to continue from, and the texts of their tokens but
+    the last; see `HeldAnswer.before`. None comes back if it was stopped before its first token.
     """
     if not turns.take(tell, stop):
         return None

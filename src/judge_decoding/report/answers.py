@@ -21,13 +21,9 @@ from judge_decoding.report.verdicts import MEANING
 def answers_page(
     title: str, samples: Sequence[Sample], *, figures: Sequence[tuple[str, str]] = (), most: int = 200
 ) -> str:
-    """Return the page.
+    """Return the page with the first ``most`` answers; the figures at the top cover all of them.
 
-    Args:
-        title: the heading of the page.
-        samples: the answers; the figures at the top cover all of them.
-        figures: captions and SVGs, which must come from `plots`, since they are inserted unescaped.
-        most: maximum number of answers to show, from the first.
+    ``figures`` are captions and SVGs, which must come from `plots`, since they are inserted unescaped.
     """
     shown = samples[:most]
     facts = summary(samples)

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult
 from judge_decoding.intervals import UNKNOWN, number, points, share
 from judge_decoding.markdown import block, code, plain, table
 from judge_decoding.names import is_repo_id
-from judge_decoding.report.columns import QUALITY, SPEED, cells
+from judge_decoding.report.results import QUALITY, SPEED, cells
 from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:

@@ -15,12 +15,7 @@ def text_table(
 ) -> Table:
     """Return a table without lines: the first ``words`` columns may be folded, the others hold figures, to the right.
 
-    Args:
-        titles: the columns' titles, which may contain line breaks.
-        rows: the cells of each row, as plain text.
-        title: the heading of the table.
-        words: the number of columns that hold words.
-        gap: spaces between columns.
+    Titles may contain line breaks; cells are plain text. ``gap`` is the number of spaces between columns.
     """
     table = Table(
         title=Text(title) if title else None, title_justify="left", title_style="bold", box=None, header_style="bold",

@@ -37,8 +37,7 @@ class LabelledTokens:
         numbers: whether the token is a number, bool [N].
         fold: index of the fold of its question [N].
         rank: position of its question among all, as a share [N]; see `fitting.deal`.
-        questions: the number of questions.
-        wrong_questions: the number of questions with a wrong token.
+        questions, wrong_questions: the number of questions, and of those with a wrong token.
     """
 
     labels: Tensor

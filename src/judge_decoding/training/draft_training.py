@@ -20,8 +20,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import replacing
-from judge_decoding.training.draft_data import AnswerPart, forwards
-from judge_decoding.training.draft_loss import DraftLoss
+from judge_decoding.training.draft_data import AnswerPart, DraftLoss, forwards
 from judge_decoding.training.draft_options import DraftConfig, DraftMeasure
 
 MEASUREMENTS = 8
@@ -37,17 +36,11 @@ CLIP = 1.0
 class DraftTrainer:
     """A draft in training. The same settings give the same weights, whether or not training is interrupted.
 
-    Args:
-        target: the model to imitate.
-        draft: the model to train, in float32; only parameters that require gradients are trained.
-        teaching: the answers to train on, each in its pieces.
-        held_out: pieces of the answers used for measuring.
-        config: how to train.
-        folder: where the checkpoint and the best weights are kept.
-        settings: what must not change between two runs in the same folder.
+    ``draft`` is in float32, and only parameters that require gradients are trained, on the pieces of the answers in
+    ``teaching``; ``held_out`` has the pieces used for measuring. Checkpoint and best weights are in ``folder``.
 
     Raises:
-        JudgeDecodingError: the checkpoint in the folder is damaged or was made with other settings.
+        JudgeDecodingError: the checkpoint in the folder is damaged or was made with other ``settings``.
     """
 
     def __init__(

@@ -30,8 +30,7 @@ from judge_decoding.models.hidden import output_size
 from judge_decoding.models.provenance import fingerprint
 from judge_decoding.names import reserved_name
 from judge_decoding.rules.exact import Exact
-from judge_decoding.training.draft_data import AnswerPart, TargetAnswers, answer_parts, divide_prompts
-from judge_decoding.training.draft_loss import DraftLoss
+from judge_decoding.training.draft_data import AnswerPart, DraftLoss, TargetAnswers, answer_parts, divide_prompts
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft, prompts_hash
 from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, trained_names
 

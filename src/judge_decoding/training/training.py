@@ -30,10 +30,10 @@ from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape, target_info
 from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.context import context_length
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.hidden import decoder_layer
 from judge_decoding.models.tokenize import end_ids
-from judge_decoding.training.cache import FeatureCache
 from judge_decoding.training.calibration import expected_calibration_error, reliability, roc
 from judge_decoding.training.comparison import (
     SHARES,
@@ -45,7 +45,7 @@ from judge_decoding.training.comparison import (
     log_candidate,
     measures,
 )
-from judge_decoding.training.features import BASELINES, Column
+from judge_decoding.training.features import BASELINES, Column, FeatureCache
 from judge_decoding.training.fitting import deal, fold, standardise
 from judge_decoding.training.labels import IGNORED, Example, data_hash, encode, question_examples
 from judge_decoding.training.options import TrainingConfig
@@ -164,9 +164,9 @@ def _check_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> N
 
 def _check_readable(role: str, model: PreTrainedModel, examples: Sequence[Example]) -> None:
     last = input_rows(model) - 1
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     for number, example in enumerate(examples, start=1):
-        if context and len(example.ids) > context:
+        if context is not None and len(example.ids) > context:
             raise JudgeDecodingError(
                 f"Case {number} has {len(example.ids)} tokens and the {role}'s context is {context}; "
                 "shorten or remove it."
@@ -210,20 +210,9 @@ def _features(
     The first function returns a column's values at all used tokens, float32 [N, H] or [N]; the second one the target's
     hidden states [n, H] at the only judged token of each of other examples.
     """
-
-    def counting(what: str, total: int) -> Callable[[int], None]:
-        done = 0
-
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            report(what, done, total)
-
-        return count
-
     with tempfile.TemporaryDirectory(prefix="judge-decoding-") as temporary:
         folder = Path(cache) if cache is not None else Path(temporary)
-        caches, count = {}, counting("reading the answers", len(examples) * len(models))
+        caches, count = {}, ticks(report, "reading the answers", len(examples) * len(models))
         for role, model in models.items():
             columns: list[Column] = _own(role, config.sources)
             if role == "target" and config.compares:
@@ -246,7 +235,7 @@ def _features(
 
         def target_states(others: Sequence[Example], source: HiddenSource) -> Tensor:
             out = torch.empty(len(others), sizes["target"])
-            caches["target"].add(others, [source], progress=counting("reading the questions", len(others)))
+            caches["target"].add(others, [source], progress=ticks(report, "reading the questions", len(others)))
             caches["target"].fill(out, source, others, [torch.tensor([True])] * len(others))
             return out
 
@@ -283,13 +272,13 @@ def _best(
     return best, rows
 
 
-def ticks(progress: StageProgress, what: str, total: int, done: int = 0) -> Callable[[], None]:
-    """Return a function that reports one more unit of a stage as done; the start is reported at once."""
+def ticks(progress: StageProgress, what: str, total: int, done: int = 0) -> Callable[..., None]:
+    """Return a function that reports one more unit of a stage, or so many, as done; the start is reported at once."""
     progress(what, done, total)
 
-    def tick() -> None:
+    def tick(more: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += more
         progress(what, done, total)
 
     return tick

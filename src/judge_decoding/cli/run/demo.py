@@ -51,16 +51,9 @@ JUDGE_LENGTHS = (8, 12, 16, 24)
 class _Demo:
     """What a pair is shown with.
 
-    Attributes:
-        load: loads the decoders: the pair with its judge, and the draft alone.
-        prompt_format: its task, and how the questions are asked.
-        title: what the items are called.
-        test: draws items by number and seed.
-        others: draws other items, which choose the draft lengths.
-        exact_lengths, judge_lengths: the draft lengths that are tried.
-        items: the default number of items.
-        tuning_items: the most items that choose the draft lengths; a shorter demo takes as many as it shows.
-        one_thread: whether the matrices are so small that several threads only wait for each other.
+    ``load`` loads the decoders: the pair with its judge, and the draft alone. ``test`` draws items by number and seed,
+    ``others`` other items, of which at most ``tuning_items`` choose the draft lengths. With matrices so small that
+    several threads only wait for each other, ``one_thread`` is used.
     """
 
     load: Callable[[], tuple[JudgeDecoder, JudgeDecoder]]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from judge_decoding.cli.court_files import agree, read_prompts
+from judge_decoding.cli.draft import DraftOptions
+from judge_decoding.cli.fit import FitOptions
 from judge_decoding.cli.run.rendering import renderer
 from judge_decoding.cli.run.swaps import duration
 from judge_decoding.cli.steps import Steps
@@ -21,10 +22,6 @@ from judge_decoding.loading.models import default_device, load_model, load_token
 from judge_decoding.training.draft_data import divide_prompts
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft
 from judge_decoding.training.drafts import make_draft
-
-if TYPE_CHECKING:
-    from judge_decoding.cli.draft import DraftOptions
-    from judge_decoding.cli.fit import FitOptions
 
 
 def read_rendered(

@@ -19,10 +19,9 @@ from judge_decoding.decoding.choices import choose_rule
 from judge_decoding.decoding.guards import parse_guard
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation import evaluate as core
-from judge_decoding.evaluation.counting import Counting
 from judge_decoding.evaluation.evaluate import METHOD
 from judge_decoding.evaluation.record import ResultRecord
-from judge_decoding.evaluation.spec_bench import answer_line
+from judge_decoding.evaluation.spec_bench import Counting, answer_line
 from judge_decoding.evaluation.trial import Method
 from judge_decoding.io.files import write_text
 from judge_decoding.tasks.base import Item, Task

@@ -23,7 +23,7 @@ from judge_decoding.fit.drafting import draft_prompts, earlier_draft
 from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
 from judge_decoding.fit.table import Table
 from judge_decoding.io.questions import Question
-from judge_decoding.labelling.labels.pilot import LabellingCost
+from judge_decoding.labelling.labels.progress import LabellingCost
 from judge_decoding.loading.models import load_tokenizer
 from judge_decoding.names import REFERENCE, embedded_path
 from judge_decoding.report.card_files import write_card

@@ -18,13 +18,9 @@ Render = Callable[[Sequence[Message]], str]
 def uses_chat(
     chat: bool | None, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str] = (), *, template: str | None = None
 ) -> bool:
-    """Whether prompts go through the chat template; the default is told in a line on stderr.
+    """Whether prompts go through the chat template; the default, where ``chat`` is None, is told in a line on stderr.
 
-    Args:
-        chat: what ``--chat/--no-chat`` says; None for the default.
-        tokenizer: the model's.
-        prompts: the prompts, if they are known; the default leaves them as they are if all are rendered already.
-        template: a prompt template; with it, the default is no chat.
+    The default leaves prompts as they are if all are rendered already, or if there is a prompt ``template``.
 
     Raises:
         JudgeDecodingError: a chat is asked for, and there is no chat template.

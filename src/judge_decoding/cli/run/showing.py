@@ -11,8 +11,7 @@ from rich.text import Text
 from judge_decoding.cli.console import Terminal, progress
 from judge_decoding.cli.terminal import say
 from judge_decoding.core.results import ItemResult, LoadRow, Results
-from judge_decoding.report.loads import LOADS_NOTE, loads_table, vllm_options
-from judge_decoding.report.rows import notes, plain_table, results_tables
+from judge_decoding.report.results import LOADS_NOTE, loads_table, notes, plain_table, results_tables, vllm_options
 
 
 @contextmanager

@@ -17,11 +17,9 @@ from judge_decoding.data.cases import Case
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import PREFIX, Endpoint
-from judge_decoding.labelling.labels.equivalence import label_by_equivalence
+from judge_decoding.labelling.labels.equivalence import endpoint_rollouts, label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_questions
-from judge_decoding.labelling.labels.pilot import Forecast, Labeller, LabellingCost, label_rest
-from judge_decoding.labelling.labels.progress import LabellingProgress
-from judge_decoding.labelling.labels.rollouts import endpoint_rollouts
+from judge_decoding.labelling.labels.progress import Forecast, Labeller, LabellingCost, LabellingProgress, label_rest
 from judge_decoding.loading.models import cannot_load, check_same_vocabulary, default_device, load_model, load_tokenizer
 from judge_decoding.names import REFERENCE, embedded_path, has_draft, is_drafter
 from judge_decoding.tasks.results import ResultFunction

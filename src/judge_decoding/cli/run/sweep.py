@@ -20,9 +20,9 @@ from judge_decoding.evaluation.evaluate import hash_of
 from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import Candidate
 from judge_decoding.io.files import write_text
+from judge_decoding.report.page import results_page
 from judge_decoding.report.plots import pareto_svg
-from judge_decoding.report.results_page import results_page
-from judge_decoding.report.rows import fastest
+from judge_decoding.report.results import fastest
 from judge_decoding.rules import parse_rule
 from judge_decoding.tasks.base import Item, Task
 

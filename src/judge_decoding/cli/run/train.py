@@ -1,23 +1,29 @@
-"""Implementation of ``judge-decoding train``, called with checked options."""
+"""Implementation of judge-decoding train, called with checked options."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding.cli.checks import check_calibrate_on, check_used
 from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.console import Terminal
+from judge_decoding.cli.head_view import report
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.run.calibration import calibration
-from judge_decoding.cli.run.train_cases import located_cases, prompted_cases, within_context
-from judge_decoding.cli.run.train_report import report
 from judge_decoding.cli.steps import steps
-from judge_decoding.cli.terminal import say
+from judge_decoding.cli.terminal import say, warn
 from judge_decoding.cli.train import TrainOptions
 from judge_decoding.core import tracking
 from judge_decoding.core.progress import StageProgress
+from judge_decoding.data.asking import ask_cases
+from judge_decoding.data.cases import Case, read_cases
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.data.starter import is_starter
+from judge_decoding.data.tokens import split_ids
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
@@ -25,16 +31,59 @@ from judge_decoding.io.files import check_writable
 from judge_decoding.judge.files import files_of_head
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import as_draft, default_device, load_model, load_tokenizer
+from judge_decoding.models.context import context_length
 from judge_decoding.names import complete, is_drafter
 from judge_decoding.report.card_files import save_head, write_card
 from judge_decoding.report.head_pictures import can_draw, head_pictures
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
-from judge_decoding.training.cache import default_folder
 from judge_decoding.training.calibration import Aim
+from judge_decoding.training.features import default_folder
 from judge_decoding.training.options import TrainingConfig
 from judge_decoding.training.thresholds import THRESHOLDS, calibrate, log_calibration
 from judge_decoding.training.training import ticks, train_head
+
+
+def located_cases(paths: Sequence[Path]) -> dict[Path, list[Case]]:
+    """The cases of each file, without answers that are known to be wrong, but not where.
+
+    Raises:
+        JudgeDecodingError: a file cannot be read, or a line of it is no case.
+    """
+    found = {path: read_cases(path) for path in paths}
+    kept = {path: [case for case in cases if case.located] for path, cases in found.items()}
+    left_out = sum(map(len, found.values())) - sum(map(len, kept.values()))
+    _warn(left_out, "answers that are known to be wrong, but not where")
+    return kept
+
+
+def prompted_cases(files: dict[Path, list[Case]], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Case]:
+    """All cases as the target reads them.
+
+    The starter set's questions are plain text: they go through the chat template if there is one. Those of other files
+    are whole prompts, unless ``chat`` says that they are plain text, too.
+
+    Raises:
+        JudgeDecodingError: a chat is asked for, and the model has no chat template.
+    """
+    out: list[Case] = []
+    for path, cases in files.items():
+        out += ask_cases(cases, tokenizer, chat=chat) if is_starter(path) or chat else cases
+    return out
+
+
+def within_context(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[Case]:
+    """Those of ``cases`` that the target has room for; the others are counted in a warning."""
+    context = context_length(model)
+    kept = [case for case in cases if context is None or sum(map(len, split_ids(case, tokenizer))) <= context]
+    _warn(len(cases) - len(kept), f"answers that are longer than the target's context of {context} tokens")
+    return kept
+
+
+def _warn(left_out: int, which: str) -> None:
+    if left_out:
+        warn(f"Left out: {left_out} {which}.")
+
 
 UNCALIBRATED = "uncalibrated"
 """Subfolder of the head's folder, for a head for which no threshold was found."""

@@ -96,17 +96,10 @@ class Assistance:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """``generate`` of transformers, assisted by ``draft``, if there is one.
+    """``generate`` of transformers; with a ``draft``, it is assisted, and prompts are decoded one at a time.
 
-    Attributes:
-        label: names its row in the tables.
-        target: the model.
-        end_ids: tokens that end an answer.
-        max_new_tokens: token budget.
-        draft: the assistant model; with it, prompts are decoded one at a time.
-        assistance: the settings that determine the draft length.
-        static: whether the target has a static cache and its forward is compiled, instead of a dynamic cache. In
-            assisted generation transformers allows that from 5.24 on.
+    With ``static``, the target has a static cache and its forward is compiled. In assisted generation transformers
+    allows that from 5.24 on.
     """
 
     label: ContenderLabel
@@ -174,16 +167,7 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class OwnLoop:
-    """Our own loop.
-
-    Attributes:
-        label: names its row in the tables.
-        decoder: the models, with their back end.
-        max_new_tokens: token budget.
-        rule: the verification rule.
-        policy: the draft-length policy, made from ``num_draft_tokens`` for each answer.
-        num_draft_tokens: draft length.
-    """
+    """Our own loop; ``policy`` makes the draft-length policy of each answer from ``num_draft_tokens``."""
 
     label: ContenderLabel
     decoder: JudgeDecoder

@@ -55,16 +55,10 @@ def measure(
     warm_up: int | None = None,
     progress: RepetitionProgress = lambda *_: None,
 ) -> dict[str, Measurement]:
-    """Run every method on all prompts, first as a warm-up, then ``repetitions`` times; the order rotates each time.
+    """Run every method on all prompts [T_i], first as a warm-up, then ``repetitions`` times, the order rotating.
 
-    Args:
-        contenders: the methods, with distinct names.
-        prompts: the token ids [T_i] of each prompt.
-        expected: the answer of plain greedy decoding to each prompt; empty to skip the comparison.
-        batch_size: number of prompts decoded together.
-        repetitions: number of repetitions, not counting the warm-up.
-        warm_up: number of prompts in the warm-up; None for all.
-        progress: called when a method has finished a repetition.
+    ``expected`` has the answer of plain greedy decoding to each prompt; empty, nothing is compared. ``warm_up`` limits
+    the prompts of the warm-up.
     """
     found = {contender.label.name: Measurement() for contender in contenders}
     assert len(found) == len(contenders)

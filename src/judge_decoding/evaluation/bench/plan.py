@@ -11,8 +11,15 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.lengths import CostOptimal
-from judge_decoding.evaluation.bench.contenders import Assistance, Contender, ContenderLabel, Generate, OwnLoop
-from judge_decoding.rules import Exact, Judge
+from judge_decoding.evaluation.bench.contenders import (
+    Assistance,
+    Contender,
+    ContenderLabel,
+    Generate,
+    MethodFamily,
+    OwnLoop,
+)
+from judge_decoding.rules import Exact, Judge, VerificationRule
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Draft lengths to choose from."""
@@ -60,8 +67,12 @@ class Models:
         """The back end of the main rows: static where the models can be compiled."""
         return "eager" if self.compiled is None else "static"
 
-    def _in(self, backend: Backend) -> JudgeDecoder:
-        return self.compiled if backend == "static" and self.compiled is not None else self.decoder
+    def _loop(
+        self, family: MethodFamily, rule: VerificationRule, length: int, note: str = "", backend: Backend | None = None
+    ) -> OwnLoop:
+        backend = backend or self.backend
+        decoder = self.compiled if backend == "static" and self.compiled is not None else self.decoder
+        return OwnLoop(ContenderLabel(family, backend, length, note), decoder, self.max_new_tokens, rule, length)
 
     def generate(self) -> Generate:
         """Return plain ``generate`` of transformers."""
@@ -82,29 +93,22 @@ class Models:
 
     def plain(self) -> OwnLoop:
         """Return our loop without a draft."""
-        alone = self._in(self.backend).alone()
-        return OwnLoop(ContenderLabel("plain", self.backend), alone, self.max_new_tokens, Exact())
+        loop = self._loop("plain", Exact(), 0)
+        return replace(loop, decoder=loop.decoder.alone(), num_draft_tokens=1)
 
     def exact(self, length: int, note: str = "", backend: Backend | None = None) -> OwnLoop:
         """Return our loop with standard verification."""
-        backend = backend or self.backend
-        return OwnLoop(
-            ContenderLabel("exact", backend, length, note), self._in(backend), self.max_new_tokens, Exact(), length
-        )
+        return self._loop("exact", Exact(), length, note, backend)
 
     def judge(self, length: int, note: str = "", backend: Backend | None = None) -> OwnLoop:
         """Return our loop with the judge at its head's threshold."""
-        backend = backend or self.backend
         assert self.decoder.judge is not None
-        rule = Judge(self.decoder.judge)
-        return OwnLoop(
-            ContenderLabel("judge", backend, length, note), self._in(backend), self.max_new_tokens, rule, length
-        )
+        return self._loop("judge", Judge(self.decoder.judge), length, note, backend)
 
     def policy(self, start: int) -> OwnLoop:
         """Return standard verification with the cost-optimal draft length."""
-        label = ContenderLabel("exact", self.backend, 0, POLICY)
-        return OwnLoop(label, self._in(self.backend), self.max_new_tokens, Exact(), start, CostOptimal)
+        loop = self._loop("exact", Exact(), start)
+        return replace(loop, label=replace(loop.label, num_draft_tokens=0, note=POLICY), policy=CostOptimal)
 
 
 def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> dict[str, list[Contender]]:
@@ -125,14 +129,11 @@ def candidates(models: Models, batch_size: int, lengths: Sequence[int] = ()) -> 
 def contenders(
     models: Models, best: Mapping[str, Contender], equal: Sequence[int], static: Contender | None = None
 ) -> list[Contender]:
-    """Return the methods to measure.
+    """Return the methods to measure, given the fastest of `candidates`.
 
-    Args:
-        models: the models.
-        best: the fastest of `candidates`.
-        equal: draft lengths at which assisted generation and our standard verification are compared, besides the best
-            length of each; our own best length is always among them.
-        static: assisted generation with a static cache, if that can be measured.
+    At the draft lengths ``equal``, assisted generation and our standard verification are compared, besides the best
+    length of each; our own best length is always among them. ``static`` is assisted generation with a static cache, if
+    that can be measured.
     """
     found: list[Contender] = [models.generate(), models.plain()]
     if not best:

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from torch import Tensor
 
@@ -25,20 +24,10 @@ CHILD = Path(__file__).with_name("vllm_child.py")
 
 @dataclass(frozen=True, slots=True)
 class VllmSettings:
-    """The settings of an engine.
+    """The settings of an engine in the interpreter ``python``.
 
-    Attributes:
-        python: the interpreter that has vLLM.
-        target: name or folder of the target.
-        dtype: data type of the models.
-        context: maximum number of tokens in prompt and answer.
-        rows: maximum number of prompts decoded together.
-        max_new_tokens: token budget.
-        end_ids: tokens that end an answer.
-        threads: number of threads of the engine.
-        draft: name or folder of a draft model; None to decode without a draft.
-        num_draft_tokens: draft length.
-        judge: folder or name of a head; None for standard verification.
+    ``context`` is the maximum number of tokens in prompt and answer, ``rows`` the maximum number of prompts decoded
+    together. Without a ``draft``, the target decodes alone; without a ``judge``, verification is standard.
     """
 
     python: str
@@ -99,7 +88,7 @@ def interpreter(given: str | None) -> str:
 
 
 class VLLM:
-    """A running engine, as a context manager that ends it.
+    """A running engine; `close` ends it.
 
     Args:
         label: the label of its row.
@@ -164,14 +153,6 @@ class VLLM:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._errors.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _hear(self) -> Any:  # noqa: ANN401  (any JSON value)
         assert self._process.stdout is not None

@@ -35,13 +35,9 @@ class QueueProgress:
 class Queue:
     """The order of one annotator's cases. It depends only on the arguments and the events, so it survives a kill.
 
-    Args:
-        cases: ids of all cases.
-        annotator: the annotator, who determines the repeats.
-        uncertainty: the present head's uncertainty about each case; the highest come first. Without it the order is
-            random, but the same for all annotators, so that two who each do a part do the same part.
-        repeats: share of the cases that come twice.
-        seed: seed of order and repeats.
+    The cases with the highest ``uncertainty`` of the present head come first. Without it the order is random, but the
+    same for all annotators, so that two who each do a part do the same part. ``repeats`` is the share of the cases that
+    come twice; the annotator's name determines which.
 
     Raises:
         JudgeDecodingError: ``repeats`` is not a share.

@@ -24,6 +24,7 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate.pieces import case_id, cover
 from judge_decoding.labelling.annotate.storage import ALL_READINGS, readings_path
 from judge_decoding.loading.models import check_same_vocabulary, default_device, load_model, load_tokenizer
+from judge_decoding.models.context import context_length
 from judge_decoding.models.teacher_forcing import hidden_states, read_given
 from judge_decoding.models.tokenize import end_ids
 
@@ -124,7 +125,7 @@ def _read_missing(
     if reader.head is not None:
         reader.head.check_fits(target, draft)
     ends = end_ids(target, tokenizer)
-    context = getattr(target.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    context = context_length(target) or 2**31
     texts = [(case, _words(case, read_tokens(case, tokenizer, ends))) for case in missing]
     texts = [(case, t) for case, t in texts if t.prompt and t.answer and len(t.prompt) + len(t.answer) <= context]
     done = len(wanted) - len(texts)

@@ -64,19 +64,14 @@ class StaleError(JudgeDecodingError):
 class Session:
     """The work of one annotator on one file of answers; everything is in ``folder`` and survives a kill.
 
+    The labels of the answers are not shown, and equal answers are shown once. Answers without a reading of the target,
+    by `case_id` in ``readings``, are split into words. ``repeats`` is the share of the cases that come twice.
+
     Attributes:
         annotator: the annotator's name.
         log: the decisions.
         cases_path: a TokenCourt file of the cases decided so far, rewritten after each decision.
         problem: why that file lags behind the decisions, for example a full disk; empty if it does not.
-
-    Args:
-        cases: the answers; their labels are not shown. Equal answers are shown once.
-        folder: where the decisions are kept.
-        annotator: letters, digits, ``.``, ``_`` and ``-``.
-        readings: the target's readings of answers, by `case_id`; answers without one are split into words.
-        repeats: share of the cases that come twice.
-        seed: seed of order and repeats.
 
     Raises:
         JudgeDecodingError: the name or the share is invalid, or the decisions cannot be read or written.

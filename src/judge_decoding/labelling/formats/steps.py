@@ -45,18 +45,8 @@ def located_case(
 ) -> Case:
     """The case of an answer in steps, of which ``wrong`` (from 0) is the first wrong one; None for a right answer.
 
-    If the wrong step contains a false equation, its result is the error. The case's source records which it is.
-
-    Args:
-        name: name of the data set.
-        question: the question.
-        steps: the steps of the answer.
-        wrong: index of the first wrong step.
-        separator: the text between two steps.
-        first: the number of the first step in the data set, for messages.
-        writer: who wrote the answer.
-        correct: whether the final result is right, if known.
-        reference: a right answer.
+    If the wrong step contains a false equation, its result is the error. The case's source, the data set's ``name`` and
+    the kind of the error, records which it is. ``first`` is the number of the first step in the data set, for messages.
 
     Raises:
         RowError: there are no steps, or the wrong step does not exist or is empty.

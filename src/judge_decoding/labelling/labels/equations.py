@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
-from judge_decoding.labelling.labels.expressions import Expression, Parser, UnreadableError
-from judge_decoding.labelling.labels.lexemes import Lexeme, LexemeKind, lexemes
+from judge_decoding.labelling.labels.expressions import Expression, Lexeme, LexemeKind, Parser, UnreadableError, lexemes
 
 _ANNOTATION = re.compile(r"<<(.*?)(>>|$)", re.DOTALL)
 

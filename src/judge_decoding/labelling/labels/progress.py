@@ -1,26 +1,21 @@
-"""Long labelling that can be interrupted at any moment and resumes."""
+"""Long labelling: it tells what it will cost after a few questions, can be interrupted at any moment, and resumes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.cases import Case, write_cases
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.resume import Unfinished
 
 
 class LabellingProgress(Unfinished):
-    """The questions labelled so far, one per line.
-
-    Args:
-        output: the file for the cases when all are done.
-        settings: what must not change between two runs.
-
-    Raises:
-        JudgeDecodingError: the part has other settings, or cannot be read or written.
-    """
+    """The questions labelled so far, one per line; see `Unfinished`."""
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
         self.done: dict[str, list[Case]] = {}
@@ -55,3 +50,80 @@ class LabellingProgress(Unfinished):
         written()
         self.part.unlink(missing_ok=True)
         return cases
+
+
+Labeller = Callable[[list[str], Callable[[str, list[Case], int], None]], None]
+"""Labels questions and calls the callback after each one, with its cases and its target forwards."""
+
+PILOT, REST = "labelling a few prompts for a forecast", "labelling"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The estimated cost of labelling.
+
+    ``labels`` came from the ``questions`` labelled so far. For those ``left``, the ``cost`` is in the labeller's unit:
+    target forwards, or tokens of an endpoint.
+    """
+
+    questions: int
+    labels: int
+    left: int
+    cost: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class LabellingCost:
+    """The cost of labelling in this run: cost as in `Forecast`, labels, and seconds (without waiting for agreement)."""
+
+    cost: int = 0
+    labels: int = 0
+    seconds: float = 0.0
+
+
+def label_rest(
+    questions: Sequence[str],
+    label: Labeller,
+    progress: LabellingProgress,
+    *,
+    agree: Callable[[Forecast], None] = lambda _: None,
+    report: StageProgress = lambda _what, _done, _total: None,
+) -> LabellingCost:
+    """Label the remaining questions: a few first and, if the forecast is agreed to, the others.
+
+    Each question is saved in ``progress`` when it is done. ``agree`` raises to stop before the others.
+    """
+    todo = [question for question in questions if question not in progress.done]
+    spent = LabellingCost()
+
+    def work(part: list[str], what: str, done: int, total: int) -> None:
+        begin = time.perf_counter()
+
+        def count(question: str, cases: list[Case], cost: int) -> None:
+            nonlocal done
+            progress.add(question, cases)
+            spent.cost += cost
+            spent.labels += sum(len(case.judged or ()) for case in cases)
+            done += 1
+            report(what, done, total)
+
+        report(what, done, total)
+        label(part, count)
+        spent.seconds += time.perf_counter() - begin
+
+    if not todo:
+        return spent
+    pilots = min(max(len(todo) // 20, 2), 8)  # one in twenty, but at least two and at most eight
+    few = 1 + min(pilots, len(todo) - 1)
+    work(todo[:1], PILOT, 0, few)  # the first forwards of a process are slow, so they are not timed
+    warm = LabellingCost(spent.cost, spent.labels, spent.seconds)
+    if few > 1:
+        work(todo[1:few], PILOT, 1, few)
+    rest = todo[few:]
+    if rest:
+        scale = len(rest) / (few - 1)
+        cost, seconds = scale * (spent.cost - warm.cost), scale * (spent.seconds - warm.seconds)
+        agree(Forecast(few, spent.labels, len(rest), cost, seconds))
+        work(rest, REST, 0, len(rest))
+    return spent
