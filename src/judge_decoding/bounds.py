@@ -67,10 +67,7 @@ BOUNDS: Mapping[str, Bound] = {
 def check_bound(name: str, value: object, shown: str = "") -> None:
     """Check a number, or every number in a list or tuple; skip other values, such as None or a string.
 
-    Args:
-        name: see `BOUNDS`.
-        value: the value to check.
-        shown: its name in the error message, if different from ``name``.
+    ``name`` is one of `BOUNDS`; the error message says ``shown``, if given, instead.
     """
     for one in value if isinstance(value, list | tuple) else (value,):
         if isinstance(one, int | float) and not isinstance(one, bool):

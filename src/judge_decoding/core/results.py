@@ -149,13 +149,9 @@ class ResultRow(BaseModel):
 
 
 class LoadRow(BaseModel):
-    """The speed of one method at one load and draft length.
+    """The speed of one method at one load: ``batch_size`` answers decoded together.
 
-    Attributes:
-        name: the method.
-        batch_size: number of answers decoded together.
-        num_draft_tokens: draft length; 0 for the target alone.
-        tokens_per_second: decoding speed of all of them together, prompts included.
+    ``num_draft_tokens`` is 0 for the target alone; ``tokens_per_second`` counts all answers, prompts included.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)

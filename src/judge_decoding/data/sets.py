@@ -52,13 +52,7 @@ def split_position(question: str, seed: int | str = 0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Merged cases.
-
-    Attributes:
-        cases: the cases that remain.
-        duplicates: the number of removed copies with the same verdict.
-        conflicts: the cases of each answer that has several verdicts.
-    """
+    """The cases that remain, the number of removed copies, and the cases of each answer that has several verdicts."""
 
     cases: list[Case]
     duplicates: int

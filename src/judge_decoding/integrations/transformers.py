@@ -134,8 +134,7 @@ class JudgedOutput(GenerateDecoderOnlyOutput):
 class CustomGenerate:
     """The decoding method made by `custom_generate`, which describes its fields, and called by ``generate``.
 
-    Attributes:
-        rounds: the rounds of each row of the latest call.
+    ``rounds`` has the rounds of each row of the latest call.
     """
 
     draft: AnyDraft | None

@@ -139,13 +139,9 @@ class TargetInfo(BaseModel):
 
 
 class StoredScores(BaseModel):
-    """What a head says of the last token of each of a few prompts.
+    """The log-odds of CORRECT (``w·h + b``) that a head gives at the last token of each of a few prompts.
 
     The prompts are arbitrary token ids, so that a head tells nothing of the texts it was trained on.
-
-    Attributes:
-        prompts: the token ids of each prompt.
-        scores: the log-odds of CORRECT (``w·h + b``) at each prompt's last token.
     """
 
     prompts: list[Annotated[list[TokenId], Field(min_length=1, max_length=64)]] = Field(min_length=2, max_length=64)

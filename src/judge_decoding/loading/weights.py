@@ -41,16 +41,11 @@ def check_depth(folder: Path) -> None:
 
 
 def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], name: str) -> None:
-    """Check that all weights of a model come from its checkpoint, and that the checkpoint is of the same model.
+    """Check that all weights of a model come from its checkpoint, called ``name``, and that both are the same model.
 
-    ``info`` already excludes tied weights and weights that the model's class allows to be missing or left over. Buffers
-    may be missing: the model computes them. Parts of a checkpoint outside the model may be left over: a vision tower, a
-    value head, layers that predict further tokens.
-
-    Args:
-        model: the loaded model.
-        info: loading info from ``from_pretrained`` with ``output_loading_info=True``.
-        name: the checkpoint's name, for the error message.
+    ``info`` is the loading info of ``from_pretrained``. It already excludes tied weights and weights that the model's
+    class allows to be missing or left over. Buffers may be missing: the model computes them. Parts of a checkpoint
+    outside the model may be left over: a vision tower, a value head, layers that predict further tokens.
     """
     kind = type(model).__name__
     if differing := sorted(info.get("mismatched_keys", ())):

@@ -40,12 +40,8 @@ class RopeBorder:
     """The sequence length at which rotary positions change their scale.
 
     Sequences of up to ``length`` tokens use one scale. Beyond it LongRoPE (the Phi-3 family) uses a second scale for
-    all tokens, and dynamic scaling uses another scale for every length.
-
-    Attributes:
-        length: the longest sequence with the first scale.
-        changes_always: beyond ``length`` the scale changes with every token, not once.
-        starts_anew: ``generate`` reads the whole sequence again when it crosses the border.
+    all tokens, and dynamic scaling uses another scale for every length (``changes_always``). Where ``starts_anew``,
+    ``generate`` reads the whole sequence again when it crosses the border.
     """
 
     length: int

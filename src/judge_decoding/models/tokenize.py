@@ -24,12 +24,9 @@ _ANCHORS = ("\n", ":", "0", "a")
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswer:
-    """A tokenized question and answer.
+    """A tokenized question, from which decoding starts, and the answer that follows.
 
-    Attributes:
-        prompt: the question's token ids, from which decoding starts.
-        answer: the token ids that follow.
-        spans: the character span in the answer of each token of ``answer``; empty for tokens without text.
+    Each token of ``answer`` has a character span in it, which is empty for tokens without text.
     """
 
     prompt: list[int]

@@ -20,13 +20,9 @@ from judge_decoding.spelling import Value, spell
 class Fused:
     """A rule that a compiled forward pass can apply: standard verification OR a score linear in a hidden state.
 
-    The score of a draft token is ``sigmoid(weight . h + bias)`` with h the target's hidden state at the token itself.
-
-    Attributes:
-        source: where the hidden states are read; None for standard verification alone.
-        weight: the weight [1, H].
-        bias: the bias [1].
-        threshold: tokens with a higher score are kept; at 0 all tokens are.
+    The score of a draft token is ``sigmoid(weight . h + bias)``, with weight [1, H], bias [1], and h the target's
+    hidden state at the token itself, read at ``source`` (None for standard verification alone). Tokens with a score
+    above the threshold are kept; at 0 all tokens are.
     """
 
     source: HiddenSource | None = None

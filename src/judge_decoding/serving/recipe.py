@@ -37,12 +37,9 @@ class _Part(BaseModel):
 class Experts(_Part):
     """A mixture of experts instead of an MLP: every token is routed to ``active`` of ``total`` experts.
 
-    Attributes:
-        total: experts per layer (``num_experts``, ``num_local_experts``, ``n_routed_experts``).
-        active: experts per token (``num_experts_per_tok``).
-        intermediate_size: intermediate size of one expert (``moe_intermediate_size``).
-        shared_intermediate_size: total intermediate size of the shared experts; 0 without any.
-        dense_layers: layers with an ordinary MLP (``first_k_dense_replace``).
+    In a config.json these are ``num_experts_per_tok`` of ``num_experts``, ``num_local_experts`` or
+    ``n_routed_experts``, each of ``moe_intermediate_size``. The shared experts have a total size, 0 without any;
+    ``first_k_dense_replace`` is the number of layers with an ordinary MLP.
     """
 
     total: Count

@@ -17,15 +17,10 @@ Slot = Literal["name", "near", "area", "familyFriendly", "food", "eatType", "cus
 
 
 class Mention(NamedTuple):
-    """A fact that a text states.
+    """A fact that a text states, and where.
 
-    Attributes:
-        start: where its wording begins.
-        end: where it ends.
-        slot: the slot of the fact.
-        value: a value of the slot, or a vaguer one, such as "low" for a price.
-        sure: whether the wording is unambiguous. A loose wording counts if the fact is asked for, and is not an
-            invented fact if it is not.
+    ``value`` is a value of the slot, or a vaguer one, such as "low" for a price. A wording that is not ``sure`` counts
+    if the fact is asked for, and is not an invented fact if it is not.
     """
 
     start: int

@@ -53,14 +53,10 @@ _LIST = re.compile(r"(?:[(\[{]|(?:\b(?:are|were|between|and|from|both)\b:?\s?))$
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """The value of a written number.
+    """The value of a written number; of a time, a date or a ratio, the last of its ``parts``.
 
-    Attributes:
-        value: the value; of a time, a date or a ratio, the last part.
-        percent: whether a percent sign followed, which ``value`` ignores.
-        parts: all parts of a time, a date or a ratio.
-        exact: False for a rounded root or multiple of pi.
-        decimals: digits after the decimal point.
+    ``value`` ignores a percent sign. A rounded root or multiple of pi is not ``exact``; ``decimals`` are the digits
+    after the decimal point.
     """
 
     value: Fraction

@@ -41,9 +41,7 @@ def install(hooks: Mapping[str, Hook]) -> None:
 def wrap(symbol: str, hook: Hook) -> None:
     """Call ``hook`` instead of the function ``symbol``, such as ``module:Class.method``; a second call does nothing.
 
-    Raises:
-        ImportError: there is no such module.
-        AttributeError: the module has no such function.
+    Raises ImportError or AttributeError if there is no such function.
     """
     holder, name = _holder(symbol)
     original = getattr(holder, name)

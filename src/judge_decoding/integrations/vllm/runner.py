@@ -32,10 +32,7 @@ _MANY = 1000  # lists of guards whose markers are remembered; a client may send 
 class AuxStates:
     """The target's auxiliary hidden states, a vLLM feature for EAGLE-3 drafters, including the judge's layer.
 
-    Attributes:
-        layers: the layers whose output states are returned, ascending.
-        drafter: the layers that the drafter requested.
-        judge_layer: the judge's layer.
+    Of the output states of ``layers``, ascending, the drafter requested those of the layers ``drafter``.
     """
 
     layers: tuple[int, ...]
@@ -184,18 +181,16 @@ class RunnerJudge:
 
 @dataclass(slots=True, eq=False)
 class FlatVerification:
-    """One verification of a batch of R requests with N draft tokens in total.
+    """One verification of a batch of R requests, ``names``, with N draft tokens in total.
 
     Attributes:
-        names: the request ids.
         rules: the rule of each request; None for standard verification.
         greedy: which requests decode at temperature 0.
         draft_ids: the concatenated drafts [N].
         counts: the number of draft tokens of each request.
         hidden: the hidden states at the draft tokens [N, H]; None if no rule reads them.
         guarded: the guards and history of each request [R]; None for a request without guards.
-        allowed: which draft tokens are not forbidden [N], once known.
-        rescued: which draft tokens the rules rescue [N], once known.
+        allowed, rescued: which draft tokens are not forbidden, and which the rules rescue [N], once known.
         rescued_counts: the number of rescued tokens kept in each request [R], once known.
     """
 
@@ -250,15 +245,8 @@ class FlatVerification:
 class RowsVerification:
     """The same for model runner V2, whose verification works on rows: a request's draft tokens and one row more.
 
-    The verification may come in several parts, a few requests at a time.
-
-    Attributes:
-        names: the request ids [R].
-        rules: the rule of each request; None for standard verification.
-        greedy: which requests decode at temperature 0.
-        counts: the number of draft tokens of each request, one less than its rows.
-        hidden: the hidden states at all rows [N + R, H]; None if no rule reads them.
-        rescued_counts: the number of rescued tokens kept in each request, part by part.
+    The verification may come in several parts, a few requests at a time. ``hidden`` [N + R, H] are the states at all
+    rows; ``rescued_counts`` has the rescued tokens kept in each request, part by part.
     """
 
     names: list[str]
