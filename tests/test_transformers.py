@@ -483,7 +483,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "keeps state",
     ),
     "another cache": ({"cache_implementation": "static"}, "its own KV cache"),
-    "a cache of one's own": ({Forward(llama(0)).cache_name: DynamicCache()}, "its own KV cache"),
+    "a cache of one's own": ({str(Forward(llama(0)).cache_name): DynamicCache()}, "its own KV cache"),
     "embeddings": ({"inputs_embeds": torch.zeros(1, 2, 32)}, "token ids only, and there is inputs_embeds"),
     "positions": ({"position_ids": torch.tensor([[4, 5]])}, "leave out position_ids"),
     "nothing but padding": ({"attention_mask": torch.tensor([[0, 0]])}, "nothing but padding"),
