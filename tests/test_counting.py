@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from statistics import mean
 
 import pytest
 
-from judge_decoding import JudgeDecodingError, Round, Stats
+from judge_decoding import Generation, JudgeDecodingError, Round, Stats
 from judge_decoding.evaluation.spec_bench import Counting, answer_line
 from judge_decoding.tasks import Item
 from samples import known
@@ -60,19 +59,14 @@ def test_nothing_counts_nothing() -> None:
     assert Counting.of(Stats()) == Counting(0, 0, 0)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the export needs of an answer."""
-
-    text: str
-    rounds: list[Round]
-    seconds: float | None = 0.5
+def answer(text: str, rounds: list[Round], seconds: float = 0.5) -> Generation:
+    return Generation(text, (), tuple(rounds), seconds, "stop", Stats.of(rounds), ())
 
 
 def test_spec_bench_reads_our_runs() -> None:
     """The line in its format; its mean over accept_lengths is ours, and so are tokens and steps."""
     item = Item("81", ("Write.", "Shorter."), category="writing")
-    turns = [Answer(" four five\n", counted([4, 5])), Answer("é", counted([4, 8], []), 0.25)]
+    turns = [answer(" four five\n", counted([4, 5])), answer("é", counted([4, 8], []), 0.25)]
     line = answer_line(item, turns, "ours", when=7.5)
     assert line.endswith("\n")
     found = json.loads(line)
@@ -100,7 +94,7 @@ def test_a_file_of_samples_can_be_exported_too() -> None:
     assert (choice["accept_lengths"], choice["new_tokens"], choice["wall_time"]) == ([4, 3], [7], [2.0])
 
 
-@pytest.mark.parametrize("seconds", [None, 0.0])
-def test_answers_without_times_are_refused(seconds: float | None) -> None:
-    with pytest.raises(JudgeDecodingError, match=r"question 9 have no individual times.* decode them one at a time"):
-        answer_line(Item("9", ("What?",)), [Answer("x", counted([4, 5]), seconds)], "m")
+def test_answers_without_times_are_refused() -> None:
+    for one in (answer("x", counted([4, 5]), 0.0), known(seconds=None)):
+        with pytest.raises(JudgeDecodingError, match=r"question 9 have no individual times.* one at a time"):
+            answer_line(Item("9", ("What?",)), [one], "m")

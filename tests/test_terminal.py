@@ -210,9 +210,12 @@ def test_a_console_takes_nothing_for_markup_links_or_controls(capsys: pytest.Cap
     assert "evil" in ours
 
 
-def test_a_progress_bar_takes_nothing_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    console = Terminal(err=True, force_terminal=True, width=400)
-    with progress(console=console) as bar:
+def test_a_progress_bar_takes_nothing_for_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
+    monkeypatch.setenv("COLUMNS", "400")
+    with progress() as bar:
         bar.add_task("[red]r[/red] [/nothing] \x1b[2J", total=1)
         bar.refresh()
     err = capsys.readouterr().err
