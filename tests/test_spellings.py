@@ -50,6 +50,10 @@ REWRITTEN = [
     ("card", "head --results r", "--judge head --results r"),
     ("push", "head me/judge --yes", "--judge head me/judge --yes"),
     ("fit", "t", "t"),
+    ("court import", "mr-gsm8k rows.jsonl -o out", "--format mr-gsm8k rows.jsonl -o out"),
+    ("court import", "rows.jsonl -f csv -o out", "rows.jsonl -f csv -o out"),
+    ("court import", "rows.csv -fcsv -o out", "rows.csv -fcsv -o out"),
+    ("court export", "prodigy --format csv -o out", "prodigy --format csv -o out"),
 ]
 
 

@@ -20,7 +20,10 @@ from judge_decoding.labelling.formats import FORMATS
 from judge_decoding.labelling.formats.base import Format
 
 _FORMAT = option(
-    TASK, "csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio.", "--format", "-f"
+    TASK,
+    "csv, prm800k, processbench, mr-gsm8k, bigbench-mistake, prodigy or label-studio; also as the first argument.",
+    "--format",
+    "-f",
 )
 
 

@@ -63,9 +63,9 @@ OLD: Mapping[str, Mapping[str, Old]] = {
 
 OPERANDS: Mapping[str, str] = {
     "generate": "--target", "draft": "--target", "train": "--target", "info": "--judge", "card": "--judge",
-    "push": "--judge",
+    "push": "--judge", "court import": "--format -f", "court export": "--format -f",
 }  # fmt: skip
-"""The option that a command's first operand stands for, unless the option is given."""
+"""The option, in all of its spellings, that a command's first operand stands for unless the option is given."""
 
 
 class Spelled(NamedTuple):
@@ -103,17 +103,18 @@ def spelled(command: str, words: Sequence[str], takes_value: Callable[[str], boo
             continue
         name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], "")
         one = old.get(name)
-        given = value if equals else rest[0] if rest else ""
-        if one is not None and re.fullmatch(one.values, given) and (equals or rest):
-            out += one.words(given)
+        setting = value if equals else rest[0] if rest else ""
+        if one is not None and re.fullmatch(one.values, setting) and (equals or rest):
+            out += one.words(setting)
             notes.append(f"{name} is now {one.new}; the old spelling works until the next release.")
             rest = rest if equals else rest[1:]
             continue
         out.append(word)
         if not equals and takes_value(name) and rest:
             out.append(rest.pop(0))
-    option = OPERANDS.get(command)
-    if operand and option and places and not any(word.partition("=")[0] == option for word in out):
+    option, *short = OPERANDS.get(command, "").split() or [""]
+    given = any(word.partition("=")[0] == option or word[:2] in short for word in out)
+    if operand and option and places and not given:
         place = places[0]
         if place and out[place - 1] == "--":
             out[place - 1 : place + 1] = [f"{option}={out[place]}", "--"]
