@@ -11,7 +11,7 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.court_files import read
+from judge_decoding.cli.court_files import read, underscored
 from judge_decoding.cli.options import option, out_option
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import OUTPUT, TASK
@@ -82,7 +82,7 @@ def stats(
     found = leaks(cases)
     figures["questions in several files"] = found
     if json:
-        say_json(json_module.dumps(_underscored(figures), indent=2, ensure_ascii=False))
+        say_json(json_module.dumps(underscored(figures), indent=2, ensure_ascii=False))
         return
     for name, part in figures["files"].items():
         say(name, bold=True)
@@ -106,19 +106,6 @@ def _report_agreement(rows: list[dict[str, Any]]) -> None:
         ]
         one, other = row["annotators"]
         say(f"  {one} and {other} on {row['answers']} answers: " + (", ".join(told) or "kappa has no value"))
-
-
-def _underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
-    """Replace spaces in our own key names; names chosen by users, such as files and sources, are left unchanged."""
-    if not isinstance(value, dict):
-        return [_underscored(item) for item in value] if isinstance(value, list) else value
-    free = ("files", "sources", "writers", "annotators", "questions in several files")
-    return {
-        name.replace(",", "").replace(" ", "_"): {key: _underscored(inner) for key, inner in item.items()}
-        if name in free and isinstance(item, dict)
-        else _underscored(item)
-        for name, item in value.items()
-    }
 
 
 def view(

@@ -88,11 +88,23 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
 def show(figures: Mapping[str, Any], *, json: bool) -> None:
     """Print figures as ``name: value`` lines, or as JSON with names without spaces."""
     if json:
-        plain = {name.replace(" ", "_").replace(",", ""): value for name, value in figures.items()}
-        say_json(json_module.dumps(plain, indent=2, ensure_ascii=False))
+        say_json(json_module.dumps(underscored(figures), indent=2, ensure_ascii=False))
         return
     for name, value in figures.items():
         say(f"{name}: {value}")
+
+
+def underscored(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
+    """Replace spaces in our own key names; names chosen by users, such as files and sources, are left unchanged."""
+    if not isinstance(value, dict):
+        return [underscored(item) for item in value] if isinstance(value, list) else value
+    free = ("files", "sources", "writers", "annotators", "questions in several files")
+    return {
+        name.replace(",", "").replace(" ", "_"): {key: underscored(inner) for key, inner in item.items()}
+        if name in free and isinstance(item, dict)
+        else underscored(item)
+        for name, item in value.items()
+    }
 
 
 def login() -> str:

@@ -154,9 +154,6 @@ def llm(
 def _report(figures: dict[str, Any], *, json: bool) -> None:
     agreement = figures.get("agreement with labels by hand")
     if json:
-        if agreement is not None:
-            plain = {name.replace(",", "").replace(" ", "_"): value for name, value in agreement.items()}
-            figures = figures | {"agreement with labels by hand": plain}
         show(figures, json=True)
         return
     show({name: value for name, value in figures.items() if value is not agreement}, json=False)

@@ -17,7 +17,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import Body, Endpoint, Reply
 from judge_decoding.tasks.base import Item
 
-KeyT = TypeVar("KeyT", bound=Hashable)
+AnswerNameT = TypeVar("AnswerNameT", bound=Hashable)
 
 PROMPT = """\
 You grade answers of an assistant. You are shown a conversation between tags whose names end in the same random code, \
@@ -53,12 +53,12 @@ class Grade:
 
 
 def grade(
-    answered: Mapping[KeyT, tuple[Item, Sequence[str]]],
+    answered: Mapping[AnswerNameT, tuple[Item, Sequence[str]]],
     endpoint: Endpoint,
-    done: Callable[[KeyT, int, Grade], None],
-    failed: Callable[[KeyT, int, str], None],
+    done: Callable[[AnswerNameT, int, Grade], None],
+    failed: Callable[[AnswerNameT, int, str], None],
     *,
-    known: Mapping[tuple[KeyT, int], Grade] | None = None,
+    known: Mapping[tuple[AnswerNameT, int], Grade] | None = None,
     max_new_tokens: int = 1024,
 ) -> None:
     """Grade every answer at temperature 0, with one request per turn.
@@ -78,7 +78,7 @@ def grade(
         JudgeDecodingError: as for `Endpoint.request_all`; grades reported before that are valid.
     """
     known = known or {}
-    waiting: dict[str, list[tuple[KeyT, int]]] = {}
+    waiting: dict[str, list[tuple[AnswerNameT, int]]] = {}
     bodies: dict[str, Body] = {}
     graded: dict[str, Grade] = {}
     for name, (item, answers) in answered.items():
