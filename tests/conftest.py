@@ -12,6 +12,8 @@ from functools import partial
 os.environ["HF_HUB_OFFLINE"] = "1"
 # What the command line sets for itself, here too, as there it comes before the libraries are imported.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+# Commands in a process of their own have one thread, as the tests have: several processes run tests at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 from typing import Any

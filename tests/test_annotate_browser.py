@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from browser import Browser, browsing, find_chromium
-from judge_decoding import Case, read_cases, write_cases
+from judge_decoding import Case, JudgeHead, read_cases
+from judge_decoding.labelling.annotate.reading import AnswerReading, ReadingModels, read_answers
+from judge_decoding.labelling.annotate.server import kept_token, make_app
+from judge_decoding.labelling.annotate.session import Session
 from judge_decoding.labelling.annotate.storage import readings_path
-from test_annotate_server import HOSTILE, Server
+from local_pages import LocalPage, served
+from test_annotate_server import HOSTILE
 
 CHROMIUM = find_chromium()
 pytestmark = [
@@ -39,9 +44,25 @@ def no_complaints(request: pytest.FixtureRequest, browser: Browser) -> Iterator[
     assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in browser.requested)
 
 
-def open_page(browser: Browser, server: Server) -> None:
-    browser.open(server.address)
-    browser.until(f"location.href === {json.dumps(server.address)} && document.readyState === 'complete'")
+@contextmanager
+def annotating(
+    cases: Sequence[Case],
+    folder: Path,
+    annotator: str = "ann",
+    *,
+    port: int = 0,
+    readings: Mapping[str, AnswerReading] | None = None,
+) -> Iterator[LocalPage]:
+    """The page of one annotator, no case shown twice. That the command serves it is tested with its server."""
+    session = Session(cases, folder, annotator, readings=readings, repeats=0)
+    token = kept_token(folder)
+    with session.log, served(make_app(session, token), token, port) as page:
+        yield page
+
+
+def open_page(browser: Browser, page: LocalPage) -> None:
+    browser.open(page.address)
+    browser.until(f"location.href === {json.dumps(page.address)} && document.readyState === 'complete'")
     browser.until("!document.querySelector('#case').hidden || !document.querySelector('#end').hidden")
 
 
@@ -66,18 +87,10 @@ def go_to(browser: Browser, text: str) -> bool:
     return True
 
 
-def written(path: Path, *cases: Case) -> Path:
-    write_cases(path, cases)
-    return path
-
-
 def test_ten_cases_by_keyboard_with_the_server_killed(browser: Browser, tmp_path: Path) -> None:
-    answers = written(
-        tmp_path / "answers.jsonl",
-        *(Case(question=f"12 + 8? ({i})", answer=f" 12 + 8 = {20 + i % 2}.", reference="20") for i in range(10)),
-    )
+    """Of the command killed by the system, the server's own tests tell: here it is what the page makes of it."""
+    asked = [Case(question=f"12 + 8? ({i})", answer=f" 12 + 8 = {20 + i % 2}.", reference="20") for i in range(10)]
     folder = tmp_path / "out"
-    options = ("--annotator", "ann", "--repeats", "0")
 
     def some(numbers: range) -> None:
         for number in numbers:
@@ -85,17 +98,17 @@ def test_ten_cases_by_keyboard_with_the_server_killed(browser: Browser, tmp_path
             key = "Enter" if go_to(browser, "21") else "n"
             press(browser, key, f"Case {number + 1} of" if number < 10 else "10 of 10 done")
 
-    with Server(answers, folder, *options) as server:
-        open_page(browser, server)
+    with annotating(asked, folder) as page:
+        open_page(browser, page)
         assert browser.js("document.activeElement.id") == "answer"
         some(range(1, 6))
         # Killed, and one more decision is made before anybody notices.
-        server.kill()
+        page.close()
         wrong = go_to(browser, "21")
         browser.press("Enter" if wrong else "n")
         browser.until("document.querySelector('#problem').textContent.includes('not saved yet')")
         assert len((folder / "decisions-ann.jsonl").read_text().splitlines()) == 5
-    with Server(answers, folder, *options, port=server.port):
+    with annotating(asked, folder, port=page.port):
         # The page is still open and goes on by itself.
         browser.until("document.querySelector('#title').textContent === 'Case 7 of 10'")
         assert browser.js("document.querySelector('#problem').hidden")
@@ -111,9 +124,9 @@ def test_ten_cases_by_keyboard_with_the_server_killed(browser: Browser, tmp_path
 
 
 def test_undo_skip_spans_and_help(browser: Browser, tmp_path: Path) -> None:
-    answers = written(tmp_path / "a.jsonl", *(Case(question=f"{i}", answer="one two three\nfour") for i in range(3)))
-    with Server(answers, tmp_path / "out", "--annotator", "ann", "--repeats", "0") as server:
-        open_page(browser, server)
+    asked = [Case(question=f"{i}", answer="one two three\nfour") for i in range(3)]
+    with annotating(asked, tmp_path / "out") as page:
+        open_page(browser, page)
         browser.press("?")
         assert browser.js("document.querySelector('#keys').open")
         browser.press("n")  # the keys do nothing behind the help
@@ -160,19 +173,18 @@ def test_undo_skip_spans_and_help(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_hostile_text_is_text(browser: Browser, tmp_path: Path) -> None:
-    answers = written(
-        tmp_path / "a.jsonl",
+    asked = [
         Case(question=HOSTILE, answer=HOSTILE, reference=HOSTILE),
         Case(question="ما هو ٢ + ٣؟", answer="الجواب هو ٦."),
-    )
+    ]
     out = tmp_path / "out"
-    with Server(answers, out, "--annotator", "bob", "--repeats", "0") as server:
-        open_page(browser, server)
+    with annotating(asked, out, "bob") as page:
+        open_page(browser, page)
         for turn in range(2):
             browser.press("Home")
             press(browser, "Enter", "Case 2" if turn == 0 else "2 of 2")
-    with Server(answers, out, "--annotator", "ann", "--repeats", "0") as server:
-        open_page(browser, server)
+    with annotating(asked, out) as page:
+        open_page(browser, page)
         for turn in range(2):
             right_to_left = browser.js("getComputedStyle(document.querySelector('#answer')).direction") == "rtl"
             shown = browser.js("document.querySelector('#answer').textContent")
@@ -196,9 +208,9 @@ def test_hostile_text_is_text(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_a_screen_reader_gets_names_states_and_what_happened(browser: Browser, tmp_path: Path) -> None:
-    answers = written(tmp_path / "a.jsonl", *(Case(question=f"Why ({i})?", answer="So <b>\n\n") for i in range(2)))
-    with Server(answers, tmp_path / "out", "--annotator", "ann", "--repeats", "0") as server:
-        open_page(browser, server)
+    asked = [Case(question=f"Why ({i})?", answer="So <b>\n\n") for i in range(2)]
+    with annotating(asked, tmp_path / "out") as page:
+        open_page(browser, page)
         names = browser.names()
         assert ("listbox", "Where does this answer first go wrong?") in names
         assert [name for role, name in names if role == "option"] == [
@@ -229,10 +241,11 @@ def test_a_screen_reader_gets_names_states_and_what_happened(browser: Browser, t
 
 
 def test_what_the_target_would_have_said(browser: Browser, folders: dict[str, Path], tmp_path: Path) -> None:
-    answers = written(tmp_path / "a.jsonl", Case(question="one two", answer=" good cat"))
-    more = ("--annotator", "ann", "--target", str(folders["target"]), "--judge", str(folders["judge"]))
-    with Server(answers, tmp_path / "out", *more) as server:
-        open_page(browser, server)
+    asked = [Case(question="one two", answer=" good cat")]
+    reader = ReadingModels(str(folders["target"]), JudgeHead.from_pretrained(folders["judge"]))
+    readings = read_answers(asked, reader, tmp_path / "out")
+    with annotating(asked, tmp_path / "out", readings=readings) as page:
+        open_page(browser, page)
         assert browser.js("document.querySelectorAll('.piece').length") == 3
         browser.press("Home")
         shown = browser.js("document.querySelector('#choices').textContent")
@@ -247,11 +260,11 @@ def test_what_the_target_would_have_said(browser: Browser, folders: dict[str, Pa
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_a_phone_and_can_be_read(browser: Browser, tmp_path: Path, dark: bool) -> None:
     text = "a long answer " * 60 + "x" * 300
-    answers = written(tmp_path / "a.jsonl", Case(question=text, answer=text, reference=text))
+    asked = [Case(question=text, answer=text, reference=text)]
     try:
-        with Server(answers, tmp_path / "out", "--annotator", "ann", "--repeats", "0") as server:
+        with annotating(asked, tmp_path / "out") as page:
             browser.look(390, 800, dark=dark)
-            open_page(browser, server)
+            open_page(browser, page)
             for _ in range(2):
                 assert browser.js("document.documentElement.scrollWidth <= innerWidth")
                 contrast = """(() => {
@@ -275,11 +288,11 @@ def test_it_fits_a_phone_and_can_be_read(browser: Browser, tmp_path: Path, dark:
 
 
 def test_what_is_not_among_the_cases_yet_is_told(browser: Browser, tmp_path: Path) -> None:
-    answers = written(tmp_path / "answers.jsonl", *(Case(question=f"q{i}", answer="a b") for i in range(3)))
+    asked = [Case(question=f"q{i}", answer="a b") for i in range(3)]
     path = tmp_path / "out" / "cases-ann.jsonl"
     problem = "document.querySelector('#problem')"
-    with Server(answers, tmp_path / "out", "--annotator", "ann", "--repeats", "0") as server:
-        open_page(browser, server)
+    with annotating(asked, tmp_path / "out") as page:
+        open_page(browser, page)
         path.mkdir()  # no file can take its place
         press(browser, "n", "Case 2 of 3")
         assert browser.js(f"{problem}.hidden") is False

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from commands import Run
 from judge_decoding import Case, JudgeDecodingError, read_cases, write_cases
 from judge_decoding.cli import main as cli
 from judge_decoding.judge.config import JudgeHeadConfig
@@ -353,13 +354,21 @@ def test_without_the_extra_it_says_what_to_install(answers: Path, tmp_path: Path
     assert "judge-decoding[court]" in annotate(answers, "-o", tmp_path / "out")[1]
 
 
-@pytest.mark.slow
-def test_a_draft_is_asked_for_where_the_head_reads_it(answers: Path, folders, tmp_path: Path, annotate) -> None:
+def test_a_draft_is_asked_for_where_the_head_reads_it(
+    answers: Path, folders, tmp_path: Path, annotate, court: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = JudgeHeadConfig(
         target=target_info(load_model(str(folders["target"]))), draft=target_info(load_model(str(folders["draft"])))
     )
     JudgeHead(config).save_pretrained(tmp_path / "head")
     models = ("--target", folders["target"], "--judge", tmp_path / "head")
     assert "--draft" in annotate(answers, "-o", tmp_path / "out", *models)[1]
-    with Server(answers, tmp_path / "out", *map(str, (*models, "--draft", folders["draft"]))) as server:
-        assert server.ask("/state")["case"]["choices"]
+    shown: list[object] = []
+    serve = "judge_decoding.labelling.annotate.server.serve"
+    monkeypatch.setattr(serve, lambda session, *_: shown.append(session.state()["case"]["choices"]))
+    code, out, err = court(
+        "annotate", answers, "-o", tmp_path / "out", *models, "--draft", folders["draft"], "--no-browser", "--port", 0
+    )
+    assert code == 0, err
+    assert "Annotate at http://127.0.0.1:" in out
+    assert shown[0]

@@ -214,10 +214,8 @@ def test_many_answers_of_many_questions(court: Run, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_the_largest_arithmetic_task_ends() -> None:
-    """More problems than there are is a sentence, as many as are allowed are drawn in seconds."""
+def test_a_large_arithmetic_task_ends() -> None:
+    """Many problems are drawn in seconds."""
     from judge_decoding.tasks import read_items
 
-    assert len(read_items(parse_task("arithmetic(count=3000)"))) == 3000
-    with pytest.raises(JudgeDecodingError, match="ask for fewer"):
-        read_items(parse_task("arithmetic(family=comparison, count=100000)"))
+    assert len(read_items(parse_task("arithmetic(count=1000)"))) == 1000

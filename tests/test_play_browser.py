@@ -7,14 +7,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from browser import Browser, browsing, find_chromium
-from judge_decoding import read_cases
+from judge_decoding import JudgeDecoder, PromptLookup, read_cases
 from judge_decoding.core.samples import read_samples
+from judge_decoding.names import REFERENCE
+from judge_decoding.playground.marks import CaseFile
+from judge_decoding.playground.pairs import ModelPair
+from judge_decoding.playground.server import Playground
+from local_pages import served
 from samples import HOSTILE
+from test_annotate_server import TOKEN
 from test_report_browser import CONTRAST
 from tiny import EOS, WORDS, llama, word_tokenizer
 
@@ -27,39 +34,35 @@ QUESTION = "Ann has 6 shells. Tom gives Ann 2 shells. Ann buys 11 shells. How ma
 DONE = "columns.judge.sample && running === null"
 
 
+@dataclass(frozen=True)
 class Server:
-    """`judge-decoding play` in a process of its own, with the embedded pair and one that writes scripts, for ever."""
+    """The page with the embedded pair and one that writes scripts, for ever; and the file of marked answers."""
 
-    def __init__(self, folder: Path) -> None:
-        model, hostile = llama(0, context=8192), folder / "hostile"
-        assert model.generation_config is not None
-        model.generation_config.suppress_tokens = [EOS]
-        model.save_pretrained(hostile)
-        word_tokenizer([f"{HOSTILE}{i}" for i in range(len(WORDS))]).save_pretrained(hostile)
-        self.cases = folder / "cases.jsonl"
-        command = (
-            "play", "--no-browser", "--port", "0", "--cases", str(self.cases), "--annotator", "ann", "--pair",
-            "reference", "--pair", f"other={hostile},prompt-lookup",
-        )  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "judge_decoding.cli.main", *command], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().split()[-1]
+    address: str
+    cases: Path
 
-    def stop(self) -> str:
-        """Press Ctrl-C; what it said."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.communicate(timeout=60)[0]
+
+def scribbler() -> JudgeDecoder:
+    """What it says is hostile, and has no end."""
+    model = llama(0, context=8192)
+    assert model.generation_config is not None
+    model.generation_config.suppress_tokens = [EOS]
+    return JudgeDecoder(model, word_tokenizer([f"{HOSTILE}{i}" for i in range(len(WORDS))]), PromptLookup())
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("play"))
-    yield server
-    if server.process.poll() is None:
-        server.process.kill()
-        server.process.communicate()
+    cases = tmp_path_factory.mktemp("play") / "cases.jsonl"
+    names = {"target": REFERENCE, "draft": REFERENCE, "judge": REFERENCE}
+    pairs = {
+        "reference": ModelPair("reference", JudgeDecoder.from_pretrained(*names.values()), **names),
+        "other": ModelPair("other", scribbler(), target="hostile", draft="prompt-lookup"),
+    }
+    playground = Playground(pairs, CaseFile(cases), "ann")
+    with served(playground.app(TOKEN), TOKEN) as page:
+        yield Server(page.address, cases)
+        playground.jobs.close()
+    playground.jobs.join()
 
 
 @pytest.fixture(scope="module")
@@ -288,15 +291,26 @@ def test_hostile_output_is_text_and_a_long_answer_stops(browser: Browser) -> Non
     assert wide(browser) <= 0
 
 
-def test_it_ends_at_once_while_it_decodes(running: Browser, tmp_path: Path) -> None:
+def test_the_command_ends_at_once_while_it_decodes(running: Browser, tmp_path: Path) -> None:
     """Ctrl-C, one line; the page says what it can."""
-    server = Server(tmp_path)
-    running.open(server.address)
-    running.until("document.querySelector('#rule option')")
-    running.js("by('pair').value = 'other'; by('pair').dispatchEvent(new Event('change'))")
-    running.js("by('max_new_tokens').value = 8000; by('as-text').click(); by('prompt').value = 'x'; submit()")
-    running.until("columns.target.list.textContent.length > 100")
-    said = server.stop()
-    assert server.process.returncode == 0
+    endless = scribbler()
+    for part in (endless.target, endless.tokenizer):
+        part.save_pretrained(tmp_path / "hostile")
+    command = ("play", "--no-browser", "--port", "0", "--cases", str(tmp_path / "cases.jsonl"),
+               "--pair", f"{tmp_path / 'hostile'},prompt-lookup")  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "judge_decoding.cli.main", *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            running.open(process.stdout.readline().split()[-1])
+            running.until("document.querySelector('#rule option')")
+            running.js("by('max_new_tokens').value = 8000; by('as-text').click(); by('prompt').value = 'x'; submit()")
+            running.until("columns.target.list.textContent.length > 100")
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+    assert process.returncode == 0
     assert said.strip().splitlines()[-1] == "Stopped."
     running.until("running === null")

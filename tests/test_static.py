@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from judge_decoding import (
     decode,
 )
 from judge_decoding.core.hidden import HiddenSource
+from judge_decoding.decoding.backends.static import draft as static_draft
 from judge_decoding.decoding.backends.static.compiling import Compiled, has_few
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import FewTokens
@@ -101,6 +102,14 @@ def collect(events: object, count: int) -> list[list[Round]]:
     for row, event in events:  # type: ignore[attr-defined]
         rounds[row].append(event)
     return rounds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly_compiled() -> Iterator[None]:
+    """Two steps of a draft in one call are several, too, and half the code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(static_draft, "MOST_STEPS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
