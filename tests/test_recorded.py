@@ -35,7 +35,7 @@ from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 pytestmark = pytest.mark.slow
 
 RECORD = Path(__file__).with_name("recorded.json")
-PROMPTS = [prompt_of(problem) for problem in draw_many(0, "test", 12)]
+PROMPTS = [prompt_of(problem) for problem in draw_many(0, "test", 6)]
 
 
 @cache
@@ -52,11 +52,11 @@ def settings(judged: JudgeDecoder, copying: JudgeDecoder) -> dict[str, Callable[
     head = judged.judge
     assert head is not None
 
-    def alone(decoder: JudgeDecoder, count: int = 12, **options: Any) -> Callable[[], list[Generation]]:
+    def alone(decoder: JudgeDecoder, count: int = len(PROMPTS), **options: Any) -> Callable[[], list[Generation]]:
         return lambda: [decoder.generate(prompt, MAX_NEW_TOKENS, **options) for prompt in PROMPTS[:count]]
 
     def together(**options: Any) -> Callable[[], list[Generation]]:
-        return lambda: judged.generate_batch(PROMPTS, MAX_NEW_TOKENS, batch_size=8, **options)
+        return lambda: judged.generate_batch(PROMPTS, MAX_NEW_TOKENS, batch_size=4, **options)
 
     return {
         "no draft": alone(JudgeDecoder(judged.target, judged.tokenizer), 4),
@@ -74,7 +74,7 @@ def settings(judged: JudgeDecoder, copying: JudgeDecoder) -> dict[str, Callable[
         "exact, sampled": alone(judged, rule=Exact(), temperature=0.8, seed=3, num_draft_tokens=8),
         "judge, batch": together(num_draft_tokens=16),
         "exact, batch": together(rule=Exact(), num_draft_tokens=8),
-        "sampled batch": together(temperature=0.8, seeds=list(range(12)), num_draft_tokens=8),
+        "sampled batch": together(temperature=0.8, seeds=list(range(len(PROMPTS))), num_draft_tokens=8),
     }
 
 

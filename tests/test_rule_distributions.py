@@ -29,15 +29,12 @@ from tiny import bigram, run, tokens
 
 LOSSLESS = sorted(name for name, rule in available_rules().items() if rule.lossless)
 SETTINGS = {
-    f"temperature {temperature}, {name}": {"temperature": temperature, **truncation}
-    for temperature in (0.5, 1.0, 1.7)
-    for name, truncation in (
-        ("whole", {}),
-        ("top_k", {"top_k": 4}),
-        ("top_p", {"top_p": 0.8}),
-        ("both", {"top_k": 6, "top_p": 0.9}),
-    )
+    "whole": {"temperature": 1.0},
+    "temperature 0.5, top_k": {"temperature": 0.5, "top_k": 4},
+    "temperature 1.7, top_p": {"temperature": 1.7, "top_p": 0.8},
+    "both": {"temperature": 1.0, "top_k": 6, "top_p": 0.9},
 }
+"""Each temperature and each truncation once: the one scales the logits before the other cuts them."""
 PAIRS = [tuple((2 * torch.randn(2, 6, generator=torch.Generator().manual_seed(i))).softmax(-1)) for i in range(4)]
 
 
