@@ -6,7 +6,8 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import EntryPoints, entry_points
 
 # Set before huggingface_hub is imported: no test may reach the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,18 +21,21 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from hypothesis import settings
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import Run
 from endpoint import KEY, Response, Serve, Server
+from judge_decoding import plugins
 from judge_decoding.cli import main as cli
+from judge_decoding.cli.group import LazyGroup
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.judge.head import JudgeHead
 from tiny import EOS, llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 torch.set_num_threads(1)
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.load_profile("repeatable")
 
 
@@ -46,6 +50,29 @@ def _nothing_in_the_users_folders(tmp_path_factory: pytest.TempPathFactory) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_and_plugins_are_found_once() -> Iterator[None]:
+    """A program makes its commands once, and these tests call it hundreds of times; that takes longer than most calls.
+
+    The entry points of installed packages are read again where there are other folders, or other things in them.
+    """
+
+    @cache
+    def found(_places: object, group: str) -> EntryPoints:
+        return entry_points(group=group)
+
+    def installed(group: str) -> EntryPoints:
+        return found(
+            tuple((str(place), place.stat().st_mtime_ns) for place in map(Path, sys.path) if place.is_dir()), group
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        patch.setattr(LazyGroup, "load", cache(LazyGroup.load))
+        patch.setattr(plugins, "entry_points", installed)
         yield
 
 
