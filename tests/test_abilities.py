@@ -98,7 +98,7 @@ def test_batches_are_what_generate_says(make: Any) -> None:
     assert [list(one.token_ids) for one in JudgeDecoder(model, tokenizer).generate_batch(prompts, 16)] == wanted
     drafted = JudgeDecoder(model, tokenizer, PromptLookup(), num_draft_tokens=5)
     if abilities(model).cannot_rewind:
-        with pytest.raises(JudgeDecodingError, match="cannot drop rejected tokens"):
+        with pytest.raises(JudgeDecodingError):
             drafted.generate_batch(prompts, 16)
     else:
         assert [list(one.token_ids) for one in drafted.generate_batch(prompts, 16)] == wanted

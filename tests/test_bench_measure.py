@@ -193,7 +193,7 @@ def test_the_first_layers_are_a_model_of_their_own(target: LlamaForCausalLM) -> 
     states = deep(ids, output_hidden_states=True).hidden_states[2]
     torch.testing.assert_close(short(ids).logits, deep.lm_head(deep.model.norm(states)))
     for count in (0, 3):
-        with pytest.raises(JudgeDecodingError, match="has 3; take from 1 to 2"):
+        with pytest.raises(JudgeDecodingError):
             first_layers(deep, count)
 
 

@@ -77,7 +77,7 @@ def test_tests_that_would_not_run_are_refused() -> None:
 
 
 def test_code_runs_only_where_allowed() -> None:
-    with pytest.raises(JudgeDecodingError, match="--allow-code-execution"):
+    with pytest.raises(JudgeDecodingError):
         checker_of("tests")
 
 

@@ -235,10 +235,6 @@ def test_info_reads_a_sound_head_without_loading_it(
     assert run("info", tmp_path)[0] == 0
 
 
-def test_info_of_something_else(run: Run, folders: dict[str, Path]) -> None:
-    is_one_sentence(run("info", folders["target"]), "does not describe a judge head")
-
-
 def test_a_model_cannot_steer_the_terminal() -> None:
     from judge_decoding.visible import shown
 

@@ -338,7 +338,7 @@ def test_half_precision_is_stored_as_it_is(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_refused(model: LlamaForCausalLM, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(JudgeDecodingError, match="Cannot write"):
+    with pytest.raises(JudgeDecodingError):
         train_head(model, word_tokenizer(), word_cases(), cache=tmp_path / "file")
 
 

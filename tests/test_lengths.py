@@ -229,5 +229,5 @@ def test_a_length_below_one_is_refused(make: type[DraftLength]) -> None:
 
 
 def test_a_probability_out_of_range_is_refused() -> None:
-    with pytest.raises(JudgeDecodingError, match="between 0 and 1"):
+    with pytest.raises(JudgeDecodingError):
         Confident(4, 1.5)

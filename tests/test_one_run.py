@@ -254,6 +254,6 @@ def test_readings_are_made_by_one(folders: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_a_decision_log_is_open_once(tmp_path: Path) -> None:
-    with DecisionLog(tmp_path / "log.jsonl"), pytest.raises(JudgeDecodingError, match="in use by another"):
+    with DecisionLog(tmp_path / "log.jsonl"), pytest.raises(JudgeDecodingError):
         DecisionLog(tmp_path / "log.jsonl")
     DecisionLog(tmp_path / "log.jsonl").close()

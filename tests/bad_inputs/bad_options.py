@@ -153,5 +153,6 @@ OPTIONS = [
     Bad("a grader where nothing is graded", f"{EVALUATE} arithmetic --grader openai:m", "not graded"),
     Bad("a draft without tokens", f"{LIKELIHOOD} --draft prompt-lookup", "prompt-lookup"),
     Bad("no draft", LIKELIHOOD, "--draft"),
+    Bad("no draft", "sweep --task arithmetic --target {target} --out {new}", "--draft"),
     Bad("a model that is a file's name", "court label llm {cases} -o {new} -m '' --yes", "no name"),
 ]  # fmt: skip
