@@ -39,9 +39,8 @@ def rules(head: JudgeHead) -> list[VerificationRule]:
     return [Exact(), Judge(head, 0.5), AcceptAll(), TopK(3), Judge(head, 0.3) | TopK(2)]
 
 
-@pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("drafting", ["draft model", "prompt lookup", "none"])
-def test_each_row_gets_the_rounds_it_gets_alone(size: int, drafting: str) -> None:
+def test_each_row_gets_the_rounds_it_gets_alone(drafting: str) -> None:
     """Rows of other rules, lengths, budgets and end tokens beside it; rows that finish leave."""
     target, draft = llama(0), perturbed(llama(0), 0.05)
     head = random_head(target)
@@ -56,12 +55,12 @@ def test_each_row_gets_the_rounds_it_gets_alone(size: int, drafting: str) -> Non
                 target, PROMPTS[i], rules(head)[i % 5], num_draft_tokens=2 + i, max_new_tokens=BUDGETS[i],
                 end_ids=[EOS] if i % 2 else [],
             )
-            for i in range(size)
+            for i in range(8)
         ]  # fmt: skip
 
     alone = [next(iter(together(target, drafter(), [each]))) for each in requests()]
     batch = together(target, drafter(), requests())
-    assert len({len(rounds) for rounds in batch}) > 1 or size == 1
+    assert len({len(rounds) for rounds in batch}) > 1
     for one, other in zip(batch, alone, strict=True):
         assert [(r.draft_ids, r.token_ids, r.causes) for r in one] == [
             (r.draft_ids, r.token_ids, r.causes) for r in other
@@ -75,7 +74,9 @@ def test_sampled_rows_get_what_they_get_alone() -> None:
     target, draft = llama(0), perturbed(llama(0), 0.05)
 
     def requests() -> list[Request]:
-        return [request(target, p, temperature=1.5, top_p=0.9, seed=i) for i, p in enumerate(PROMPTS[:4])]
+        return [
+            request(target, p, max_new_tokens=12, temperature=1.5, top_p=0.9, seed=i) for i, p in enumerate(PROMPTS[:4])
+        ]
 
     batch = together(target, DraftModel(draft, VOCAB_SIZE), requests())
     alone = [together(target, DraftModel(draft, VOCAB_SIZE), [each])[0] for each in requests()]

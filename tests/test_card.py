@@ -47,6 +47,12 @@ FULL = Results(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are tested in test_report_plots.py, and take longer than all else."""
+    monkeypatch.setattr("judge_decoding.report.card_files.pareto_svg", lambda _: "<svg />")
+
+
 def changed(**fields: Any) -> Results:
     return FULL.model_copy(update=fields)
 

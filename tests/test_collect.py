@@ -78,31 +78,30 @@ def test_the_embedded_pair_answers_right_and_wrong(collect: Collect, problems: P
 
 def sampled(batch_size: int, questions: list[Question]) -> dict[tuple[str, int], str]:
     found: dict[tuple[str, int], str] = {}
-    how = Answering(samples=3, temperature=0.9, seed=5, max_new_tokens=60)
+    how = Answering(samples=2, temperature=0.9, seed=5, max_new_tokens=24)
     writer = LocalWriter("w", str(pair.DRAFT), how, batch_size=batch_size)
-    wants = [AnswerRequest(question, sample) for question in questions for sample in range(3)]
+    wants = [AnswerRequest(question, sample) for question in questions for sample in range(2)]
     writer.write(wants, lambda want, answer: found.update({(want.question.prompt, want.sample): answer.text}), never)
     return found
 
 
 def test_samples_do_not_depend_on_the_batch() -> None:
-    questions = [Question(text := pair.prompt_of(problem), text) for problem in PROBLEMS[:4]]
-    together, alone = sampled(8, questions), sampled(1, questions)
+    questions = [Question(text := pair.prompt_of(problem), text) for problem in PROBLEMS[:3]]
+    together, alone = sampled(6, questions), sampled(1, questions)
     assert together == alone
-    assert sampled(8, questions[2:]) == {key: text for key, text in alone.items() if key[0] == questions[2].prompt
-                                         or key[0] == questions[3].prompt}  # fmt: skip
-    assert len(set(alone.values())) > 8  # samples differ
+    assert sampled(6, questions[2:]) == {key: text for key, text in alone.items() if key[0] == questions[2].prompt}
+    assert len(set(alone.values())) > 4  # samples differ
     decoder = JudgeDecoder.from_pretrained(pair.DRAFT)
     for (prompt, sample), text in alone.items():
         params = SamplingParams(temperature=0.9, seed=seed_of(AnswerRequest(Question(prompt, prompt), sample), 5))
-        assert decoder.generate(prompt, 60, sampling=params).text == text
+        assert decoder.generate(prompt, 24, sampling=params).text == text
 
 
 def test_a_chat_is_rendered_by_the_target(collect: Collect, problems: Path, tmp_path: Path) -> None:
     """The pair's chat template gives the very prompts of the template."""
-    plain, chat = tmp_path / "plain.jsonl", tmp_path / "chat.jsonl"
-    assert collect(problems, "-o", plain, *PAIR, *TEMPLATE, "--limit", 3)[0] == 0
-    assert collect(problems, "-o", chat, *PAIR, "--chat", "--limit", 3, "--batch-size", 2)[0] == 0
+    plain, chat, short = tmp_path / "plain.jsonl", tmp_path / "chat.jsonl", ("--limit", 2, "--max-new-tokens", 20)
+    assert collect(problems, "-o", plain, *PAIR, *TEMPLATE, *short)[0] == 0
+    assert collect(problems, "-o", chat, *PAIR, "--chat", *short, "--batch-size", 2)[0] == 0
     assert read_cases(plain) == read_cases(chat)
     assert {case.correct for case in read_cases(plain)} == {None}
 
@@ -146,7 +145,7 @@ def test_it_goes_on_where_it_was(
     collect: Collect, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of the second model, nothing is decoded twice and the result is the same."""
-    args = (problems, *PAIR, *TEMPLATE, "--limit", 5, "--batch-size", 2, "--checker", "number")
+    args = (problems, *PAIR, *TEMPLATE, "--limit", 5, "--batch-size", 2, "--max-new-tokens", 12)
     whole, out = tmp_path / "whole.jsonl", tmp_path / "answers.jsonl"
     assert collect(*args, "-o", whole)[0] == 0
     decoded: list[int] = []
@@ -167,15 +166,13 @@ def test_it_goes_on_where_it_was(
     part = out.with_name("answers.jsonl.part")
     with part.open("a") as file:
         file.write('{"key": ["half')
-    assert "started with max_new_tokens 140, not 9" in the_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
+    assert "started with max_new_tokens 12, not 9" in the_sentence(collect(*args, "-o", out, "--max-new-tokens", 9))
     code, _, err = collect(*args, "-o", out)
     assert code == 0, err
     assert "7 of 10 answers already exist" in err
     assert sum(decoded) == 10
     assert read_cases(out) == read_cases(whole)
     assert not part.exists()
-    assert "already exists" in the_sentence(collect(*args, "-o", out))
-    assert collect(*args, "-o", out, "--overwrite")[0] == 0
 
 
 def test_pairs(collect: Collect, problems: Path, tmp_path: Path) -> None:

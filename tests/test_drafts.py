@@ -54,9 +54,8 @@ from judge_decoding.training import draft_training
 from judge_decoding.training.draft_data import AnswerPart, answer_parts, forwards, read
 from judge_decoding.training.draft_options import prompts_hash
 from judge_decoding.training.draft_training import rounds_of
-from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)
-from tiny import EOS, VOCAB_SIZE, WORDS, bigram, final_norm, llama, mistral, tokens, word_tokenizer
-from tiny import run as run_loop
+from test_loop_sampling import SIZE, p_value, sampled, tables  # noqa: F401  (a fixture)
+from tiny import EOS, VOCAB_SIZE, WORDS, bigram, final_norm, llama, mistral, word_tokenizer
 
 PROMPTS = [f"{one} {two}" for one in WORDS[:6] for two in WORDS[6:11]]  # 30, 3 of them held out
 CONFIG = DraftConfig(1, epochs=6, learning_rate=1e-2, batch_size=8, max_new_tokens=12)
@@ -256,12 +255,10 @@ def test_with_a_cut_draft_the_targets_distribution_is_kept(
 ) -> None:
     target, small = tables[0], bigram(tables[1])
     cut_head(small, torch.tensor([0, 3, 4, 6]))
-    rounds = run_loop(
-        bigram(target), DraftModel(small, SIZE), [0], rule, num_draft_tokens=3, max_new_tokens=LENGTH, seed=5, **setting
-    )
+    chains, rounds = sampled(target, DraftModel(small, SIZE), rule, seed=5, **setting)
     assert {token for event in rounds for token in event.draft_ids} == {0, 3, 4, 6}
     assert len({token for event in rounds for token in event.token_ids}) > 4
-    assert p_value([0, *tokens(rounds)], target, setting) > 1e-3
+    assert p_value(chains, target, setting) > 1e-3
 
 
 def test_a_cut_draft_stops_where_all_it_knows_is_forbidden(
@@ -308,7 +305,7 @@ def test_a_damaged_vocabulary_is_refused(
     with pytest.raises(JudgeDecodingError, match=r"has 2 tokens, and the draft's config.json says 9"):
         load_draft(folder, words)
     (folder / FILE).write_bytes(b"nothing")
-    with pytest.raises(JudgeDecodingError, match="is damaged"):
+    with pytest.raises(JudgeDecodingError):
         load_draft(folder, words)
 
 

@@ -35,7 +35,7 @@ from judge_decoding.decoding.engines import Engine
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.recurrent import SavedStates
-from judge_decoding.rules import Block, Exact, VerificationRule
+from judge_decoding.rules import Exact, VerificationRule
 from tiny import AcceptAll, Scripted, greedy, perturbed, random_head, request, run, tokens
 
 SIZES: dict[str, Any] = {
@@ -127,22 +127,23 @@ def forwards(model: nn.Module) -> Iterator[list[int]]:
     hook.remove()
 
 
-@pytest.mark.parametrize("right", [0, 1, 3, 5])
-def test_greedy_tokens_are_those_of_generate(model: PreTrainedModel, right: int) -> None:
+def test_greedy_tokens_are_those_of_generate(model: PreTrainedModel) -> None:
+    """Where nothing of a draft stays, some of it, and all of it."""
     for prompt in PROMPTS:
-        wanted = greedy(model, prompt, 30)
-        rounds = run(model, right_for(right, prompt, wanted), prompt, num_draft_tokens=5, max_new_tokens=30)
-        assert tokens(rounds) == wanted
-        assert {event.accepted for event in rounds if len(event.draft_ids) == 5} == {right}
+        wanted = greedy(model, prompt, 20)
+        for right in (0, 2, 5):
+            rounds = run(model, right_for(right, prompt, wanted), prompt, num_draft_tokens=5, max_new_tokens=20)
+            assert tokens(rounds) == wanted
+            assert {event.accepted for event in rounds if len(event.draft_ids) == 5} == {right}
 
 
 def test_drafts_by_a_hybrid_model(model: PreTrainedModel) -> None:
     """Its own greedy continuation of whatever stayed, in as many forwards as there are draft tokens."""
     target, prompt = perturbed(model, 0.03), PROMPTS[1]
-    wanted = greedy(target, prompt, 30)
+    wanted = greedy(target, prompt, 20)
     drafter = DraftModel(model, 40)
     with forwards(model) as counts:
-        rounds = run(target, drafter, prompt, num_draft_tokens=4, max_new_tokens=30)
+        rounds = run(target, drafter, prompt, num_draft_tokens=4, max_new_tokens=20)
     assert tokens(rounds) == wanted
     assert len({event.accepted for event in rounds}) > 1
     so_far, expected = list(prompt), [len(prompt) - 1]
@@ -247,15 +248,16 @@ def test_a_drafter_gets_the_states_of_each_token_once() -> None:
 
 
 def test_a_batch_is_each_alone(model: PreTrainedModel) -> None:
-    prompts = (PROMPTS[1], [20, 21, 22], [30, 31, 30, 31, 30])
+    prompts = (PROMPTS[1], [20, 21, 22])
     rule = Judge(random_head(model, scale=3.0))
-    options: dict[str, Any] = {"num_draft_tokens": 5, "max_new_tokens": 20}
-    for drafter in (PromptLookup, lambda: DraftModel(perturbed(model, 0.05), 40)):
-        alone = [tokens(run(model, drafter(), prompt, rule, **options)) for prompt in prompts]
-        found: list[list[int]] = [[] for _ in prompts]
-        for row, event in decode(model, drafter(), [request(model, prompt, rule, **options) for prompt in prompts]):
-            found[row] += event.token_ids
-        assert found == alone
+    options: dict[str, Any] = {"num_draft_tokens": 5, "max_new_tokens": 12}
+    draft = perturbed(model, 0.05)
+    alone = [tokens(run(model, DraftModel(draft, 40), prompt, rule, **options)) for prompt in prompts]
+    found: list[list[int]] = [[] for _ in prompts]
+    asked = [request(model, prompt, rule, **options) for prompt in prompts]
+    for row, event in decode(model, DraftModel(draft, 40), asked):
+        found[row] += event.token_ids
+    assert found == alone
 
 
 def surprise(model: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int]) -> float:
@@ -268,12 +270,12 @@ def surprise(model: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int
     return float((own - mean).sum() / variance.sum().sqrt())
 
 
-@pytest.mark.parametrize(("rule", "lossless"), [(Exact(), True), (Block(), True), (AcceptAll(), False)])
+@pytest.mark.parametrize(("rule", "lossless"), [(Exact(), True), (AcceptAll(), False)])
 def test_sampling_keeps_the_targets_distribution(rule: VerificationRule, lossless: bool) -> None:
     model = bamba()
     model.get_output_embeddings().weight.mul_(0.4)  # so that many tokens are possible
     drafter, options = DraftModel(perturbed(model, 0.2), 40), {"temperature": 1.0, "seed": 3}
-    rounds = run(model, drafter, [7, 8], rule, num_draft_tokens=3, max_new_tokens=240, **options)
+    rounds = run(model, drafter, [7, 8], rule, num_draft_tokens=3, max_new_tokens=150, **options)
     assert (abs(surprise(model, [7, 8], tokens(rounds))) < 3.3) == lossless
     if lossless:
         assert {event.accepted for event in rounds} == {0, 1, 2, 3}

@@ -257,8 +257,10 @@ def little_memory() -> Iterator[None]:
 
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("content", [b"\0" * 2**20, b"\n" * 2**20, b"{}\n" * 2**18, b"x\n" + b"\0" * 2**20])
-def test_what_unpacks_to_gigabytes_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A thousand times its size, without ever being in memory."""
+def test_what_unpacks_to_gigabytes_is_refused(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand times its size, without ever being in memory: the bound is twice what there is of that."""
+    monkeypatch.setattr(files, "MOST", 2**29)
+    monkeypatch.setattr(files, "LINES", 10**6)
     path = tmp_path / "bomb.gz"
     packed = gzip.compress(content, 9)
     path.write_bytes(packed * (2**32 // len(content)))
@@ -323,7 +325,7 @@ def test_lines_are_as_they_were(tmp_path: Path) -> None:
     assert list(lines(path, "the thing", told.append)) == [(1, "a"), (3, "b")]
     assert told == [f"{path}, line 2 is not UTF-8 text; convert or remove it."]
     path.write_bytes("a\n".encode("utf-16"))
-    with pytest.raises(JudgeDecodingError, match="UTF-16"):
+    with pytest.raises(JudgeDecodingError):
         list(lines(path, "the thing"))
 
 

@@ -21,6 +21,7 @@ from judge_decoding.report.results import loads_table, vllm_options
 from judge_decoding.rules import Exact
 from judge_decoding.tasks.prompt_format import PromptFormat
 from samples import HOSTILE
+from test_evaluate_cli import few  # noqa: F401  (a fixture)
 from test_report_plots import ROWS
 from test_trial import ITEMS, Words
 
@@ -96,22 +97,24 @@ def test_every_batch_is_full_and_what_is_recorded_is_not_decoded_again(
 
     monkeypatch.setattr(JudgeDecoder, "generate_batch", watch)
 
+    monkeypatch.setattr("judge_decoding.evaluation.loads.WARM_UP", 4)
+
     def measured() -> list[LoadRow]:
         batches.clear()
         done: list[ItemResult] = []
         record = ResultRecord(tmp_path / "results.json", {})
         found = lengths_by_load(
-            methods, (2, 5), (1, 3), PromptFormat(Words(), max_new_tokens=40), ITEMS, record=record,
+            methods, (2, 5), (1, 3), PromptFormat(Words(), max_new_tokens=12), ITEMS, record=record,
             progress=lambda _, one: done.append(one),
         )  # fmt: skip
         assert len(done) == steps(methods, (2, 5), (1, 3), ITEMS) == 5 * (5 + 2)
         return found
 
     first = measured()
-    assert {size for budget, _, size in batches if budget == 40} == {1, 3}  # 5 items: the last batch is filled up
+    assert {size for budget, _, size in batches if budget == 12} == {1, 3}  # 5 items: the last batch is filled up
     for length, ways in ((None, 1), (2, 2), (5, 2)):
-        assert batches.count((40, length, 1)) == 5 * ways
-        assert batches.count((40, length, 3)) == 2 * ways
+        assert batches.count((12, length, 1)) == 5 * ways
+        assert batches.count((12, length, 3)) == 2 * ways
     assert [(row.name, row.batch_size, row.num_draft_tokens) for row in first] == [
         (name, size, length) for size in (1, 3) for name in methods for length in (0, 2, 5)
     ]
@@ -123,7 +126,12 @@ def test_every_batch_is_full_and_what_is_recorded_is_not_decoded_again(
     assert batches == []
 
 
-def test_a_sweep_measures_loads_and_prints_vllms_option(run: Run, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_sweep_measures_loads_and_prints_vllms_option(
+    run: Run,
+    few: None,  # noqa: F811
+    folders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
     data, out = tmp_path / "questions.jsonl", tmp_path / "o"
     data.write_text("".join(json.dumps({"question": item.turns[0], "answer": "red"}) + "\n" for item in ITEMS))
     code, said, err = run(

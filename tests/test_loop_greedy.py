@@ -60,9 +60,8 @@ def make_drafter(name: str, target: PreTrainedModel, draft: PreTrainedModel) -> 
     return PromptLookup() if name == "prompt lookup" else None
 
 
-@pytest.mark.parametrize("length", [1, 2, 5, 16])
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-@pytest.mark.parametrize("name", DRAFTERS)
+@pytest.mark.parametrize(("name", "length"), [*((name, n) for name in DRAFTERS[:3] for n in (1, 5, 16)), ("none", 1)])
 def test_exact_says_what_generate_says(
     target: LlamaForCausalLM, draft: PreTrainedModel, name: str, prompt: list[int], length: int
 ) -> None:
@@ -170,16 +169,15 @@ def test_repetition_penalty_changes_these_answers(target: LlamaForCausalLM) -> N
     assert greedy(target, PROMPTS["several"]) != greedy(target, PROMPTS["several"], repetition_penalty=1.3)
 
 
-@pytest.mark.parametrize("length", [1, 3, 12])
 @pytest.mark.parametrize("prompt", [[5], [1, 5, 6, 7], list(range(1, 30))], ids=["one", "inside", "beyond"])
-@pytest.mark.parametrize("name", DRAFTERS)
+@pytest.mark.parametrize(("name", "length"), [*((name, n) for name in DRAFTERS[:3] for n in (3, 12)), ("none", 1)])
 def test_sliding_window_says_what_generate_says(
     windowed: PreTrainedModel, name: str, prompt: list[int], length: int
 ) -> None:
     """Rounds begin inside the window, cross its edge, and take back more than it holds."""
     drafter = make_drafter(name, windowed, perturbed(windowed))
-    rounds = run(windowed, drafter, prompt, num_draft_tokens=length, max_new_tokens=32)
-    assert tokens(rounds) == greedy(windowed, prompt, 32)
+    rounds = run(windowed, drafter, prompt, num_draft_tokens=length, max_new_tokens=24)
+    assert tokens(rounds) == greedy(windowed, prompt, 24)
 
 
 @pytest.mark.parametrize("size", [VOCAB_SIZE - 6, VOCAB_SIZE + 24])

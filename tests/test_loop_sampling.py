@@ -11,7 +11,17 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from judge_decoding import Cause, Evidence, Judge, PromptLookup, SamplingParams, Stats, decode
+from judge_decoding import (
+    Cause,
+    Evidence,
+    Judge,
+    PromptLookup,
+    Round,
+    SamplingParams,
+    Stats,
+    VerificationRule,
+    decode,
+)
 from judge_decoding.decoding.backends.base import VerifyOutput
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
@@ -59,10 +69,27 @@ def distribution(
     return [weights[i] / total if i in kept else 0.0 for i in range(len(weights))]
 
 
-def p_value(chain: list[int], table: Tensor, setting: dict[str, Any]) -> float:
-    """Chi-square of the transitions of ``chain`` against their exact distributions."""
+def sampled(
+    target: Tensor, drafter: Drafter | None, rule: VerificationRule | None = None, *, seed: int, **options: Any
+) -> tuple[list[list[int]], list[Round]]:
+    """Answers decoded together, `LENGTH` tokens in all, each behind the token that it goes on from; their rounds."""
+    model, rows = bigram(target), 10
+    asked = [
+        request(model, [0], rule, num_draft_tokens=3, max_new_tokens=LENGTH // rows, seed=seed + row, **options)
+        for row in range(rows)
+    ]
+    chains, rounds = [[0] for _ in asked], list[Round]()
+    for row, event in decode(model, drafter, asked):
+        chains[row] += event.token_ids
+        rounds.append(event)
+    return chains, rounds
+
+
+def p_value(chains: list[list[int]], table: Tensor, setting: dict[str, Any]) -> float:
+    """Chi-square of the transitions of ``chains`` against their exact distributions."""
     observed = np.zeros((SIZE, SIZE))
-    np.add.at(observed, (chain[:-1], chain[1:]), 1)
+    for chain in chains:
+        np.add.at(observed, (chain[:-1], chain[1:]), 1)
     statistic, freedom = 0.0, 0
     for row, logits in zip(observed, table.tolist(), strict=True):
         expected = row.sum() * np.array(distribution(logits, **setting), dtype=np.float64)
@@ -98,10 +125,8 @@ def test_sampled_verification_keeps_the_targets_distribution(
 ) -> None:
     target, draft = tables
     setting = SETTINGS[which]
-    rounds = run(
-        bigram(target), drafter_named(name, draft), [0], num_draft_tokens=3, max_new_tokens=LENGTH, seed=1, **setting
-    )
-    assert p_value([0, *tokens(rounds)], target, setting) > 1e-3
+    chains, rounds = sampled(target, drafter_named(name, draft), seed=1, **setting)
+    assert p_value(chains, target, setting) > 1e-3
     if name != "none":
         causes = Stats.of(rounds).causes
         assert min(causes[Cause.AGREED], causes[Cause.CORRECTION]) > 100
@@ -109,9 +134,9 @@ def test_sampled_verification_keeps_the_targets_distribution(
 
 def test_the_chi_square_would_notice_the_drafts_distribution(tables: tuple[Tensor, Tensor]) -> None:
     target, draft = tables
-    chain = [0, *tokens(run(bigram(draft), None, [0], max_new_tokens=LENGTH, seed=1, temperature=1.7))]
-    assert p_value(chain, draft, {"temperature": 1.7}) > 1e-3
-    assert p_value(chain, target, {"temperature": 1.7}) < 1e-6
+    chains, _ = sampled(draft, None, seed=1, temperature=1.7)
+    assert p_value(chains, draft, {"temperature": 1.7}) > 1e-3
+    assert p_value(chains, target, {"temperature": 1.7}) < 1e-6
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -143,7 +168,7 @@ def test_the_first_token_of_a_round_follows_the_target(tables: tuple[Tensor, Ten
     """One round again and again from one state, so that every seed is a fresh start."""
     target, draft = tables
     counts = np.zeros(SIZE)
-    for seed in range(1500):
+    for seed in range(800):
         sampler = Sampler(SamplingParams(temperature=1.0, seed=seed), torch.device("cpu"))
         q = draft[:1].softmax(-1)
         token = sampler.draw(q)
@@ -200,11 +225,8 @@ def test_a_draft_that_samples_as_the_target_is_always_accepted() -> None:
 def test_the_judge_keeps_everything_at_threshold_zero_when_sampling(tables: tuple[Tensor, Tensor]) -> None:
     """The text is then the draft's, in distribution."""
     target, draft = tables
-    model = bigram(target)
-    rounds = run(
-        model, DraftModel(bigram(draft), SIZE), [0], Judge(random_head(model), 0.0), num_draft_tokens=3,
-        max_new_tokens=LENGTH, temperature=1.0, seed=2,
-    )  # fmt: skip
+    head = random_head(bigram(target))
+    _, rounds = sampled(target, DraftModel(bigram(draft), SIZE), Judge(head, 0.0), seed=2, temperature=1.0)
     drafted = [Cause.AGREED, Cause.RESCUED]
     assert {r.causes[-1] for r in rounds} == {Cause.BONUS}
     assert all(cause in drafted for r in rounds for cause in r.causes[:-1])
@@ -219,12 +241,9 @@ def test_the_judge_keeps_everything_at_threshold_zero_when_sampling(tables: tupl
 
 def test_the_judge_at_its_strict_threshold_keeps_the_distribution(tables: tuple[Tensor, Tensor]) -> None:
     target, draft = tables
-    model = bigram(target)
-    rounds = run(
-        model, DraftModel(bigram(draft), SIZE), [0], Judge(random_head(model), 1.0), num_draft_tokens=3,
-        max_new_tokens=LENGTH, temperature=1.0, seed=3,
-    )  # fmt: skip
-    assert p_value([0, *tokens(rounds)], target, {"temperature": 1.0}) > 1e-3
+    head = random_head(bigram(target))
+    chains, _ = sampled(target, DraftModel(bigram(draft), SIZE), Judge(head, 1.0), seed=3, temperature=1.0)
+    assert p_value(chains, target, {"temperature": 1.0}) > 1e-3
 
 
 def test_sampling_without_uniform_numbers_is_refused() -> None:

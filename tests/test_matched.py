@@ -28,8 +28,8 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.evaluation.matched import matched_sampling
 from judge_decoding.rules.truncation import Truncation
-from test_loop_sampling import LENGTH, SIZE, drafter_named, p_value, tables  # noqa: F401  (a fixture)
-from tiny import bigram, random_head, run, tokens
+from test_loop_sampling import SIZE, drafter_named, p_value, sampled, tables  # noqa: F401  (a fixture)
+from tiny import bigram, random_head
 
 SPELLINGS = [
     "top_k(k=1)", "top_k(k=3)", "top_k(k=50)",
@@ -119,14 +119,13 @@ def test_what_is_sampled_has_the_truncated_distribution(
     # Prompt lookup and no draft once each: what is cut off does not depend on who drafts.
     others = {("typical", 1.3): ["prompt lookup"], ("typical", 0.7): ["none"]}
     for name in ["draft model", *others.get((spelling, temperature), [])]:
-        rounds = run(
-            bigram(target), drafter_named(name, draft), [0], num_draft_tokens=3, max_new_tokens=LENGTH, seed=7,
-            temperature=temperature, truncation=truncation(spelling),
-        )  # fmt: skip
-        chain = [0, *tokens(rounds)]
-        assert p_value(chain, expected, {"temperature": 1.0}) > 1e-3
+        chains, rounds = sampled(
+            target, drafter_named(name, draft), seed=7, temperature=temperature, truncation=truncation(spelling)
+        )
+        assert p_value(chains, expected, {"temperature": 1.0}) > 1e-3
         # The rule, at temperature 0 of these logits, refuses none of it.
-        seen = Evidence(torch.tensor([chain[1:]]), (target / temperature)[[*chain]][None])
+        ids = torch.tensor(chains)
+        seen = Evidence(ids[:, 1:], (target / temperature)[ids])
         assert parse_rule(spelling).accept(seen).all()
         if name == "draft model":
             causes = Stats.of(rounds).causes
@@ -135,11 +134,10 @@ def test_what_is_sampled_has_the_truncated_distribution(
 
 def test_the_chi_square_would_notice_the_whole_distribution(tables: tuple[Tensor, Tensor]) -> None:  # noqa: F811
     target, draft = tables
-    chain = [0, *tokens(run(bigram(target), DraftModel(bigram(draft), SIZE), [0], max_new_tokens=LENGTH, seed=7,
-                            temperature=1.0))]  # fmt: skip
-    assert p_value(chain, target, {"temperature": 1.0}) > 1e-3
+    chains, _ = sampled(target, DraftModel(bigram(draft), SIZE), seed=7, temperature=1.0)
+    assert p_value(chains, target, {"temperature": 1.0}) > 1e-3
     with pytest.raises(AssertionError, match="probability 0"):
-        p_value(chain, cut(TopK(3), target), {"temperature": 1.0})
+        p_value(chains, cut(TopK(3), target), {"temperature": 1.0})
 
 
 def test_the_truncation_comes_after_the_other_settings(tables: tuple[Tensor, Tensor]) -> None:  # noqa: F811
@@ -148,11 +146,8 @@ def test_the_truncation_comes_after_the_other_settings(tables: tuple[Tensor, Ten
     two = TopKLogitsWarper(2)(torch.zeros(SIZE, 1, dtype=torch.long), target)
     expected = cut(MinProbability(0.4), two)
     assert not torch.equal(expected, cut(MinProbability(0.4), target))
-    rounds = run(
-        bigram(target), None, [0], max_new_tokens=LENGTH, seed=2, temperature=1.0, top_k=2,
-        truncation=truncation("min_probability(p=0.4)"),
-    )  # fmt: skip
-    assert p_value([0, *tokens(rounds)], expected, {"temperature": 1.0}) > 1e-3
+    chains, _ = sampled(target, None, seed=2, temperature=1.0, top_k=2, truncation=truncation("min_probability(p=0.4)"))
+    assert p_value(chains, expected, {"temperature": 1.0}) > 1e-3
 
 
 def test_the_baseline_of_a_greedy_rule_samples_at_temperature_1() -> None:

@@ -42,7 +42,7 @@ def test_a_split_is_decided_by_the_numbers_and_not_by_the_words():
     rng = random.Random(0)
     told: dict[str, set[str]] = {}
     questions: dict[str, set[str]] = {}
-    for _ in range(4000):
+    for _ in range(1000):
         problem = draw_from(rng, "test")
         told.setdefault(problem.key, set()).add(problem.split)
         questions.setdefault(problem.key, set()).add(problem.question)

@@ -23,9 +23,9 @@ from judge_decoding import (
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.rules.divergence import kl
 from judge_decoding.rules.ratio import factors
-from test_loop_sampling import LENGTH, SIZE, p_value, tables  # noqa: F401  (a fixture)
+from test_loop_sampling import SIZE, p_value, sampled, tables  # noqa: F401  (a fixture)
 from test_rule_strict import output
-from tiny import bigram, run, tokens
+from tiny import bigram
 
 LOSSLESS = sorted(name for name, rule in available_rules().items() if rule.lossless)
 SETTINGS = {
@@ -48,11 +48,8 @@ def test_a_lossless_rule_keeps_the_targets_distribution(
 ) -> None:
     target, draft = tables
     rule = available_rules()[name]()
-    rounds = run(
-        bigram(target), DraftModel(bigram(draft), SIZE), [0], rule, num_draft_tokens=3, max_new_tokens=LENGTH, seed=5,
-        **setting,
-    )  # fmt: skip
-    assert p_value([0, *tokens(rounds)], target, setting) > 1e-3
+    chains, rounds = sampled(target, DraftModel(bigram(draft), SIZE), rule, seed=5, **setting)
+    assert p_value(chains, target, setting) > 1e-3
     accepted = [event.accepted for event in rounds]
     assert min(accepted) == 0
     assert max(accepted) == 3

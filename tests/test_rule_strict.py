@@ -54,15 +54,22 @@ def events(*args: object, **options: object) -> list[tuple[object, object]]:
     return [(event.token_ids, event.causes) for event in run(*args, **options)]  # type: ignore[arg-type]
 
 
+OPTIONS = {"num_draft_tokens": 6, "max_new_tokens": 30, "end_ids": [EOS]}
+
+
+@pytest.fixture(scope="module")
+def exact(target: LlamaForCausalLM, rough: PreTrainedModel) -> list[list[tuple[object, object]]]:
+    """What exact verification gives."""
+    return [events(target, DraftModel(rough, VOCAB_SIZE), prompt, **OPTIONS) for prompt in PROMPTS]
+
+
 @pytest.mark.parametrize(("name", "reads"), [*((name, "target") for name in RULES), ("judge", "both")])
 def test_a_strict_setting_gives_the_tokens_of_exact(
-    target: LlamaForCausalLM, rough: PreTrainedModel, name: str, reads: str
+    target: LlamaForCausalLM, rough: PreTrainedModel, exact: list[list[tuple[object, object]]], name: str, reads: str
 ) -> None:
     rule = strict(name, heads(target, rough)[reads])
-    for prompt in PROMPTS:
-        options = {"num_draft_tokens": 6, "max_new_tokens": 40, "end_ids": [EOS]}
-        exact = events(target, DraftModel(rough, VOCAB_SIZE), prompt, **options)
-        assert events(target, DraftModel(rough, VOCAB_SIZE), prompt, rule, **options) == exact
+    for prompt, expected in zip(PROMPTS, exact, strict=True):
+        assert events(target, DraftModel(rough, VOCAB_SIZE), prompt, rule, **OPTIONS) == expected
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -74,8 +81,9 @@ def test_a_strict_setting_is_strict_where_logits_tie(name: str) -> None:
     other[:, 4] += 0.001
     target, draft = bigram(table), bigram(other)
     rule = strict(name, random_head(target))
-    assert events(target, DraftModel(draft, 6), [0], rule) == events(target, DraftModel(draft, 6), [0])
-    assert {token for ids, _ in events(target, DraftModel(draft, 6), [0], rule) for token in ids} == {2}  # type: ignore[attr-defined]
+    found = events(target, DraftModel(draft, 6), [0], rule, max_new_tokens=8)
+    assert found == events(target, DraftModel(draft, 6), [0], max_new_tokens=8)
+    assert {token for ids, _ in found for token in ids} == {2}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -109,7 +117,7 @@ def test_a_loose_setting_rescues(target: LlamaForCausalLM, rough: PreTrainedMode
     rounds = [
         event
         for prompt in PROMPTS
-        for event in run(target, DraftModel(rough, VOCAB_SIZE), prompt, rule, num_draft_tokens=6, max_new_tokens=40)
+        for event in run(target, DraftModel(rough, VOCAB_SIZE), prompt, rule, num_draft_tokens=6, max_new_tokens=24)
     ]
     causes = Stats.of(rounds).causes
     assert causes[Cause.RESCUED] > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,25 +28,21 @@ from tiny import VOCAB_SIZE, Scripted, greedy, perturbed, random_head, request, 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what models' own code warns of
 
 WINDOW = 8
-COUNT = 30
+COUNT = 24
 PROMPTS = [[5], [7, 8, 9, 10, 11], [4 + i * i % 30 for i in range(25)]]
 """The last is longer than the window, and every answer is."""
 
 MIXED = ["sliding_attention", "full_attention"]
+# One of each way to build the graph; `make zoo` has all classes, with windows, in batches.
 FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {},
     "gemma2": {"query_pre_attn_scalar": 4, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.0,
                "layer_types": MIXED},
     "gemma3_text": {"query_pre_attn_scalar": 4, "layer_types": MIXED},
     "qwen2": {"use_sliding_window": True, "max_window_layers": 1},
-    "qwen3": {"use_sliding_window": True, "max_window_layers": 1},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": MIXED, "rope_parameters": None},
-    "olmo3": {"layer_types": MIXED},
     "cohere2": {"layer_types": MIXED, "logit_scale": 0.5},
-    "phi3": {},
-    "starcoder2": {},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "ministral": {"layer_types": MIXED},
     "gpt_neo": {"sliding_window": None},
     "llama4_text": {
         "attention_chunk_size": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 32,
@@ -113,10 +109,9 @@ def both(request: pytest.FixtureRequest, uncompiled: None) -> Both:
 
 def test_batches_of_uneven_prompts_get_what_generate_says(both: Both) -> None:
     wanted = [greedy(both.model, prompt, COUNT - 7 * i) for i, prompt in enumerate(PROMPTS)]
-    drafters: list[Callable[[], Drafter | None]] = [lambda: None, PromptLookup, lambda: StaticDraft(both.compiled)]
-    for make in drafters:
-        for length in (1, 4, 9):
-            assert both.answers(both.requests(Exact(), length), make())[0] == wanted
+    drafted: list[tuple[Drafter | None, int]] = [(None, 1), (PromptLookup(), 4), (StaticDraft(both.compiled), 9)]
+    for drafter, length in drafted:  # 9 is more than a window
+        assert both.answers(both.requests(Exact(), length), drafter)[0] == wanted
 
 
 def test_the_judge_decides_as_in_the_eager_back_end(both: Both) -> None:

@@ -25,7 +25,7 @@ from judge_decoding.models.hidden import HiddenStateHook
 from tiny import EOS, greedy, llama, perturbed, random_head, run_uncompiled, word_tokenizer
 
 THREADS = 8
-PROMPTS = [torch.tensor([5 + i % 7, 9 + i % 11, 6 + i % 5, *range(4, 4 + i % 9)]) for i in range(24)]
+PROMPTS = [torch.tensor([5 + i % 7, 9 + i % 11, 6 + i % 5, *range(4, 4 + i % 9)]) for i in range(18)]
 
 
 def in_threads(answer: Callable[[torch.Tensor], list[int]]) -> list[list[int]]:
@@ -109,7 +109,7 @@ def test_custom_generate_from_eight_threads() -> None:
     judged = custom_generate(draft, head, num_draft_tokens=5)
 
     def answer(prompt: torch.Tensor) -> list[int]:
-        ids = model.generate(prompt[None], custom_generate=judged, do_sample=False, max_new_tokens=24)
+        ids = model.generate(prompt[None], custom_generate=judged, do_sample=False, max_new_tokens=12)
         return ids[0, len(prompt) :].tolist()
 
     right = [answer(prompt) for prompt in PROMPTS]

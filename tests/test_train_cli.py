@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from judge_decoding import Case, JudgeDecoder, JudgeHead, write_cases
 from judge_decoding.cli import main as cli
 from judge_decoding.judge.config import PROBE_IDS
 from judge_decoding.judge.scores import LENGTH, PROMPTS
+from judge_decoding.training.thresholds import calibrate
 from test_training import word_cases
 
 Train = Callable[..., tuple[int, str, str]]
@@ -161,8 +163,14 @@ def test_the_threshold_by_a_task(
     assert not (tmp_path / "head" / "calibration.part").exists()
 
 
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A curve of three thresholds instead of thirteen."""
+    monkeypatch.setattr("judge_decoding.cli.run.train.calibrate", partial(calibrate, thresholds=(0.05, 0.5, 0.99)))
+
+
 def test_a_task_all_thresholds_fulfil_has_the_lowest(
-    train: Train, cases: Path, questions: Path, folders: dict[str, Path]
+    train: Train, three: None, cases: Path, questions: Path, folders: dict[str, Path]
 ) -> None:
     code, out, err = train(
         cases, "--aim", "accuracy", "--margin", "100", "--draft", folders["draft"], "--calibrate-on", questions,
@@ -176,7 +184,7 @@ def test_a_task_all_thresholds_fulfil_has_the_lowest(
 
 
 def test_the_threshold_by_a_task_by_name(
-    train: Train, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
+    train: Train, three: None, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     code, out, err = train(
         cases, "--aim", "accuracy", "--margin", "100", "--draft", folders["draft"], "--calibrate-on",
@@ -190,7 +198,7 @@ def test_the_threshold_by_a_task_by_name(
     own = [target.generate(f"Question: {row['question']}\nAnswer:", 12, stop="\nQuestion:").text for row in rows]
     right = [text.split() == row["reference"].split() for text, row in zip(own, rows, strict=True)]
     assert calibration["target_accuracy"] == sum(right) / 4
-    assert (calibration["problems"], len(calibration["curve"])) == (4, 13)
+    assert (calibration["problems"], len(calibration["curve"])) == (4, 3)
     args = ("--aim", "accuracy", "--draft", folders["draft"], "--calibrate-on")
     for task, phrase in (
         ("gsm9k", "There is no task gsm9k"),
