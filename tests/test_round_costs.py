@@ -219,7 +219,7 @@ def test_verification_copies_the_logits_of_few_rows_at_a_time(
     """However many rows there are: the rounds are the same, and the host waits once."""
     draft, rule = perturbed(model, 0.05), rules(model)[1]
 
-    def rounds() -> list[list[Round]]:
+    def rounds() -> list[Round]:
         found: list[list[Round]] = [[] for _ in range(7)]
         requests = [
             request(model, [1, 5 + row], rule, num_draft_tokens=4, max_new_tokens=20, temperature=temperature, seed=row)
@@ -227,7 +227,7 @@ def test_verification_copies_the_logits_of_few_rows_at_a_time(
         ]
         for row, event in decode(model, DraftModel(draft, VOCAB_SIZE), requests):
             found[row].append(replace(event, seconds=Seconds()))
-        return found
+        return [event for events in found for event in events]
 
     whole, sizes, waits = rounds(), [], []
 
@@ -246,7 +246,10 @@ def test_verification_copies_the_logits_of_few_rows_at_a_time(
     monkeypatch.setattr("judge_decoding.rules.verification.MAX_BYTES", limit)
     monkeypatch.setattr("judge_decoding.decoding.verification.decide", sized)
     monkeypatch.setattr("judge_decoding.decoding.loop.verify", counted)
-    assert rounds() == whole
+    parts = rounds()
+    assert [replace(event, scores=None) for event in parts] == [replace(event, scores=None) for event in whole]
+    # The vectorised sigmoid of a CPU and that of its last few numbers may round the last bit otherwise.
+    assert [event.scores or () for event in parts] == [pytest.approx(event.scores or (), rel=1e-6) for event in whole]
     assert max(sizes) == limit
     assert sizes[:3] == [limit, limit, limit // 3]  # seven rows in the first round
     assert set(waits) == {1}
