@@ -431,9 +431,9 @@ def test_both_tell_how_unlike_the_training_questions_the_items_are(
     many = figures(run, "sweep", *given, "--every-length", "--out", tmp_path / "s")
     assert many["distances"] == pytest.approx(one["distances"])
     assert many["data_hash"] == one["data_hash"]
-    few = figures(run, "sweep", *given, "--tune", 1, "--out", tmp_path / "t")
-    assert few["distances"] == many["distances"][1:]
-    assert few["data_hash"] != many["data_hash"]  # it is that of the items in the table
+    rest = figures(run, "sweep", *given, "--tune", 1, "--out", tmp_path / "t")
+    assert rest["distances"] == many["distances"][1:]
+    assert rest["data_hash"] != many["data_hash"]  # it is that of the items in the table
 
 
 def test_names_cannot_steer_the_terminal(run: Run, options: list[object], tmp_path: Path) -> None:
