@@ -60,7 +60,11 @@ def test_from_prompts_to_a_judge() -> None:
 @pytest.mark.slow
 def test_choose_a_rule() -> None:
     pytest.importorskip("matplotlib")
-    found = execute.run(notebook := read(FOLDER / "choose_a_rule.ipynb"))
+    notebook = read(FOLDER / "choose_a_rule.ipynb")
+    for cell in notebook["cells"]:  # four questions show what ten do, in less time
+        cell["source"] = [line.replace("count=10", "count=4") for line in cell["source"]]
+    assert "count=4" in str(notebook)
+    found = execute.run(notebook)
     rows = {row.name.removesuffix(", 8 tokens"): row for row in found["found"].rows}
     assert list(rows) == [
         "target alone", "exact", "top_k(k=2)", "top_k(k=2), matched", "judge(threshold=0.5)", "judge(threshold=0.95)",
