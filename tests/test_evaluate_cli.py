@@ -59,7 +59,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         return [Exact(), Judge(decoder.judge, thresholds[0])]
 
     monkeypatch.setattr("judge_decoding.evaluation.sweep.default_rules", rules)
-    for module in ("cli.run.sweep", "report.results_page"):
+    for module in ("cli.run.sweep", "report.page"):
         monkeypatch.setattr(f"judge_decoding.{module}.pareto_svg", lambda _: "<svg/>")
 
 
