@@ -28,7 +28,7 @@ from judge_decoding.reference.problems import draw_many
 
 pytestmark = pytest.mark.slow
 
-PROBLEMS = draw_many(0, "test", 6)
+PROBLEMS = draw_many(0, "test", 3)
 MODELS = {"pretrained": str(pair.TARGET), "draft": str(pair.DRAFT), "judge": str(pair.JUDGE)}
 TARGET = {"pretrained": str(pair.TARGET)}
 FOLDER = {"custom_generate": str(pair.JUDGE), "trust_remote_code": True, "draft": str(pair.DRAFT)}
