@@ -1,6 +1,6 @@
 """The table and the figure of answers that are already there, of the items that every method has answered.
 
-    python recipes/smollm2_e2e/answers_table.py benchmarks/results/smollm2_e2e/answers.jsonl --figure smollm2.svg
+    python recipes/smollm2_e2e/answers_table.py benchmarks/results/smollm2_e2e/float32.jsonl --figure smollm2.svg
 
 Several files are read as one. A sampled baseline has the suffix ``, matched``.
 """
