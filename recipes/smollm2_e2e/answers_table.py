@@ -111,7 +111,10 @@ def main() -> None:
     rows = rows_of(answers, items, args.num_draft_tokens, args.margin / 100)
     print(f"{len(items)} items\n\n{tables(rows, texts_of(answers, items))}")
     if args.figure is not None:
-        write_text(args.figure, pareto_svg([one for one in rows if one.drafted or one.name == TARGET]))
+        shown = [one for one in rows if one.drafted or one.name == TARGET]
+        for one in shown:  # hollow in the figure; the table compares them with the greedy target
+            one.lossless = one.lossless or one.rule.endswith(MATCHED)
+        write_text(args.figure, pareto_svg(shown))
 
 
 if __name__ == "__main__":
