@@ -23,6 +23,7 @@ import pytest
 import judge_decoding
 from commands import Run, find
 from judge_decoding import Case, JudgeDecoder, JudgeHead, PromptFormat, parse_task, read_items, write_cases
+from judge_decoding.cli.spellings import spelled
 from judge_decoding.names import EMBEDDED
 from tiny import run_uncompiled
 
@@ -108,7 +109,10 @@ def test_commands_exist_with_their_options(page: Path) -> None:
                 if command.name == "lm-eval" or "..." in rest:
                     continue
                 context = command.context_class(command, info_name=command.name)
-                values, extra, _ = command.make_parser(context).parse_args(list(rest))
+                flags = {name for one in command.params if getattr(one, "is_flag", False) for name in one.opts}
+                path = " ".join(words[1 : len(words) - len(rest)])
+                rest = spelled(path, rest, lambda name, flags=flags: name not in flags).words
+                values, extra, _ = command.make_parser(context).parse_args(rest)
                 assert not extra or command.name == "serve", (words, extra)
                 missing = [p.name for p in command.params if p.required and values.get(p.name or "") is None]
                 assert not missing, (words, missing)

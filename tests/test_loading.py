@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError
-from judge_decoding.loading import adapters
+from judge_decoding.loading import adapters, models
 from judge_decoding.loading.models import draft_options, load_model, load_tokenizer, tokenizer_options
 from judge_decoding.loading.weights import check_finite
 from tiny import greedy, llama, with_own_code, word_tokenizer
@@ -353,7 +353,7 @@ def test_an_adapter_that_cannot_be_used_is_refused_in_one_sentence(
     weights = load_file(folder / "adapter_model.safetensors")
     key = next(name for name in weights if "lora_A" in name)
     if change == "no peft":
-        monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+        monkeypatch.setattr(models, "find_spec", lambda name: None)
     elif change == "base moved":
         reconfigured(folder, adapters.CONFIG, base_model_name_or_path="/moved/away")
     elif change == "base unnamed":
