@@ -109,9 +109,9 @@ def test_commands_exist_with_their_options(page: Path) -> None:
                 if command.name == "lm-eval" or "..." in rest:
                     continue
                 context = command.context_class(command, info_name=command.name)
-                flags = {name for one in command.params if getattr(one, "is_flag", False) for name in one.opts}
+                valued = {name for one in command.params if not getattr(one, "is_flag", False) for name in one.opts}
                 path = " ".join(words[1 : len(words) - len(rest)])
-                rest = spelled(path, rest, lambda name, flags=flags: name not in flags).words
+                rest = spelled(path, rest, valued.__contains__).words
                 values, extra, _ = command.make_parser(context).parse_args(rest)
                 assert not extra or command.name == "serve", (words, extra)
                 missing = [p.name for p in command.params if p.required and values.get(p.name or "") is None]
