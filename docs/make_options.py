@@ -122,7 +122,7 @@ def page() -> str:
         "", "## Operands", "",
         "The first operand of these commands may stand for an option:", "",
         "| command | option |", "|---|---|",
-        *(f"| {command} | `{option.split()[0]}` |" for command, option in OPERANDS.items()),
+        *(f"| {command} | `{names[0]}` |" for command, names in OPERANDS.items()),
         "", "## Former spellings", "",
         "These work until the next release, with a warning.", "",
         "| command | former | now |", "|---|---|---|",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from pathlib import Path
 
 from tqdm import tqdm
@@ -41,9 +40,7 @@ def main() -> None:
     with running(parser):
         decoder = JudgeDecoder.from_pretrained(args.target, args.draft, args.judge)
         asking = PromptFormat(E2E(), chat=True)
-        items = read_items(asking.task, args.data)
-        if args.limit is not None:
-            items = random.Random(0).sample(items, min(args.limit, len(items)))
+        items = read_items(asking.task, args.data, limit=args.limit)
         options = {} if args.draft is None else {"num_draft_tokens": args.num_draft_tokens}
         if args.rule is not None:
             options["rule"] = parse_rule(args.rule, decoder.judge)

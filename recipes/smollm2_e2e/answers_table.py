@@ -68,14 +68,16 @@ def rows_of(answers: Answers, items: list[str], num_draft_tokens: int, margin: f
 
 
 def texts_of(answers: Answers, items: list[str]) -> list[dict[str, Any]]:
-    """Of each method, how many rounds an answer took, its length, and its perplexity where its likelihood is there."""
-    found = []
+    """Of each method: answers lost and won against the target, rounds, length, and perplexity where it was computed."""
+    found, target = [], answers[TARGET]
     for name, known in answers.items():
         given = [known[item] for item in items]
         nll = [one["nll"] for one in given if one.get("nll") is not None]
         found.append(
             {
                 "name": name,
+                "lost": sum(target[item]["correct"] and not known[item]["correct"] for item in items),
+                "won": sum(known[item]["correct"] and not target[item]["correct"] for item in items),
                 "perplexity": math.exp(sum(nll) / len(nll)) if nll else None,
                 "words": sum(len(one["text"].split()) for one in given) / len(given),
                 "rounds": sum(one["rounds"] for one in given) / len(given),
@@ -89,13 +91,16 @@ def tables(rows: Sequence[ResultRow], texts: Sequence[dict[str, Any]]) -> str:
     lines = [
         [
             one["name"],
+            str(one["lost"]),
+            str(one["won"]),
             f"{one['rounds']:.2f}",
             f"{one['words']:.1f}",
             "" if one["perplexity"] is None else f"{one['perplexity']:.1f}",
         ]
         for one in texts
     ]
-    return f"{measured_table(rows)}\n\n{table(['', 'rounds per answer', 'words', 'perplexity under the base'], lines)}"
+    heads = ["", "answers lost", "won", "rounds per answer", "words", "perplexity under the base"]
+    return f"{measured_table(rows)}\n\n{table(heads, lines)}"
 
 
 def main() -> None:

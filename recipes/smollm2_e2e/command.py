@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from judge_decoding import JudgeDecodingError
+from judge_decoding.loading.models import load_draft, load_model, load_tokenizer
 
 
 @contextmanager
@@ -20,3 +22,13 @@ def running(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except JudgeDecodingError as error:
         parser.error(str(error))
+
+
+def load_pair(
+    target: str, draft: str, dtype: torch.dtype
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, PreTrainedModel]:
+    """Tokenizer, target and draft model by their folders."""
+    tokenizer, model = load_tokenizer(target), load_model(target, dtype=dtype)
+    small = load_draft(draft, tokenizer, dtype=dtype)
+    assert isinstance(small, PreTrainedModel)
+    return tokenizer, model, small

@@ -2,29 +2,26 @@
 
     python recipes/smollm2_e2e/speed.py --target TARGET --draft DRAFT --head HEAD --data data/test.jsonl --out speed
 
-The items are drawn at random from the data. The draft lengths are chosen on the first ``--tune`` of them, which are in
-no row of the table. A stopped run resumes.
+The items are drawn at random from the data. The draft lengths are chosen on ``--tune`` of them, which are in no row of
+the table. A stopped run resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from command import running
+from command import load_pair, running
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.core.results import ItemResult
 from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import sweep
 from judge_decoding.io.files import write_json, write_text
-from judge_decoding.loading.models import load_draft, load_model, load_tokenizer
 from judge_decoding.report.card_results import measured_table
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.e2e import E2E
@@ -56,19 +53,19 @@ def main() -> None:
 def bar(title: str, names: Sequence[str], items: Sequence[Item]) -> Iterator[Callable[[str, ItemResult], None]]:
     """Show the progress of a step of the sweep."""
     with tqdm(desc=title, total=len(names) * len(items)) as shown:
-        yield lambda _name, _result: shown.update() and None
+
+        def advance(_name: str, _result: ItemResult) -> None:
+            shown.update()
+
+        yield advance
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and write the table."""
-    tokenizer, target = load_tokenizer(args.target), load_model(args.target, dtype=torch.float32)
-    draft = load_draft(args.draft, tokenizer, dtype=torch.float32)
-    assert isinstance(draft, PreTrainedModel)
+    tokenizer, target, draft = load_pair(args.target, args.draft, torch.float32)
     head = JudgeHead.from_pretrained(args.head, target)
     prompt_format = PromptFormat(E2E(), chat=True)
-    items = read_items(prompt_format.task, args.data)
-    random.Random(0).shuffle(items)
-    items = items[: args.limit]
+    items = read_items(prompt_format.task, args.data, limit=args.limit)
     settings = {
         "target": args.target, "draft": args.draft, "head": args.head, "lengths": list(args.lengths),
         "items": len(items), "tune": args.tune, "threads": torch.get_num_threads(),

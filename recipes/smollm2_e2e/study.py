@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from answers_table import Answers, rows_of, tables, texts_of
-from command import running
+from command import load_pair, running
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.core.results import MATCHED, TARGET, ItemResult
 from judge_decoding.decoding.answer import Generation
@@ -31,7 +31,7 @@ from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import Candidate, candidates
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
-from judge_decoding.loading.models import load_draft, load_model, load_tokenizer
+from judge_decoding.loading.models import load_model
 from judge_decoding.models.teacher_forcing import log_probability, read_given
 from judge_decoding.rules import (
     Exact,
@@ -140,15 +140,12 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Decode, and write the table."""
     dtype = getattr(torch, args.dtype)
-    tokenizer, target = load_tokenizer(args.target), load_model(args.target, dtype=dtype)
-    draft = load_draft(args.draft, tokenizer, dtype=dtype)
-    assert isinstance(draft, PreTrainedModel)
+    tokenizer, target, draft = load_pair(args.target, args.draft, dtype)
     folders = dict(one.split("=", 1) for one in args.head)
     heads = {name: JudgeHead.from_pretrained(folder, target) for name, folder in folders.items()}
     prompt_format = PromptFormat(E2E(), chat=True)
-    items = read_items(prompt_format.task, args.data)
-    random.Random(0).shuffle(items)  # a part of them, by --limit or because the run was stopped, is a fair one
-    items = items[: args.limit]
+    items = read_items(prompt_format.task, args.data, limit=args.limit)
+    random.Random(0).shuffle(items)  # a run that is stopped has a fair part of them
     sampling = SamplingParams(seed=0)  # greedy but for the baselines that sample
     rules = FREE if args.rules is None else [parse_rule(spelling) for spelling in args.rules]
     found = wanted(target, tokenizer, draft, heads, rules, args.thresholds, sampling)

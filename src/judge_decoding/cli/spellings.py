@@ -61,9 +61,9 @@ OLD: Mapping[str, Mapping[str, Old]] = {
 }
 """Deprecated options by command."""
 
-OPERANDS: Mapping[str, str] = {
-    "generate": "--target", "draft": "--target", "train": "--target", "info": "--judge", "card": "--judge",
-    "push": "--judge", "court import": "--format -f", "court export": "--format -f",
+OPERANDS: Mapping[str, tuple[str, ...]] = {
+    "generate": ("--target",), "draft": ("--target",), "train": ("--target",), "info": ("--judge",),
+    "card": ("--judge",), "push": ("--judge",), "court import": ("--format", "-f"), "court export": ("--format", "-f"),
 }  # fmt: skip
 """The option, in all of its spellings, that a command's first operand stands for unless the option is given."""
 
@@ -112,10 +112,10 @@ def spelled(command: str, words: Sequence[str], takes_value: Callable[[str], boo
         out.append(word)
         if not equals and takes_value(name) and rest:
             out.append(rest.pop(0))
-    option, *short = OPERANDS.get(command, "").split() or [""]
-    given = any(word.partition("=")[0] == option or word[:2] in short for word in out)
-    if operand and option and places and not given:
-        place = places[0]
+    names = OPERANDS.get(command, ())
+    given = any(word.partition("=")[0] in names or word[:2] in names for word in out)
+    if operand and names and places and not given:
+        option, place = names[0], places[0]
         if place and out[place - 1] == "--":
             out[place - 1 : place + 1] = [f"{option}={out[place]}", "--"]
         else:
