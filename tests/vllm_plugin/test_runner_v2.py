@@ -16,7 +16,7 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 
 HERE = Path(__file__).parent
-THRESHOLDS = [None, 1, 0, 0.5, 1]
+THRESHOLDS = [None, 1, 0, 0.5, 1, 1, 0.3, None]
 
 
 def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain: Answers, tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain
         (own,) = are_ours([one], decoder, rule)
         rescued += accepted_by_cause(own.rounds, rule.threshold)[Cause.RESCUED]
     assert [a == b for a, b in zip(made, plain, strict=False)] == [threshold == 1 for threshold in THRESHOLDS]
-    assert told["rescued"] == rescued > 10
+    assert told["rescued"] == rescued > 20
     assert told["compared"]
     assert max(told["compared"]) < 0.001
     for text in told["guided"]:
