@@ -96,5 +96,6 @@ def test_a_file_of_samples_can_be_exported_too() -> None:
 
 def test_answers_without_times_are_refused() -> None:
     for one in (answer("x", counted([4, 5]), 0.0), known(seconds=None)):
-        with pytest.raises(JudgeDecodingError, match=r"question 9 have no individual times.* one at a time"):
+        sentence = r"question 9 have no individual times.* decode them one at a time"
+        with pytest.raises(JudgeDecodingError, match=sentence):
             answer_line(Item("9", ("What?",)), [one], "m")
