@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -98,3 +100,23 @@ def test_packed_answers_are_read_as_if_each_stood_alone(monkeypatch: pytest.Monk
     assert torch.allclose(said[7:9], alone[1], atol=1e-5)
     assert labels[1].tolist() == [-100] * 9
     sys.modules.pop("merge", None)
+
+
+def test_the_checker_rejects_what_it_rejected_when_its_verdicts_were_read() -> None:
+    path = FOLDER.parents[1] / "benchmarks/results/smollm2_e2e/references_read.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    checked = script("check_references").checked
+    assert [checked(row["mr"], row["text"])["errors"] for row in rows] == [row["errors"] for row in rows]
+    read = Counter((bool(row["errors"]), row["checker"]) for row in rows)
+    page = (FOLDER.parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert f"of the rejected ones {read[True, 'right']} do state" in page
+    assert (read[True, "mistake"], read[True, "arguable"]) == (2, 2)
+    assert (read[False, "right"], read[False, "mistake"], read[False, "arguable"]) == (56, 1, 3)
+
+
+def test_references_to_read_are_drawn_from_both_kinds() -> None:
+    rows = [{"errors": [1] * (number % 3 == 0), "number": number} for number in range(60)]
+    drawn = script("check_references").draw(rows, 5, 0)
+    assert [bool(row["errors"]) for row in drawn] == [True] * 5 + [False] * 5
+    assert len({row["number"] for row in drawn}) == 10
+    assert rows == sorted(rows, key=lambda row: row["number"])
