@@ -103,6 +103,7 @@ HALVES: dict[str, Callable[[int], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", HALVES)
 def test_half_a_request_is_not_waited_for(port: int, half: str, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
@@ -124,6 +125,7 @@ def test_a_client_that_trickles_is_not_waited_for(port: int) -> None:
         assert time.monotonic() - begin < 5 * SOON
 
 
+@pytest.mark.slow
 def test_half_a_second_request_is_not_waited_for_and_an_idle_page_is(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
         assert state(port, client)["done"] == 0

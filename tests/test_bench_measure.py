@@ -27,7 +27,7 @@ from judge_decoding.evaluation.bench.measure import Measurement, measure
 from judge_decoding.evaluation.bench.plan import BEST, Models, candidates, contenders
 from judge_decoding.evaluation.bench.results import ratio, row
 from judge_decoding.models.first_layers import first_layers
-from tiny import EOS, greedy, llama
+from tiny import EOS, greedy, llama, perturbed
 
 PROMPTS = [torch.tensor(ids) for ids in ([4, 5, 6], [7, 8], [9, 10, 11, 12], [13, 14])]
 BUDGET = 16
@@ -122,7 +122,11 @@ def test_every_exact_way_says_what_generate_says(models: Models, batch_size: int
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler
-def test_assisted_generation_with_a_static_cache_says_the_same_or_is_left_out_with_the_reason(models: Models) -> None:
+def test_assisted_generation_with_a_static_cache_says_the_same_or_is_left_out_with_the_reason(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    shallow = llama(0, layers=1)  # takes least to compile
+    models = Models(JudgeDecoder(shallow, tokenizer, perturbed(shallow), num_draft_tokens=3), BUDGET)
     left_out: dict[str, str] = {}
     best = {"assisted": models.assisted(Assistance(2, 0.0), BEST)}
     found = static_assisted(models, best, PROMPTS, left_out)

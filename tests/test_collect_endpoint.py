@@ -112,6 +112,7 @@ def test_a_chats_answer_does_not_stick_to_the_prompt(
         assert read_cases(out)[0].answer == answer
 
 
+@pytest.mark.slow
 def test_trouble_that_passes_is_waited_out(collect: Collect, serve: Serve, questions: Path, tmp_path: Path) -> None:
     """Each question meets another trouble first; each is asked once more, and none a third time."""
     troubles = [
@@ -279,6 +280,7 @@ def test_so_many_at_a_time_and_no_more(serve: Serve) -> None:
     assert server.most_at_once == 3
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_asks_nothing_twice(
     collect: Collect, serve: Serve, questions: Path, tmp_path: Path
 ) -> None:

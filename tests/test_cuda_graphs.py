@@ -122,6 +122,7 @@ def scores(rounds: list[list[Round]]) -> list[float]:
     return [score for row in rounds for r in row for score in r.scores or ()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("most", [32, 2], ids=["all graphs kept", "most of them evicted"])
 def test_replays_decode_what_plain_calls_decode(monkeypatch: pytest.MonkeyPatch, most: int, device: str) -> None:

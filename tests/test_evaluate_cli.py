@@ -379,6 +379,7 @@ def test_the_tables_show_any_task(run: Run, options: list[object], tmp_path: Pat
     assert "[/b](red)[i]" in out
 
 
+@pytest.mark.slow
 def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object], tmp_path: Path) -> None:
     out = tmp_path / "o"
     told = figures(

@@ -73,6 +73,7 @@ def test_greedy_tokens_are_those_of_generate(settings: dict[str, Any], monkeypat
     assert [own(model, p, max_new_tokens=COUNT, custom_generate=judged) for p in PROMPTS] == wanted
 
 
+@pytest.mark.slow
 def test_these_settings_change_answers() -> None:
     plain = [own(llama(0), prompt, max_new_tokens=COUNT) for prompt in PROMPTS]
     idle = {

@@ -137,6 +137,7 @@ def test_greedy_tokens_are_those_of_generate(model: PreTrainedModel) -> None:
             assert {event.accepted for event in rounds if len(event.draft_ids) == 5} == {right}
 
 
+@pytest.mark.slow
 def test_drafts_by_a_hybrid_model(model: PreTrainedModel) -> None:
     """Its own greedy continuation of whatever stayed, in as many forwards as there are draft tokens."""
     target, prompt = perturbed(model, 0.03), PROMPTS[1]
@@ -247,6 +248,7 @@ def test_a_drafter_gets_the_states_of_each_token_once() -> None:
     torch.testing.assert_close(found, states, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_is_each_alone(model: PreTrainedModel) -> None:
     prompts = (PROMPTS[1], [20, 21, 22])
     rule = Judge(random_head(model, scale=3.0))
@@ -270,6 +272,7 @@ def surprise(model: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int
     return float((own - mean).sum() / variance.sum().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "lossless"), [(Exact(), True), (AcceptAll(), False)])
 def test_sampling_keeps_the_targets_distribution(rule: VerificationRule, lossless: bool) -> None:
     model = bamba()

@@ -255,6 +255,7 @@ def little_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("content", [b"\0" * 2**20, b"\n" * 2**20, b"{}\n" * 2**18, b"x\n" + b"\0" * 2**20])
 def test_what_unpacks_to_gigabytes_is_refused(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

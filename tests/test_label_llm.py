@@ -304,6 +304,7 @@ def test_hand_labels_are_compared_with_and_never_lost(
     assert answers.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_asks_nothing_twice(label: Label, serve: Serve, answers: Path, tmp_path: Path) -> None:
     go_on = threading.Event()
     served = 0
@@ -340,6 +341,7 @@ def test_killed_in_the_middle_it_asks_nothing_twice(label: Label, serve: Serve, 
     assert read_cases(out)[0].question == "2"
 
 
+@pytest.mark.slow
 def test_requests_that_fail_are_no_votes_and_are_tried_again(
     label: Label, serve: Serve, answers: Path, tmp_path: Path
 ) -> None:

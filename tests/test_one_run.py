@@ -191,6 +191,7 @@ def test_every_command_that_resumes_is_alone(
         assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["B", "A"])
 def test_two_runs_of_collect_never_mix(serve: Serve, questions: Path, tmp_path: Path, other: str) -> None:
     """Started together with the same or another system message, killed, and gone on with."""

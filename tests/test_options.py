@@ -180,6 +180,7 @@ def test_a_guard_reads_back_from_its_spelling() -> None:
         assert repr(parse_guard(spelling)) == spelling
 
 
+@pytest.mark.slow
 def test_end_tokens_inside_a_batch(tokenizer: PreTrainedTokenizerFast) -> None:
     target = llama(0)
     decoder = JudgeDecoder(target, tokenizer, perturbed(target, 0.05))

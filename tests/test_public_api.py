@@ -71,6 +71,7 @@ def test_every_error_a_user_can_cause_is_a_value_error() -> None:
     assert issubclass(judge_decoding.JudgeDecodingError, ValueError)
 
 
+@pytest.mark.slow
 def test_what_the_commands_do_a_notebook_can_do(
     target: LlamaForCausalLM, draft: PreTrainedModel, head: JudgeHead, tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -124,6 +124,7 @@ def test_what_is_wrong_with_a_recipe_is_one_sentence(
     is_one_sentence(run("plan", changed(tmp_path, *path, to=value)), phrase)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -79,6 +79,7 @@ def test_names_are_text(text: str) -> None:
     assert sum(told.startswith(shown(text[:10].strip())) for told in texts(svg)) == 3
 
 
+@pytest.mark.slow
 def test_the_page_has_the_picture(run: Run, tmp_path: Path) -> None:
     write_samples(tmp_path / "a.jsonl", [known()])
     rows = [json.loads(own.model_dump_json()) | {"more": 1} for own in ROWS]

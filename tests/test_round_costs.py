@@ -130,6 +130,7 @@ def rules(model: LlamaForCausalLM) -> list[VerificationRule]:
     return [Exact(), Judge(random_head(model, norm="after"), 0.5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "length", "forwards"), [(0, 16, 5), (0, 4, 2), (0, 5, 3), (0, 1, 2), (1, 5, 3)])
 def test_a_static_round(
     model: LlamaForCausalLM, number: int, length: int, forwards: int, monkeypatch: pytest.MonkeyPatch, uncompiled: None

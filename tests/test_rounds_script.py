@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def test_a_round_is_one_forward_of_the_target_and_one_of_the_draft_a_token() -> 
     assert round_work(target, None, Shape(1, 0, 10)) == work(target, 1, 10, 1)
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits_module, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(limits_module, "LEAST_CALLS", 2)
@@ -175,26 +177,21 @@ def test_bare_calls_are_of_the_asked_shapes(monkeypatch: pytest.MonkeyPatch, unc
 
 
 UNCOMPILED = """
-from pathlib import Path
 from pytest import MonkeyPatch
 from judge_decoding.decoding.backends.static import lm
 from judge_decoding.decoding.backends.static.graphs import TargetGraph
 import memory
 
 def compiled(model, sources, progress, folder, **few):
-    mark = Path(__file__).with_name("compiled")
-    if not mark.exists():
-        mark.write_text("")
-        progress("Compiling")
     return TargetGraph(model, sources, **few)
 
-memory.__file__ = __file__
 MonkeyPatch().setattr(lm, "compile_target", compiled)
 memory.main()
 """
-"""Instead of the script: nothing is compiled, and the first process says that it was."""
+"""Instead of the script: nothing is compiled."""
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_that_decodes(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +208,17 @@ def test_memory_is_that_of_a_process_that_decodes(
     assert found.ratio == (found.decoding - found.libraries) / (found.weights + found.caches)
     assert found.libraries > 0
     assert found.decoding > 0
-    assert (tmp_path / "compiled").exists()
+
+
+def test_after_compiling_another_process_is_measured(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(_: JudgeDecoder, progress: Callable[[str], None]) -> list[str]:
+        progress("Compiling")
+        return []
+
+    again = memory.Memory(1, 2, 3, 4, 5, 6.0)
+    monkeypatch.setattr(JudgeDecoder, "compile", compiled)
+    monkeypatch.setattr(memory, "measure_memory", lambda job: again)
+    assert memory.run(memory.Job(str(folders["target"]), None, None, "float32", 3, 8, [[4]], 1)) is again
 
 
 def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Path]) -> None:
@@ -225,10 +232,17 @@ def test_shared_weights_count_once_and_caches_to_their_end(folders: dict[str, Pa
     assert memory.cache_bytes(decoder, job) == 2 * 2 * 8 * 4 * 2 * (2 * 64 + 512)
 
 
-def test_a_process_that_fails_is_one_sentence(folders: dict[str, Path]) -> None:
+def test_a_process_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "script.py"
+    monkeypatch.setattr(memory, "__file__", str(script))
     job = memory.Job("/no/model", None, None, "float32", 3, 8, [[4]], 1)
-    with pytest.raises(JudgeDecodingError, match=r"failed: .*Cannot load the tokenizer /no/model"):
-        memory.measure_memory(job)
+    for code, reason in (
+        ("raise ValueError('Cannot load the tokenizer /no/model')", "ValueError: Cannot load the tokenizer /no/model"),
+        ("raise SystemExit(1)", "it gave no reason"),
+    ):
+        script.write_text(code)
+        with pytest.raises(JudgeDecodingError, match=f"failed: {reason}$"):
+            memory.measure_memory(job)
 
 
 def test_the_script_on_a_tiny_pair(

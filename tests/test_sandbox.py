@@ -75,6 +75,7 @@ def test_what_went_wrong_is_shown(where: str) -> None:
     assert run_program("assert 1 == 2", sandbox=sandbox_of(where)).output.endswith("AssertionError\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", SANDBOXES)
 @pytest.mark.parametrize(
     "program",
@@ -298,6 +299,7 @@ def test_a_container(engine: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_container_is_killed_with_its_time(engine: Path) -> None:
     there = sandbox_of(f"{engine.name}:python:3.12")
     outcome = run_program("import time\ntime.sleep(600)", SandboxLimits(seconds=1), there)

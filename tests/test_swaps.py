@@ -95,6 +95,7 @@ def naive(
         left = place + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_equivalence_is_the_semi_greedy_search(decoder: JudgeDecoder, batch_size: int) -> None:
     tokenizer = decoder.tokenizer
@@ -254,6 +255,7 @@ def questions(tmp_path: Path) -> Path:
     return tmp_path / "questions.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [("equivalence", "--checker", "exact"), ("likelihood", "--label-threshold", "-3"),
                                  ("likelihood", "--label-threshold", "-3", "--given")])  # fmt: skip
 def test_labels_train_a_judge(

@@ -20,7 +20,7 @@ from transformers import (
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.models import teacher_forcing
-from judge_decoding.models.forward import lock_of
+from judge_decoding.models.forward import Forward, lock_of
 from judge_decoding.models.teacher_forcing import hidden_states, log_probability, read_given
 from judge_decoding.training.features import BASELINES, read
 from test_context import DYNAMIC, phi3, rotary, stepwise
@@ -162,9 +162,10 @@ def test_beyond_a_border_it_is_read_as_in_decoding(prompt: int) -> None:
     """Dynamic scaling has another scale for every length, and cached keys keep theirs."""
     ids = [(i * 7) % 30 + 5 for i in range(44)]
     model, cache = rotary(DYNAMIC), DynamicCache()
+    name = str(Forward(model).cache_name)
     ends = [prompt, *range(prompt + 1, len(ids) + 1)]
     wanted = [
-        model(torch.tensor([ids[begin:end]]), past_key_values=cache, position_ids=torch.arange(begin, end)[None]).logits
+        model(torch.tensor([ids[begin:end]]), **{name: cache}, position_ids=torch.arange(begin, end)[None]).logits
         for begin, end in pairwise([0, *ends])
     ]
     pieces = read_given(rotary(DYNAMIC), [[5, 6], ids, ids[:30]], [[], range(prompt, len(ids) + 1), [4]])

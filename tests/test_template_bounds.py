@@ -55,6 +55,7 @@ def test_a_good_template_is_rendered(name: str, turns: int, letters: int) -> Non
     assert render(messages, tokenizer) == wanted
 
 
+@pytest.mark.slow
 def test_every_rendering_has_a_budget_of_its_own() -> None:
     loop = "{% for i in range(90000) %}{{ i }}{% endfor %}"
     wrong: list[Exception] = []

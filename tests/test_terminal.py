@@ -354,6 +354,7 @@ def test_a_usage_error_repeats_no_control_characters(run: Run, name: str) -> Non
     assert "x1b" in out + err
 
 
+@pytest.mark.slow
 def test_what_a_server_says_is_shown(run: Run, serve: Serve, hostile: dict[str, Path], tmp_path: Path) -> None:
     replies = [
         Response(400, {"error": {"message": TEXT, "type": TEXT, "code": TEXT}}),

@@ -60,6 +60,7 @@ def test_eager_answers_from_eight_threads(judge: dict[str, Any]) -> None:
         assert in_threads(lambda prompt: list(decoder.generate(prompt, 16).token_ids)) == right
 
 
+@pytest.mark.slow
 def test_first_use_of_a_model_by_eight_threads() -> None:
     """Looking for a model's parts and trying what it can do happens while other threads already decode."""
     right = expected(judged(llama(3)))
@@ -77,6 +78,7 @@ def test_first_use_of_a_model_by_eight_threads() -> None:
     assert anatomy(model).norm == "model.norm"
 
 
+@pytest.mark.slow
 def test_streams_that_take_turns() -> None:
     decoder = judged(llama(3))
     right = expected(decoder)
@@ -88,6 +90,7 @@ def test_streams_that_take_turns() -> None:
     assert found == right[:6]
 
 
+@pytest.mark.slow
 def test_batches_whose_draft_lengths_learn_from_each_other() -> None:
     """Lengths depend on times; without a judge the tokens do not depend on the lengths."""
     model = llama(3)
@@ -103,6 +106,7 @@ def test_batches_whose_draft_lengths_learn_from_each_other() -> None:
     assert found == [greedy(model, prompt.tolist(), 24, stop=True) for prompt in PROMPTS]
 
 
+@pytest.mark.slow
 def test_custom_generate_from_eight_threads() -> None:
     model: Any = llama(3)
     head, draft = random_head(model, scale=3.0), perturbed(model, 0.05)

@@ -88,6 +88,7 @@ def test_json_is_all_there_is_on_stdout(train: Train, cases: Path, tmp_path: Pat
     assert not list((tmp_path / "head").glob("*.svg"))
 
 
+@pytest.mark.slow
 def test_the_answers_are_read_once(train: Train, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forwards: list[int] = []
     original = LlamaModel.forward
@@ -143,6 +144,7 @@ def questions(folders: dict[str, Path], tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_threshold_by_a_task(
     train: Train, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_task_all_thresholds_fulfil_has_the_lowest(
     assert config["calibration"]["target_accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_threshold_by_a_task_by_name(
     train: Train, three: None, cases: Path, questions: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:

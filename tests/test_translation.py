@@ -350,6 +350,7 @@ def test_rules_that_need_what_no_translation_has_say_so() -> None:
         run(chain(words, *WORDS), drafter, words("one two")["input_ids"], Needy())
 
 
+@pytest.mark.slow
 def test_sampling_keeps_the_targets_distribution() -> None:
     """The draft always says "a"; the target tosses a coin, and so must the answers."""
     words, other = word_tokenizer(["a", "b"]), word_tokenizer(["b", "a"])

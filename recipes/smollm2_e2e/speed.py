@@ -18,10 +18,12 @@ from tqdm import tqdm
 
 from command import load_pair, running
 from judge_decoding import JudgeDecoder, JudgeHead
-from judge_decoding.core.results import ItemResult
+from judge_decoding.core.results import ItemResult, ResultRow
 from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.sweep import sweep
 from judge_decoding.io.files import write_json, write_text
+from judge_decoding.markdown import plain, table
+from judge_decoding.models.provenance import machine
 from judge_decoding.report.card_results import measured_table
 from judge_decoding.tasks import Item, read_items
 from judge_decoding.tasks.e2e import E2E
@@ -75,16 +77,37 @@ def run(args: argparse.Namespace) -> None:
         lengths=args.lengths, tuning_items=args.tune, margin=args.margin / 100,
         record=ResultRecord(args.out / "speed.json", settings), running=bar,
     )  # fmt: skip
-    write_text(args.out / "speed.md", measured_table(found.rows))
+    told = {
+        **settings, "target": Path(args.target).name, "draft": Path(args.draft).name, "head": Path(args.head).name,
+        "machine": machine(),
+    }  # fmt: skip
+    text = (
+        f"{args.limit - args.tune} items on {told['machine']}, float32, the static back end, all methods in turns.\n\n"
+        f"{measured_table(found.rows).strip()}\n\n"
+        "Accepted draft tokens per round, and tokens per second, by draft length, on the "
+        f"{args.tune} items that chose it:\n\n{by_length(found.tuning, args.lengths).strip()}\n"
+    )
+    write_text(args.out / "speed.md", text)
     write_json(
         args.out / "speed.json",
         {
-            "settings": settings,
+            "settings": told,
             "rows": [row.model_dump(exclude_none=True) for row in found.rows],
             "tuning": [row.model_dump(exclude_none=True) for row in found.tuning],
         },
     )
-    print(measured_table(found.rows))
+    print(text)
+
+
+def by_length(rows: Sequence[ResultRow], lengths: Sequence[int]) -> str:
+    """A line for each method, a column for each draft length."""
+    found = {(row.name, row.num_draft_tokens): row for row in rows}
+    lines = [
+        [plain(name), *(f"{row.accepted_per_round:.2f}, {row.tokens_per_second:.1f}" for row in own)]
+        for name in dict.fromkeys(row.name for row in rows)
+        if (own := [found[name, length] for length in sorted(lengths)])
+    ]
+    return table(["method", *(f"M = {length}" for length in sorted(lengths))], lines)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def machine(device: torch.device | None = None) -> str:
         what, used = torch.cuda.get_device_name(device), ""
     else:
         what, used = f"{os.cpu_count()} {platform.machine()} cores", f", {torch.get_num_threads()} used"
-    return f"{what}{used}, torch {torch.__version__}"
+    return f"{what}{used}, torch {torch.__version__}, transformers {version('transformers')}"
 
 
 def fingerprint(model: nn.Module) -> str:
