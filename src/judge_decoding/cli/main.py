@@ -125,7 +125,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app()
+        app(prog_name="judge-decoding")  # also as `python -m judge_decoding.cli.main`
     except JudgeDecodingError as error:
         fail(f"Error: {error}")
         sys.exit(2)

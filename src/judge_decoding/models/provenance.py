@@ -45,5 +45,6 @@ def versions() -> dict[str, str]:
 
 
 def command() -> tuple[str, ...]:
-    """Return the command line."""
-    return (Path(sys.argv[0]).name, *sys.argv[1:])
+    """Return the command line, as a shell takes it."""
+    name = Path(sys.argv[0]).name
+    return ("judge-decoding" if name == "main.py" else name, *sys.argv[1:])  # python -m judge_decoding.cli.main
