@@ -232,6 +232,41 @@ def test_a_chat_goes_on_and_begins_anew(browser: Browser) -> None:
     assert browser.js("document.querySelector('#earlier').hidden")
 
 
+def test_a_replay_shows_both_answers_from_a_common_start(browser: Browser) -> None:
+    ask(browser)
+    answers = "['target', 'judge'].map((name) => columns[name].list.innerHTML)"
+    lengths = "['target', 'judge'].map((name) => columns[name].list.textContent.length)"
+    ends = "['target', 'judge'].map((name) => columns[name].heard.at(-1).figures.seconds)"
+    whole, whole_lengths, (target, judge) = browser.js(answers), browser.js(lengths), browser.js(ends)
+    browser.js("document.activeElement.blur()")
+    browser.press("p")
+    assert browser.js("film !== null && by('replay').getAttribute('aria-pressed') === 'true'")
+    assert "slowed down" in text(browser, "#target .state")
+    # The column that took less time is complete first, while the other one is still growing.
+    first, other = ("judge", "target") if judge < target else ("target", "judge")
+    browser.until(f"film.both.every(({{ column, left }}) => !left.length === (column.name === '{first}'))")
+    assert browser.js(f"columns.{other}.list.textContent.length") < whole_lengths[other == "judge"]
+    browser.until("film === null")
+    assert browser.js(answers) == whole
+    assert text(browser, "#target .state") == "Ended by itself."
+    # It ends with Escape, with a token that is selected, and where it began.
+    for key, selector in (("Escape", "body"), ("p", "body"), ("j", "#judge .token[aria-selected=true]")):
+        browser.press("p")
+        browser.until("film !== null")
+        browser.press(key)
+        assert browser.js(f"film === null && document.querySelector({json.dumps(selector)}) !== null")
+        assert browser.js(lengths) == whole_lengths
+    # Where the target was not asked, there is nothing to compare with.
+    browser.press("Escape")
+    browser.js("by('with_target').checked = false")
+    browser.press("r")
+    browser.until(DONE)
+    assert browser.js("by('replay').disabled")
+    browser.js("document.activeElement.blur()")
+    browser.press("p")
+    assert "needs both answers" in text(browser, "#judge .state")
+
+
 def test_downloads_and_a_copy(browser: Browser, tmp_path: Path) -> None:
     ask(browser)
     browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])

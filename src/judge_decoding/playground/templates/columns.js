@@ -6,7 +6,7 @@ function clear(name) {
   const box = by(name);
   columns[name] = {
     name, box, list: box.querySelector(".tokens"), state: box.querySelector(".state"), sample: null, id: null, units: [],
-    mark: null, figures: null, ended: false,
+    mark: null, figures: null, ended: false, heard: [],
   };
   columns[name].list.replaceChildren();
   columns[name].state.textContent = "";
@@ -21,6 +21,12 @@ function add(column, pieces, causes) {
     made.append(column.list.textContent ? visible(spaces) : "", element("span", causes[i], visible(text.slice(spaces.length))));
     column.list.append(made);
   });
+}
+
+// A round as it was decoded.
+function hear(column, { pieces, causes, figures: now }) {
+  add(column, pieces, column.name === "target" ? pieces.map(() => "plain") : causes);
+  figures(column, now);
 }
 
 function figures(column, now) {
@@ -110,6 +116,7 @@ function canReject(unit) {
 }
 
 function go(unit) {
+  endReplay();
   for (const { element: each } of unit.column.units) each.tabIndex = each === unit.element ? 0 : -1;
   unit.element.focus({ preventScroll: true });
   show(unit);
@@ -147,6 +154,7 @@ function close() {
 
 async function mark(verdict, column, unit) {
   if (!column?.sample || running !== null) return;
+  endReplay();
   if (verdict === "none" && !column.mark) return hint("There is nothing to undo.", column);
   if (verdict === "wrong" && (!unit || unit.rest)) return say("Select a token of the answer first.");
   const body = { answer: column.id, verdict, seconds: (performance.now() - since) / 1000 };

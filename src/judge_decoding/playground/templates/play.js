@@ -5,6 +5,7 @@
 {% include "verdicts.js" %}
 {% include "describe.js" %}
 {% include "columns.js" %}
+{% include "replay.js" %}
 
 const token = document.querySelector("meta[name=token]").content;
 const data = JSON.parse(by("data").textContent);
@@ -227,6 +228,7 @@ function whatIf(unit = current) {
 
 // Ask, then show the events of the answer as they come; gives the sample, or null if there is none.
 async function stream(path, body, columnOf, prepare) {
+  endReplay();
   complain("");
   running = "";
   busy();
@@ -255,8 +257,8 @@ async function stream(path, body, columnOf, prepare) {
     round(event, column) {
       column.state.textContent = "";
       now[column.name] = event.figures;
-      add(column, event.pieces, column.name === "target" ? event.pieces.map(() => "plain") : event.causes);
-      figures(column, event.figures);
+      column.heard.push(event);
+      hear(column, event);
     },
     end(event, column) {
       column.box.classList.remove("busy");
@@ -302,6 +304,8 @@ function title(spelled) {
 function busy() {
   by("ask").disabled = by("retry").disabled = running !== null;
   by("stop").disabled = !running;
+  by("replay").disabled = !canReplay();
+  by("replay").setAttribute("aria-pressed", Boolean(film));
   for (const id of ["copy", "right"]) by(id).disabled = running !== null || !columns.judge.sample;
   for (const kind of ["html", "json"]) {
     const link = by("as-" + kind), there = running === null && columns.judge.sample;
@@ -330,7 +334,7 @@ async function copy() {
 // ---- the page
 
 const keys = {
-  "/": () => by("prompt").focus(), j: () => jump(1), k: () => jump(-1), r: retry, c: copy, w: () => whatIf(),
+  "/": () => by("prompt").focus(), p: replay, j: () => jump(1), k: () => jump(-1), r: retry, c: copy, w: () => whatIf(),
   m: () => by("inspector").hidden ? hint("Select a token first: click on one, or press J.")
     : by("wrong").disabled || mark("wrong", current.column, current),
   n: () => mark("right", columns.judge), u: () => mark("none", (columns.whatif.mark && current?.column) || columns.judge),
@@ -338,7 +342,7 @@ const keys = {
 };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || by("keys").open) return;
-  if (event.key === "Escape") return void (running ? stop() : close() && current.element.focus());
+  if (event.key === "Escape") return void (running ? stop() : endReplay() || (close() && current.element.focus()));
   if (event.target.matches("textarea, select, input:not([type=checkbox], [type=radio], [type=range])")) return;
   if (!Object.hasOwn(keys, event.key)) return;
   event.preventDefault();
@@ -351,7 +355,7 @@ by("prompt").addEventListener("keydown", (event) => {
   submit();
 });
 const clicks = {
-  stop, retry, copy, close, help: keys["?"], "new-chat": () => { newChat(); by("prompt").focus(); }, reject: () => whatIf(),
+  stop, retry, replay, copy, close, help: keys["?"], "new-chat": () => { newChat(); by("prompt").focus(); }, reject: () => whatIf(),
   wrong: keys.m, undo: () => mark("none", current.column), right: () => mark(columns.judge.mark?.verdict === "right" ? "none" : "right", columns.judge),
 };
 for (const [id, action] of Object.entries(clicks)) by(id).addEventListener("click", () => action());
