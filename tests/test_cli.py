@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeHead, available_rules, write_cases
+from judge_decoding.cli import generate
 from judge_decoding.cli.rule_docs import built_in, texts
 from judge_decoding.judge.config import has_sound_weights
 from judge_decoding.names import EMBEDDED
@@ -150,6 +152,12 @@ def test_train_then_info(run: Run, folders: dict[str, Path], cases: Path, tmp_pa
 def test_the_embedded_head_goes_by_its_name(run: Run) -> None:
     lines = run("info", "reference")[1].splitlines()
     assert [line.split()[:2] for line in lines[:2]] == [["head", "reference"], ["target", "reference"]]
+
+
+def test_a_prompt_is_not_waited_for_at_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was meant as the prompt is taken as the target; the sentence has it."""
+    monkeypatch.setattr(generate, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    is_one_sentence(run("generate", "Why is the sky blue?"), "no prompt for the target Why is the sky blue?;")
 
 
 def test_version_and_help(run: Run) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -88,3 +90,31 @@ def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
         "report.terminal",
         "report.verdicts",
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of this kind")
+def test_a_start_that_takes_seconds_is_shown_and_libraries_say_nothing() -> None:
+    """On a terminal; torchao, which transformers imports, has much to say where parts of it do not fit the machine."""
+    own, other = os.openpty()
+    words = ("generate", "--target", "reference", "Tom has 2 pens. Tom buys 3 pens. How many pens does Tom have now?")
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "judge_decoding.cli.main", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=other,
+        env=environment,
+    ) as process:
+        os.close(other)
+        seen = b""
+        try:
+            while part := os.read(own, 4096):
+                seen += part
+        except OSError:  # Linux: the other side is closed
+            pass
+    os.close(own)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    parts = [re.sub(r"^[\u2800-\u28ff] ?", "", part.strip()) for part in re.split(r"[\r\n]+", text)]
+    assert list(dict.fromkeys(filter(None, parts))) == [
+        "loading torch and transformers", "loading the models", "Using the chat template; --no-chat turns it off.",
+    ]  # fmt: skip

@@ -54,13 +54,20 @@ REWRITTEN = [
     ("court import", "rows.jsonl -f csv -o out", "rows.jsonl -f csv -o out"),
     ("court import", "rows.csv -fcsv -o out", "rows.csv -fcsv -o out"),
     ("court export", "prodigy --format csv -o out", "prodigy --format csv -o out"),
+    # One operand is the one that the command cannot do without.
+    ("train", "c -o out", "c -o out"),
+    ("train", "-o out -- c", "-o out -- c"),
+    ("train", "-o out -- t c", "-o out --target=t -- c"),
+    ("push", "me/judge --yes", "me/judge --yes"),
+    ("court import", "rows.csv -o out", "rows.csv -o out"),
 ]
 
 
 def rewritten(command: str, words: str) -> tuple[str, list[str]]:
     params = find(command.split())[0].params
     flags = {name for one in params if getattr(one, "is_flag", False) for name in one.opts}
-    found = spelled(command, words.split(), lambda name: name not in flags)
+    needed = sum(one.param_type_name == "argument" and one.required for one in params)
+    found = spelled(command, words.split(), lambda name: name not in flags, needed=needed)
     return " ".join(found.words), found.notes
 
 
@@ -90,3 +97,21 @@ def test_a_command_warns_once_and_goes_on(run: Run, tmp_path: Path) -> None:
     code, out, err = run("court", "merge", cases, "--output", tmp_path / "all.jsonl")
     assert (code, out.startswith("1 cases")) == (0, True)
     assert err == "Warning: --output is now --out; the old spelling works until the next release.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [("train cases.jsonl -o head", "--target"), ("push me/judge", "--judge"), ("court import a.csv -o b", "--format")],
+)
+def test_the_option_that_is_missing_is_named(run: Run, words: str, missing: str) -> None:
+    code, out, err = run(*words.split())
+    assert (code, out) == (2, "")
+    assert f"Missing option '{missing}'" in err
+
+
+def test_a_file_of_options_can_have_the_operand(run: Run, tmp_path: Path) -> None:
+    """Then the only operand of the command line is the target."""
+    (tmp_path / "run.yaml").write_text(f"cases: [{tmp_path / 'none.jsonl'}]\nout: {tmp_path / 'head'}\n")
+    err = run("train", tmp_path / "target", "--config", tmp_path / "run.yaml")[2]
+    assert "Missing" not in err
+    assert "none.jsonl" in err

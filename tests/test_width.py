@@ -15,7 +15,7 @@ from judge_decoding.core.results import MATCHED, ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import fewest_digits, short_numbers
 from judge_decoding.report.results import fastest, results_tables
-from judge_decoding.report.terminal import comparison_table, worked_example
+from judge_decoding.report.terminal import comparison_table, legend, worked_example
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from judge_decoding.serving.recipe import packaged
 
@@ -72,12 +72,50 @@ def test_tables_of_results_and_the_line_below_them() -> None:
     assert fastest(results(row("exact", speed=2, good=None))) == ""
 
 
+def full(name: str) -> ResultRow:
+    """A row with a figure in every column, each as wide as it comes."""
+    more = {"acceptance_rate": 1.0, "acceptance_by_position": (1.0,) * 3, "cut_off": 1000, "non_inferior": False}
+    return row(name, speed=13.5, good=True).model_copy(
+        update={**more, "accuracy": 1.0, "accuracy_low": 0.722, "accuracy_high": 1.0, "difference_low": -0.763}
+    )
+
+
+def test_names_of_a_sweep_stand_in_all_of_its_tables_and_fold_between_words() -> None:
+    """With every figure there is, as wide as it comes."""
+    names = [
+        "target alone", "exact", "typical(epsilon=0.09, delta=0.3)", f"typical(epsilon=0.09, delta=0.3){MATCHED}",
+        "kl_judge(tau=0.3, confidence=0.9)", "judge(threshold=0.95)", f"margin_ratio(k=3, ratio=0.5){MATCHED}",
+        "running_surprise(epsilon=2, beta=0.2)", "entropy_gate(entropy=0.3, window=6)", LONG,
+    ]  # fmt: skip
+    tables = results_tables(results(*map(full, names)))
+    assert len(tables) == 3
+    for table in tables:
+        told = lines(table)
+        assert max(map(len, told)) <= 80
+        assert not any("…" in line for line in told)
+        first = [str(cell) for cell in table.columns[0].cells]
+        assert [" ".join(cell.split()).replace("( ", "(") for cell in first] == [*map(short_numbers, names)]
+        for cell in first:
+            assert all(line in "\n".join(told) for line in cell.splitlines())
+        for column in table.columns[1:]:
+            assert all(str(cell) in "\n".join(told) for cell in column.cells)
+
+
 def test_a_round_wraps_with_its_indent() -> None:
     tokens = tuple(ShownToken(f" word{i}", Cause.AGREED) for i in range(30))
     told = lines(worked_example([ShownRound(tokens, " more", 30), ShownRound(tokens[:2], "", 1)]))
     assert told[0].startswith("  1  30 accepted │ word0")
     assert all(line.startswith(" " * 18) for line in told[1:-1])
     assert told[-1] == "  2   1 accepted │ word0 word1"
+
+
+def test_a_legend_wraps_with_its_indent() -> None:
+    told = lines(legend(rejected=True))
+    assert [line.split()[0] for line in told if not line.startswith(" ")] == [
+        "agreed", "«rescued»", "{correction}", "(bonus)", "✗struck",
+    ]  # fmt: skip
+    assert max(map(len, told)) <= 80
+    assert all(line.startswith(" " * len("{correction}  ")) for line in told if line.startswith(" "))
 
 
 def test_a_threshold_has_the_digits_that_decide_and_no_more() -> None:

@@ -42,11 +42,13 @@ class Command(TyperCommand):
         file = _given_config(args) if self.name in CONFIGURED else None
         if file is not None:
             ctx.default_map = import_module("judge_decoding.cli.config_file").read_config(Path(file), self.params)
+        defaults = ctx.default_map or {}
         flags = {option for one in self.params if getattr(one, "is_flag", False) for option in one.opts}
         known = {option for one in self.params for option in (*one.opts, *one.secondary_opts)}
         found = spelled(
             words_of(ctx), args, lambda option: option in known - flags and option != "--help",
-            operand="target" not in (ctx.default_map or ()),
+            operand="target" not in defaults,
+            needed=sum(p.param_type_name == "argument" and p.required and p.name not in defaults for p in self.params),
         )  # fmt: skip
         for note in found.notes:
             warn(f"Warning: {note}")

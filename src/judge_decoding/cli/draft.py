@@ -73,6 +73,8 @@ class DraftOptions:
             folder=True, work=[work / "answers.jsonl"],
         )  # fmt: skip
         self.context.meta[WORK] = [work]
+        from judge_decoding.cli.run.draft import made, read_rendered, report  # noqa: PLC0415  (loads torch)
+
         with steps(lines=True) as screen:
             screen("loading the target", 0, 0)
             config = DraftConfig(
@@ -81,8 +83,6 @@ class DraftOptions:
                 batch_size=self.batch_size, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
                 num_draft_tokens=self.num_draft_tokens, seed=self.seed,
             )  # fmt: skip
-            from judge_decoding.cli.run.draft import made, read_rendered, report  # noqa: PLC0415  (loads torch)
-
             fields = Fields(self.prompt_field, None, self.template)
             questions, chatted = read_rendered(self.prompts, fields, self.target, self.limit, chat=self.chat)
             found = made(self, [one.prompt for one in questions], self.out, config, screen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,11 @@ class GenerateOptions:
     def run(self) -> None:
         """Check the options, and answer."""
         check_outputs([self.out], [self.target, self.draft, self.judge], overwrite=self.overwrite)
+        if self.prompt is None and sys.stdin.isatty():
+            raise JudgeDecodingError(
+                f"There is no prompt for the target {self.target}; give both, as in judge-decoding generate --target "
+                "TARGET PROMPT, or the prompt on standard input."
+            )
         check_dtype(self.dtype)
         check_one_rule(self.rule, self.threshold)
         if self.json:

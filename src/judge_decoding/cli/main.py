@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import sys
 from importlib.metadata import version
@@ -114,6 +115,9 @@ def main() -> None:
     # Progress bars of libraries would mix with ours and with streamed text.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # transformers imports torchao where it is installed, which then reports parts of its own that do not fit here.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Repeated garbage collection over hundreds of thousands of new, permanent objects takes a sixth of the time to
     # import transformers. Tensors are freed by reference counting, without the collector.
     gc.set_threshold(50_000)

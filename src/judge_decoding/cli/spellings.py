@@ -80,25 +80,36 @@ class Spelled(NamedTuple):
     notes: list[str]
 
 
-def spelled(command: str, words: Sequence[str], takes_value: Callable[[str], bool], *, operand: bool = True) -> Spelled:
-    """Rewrite deprecated options, and the first operand if it stands for an option and ``operand`` allows it.
+def spelled(
+    command: str, words: Sequence[str], takes_value: Callable[[str], bool], *, operand: bool = True, needed: int = 0
+) -> Spelled:
+    """Rewrite deprecated options, and the first operand if it stands for an option.
 
-    ``takes_value`` tells whether an option of the command, such as ``--seed`` or ``-o``, takes a value.
+    Args:
+        command: the words of the command.
+        words: what follows them.
+        takes_value: whether an option of the command, such as ``--seed`` or ``-o``, takes a value.
+        operand: whether the first operand may stand for an option.
+        needed: how many operands the command cannot do without. It stands for an option only if so many are left:
+            ``train cases.jsonl`` lacks a target, not the cases.
     """
     old = {**EVERYWHERE, **OLD.get(command, {})}
     out: list[str] = []
     notes: list[str] = []
     places: list[int] = []
+    count = 0
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "--":
             if rest:
                 places.append(len(out) + 1)
+            count += len(rest)
             out += [word, *rest]
             break
         if not word.startswith("-") or word == "-":
             places.append(len(out))
+            count += 1
             out.append(word)
             continue
         name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], "")
@@ -114,7 +125,7 @@ def spelled(command: str, words: Sequence[str], takes_value: Callable[[str], boo
             out.append(rest.pop(0))
     names = OPERANDS.get(command, ())
     given = any(word.partition("=")[0] in names or word[:2] in names for word in out)
-    if operand and names and places and not given:
+    if operand and names and count > needed and not given:
         option, place = names[0], places[0]
         if place and out[place - 1] == "--":
             out[place - 1 : place + 1] = [f"{option}={out[place]}", "--"]

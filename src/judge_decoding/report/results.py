@@ -55,6 +55,16 @@ SPEED: ResultColumns = {
 """The columns of the speed table."""
 
 
+_IN_A_TERMINAL = (
+    {"accuracy [95%]": "", "difference from\ntarget (pp) [95%]": "", "non-inferiority": "non-\ninferiority",
+     "grade [95%]": ""},
+    {"draft\nlength": "", "accepted\ndraft tokens\nper round": "accepted\ndraft\ntokens\nper round",
+     "mean\nacceptance\nlength": "", "tokens\nper\nsecond": "", "speed-up\n[95%]": ""},
+    {"McNemar\np": "", "answers\ncut off": "", "acceptance\nrate": "", "at first /\nmiddle / last\nposition": ""},
+)  # fmt: skip
+"""The columns of each table in a terminal, which leave 21 characters for names, with narrower titles for some."""
+
+
 def cells(rows: Sequence[ResultRow], columns: ResultColumns) -> tuple[list[str], list[list[str]]]:
     """Return the titles of the columns with values, the method's name first, and the cells of each row."""
     table = {title: [cell(row) for row in rows] for title, cell in columns.items()}
@@ -64,14 +74,16 @@ def cells(rows: Sequence[ResultRow], columns: ResultColumns) -> tuple[list[str],
 
 
 def results_tables(results: Results) -> list[Table]:
-    """Return the tables for a terminal, narrow enough for 80 columns: quality, where it is known, and speed."""
-    both = (cells(results.rows, columns) for columns in (QUALITY, SPEED))
-    return [plain_table(titles, lines) for titles, lines in both if len(titles) > 1]
+    """Return the tables for a terminal, narrow enough for 80 columns: quality, speed and details, where known."""
+    columns = {**QUALITY, **SPEED}
+    parts = [{new or title: columns[title] for title, new in part.items()} for part in _IN_A_TERMINAL]
+    tables = (cells(results.rows, part) for part in parts)
+    return [plain_table(titles, lines) for titles, lines in tables if len(titles) > 1]
 
 
 def plain_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
     """Return a table of results, with the numbers in the methods' names shortened."""
-    return text_table(titles, [[short_numbers(cell) for cell in line] for line in lines])
+    return text_table(titles, [[short_numbers(cell) for cell in line] for line in lines], gap=1)
 
 
 def notes(results: Results) -> str:

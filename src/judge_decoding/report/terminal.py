@@ -34,14 +34,16 @@ def token_text(text: str, cause: Cause, *, marks: bool) -> Text:
     return line
 
 
-def legend(*, marks: bool = True) -> Text:
-    """Explain each style and mark, one line each."""
-    lines = Text()
+def legend(*, marks: bool = True, rejected: bool = False) -> RenderableType:
+    """Explain each style and mark, one row each; with ``rejected``, the rejected rest of a draft too."""
+    table = Table.grid(padding=(0, 0, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim")
     for cause in Cause:
-        lines.append("  ")
-        lines.append_text(token_text(cause.value, cause, marks=marks))
-        lines.append(f": {MEANING[cause]}\n", style="dim")
-    return lines
+        table.add_row(token_text(cause.value, cause, marks=marks), MEANING[cause])
+    if rejected:
+        table.add_row(Text("✗struck", style="dim strike"), "the rest of the draft, rejected")
+    return table
 
 
 def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> RenderableType:

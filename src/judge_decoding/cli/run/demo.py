@@ -163,8 +163,8 @@ def run(options: DemoOptions) -> None:
     console.print(item.turns[0] + "\n", highlight=False)
     console.print(worked_example(example))
     console.print()
-    console.print(legend(), end="")
-    console.print("  ✗struck through: the rest of the draft, rejected\n", style="dim", highlight=False)
+    console.print(legend(rejected=True))
+    console.print()
     for title, path in (("Figures", options.out), ("Web page", options.html)):
         if path is not None:
             console.print(f"{title}: {path}", highlight=False, soft_wrap=True)

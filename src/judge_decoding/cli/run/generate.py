@@ -139,7 +139,9 @@ def _prompt(options: GenerateOptions) -> str:
             f"The prompt has more than {LINE:,} characters, more than any model reads; shorten it."
         )
     if not text.strip():
-        raise JudgeDecodingError("The prompt is empty; give one as an argument or on standard input.")
+        raise JudgeDecodingError(
+            f"The prompt is empty; give one after the target {options.target}, or on standard input."
+        )
     return text
 
 
@@ -165,7 +167,7 @@ def _print_figures(console: Terminal, stats: Stats, seconds: float) -> None:
     """Print the legend and the figures below an answer."""
     console.print("\n")
     if console.is_terminal:  # elsewhere, tokens are not marked
-        console.print(legend(marks=False), end="")
+        console.print(legend(marks=False))
     rate = "" if stats.acceptance_rate is None else f" (acceptance rate {stats.acceptance_rate:.0%})"
     console.print(
         f"{stats.tokens} tokens in {seconds:.1f} s ({stats.tokens / seconds:.0f} a second), "
@@ -173,4 +175,5 @@ def _print_figures(console: Terminal, stats: Stats, seconds: float) -> None:
         f"tokens per round{rate}",
         style="dim",
         highlight=False,
+        soft_wrap=not console.is_terminal,
     )
