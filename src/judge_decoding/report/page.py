@@ -27,8 +27,8 @@ def comparison_page(
     return file_page(
         "judge_decoding.report",
         "comparison",
-        columns=[title.replace("\n", " ") for _, title in COLUMNS],
-        rows=[(name, row(key, methods[key])) for key, name in names.items()],
+        columns=["method", *(title.replace("\n", " ") for _, title in COLUMNS)],
+        rows=[(name, *row(key, methods[key])) for key, name in names.items()],
         facts=facts,
         question=question,
         rounds=rounds,

@@ -66,10 +66,13 @@ _IN_A_TERMINAL = (
 
 
 def cells(rows: Sequence[ResultRow], columns: ResultColumns) -> tuple[list[str], list[list[str]]]:
-    """Return the titles of the columns with values, the method's name first, and the cells of each row."""
+    """Return the titles of the columns with values, the method's name first, and the cells of each row.
+
+    Numbers in names, such as a calibrated threshold, are shortened as far as they decide the same.
+    """
     table = {title: [cell(row) for row in rows] for title, cell in columns.items()}
     known = {title: column for title, column in table.items() if set(column) != {UNKNOWN}}
-    names = [row.name for row in rows]
+    names = [short_numbers(row.name) for row in rows]
     return ["method", *known], [list(line) for line in zip(names, *known.values(), strict=True)]
 
 
@@ -82,8 +85,8 @@ def results_tables(results: Results) -> list[Table]:
 
 
 def plain_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """Return a table of results, with the numbers in the methods' names shortened."""
-    return text_table(titles, [[short_numbers(cell) for cell in line] for line in lines], gap=1)
+    """Return a table of results for a terminal."""
+    return text_table(titles, lines, gap=1)
 
 
 def notes(results: Results) -> str:
@@ -148,7 +151,7 @@ def loads_table(rows: Sequence[LoadRow]) -> tuple[list[str], list[list[str]]]:
     lengths = sorted({row.num_draft_tokens for row in rows})
     speeds = {(row.name, row.batch_size, row.num_draft_tokens): row.tokens_per_second for row in rows}
     lines = [
-        [name, str(size), *(f"{speeds[name, size, length]:.0f}" for length in lengths), str(best)]
+        [short_numbers(name), str(size), *(f"{speeds[name, size, length]:.0f}" for length in lengths), str(best)]
         for name, by_size in best_by_load(rows).items()
         for size, best in by_size.items()
     ]
