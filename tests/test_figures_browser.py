@@ -26,7 +26,7 @@ SHOWN = """[...document.querySelectorAll('.figures tbody :is(th, td)')].every((c
 
 def sweep() -> str:
     pytest.importorskip("matplotlib")
-    return results_page(results(*map(full, NAMES)))
+    return results_page(results(*map(full, NAMES)).model_copy(update={"task": "gsm8k(split=test)"}))
 
 
 def comparison() -> str:
@@ -48,6 +48,7 @@ def test_no_figure_is_cut_off_on_a_phone(browser: Browser, tmp_path: Path, page:
     browser.open((tmp_path / "page.html").as_uri())
     browser.until("document.querySelector('.figures')")
     assert browser.js("document.documentElement.scrollWidth") == 360
+    assert "<" not in browser.js("document.querySelector('h1').innerText")
     cells = "[...document.querySelectorAll('.figures tbody :is(th, td)')].map((cell) => cell.innerText)"
     narrow = browser.js(cells)
     assert {*NAMES[::2], short_numbers(LONG)} <= set(narrow)
