@@ -204,7 +204,7 @@ def test_a_recurrent_model_does_not_draft(build: Callable[[], PreTrainedModel], 
     [
         (
             lambda: RwkvForCausalLM(RwkvConfig(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=2)),
-            "does not go on from what it has read",
+            "does not continue from what it has read",
         ),
         (
             lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCAB_SIZE, n_embd=32, n_layer=2, n_head=4)),

@@ -6,6 +6,7 @@ options. The others of a page run one after the other, in a folder with the mode
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +128,33 @@ def test_scripts_in_sentences_exist() -> None:
     for page in PAGES:
         for script in re.findall(r"`python ((?:benchmarks|docs|recipes)/\S+?\.py)", page.read_text(encoding="utf-8")):
             assert (ROOT / script).is_file(), (page.name, script)
+
+
+# Words that were a habit here where English has others: print, report, continue, after, at, fix.
+HABITS = re.compile(r"\b(tells?|told|telling|go(?:es|ing)? on|went on|behind|mend(?:s|ed|ing)?)\b", re.IGNORECASE)
+
+
+def prose() -> Iterator[tuple[str, str]]:
+    """Where people read: pages, notebooks, and the strings and public docstrings of the package."""
+    for page in [*PAGES, *ROOT.glob("recipes/*/README.md"), *(ROOT / "src").rglob("*.md")]:
+        yield page.name, re.sub(r"`[^`]*`", "", page.read_text(encoding="utf-8"))
+    for notebook in ROOT.glob("notebooks/*.ipynb"):
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                yield notebook.name, "".join(cell["source"])
+    for module in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                yield module.name, node.value
+
+
+def test_prose_is_free_of_habits() -> None:
+    found = [(where, text[max(0, match.start() - 40) : match.end() + 40])
+             for where, text in prose() for match in HABITS.finditer(text)]  # fmt: skip
+    # What a grading model is told, files that are left or lag, and the parts of stories.
+    allowed = ("comes before it tells you", "leaves nothing behind", "nothing is left behind", "lags behind")
+    leaves = re.compile("|".join(allowed).replace(" ", r"\s+"))
+    assert [one for one in found if not leaves.search(one[1])] == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -97,7 +97,7 @@ def test_the_bare_card_says_what_the_head_is_and_how_to_load_it(target: LlamaFor
     head.save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert "# Judge head for org/Model\\_1\n" in card
-    assert "33 numbers on the hidden state behind layer -2 of `LlamaForCausalLM`" in card
+    assert "33 numbers on the hidden state after layer -2 of `LlamaForCausalLM`" in card
     assert "JudgeDecoder.from_pretrained('org/Model_1', draft='THE-DRAFT-MODEL', judge=\"THIS-REPOSITORY\")" in card
     for line in ("* Target: `org/Model_1`", "* Layer: -2, before the final norm", "* Polarity: correct"):
         assert line in card.splitlines()

@@ -77,7 +77,7 @@ def test_transformers_decodes_with_it(deep: Any) -> None:
 def test_it_comes_back_from_its_folder(deep: LlamaForCausalLM, tmp_path: Path) -> None:
     random_head(deep, layer=-3, norm="before").save_pretrained(tmp_path)
     assert JudgeHead.from_pretrained(tmp_path, deep).config.layer == -3
-    assert "hidden state behind layer -3" in (tmp_path / "README.md").read_text()
+    assert "hidden state after layer -3" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("layer", "norm"), [(-5, "before"), (0, "before"), (1, "before"), (-2, "after")])

@@ -63,7 +63,7 @@ def test_vllms_keys_are_the_fewest_that_say_it() -> None:
     assert vllm_option({1: 8, 4: 8}) == {"num_speculative_tokens": 8}
     assert vllm_option({1: 0, 4: 0}) == {}
     assert vllm_options(MEASURED) == [
-        'exact: vLLM drafts so with --speculative-config \'{..., "num_speculative_tokens": 8, '
+        'exact: the option for vLLM is --speculative-config \'{..., "num_speculative_tokens": 8, '
         '"num_speculative_tokens_per_batch_size": [[1, 3, 8], [4, 15, 4], [16, 16, 0]]}\'',
         "top_k(k=2): no draft pays at batch size 1 and 4 and 16; serve the target alone, without --speculative-config.",
     ]

@@ -149,6 +149,11 @@ def test_log_probabilities_are_those_of_a_fresh_forward(decoder: JudgeDecoder, t
 def test_an_unknown_option_is_a_programming_error(decoder: JudgeDecoder) -> None:
     with pytest.raises(TypeError, match="unexpected option 'temprature'"):
         decoder.generate("one", 4, temprature=1.0)  # type: ignore[call-arg]
+    # What a method takes besides is among the options that are listed.
+    with pytest.raises(TypeError, match=r"did you mean max_new_tokens\?.*guards, .*, max_new_tokens, "):
+        decoder.stream("one", max_tokens=4)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"did you mean batch_size\?.*, seeds, "):
+        decoder.generate_batch(["one"], batchsize=4)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

@@ -310,4 +310,5 @@ def test_what_can_be_wrong_with_labelling(
         folders["target"],
     )
     ends_in_one_sentence(court(*args), "give one with --draft")
-    assert duration(10_000) == "2.8 hours"
+    told = [duration(seconds) for seconds in (0.2, 42.4, 89.9, 90.1, 5400, 10_000)]
+    assert told == ["1 s", "42 s", "90 s", "1.5 minutes", "90.0 minutes", "2.8 hours"]

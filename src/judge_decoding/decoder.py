@@ -33,6 +33,7 @@ from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.text import Detokenizer, pieces
 from judge_decoding.models.tokenize import Prompt, bare_ids, encode_prompt, end_ids
 from judge_decoding.names import complete, embedded_path
+from judge_decoding.spelling import guess
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.backends.static.compiling import CompileProgress
@@ -183,7 +184,7 @@ class JudgeDecoder:
         Args:
             prompt: a text, chat messages, or token ids.
             max_new_tokens: token budget; by default that of the model's generation configuration, or 256. The context
-                length also ends an answer; `Generation.finish_reason` tells them apart.
+                length also ends an answer; `Generation.finish_reason` says which.
             options: see `Options`.
 
         Raises:
@@ -217,6 +218,7 @@ class JudgeDecoder:
         Raises:
             JudgeDecodingError: as `generate`, or the number of seeds differs from the number of prompts.
         """
+        _check_options(options, "batch_size", "progress", "seeds")
         check_bound("batch_size", batch_size)
         if seeds is not None and len(seeds) != len(prompts):
             raise JudgeDecodingError(
@@ -279,10 +281,7 @@ class JudgeDecoder:
         self, ids: Tensor, max_new_tokens: int | None, options: Options, seed: int | None = None, rows: int = 1
     ) -> Request:
         """Check the options and build the request for one answer; ``rows`` is the batch size."""
-        known = Options.__optional_keys__
-        for name in options:
-            if name not in known:
-                raise TypeError(f"unexpected option {name!r}; the options are {', '.join(sorted(known))}")
+        _check_options(options)
         if max_new_tokens is None:
             max_new_tokens = self.max_new_tokens(ids.shape[1])
         check_bound("max_new_tokens", max_new_tokens)
@@ -349,3 +348,11 @@ class JudgeDecoder:
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
         return frozenset(end_ids(self.target, self.tokenizer))
+
+
+def _check_options(options: Options, *own: str) -> None:
+    """Refuse an unknown option; ``own`` are arguments of a method besides those that all have."""
+    known = sorted({*Options.__optional_keys__, "max_new_tokens", *own})
+    for name in options:
+        if name not in Options.__optional_keys__:
+            raise TypeError(f"unexpected option {name!r}{guess(name, known)}; the options are {', '.join(known)}")

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 import yaml
 
+from judge_decoding.cli.command import words_of
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_text, write_text
 from judge_decoding.judge.files import RUN_FILE
@@ -52,7 +53,7 @@ def keep_config(context: typer.Context, folder: Path) -> str:
             continue
         key = _names(one)[0].removeprefix("--")
         options[key] = [_plain(each) for each in value] if isinstance(value, list | tuple) else _plain(value)
-    words = context.command_path.partition(" ")[2] or context.command.name
+    words = words_of(context) or context.command.name
     text = f"# Repeats this run: judge-decoding {words} --config {RUN_FILE} (run it where the paths are right).\n"
     write_text(folder / RUN_FILE, text + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
     return RUN_FILE

@@ -21,7 +21,7 @@ MOST_WARNINGS = 5
 
 @contextmanager
 def warnings() -> Iterator[Warnings]:
-    """Tell the first few sentences about what is left out on stderr, and at the end how many more there were."""
+    """Print the first few sentences about what is left out to stderr, and at the end how many more there were."""
     told = Warnings()
     try:
         yield told
@@ -31,7 +31,7 @@ def warnings() -> Iterator[Warnings]:
 
 
 class Warnings:
-    """Tells the first few sentences and counts all."""
+    """Prints the first few sentences and counts all."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -56,13 +56,13 @@ def read_prompts(
     render: Callable[[str], str] | None,
     limit: int | None,
 ) -> list[Question]:
-    """The questions of ``rows``, which are told of bad ones by what they are given; these are named on stderr."""
+    """The questions of ``rows``; bad rows are reported on stderr."""
     with warnings() as on_bad:
         return read_questions(rows(on_bad), fields, on_bad, render=render, limit=limit, source=source)
 
 
 def agree(cost: str, *, yes: bool) -> None:
-    """Tell what is to be spent and ask whether to go on, unless ``yes``.
+    """Print the cost and ask for confirmation, unless ``yes``.
 
     Raises:
         JudgeDecodingError: nobody is there to answer.

@@ -38,7 +38,7 @@ Speeds: TypeAlias = "list[tuple[float, RoundCost, dict[str, float | None]]]"
 
 
 class Estimate(NamedTuple):
-    """What is told of a recipe; ``speeds`` are by the number of sequences."""
+    """The figures of a recipe; ``speeds`` are by the number of sequences."""
 
     recipe: Recipe
     memory: Memory

@@ -47,7 +47,7 @@ def stream(text: str) -> None:
 
 
 def ask(question: str) -> None:
-    """Ask on standard error whether to go on.
+    """Ask for confirmation on standard error.
 
     Raises:
         typer.Abort: no.

@@ -62,7 +62,7 @@ class TokenDetails:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One draft and its verification: the event behind streaming, statistics and reports.
+    """One draft and its verification: the event from which streams, statistics and reports are made.
 
     Attributes:
         draft_ids: the M proposed tokens; empty in plain decoding.

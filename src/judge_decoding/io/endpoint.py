@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint, with concurrent requests.
+"""A model at an OpenAI-compatible endpoint, with concurrent requests.
 
 The client ``openai`` reads address and key from OPENAI_BASE_URL and OPENAI_API_KEY. It retries after 429, 5xx and lost
 connections, and waits as long as ``Retry-After`` requires (up to two minutes).

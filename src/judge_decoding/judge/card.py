@@ -70,7 +70,7 @@ def introduction(config: dict[str, Any]) -> str:
     place = f"last hidden state ({config['norm']} the final norm)"
     return _INTRODUCTION.format(
         numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
-        place=place if config["layer"] == -1 else f"hidden state behind layer {config['layer']}",
+        place=place if config["layer"] == -1 else f"hidden state after layer {config['layer']}",
         architecture=code(target["architecture"]),
         too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
     )

@@ -141,7 +141,7 @@ class TargetInfo(BaseModel):
 class StoredScores(BaseModel):
     """The log-odds of CORRECT (``w·h + b``) that a head gives at the last token of each of a few prompts.
 
-    The prompts are arbitrary token ids, so that a head tells nothing of the texts it was trained on.
+    The prompts are arbitrary token ids, so that a head reveals nothing about its training texts.
     """
 
     prompts: list[Annotated[list[TokenId], Field(min_length=1, max_length=64)]] = Field(min_length=2, max_length=64)

@@ -1,4 +1,4 @@
-"""A head's scores for a few stored prompts: they tell whether a target gives the states that the head was trained on.
+"""A head's scores for a few stored prompts: they show whether a target gives the states that the head was trained on.
 
 Weights that are quantised cannot be compared with others number by number, and an engine may not give access to its
 layers. Scores can be compared wherever the head works.

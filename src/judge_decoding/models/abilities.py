@@ -177,7 +177,7 @@ class _Check:
         lm.read([self._ids[:half]], [0])
         found = [lm.read([self._ids[i : i + 1]], [1])[0] for i in (half, half + 1)]
         same = self._same(self._whole[half : half + 2], torch.cat(found))
-        return "" if same else "it does not go on from what it has read"
+        return "" if same else "it does not continue from what it has read"
 
     def _rewinds(self) -> str:
         """Return why rolled-back tokens leave a trace; empty if they do not."""
@@ -212,7 +212,7 @@ class _Check:
         whole = self._whole[half:]
         spread, apart = float(whole.std()), float((at_once - singly).std())
         if apart > max(3 * float((singly - whole).std()), _ROUNDING / 2 * spread):
-            return "its recurrent layers go on from what they have read with single tokens only"
+            return "its recurrent layers continue from what they have read with single tokens only"
         if self._model.dtype == torch.float32 and not is_quantized(self._model) and apart > _ALIKE * spread:
             return "it computes a token that is read alone otherwise than tokens that are read together"
         return ""

@@ -22,7 +22,7 @@ _LONGEST = 5.0
 
 
 class JobRunner:
-    """The work that is going on; each may be stopped, and all of it."""
+    """The running jobs; each can be stopped, or all of them."""
 
     def __init__(self) -> None:
         self._running: dict[str, tuple[Event, Thread]] = {}
@@ -50,12 +50,12 @@ class JobRunner:
             thread.join(_LONGEST)
 
     def names(self) -> list[str]:
-        """The names of the jobs that go on."""
+        """The names of the running jobs."""
         with self._lock:
             return list(self._running)
 
     def count(self) -> int:
-        """The number of jobs that go on."""
+        """The number of running jobs."""
         return len(self.names())
 
     async def lines(self, name: str, work: JobFunction) -> AsyncIterator[bytes]:

@@ -29,9 +29,9 @@ class ModelPair:
         self._lock = Lock()
 
     def ready(self, backend: Backend, note: Callable[[str], None]) -> tuple[JudgeDecoder, JudgeDecoder]:
-        """Return the decoder in a back end, and that of the target alone; ``note`` is told what is being compiled.
+        """Return the decoder in a back end, and that of the target alone; ``note`` is called with what is being compiled.
 
-        `JudgeDecoder.fallbacks` tells what cannot be.
+        `JudgeDecoder.fallbacks` lists what cannot be compiled.
         """
         with self._lock:
             new = backend not in self._made

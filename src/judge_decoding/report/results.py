@@ -170,5 +170,5 @@ def vllm_options(rows: Sequence[LoadRow]) -> list[str]:
             )
             continue
         keys = dumps(option)[1:-1]
-        said.append(f"{short_numbers(name)}: vLLM drafts so with --speculative-config '{{..., {keys}}}'")
+        said.append(f"{short_numbers(name)}: the option for vLLM is --speculative-config '{{..., {keys}}}'")
     return said

@@ -20,7 +20,7 @@ MEANING = (
     ("rescued", "the target would have said something else, the rule keeps it"),
     ("rejected", "the rule rejects it"),
     ("correction", "what the target would have said instead"),
-    ("bonus", "behind a draft that was accepted whole it is the target's turn; the text's token stands in"),
+    ("bonus", "the target's own token after a fully accepted draft; the text's token stands in for it"),
 )
 
 _WIDTH, _HEIGHT = 300, 120

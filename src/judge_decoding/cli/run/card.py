@@ -69,7 +69,7 @@ def _note(sentence: str) -> None:
 
 
 def upload(head: Path, repo: str, revision: str | None, *, private: bool, dry_run: bool, yes: bool, json: bool) -> None:
-    """Upload the head, or tell what would be uploaded."""
+    """Upload the head, or list what would be uploaded."""
     check_repo_id(repo)
     sizes = {name: (head / name).stat().st_size for name in files_to_push(head)}
     branch = f", branch {revision}" if revision else ""

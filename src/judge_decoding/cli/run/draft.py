@@ -36,7 +36,7 @@ def read_rendered(
 def made(
     options: DraftOptions | FitOptions, texts: Sequence[str], out: Path, config: DraftConfig, screen: Steps
 ) -> MadeDraft:
-    """Load the target and make a draft of it for prompts, with what is measured told on stderr."""
+    """Load the target and make a draft of it for prompts, and report measurements on stderr."""
     check_output_folders(out, "a draft", "answers.jsonl")
     divide_prompts(texts, config)  # fails if there are too few
     tokenizer = load_tokenizer(options.target)

@@ -1,4 +1,4 @@
-"""Grade answers with a model behind an endpoint, for ``evaluate`` and ``sweep``."""
+"""Grade answers with a model at an endpoint, for ``evaluate`` and ``sweep``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def grade_answers(
 ) -> dict[ResultKey, dict[int, Grade]]:
     """The grades of each answer by turn, from 0; they are kept in ``output``, a line each.
 
-    A request that comes to nothing leaves its answer without a grade, and is told.
+    A request that comes to nothing leaves its answer without a grade, and is reported.
     """
     grades = GradeRecord(output, settings | {"grader": grader})
     total = sum(min(len(texts), len(item.turns)) for item, texts in answered.values())

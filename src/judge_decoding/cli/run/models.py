@@ -1,4 +1,4 @@
-"""Load models for a command; what is loaded and compiled is told on stderr."""
+"""Load models for a command; what is loaded and compiled is shown on stderr."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class PreparedTask:
         prompt_format: how the items are put.
         items: what is asked.
         names: of the models, as they were given.
-        facts: what the results tell of all this.
+        facts: what the results record of all this.
     """
 
     decoder: JudgeDecoder
@@ -68,7 +68,7 @@ def prepare(
     rules: Sequence[str] = (),
     trained_on: Sequence[Path] = (),
 ) -> PreparedTask:
-    """Read the questions and load the models; what is wrong with the judge or ``rules`` is told before that."""
+    """Read the questions and load the models; what is wrong with the judge or ``rules`` is reported before that."""
     check_dtype(options.dtype)
     draft, judge = complete(options.target, options.draft, options.judge)
     names = {"target": options.target, "draft": draft or "", "judge": judge or ""}

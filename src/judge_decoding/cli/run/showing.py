@@ -16,7 +16,7 @@ from judge_decoding.report.results import LOADS_NOTE, loads_table, notes, plain_
 
 @contextmanager
 def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, ItemResult], None]]:
-    """A progress bar that tells accuracy and tokens per forward so far; gives the function that takes an answer."""
+    """A progress bar with accuracy and tokens per forward so far; gives the function that takes an answer."""
     so_far: dict[str, list[ItemResult]] = {}
     with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
         bar = shown.add_task(title, total=total, completed=done, told="")

@@ -74,7 +74,7 @@ def equivalence(
 def _label_all(
     questions: list[str], label: Labeller, progress: LabellingProgress, *, yes: bool, unit: str = FORWARDS
 ) -> list[Case]:
-    """Label what is not done yet: a few questions first, then, with the cost told and agreed to, the rest."""
+    """Label what is not done yet: a few questions first, then, after the cost was printed and confirmed, the rest."""
     done = sum(question in progress.done for question in questions)
     if done:
         say(f"{done} of {len(questions)} questions are already done.", err=True)
@@ -110,6 +110,8 @@ def labelled(cases: Sequence[Case], spent: LabellingCost, out: Path, unit: str =
 
 def duration(seconds: float) -> str:
     """A time in words."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
 
 

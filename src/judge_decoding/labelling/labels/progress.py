@@ -1,4 +1,4 @@
-"""Long labelling: it tells what it will cost after a few questions, can be interrupted at any moment, and resumes."""
+"""Long labelling: a cost estimate after a few questions, interruption at any moment, and resuming."""
 
 from __future__ import annotations
 
