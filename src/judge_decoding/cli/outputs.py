@@ -37,7 +37,7 @@ def check_outputs(
         inputs: the files and folders that it reads; names of models on the Hub are none, and are passed over.
         overwrite: whether outputs may be there.
         folder: whether the user has named the folder of the outputs, not the outputs themselves.
-        work: files that the command keeps meanwhile. They may be there: it goes on with them, or refuses them itself.
+        work: files that the command keeps meanwhile. They may exist: it resumes from them, or refuses them itself.
         own: gives the outputs that a stopped run of the same command has written, so that they may be there.
         alone: the command's context, and an output that no other run may be at until it ends; see `one_run`.
 
