@@ -9,9 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 
 from commands import Run
-from judge_decoding.core.results import MATCHED, ResultRow, Results
+from judge_decoding.cli.console import progress
+from judge_decoding.cli.run import showing
+from judge_decoding.core.results import MATCHED, ItemResult, ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import fewest_digits, short_numbers
 from judge_decoding.report.results import fastest, results_tables
@@ -38,8 +41,8 @@ def results(*rows: ResultRow) -> Results:
     return Results(task="gsm8k", items=1000, margin=0.02, rows=rows)
 
 
-def lines(*shown: object) -> list[str]:
-    console = Console(width=80, color_system=None)
+def lines(*shown: object, width: int = 80) -> list[str]:
+    console = Console(width=width, color_system=None)
     with console.capture() as told:
         for one in shown:
             console.print(one)
@@ -129,6 +132,33 @@ def test_a_threshold_has_the_digits_that_decide_and_no_more() -> None:
 @given(st.floats(0, 1))
 def test_a_printed_threshold_decides_as_the_one_that_was_calibrated(value: float) -> None:
     assert torch.tensor(float(fewest_digits(value))) == torch.tensor(value)
+
+
+@pytest.mark.parametrize(
+    ("title", "columns", "figures"),
+    [
+        ("answering", 120, "exact: 100% right, mean acceptance length 18.2"),
+        ("answering", 80, "100% right, mean acceptance length 18.2"),
+        ("choosing draft lengths", 80, "100% right"),
+    ],
+)
+def test_a_progress_bar_has_whole_numbers(
+    monkeypatch: pytest.MonkeyPatch, title: str, columns: int, figures: str
+) -> None:
+    """As many figures as there is room for."""
+    made: list[Progress] = []
+
+    def kept(*columns: ProgressColumn) -> Progress:
+        made.append(progress(*columns))
+        return made[0]
+
+    monkeypatch.setattr(showing, "progress", kept)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with showing.running(title, 1850, 25) as take:
+        take("exact", ItemResult("a", correct=True, rounds=11, tokens=200, accepted=189))
+        (line,) = lines(made[0].get_renderable(), width=columns)
+    assert line.startswith(f"{title} ")
+    assert f"26/1850 {figures} -:--:--" in line
 
 
 def test_the_table_of_the_demo() -> None:

@@ -29,7 +29,7 @@ class ModelPair:
         self._lock = Lock()
 
     def ready(self, backend: Backend, note: Callable[[str], None]) -> tuple[JudgeDecoder, JudgeDecoder]:
-        """Return the decoder in a back end, and that of the target alone; ``note`` is called with what is being compiled.
+        """Return the decoder in a back end, and that of the target alone; ``note`` gets what is being compiled.
 
         `JudgeDecoder.fallbacks` lists what cannot be compiled.
         """

@@ -55,15 +55,15 @@ def run(options: EvaluateOptions, asked: Task) -> None:
     there = sum((name, item.key) in record.known for item in ready.items for name in (METHOD, TARGET))
     if batch_size == 1 and there < total:
         warm_up([method, method.alone()] if alone else [method], ready)
+    name = ", ".join(map(str, (method.rule, *method.guards))) if method.rule is not None else TARGET
     with running("answering", total, there) as take:
         found, outcomes = core.evaluate(
-            method, ready.prompt_format, ready.items, record=record, alone=alone, batch_size=batch_size, progress=take,
-            **ready.names,
+            method, ready.prompt_format, ready.items, record=record, alone=alone, batch_size=batch_size,
+            progress=lambda which, one: take(name if which == METHOD else which, one), **ready.names,
         )  # fmt: skip
     grades: dict[str, list[float]] = {}
     if options.grader is not None:
         found, grades = _graded(found, ready, options.grader, out / "grades.jsonl", record.settings)
-    name = ", ".join(map(str, (method.rule, *method.guards))) if method.rule is not None else TARGET
     rows = core.result_rows(name, method, outcomes, options.margin / 100)
     told = Results(
         **ready.facts, config=keep_config(options.context, out), grader=options.grader or "",

@@ -18,7 +18,7 @@ Render = Callable[[Sequence[Message]], str]
 def uses_chat(
     chat: bool | None, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str] = (), *, template: str | None = None
 ) -> bool:
-    """Whether prompts go through the chat template; the default, where ``chat`` is None, is reported in a line on stderr.
+    """Whether prompts go through the chat template; a line on stderr reports the default (``chat=None``).
 
     The default leaves prompts as they are if all are rendered already, or if there is a prompt ``template``.
 

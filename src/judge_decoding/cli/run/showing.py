@@ -11,7 +11,10 @@ from rich.text import Text
 from judge_decoding.cli.console import Terminal, progress
 from judge_decoding.cli.terminal import say
 from judge_decoding.core.results import ItemResult, LoadRow, Results
+from judge_decoding.intervals import short_numbers
 from judge_decoding.report.results import LOADS_NOTE, loads_table, notes, plain_table, results_tables, vllm_options
+
+_SHORTEST_BAR = 10
 
 
 @contextmanager
@@ -19,6 +22,7 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, It
     """A progress bar with accuracy and tokens per forward so far; gives the function that takes an answer."""
     so_far: dict[str, list[ItemResult]] = {}
     with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
+        room = shown.console.width - len(title) - len(f" {total}/{total} 0:00:00 ") - _SHORTEST_BAR
         bar = shown.add_task(title, total=total, completed=done, told="")
 
         def take(name: str, one: ItemResult) -> None:
@@ -27,7 +31,9 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, It
             verdicts = [each.correct for each in own if each.correct is not None]
             right = f"{sum(verdicts) / len(verdicts):.0%} right, " if verdicts else ""
             speed = sum(each.tokens for each in own) / max(sum(each.rounds for each in own), 1)
-            shown.update(bar, advance=1, told=f"{name}: {right}{speed:.1f} tokens per forward")
+            told = f"{right}mean acceptance length {speed:.1f}"
+            forms = (f"{short_numbers(name)}: {told}", told, right.removesuffix(", "), "")
+            shown.update(bar, advance=1, told=next(form for form in forms if len(form) <= max(room, 0)))
 
         yield take
 
