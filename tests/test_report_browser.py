@@ -452,6 +452,8 @@ def test_it_fits_a_phone_and_can_be_read(browser: Browser, tmp_path: Path, dark:
             for key in keys:
                 browser.press(key)
             assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+        # A rule breaks after its bracket, not inside its number.
+        assert browser.js("[...document.querySelectorAll('#facts dd')].some((dd) => dd.innerHTML.includes('(<wbr>'))")
         # Beside the token stands what it tells, and hides neither it nor the buttons.
         edges = browser.js(
             f"[document.activeElement.getBoundingClientRect().bottom, {TIP}.getBoundingClientRect().top,"
