@@ -35,10 +35,8 @@ def main() -> None:
             raise JudgeDecodingError("The two files share no wrong token; label the same questions with both.")
         for share in SHARES:
             at = float(torch.tensor(wrong).quantile(share))
-            kept = sum(value > at for value in right) / max(len(right), 1)
-            print(
-                f"{share:.0%} of {len(wrong)} wrong tokens are below {at:.2f}, {kept:.0%} of {len(right)} correct above"
-            )
+            kept = f"{sum(value > at for value in right) / max(len(right), 1):.0%}"
+            print(f"{at:8.2f}: {share:.0%} of {len(wrong)} wrong tokens below, {kept} of {len(right)} correct above")
 
 
 if __name__ == "__main__":
