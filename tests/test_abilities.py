@@ -206,7 +206,8 @@ class WithoutKeeping(LlamaForCausalLM):
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, use_cache=use_cache,
         )  # fmt: skip
-        return CausalLMOutputWithPast(logits=self.lm_head(output[0]), past_key_values=past_key_values)
+        older: Any = {"past_key_values": past_key_values}  # its name before transformers 5.24
+        return CausalLMOutputWithPast(logits=self.lm_head(output[0]), **older)
 
 
 class Tuples(LlamaForCausalLM):
