@@ -76,7 +76,10 @@ VERSION_TESTS := abilities anatomy batch bench_measure cache chat context decode
   transformers
 # Every causal LM class of transformers, which takes minutes: ZOO= leaves it out.
 ZOO ?= tests/zoo
+# The lowest torchao warns of its own imports.
+OLD_TORCHAO := -W "ignore:Importing:DeprecationWarning"
 LOWEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+LOWEST_TORCHAO := $(shell sed -n 's/.*"torchao>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 LOWEST_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
@@ -84,8 +87,8 @@ test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
 	  torch transformers
 	@for version in lowest newest; do \
 	  $(VENV)-$$version/bin/python -c 'import torch, transformers as t; print("transformers", t.__version__, "torch", torch.__version__)'; \
-	  $(VENV)-$$version/bin/python $(PYTEST) $(wildcard $(VERSION_TESTS:%=tests/test_%.py)) $(ARGS) && \
-	  { test -z '$(ZOO)' || $(VENV)-$$version/bin/python -m pytest -n 2 $(ZOO); } || exit 1; \
+	  $(VENV)-$$version/bin/python $(PYTEST) $(OLD_TORCHAO) $(wildcard $(VERSION_TESTS:%=tests/test_%.py)) $(ARGS) && \
+	  { test -z '$(ZOO)' || $(VENV)-$$version/bin/python -m pytest -n 2 $(OLD_TORCHAO) $(ZOO); } || exit 1; \
 	done
 
 test-lowest: $(VENV)-minimal/.installed
@@ -140,13 +143,14 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@$(call install,$(VENV),constraints.txt,--editable '.[docs]')
 	@touch $@
 
-# All as it is pinned, but for transformers, torch, and what they want of others.
+# All as it is pinned, but for transformers, torch, and what they want of others. Newer releases of torchao do not import with
+# the lowest torch, of which its package does not say.
 $(VENV)-lowest/.installed $(VENV)-newest/.installed: %/.installed: %/.created pyproject.toml constraints.txt
 	@echo "Installing into $*; the first time this takes some minutes." >&2
-	@grep -vE '^(transformers|huggingface-hub|tokenizers|torch)==' constraints.txt > $*/constraints.txt
+	@grep -vE '^(transformers|huggingface-hub|tokenizers|torch|torchao)==' constraints.txt > $*/constraints.txt
 	@echo 'torch$(if $(TORCH),==$(TORCH),$(if $(findstring lowest,$*),==$(LOWEST_TORCH).*))' >> $*/constraints.txt
 	@$(call install,$*,$*/constraints.txt,--editable '.[dev]' \
-	  $(if $(findstring lowest,$*),"transformers==$(LOWEST).*",transformers))
+	  $(if $(findstring lowest,$*),"transformers==$(LOWEST).*" "torchao==$(LOWEST_TORCHAO).*",transformers torchao))
 	@touch $@
 
 # The lowest versions of what the package itself depends on, torch apart: not every index has its old builds.
