@@ -28,6 +28,7 @@ from judge_decoding import (
     fit_head,
     read_cases,
 )
+from judge_decoding.cli.run.fit import how_to_use
 from judge_decoding.fit import pipeline
 from judge_decoding.io.files import write_json
 from judge_decoding.labelling.labels.progress import LabellingProgress as Labels
@@ -461,14 +462,11 @@ def test_the_command_gives_the_head_of_the_function(
     assert f"On {count - 1} of the {count} prompts that chose the threshold" in told
     assert "Tokens per second: 2 of these, one at a time, the three methods in turn." in told
     assert "Draft lengths: the fastest on 1 other prompt." in told
-    for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate ", "vllm serve "):
+    for way in ("JudgeDecoder.from_pretrained(", "custom_generate=", "judge-decoding generate "):
         assert way in told
-    (serve,) = (shlex.split(line) for line in told.splitlines() if "vllm serve " in line)
-    speculative, additional = (
-        json.loads(serve[serve.index(name) + 1]) for name in ("--speculative-config", "--additional-config")
-    )
-    assert speculative["num_speculative_tokens"] == head.config.num_draft_tokens
-    assert additional == {"judge": {"head": str(out)}}
+    # No path of this machine, and no command that cannot work.
+    assert "vLLM cannot serve the embedded pair" in told
+    assert str(pair.TARGET.parent) not in told
 
     # With other settings the labels are others.
     def labelled(*_: Any, **__: Any) -> None:
@@ -476,6 +474,17 @@ def test_the_command_gives_the_head_of_the_function(
 
     monkeypatch.setattr(pipeline, "label_by_equivalence", labelled)
     ends_in_one_sentence(run(*args, "--seed", 1, "--overwrite"), "Labelled again.")
+
+
+def test_how_to_use_a_head_has_the_command_for_vllm() -> None:
+    told = how_to_use("TARGET", "DRAFT", "my head", 12, chat=True)
+    (serve,) = (shlex.split(line) for line in told.splitlines() if "vllm serve " in line)
+    assert serve[:3] == ["vllm", "serve", "TARGET"]
+    speculative, additional = (
+        json.loads(serve[serve.index(name) + 1]) for name in ("--speculative-config", "--additional-config")
+    )
+    assert speculative == {"method": "draft_model", "model": "DRAFT", "num_speculative_tokens": 12}
+    assert additional == {"judge": {"head": "my head"}}
 
 
 def test_a_user_who_stops_the_command_learns_how_to_go_on(

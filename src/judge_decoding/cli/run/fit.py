@@ -25,7 +25,7 @@ from judge_decoding.fit.table import Table
 from judge_decoding.io.questions import Question
 from judge_decoding.labelling.labels.progress import LabellingCost
 from judge_decoding.loading.models import load_tokenizer
-from judge_decoding.names import REFERENCE, embedded_path
+from judge_decoding.names import REFERENCE
 from judge_decoding.report.card_files import write_card
 from judge_decoding.report.tables import text_table
 from judge_decoding.training.draft_options import LAYERS, DraftConfig
@@ -111,16 +111,7 @@ def report(found: Fitted, options: FitOptions, *, chat: bool) -> None:
         warn(f"Warning: {sentence}")
     made_draft = str(options.made_draft) if options.make_draft else options.draft
     draft = made_draft or REFERENCE  # only the reference target comes with a draft
-    speculative = {
-        "method": "draft_model", "model": embedded_path(draft, "draft"),
-        "num_speculative_tokens": found.head.config.num_draft_tokens,
-    }  # fmt: skip
-    use = _USE.format(
-        out=out, target=target, draft=draft, served=embedded_path(target, "target"),
-        prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
-        form="" if chat else "--no-chat ", speculative=shlex.quote(json.dumps(speculative)),
-        additional=shlex.quote(json.dumps({"judge": {"head": out}})),
-    )  # fmt: skip
+    use = how_to_use(target, draft, out, found.head.config.num_draft_tokens, chat=chat)
     console.print(use, highlight=False, soft_wrap=True)
 
 
@@ -155,7 +146,26 @@ In transformers:
 
 On the command line:
   judge-decoding generate --target {target} --draft {draft} --judge {out} {form}"Your prompt"
-
-As a server, with vLLM:
-  vllm serve {served} --speculative-config {speculative} --additional-config {additional}
 """
+_SERVE = """
+As a server, with vLLM:
+  vllm serve {target} --speculative-config {speculative} --additional-config {additional}
+"""
+_NOT_SERVED = """
+vLLM cannot serve the embedded pair: its draft's attention heads are narrower than those that vLLM knows.
+"""
+
+
+def how_to_use(target: str, draft: str, head: str, num_draft_tokens: int | None, *, chat: bool) -> str:
+    """Return the lines that use a head in Python, transformers, the command line and vLLM."""
+    use = _USE.format(
+        out=head, target=target, draft=draft, form="" if chat else "--no-chat ",
+        prompt='[{"role": "user", "content": "Your prompt"}]' if chat else '"Your prompt"',
+    )  # fmt: skip
+    if REFERENCE in (target, draft):
+        return use + _NOT_SERVED
+    speculative = {"method": "draft_model", "model": draft, "num_speculative_tokens": num_draft_tokens}
+    return use + _SERVE.format(
+        target=target, speculative=shlex.quote(json.dumps(speculative)),
+        additional=shlex.quote(json.dumps({"judge": {"head": head}})),
+    )  # fmt: skip
