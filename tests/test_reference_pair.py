@@ -136,7 +136,7 @@ def test_the_demo_prints_a_table_and_an_example_and_writes_what_it_printed(tmp_p
     assert written["methods"]["target"]["speedup"] == 1
     assert written["methods"]["exact"]["accuracy"] == written["methods"]["target"]["accuracy"]
     html = page.read_text()
-    assert "<table>" in html
+    assert '<table class="figures"' in html
     assert "http" not in html.replace("http-equiv", "")  # self-contained
 
 

@@ -25,6 +25,11 @@ from judge_decoding.serving.recipe import packaged
 LONG = "judge(threshold=0.8466737270355225) | top_k(k=4)"
 
 
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 def row(name: str, *, speed: float, good: bool | None, rule: str = "judge") -> ResultRow:
     """A row with intervals as wide as they come."""
     given: dict[str, Any] = {
@@ -175,3 +180,12 @@ def test_the_table_of_the_demo() -> None:
     assert told[-1].split() == [
         "judge", "decoding", "100.0%", "[96.3,", "100.0]", "14.46", "15.25", "1234", "13.25x", "<", "0.001",
     ]  # fmt: skip
+
+
+def test_where_there_is_room_a_name_is_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first() -> list[str]:
+        return [str(cell) for cell in results_tables(results(full(LONG)))[0].columns[0].cells]
+
+    assert max(map(len, first()[0].split("\n"))) < len(short_numbers(LONG))
+    monkeypatch.setenv("COLUMNS", "160")
+    assert first() == [short_numbers(LONG)]

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.visible import shown
-
-WIDTH = 80
 
 
 def text_table(
@@ -20,13 +19,13 @@ def text_table(
     """Return a table without lines: the first ``words`` columns may be folded, the others hold figures, to the right.
 
     Titles may contain line breaks; cells are plain text. ``gap`` is the number of spaces between columns. A single
-    column of words is folded between words, or after a bracket, never inside a number.
+    column of words is folded to the terminal's width between words, or after a bracket, never inside a number.
     """
     lines = [[shown(cell) for cell in row] for row in rows]
     if words == 1:
         columns = ([*name.split("\n"), *(line[place] for line in lines)] for place, name in enumerate(titles))
         widths = [max(map(cell_len, column)) for column in columns]
-        room = WIDTH - sum(widths[1:]) - gap * len(widths[1:])
+        room = Console().width - sum(widths[1:]) - gap * len(widths[1:])
         lines = [[folded(first, room), *rest] for first, *rest in lines]
     table = Table(
         title=Text(title) if title else None, title_justify="left", title_style="bold", box=None, header_style="bold",
