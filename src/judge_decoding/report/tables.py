@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from shutil import get_terminal_size
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +25,7 @@ def text_table(
     if words == 1:
         columns = ([*name.split("\n"), *(line[place] for line in lines)] for place, name in enumerate(titles))
         widths = [max(map(cell_len, column)) for column in columns]
-        room = Console().width - sum(widths[1:]) - gap * len(widths[1:])
+        room = get_terminal_size().columns - sum(widths[1:]) - gap * len(widths[1:])
         lines = [[folded(first, room), *rest] for first, *rest in lines]
     table = Table(
         title=Text(title) if title else None, title_justify="left", title_style="bold", box=None, header_style="bold",
