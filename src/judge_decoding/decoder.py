@@ -352,7 +352,7 @@ class JudgeDecoder:
 
 def _check_options(options: Options, *own: str) -> None:
     """Refuse an unknown option; ``own`` are arguments of a method besides those that all have."""
-    known = sorted({*Options.__optional_keys__, "max_new_tokens", *own})
     for name in options:
         if name not in Options.__optional_keys__:
+            known = sorted({*Options.__optional_keys__, "max_new_tokens", *own})
             raise TypeError(f"unexpected option {name!r}{guess(name, known)}; the options are {', '.join(known)}")

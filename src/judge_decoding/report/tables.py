@@ -1,4 +1,4 @@
-"""Tables of text for a terminal of 80 columns."""
+"""Tables of text, as wide as the terminal."""
 
 from __future__ import annotations
 
