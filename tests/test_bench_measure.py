@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch.fx import GraphModule
+from transformers import CompileConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.bench import contenders as contenders_module
 from judge_decoding.evaluation.bench.bench import alone, choose, compared, static_assisted, tuning_steps
 from judge_decoding.evaluation.bench.contenders import (
     Assistance,
@@ -123,9 +126,17 @@ def test_every_exact_way_says_what_generate_says(models: Models, batch_size: int
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler
 def test_assisted_generation_with_a_static_cache_says_the_same_or_is_left_out_with_the_reason(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shallow = llama(0, layers=1)  # takes least to compile
+    traced = []
+
+    def run_as_it_is(graph: GraphModule, *_: object, **__: object) -> Callable[..., Any]:
+        traced.append(graph)
+        return graph.forward
+
+    # Traced as ever, but not compiled, which takes a minute and is not ours.
+    monkeypatch.setattr(contenders_module, "CompileConfig", partial(CompileConfig, backend=run_as_it_is))
+    shallow = llama(0, layers=1)
     models = Models(JudgeDecoder(shallow, tokenizer, perturbed(shallow), num_draft_tokens=3), BUDGET)
     left_out: dict[str, str] = {}
     best = {"assisted": models.assisted(Assistance(2, 0.0), BEST)}
@@ -139,6 +150,7 @@ def test_assisted_generation_with_a_static_cache_says_the_same_or_is_left_out_wi
     assert found is not None, left_out
     expected = alone(models, PROMPTS)
     assert [found.answer([ids]).tokens[0] for ids in PROMPTS] == expected
+    assert traced
     names = [way.label.name for way in contenders(models, best | {"exact": models.exact(2, BEST)}, [], found)]
     assert names.index("assisted, static, M=2, best") == names.index("assisted, M=2, best") + 1
 

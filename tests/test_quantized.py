@@ -17,6 +17,8 @@ from judge_decoding import Case, JudgeDecoder, JudgeHead, PromptLookup, decode, 
 from judge_decoding.core.hidden import LAST
 from judge_decoding.decoding.backends.static import lm
 from judge_decoding.decoding.backends.static.compiling import compile_target
+from judge_decoding.decoding.backends.static.graphs import FewTokens
+from judge_decoding.decoding.backends.static.quantized import Int8Linear, bytes_of, words_of
 from judge_decoding.decoding.backends.static.requirements import check_compiles
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.errors import CannotCompileError
@@ -71,6 +73,27 @@ def test_weights_of_8_bits_in_the_static_back_end(uncompiled: None) -> None:
     assert not decoder.fallbacks
 
 
+def test_four_integers_in_one_number() -> None:
+    weight = torch.arange(-128, 128, dtype=torch.int8).view(16, 16)
+    words = words_of(weight)
+    assert words is not None
+    assert words.data_ptr() == weight.data_ptr()
+    assert torch.stack(list(bytes_of(words)), -1).flatten().tolist() == list(range(-128, 128))
+
+
+@pytest.mark.parametrize("size", [8, 6])  # that of 6 does not divide into words
+@pytest.mark.parametrize("scales", [10, 1])
+def test_few_tokens_times_integers(size: int, scales: int) -> None:
+    torch.manual_seed(0)
+    weight, scale, bias = torch.randint(-128, 128, (10, size), dtype=torch.int8), torch.rand(scales), torch.rand(10)
+    layer, x = Int8Linear(weight, scale, bias), torch.randn(2, 3, size)
+    with FewTokens():
+        found = layer(x)
+    wanted = (x.double() @ weight.double().T) * scale.double() + bias.double()
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(layer(x).double(), wanted, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_code_reads_the_8_bits_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +105,8 @@ def test_compiled_code_reads_the_8_bits_themselves(tmp_path: Path, monkeypatch: 
     assert type(layer) is nn.Linear
     shared = {values.data_ptr(): values.dtype for values in graph._weights.values()}
     weight: Any = layer.weight
-    assert shared[weight.qdata.data_ptr()] == torch.int8
+    assert shared[weight.qdata.data_ptr()] == torch.float32  # four integers in one number: no other copy of them
+    assert not any(values.dtype == torch.int8 for values in graph._weights.values())
     monkeypatch.setattr(lm, "compile_target", lambda *_, **__: graph)
     asked = [request(model, prompt, num_draft_tokens=3, max_new_tokens=12) for prompt in PROMPTS]
     found: list[list[int]] = [[] for _ in PROMPTS]

@@ -19,7 +19,7 @@ from transformers import Cache, PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.masks import causal_mask, has_windows, masks_by_position
-from judge_decoding.decoding.backends.static.quantized import is_torchao
+from judge_decoding.decoding.backends.static.quantized import bytes_of, int8_linear, is_torchao
 from judge_decoding.decoding.backends.static.slots import KeysValues, SlotLayer
 from judge_decoding.models.draft_vocabulary import compact
 from judge_decoding.models.forward import Forward
@@ -47,19 +47,45 @@ class FewTokens(TorchFunctionMode):
         given = kwargs or {}
         if function is nn.functional.linear and not is_torchao(args[1] if len(args) > 1 else given["weight"]):
             function = _few_tokens_linear
+        elif function is int8_linear:
+            function = _few_tokens_int8
         return function(*args, **given)
 
 
 def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    out, size = weight.shape
-    rows = x.reshape(-1, size).contiguous()
-    # A strided view must be in memory. Without it, the compiler would recompute x for each product.
-    rows = rows.as_strided(rows.shape, rows.stride())
-    most = max(CHUNK_BYTES // (size * weight.element_size()), 1)
-    chunk = next(count for count in range(min(most, out), 0, -1) if out % count == 0)
-    found = (weight.view(out // chunk, 1, chunk, size) * rows[:, None]).sum(-1)  # [chunks, tokens, chunk]
-    found = found.transpose(0, 1).reshape(*x.shape[:-1], out)
+    rows = _in_memory(x.reshape(-1, x.shape[-1]))
+    found = _few_rows(weight) * rows[:, None]  # [chunks, tokens, rows of a chunk, in]
+    found = _each_token(found.sum(-1), x)
     return found if bias is None else found + bias
+
+
+def _few_tokens_int8(x: Tensor, weight: Tensor, words: Tensor | None) -> Tensor:
+    if words is None:
+        return _few_tokens_linear(x, weight.to(x.dtype))
+    places = _in_memory(x.reshape(-1, words.shape[1], 4).permute(2, 0, 1))  # [4, tokens, in / 4]
+    products = [
+        weights.to(x.dtype) * place[:, None] for weights, place in zip(bytes_of(_few_rows(words)), places, strict=True)
+    ]
+    return _each_token((products[0] + products[1] + products[2] + products[3]).sum(-1), x)
+
+
+def _in_memory(x: Tensor) -> Tensor:
+    """A strided view must be in memory. Without it, the compiler would recompute ``x`` for each product."""
+    x = x.contiguous()
+    return x.as_strided(x.shape, x.stride())
+
+
+def _few_rows(matrix: Tensor) -> Tensor:
+    """Split a matrix [out, n] into chunks of at most `CHUNK_BYTES`: [chunks, 1, rows, n]."""
+    out, size = matrix.shape
+    most = max(CHUNK_BYTES // (size * matrix.element_size()), 1)
+    chunk = next(count for count in range(min(most, out), 0, -1) if out % count == 0)
+    return matrix.view(out // chunk, 1, chunk, size)
+
+
+def _each_token(found: Tensor, x: Tensor) -> Tensor:
+    """Join products [chunks, tokens, rows] to [..., out], as ``x`` [..., in] has its tokens."""
+    return found.transpose(0, 1).reshape(*x.shape[:-1], -1)
 
 
 def read(

@@ -1,7 +1,8 @@
 """Linear layers with weights of 8 bits, in the form that can be compiled: plain tensors of integers and their scales.
 
 torchao keeps both in a tensor subclass, whose parts `torch.export` cannot bind to weights that stay the model's own.
-The compiled code reads the integers themselves: a quarter of the bytes of float32.
+The compiled code reads the integers themselves: a quarter of the bytes of float32. For few tokens it reads four of them
+as one number of 32 bits, since the compiler's loads of single bytes on a CPU take longer than all the arithmetic.
 """
 
 from __future__ import annotations
@@ -10,29 +11,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import wrap_torch_function
 from transformers import PreTrainedModel
 
 from judge_decoding.errors import CannotCompileError
 from judge_decoding.models.abilities import is_quantized
 
 
+@wrap_torch_function(lambda x, weight, words: (x, weight, words))
+def int8_linear(x: Tensor, weight: Tensor, words: Tensor | None) -> Tensor:
+    """Return the product [..., out] of ``x`` [..., in] and integers [out, in]; `FewTokens` computes it from ``words``.
+
+    Args:
+        x: floating-point numbers [..., in].
+        weight: integers of 8 bits [out, in].
+        words: the same memory as float32 [out, in / 4], or None; see `words_of`.
+    """
+    return nn.functional.linear(x, weight.to(x.dtype))
+
+
+def words_of(weight: Tensor) -> Tensor | None:
+    """Return integers of 8 bits [out, in] as float32 [out, in / 4] of the same memory; None where that cannot be.
+
+    The numbers mean nothing. They are float32, not int32, because the compiler loads only those in one instruction.
+    """
+    fits = weight.is_contiguous() and weight.shape[1] % 4 == 0 and weight.data_ptr() % 4 == 0
+    return weight.view(torch.float32) if fits else None
+
+
+def bytes_of(words: Tensor) -> Iterator[Tensor]:
+    """Split the output of `words_of` [...] into its four integers a word, the first first, as int32 [...] each."""
+    bits = words.view(torch.int32)
+    for unused in (24, 16, 8, 0):  # the bits above the byte; those below it are shifted out, and the sign is kept
+        yield (bits << unused) >> 24
+
+
 class Int8Linear(nn.Module):
     """A linear layer of integers [out, in], shared and not copied, with a scale for each row [out] or for all [1]."""
 
     weight: Tensor
+    words: Tensor | None
     scale: Tensor
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
+        self.register_buffer("words", words_of(weight))
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the product [..., out] with ``x`` [..., in], in the order in which torchao computes it."""
-        found = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        found = int8_linear(x, self.weight, self.words) * self.scale.to(x.dtype)
         return found if self.bias is None else found + self.bias
 
 
