@@ -5,9 +5,8 @@ All values from the configuration are escaped, because names are untrusted.
 
 from __future__ import annotations
 
-from typing import Any
-
 from judge_decoding.intervals import fewest_digits
+from judge_decoding.judge.config import JudgeHeadConfig
 from judge_decoding.markdown import block, code, plain
 from judge_decoding.names import is_repo_id
 from judge_decoding.visible import one_line
@@ -43,43 +42,41 @@ decoder = JudgeDecoder.from_pretrained({target!r}, draft={draft!r}, judge="THIS-
 print(decoder.generate("Your prompt", max_new_tokens=256).text)"""
 
 
-def bare_card(config: dict[str, Any]) -> str:
+def bare_card(config: JudgeHeadConfig) -> str:
     """Return the card that is saved with a head, as Markdown; `judge_decoding.report` writes the full card."""
-    name = one_line(config["target"]["name_or_path"])
+    name = one_line(config.target.name_or_path)
     return _BARE.format(
         base=f"base_model: {name}\n" if is_repo_id(name) else "",  # the Hub accepts only its own names
         title=plain(title(config)),
         introduction=introduction(config),
         usage=usage(config),
         target=code(name) if name else "a model without a name",
-        layer=config["layer"],
-        norm=config["norm"],
-        threshold=fewest_digits(config["threshold"]),
-        polarity=config["polarity"],
+        layer=config.layer,
+        norm=config.norm,
+        threshold=fewest_digits(config.threshold),
+        polarity=config.polarity,
     )
 
 
-def title(config: dict[str, Any]) -> str:
+def title(config: JudgeHeadConfig) -> str:
     """Return the card's title, in plain text."""
-    return f"Judge head for {one_line(config['target']['name_or_path']) or 'a model without a name'}"
+    return f"Judge head for {one_line(config.target.name_or_path) or 'a model without a name'}"
 
 
-def introduction(config: dict[str, Any]) -> str:
+def introduction(config: JudgeHeadConfig) -> str:
     """Describe the head in a paragraph of Markdown."""
-    target, draft = config["target"], config["draft"]
-    place = f"last hidden state ({config['norm']} the final norm)"
+    draft = config.draft
+    place = f"last hidden state ({config.norm} the final norm)"
     return _INTRODUCTION.format(
-        numbers=target["hidden_size"] + (draft["hidden_size"] if draft else 0) + 1,
-        place=place if config["layer"] == -1 else f"hidden state after layer {config['layer']}",
-        architecture=code(target["architecture"]),
-        too=f" and on that of its draft, {code(draft['architecture'])}" if draft else "",
+        numbers=config.input_size + 1,
+        place=place if config.layer == -1 else f"hidden state after layer {config.layer}",
+        architecture=code(config.target.architecture),
+        too=f" and on that of its draft, {code(draft.architecture)}" if draft else "",
     )
 
 
-def usage(config: dict[str, Any]) -> str:
+def usage(config: JudgeHeadConfig) -> str:
     """Return a block of Python that loads the head."""
-    target, draft = config["target"], config["draft"]
-    text = _USAGE.format(
-        target=one_line(target["name_or_path"]), draft=one_line(draft["name_or_path"]) if draft else "THE-DRAFT-MODEL"
-    )
+    draft = one_line(config.draft.name_or_path) if config.draft else "THE-DRAFT-MODEL"
+    text = _USAGE.format(target=one_line(config.target.name_or_path), draft=draft)
     return block(text, "python")

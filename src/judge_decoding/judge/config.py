@@ -206,7 +206,8 @@ class JudgeHeadConfig(BaseModel):
     norm: Norm = "before"
     polarity: Literal["correct"] = "correct"
     threshold: float = Field(default=0.5, ge=0, le=1)
-    labels: str = "suffix"
+    labels: str = "not recorded"
+    """How the labels were read, in words; see `TrainingConfig.reading`."""
     num_draft_tokens: int | None = Field(default=None, gt=0)
     data: dict[str, Any] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)

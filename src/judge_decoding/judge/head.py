@@ -97,8 +97,8 @@ class JudgeHead(nn.Module):
             scores = scores_of(model, prompts, self.config.source, self.log_odds)
             self.config.scores = StoredScores(prompts=prompts, scores=scores)
 
-    def check_fits(self, model: PreTrainedModel, draft: PreTrainedModel | None = None) -> None:
-        """Check that ``model`` is the target this head was trained on and ``draft``, if given, its draft.
+    def check_fits(self, model: PreTrainedModel, draft: object = None) -> None:
+        """Check that ``model`` is the target this head was trained on and ``draft``, if it is a model, its draft.
 
         A head that reads only the target fits any draft. A quantised model that is close enough is accepted with a
         logged sentence that gives the difference: that of the head's scores if the head has stored some, else that of
@@ -109,7 +109,7 @@ class JudgeHead(nn.Module):
         """
         if (warning := check_target(self.config.target, model)) is not None:
             log.warning(self._compare_scores(bare(model)) or warning)
-        if draft is not None and self.config.draft is not None:
+        if self.config.draft is not None and isinstance(draft, PreTrainedModel):
             warning = check_target(self.config.draft, draft, "draft")
             if warning is not None:
                 log.warning(warning)
@@ -125,8 +125,8 @@ class JudgeHead(nn.Module):
             return None
         name = str(model.config.name_or_path) or "this target"
         found = scores_of(model, stored.prompts, self.config.source, self.log_odds)
-        told = stored.check(found, name, quantized=True)
-        return f"The target {name} or the one this head was trained for is quantised: {told}."
+        comparison = stored.check(found, name, quantized=True)
+        return f"The target {name} or the one this head was trained for is quantised: {comparison}."
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the head, its configuration and a bare model card to ``folder``, each file whole or not at all.
@@ -145,8 +145,8 @@ class JudgeHead(nn.Module):
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
-        config = self.config.model_dump()
-        texts = {CONFIG: self.config.model_dump_json(indent=2) + "\n", CARD: bare_card(config), **CUSTOM_GENERATE}
+        config = self.config.model_dump_json(indent=2) + "\n"
+        texts = {CONFIG: config, CARD: bare_card(self.config), **CUSTOM_GENERATE}
         for name, text in texts.items():
             write_text(folder / name, text)
         written = [folder / name for name in (WEIGHTS, *texts)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCardData
 
@@ -22,6 +22,7 @@ from judge_decoding.visible import one_line
 
 if TYPE_CHECKING:
     from judge_decoding.core.results import Results
+    from judge_decoding.judge.config import JudgeHeadConfig
 
 _CARD = """\
 ---
@@ -73,7 +74,7 @@ or in vLLM, with `judge-decoding` installed beside it:
 
 
 def model_card(
-    config: dict[str, Any],
+    config: JudgeHeadConfig,
     pictures: Container[str] = (),
     results: Sequence[Results] = (),
     plots: Sequence[str | None] = (),
@@ -89,26 +90,26 @@ def model_card(
         plots: the plot file of each result, or None.
         repeats: whether the folder has the options that made the head, ``run.yaml``.
     """
-    target, known = config["target"], config["familiarity"]
-    figures = dict(config["calibration"])
+    target, known = config.target, config.familiarity
+    figures = dict(config.calibration)
     lists = {name: _list(figures.pop(name)) for name in _LISTS if name in figures}
     shown = [f"\n![{text}]({name})\n" for name, text in PICTURES.items() if name in pictures]
     return _CARD.format(
-        metadata=_metadata(one_line(target["name_or_path"]), title(config), results),
+        metadata=_metadata(one_line(target.name_or_path), title(config), results),
         title=plain(title(config)),
         introduction=introduction(config),
         usage=usage(config),
         # vLLM does not expose the draft's hidden states.
-        serve="" if config["draft"] else _serve(target["name_or_path"], config["num_draft_tokens"] or 16),
-        threshold=fewest_digits(config["threshold"]),
-        labels=code(config["labels"]),
+        serve="" if config.draft else _serve(target.name_or_path, config.num_draft_tokens or 16),
+        threshold=fewest_digits(config.threshold),
+        labels=code(config.labels),
         familiarity=(
-            f"reported with each answer; below 1 for {known['quantile']:.0%} of {known['questions']} questions"
+            f"reported with each answer; below 1 for {known.quantile:.0%} of {known.questions} questions"
             if known
             else "not known"
         ),
         results=results_section(results, plots),
-        data=json_block(config["data"]),
+        data=json_block(config.data),
         run=_RUN if repeats else "",
         out_of_fold=plain(str(figures.pop("out_of_fold", "not recorded"))),
         calibration=json_block(figures),

@@ -125,7 +125,7 @@ def _texts(
         plots.append(file_name(place, "pareto", "svg") if svg else None)
         if svg:
             texts[file_name(place, "pareto", "svg")] = svg
-    card = model_card(head.config.model_dump(), pictures, [one.results for one in measured], plots, repeats=repeats)
+    card = model_card(head.config, pictures, [one.results for one in measured], plots, repeats=repeats)
     return texts | {CARD: card}
 
 

@@ -51,7 +51,7 @@ def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path])
                 "or discard it with --overwrite."
             )
     card = head / CARD
-    ours = (card_as_written(loaded, head), bare_card(loaded.config.model_dump()))
+    ours = (card_as_written(loaded, head), bare_card(loaded.config))
     if card.exists() and read_bytes(card, "the card") not in [text.encode() for text in ours]:
         raise JudgeDecodingError(
             f"{card} was changed by hand or by another version; keep a copy of what "
