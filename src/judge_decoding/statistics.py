@@ -53,17 +53,17 @@ def difference_interval(a: Sequence[bool], b: Sequence[bool], confidence: float 
     return difference - reach(share_a - low_a, high_b - share_b), difference + reach(high_a - share_a, share_b - low_b)
 
 
-def ratio_interval(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> Interval | None:
-    """Return the percentile bootstrap interval of sum(a) / sum(b) over ``pairs`` (a, b), such as one pair per text.
+def ratio_interval(pairs: Sequence[tuple[float, float]]) -> Interval | None:
+    """Return the 95% percentile bootstrap interval of sum(a) / sum(b) over ``pairs`` (a, b), such as one pair per text.
 
     Whole pairs are resampled, because tokens of one text are correlated. None for fewer than two pairs. The same pairs
     give the same interval.
     """
-    return _bootstrap(pairs, lambda a, b, axis: a.sum(axis) / b.sum(axis), confidence)
+    return _bootstrap(pairs, lambda a, b, axis: a.sum(axis) / b.sum(axis))
 
 
-def rate_ratio_interval(rows: Sequence[tuple[float, float, float, float]], confidence: float = 0.95) -> Interval | None:
-    """Return the bootstrap interval of (sum(a) / sum(b)) / (sum(c) / sum(d)), as `ratio_interval`.
+def rate_ratio_interval(rows: Sequence[tuple[float, float, float, float]]) -> Interval | None:
+    """Return the 95% bootstrap interval of (sum(a) / sum(b)) / (sum(c) / sum(d)), as `ratio_interval`.
 
     It compares the rates of two methods on the same problems: tokens and seconds of the first, then of the second.
     """
@@ -71,19 +71,19 @@ def rate_ratio_interval(rows: Sequence[tuple[float, float, float, float]], confi
     def ratio(a: Any, b: Any, c: Any, d: Any, axis: int) -> Any:  # noqa: ANN401  (arrays)
         return a.sum(axis) / b.sum(axis) / (c.sum(axis) / d.sum(axis))
 
-    return _bootstrap(rows, ratio, confidence)
+    return _bootstrap(rows, ratio)
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """Return the bootstrap interval of a mean, as `ratio_interval`."""
-    return _bootstrap([(value,) for value in values], lambda a, axis: a.mean(axis), confidence)
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """Return the 95% bootstrap interval of a mean, as `ratio_interval`."""
+    return _bootstrap([(value,) for value in values], lambda a, axis: a.mean(axis))
 
 
-def _bootstrap(rows: Sequence[tuple[float, ...]], statistic: Callable[..., Any], confidence: float) -> Interval | None:
+def _bootstrap(rows: Sequence[tuple[float, ...]], statistic: Callable[..., Any]) -> Interval | None:
     if len(rows) < 2:
         return None
     found = bootstrap(
         tuple(zip(*rows, strict=True)), statistic, n_resamples=2000, batch=100, vectorized=True, paired=True,
-        confidence_level=confidence, method="percentile", rng=0,
+        confidence_level=0.95, method="percentile", rng=0,
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)

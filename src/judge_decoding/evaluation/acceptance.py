@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from judge_decoding.core.rounds import Cause, Round, Stats
@@ -21,8 +22,6 @@ class Acceptance:
         num_draft_tokens: the draft length M.
         stats: counts over all rounds.
         answers: accepted draft tokens, kept tokens and rounds of each text.
-        proposed_at: number of rounds with a draft token at each position 1 to M.
-        accepted_at: number of rounds in which the draft token at that position was accepted.
         decided: how often the rule decided about each token id; tokens after a rejection are not decided.
         rejected: how often the rule rejected each pair of draft token id and the target's own token id.
         rounds: every round of the texts to show, by text number.
@@ -32,8 +31,6 @@ class Acceptance:
     num_draft_tokens: int
     stats: Stats = field(default_factory=Stats)
     answers: list[tuple[int, int, int]] = field(default_factory=list)
-    proposed_at: Counter[int] = field(default_factory=Counter)
-    accepted_at: Counter[int] = field(default_factory=Counter)
     decided: Counter[int] = field(default_factory=Counter)
     rejected: Counter[tuple[int, int]] = field(default_factory=Counter)
     rounds: dict[int, list[Round]] = field(default_factory=dict)
@@ -46,8 +43,6 @@ class Acceptance:
         self.answers.append((own.accepted, own.tokens, own.rounds))
         for event in events:
             accepted = event.accepted
-            self.proposed_at.update(range(1, len(event.draft_ids) + 1))
-            self.accepted_at.update(range(1, accepted + 1))
             self.decided.update(event.draft_ids[: accepted + 1])
             if accepted < len(event.draft_ids):
                 self.rejected[event.draft_ids[accepted], event.target_ids[accepted]] += 1
@@ -68,15 +63,12 @@ class Acceptance:
     @property
     def median(self) -> float:
         """The median of accepted draft tokens per round."""
-        ordered = sorted(self.stats.accepted_lengths.elements())
-        middle = len(ordered) // 2
-        return float(ordered[middle]) if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        return float(median(self.stats.accepted_lengths.elements()))
 
     @property
     def by_position(self) -> list[float]:
         """The acceptance rate at each draft position 1 to M, up to the last position with an accepted token."""
-        last = max(+self.accepted_at, default=min(1, len(self.proposed_at)))
-        return [self.accepted_at[i] / self.proposed_at[i] for i in range(1, last + 1)]
+        return list(self.stats.acceptance_by_position[: max([1, *self.stats.accepted_lengths])])
 
     @property
     def rejected_share(self) -> float:
