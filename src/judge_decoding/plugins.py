@@ -69,7 +69,6 @@ class Registry(Generic[T]):
         if not (isinstance(found, type) and issubclass(found, self._base) and getattr(found, "name", "") == entry.name):
             raise JudgeDecodingError(
                 f"{description_of(entry, self._kind)} is not a {self._base.__name__} of that name; repair or remove "
-                "that "
-                "package."
+                "that package."
             )
         return cast("type[T]", found)

@@ -101,10 +101,9 @@ class Overshoot(Guard):
 
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
         """Permit tokens that are probable enough under the target."""
-        index = evidence.draft_ids[..., None]
-        target = evidence.target_probs[:, :-1].gather(-1, index)[0, :, 0]
+        target = evidence.token_probs[0]
         draft_probs = evidence.draft_probs if evidence.draft_probs is not None else evidence.draft_distribution
-        draft = torch.ones_like(target) if draft_probs is None else draft_probs.gather(-1, index)[0, :, 0]
+        draft = torch.ones_like(target) if draft_probs is None else evidence.of_tokens(draft_probs)[0]
         return rescued & (draft <= self.ratio * target)
 
 

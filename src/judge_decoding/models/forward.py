@@ -136,9 +136,13 @@ def plain_forward(model: PreTrainedModel, ids: Tensor, logits_to_keep: int) -> T
     return Forward(model)(ids, logits_to_keep=logits_to_keep, positions=row_positions(0, ids.shape[1], ids.device))
 
 
-def check_finite(values: Tensor | bool, role: str = "target") -> None:
-    """Check that logits are finite, from the logits or from the result of `finite`."""
-    if not (values if isinstance(values, bool) else bool(finite(values))):
+def check_finite(are_finite: bool, role: str = "target") -> None:
+    """Raise an error about the ``role`` model unless its logits ``are_finite``; see `finite`.
+
+    Raises:
+        JudgeDecodingError: they are not.
+    """
+    if not are_finite:
         raise JudgeDecodingError(
             f"The {role} model's logits are not finite (NaN or infinite), as when it overflows in float16; load it "
             'with dtype="bfloat16" or "float32", and check its weights.'

@@ -16,7 +16,7 @@ from judge_decoding.core.hidden import HiddenSource, Norm
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import reset_positions, rope_border, rotary_modules
-from judge_decoding.models.forward import Forward, check_finite, input_device, plain_forward, undisturbed
+from judge_decoding.models.forward import Forward, check_finite, finite, input_device, plain_forward, undisturbed
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 BATCH_TOKENS = 2048
@@ -94,7 +94,7 @@ def read_given(
             first = min([state, *(at[0] - 1 for at in ahead if at)]) if logits else end
             if any(parts):
                 yield from _pieces(rows, end, ahead, inside, *forward.read(end, first, state))
-            elif forward.goes_on:
+            elif forward.continues:
                 forward.read(end, first, state)
 
 
@@ -140,7 +140,7 @@ class _Forward:
         crosses = border is not None and width > border.length
         if step is None and not crosses:
             return [width]
-        # Recurrent layers read several tokens behind others with other rounding than all tokens at once.
+        # Recurrent layers read several tokens after others with other rounding than all tokens at once.
         if abilities(self._model).rewind == "crop":
             self._lm = CachedLM(self._model, rewind="never")
         elif not Forward(self._model).keeps_few_logits:
@@ -158,7 +158,7 @@ class _Forward:
         return sorted(ends)
 
     @property
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
         """Whether a part continues from the cache of the earlier parts, which must then be read."""
         return self._lm is not None
 
@@ -168,10 +168,8 @@ class _Forward:
         The logits begin with the token at ``first``, the states with the token at ``state``.
         """
         logits_to_keep = end - first
-        with (
-            undisturbed(self._model),
-            opened(self._hooks.values()),
-        ):  # not while yielding a piece, when others may use the model
+        # Not while yielding a piece, when others may use the model.
+        with undisturbed(self._model), opened(self._hooks.values()):
             if self._lm is not None:
                 self._lm.prepare([end])
                 logits = self._lm.read([self._ids[0, self._lm.lengths[0] : end]], [logits_to_keep])[0][None]
@@ -199,7 +197,7 @@ def _pieces(
     """Yield the pieces of a part ending at ``end``, by row: logits for tokens ``ahead``, states of those ``inside``."""
     for row, (number, expected, known) in enumerate(zip(rows, ahead, inside, strict=True)):
         row_logits = _at_positions(logits, row, [at - 1 - end for at in expected]).float()
-        check_finite(row_logits)
+        check_finite(bool(finite(row_logits)))
         found = {source: _at_positions(each, row, [at - end for at in known]) for source, each in states.items()}
         yield ForcedOutputs(number, torch.tensor(expected, dtype=torch.long), row_logits, found)
 
