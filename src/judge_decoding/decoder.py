@@ -16,8 +16,13 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Round, Stats
 from judge_decoding.decoding.answer import Chunk, Generation, Options, is_lossy
-from judge_decoding.decoding.choices import AnyDraft, choose_num_draft_tokens, choose_rule, unwrap_draft
-from judge_decoding.decoding.choices import remaining_context as context_room
+from judge_decoding.decoding.choices import (
+    AnyDraft,
+    choose_num_draft_tokens,
+    choose_rule,
+    remaining_context,
+    unwrap_draft,
+)
 from judge_decoding.decoding.engines import Backend, Engine, check_backend
 from judge_decoding.decoding.generation import Defaults
 from judge_decoding.decoding.guards import check_guards
@@ -30,6 +35,7 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.loading.models import ACCESS, as_draft, load_model, load_tokenizer, tokenizer_options
 from judge_decoding.models.abilities import as_causal_lm
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.text import Detokenizer, pieces
 from judge_decoding.models.tokenize import Prompt, bare_ids, encode_prompt, end_ids
 from judge_decoding.names import complete, embedded_path
@@ -81,7 +87,7 @@ class JudgeDecoder:
         check_backend(backend)
         target, draft = as_causal_lm(target), unwrap_draft(draft)
         if judge is not None:
-            judge.check_fits(target, draft if isinstance(draft, PreTrainedModel) else None)
+            judge.check_fits(target, draft)
             judge.to(target.device)
         self.target, self.tokenizer, self.judge = target, tokenizer, judge
         self.draft = draft
@@ -158,6 +164,11 @@ class JudgeDecoder:
         decoder._defaults = self._defaults
         decoder._engine = self._ready().alone()
         return decoder
+
+    @property
+    def draft_model(self) -> PreTrainedModel | None:
+        """The draft, if it is a model; None without a draft, and for any other drafter."""
+        return self.draft if isinstance(self.draft, PreTrainedModel) else None
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -274,8 +285,7 @@ class JudgeDecoder:
 
     def encode(self, prompt: Prompt) -> Tensor:
         """Return the token ids [1, T] of a prompt, on the target's device; see `encode_prompt`."""
-        vocab_size = self.target.get_input_embeddings().get_parameter("weight").shape[0]
-        return encode_prompt(prompt, self.tokenizer, vocab_size).to(self.target.device)
+        return encode_prompt(prompt, self.tokenizer, input_rows(self.target)).to(self.target.device)
 
     def _request(
         self, ids: Tensor, max_new_tokens: int | None, options: Options, seed: int | None = None, rows: int = 1
@@ -285,7 +295,7 @@ class JudgeDecoder:
         if max_new_tokens is None:
             max_new_tokens = self.max_new_tokens(ids.shape[1])
         check_bound("max_new_tokens", max_new_tokens)
-        room = context_room(ids.shape[1], self.target)
+        room = remaining_context(ids.shape[1], self.target)
         count = options.get("num_draft_tokens")
         count = self.num_draft_tokens if count is None else count
         check_bound("num_draft_tokens", count)

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedModel
-
 from judge_decoding.core.results import MATCHED, TARGET, ItemResult, LoadRow, ResultRow, fastest_non_inferior
 from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
@@ -67,7 +65,7 @@ class Candidate:
 def default_rules(decoder: JudgeDecoder, thresholds: Sequence[float] = THRESHOLDS) -> list[VerificationRule]:
     """Return the rules always compared: exact, top-k, typical, KL if the draft has probabilities, and the judge."""
     found: list[VerificationRule] = [Exact(), TopK(2), TopK(4), Typical(), Typical(0.3, 0.55)]
-    if isinstance(decoder.draft, PreTrainedModel):
+    if decoder.draft_model is not None:
         found += [KLJudge(tau) for tau in (0.3, 1.0, 3.0)]  # the best value depends on the pair
     head = decoder.judge
     if head is not None:

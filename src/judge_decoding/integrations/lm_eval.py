@@ -138,7 +138,7 @@ class JudgeLM(HFLM):  # type: ignore[misc]  # the harness has no types
             device=str(self.model.device), dtype=self.model.dtype,
         )  # fmt: skip
         if head is not None:
-            head.check_fits(self.model, drafter if isinstance(drafter, PreTrainedModel) else None)
+            head.check_fits(self.model, drafter)
         self._method = custom_generate(drafter, head, self._rule, num_draft_tokens=self._num_draft_tokens)
         self._draft, self._judge, self.stats = str(draft), str(judge or ""), Stats()
 

@@ -171,7 +171,7 @@ class CustomGenerate:
         if streamer is not None and len(input_ids) > 1:
             raise JudgeDecodingError(f"A streamer shows one answer and there are {len(input_ids)}; leave it out.")
         if self.head is not None:
-            self.head.check_fits(model, self.draft if isinstance(self.draft, PreTrainedModel) else None)
+            self.head.check_fits(model, self.draft)
             self.head.to(model.device)
         requests = [
             self._request(model, input_ids, row, live[row], logits_processor, stopping_criteria, seed)

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from judge_decoding.bounds import check_bound
 from judge_decoding.core.rounds import Stats
 from judge_decoding.core.tracking import Logger, log_fields
@@ -185,8 +183,8 @@ def described(prompt_format: PromptFormat, items: Sequence[Item]) -> list[Any]:
 
 def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = None) -> str:  # noqa: ANN401  (any JSON value)
     """A hash that distinguishes work with these models, this head and these settings from other work."""
-    models = [decoder.target, decoder.draft] if isinstance(decoder.draft, PreTrainedModel) else [decoder.target]
-    known = [shape(model) | {"weights": fingerprint(model), "dtype": str(model.dtype)} for model in models]
+    models = (decoder.target, decoder.draft_model)
+    known = [shape(model) | {"weights": fingerprint(model), "dtype": str(model.dtype)} for model in models if model]
     weights = b"" if head is None else head.linear.weight.detach().float().cpu().numpy().tobytes()
     return hashlib.sha256(json.dumps([*settings, known]).encode() + weights).hexdigest()
 

@@ -24,6 +24,7 @@ from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_
 from judge_decoding.io.files import write_text
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.context import context_length
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.tokenize import end_ids
 from judge_decoding.names import embedded_path
 from judge_decoding.report.score import histograms, most_rejected, score_table
@@ -116,8 +117,7 @@ def _texts(
 ) -> tuple[list[TokenizedAnswer], int]:
     """Return the answers in the target's tokens, and the number of answers that cannot be scored; warn about each."""
     ends = end_ids(decoder.target, decoder.tokenizer)
-    size = decoder.target.get_input_embeddings().get_parameter("weight").shape[0]
-    context = context_length(decoder.target)
+    size, context = input_rows(decoder.target), context_length(decoder.target)
     texts = []
     with warnings() as on_bad:
         for number, case in cases:

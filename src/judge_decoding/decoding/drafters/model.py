@@ -18,6 +18,7 @@ from judge_decoding.models.abilities import abilities, can_batch, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import context_length, rope_border
 from judge_decoding.models.draft_vocabulary import cut_head_of
+from judge_decoding.models.forward import input_rows
 from judge_decoding.models.hidden import HiddenStateHook
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class DraftModel:
         self._rows: tuple[int, ...] = ()
         self._vocab_size = vocab_size
         self._cut = cut_head_of(model) is not None
-        self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+        self._last_id = input_rows(model) - 1
         self._can_batch = can_batch(model) and self._border is None
         self._single: dict[int, DraftModel] = {}
         self._context = context_length(model) or 2**31

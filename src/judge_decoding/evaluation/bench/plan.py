@@ -60,7 +60,7 @@ class Models:
     @property
     def draft(self) -> PreTrainedModel | None:
         """The draft model; None without a draft, or if the draft is not a model."""
-        return self.decoder.draft if isinstance(self.decoder.draft, PreTrainedModel) else None
+        return self.decoder.draft_model
 
     @property
     def backend(self) -> Backend:

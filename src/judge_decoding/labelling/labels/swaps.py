@@ -25,9 +25,9 @@ def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
     Raises:
         JudgeDecodingError: the decoder has no draft model.
     """
-    if not isinstance(decoder.draft, PreTrainedModel):
+    if (model := decoder.draft_model) is None:
         raise JudgeDecodingError("Labelling swaps needs a draft model; give one of the target's family.")
-    return decoder.draft
+    return model
 
 
 def prompt_ids(decoder: JudgeDecoder, question: str) -> list[int]:

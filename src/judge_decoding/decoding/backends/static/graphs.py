@@ -22,7 +22,7 @@ from judge_decoding.decoding.backends.static.masks import causal_mask, has_windo
 from judge_decoding.decoding.backends.static.quantized import bytes_of, int8_linear, is_torchao
 from judge_decoding.decoding.backends.static.slots import KeysValues, SlotLayer
 from judge_decoding.models.draft_vocabulary import compact
-from judge_decoding.models.forward import Forward
+from judge_decoding.models.forward import Forward, input_rows
 from judge_decoding.models.hidden import HiddenStateHook, opened
 
 CHUNK_BYTES = 2**18
@@ -170,7 +170,7 @@ class DraftGraph(nn.Module):
     def __init__(self, model: PreTrainedModel, steps: int, vocab_size: int, *, few: bool = False) -> None:
         super().__init__()
         self.model, self._steps, self._vocab_size, self._few = model, steps, vocab_size, few
-        self._last_id = model.get_input_embeddings().get_parameter("weight").shape[0] - 1
+        self._last_id = input_rows(model) - 1
 
     def forward(self, tokens: Tensor, columns: Tensor, cache: KeysValues) -> tuple[Tensor, Tensor]:
         """Return the target's next input: position and id of the last token, and the chosen tokens [B, 2 + steps].
