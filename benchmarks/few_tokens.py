@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.compiling import Compiled, compile_target, default_folder
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.loading.models import load_model
 from judge_decoding.models.provenance import machine
 from limits import times

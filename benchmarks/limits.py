@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.backends.static.draft import CompiledDraft
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.decoding.backends.static.lm import CompiledForwards
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.evaluation.bench.contenders import synchronize
 from judge_decoding.models.hidden import output_size
 
@@ -141,11 +141,13 @@ class BareCalls:
         own = StaticKVCache(draft.model, rows, shape.context + count + draft.steps)
 
         def several() -> Tensor:
-            return draft.go_on(last, own, shape.context, count)
+            return draft.draft_greedily(last, own, shape.context, count)
 
         # In turns, as in a round: what one has left of the processor's caches is what the other finds.
         t_verify, t_draft = timed([verify, several], device)
-        return Bare(t_verify, t_draft / count, *timed([lambda: draft.go_on(last, own, shape.context, 1)], device))
+        return Bare(
+            t_verify, t_draft / count, *timed([lambda: draft.draft_greedily(last, own, shape.context, 1)], device)
+        )
 
 
 def work(model: PreTrainedModel, tokens: int, context: float, rows: int) -> Work:

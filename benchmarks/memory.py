@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.backends.static.draft import COLUMNS
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.visible import one_line
 

@@ -21,8 +21,8 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.rounds import Round, Seconds
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import DraftGraph, TargetGraph
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.decoding.backends.static.lm import FEW
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.decoding.backends.static.slots import new_cache
 from judge_decoding.decoding.backends.static.target import StaticTarget
 from judge_decoding.decoding.drafters.base import Drafter
@@ -102,7 +102,7 @@ def counting(patch: pytest.MonkeyPatch, *models: Any) -> Iterator[Counts]:
     with patch.context() as context, waits, launches:
         for model in models:
             context.setattr(model, "forward", forward(model.forward))
-        context.setattr("judge_decoding.decoding.backends.static.memory.new_cache", zeros)
+        context.setattr("judge_decoding.decoding.backends.static.kv_cache.new_cache", zeros)
         yield counts
 
 
@@ -170,7 +170,7 @@ def test_the_calls_of_a_draft(
     monkeypatch.setattr(DraftGraph, "forward", seen)
     tokens = torch.ones(rows, 1 + missing, dtype=torch.long)
     with torch.inference_mode():
-        found = draft.go_on(tokens, StaticKVCache(model, rows, 64), missing, count)
+        found = draft.draft_greedily(tokens, StaticKVCache(model, rows, 64), missing, count)
     assert found.shape == (rows, 2 + count)
     assert found[:, :2].tolist() == [[missing, 1]] * rows  # where the last token is that was read
     assert "".join(map(str, steps)) == calls

@@ -40,8 +40,8 @@ from judge_decoding.decoding.backends.static import draft as static_draft
 from judge_decoding.decoding.backends.static.compiling import Compiled, has_few
 from judge_decoding.decoding.backends.static.draft import CompiledDraft, StaticDraft
 from judge_decoding.decoding.backends.static.graphs import FewTokens
+from judge_decoding.decoding.backends.static.kv_cache import WIDTH_STEP, StaticKVCache
 from judge_decoding.decoding.backends.static.lm import FEW, StaticLM
-from judge_decoding.decoding.backends.static.memory import WIDTH_STEP, StaticKVCache
 from judge_decoding.decoding.backends.static.requirements import check_compiles
 from judge_decoding.decoding.backends.static.store import CompiledStore
 from judge_decoding.decoding.backends.static.target import StaticTarget
@@ -266,7 +266,7 @@ def test_memory_grows(pair: Pair) -> None:
     drafter = StaticDraft(pair.compiled)
     rounds = [event for _, event in decode(pair.target, drafter, [asked])]
     assert isinstance(drafter._lm, StaticLM)
-    assert drafter._lm.memory.allocations == 2
+    assert drafter._lm.kv_cache.allocations == 2
     eager = decode(pair.model, DraftModel(pair.draft, VOCAB_SIZE), [replace(asked)])
     assert tokens(rounds) == tokens(event for _, event in eager)
 

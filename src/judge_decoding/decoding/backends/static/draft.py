@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from judge_decoding.decoding.backends.static.compiling import CompileProgress, compile_draft, default_folder, has_few
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM, are_few, in_parts
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.decoding.backends.static.slots import KeysValues
 from judge_decoding.decoding.drafters.base import Draft, DraftBuffer, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
@@ -56,28 +56,28 @@ class CompiledDraft:
         """Return the drafter for one decoding; its KV cache belongs to that decoding's rows."""
         return StaticDraft(self)
 
-    def go_on(self, tokens: Tensor, memory: StaticKVCache, end: int, count: int) -> Tensor:
-        """Read ``tokens`` [B, 1 + T] and choose ``count`` more greedily; return the target's next input [B, 2 + count].
+    def draft_greedily(self, tokens: Tensor, kv_cache: StaticKVCache, end: int, count: int) -> Tensor:
+        """Read ``tokens`` [B, 1 + T] and draft ``count`` more greedily; return the target's next input [B, 2 + count].
 
         It consists of position and id of each row's last token, and the chosen tokens. ``end`` is the longest row's
         number of tokens before the draft. No call waits for the previous one.
         """
-        columns = memory.columns(end + count + self.steps)
+        columns = kv_cache.columns(end + count + self.steps)
         parts: list[Tensor] = []
         left = count
         while left > 0:
             several = 2 * left > self.steps and (are_few(tokens) or not self._few)
-            more, tokens = (self._greedy if several else self._wide)(tokens, columns, memory.cache)
+            more, tokens = (self._greedy if several else self._wide)(tokens, columns, kv_cache.cache)
             left -= more.shape[1] - 2
             parts.append(more[:, 2:] if parts else more)
         found = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return found[:, : 2 + count].contiguous() if left else found
 
-    def prefill(self, rows: Sequence[Tensor], memory: StaticKVCache) -> None:
+    def prefill(self, rows: Sequence[Tensor], kv_cache: StaticKVCache) -> None:
         """Read the first tokens of empty rows."""
         for tokens, end in in_parts(rows):
-            self._wide(tokens, memory.columns(end), memory.cache)
-        memory.lengths = [len(row) for row in rows]
+            self._wide(tokens, kv_cache.columns(end), kv_cache.cache)
+        kv_cache.lengths = [len(row) for row in rows]
 
 
 class StaticDraft(DraftModel):
@@ -99,19 +99,19 @@ class StaticDraft(DraftModel):
             count = max(count, request.count)
         lm = self._narrowed(tuple(rows))
         assert isinstance(lm, StaticLM)  # see `_new_lm`
-        memory = lm.memory
-        if not any(memory.lengths):
-            self._compiled.prefill([request.ids[:-1].to(memory.device) for request in requests], memory)
+        kv_cache = lm.kv_cache
+        if not any(kv_cache.lengths):
+            self._compiled.prefill([request.ids[:-1].to(kv_cache.device) for request in requests], kv_cache)
         sizes = [len(request.tokens) for request in requests]
         # The last token is read again; after a fully accepted draft, the draft's last token is new, too.
-        missing = max(1, *map(sub, sizes, memory.lengths))
+        missing = max(1, *map(sub, sizes, kv_cache.lengths))
         # Rows that lack fewer tokens read known tokens again; at negative positions they read the first token.
         last = [
             [size - missing, *_last(request.tokens.host, missing)]
             for size, request in zip(sizes, requests, strict=True)
         ]
-        batch = self._compiled.go_on(memory.tokens(last), memory, max(sizes), count)
-        memory.lengths = [size + count - 1 for size in sizes]
+        batch = self._compiled.draft_greedily(kv_cache.tokens(last), kv_cache, max(sizes), count)
+        kv_cache.lengths = [size + count - 1 for size in sizes]
         return [
             Draft.from_buffer(DraftBuffer(batch, i, request.tokens, size), request.count)
             for i, (request, size) in enumerate(zip(requests, sizes, strict=True))

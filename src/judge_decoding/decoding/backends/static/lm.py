@@ -21,7 +21,7 @@ from judge_decoding.decoding.backends.static.compiling import (
     has_few,
 )
 from judge_decoding.decoding.backends.static.graphs import TargetOutput
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.decoding.backends.static.slots import KeysValues
 
 PREFILL = 512
@@ -87,11 +87,11 @@ class StaticLM:
         self,
         model: PreTrainedModel,
         run: Callable[..., list[Tensor]],
-        memory: StaticKVCache,
+        kv_cache: StaticKVCache,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> None:
-        self._run, self.memory = run, memory
+        self._run, self.kv_cache = run, kv_cache
         size = model.config.get_text_config().hidden_size
         self._weight = torch.zeros(1, size, device=model.device) if weight is None else weight
         self._bias = torch.zeros(1, device=model.device) if bias is None else bias
@@ -99,14 +99,14 @@ class StaticLM:
     @property
     def lengths(self) -> list[int]:
         """The number of tokens of each row in the cache."""
-        return self.memory.lengths
+        return self.kv_cache.lengths
 
     def prefill(self, rows: Sequence[Tensor]) -> None:
         """Read the first tokens of empty rows, ``rows[i]`` [T_i] each."""
-        last = self.memory.arange(1)  # logits of one position, the minimum
+        last = self.kv_cache.arange(1)  # logits of one position, the minimum
         for tokens, end in in_parts(rows):
             self._forward(tokens, end, last)
-        self.memory.lengths = [len(row) for row in rows]
+        self.kv_cache.lengths = [len(row) for row in rows]
 
     def append(self, known: Sequence[Sequence[int]], rows: Sequence[Tensor]) -> TargetOutput:
         """Append ``known[i]`` (equally many for each row) and then ``rows[i]`` [T_i]; return the target's output.
@@ -114,7 +114,7 @@ class StaticLM:
         Its K is the number of appended tokens of the longest row.
         """
         first = [[length, *ids] for length, ids in zip(self.lengths, known, strict=True)]
-        tokens = self.memory.tokens(first)
+        tokens = self.kv_cache.tokens(first)
         more = [row.shape[0] for row in rows]
         if any(more):
             tokens = torch.cat((tokens, pad_sequence(list(rows), True) if len(rows) > 1 else rows[0][None]), 1)
@@ -123,8 +123,8 @@ class StaticLM:
     def read_batch(self, tokens: Tensor, counts: Sequence[int]) -> TargetOutput:
         """Append ``counts[i]`` tokens to each row; ``tokens`` are as in `TargetGraph.forward`."""
         count = tokens.shape[1] - 1
-        output = self._forward(tokens, max(self.lengths) + count, self.memory.arange(count))
-        self.memory.lengths = [length + new for length, new in zip(self.lengths, counts, strict=True)]
+        output = self._forward(tokens, max(self.lengths) + count, self.kv_cache.arange(count))
+        self.kv_cache.lengths = [length + new for length, new in zip(self.lengths, counts, strict=True)]
         return output
 
     def read(self, rows: Sequence[Tensor], logits_to_keep: Sequence[int]) -> list[Tensor]:
@@ -140,21 +140,21 @@ class StaticLM:
 
     def rewind_to(self, lengths: Sequence[int]) -> None:
         """See `CachedLM.rewind_to`."""
-        self.memory.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
+        self.kv_cache.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
 
     def checkpoint(self) -> None:
         """See `CachedLM.checkpoint`; nothing to do, as compiled models have no recurrent layers."""
 
     def select(self, rows: Sequence[int]) -> None:
         """See `CachedLM.select`."""
-        self.memory.select(rows)
+        self.kv_cache.select(rows)
 
     def prepare(self, lengths: Sequence[int]) -> None:
         """See `CachedLM.prepare`; nothing to do, as models whose positions change their scale are not compiled."""
 
     def _forward(self, tokens: Tensor, end: int, logits_to_keep: Tensor) -> TargetOutput:
-        columns = self.memory.columns(end)
+        columns = self.kv_cache.columns(end)
         packed, logits, *states = self._run(
-            tokens, columns, logits_to_keep, self._weight, self._bias, self.memory.cache
+            tokens, columns, logits_to_keep, self._weight, self._bias, self.kv_cache.cache
         )
         return TargetOutput(packed, logits, tuple(states))

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
 from judge_decoding.decoding.backends.static.compiling import CompileProgress
+from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM
-from judge_decoding.decoding.backends.static.memory import StaticKVCache
 from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.forward import check_finite
@@ -107,7 +107,7 @@ class StaticSession:
     def read(self, rows: Sequence[TokenBuffer], drafts: Sequence[Draft]) -> list[VerifyOutput]:
         """See `TargetSession.read`."""
         counts = [draft.ids.shape[0] + 1 for draft in drafts]
-        if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.memory.device:
+        if (batch := _batch(rows, drafts)) is not None and batch.device == self._lm.kv_cache.device:
             output = self._lm.read_batch(batch, counts)
         else:
             output = self._lm.append([row.host[-1:] for row in rows], [draft.ids for draft in drafts])
