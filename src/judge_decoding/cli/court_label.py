@@ -10,14 +10,14 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli import options
-from judge_decoding.cli.court_files import agree, bar, read, show
 from judge_decoding.cli.options import option
 from judge_decoding.cli.outputs import check_outputs, check_resumable
 from judge_decoding.cli.panels import MODELS, TRAINING
+from judge_decoding.cli.shared import agree, bar, read, show
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.endpoint import PREFIX, Body, Endpoint, Reply
+from judge_decoding.io.endpoint import PREFIX, Endpoint
 from judge_decoding.labelling.labels import arithmetic as equations
 from judge_decoding.labelling.labels import llm as core
 
@@ -84,44 +84,25 @@ def llm(
         "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
         "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],
     }  # fmt: skip
-    kept = core.VoteRecord(out, settings)
-    todo = [
-        (key, case)
-        for case in unsure
-        for number in range(votes)
-        if (key := (case.question, case.answer, number)) not in kept.done
-    ]
-    requests: list[tuple[core.VoteKey, Body]] = [
-        (key, core.request(case, temperature=temperature, max_new_tokens=max_new_tokens)) for key, case in todo
-    ]
-    if len(todo) < len(unsure) * votes:
-        say(f"{len(unsure) * votes - len(todo)} of {len(unsure) * votes} votes already exist.", err=True)
-    if todo:
+    record = core.VoteRecord(out, settings)
+    requests = core.missing_votes(unsure, record, votes, temperature=temperature, max_new_tokens=max_new_tokens)
+    total = len(unsure) * votes
+    there = total - len(requests)
+    if there:
+        say(f"{there} of {total} votes already exist.", err=True)
+    if requests:
         letters = sum(len(message["content"]) for _, body in requests for message in body["messages"])
         agree(
-            f"{len(unsure)} answers, {votes} votes each: {len(todo):,} requests to {endpoint.model} at "
+            f"{len(unsure)} answers, {votes} votes each: {len(requests):,} requests to {endpoint.model} at "
             f"{endpoint.address}, with about {letters / 4:,.0f} tokens to read and at most "
-            f"{len(todo) * max_new_tokens:,} to write.",
+            f"{len(requests) * max_new_tokens:,} to write.",
             yes=yes,
         )
-    failures: list[str] = []
-    with bar("asking", len(unsure) * votes, len(unsure) * votes - len(todo)) as advance:
-
-        def done(key: core.VoteKey, reply: Reply) -> None:
-            kept.add(key, reply.text)
-            advance()
-
-        def failed(_: core.VoteKey, reason: str) -> None:
-            failures.append(reason)
-            advance()
-
-        if requests:
-            endpoint.request_all(requests, done, failed)
-
-    source = f"llm:{endpoint.model}"
-    labels = [core.labelled(case, core.decide(kept.of(case, votes), votes), source) for case in unsure]
-    labelled = [found for found in labels if found is not None]
-    unlabelled = [case for case, found in zip(unsure, labels, strict=True) if found is None]
+    with bar("asking", total, there) as advance:
+        found = core.label_by_llm(
+            unsure, endpoint, record, votes, temperature=temperature, max_new_tokens=max_new_tokens, progress=advance
+        )
+    labelled, unlabelled, failures = found.labelled, found.unlabelled, found.failures
     right = [case for case in cases.values() if case.correct is True]
     if not labelled and not right:
         reason = f" ({failures[0].rstrip('.')})" if failures else ""
@@ -129,7 +110,7 @@ def llm(
             f"No answer got a label{reason}; the replies are in {part}: look at them, and try another model."
         )
     if aside is not None:
-        kept.will_write(aside)
+        record.will_write(aside)
         write_cases(aside, unlabelled)
     write_cases(out, labelled + [case.model_copy(update={"source": case.source or "checker"}) for case in right])
     if not failures:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from judge_decoding.data.agreement import agreement
 from judge_decoding.data.cases import Case
 from judge_decoding.data.spans import touches
 from judge_decoding.data.verdicts import words
-from judge_decoding.io.endpoint import Body
+from judge_decoding.io.endpoint import Body, Endpoint, Reply
 from judge_decoding.io.resume import Unfinished
 from judge_decoding.labelling.formats.quotes import END
 
@@ -183,6 +184,79 @@ class VoteRecord(Unfinished):
         """The votes on a case, at most ``count``."""
         replies = [self.done.get((case.question, case.answer, number)) for number in range(count)]
         return [read_reply(reply, case) for reply in replies if reply is not None]
+
+
+def missing_votes(
+    cases: Sequence[Case], record: VoteRecord, votes: int, *, temperature: float, max_new_tokens: int
+) -> list[tuple[VoteKey, Body]]:
+    """The requests for the votes that ``record`` lacks, of ``votes`` on each case."""
+    return [
+        (key, request(case, temperature=temperature, max_new_tokens=max_new_tokens))
+        for case in cases
+        for number in range(votes)
+        if (key := (case.question, case.answer, number)) not in record.done
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class LlmLabels:
+    """The result of `label_by_llm`.
+
+    Attributes:
+        labelled: the cases with the majority's label.
+        unlabelled: the cases without a label.
+        failures: why requests failed.
+    """
+
+    labelled: list[Case]
+    unlabelled: list[Case]
+    failures: list[str]
+
+
+def label_by_llm(
+    cases: Sequence[Case],
+    endpoint: Endpoint,
+    record: VoteRecord,
+    votes: int = 5,
+    *,
+    temperature: float = 0.7,
+    max_new_tokens: int = 1024,
+    progress: Callable[[], None] = lambda: None,
+) -> LlmLabels:
+    """Let a model vote on the first error of each case, and label the cases by majority.
+
+    Args:
+        cases: the answers to label, each once.
+        endpoint: the model.
+        record: the replies so far, which are not requested again; new ones are added.
+        votes: number of replies per answer.
+        temperature: sampling temperature; at 0 all votes would be the same.
+        max_new_tokens: token budget of a reply.
+        progress: called after each reply or failure.
+
+    Raises:
+        JudgeDecodingError: as for `Endpoint.request_all`; replies received before that are kept.
+    """
+    failures: list[str] = []
+
+    def done(key: VoteKey, reply: Reply) -> None:
+        record.add(key, reply.text)
+        progress()
+
+    def failed(_: VoteKey, reason: str) -> None:
+        failures.append(reason)
+        progress()
+
+    requests = missing_votes(cases, record, votes, temperature=temperature, max_new_tokens=max_new_tokens)
+    if requests:
+        endpoint.request_all(requests, done, failed)
+    source = f"llm:{endpoint.model}"
+    labels = [labelled(case, decide(record.of(case, votes), votes), source) for case in cases]
+    return LlmLabels(
+        [found for found in labels if found is not None],
+        [case for case, found in zip(cases, labels, strict=True) if found is None],
+        failures,
+    )
 
 
 def compare(decided: Iterable[Case], aside: Iterable[Case], hand: Iterable[Case]) -> dict[str, Any]:
