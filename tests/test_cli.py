@@ -250,17 +250,18 @@ def test_a_model_cannot_steer_the_terminal() -> None:
 
 
 def test_a_page_escapes_what_a_model_wrote() -> None:
+    from judge_decoding.core.results import ResultRow
     from judge_decoding.core.rounds import Cause
     from judge_decoding.report.page import comparison_page
     from judge_decoding.report.verdicts import ShownRound, ShownToken
 
     evil = '"><script>alert(1)</script>'
-    figures = dict.fromkeys(
-        ("accuracy", "accuracy_low", "accuracy_high", "accepted_per_round", "tokens_per_forward", "tokens_per_second",
-         "speedup", "mcnemar_p", "num_draft_tokens"), 1.0,
+    row = ResultRow(
+        name=evil, rule="judge", num_draft_tokens=1, accuracy=1.0, accuracy_low=1.0, accuracy_high=1.0,
+        accepted_per_round=1.0, tokens_per_forward=1.0, tokens_per_second=1.0, speedup=1.0, mcnemar_p=1.0,
     )  # fmt: skip
     rounds = [ShownRound((ShownToken(evil, Cause.RESCUED, 0.5, evil),), evil, 1)]
-    page = comparison_page({"judge": figures}, {"judge": evil}, {"fact": evil}, evil, rounds)
+    page = comparison_page([row], {"fact": evil}, evil, rounds)
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert") == 7  # title, table, bar, fact, question, text, own choice, rejected
 

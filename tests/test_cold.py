@@ -51,7 +51,7 @@ def test_what_is_read_from_files_loads_no_torch() -> None:
         assert not found & (HEAVY - {"numpy", "safetensors"}), command
 
 
-GROUP = {"cli.court", "cli.group", "cli.last", "cli.main", "cli.options", "cli.terminal"}
+GROUP = {"cli.court", "cli.group", "cli.crash", "cli.main", "cli.options", "cli.terminal"}
 WORDS = {"bounds", "errors", "intervals", "spelling", "visible"}
 LAYOUT = {"cli.console", "cli.help", "cli.panels"}
 """Of the help, of groups too."""
@@ -86,7 +86,6 @@ def test_an_answer_loads_neither_training_nor_measuring_nor_writing() -> None:
     assert not {name.split(".")[0] for name in own - {"evaluation", "evaluation.recording"}} & unused
     assert not any(name.startswith("decoding.backends.static") for name in own)
     assert {name for name in own if name.startswith("report.")} == {
-        "report.tables",
         "report.terminal",
         "report.verdicts",
     }

@@ -31,8 +31,8 @@ def sweep() -> str:
 
 def comparison() -> str:
     names = [*map(short_numbers, NAMES)]
-    methods = {name: {**full(name).model_dump(), "mcnemar_p": 1e-9} for name in names}
-    return comparison_page(methods, {name: name for name in names}, {}, "question", [])
+    methods = [full(name).model_copy(update={"mcnemar_p": 1e-9}) for name in names]
+    return comparison_page(methods, {}, "question", [])
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,11 @@ def _cases() -> str:
 
 def _comparison() -> str:
     rounds = [ShownRound((ShownToken("a", Cause.AGREED),), "b", 1)]
-    figures = dict.fromkeys(
-        ("accuracy", "accuracy_low", "accuracy_high", "accepted_per_round", "tokens_per_forward",
-         "tokens_per_second", "speedup", "mcnemar_p", "num_draft_tokens"), 0.5,
+    row = ResultRow(
+        name="judge", rule="judge", num_draft_tokens=1, accuracy=0.5, accuracy_low=0.5, accuracy_high=0.5,
+        accepted_per_round=0.5, tokens_per_forward=0.5, tokens_per_second=0.5, speedup=0.5, mcnemar_p=0.5,
     )  # fmt: skip
-    return comparison_page({"judge": figures}, {"judge": "judge"}, {}, "q", rounds)
+    return comparison_page([row], {}, "q", rounds)
 
 
 def _score() -> str:

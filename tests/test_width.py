@@ -17,8 +17,8 @@ from judge_decoding.cli.run import showing
 from judge_decoding.core.results import MATCHED, ItemResult, ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import fewest_digits, short_numbers
-from judge_decoding.report.results import fastest, results_tables
-from judge_decoding.report.terminal import comparison_table, legend, worked_example
+from judge_decoding.report.results import COMPARISON, cells, fastest, plain_table, results_tables
+from judge_decoding.report.terminal import legend, worked_example
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from judge_decoding.serving.recipe import packaged
 
@@ -168,13 +168,15 @@ def test_a_progress_bar_has_whole_numbers(
 
 def test_the_table_of_the_demo() -> None:
     """As wide as it comes: no title is cut, and no line is longer than the terminal."""
-    figures = {
-        "accuracy": 1.0, "accuracy_low": 0.963, "accuracy_high": 1.0, "accepted_per_round": 14.46,
-        "mcnemar_p": 1.2e-130, "tokens_per_forward": 15.25, "tokens_per_second": 1234.5, "speedup": 13.25,
-        "num_draft_tokens": 16,
-    }  # fmt: skip
     names = {"target": "target alone", "draft": "draft alone", "exact": "standard", "judge": "judge decoding"}
-    told = lines(comparison_table(dict.fromkeys(names, figures), names))
+    rows = [
+        ResultRow(
+            name=name, rule=rule, accuracy=1.0, accuracy_low=0.963, accuracy_high=1.0, accepted_per_round=14.46,
+            mcnemar_p=1.2e-130, tokens_per_forward=15.25, tokens_per_second=1234.5, speedup=13.25, num_draft_tokens=16,
+        )
+        for rule, name in names.items()
+    ]  # fmt: skip
+    told = lines(plain_table(*cells(rows, COMPARISON)))
     assert max(map(len, told)) <= 80
     assert not any("…" in line for line in told)
     assert told[-1].split() == [

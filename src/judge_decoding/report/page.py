@@ -7,34 +7,39 @@ from typing import Any
 
 from markupsafe import Markup
 
-from judge_decoding.core.results import Results
+from judge_decoding.core.results import ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.pages import file_page
 from judge_decoding.report.plots import CAPTION, pareto_svg
-from judge_decoding.report.results import LOADS_NOTE, QUALITY, SPEED, cells, loads_table, notes, vllm_options
-from judge_decoding.report.terminal import COLUMNS, row
+from judge_decoding.report.results import (
+    COMPARISON,
+    LOADS_NOTE,
+    QUALITY,
+    SPEED,
+    cells,
+    loads_table,
+    notes,
+    vllm_options,
+)
 from judge_decoding.report.verdicts import MEANING, ShownRound
 
 
 def comparison_page(
-    methods: Mapping[str, Mapping[str, float]],
-    names: Mapping[str, str],
-    facts: Mapping[str, Any],
-    question: str,
-    rounds: Sequence[ShownRound],
+    methods: Sequence[ResultRow], facts: Mapping[str, Any], question: str, rounds: Sequence[ShownRound]
 ) -> str:
     """Return the page: the table, its facts (problems, seed, machine, ...), and a worked example."""
+    titles, lines = cells(methods, COMPARISON)
     return file_page(
         "judge_decoding.report",
         "comparison",
-        columns=["method", *(title.replace("\n", " ") for _, title in COLUMNS)],
-        rows=[(name, *row(key, methods[key])) for key, name in names.items()],
+        columns=[title.replace("\n", " ") for title in titles],
+        rows=lines,
         facts=facts,
         question=question,
         rounds=rounds,
         legend=[(cause.value, MEANING[cause]) for cause in Cause],
-        bars=[(key, name, methods[key]["speedup"], f"{methods[key]['accuracy']:.0%}") for key, name in names.items()],
-        longest=max(m["speedup"] for m in methods.values()),
+        bars=[(row.rule, row.name, row.speedup, f"{row.accuracy:.0%}") for row in methods],
+        longest=max(row.speedup or 0.0 for row in methods),
     )
 
 

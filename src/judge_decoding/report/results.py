@@ -55,6 +55,16 @@ SPEED: ResultColumns = {
 """The columns of the speed table."""
 
 
+COMPARISON: ResultColumns = {
+    "accuracy [95%]": QUALITY["accuracy [95%]"],
+    "accepted\ndraft\ntokens\nper round": SPEED["accepted\ndraft tokens\nper round"],
+    "mean\nacceptance\nlength": lambda row: UNKNOWN if row.rule == "draft" else number(row.tokens_per_forward),
+    "tokens\nper\nsecond": SPEED["tokens\nper\nsecond"],
+    "speed-up\nover the\ntarget": lambda row: number(row.speedup, unit="x"),
+    "McNemar\np": lambda row: UNKNOWN if row.rule == "target" else p_value(row.mcnemar_p),
+}
+"""The columns of the demo's table, whose rows are the rules target, draft, exact and judge."""
+
 _IN_A_TERMINAL = (
     {"accuracy [95%]": "", "difference from\ntarget (pp) [95%]": "", "non-inferiority": "non-\ninferiority",
      "grade [95%]": ""},

@@ -1,16 +1,14 @@
-"""Show tables and answers in a terminal, readable with and without colour."""
+"""Show answers in a terminal, readable with and without colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.core.rounds import Cause
-from judge_decoding.intervals import p_value
-from judge_decoding.report.tables import text_table
 from judge_decoding.report.verdicts import MEANING, ShownRound
 from judge_decoding.visible import shown
 
@@ -59,32 +57,3 @@ def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Re
             line.append(f"  ✗{shown(event.rejected)}", style="dim strike")
         table.add_row(f"{number:3} {event.accepted:3} accepted │", line)
     return table
-
-
-COLUMNS = (
-    ("accuracy", "accuracy [95%]"),
-    ("accepted_per_round", "accepted\ndraft\ntokens\nper round"),
-    ("tokens_per_forward", "mean\nacceptance\nlength"),
-    ("tokens_per_second", "tokens\nper\nsecond"),
-    ("speedup", "speed-up\nover the\ntarget"),
-    ("mcnemar_p", "McNemar\np"),
-)
-
-
-def comparison_table(methods: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> RenderableType:
-    """Return the table of a comparison; ``names`` has the row titles in order."""
-    titles = ["method", *(title for _, title in COLUMNS)]
-    return text_table(titles, [[name, *row(key, methods[key])] for key, name in names.items()], gap=1)
-
-
-def row(key: str, figures: Mapping[str, float]) -> list[str]:
-    """Return the cells of one method, in the order of `COLUMNS`."""
-    drafts, alone = figures["num_draft_tokens"] > 0, key == "target"
-    return [
-        f"{figures['accuracy']:.1%} [{100 * figures['accuracy_low']:.1f}, {100 * figures['accuracy_high']:.1f}]",
-        f"{figures['accepted_per_round']:.2f}" if drafts else "-",
-        f"{figures['tokens_per_forward']:.2f}" if key != "draft" else "-",
-        f"{figures['tokens_per_second']:.0f}",
-        f"{figures['speedup']:.2f}x",
-        "-" if alone else p_value(figures["mcnemar_p"]),
-    ]

@@ -27,7 +27,8 @@ from judge_decoding.models.provenance import machine
 from judge_decoding.reference.language_pair import CALIBRATION, ITEMS, load_language_pair
 from judge_decoding.reference.pair import load_pair
 from judge_decoding.report.page import comparison_page
-from judge_decoding.report.terminal import comparison_table, legend, worked_example
+from judge_decoding.report.results import COMPARISON, cells, plain_table
+from judge_decoding.report.terminal import legend, worked_example
 from judge_decoding.report.verdicts import shown
 from judge_decoding.rules import Exact, Judge
 from judge_decoding.rules.judge import check_threshold
@@ -123,19 +124,17 @@ def run(options: DemoOptions) -> None:
 
     target = outcomes["target"].answers
     rows = {
-        name: row(
-            outcome.answers, target, name=NAMES[name], rule=name, num_draft_tokens=outcome.num_draft_tokens
-        ).model_dump()
+        name: row(outcome.answers, target, name=NAMES[name], rule=name, num_draft_tokens=outcome.num_draft_tokens)
         for name, outcome in outcomes.items()
     }
     item, rounds = _telling_example(methods["judge"], prompt_format, test)
     example = shown(rounds, pair.tokenizer)
     figures = {
         "pair": options.pair, "problems": limit, "seed": seed, "threshold": judge.threshold, "machine": machine(),
-        "methods": rows,
+        "methods": {name: row.model_dump() for name, row in rows.items()},
     }  # fmt: skip
     threshold = fewest_digits(judge.threshold)
-    chosen = f"{rows['exact']['num_draft_tokens']} standard, {rows['judge']['num_draft_tokens']} judge"
+    chosen = f"{rows['exact'].num_draft_tokens} standard, {rows['judge'].num_draft_tokens} judge"
     if options.out is not None:
         files.write_json(options.out, figures)
     if options.html is not None:
@@ -143,14 +142,14 @@ def run(options: DemoOptions) -> None:
             "problems": f"{limit} held-out ones, seed {seed}", "judge's threshold": threshold, "draft length": chosen,
             "machine": machine(),
         }  # fmt: skip
-        files.write_text(options.html, comparison_page(rows, NAMES, facts, item.turns[0], example))
+        files.write_text(options.html, comparison_page(list(rows.values()), facts, item.turns[0], example))
     if options.json:
         say_json(dumps(figures, indent=2))
         return
 
     console = Terminal()
     console.print(Text.assemble("\n", (f"{limit} held-out {demo.title}", "bold"), f", {machine()}\n"))
-    console.print(comparison_table(rows, NAMES))
+    console.print(plain_table(*cells(list(rows.values()), COMPARISON)))
     how = f"chosen on {len(tuning)} other problems" if tuning else "as given"
     console.print(
         "\nStandard: speculative decoding that keeps only tokens the target would have generated itself.\n"
