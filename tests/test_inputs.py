@@ -333,7 +333,7 @@ def test_lines_are_as_they_were(tmp_path: Path) -> None:
 # The one place
 
 OWN = {
-    "io/boundaries.py": "a program of this package",
+    "io/isolation.py": "a program of this package",
     "io/sandbox_child.py": "its standard input, and nothing",
     "static/store.py": "compiled code, whose content its name has",
     "static/compiling.py": "sources of this package and of models",

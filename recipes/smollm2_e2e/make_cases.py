@@ -16,8 +16,8 @@ from pathlib import Path
 
 from judge_decoding import JudgeDecodingError
 from judge_decoding.data.cases import Case, write_cases
+from judge_decoding.errors import RowError
 from judge_decoding.io.files import lines, parse_json
-from judge_decoding.io.rows import RowError
 from judge_decoding.tasks.e2e import find_errors, question
 
 

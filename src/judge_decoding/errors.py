@@ -1,4 +1,4 @@
-"""The exception for all user errors, and a subclass of it that is handled internally."""
+"""The exception for all user errors, and two that are handled internally."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ class CannotCompileError(JudgeDecodingError):
     """The static back end cannot run a model, for the reason in the message; the eager back end can."""
 
 
+class RowError(Exception):
+    """A row of a file or a data set is unusable; the message gives the reason, to be shown after the row's number."""
+
+
 def reason(error: BaseException) -> str:
     """Return a library error's message as one short line, to be used inside a sentence."""
     message = " ".join((str(error).strip().splitlines() or [""])[0].split()).rstrip(".")[:300]
     if not message:
         return type(error).__name__
-    return (
-        f"{type(error).__name__}: {message}" if isinstance(error, LookupError) else message
-    )  # a bare key explains nothing
+    # A bare key explains nothing.
+    return f"{type(error).__name__}: {message}" if isinstance(error, LookupError) else message

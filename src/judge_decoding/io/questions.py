@@ -9,10 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from judge_decoding.errors import JudgeDecodingError, reason
+from judge_decoding.errors import JudgeDecodingError, RowError, reason
 from judge_decoding.io.files import lines, parse_json
 from judge_decoding.io.inputs import check_folder
-from judge_decoding.io.rows import RowError
 
 Rows = Iterator[tuple[str, Any]]
 """Rows with their names, such as "line 3"."""

@@ -6,8 +6,7 @@ with that ``name``.
 
 from __future__ import annotations
 
-from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import JudgeDecodingError, RowError
 from judge_decoding.io.sandbox import sandbox_of
 from judge_decoding.plugins import Registry
 from judge_decoding.spelling import construct, read

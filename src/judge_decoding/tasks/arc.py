@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import RowError
 from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
 from judge_decoding.tasks.choices import choice_item, chosen
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, RowError
 from judge_decoding.io.questions import Rows, dataset_rows, file_rows
-from judge_decoding.io.rows import RowError
 from judge_decoding.io.sandbox import Sandbox
 from judge_decoding.spelling import spell
 from judge_decoding.visible import one_line

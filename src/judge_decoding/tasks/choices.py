@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import RowError
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.results import last_choice
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import RowError
 from judge_decoding.tasks.base import Item, text_of
 
 MT_BENCH = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from judge_decoding.errors import RowError
 from judge_decoding.io.files import read_text
 from judge_decoding.io.questions import Rows
-from judge_decoding.io.rows import RowError
 from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
 from judge_decoding.tasks.e2e_facts import Mention, Slot, mentions
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from judge_decoding.errors import RowError
 from judge_decoding.io.questions import Fields
-from judge_decoding.io.rows import RowError
 from judge_decoding.tasks.base import Item, Task
 from judge_decoding.tasks.checkers import checker_of, unit_tests
 

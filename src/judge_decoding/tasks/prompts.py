@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from judge_decoding.errors import RowError
 from judge_decoding.io.questions import Fields
-from judge_decoding.io.rows import RowError
 from judge_decoding.tasks.base import Item, Task, TextMessage
 from judge_decoding.tasks.results import ResultFunction, result_function, result_name, same_result
 

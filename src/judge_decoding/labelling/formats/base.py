@@ -11,10 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from judge_decoding.data.cases import Case
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, RowError
 from judge_decoding.io.files import LineT, first_problem, lines, parse_json
 from judge_decoding.io.inputs import DOCUMENT
-from judge_decoding.io.rows import RowError
 
 OnBad = Callable[[str], None]
 

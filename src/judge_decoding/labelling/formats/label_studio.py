@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from judge_decoding.data.cases import Case
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import RowError
 from judge_decoding.labelling.formats.base import Foreign, Format, json_rows
 
 LABEL = "ERROR"

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import StrictInt
 
 from judge_decoding.data.cases import Case
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import RowError
 from judge_decoding.labelling.formats.base import Foreign, Format, json_rows
 from judge_decoding.labelling.formats.steps import located_case
 

@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from judge_decoding.data.cases import Case
-from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.errors import JudgeDecodingError, RowError
 from judge_decoding.io.files import read_bytes
-from judge_decoding.io.rows import RowError
 from judge_decoding.labelling.formats.base import Format, OnBad
 
 END = "<end>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from judge_decoding.data.cases import Case
-from judge_decoding.io.rows import RowError
+from judge_decoding.errors import RowError
 from judge_decoding.labelling.labels.arithmetic import false_equation
 
 
