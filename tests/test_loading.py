@@ -21,7 +21,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerF
 from judge_decoding import JudgeDecoder, JudgeDecodingError
 from judge_decoding.loading import adapters, models
 from judge_decoding.loading.models import draft_options, load_model, load_tokenizer, tokenizer_options
-from judge_decoding.loading.weights import check_finite
+from judge_decoding.loading.weights import check_finite_weights
 from tiny import greedy, llama, with_own_code, word_tokenizer
 
 IDS = [5, 6, 7, 8]
@@ -263,9 +263,9 @@ def test_buffers_may_be_infinite_and_half_precision_weights_as_large_as_they_can
     model: Any = torch.nn.Linear(4, 4, dtype=torch.float16).requires_grad_(False)
     model.weight.fill_(torch.finfo(torch.float16).max)
     model.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
-    check_finite(model, "it")
+    check_finite_weights(model, "it")
     model.mask[0] = float("nan")
-    says("not finite numbers: mask;", lambda: check_finite(model, "it"))
+    says("not finite numbers: mask;", lambda: check_finite_weights(model, "it"))
 
 
 # Weights that are no safetensors

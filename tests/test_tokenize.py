@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.data.tokens import check_tokens, fingerprint, read_tokens, split_ids, token_spans
-from judge_decoding.evaluation.texts import PromptTemplate, as_text
+from judge_decoding.evaluation.texts import PromptTemplate, tokenized
 from judge_decoding.io.questions import Question
 from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest, CollectedAnswers
 from judge_decoding.labelling.labels.swaps import prompt_ids as prompt_of_swaps
@@ -101,7 +101,7 @@ def test_all_readings_of_a_question_are_decodings(name: str, question: str, answ
     assert list(example.ids[len(prompt) :]) == split_ids(case, tokenizer)[1]
     assert (example.ids[-1] == tokenizer.eos_token_id) == ended
     if answer.strip():
-        text = as_text(case, tokenizer, PromptTemplate(), size=10_000, context=None)
+        text = tokenized(case, tokenizer, PromptTemplate(), size=10_000, context=None)
         assert [*text.prompt_ids] == prompt
         assert text.ids == example.ids[len(prompt) :]
 
@@ -284,7 +284,7 @@ def test_the_end_token_is_the_one_the_model_says(
     )
     assert end_token(str(asked), tokenizer, ends) == end
     assert encode(Case(question=str(asked), answer="two"), tokenizer, ends=ends).ids[-1] == end
-    text = as_text(
+    text = tokenized(
         Case(question=str(asked), answer="two"), tokenizer, PromptTemplate(), size=99, context=None, ends=ends
     )
     assert text.ids[-1] == end

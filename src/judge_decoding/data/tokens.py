@@ -14,7 +14,7 @@ from judge_decoding.core.spans import Span
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.text import pieces
-from judge_decoding.models.tokenize import end_token, prompt_ids, split
+from judge_decoding.models.tokenize import check_offsets, end_token, prompt_ids, split
 
 # Cached, as a vocabulary and a file may each have some 100,000 entries; the size shows whether tokens were added.
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
@@ -99,10 +99,8 @@ def split_ids(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int]
 
 def token_spans(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[Span]:
     """Return the character spans of the answer's tokens that have text."""
-    if case.token_ids is None and not tokenizer.is_fast:
-        raise JudgeDecodingError(
-            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
-        )
+    if case.token_ids is None:
+        check_offsets(tokenizer)
     return [span for span in read_tokens(case, tokenizer).spans if span is not None and span[1] <= len(case.answer)]
 
 

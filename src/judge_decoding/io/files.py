@@ -145,6 +145,12 @@ def cache_folder(name: str) -> Path:
         raise JudgeDecodingError("There is no home folder for the cache; set XDG_CACHE_HOME to a folder.") from error
 
 
+def check_not_a_file(out: Path, what: str) -> None:
+    """Check that ``out`` is not a file, where the folder of ``what``, such as "a head", is to be written."""
+    if out.exists() and not out.is_dir():
+        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is a file; give a folder.")
+
+
 def check_output_folders(out: Path, what: str, first: str) -> Path:
     """Check that ``what``, such as "a head", can be written to the folder ``out``.
 
@@ -153,8 +159,7 @@ def check_output_folders(out: Path, what: str, first: str) -> Path:
     place = out if out.name not in ("", "..") else out.resolve()
     if not place.name:
         raise JudgeDecodingError(f"Cannot write {what} to {out}: it is the root folder; choose another one.")
-    if out.exists() and not out.is_dir():
-        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is a file; give a folder.")
+    check_not_a_file(out, what)
     work = place.with_name(f"{place.name}.work")
     for path in (out / "config.json", work / first):
         check_writable(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import end_line, lines, parse_json
+from judge_decoding.io.files import cannot_write, end_line, lines, parse_json
 from judge_decoding.io.inputs import DOCUMENT, MOST, reading
 
 
@@ -80,7 +80,7 @@ class Unfinished:
             with self.part.open("ab" if self._begun else "wb") as file:
                 file.write(_line(row) if self._begun else _line({"settings": self.settings}) + _line(row))
         except OSError as error:
-            raise JudgeDecodingError(f"Cannot write {self.part}: {error.strerror}; choose another place.") from error
+            raise cannot_write(self.part, error) from error
         self._begun = True
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import parse_json, read_bytes, read_text, replacing, write_text
+from judge_decoding.io.files import check_not_a_file, parse_json, read_bytes, read_text, replacing, write_text
 from judge_decoding.io.hub import locate
 from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.config import JudgeHeadConfig, StoredScores, read_config
@@ -139,8 +139,7 @@ class JudgeHead(nn.Module):
             JudgeDecodingError: the folder cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise JudgeDecodingError(f"Cannot write a head to {folder}: it is a file; give a folder.")
+        check_not_a_file(folder, "a head")
         own = [path for path in results_in(folder) if self.owns(_recorded_hash(path), folder)]
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(folder / WEIGHTS) as temporary:

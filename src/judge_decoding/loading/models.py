@@ -19,7 +19,7 @@ from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.io.hub import ModelLocation, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, find_adapter
-from judge_decoding.loading.weights import check_complete, check_depth, check_finite
+from judge_decoding.loading.weights import check_complete, check_depth, check_finite_weights
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
 from judge_decoding.names import embedded_path, is_drafter
 
@@ -90,7 +90,7 @@ def load_model(name_or_path: str | Path, *, device: str | None = None, **kwargs:
         raise
     except Exception as error:  # quantisation libraries and custom code raise any exception
         raise _cannot_load_model(source, str(name), error, rest) from error
-    check_finite(model, str(name))
+    check_finite_weights(model, str(name))
     model.eval().requires_grad_(False)
     return model
 

@@ -65,7 +65,7 @@ def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], 
         )
 
 
-def check_finite(model: nn.Module, model_name: str) -> None:
+def check_finite_weights(model: nn.Module, model_name: str) -> None:
     """Check that no weight is NaN or infinite, and no buffer NaN (masks may be infinite).
 
     It reads the weights once, without a copy, and synchronises once per device. Integers, 8-bit floats and tensors on

@@ -50,6 +50,14 @@ def _encoded(text: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> Batc
     return encoding
 
 
+def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer gives the character offsets of its tokens, as only fast ones do."""
+    if not tokenizer.is_fast:
+        raise JudgeDecodingError(
+            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
+        )
+
+
 def lead_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the token ids that the tokenizer adds before a text: usually a begin token, or nothing."""
     for probe in ("a", "1", "."):

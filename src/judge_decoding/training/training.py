@@ -33,7 +33,7 @@ from judge_decoding.models.abilities import as_causal_lm
 from judge_decoding.models.context import context_length
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.hidden import decoder_layer
-from judge_decoding.models.tokenize import end_ids
+from judge_decoding.models.tokenize import check_offsets, end_ids
 from judge_decoding.training.calibration import expected_calibration_error, reliability, roc
 from judge_decoding.training.comparison import (
     SHARES,
@@ -150,10 +150,7 @@ def train_head(
 def _check_cases(cases: Sequence[Case], tokenizer: PreTrainedTokenizerBase) -> None:
     if not cases:
         raise JudgeDecodingError("The data set has no cases; a judge needs answers with and without located errors.")
-    if not tokenizer.is_fast:
-        raise JudgeDecodingError(
-            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
-        )
+    check_offsets(tokenizer)
     unlocated = sum(not case.located for case in cases)
     if unlocated:
         raise JudgeDecodingError(

@@ -17,7 +17,7 @@ from judge_decoding.core.spans import Span
 from judge_decoding.data.cases import Case
 from judge_decoding.data.tokens import CaseTokens, read_tokens
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import end_line, rows
+from judge_decoding.io.files import cannot_write, end_line, rows
 from judge_decoding.io.inputs import DOCUMENT
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
@@ -26,7 +26,7 @@ from judge_decoding.labelling.annotate.storage import ALL_READINGS, readings_pat
 from judge_decoding.loading.models import check_same_vocabulary, default_device, load_model, load_tokenizer
 from judge_decoding.models.context import context_length
 from judge_decoding.models.teacher_forcing import hidden_states, read_given
-from judge_decoding.models.tokenize import end_ids
+from judge_decoding.models.tokenize import check_offsets, end_ids
 
 TOP = 3
 """The most alternative tokens of the target to show at each position."""
@@ -106,14 +106,9 @@ def _read_missing(
 ) -> None:
     """Read the ``wanted`` answers that are missing from ``found``; add them to it and to the file."""
     missing = [case for name, case in wanted.items() if name not in found]
-    tokenizer, target = (
-        load_tokenizer(reader.target),
-        load_model(reader.target, device=reader.device or default_device()),
-    )
-    if not tokenizer.is_fast:
-        raise JudgeDecodingError(
-            f"{type(tokenizer).__name__} has no character offsets; use this model's fast tokenizer."
-        )
+    tokenizer, device = load_tokenizer(reader.target), reader.device or default_device()
+    target = load_model(reader.target, device=device)
+    check_offsets(tokenizer)
     draft = None
     if reader.head is not None and reader.head.config.draft is not None:
         if reader.draft is None:
@@ -121,7 +116,7 @@ def _read_missing(
                 "This judge head also reads the draft model's hidden states; give the draft with --draft."
             )
         check_same_vocabulary(tokenizer, load_tokenizer(reader.draft))
-        draft = load_model(reader.draft, device=reader.device or default_device())
+        draft = load_model(reader.draft, device=device)
     if reader.head is not None:
         reader.head.check_fits(target, draft)
     ends = end_ids(target, tokenizer)
@@ -139,7 +134,7 @@ def _read_missing(
                 file.write(reading.model_dump_json().encode() + b"\n")
                 progress(done, len(wanted))
     except OSError as error:
-        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+        raise cannot_write(path, error) from error
 
 
 def _kept(folder: Path, maker: str, wanted: Container[str]) -> dict[str, AnswerReading]:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import first_problem
+from judge_decoding.io.files import cannot_write, first_problem
 from judge_decoding.labelling.annotate.session import Decision, Session, StaleError
 from judge_decoding.labelling.annotate.storage import token_path
 from judge_decoding.pages import templates
@@ -88,7 +88,7 @@ def kept_token(folder: Path) -> str:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(token + "\n")
     except OSError as error:
-        raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+        raise cannot_write(path, error) from error
     return token
 
 

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import first_problem, read_bytes
+from judge_decoding.io.files import cannot_write, first_problem, read_bytes
 from judge_decoding.io.locks import lock
 
 PREFIX = "decisions-"
@@ -68,7 +68,7 @@ class DecisionLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
-            raise JudgeDecodingError(f"Cannot write {path}: {error.strerror}; choose another place.") from error
+            raise cannot_write(path, error) from error
         try:
             if not lock(self._file):
                 raise JudgeDecodingError(
