@@ -26,7 +26,7 @@ from tqdm import tqdm
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
 from judge_decoding.data.sets import rethreshold
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.trial import Method, count
+from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.likelihood import LikelihoodConfig, label_by_likelihood
@@ -167,7 +167,7 @@ def main() -> None:
         sources[f"likelihood above {threshold:.1f} ({share:.0%})"] = rethreshold(scored, threshold), cost
     tuning = read_items(Arithmetic(split="calibration", count=args.calibration, seed=3))
     prompt_format, test = PromptFormat(Arithmetic()), read_items(Arithmetic(count=args.problems, seed=3))
-    alone = count(Method(JudgeDecoder(pair.target, pair.tokenizer)), prompt_format, test)
+    alone = compare({"": Method(JudgeDecoder(pair.target, pair.tokenizer))}, prompt_format, test, batch_size=32)[""]
     rows: list[dict[str, Any]] = [{"source": "target alone"} | outcome(alone, alone)]
     for number, (name, (cases, cost)) in enumerate(sources.items()):
         finished = args.work / f"row-{number}.json"
@@ -186,7 +186,8 @@ def main() -> None:
         except JudgeDecodingError as error:
             row["failed"] = str(error)
         else:
-            judged = count(Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS), prompt_format, test)
+            method = Method(decoder, Judge(head, head.config.threshold), NUM_DRAFT_TOKENS)
+            judged = compare({"": method}, prompt_format, test, batch_size=32)[""]
             row |= {"threshold": head.config.threshold} | outcome(judged, alone)
         write_json(finished, row)
         rows.append(row)

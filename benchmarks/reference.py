@@ -25,7 +25,6 @@ from judge_decoding import Exact, Judge, JudgeDecoder, MinProbability, TopK, Ver
 from judge_decoding.cli.run.demo import EXACT_LENGTHS, JUDGE_LENGTHS
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
 from judge_decoding.evaluation.trial import Method, Outcome, compare
-from judge_decoding.evaluation.trial import count as counted
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference.pair import load_pair
@@ -65,7 +64,8 @@ def count(
 ) -> tuple[tuple[str, float | None, int], Outcome]:
     """One setting over all test problems."""
     torch.set_num_threads(1)
-    return setting, counted(method(*setting), ASKING, read_items(Arithmetic(family, count=problems)))
+    items = read_items(Arithmetic(family, count=problems))
+    return setting, compare({"": method(*setting)}, ASKING, items, batch_size=32)[""]
 
 
 def quality(settings: list[tuple[str, float | None, int]], problems: int, family: str) -> list[dict[str, object]]:

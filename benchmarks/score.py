@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from judge_decoding import Case, Exact, JudgeDecoder, Stats, VerificationRule, parse_rule
 from judge_decoding.evaluation.score import ScoreConfig, score
-from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text
+from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, tokenized
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.models.provenance import machine
 from judge_decoding.reference.pair import load_pair, prompt_of
@@ -99,7 +99,7 @@ def measured(
 ) -> dict[str, Any]:
     """All rules at all lengths on the texts of ``cases``."""
     size = decoder.target.get_input_embeddings().weight.shape[0]
-    texts: list[TokenizedAnswer] = [as_text(case, decoder.tokenizer, form, size=size, context=None) for case in cases]
+    texts: list[TokenizedAnswer] = [tokenized(case, decoder.tokenizer, form, size=size, context=None) for case in cases]
     rules = [parse_rule(spelling, decoder.judge) for spelling in spellings]
     with tqdm(total=len(texts), desc=str(form)) as bar:
         found = score(decoder, texts, rules, ScoreConfig(lengths, shown=0), progress=bar.update)

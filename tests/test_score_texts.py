@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError, read_cases
 from judge_decoding.data.tokens import fingerprint, split_ids
-from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text, read_answers
+from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, read_answers, tokenized
 from tiny import EOS, byte_level_tokenizer, word_tokenizer
 
 
@@ -22,7 +22,7 @@ def spelled(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[str]:
 def text(
     case: Case, tokenizer: PreTrainedTokenizerFast, form: PromptTemplate | None = None, **limits: int | None
 ) -> TokenizedAnswer:
-    return as_text(
+    return tokenized(
         case, tokenizer, form or PromptTemplate(), size=limits.get("size") or 1000, context=limits.get("context")
     )
 

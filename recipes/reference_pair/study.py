@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from judge_decoding import JudgeDecoder, JudgeHead, TrainingConfig, read_cases, train_head
-from judge_decoding.evaluation.trial import Method, count
+from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.models.teacher_forcing import hidden_states
@@ -96,13 +96,14 @@ def main() -> None:
     task = Arithmetic(split="calibration", count=args.problems)
     prompt_format, items = PromptFormat(task), read_items(task)
     rows = []
-    alone = count(Method(JudgeDecoder(target, tokenizer)), prompt_format, items)
+    alone = compare({"": Method(JudgeDecoder(target, tokenizer))}, prompt_format, items, batch_size=32)[""]
     rows.append({"head": "target alone", "accuracy": alone.accuracy})
     print(rows[-1], flush=True)
     for name, head in tqdm(heads.items(), desc="decoding"):
         decoder = JudgeDecoder(target, tokenizer, draft, head)
         for threshold in args.thresholds:
-            outcome = count(Method(decoder, Judge(head, threshold), args.num_draft_tokens), prompt_format, items)
+            method = Method(decoder, Judge(head, threshold), args.num_draft_tokens)
+            outcome = compare({"": method}, prompt_format, items, batch_size=32)[""]
             rows.append(
                 {
                     "head": name,

@@ -118,7 +118,7 @@ class Generation:
 
         None without a judge, or with a judge that cannot measure it.
         """
-        return next((event.distance for event in self.rounds if event.distance is not None), None)
+        return next(iter(self.stats.distances), None)
 
     @property
     def tokens_per_second(self) -> float:

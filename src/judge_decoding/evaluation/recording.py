@@ -52,6 +52,7 @@ def record(
     met = {token for event in rounds for token in (*event.token_ids, *event.draft_ids)}
     named = {token for event in rounds for token in event.target_ids} | (met & special)
     named |= {token for event in rounds for details in event.details or () for token, _ in details.alternatives}
+    stats = Stats.of(rounds)
     return Sample(
         question=question,
         text="".join(pieces),
@@ -59,7 +60,8 @@ def record(
         vocabulary=spellings(tokenizer, named),
         end_ids=tuple(sorted(decoder.end_ids)),
         special_ids=tuple(sorted(met & special)),
-        stats=Stats.of(rounds).to_dict(),
+        distance=next(iter(stats.distances), None),
+        stats=stats.to_dict(),
         **about,
     )
 

@@ -140,7 +140,7 @@ def _problem(row: Any, *fields: str) -> str | None:  # noqa: ANN401  (any JSON v
     return None
 
 
-def as_text(
+def tokenized(
     case: Case,
     tokenizer: PreTrainedTokenizerBase,
     form: PromptTemplate,

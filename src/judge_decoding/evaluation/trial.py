@@ -123,11 +123,6 @@ def compare(
     }
 
 
-def count(method: Method, prompt_format: PromptFormat, items: Sequence[Item], *, batch_size: int = 32) -> Outcome:
-    """Run one method on every item in batches, untimed."""
-    return compare({"": method}, prompt_format, items, batch_size=batch_size)[""]
-
-
 def answers(method: Method, prompt_format: PromptFormat, items: Sequence[Item]) -> list[list[Generation]]:
     """Return the answers of one method to the turns of each item; the items are decoded as one batch.
 

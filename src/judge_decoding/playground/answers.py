@@ -65,7 +65,6 @@ class HeldAnswer:
             "rule": str(plan.rule), "threshold": recorded_threshold(plan.rule, plan.guards),
             "temperature": temperature, "seed": plan.settings.seed if temperature else None,
             "seconds": self.seconds, "finish_reason": self.finish_reason,
-            "distance": next((e.distance for e in self.rounds if e.distance is not None), None),
             "lossy": is_lossy(plan.rule, self.rounds, greedy=temperature == 0),
         }  # fmt: skip
         if self.alone is not None:

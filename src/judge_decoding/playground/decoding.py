@@ -38,11 +38,11 @@ class DecodingLock:
     def __init__(self) -> None:
         self._lock = Lock()
 
-    def take(self, tell: EventSink, stop: Event) -> bool:
+    def take(self, send: EventSink, stop: Event) -> bool:
         """Wait for one's turn; return False if ``stop`` came first."""
         if self._lock.acquire(blocking=False):
             return True
-        tell({"type": "waiting"})
+        send({"type": "waiting"})
         while not stop.is_set():
             if self._lock.acquire(timeout=_PATIENCE):
                 return True
@@ -55,7 +55,7 @@ class DecodingLock:
 
 def answer(
     plan: AnswerPlan,
-    tell: EventSink,
+    send: EventSink,
     stop: Event,
     turns: DecodingLock,
     before: tuple[Sequence[Round], Sequence[str]] = ((), ()),
@@ -63,21 +63,21 @@ def answer(
     """Answer a question, report each round, and return the answer by judge decoding.
 
     ``stop`` ends decoding at the next round. ``before`` has rounds to continue from, and the texts of their tokens but
-    the last; see `HeldAnswer.before`. None comes back if it was stopped before its first token.
+    the last; see `HeldAnswer.before`. It returns None if it was stopped before its first token.
     """
-    if not turns.take(tell, stop):
+    if not turns.take(send, stop):
         return None
     try:
-        decoder, alone = plan.pair.ready(plan.settings.backend, lambda text: tell({"type": "note", "text": text}))
+        decoder, alone = plan.pair.ready(plan.settings.backend, lambda text: send({"type": "note", "text": text}))
         for why in decoder.fallbacks:
-            tell({"type": "fallback", "text": f"Not compiled: {why}."})
+            send({"type": "fallback", "text": f"Not compiled: {why}."})
         own = None
         if plan.settings.with_target and not before[0]:
-            column = _decode("target", alone, plan, plan.options, tell, stop)
+            column = _decode("target", alone, plan, plan.options, send, stop)
             own = TargetAnswer("".join(column.pieces), len(column.pieces), column.seconds)
         if stop.is_set():
             return None
-        column = _decode("judge", decoder, plan, plan.judged, tell, stop, *before)
+        column = _decode("judge", decoder, plan, plan.judged, send, stop, *before)
     finally:
         turns.give()
     if not column.pieces:
@@ -87,7 +87,7 @@ def answer(
 
 
 def _decode(
-    name: str, decoder: JudgeDecoder, plan: AnswerPlan, options: Options, tell: EventSink, stop: Event,
+    name: str, decoder: JudgeDecoder, plan: AnswerPlan, options: Options, send: EventSink, stop: Event,
     before: Sequence[Round] = (), known: Sequence[str] = (),
 ) -> _ColumnState:  # fmt: skip
     """Decode one column, after the rounds ``before``, whose tokens but the last have the texts ``known``."""
@@ -97,23 +97,23 @@ def _decode(
     pieces = [*known, *spelled[len(known) :]]
     column = _ColumnState([*before], pieces, 0.0, plan.limit)
     budget = plan.budget - len(ids)
-    tell({"type": "start", "column": name, "prompt_tokens": plan.ids.shape[1], "kept": len(known),
+    send({"type": "start", "column": name, "prompt_tokens": plan.ids.shape[1], "kept": len(known),
           "pieces": pieces[len(known) :]})  # fmt: skip
     if (ids and ids[-1] in decoder.end_ids) or budget < 1:
         column.finish_reason = plan.limit if budget < 1 else "stop"
-        tell({"type": "end", "column": name, "finish_reason": column.finish_reason, "tail": ""})
+        send({"type": "end", "column": name, "finish_reason": column.finish_reason, "tail": ""})
         return column
     prompt = torch.cat((plan.ids, torch.tensor([ids], dtype=plan.ids.dtype, device=plan.ids.device)), 1)
     stats, last = Stats(), None
     begin = time.perf_counter()
     for event in decoder.rounds(prompt, budget, **options):
-        column.seconds += time.perf_counter() - begin  # telling is not timed
+        column.seconds += time.perf_counter() - begin  # sending is not timed
         last = event
         stats.add(event)
         texts = [text.push(token) for token in event.token_ids]
         column.rounds.append(event)
         column.pieces += texts
-        tell({"type": "round", "column": name, "pieces": texts, "causes": event.causes,
+        send({"type": "round", "column": name, "pieces": texts, "causes": event.causes,
               "drafted": len(event.draft_ids), "figures": _figures(stats, column.seconds)})  # fmt: skip
         if stop.is_set():
             break
@@ -123,7 +123,7 @@ def _decode(
         column.pieces[-1] += tail
     ended = last is not None and last.stopped
     column.finish_reason = "stop" if ended else None if stats.tokens < budget else plan.limit
-    tell({"type": "end", "column": name, "finish_reason": column.finish_reason, "tail": tail})
+    send({"type": "end", "column": name, "finish_reason": column.finish_reason, "tail": tail})
     return column
 
 

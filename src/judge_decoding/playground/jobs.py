@@ -62,13 +62,13 @@ class JobRunner:
         """Run ``work`` and yield its events; closing this, as when the client leaves, ends the work."""
         loop, queue, stop = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None](), Event()
 
-        def tell(event: dict[str, Any] | None) -> None:
+        def send(event: dict[str, Any] | None) -> None:
             try:
                 loop.call_soon_threadsafe(queue.put_nowait, event)
             except RuntimeError:  # the server has ended
                 stop.set()
 
-        thread = Thread(target=self._run, args=(name, work, tell, stop), name=f"answer {name}", daemon=True)
+        thread = Thread(target=self._run, args=(name, work, send, stop), name=f"answer {name}", daemon=True)
         with self._lock:
             self._running[name] = stop, thread
             if self._closed:
@@ -80,15 +80,15 @@ class JobRunner:
         finally:
             stop.set()
 
-    def _run(self, name: str, work: JobFunction, tell: Callable[[dict[str, Any] | None], None], stop: Event) -> None:
+    def _run(self, name: str, work: JobFunction, send: Callable[[dict[str, Any] | None], None], stop: Event) -> None:
         try:
-            work(tell, stop)
+            work(send, stop)
         except JudgeDecodingError as error:
-            tell({"type": "error", "error": str(error)})
+            send({"type": "error", "error": str(error)})
         except Exception as error:  # models and rules of strangers may raise anything
             logger.exception("An answer failed")
-            tell({"type": "error", "error": f"Decoding failed ({reason(error)}); see the terminal for the details."})
+            send({"type": "error", "error": f"Decoding failed ({reason(error)}); see the terminal for the details."})
         finally:
             with self._lock:
                 self._running.pop(name, None)
-            tell(None)
+            send(None)

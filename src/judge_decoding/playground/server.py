@@ -140,16 +140,16 @@ class Playground:
     def _answering(self, planned: AnswerPlan, before: _EarlierRounds) -> Response:
         name = secrets.token_hex(12)
 
-        def work(tell: EventSink, stop: Event) -> None:
-            tell({"type": "id", "id": name, "rule": str(planned.rule), "seed": planned.settings.seed})
-            found = answer(planned, tell, stop, self._turns, before)
+        def work(send: EventSink, stop: Event) -> None:
+            send({"type": "id", "id": name, "rule": str(planned.rule), "seed": planned.settings.seed})
+            found = answer(planned, send, stop, self._turns, before)
             if found is None:
-                tell({"type": "nothing"})
+                send({"type": "nothing"})
                 return
             found = replace(found, id=name)
             self._answers.add(found)
             sample = found.sample().model_dump(mode="json", exclude={"stats"})
-            tell({"type": "answer", "sample": sample})
+            send({"type": "answer", "sample": sample})
 
         return StreamingResponse(self.jobs.lines(name, work), media_type="application/x-ndjson")
 

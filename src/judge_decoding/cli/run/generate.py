@@ -93,15 +93,15 @@ def run(options: GenerateOptions) -> None:
         elif not options.json:
             for piece, cause in zip(chunk.pieces, chunk.round.causes, strict=True):
                 console.print(token_text(piece, cause, marks=False), end="")
-    seconds = time.perf_counter() - begin
+    seconds, stats = time.perf_counter() - begin, Stats.of(chunk.round for chunk in written)
     if options.plain:
         stream("\n")
     elif not options.json:
-        _print_figures(console, Stats.of(chunk.round for chunk in written), seconds)
+        _print_figures(console, stats, seconds)
     reason = written[-1].finish_reason if written else None
     if reason in _CUT_OFF:
         notes.print(_CUT_OFF[reason], highlight=False, soft_wrap=True)
-    distance = next((chunk.round.distance for chunk in written if chunk.round.distance is not None), None)
+    distance = next(iter(stats.distances), None)
     if distance is not None and distance > 1 and not rule.is_lossless:
         notes.print(
             f"The prompt looks unlike the questions the judge was trained on (distance {distance:.2f}; 95% of them are "
@@ -114,7 +114,7 @@ def run(options: GenerateOptions) -> None:
     rounds, pieces = [chunk.round for chunk in written], [piece for chunk in written for piece in chunk.pieces]
     about: dict[str, object] = {
         "target": options.target, "draft": draft or "", "judge": judge or "", "temperature": sampling.temperature,
-        "finish_reason": reason, "seed": options.seed, "seconds": seconds, "distance": distance,
+        "finish_reason": reason, "seed": options.seed, "seconds": seconds,
         "rule": str(rule), "threshold": recorded_threshold(rule, guards),
         "lossy": is_lossy(rule, rounds, greedy=sampling.temperature == 0),
     }  # fmt: skip

@@ -10,17 +10,17 @@ from pathlib import Path
 from rich.text import Text as Line
 
 from judge_decoding.cli.console import Terminal, progress
-from judge_decoding.cli.court_files import warnings
 from judge_decoding.cli.run.models import load_models
 from judge_decoding.cli.run.rendering import uses_chat
 from judge_decoding.cli.score import ScoreOptions
+from judge_decoding.cli.shared import warnings
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.data.cases import Case
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.score import ScoreConfig, check_rule
 from judge_decoding.evaluation.score import score as score_texts
-from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, as_text, read_answers
+from judge_decoding.evaluation.texts import PromptTemplate, TokenizedAnswer, read_answers, tokenized
 from judge_decoding.io.files import write_text
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.context import context_length
@@ -122,7 +122,7 @@ def _texts(
     with warnings() as on_bad:
         for number, case in cases:
             try:
-                texts.append(as_text(case, decoder.tokenizer, form, size=size, context=context, ends=ends))
+                texts.append(tokenized(case, decoder.tokenizer, form, size=size, context=context, ends=ends))
             except JudgeDecodingError as error:
                 on_bad(f"{path}, line {number}: {error}")
     if not texts:

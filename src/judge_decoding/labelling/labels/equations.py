@@ -94,12 +94,9 @@ def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
         except UnreadableError:
             continue
         # An operator after it connects it to something unreadable: "= 3 * x".
-        behind = row[right.end] if right.end < end else None
-        if (
-            behind is not None
-            and behind.kind in (LexemeKind.OPERATOR, LexemeKind.FRACTION, LexemeKind.OPEN)
-            and behind.text != "-"
-        ):
+        following = row[right.end] if right.end < end else None
+        joins = (LexemeKind.OPERATOR, LexemeKind.FRACTION, LexemeKind.OPEN)
+        if following is not None and following.kind in joins and following.text != "-":
             continue
         lefts = list(_left_sides(row, begin, at))
         if not lefts or not any(left.operators or right.operators for _, left in lefts):
@@ -107,10 +104,8 @@ def _in_line(row: Sequence[Lexeme]) -> Iterator[Equation]:
         about = lexeme.text in ("≈", "\\approx")
         true = any(_holds(left, right, about) for _, left in lefts)
         last = right.end - 1
-        while last > at + 1 and row[last].kind not in (
-            LexemeKind.NUMBER,
-            LexemeKind.CLOSE,
-        ):  # units are not part of the error
+        # Units are not part of the error.
+        while last > at + 1 and row[last].kind not in (LexemeKind.NUMBER, LexemeKind.CLOSE):
             last -= 1
         yield Equation(row[lefts[0][0]].start, (row[at + 1].start, row[last].end), true)
 

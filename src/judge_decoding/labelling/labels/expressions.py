@@ -208,9 +208,8 @@ class Parser:
             return None
         if self._operator("*/") and self._starts_value(1):
             return lexeme.text
-        if (
-            lexeme.kind is LexemeKind.WORD and self._starts_value(1) and not self._operator("-", 1)
-        ):  # 5x - 5 has an unknown
+        # No minus may follow, as 5x - 5 has an unknown.
+        if lexeme.kind is LexemeKind.WORD and self._starts_value(1) and not self._operator("-", 1):
             if lexeme.text in "xX":
                 return "*"
             if lexeme.text == "of" and (self._percent or self._quotient):
