@@ -13,7 +13,7 @@ import pytest
 
 from commands import Run
 from judge_decoding import JudgeDecodingError
-from judge_decoding.cli import last
+from judge_decoding.cli import crash
 
 HOSTILE = "x\x1b]0;y\x07\u202e[red]\nError: forged"
 
@@ -103,10 +103,10 @@ def test_only_the_newest_logs_stay(ending, state: Path) -> None:
     state.mkdir(parents=True)
     (state / "notes.txt").write_text("another's")
     names = []
-    for number in range(last.KEPT + 5):
+    for number in range(crash.KEPT + 5):
         err = ending(ValueError(f"number {number}"))[2]
         names.append(re.findall(r"judge-decoding-\w+\.log", err)[0])
-    assert {path.name for path in state.iterdir()} == {*names[-last.KEPT :], "notes.txt"}
+    assert {path.name for path in state.iterdir()} == {*names[-crash.KEPT :], "notes.txt"}
 
 
 def test_without_a_place_for_state_it_goes_to_the_temporary_folder(ending, tmp_path: Path, monkeypatch) -> None:

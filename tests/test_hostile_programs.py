@@ -21,7 +21,7 @@ import pytest
 import judge_decoding
 from commands import needs_bwrap
 from hostile import BOUNDS, CLUMSY, FORGED, OUTSIDE
-from judge_decoding.io import boundaries
+from judge_decoding.io import isolation
 from judge_decoding.io.sandbox import SandboxLimits, SandboxOutcome, run_program, sandbox_of
 
 pytestmark = pytest.mark.slow
@@ -41,11 +41,11 @@ X86 = platform.machine() == "x86_64"
 ORDINARY = """
 import json, os, sys
 from dataclasses import asdict
-from judge_decoding.io import boundaries
+from judge_decoding.io import isolation
 from judge_decoding.io.sandbox import SandboxLimits, run_program
 # Its own Python may be where only root gets.
-boundaries._interpreter = lambda: sys.argv[1]
-boundaries._packages = boundaries._python = lambda: []
+isolation._interpreter = lambda: sys.argv[1]
+isolation._packages = isolation._python = lambda: []
 os.chdir("/")
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
@@ -245,9 +245,9 @@ def test_one_that_is_less_careful_is_deceived(
     monkeypatch: pytest.MonkeyPatch, name: str, line: str, careless: str
 ) -> None:
     """The forgers above are good ones: where a line is missing, they succeed."""
-    monkeypatch.setattr(boundaries, "_CHILD", boundaries._CHILD.replace(line, careless))
-    assert careless in boundaries._CHILD
-    assert line not in boundaries._CHILD
+    monkeypatch.setattr(isolation, "_CHILD", isolation._CHILD.replace(line, careless))
+    assert careless in isolation._CHILD
+    assert line not in isolation._CHILD
     assert run_program(FORGED[name] + TESTS).passed
 
 

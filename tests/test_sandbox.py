@@ -15,7 +15,7 @@ import pytest
 
 from commands import Run, is_one_sentence, needs_bwrap
 from judge_decoding import Case, JudgeDecodingError, write_cases
-from judge_decoding.io import boundaries, sandbox
+from judge_decoding.io import isolation, sandbox
 from judge_decoding.io.sandbox import SandboxLimits, run_program, sandbox_of
 from judge_decoding.io.seccomp import no_new_processes
 
@@ -177,7 +177,7 @@ def test_the_filter_is_for_this_kind_of_processor(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("platform.machine", lambda: "s390x")
     assert no_new_processes() is None
     with pytest.raises(JudgeDecodingError, match=r"kind of processor.*--sandbox docker:IMAGE"):
-        run_program("", sandbox=boundaries.Bubblewrap("bwrap"))
+        run_program("", sandbox=isolation.Bubblewrap("bwrap"))
 
 
 @pytest.mark.parametrize("limits", [{"seconds": 0}, {"seconds": float("nan")}, {"memory": 5}, {"file_size": -1}])
@@ -294,7 +294,7 @@ def test_a_container(engine: Path) -> None:
         "--security-opt", "no-new-privileges", "--user", "65534:65534", "--workdir", "/tmp",
         "--env", "HOME=/tmp", "--env", "TMPDIR=/tmp", "--env", "OMP_NUM_THREADS=1", "--env", "OPENBLAS_NUM_THREADS=1",
         "--env", "MALLOC_ARENA_MAX=1", "--log-driver", "none", "--entrypoint", "python3", "python:3.12",
-        "-I", "-B", "-X", "utf8", "-c", boundaries._CHILD, "5", "268435456", "1048576",
+        "-I", "-B", "-X", "utf8", "-c", isolation._CHILD, "5", "268435456", "1048576",
         str(len("def add(a, b): return a + b" + TESTS)),
     ]  # fmt: skip
 

@@ -53,12 +53,6 @@ def check_one_rule(rule: str | None, threshold: float | None) -> None:
         raise JudgeDecodingError("Give either a rule or the judge's threshold, not both.")
 
 
-def check_folder(out: Path, what: str) -> None:
-    """Refuse a file as the folder of ``what``, such as "a head"."""
-    if out.exists() and not out.is_dir():
-        raise JudgeDecodingError(f"Cannot write {what} to {out}: it is a file; give a folder.")
-
-
 def is_file(spelling: str) -> bool:
     """Whether ``--calibrate-on`` is a file, and no task's name."""
     name = spelling.partition("(")[0]
@@ -82,7 +76,7 @@ def sandbox_spelling(name: str | None, *, none: bool) -> str:
     return "none" if none else name or "bwrap"
 
 
-def check_court(what: str) -> None:
+def check_web_server(what: str) -> None:
     """Refuse what needs a web server where there is none; ``what`` is the start of a sentence about it."""
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise JudgeDecodingError(f"{what} a web server; install it with: pip install 'judge-decoding[court]'.")

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli import options
-from judge_decoding.cli.checks import check_court, check_folder, check_used
-from judge_decoding.cli.court_files import login, read
+from judge_decoding.cli.checks import check_used, check_web_server
 from judge_decoding.cli.options import option, out_option
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import MODELS, TRAINING
+from judge_decoding.cli.shared import login, read
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.files import check_not_a_file
 from judge_decoding.labelling.annotate.session import Session, summary
 from judge_decoding.labelling.annotate.storage import PREFIX, cases_path, decisions_path, readings_path, token_path
 
@@ -36,7 +37,7 @@ def annotate(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Label answers by hand on a local web page."""
-    check_court("Annotating needs")
+    check_web_server("Annotating needs")
     from judge_decoding.labelling.annotate.server import kept_token, serve  # noqa: PLC0415  (an extra)
     from judge_decoding.web.serving import listen  # noqa: PLC0415  (an extra)
 
@@ -44,7 +45,7 @@ def annotate(
         raise JudgeDecodingError("A judge head reads its target's hidden states; give the model with --target.")
     if judge is None:
         check_used(context, "Without --judge", "--draft", remedy="give a judge head")
-    check_folder(out, "decisions")
+    check_not_a_file(out, "decisions")
     who = annotator or login()
     made, decisions = cases_path(out, who), decisions_path(out, who)
     token_file = token_path(out)

@@ -11,10 +11,10 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.court_files import read, underscored
 from judge_decoding.cli.options import option, out_option
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import OUTPUT, TASK
+from judge_decoding.cli.shared import read, underscored
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.data import sets
 from judge_decoding.data.cases import read_numbered, starter_cases, write_cases

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli import options
-from judge_decoding.cli.checks import check_calibrate_on, check_folder, check_used
+from judge_decoding.cli.checks import check_calibrate_on, check_used
 from judge_decoding.cli.options import option, out_option
 from judge_decoding.cli.outputs import WORK, check_outputs
 from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.steps import steps
 from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import check_output_folders
+from judge_decoding.io.files import check_not_a_file, check_output_folders
 from judge_decoding.io.questions import Fields
 from judge_decoding.judge.files import files_of_head
 
@@ -86,7 +86,7 @@ class FitOptions:
             check_used(context, "Without --make-draft", "--draft-layers", remedy="add it")
         if not 0 < self.share < 1:
             raise JudgeDecodingError(f"--share is {self.share}; it must be between 0 and 1.")
-        check_folder(self.out, "a head")
+        check_not_a_file(self.out, "a head")
         labels = self.out.with_name(f"{self.out.name}.work") / "labels.jsonl"
         check_outputs(
             files_of_head(self.out), [self.prompts, self.target, self.draft, self.calibrate_on, self.calibrate_data],

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from judge_decoding.cli import last
+from judge_decoding.cli import crash
 from judge_decoding.cli.group import LazyCommand, lazy_app
 from judge_decoding.cli.terminal import fail, guarded, say
 from judge_decoding.errors import JudgeDecodingError
@@ -144,13 +144,13 @@ def _run() -> None:
         raise
     except OSError as error:  # an invalid file name, or a disk that is full or gone
         if not error.filename:
-            last.report(error)
-            sys.exit(last.EXIT)
+            crash.report(error)
+            sys.exit(crash.EXIT)
         fail(f"Error: {error.filename}: {error.strerror}; choose another place.")
         sys.exit(2)
     except BaseException as error:  # noqa: BLE001  (panics in the tokenizers' Rust code are not an Exception)
-        last.report(error)
-        sys.exit(last.EXIT)
+        crash.report(error)
+        sys.exit(crash.EXIT)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from judge_decoding.cli import options
-from judge_decoding.cli.checks import check_court, check_dtype
+from judge_decoding.cli.checks import check_dtype, check_web_server
 from judge_decoding.cli.options import option
 from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.panels import MODELS, OUTPUT
@@ -52,7 +52,7 @@ class PlayOptions:
         check_dtype(self.dtype)
         pairs = parse_pairs(self.pair or [REFERENCE])
         check_outputs([], [name for each in pairs for name in each[1:]], overwrite=False, work=[self.cases])
-        check_court("The playground needs")
+        check_web_server("The playground needs")
         from judge_decoding.cli.run.play import run  # noqa: PLC0415  (loads torch, and an extra)
 
         run(self, pairs)

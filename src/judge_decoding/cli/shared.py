@@ -1,4 +1,4 @@
-"""Helpers of the ``court`` commands: read files that contain bad lines, and print figures."""
+"""What several commands do alike: read files with bad lines, ask before a cost, show progress and figures."""
 
 from __future__ import annotations
 

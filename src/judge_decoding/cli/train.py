@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli import options
-from judge_decoding.cli.checks import check_dtype, check_folder
+from judge_decoding.cli.checks import check_dtype
 from judge_decoding.cli.options import option, out_option
 from judge_decoding.cli.panels import OUTPUT, TRAINING
 from judge_decoding.core.tracking import check_tracker
+from judge_decoding.io.files import check_not_a_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class TrainOptions:
         """Check the options, and train."""
         check_dtype(self.dtype)
         check_tracker(self.log_to)
-        check_folder(self.out, "a head")
+        check_not_a_file(self.out, "a head")
         from judge_decoding.cli.run.train import run  # noqa: PLC0415  (loads torch)
 
         run(self)

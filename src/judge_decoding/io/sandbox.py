@@ -26,7 +26,7 @@ from functools import cache
 from typing import IO, cast
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.boundaries import Sandbox, SandboxLimits, spelled
+from judge_decoding.io.isolation import Sandbox, SandboxLimits, spelled
 from judge_decoding.visible import one_line
 
 __all__ = ["Sandbox", "SandboxLimits", "SandboxOutcome", "run_program", "sandbox_of"]

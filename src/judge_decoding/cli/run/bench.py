@@ -14,8 +14,8 @@ from torch import Tensor
 from judge_decoding.cli.bench import BenchOptions
 from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.court_files import bar
 from judge_decoding.cli.run.prepare import PreparedTask, prepare
+from judge_decoding.cli.shared import bar
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.engines import check_backend

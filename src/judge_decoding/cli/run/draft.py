@@ -8,11 +8,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from judge_decoding.cli.court_files import agree, read_prompts
 from judge_decoding.cli.draft import DraftOptions
 from judge_decoding.cli.fit import FitOptions
 from judge_decoding.cli.run.rendering import renderer
 from judge_decoding.cli.run.swaps import duration
+from judge_decoding.cli.shared import agree, read_prompts
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core import tracking

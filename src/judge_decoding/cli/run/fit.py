@@ -9,11 +9,11 @@ from functools import partial
 
 from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.court_files import agree
 from judge_decoding.cli.fit import FitOptions
 from judge_decoding.cli.run.calibration import calibration
 from judge_decoding.cli.run.draft import made
 from judge_decoding.cli.run.swaps import duration, forecast, labelled, load_decoder
+from judge_decoding.cli.shared import agree
 from judge_decoding.cli.steps import Steps
 from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core import tracking

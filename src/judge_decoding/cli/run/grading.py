@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from judge_decoding.cli.court_files import bar
+from judge_decoding.cli.shared import bar
 from judge_decoding.cli.terminal import warn
 from judge_decoding.evaluation.grading import Grade, grade, mean_grade
 from judge_decoding.evaluation.record import GradeRecord, ResultKey

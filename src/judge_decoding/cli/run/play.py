@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from judge_decoding.cli.court_files import login
 from judge_decoding.cli.play import NamedPair, PlayOptions
 from judge_decoding.cli.run.models import load_models
+from judge_decoding.cli.shared import login
 from judge_decoding.cli.terminal import say
 from judge_decoding.names import REFERENCE
 from judge_decoding.playground.marks import CaseFile

@@ -11,10 +11,10 @@ from torch import nn
 
 from judge_decoding.cli.checks import check_dtype
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.court_files import read, warnings
-from judge_decoding.cli.on_task import TaskOptions
 from judge_decoding.cli.run.models import load_models
 from judge_decoding.cli.run.rendering import uses_chat
+from judge_decoding.cli.shared import read, warnings
+from judge_decoding.cli.task_options import TaskOptions
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.evaluation.evaluate import fitting, forms, hash_of

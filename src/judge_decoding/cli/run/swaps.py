@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 
 from judge_decoding.cli.checks import check_dtype
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.court_files import agree
 from judge_decoding.cli.court_swaps import EquivalenceOptions, LikelihoodOptions
+from judge_decoding.cli.shared import agree
 from judge_decoding.cli.steps import steps
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import Case
