@@ -73,8 +73,8 @@ def check_bound(name: str, value: object, shown: str = "") -> None:
         if isinstance(one, int | float) and not isinstance(one, bool):
             allowed = BOUNDS.get(name, _ANY).allowed(one)
             if allowed is not None:
-                told = str(one) if len(str(one)) <= 20 else f"{str(one)[:20]}..."
-                raise JudgeDecodingError(f"{shown or name} is {told}; it must be {allowed}.")
+                given = str(one) if len(str(one)) <= 20 else f"{str(one)[:20]}..."
+                raise JudgeDecodingError(f"{shown or name} is {given}; it must be {allowed}.")
 
 
 def check_bounds(thing: Any, names: Iterable[str] = ()) -> None:  # noqa: ANN401  (any data class)

@@ -207,8 +207,8 @@ def _report(found: CheckedCases, failures: Mapping[str, Sequence[str]], cases: i
         )
     models = {name: asdict(tally) | {"failed": len(failures.get(name, ()))} for name, tally in found.tallies.items()}
     if json:
-        told = {"models": models, "duplicates": found.duplicates, "cases": cases}
-        say_json(json_module.dumps(told, indent=2, ensure_ascii=False))
+        summary = {"models": models, "duplicates": found.duplicates, "cases": cases}
+        say_json(json_module.dumps(summary, indent=2, ensure_ascii=False))
         return
     for name, row in models.items():
         figures = ", ".join(

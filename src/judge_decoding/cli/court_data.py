@@ -101,11 +101,11 @@ def stats(
 
 def _report_agreement(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        told = [
+        measures = [
             f"{name} {row[name]:.2f}" for name in row if name.startswith(("kappa", "same")) and row[name] is not None
         ]
         one, other = row["annotators"]
-        say(f"  {one} and {other} on {row['answers']} answers: " + (", ".join(told) or "kappa has no value"))
+        say(f"  {one} and {other} on {row['answers']} answers: " + (", ".join(measures) or "kappa has no value"))
 
 
 def view(
@@ -167,8 +167,8 @@ def merge(
     check_outputs([out], files, overwrite=overwrite)
     merged = sets.merge([case for path in files for case in read(path)], on_conflict)  # type: ignore[arg-type]  # checked
     for labels in merged.conflicts:
-        told = "; ".join(f"{case.annotator or case.source or 'unknown'} {list(case.errors)}" for case in labels)
-        say(f"Conflict: {' '.join(labels[0].question.split())[:60]!r}: {told}", err=True)
+        verdicts = "; ".join(f"{case.annotator or case.source or 'unknown'} {list(case.errors)}" for case in labels)
+        say(f"Conflict: {' '.join(labels[0].question.split())[:60]!r}: {verdicts}", err=True)
     if not merged.cases:
         raise JudgeDecodingError("No case is left; keep the first of conflicting verdicts (--on-conflict first).")
     write_cases(out, merged.cases)

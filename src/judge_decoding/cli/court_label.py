@@ -141,5 +141,5 @@ def _report(figures: dict[str, Any], *, json: bool) -> None:
     if agreement is not None:
         say("agreement with labels by hand", bold=True)
         for name, value in agreement.items():
-            told = "has no value" if value is None else f"{value:.2f}" if isinstance(value, float) else value
-            say(f"  {name}: {told}")
+            shown = "has no value" if value is None else f"{value:.2f}" if isinstance(value, float) else value
+            say(f"  {name}: {shown}")

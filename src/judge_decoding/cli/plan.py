@@ -106,7 +106,7 @@ def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
 
 def _print_json(estimate: Estimate) -> None:
     recipe, memory, helps, speeds, best, compared = estimate
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
         "rounds": [
             {
@@ -124,7 +124,7 @@ def _print_json(estimate: Estimate) -> None:
         "published": [asdict(each) for each in compared],
         "assumed": {"allowance": ALLOWANCE, "launch": LAUNCH, "all_reduce": recipe.gpus.all_reduce_latency},
     }
-    say_json(dumps(told, indent=2))
+    say_json(dumps(figures, indent=2))
 
 
 def _print(estimate: Estimate, *, own: bool) -> None:
@@ -164,7 +164,7 @@ def _print(estimate: Estimate, *, own: bool) -> None:
     for sequences, by_share in speeds.items():
         which = "one sequence" if sequences == 1 else f"{sequences} sequences in all"
         header = [f"tokens per second, {which}", *(f"at {share:.0%} of peak" for share, _, _ in by_share)]
-        methods = [[told, *(_figure(by[name]) for _, _, by in by_share)] for name, told in names.items()]
+        methods = [[label, *(_figure(by[name]) for _, _, by in by_share)] for name, label in names.items()]
         methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in by_share)])
         console.print(text_table(header, methods))
         gap()

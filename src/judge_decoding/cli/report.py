@@ -40,6 +40,6 @@ def report(
     with warnings() as on_bad:
         samples = [sample for path in files for sample in read_samples(path, on_bad=on_bad)]
     write_text(out, answers_page(title, samples, figures=figures, most=show))
-    told = "1 answer" if len(samples) == 1 else f"{len(samples)} answers"
-    say(f"{told} read, the first {show} of them shown in {out}." if len(samples) > show else
-               f"{told} shown in {out}.")  # fmt: skip
+    answers = "1 answer" if len(samples) == 1 else f"{len(samples)} answers"
+    say(f"{answers} read, the first {show} of them shown in {out}." if len(samples) > show else
+               f"{answers} shown in {out}.")  # fmt: skip

@@ -22,12 +22,12 @@ MOST_WARNINGS = 5
 @contextmanager
 def warnings() -> Iterator[Warnings]:
     """Print the first few sentences about what is left out to stderr, and at the end how many more there were."""
-    told = Warnings()
+    counted = Warnings()
     try:
-        yield told
+        yield counted
     finally:
-        if told.count > MOST_WARNINGS:
-            warn(f"Left out: {told.count - MOST_WARNINGS} more lines.")
+        if counted.count > MOST_WARNINGS:
+            warn(f"Left out: {counted.count - MOST_WARNINGS} more lines.")
 
 
 class Warnings:

@@ -247,8 +247,8 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
 
 def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> tuple[float, ...]:
     """Return how far the items are from the judge's training questions, where a method reported it."""
-    told = ([record.extra[one.name, item.key]["distance"] for one in wanted] for item in items)
-    known = ([distance for distance in each if distance is not None] for each in told)
+    found = ([record.extra[one.name, item.key]["distance"] for one in wanted] for item in items)
+    known = ([distance for distance in each if distance is not None] for each in found)
     return tuple(each[0] for each in known if each)
 
 

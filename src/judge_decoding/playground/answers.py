@@ -130,15 +130,15 @@ class HeldAnswer:
 class AnswerStore:
     """The newest answers, by id, for several threads."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self) -> None:
         self._held: OrderedDict[str, HeldAnswer] = OrderedDict()
-        self._most, self._lock = most, Lock()
+        self._lock = Lock()
 
     def add(self, answer: HeldAnswer) -> None:
         """Hold an answer."""
         with self._lock:
             self._held[answer.id] = answer
-            while len(self._held) > self._most:
+            while len(self._held) > MOST:
                 self._held.popitem(last=False)
 
     def find(self, name: str) -> HeldAnswer | None:

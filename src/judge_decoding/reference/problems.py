@@ -137,7 +137,7 @@ def _draw_collection(rng: random.Random, steps: int) -> Problem:
     who, other = rng.sample(NAMES, 2)
     item, holder = rng.choice(ITEMS), rng.choice(HOLDERS)
     terms = [Term(rng.randint(2, 20))]
-    told = [f" {who} has {terms[0].value} {item}."]
+    sentences = [f" {who} has {terms[0].value} {item}."]
     by_the_bag = rng.randrange(6)
     for step in range(steps):
         sign = rng.choice((1, -1))
@@ -145,15 +145,15 @@ def _draw_collection(rng: random.Random, steps: int) -> Problem:
             count, each = rng.randint(2, 5), rng.randint(2, 6)
             terms.append(Term(count * each, sign, ("*", count, each)))
             verb = rng.choice(GAINS if sign > 0 else LOSSES)
-            told.append(f" {who} {verb} {count} {holder} with {each} {item} each.")
+            sentences.append(f" {who} {verb} {count} {holder} with {each} {item} each.")
             continue
         terms.append(Term(rng.randint(1, 15), sign))
         amount = f"{terms[-1].value} {item}"
         if rng.random() < 0.3:
-            told.append(f" {other} gives {who} {amount}." if sign > 0 else f" {who} gives {other} {amount}.")
+            sentences.append(f" {other} gives {who} {amount}." if sign > 0 else f" {who} gives {other} {amount}.")
         else:
-            told.append(f" {who} {rng.choice(GAINS if sign > 0 else LOSSES)} {amount}.")
-    question = "".join(told) + f" How many {item} does {who} have now?"
+            sentences.append(f" {who} {rng.choice(GAINS if sign > 0 else LOSSES)} {amount}.")
+    question = "".join(sentences) + f" How many {item} does {who} have now?"
     return Problem("collection", tuple(terms), who, item, holder, question)
 
 
@@ -162,7 +162,7 @@ def _draw_comparison(rng: random.Random) -> Problem:
     people = rng.sample(NAMES, rng.choice((2, 3)))
     item = rng.choice(ITEMS)
     terms = [Term(rng.randint(2, 15), who=people[0])]
-    told = [f" {people[0]} has {terms[0].value} {item}."]
+    sentences = [f" {people[0]} has {terms[0].value} {item}."]
     for index, person in enumerate(people[1:], start=1):
         base = rng.randrange(index)
         value, name = terms[base].value, people[base]
@@ -175,6 +175,6 @@ def _draw_comparison(rng: random.Random) -> Problem:
             "-": f"{amount} fewer {item} than",
             "*": f"{amount} times as many {item} as",
         }
-        told.append(f" {person} has {words[op]} {name}.")
-    question = "".join(told) + f" How many {item} do they have together?"
+        sentences.append(f" {person} has {words[op]} {name}.")
+    question = "".join(sentences) + f" How many {item} do they have together?"
     return Problem("comparison", tuple(terms), people[0], item, HOLDERS[0], question)

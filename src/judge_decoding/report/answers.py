@@ -77,8 +77,8 @@ def summary(samples: Sequence[Sample]) -> dict[str, str]:
         ("temperature", [f"{s.temperature:g}" for s in samples]),
         ("seed", [str(s.seed) for s in samples if s.seed is not None]),
     ):
-        if told := _distinct(values):
-            facts[name] = told
+        if distinct := _distinct(values):
+            facts[name] = distinct
     return facts
 
 

@@ -86,9 +86,9 @@ def notes(results: BenchResults) -> list[str]:
 def bench_markdown(results: BenchResults) -> str:
     """Return the page ``bench.md``."""
     models = [("target", results.target), ("draft", results.draft), ("judge", results.judge)]
-    told = ", ".join(f"{role} {markdown.plain(name)}" for role, name in models if name)
+    roles = ", ".join(f"{role} {markdown.plain(name)}" for role, name in models if name)
     text = (
-        f"Made by {markdown.code(' '.join(results.command))} on {markdown.plain(results.machine)}: {told}; "
+        f"Made by {markdown.code(' '.join(results.command))} on {markdown.plain(results.machine)}: {roles}; "
         f"{results.dtype}, {results.prompts} prompts of {markdown.plain(results.task)}, at most "
         f"{results.max_new_tokens} new tokens.\n"
     )

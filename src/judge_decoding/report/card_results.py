@@ -58,7 +58,7 @@ def _one(results: Results, plot: str | None, number: int) -> str:
     if results.machine:
         said.append(f"Machine: {plain(results.machine)}{f', {plain(results.dtype)}' if results.dtype else ''}")
     if results.versions:
-        said.append("Versions: " + ", ".join(plain(f"{name} {told}") for name, told in results.versions.items()))
+        said.append("Versions: " + ", ".join(plain(f"{name} {version}") for name, version in results.versions.items()))
     if results.tuning:
         answers = f"{min(tuned)}" if len(tuned) == 1 else f"{min(tuned)} to {max(tuned)}"
         said.append(f"Draft lengths were chosen on {answers} other questions, see below")

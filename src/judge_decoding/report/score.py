@@ -77,11 +77,11 @@ def _histogram(acceptance: Acceptance) -> RenderableType:
     return table
 
 
-def most_rejected(acceptance: Acceptance, spell: Callable[[int], str], count: int = 5) -> Text:
-    """Return a line with the most often rejected tokens; ``spell`` returns a token's text."""
+def most_rejected(acceptance: Acceptance, spell: Callable[[int], str]) -> Text:
+    """Return a line with the five tokens rejected most often; ``spell`` returns a token's text."""
     line = Text(f"{acceptance.name}: ", style="dim")
-    told = [f"{_quoted(spell(each.token))} {each.times} of {each.decided}" for each in acceptance.most_rejected(count)]
-    return line.append(", ".join(told) or "nothing")
+    tokens = [f"{_quoted(spell(each.token))} {each.times} of {each.decided}" for each in acceptance.most_rejected(5)]
+    return line.append(", ".join(tokens) or "nothing")
 
 
 def _quoted(text: str) -> str:

@@ -44,7 +44,7 @@ def legend(*, marks: bool = True, rejected: bool = False) -> RenderableType:
     return table
 
 
-def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> RenderableType:
+def worked_example(rounds: Iterable[ShownRound]) -> RenderableType:
     """Return an answer, one row per round: the number of accepted draft tokens, the kept tokens, the rejected rest."""
     table = Table.grid()
     table.add_column(no_wrap=True, style="dim")
@@ -53,7 +53,7 @@ def worked_example(rounds: Iterable[ShownRound], *, rejected: bool = True) -> Re
         line = Text()
         for token in event.tokens:
             line.append_text(token_text(token.text.replace("\n", "⏎"), token.cause, marks=True))
-        if rejected and event.rejected:
+        if event.rejected:
             line.append(f"  ✗{shown(event.rejected)}", style="dim strike")
         table.add_row(f"{number:3} {event.accepted:3} accepted │", line)
     return table

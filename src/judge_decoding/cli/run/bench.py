@@ -61,12 +61,12 @@ def run(options: BenchOptions) -> None:
         threads=torch.get_num_threads(), rows=tuple(found.rows), comparisons=tuple(found.comparisons),
         left_out=found.left_out,
     )  # fmt: skip
-    told = results.model_dump_json(indent=2, exclude_none=True)
+    text = results.model_dump_json(indent=2, exclude_none=True)
     if options.out is not None:
         write_text(options.out / "bench.md", bench_markdown(results))
-        write_text(options.out / "results.json", told + "\n")
+        write_text(options.out / "results.json", text + "\n")
     if options.json:
-        say_json(told)
+        say_json(text)
         return
     show(results, Terminal())
     if options.out is not None:

@@ -37,8 +37,8 @@ def write(head: Path, results: list[Path] | None, *, overwrite: bool) -> None:
             _note(f"{path} records the judge {one.judge!r} without a hash of its weights; check that it is {head}.")
     if not can_draw() and any(row.accuracy is not None for one in found for row in one.rows):
         _note("There is no plot of accuracy against speed; it needs matplotlib: pip install 'judge-decoding[eval]'.")
-    told = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
-    say(f"{head / CARD} is written, with {told}.")
+    source = f"{len(files)} file{'s' if len(files) > 1 else ''} of results" if files else "no results"
+    say(f"{head / CARD} is written, with {source}.")
 
 
 def _check_nothing_is_lost(loaded: JudgeHead, head: Path, files: Sequence[Path]) -> None:

@@ -65,7 +65,7 @@ def run(options: EvaluateOptions, asked: Task) -> None:
     if options.grader is not None:
         found, grades = _graded(found, ready, options.grader, out / "grades.jsonl", record.settings)
     rows = core.result_rows(name, method, outcomes, options.margin / 100)
-    told = Results(
+    results = Results(
         **ready.facts, config=keep_config(options.context, out), grader=options.grader or "",
         margin=options.margin / 100,
         rows=tuple(with_grades(row, grades.get(key, ())) for key, row in rows.items()),
@@ -79,14 +79,15 @@ def run(options: EvaluateOptions, asked: Task) -> None:
         model = f"{ready.names['target']} {name}"
         lines = [answer_line(item, turns, model) for item, turns in _by_item(found, ready)]
         write_text(out / "spec_bench.jsonl", "".join(lines))
-    write_text(options.results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
+    text = results.model_dump_json(indent=2, exclude_none=True)
+    write_text(options.results, text + "\n")
     record.part.unlink(missing_ok=True)
     if options.json:
-        say_json(told.model_dump_json(indent=2, exclude_none=True))
+        say_json(text)
         return
-    counted = Counting.of(told.rows[-1])
+    counted = Counting.of(results.rows[-1])
     print_results(
-        told,
+        results,
         f"Counted by Spec-Bench: {counted.mean_accepted_tokens:.2f} mean accepted tokens. By the paper: "
         f"{counted.accepted_per_round:.2f} accepted draft tokens a round. They differ by 1 except in the "
         f"{counted.ended_in_draft:.1%} of rounds that ended within their draft."
@@ -135,8 +136,8 @@ def _graded(
         one = found.get((name, sample.item), {}).get(sample.turn - 1)
         return None if one is None else one.grade
 
-    told = [
+    graded = [
         sample.model_copy(update={"grade": of(METHOD, sample), "target_grade": of(TARGET, sample)})
         for sample in samples
     ]
-    return told, means(answered, found)
+    return graded, means(answered, found)

@@ -21,9 +21,9 @@ _SHORTEST_BAR = 10
 def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, ItemResult], None]]:
     """A progress bar with accuracy and tokens per forward so far; gives the function that takes an answer."""
     so_far: dict[str, list[ItemResult]] = {}
-    with progress(TextColumn("{task.fields[told]}", markup=False)) as shown:
+    with progress(TextColumn("{task.fields[state]}", markup=False)) as shown:
         room = shown.console.width - len(title) - len(f" {total}/{total} 0:00:00 ") - _SHORTEST_BAR
-        bar = shown.add_task(title, total=total, completed=done, told="")
+        bar = shown.add_task(title, total=total, completed=done, state="")
 
         def take(name: str, one: ItemResult) -> None:
             own = so_far.setdefault(name, [])
@@ -31,9 +31,9 @@ def running(title: str, total: int, done: int = 0) -> Iterator[Callable[[str, It
             verdicts = [each.correct for each in own if each.correct is not None]
             right = f"{sum(verdicts) / len(verdicts):.0%} right, " if verdicts else ""
             speed = sum(each.tokens for each in own) / max(sum(each.rounds for each in own), 1)
-            told = f"{right}mean acceptance length {speed:.1f}"
-            forms = (f"{short_numbers(name)}: {told}", told, right.removesuffix(", "), "")
-            shown.update(bar, advance=1, told=next(form for form in forms if len(form) <= max(room, 0)))
+            state = f"{right}mean acceptance length {speed:.1f}"
+            forms = (f"{short_numbers(name)}: {state}", state, right.removesuffix(", "), "")
+            shown.update(bar, advance=1, state=next(form for form in forms if len(form) <= max(room, 0)))
 
         yield take
 

@@ -69,26 +69,27 @@ def run(options: SweepOptions, asked: Task) -> None:
         "items": len(items), "data_hash": hash_of(items), "grader": options.grader or "",
         "config": keep_config(options.context, out),
     }  # fmt: skip
-    told = Results(
+    results = Results(
         **facts, margin=margin, rows=tuple(table), tuning=tuple(found.tuning),
         distances=core.distances(wanted, items, record), loads=tuple(found.loads),
     )  # fmt: skip
     answers, page = out / "answers.jsonl", out / "sweep.html"
     write_text(answers, _answers(wanted, items, record))
-    write_text(page, results_page(told))
+    write_text(page, results_page(results))
     if all(row.accuracy is not None for row in table):
         write_text(out / "sweep.svg", pareto_svg(table))
-    write_text(options.results, told.model_dump_json(indent=2, exclude_none=True) + "\n")
+    text = results.model_dump_json(indent=2, exclude_none=True)
+    write_text(options.results, text + "\n")
     record.part.unlink(missing_ok=True)
     if options.json:
-        say_json(told.model_dump_json(indent=2, exclude_none=True))
+        say_json(text)
         return
-    print_results(told)
+    print_results(results)
     say(f"\nFigures: {options.results}\nPicture and tables: {page}\nAnswers: {answers}")
-    if best := fastest(told):
+    if best := fastest(results):
         say(f"\n{best}")
-    if told.loads:
-        print_loads(told.loads)
+    if results.loads:
+        print_loads(results.loads)
 
 
 def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> tuple[int, int]:

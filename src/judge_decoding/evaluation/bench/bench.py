@@ -94,7 +94,7 @@ def compared(rows: Sequence[BenchRow], found: dict[str, Measurement]) -> tuple[l
         return next(kept, None)
 
     generate, assisted, plain = first("generate"), first("assisted", BEST), first("plain")
-    told = [
+    compared = [
         one.model_copy(update={"over_generate": against(one, generate), "over_assisted": against(one, assisted)})
         for one in rows
     ]
@@ -108,7 +108,7 @@ def compared(rows: Sequence[BenchRow], found: dict[str, Measurement]) -> tuple[l
     pairs += [(first(family, BEST), first(family, backend="eager")) for family in ("exact", "judge")]
     pairs += [(first(family, BEST), one) for one in rows if one.family == "vllm" for family in ("exact", "judge")]
     ratios = [against(own, other) for own, other in pairs if own is not None]
-    return told, [one for one in ratios if one is not None]
+    return compared, [one for one in ratios if one is not None]
 
 
 BenchStep = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
