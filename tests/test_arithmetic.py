@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from judge_decoding import Case
-from judge_decoding.labelling.labels.arithmetic import false_equation, label
+from judge_decoding.labelling.labels.arithmetic import false_equation, label_by_arithmetic
 from judge_decoding.labelling.labels.equations import equations
 
 
@@ -161,7 +161,7 @@ def test_answers_are_sorted() -> None:
     def case(answer: str, correct: bool | None) -> Case:
         return Case(question="q", answer=answer, correct=correct, writer="m")
 
-    result = label(
+    result = label_by_arithmetic(
         [case("1+1=3", False), case("1+1=3", None), case("1+1=2", True), case("1+1=3", True), case("1+1=2", None)]
     )
     assert [len(part) for part in (result.located, result.right, result.accused, result.silent)] == [2, 1, 1, 1]

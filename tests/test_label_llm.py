@@ -25,7 +25,7 @@ from judge_decoding import Case, read_cases, write_cases
 from judge_decoding.labelling.labels.llm import (
     PROMPT,
     ReplyVerdict,
-    compare,
+    compare_with_hand,
     decide,
     labelled,
     locate,
@@ -200,7 +200,7 @@ def test_agreement_with_labels_by_hand() -> None:
         case("new"),
     ]
     aside = [case("e f"), case("k l"), case("x"), case("other")]
-    found = compare(ours, aside, hand)
+    found = compare_with_hand(ours, aside, hand)
     kappas = {name: found.pop(name) for name in ("kappa over answers", "kappa over words")}
     assert found == {
         "answers": 7, "same first error": 1, "another first error": 1, "wrong by hand, called right": 1,
@@ -211,9 +211,9 @@ def test_agreement_with_labels_by_hand() -> None:
     expected = (3 / 5 - (9 + 4) / 25) / (1 - (9 + 4) / 25)
     assert kappas["kappa over answers"] == pytest.approx(expected)
     assert kappas["kappa over words"] < 1
-    same = compare(hand[:3], [], hand)
+    same = compare_with_hand(hand[:3], [], hand)
     assert same["kappa over words"] == 1
-    assert compare([], [], hand)["answers"] == 0
+    assert compare_with_hand([], [], hand)["answers"] == 0
 
 
 @pytest.fixture

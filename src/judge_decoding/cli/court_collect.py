@@ -23,8 +23,15 @@ from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import PREFIX, Endpoint
 from judge_decoding.io.questions import Fields, Rows, dataset_rows, file_rows
-from judge_decoding.labelling import collect as core
-from judge_decoding.labelling.collect import Answering, CheckedCases, Writer
+from judge_decoding.labelling.collect import (
+    Answering,
+    CheckedCases,
+    CollectedAnswers,
+    Writer,
+    collect,
+    pairs,
+    sort_answers,
+)
 from judge_decoding.labelling.writers import EndpointWriter
 from judge_decoding.names import embedded_path
 from judge_decoding.tasks.checkers import checker_of
@@ -121,23 +128,23 @@ class CollectOptions:
             "temperature": how.temperature, "top_p": top_p, "seed": how.seed, "max_new_tokens": how.max_new_tokens,
             "stop": list(how.stop), "system": how.system, "chat": render is not None, "raw": self.raw,
         }  # fmt: skip
-        collected = core.CollectedAnswers(self.out, settings)
+        collected = CollectedAnswers(self.out, settings)
         wanted = {(question.prompt, name, i) for question in questions for name in models for i in range(self.samples)}
         there = len(wanted & collected.done.keys())
         if there:
             say(f"{there} of {len(wanted)} answers already exist.", err=True)
         with bar("answering", len(wanted), there) as advance:
-            failures = core.collect(questions, writers, self.samples, collected, advance)
+            failures = collect(questions, writers, self.samples, collected, advance)
         parallel = self.checker == "tests" and hasattr(os, "sched_getaffinity")
         with bar("checking", len(wanted & collected.done.keys())) as advance:
-            found = core.sort_answers(
+            found = sort_answers(
                 questions, models, self.samples, collected, check,
                 workers=len(os.sched_getaffinity(0)) if parallel else 1, progress=advance,
             )  # fmt: skip
         if not found.cases:
             reason = next((reasons[0] for reasons in failures.values()), "there was none").rstrip(".")
             raise JudgeDecodingError(f"No question was answered: {reason}.")
-        cases = core.pairs(found.cases) if self.only_pairs else found.cases
+        cases = pairs(found.cases) if self.only_pairs else found.cases
         if not cases:
             raise JudgeDecodingError(
                 "No question has a right and a wrong answer; take more samples at a higher temperature, or leave out "

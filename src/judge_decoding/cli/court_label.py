@@ -18,8 +18,8 @@ from judge_decoding.cli.terminal import say, warn
 from judge_decoding.data.cases import write_cases
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import PREFIX, Endpoint
-from judge_decoding.labelling.labels import arithmetic as equations
-from judge_decoding.labelling.labels import llm as core
+from judge_decoding.labelling.labels.arithmetic import label_by_arithmetic
+from judge_decoding.labelling.labels.llm import PROMPT, VoteRecord, compare_with_hand, label_by_llm, missing_votes
 
 _Answers = Annotated[Path, typer.Argument(help="TokenCourt file (JSONL) of answers.")]
 
@@ -33,7 +33,7 @@ def arithmetic(
 ) -> None:
     """Check every equation of an answer; the first false one is the error."""
     check_outputs([out, aside], [answers], overwrite=overwrite)
-    result = equations.label(read(answers))
+    result = label_by_arithmetic(read(answers))
     if not result.labelled:
         raise JudgeDecodingError(
             f"No answer of {answers} can be labelled by arithmetic: none has a false equation or is marked "
@@ -82,10 +82,10 @@ def llm(
     check_bound("requests", len(unsure) * votes, "The number of requests")
     settings = {
         "way": "llm", "model": endpoint.model, "temperature": temperature, "max_new_tokens": max_new_tokens,
-        "prompt": hashlib.sha256(core.PROMPT.encode()).hexdigest()[:16],
+        "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()[:16],
     }  # fmt: skip
-    record = core.VoteRecord(out, settings)
-    requests = core.missing_votes(unsure, record, votes, temperature=temperature, max_new_tokens=max_new_tokens)
+    record = VoteRecord(out, settings)
+    requests = missing_votes(unsure, record, votes, temperature=temperature, max_new_tokens=max_new_tokens)
     total = len(unsure) * votes
     there = total - len(requests)
     if there:
@@ -99,7 +99,7 @@ def llm(
             yes=yes,
         )
     with bar("asking", total, there) as advance:
-        found = core.label_by_llm(
+        found = label_by_llm(
             unsure, endpoint, record, votes, temperature=temperature, max_new_tokens=max_new_tokens, progress=advance
         )
     labelled, unlabelled, failures = found.labelled, found.unlabelled, found.failures
@@ -128,7 +128,7 @@ def llm(
         "failed requests": len(failures),
     }
     if compare is not None:
-        figures["agreement with labels by hand"] = core.compare(labelled, unlabelled, hand)
+        figures["agreement with labels by hand"] = compare_with_hand(labelled, unlabelled, hand)
     _report(figures, json=json)
 
 

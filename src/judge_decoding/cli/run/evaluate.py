@@ -18,8 +18,7 @@ from judge_decoding.core.samples import Sample, write_samples
 from judge_decoding.decoding.choices import choose_rule
 from judge_decoding.decoding.guards import parse_guard
 from judge_decoding.decoding.sampling import SamplingParams
-from judge_decoding.evaluation import evaluate as core
-from judge_decoding.evaluation.evaluate import METHOD
+from judge_decoding.evaluation.evaluate import METHOD, evaluate, result_rows
 from judge_decoding.evaluation.record import ResultRecord
 from judge_decoding.evaluation.spec_bench import Counting, answer_line
 from judge_decoding.evaluation.trial import Method
@@ -57,14 +56,14 @@ def run(options: EvaluateOptions, asked: Task) -> None:
         warm_up([method, method.alone()] if alone else [method], ready)
     name = ", ".join(map(str, (method.rule, *method.guards))) if method.rule is not None else TARGET
     with running("answering", total, there) as take:
-        found, outcomes = core.evaluate(
+        found, outcomes = evaluate(
             method, ready.prompt_format, ready.items, record=record, alone=alone, batch_size=batch_size,
             progress=lambda which, one: take(name if which == METHOD else which, one), **ready.names,
         )  # fmt: skip
     grades: dict[str, list[float]] = {}
     if options.grader is not None:
         found, grades = _graded(found, ready, options.grader, out / "grades.jsonl", record.settings)
-    rows = core.result_rows(name, method, outcomes, options.margin / 100)
+    rows = result_rows(name, method, outcomes, options.margin / 100)
     results = Results(
         **ready.facts, config=keep_config(options.context, out), grader=options.grader or "",
         margin=options.margin / 100,

@@ -15,10 +15,9 @@ from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.core import tracking
 from judge_decoding.core.results import Results, with_grades
 from judge_decoding.decoding.sampling import SamplingParams
-from judge_decoding.evaluation import sweep as core
 from judge_decoding.evaluation.evaluate import hash_of
 from judge_decoding.evaluation.record import ResultRecord
-from judge_decoding.evaluation.sweep import Candidate
+from judge_decoding.evaluation.sweep import LENGTHS, THRESHOLDS, Candidate, default_rules, distances, sweep
 from judge_decoding.io.files import write_text
 from judge_decoding.report.page import results_page
 from judge_decoding.report.plots import pareto_svg
@@ -35,9 +34,9 @@ def run(options: SweepOptions, asked: Task) -> None:
         trained_on=options.trained_on or (),
     )  # fmt: skip
     decoder = ready.decoder
-    rules = core.default_rules(decoder, options.threshold or core.THRESHOLDS)
+    rules = default_rules(decoder, options.threshold or THRESHOLDS)
     rules += [parse_rule(spelling, decoder.judge) for spelling in given]
-    lengths = sorted(set(options.num_draft_tokens or core.LENGTHS))
+    lengths = sorted(set(options.num_draft_tokens or LENGTHS))
     tune = 0 if options.every_length else options.tune
     # These must not change on resuming: a newly chosen draft length would mix answers at two lengths.
     settings = {
@@ -48,7 +47,7 @@ def run(options: SweepOptions, asked: Task) -> None:
     record = ResultRecord(options.results, ready.settings | settings)
     about = {"task": str(asked), **ready.names}
     with tracking.log_to(options.log_to, f"sweep {out.name}", about) as logger:
-        found = core.sweep(
+        found = sweep(
             decoder, ready.prompt_format, ready.items, rules,
             sampling=SamplingParams(temperature=options.temperature, seed=options.seed), lengths=lengths,
             tuning_items=tune, batch_sizes=options.batch_size or (), margin=margin, record=record,
@@ -71,7 +70,7 @@ def run(options: SweepOptions, asked: Task) -> None:
     }  # fmt: skip
     results = Results(
         **facts, margin=margin, rows=tuple(table), tuning=tuple(found.tuning),
-        distances=core.distances(wanted, items, record), loads=tuple(found.loads),
+        distances=distances(wanted, items, record), loads=tuple(found.loads),
     )  # fmt: skip
     answers, page = out / "answers.jsonl", out / "sweep.html"
     write_text(answers, _answers(wanted, items, record))

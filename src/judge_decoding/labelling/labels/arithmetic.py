@@ -45,7 +45,7 @@ def false_equation(answer: str, *, ended: bool = True) -> tuple[int, int] | None
     return next((found.span for found in equations(answer, ended=ended) if not found.true), None)
 
 
-def label(cases: Iterable[Case]) -> ArithmeticLabels:
+def label_by_arithmetic(cases: Iterable[Case]) -> ArithmeticLabels:
     """Sort answers by their arithmetic; spans that the cases already have are replaced."""
     result = ArithmeticLabels()
     for case in cases:

@@ -259,7 +259,7 @@ def label_by_llm(
     )
 
 
-def compare(decided: Iterable[Case], aside: Iterable[Case], hand: Iterable[Case]) -> dict[str, Any]:
+def compare_with_hand(decided: Iterable[Case], aside: Iterable[Case], hand: Iterable[Case]) -> dict[str, Any]:
     """Measure how labels agree with labels by hand on the same answers.
 
     Args:
