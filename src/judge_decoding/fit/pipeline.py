@@ -14,8 +14,7 @@ from judge_decoding.core.progress import StageProgress
 from judge_decoding.core.results import ItemResult
 from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.data.cases import Case, read_cases
-from judge_decoding.data.leaks import check_not_trained_on
-from judge_decoding.data.leaks import occur_in as leaked
+from judge_decoding.data.leaks import check_not_trained_on, occur_in
 from judge_decoding.data.sets import split_position
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
@@ -26,9 +25,8 @@ from judge_decoding.io.files import check_output_folders, parse_json, read_text,
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
-from judge_decoding.labelling.labels.progress import Forecast, LabellingCost, label_rest
-from judge_decoding.labelling.labels.progress import LabellingProgress as Labels
-from judge_decoding.labelling.labels.swaps import draft_model
+from judge_decoding.labelling.labels.progress import Forecast, LabellingCost, LabellingProgress, label_rest
+from judge_decoding.labelling.labels.swaps import check_draft_model
 from judge_decoding.rules import Exact
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -141,7 +139,7 @@ def fit_head(
     with one_run(out):
         progress("loading the models", 0, 0)
         pair = decoder if isinstance(decoder, JudgeDecoder) else decoder()
-        draft_model(pair)
+        check_draft_model(pair)
         progress("loading the models", 1, 1)
         check_not_trained_on(forms(tuning, prompt_format, pair.tokenizer), teaching)
 
@@ -197,7 +195,7 @@ def divide(
         if split_position(prompt, salt) < config.share
     ]
     others = [prompt for prompt in known if split_position(prompt, salt) >= config.share]
-    shared = leaked([[prompt] for prompt in others], (item.turns[0] for item in tuning))
+    shared = occur_in([[prompt] for prompt in others], (item.turns[0] for item in tuning))
     teaching = [prompt for prompt, there in zip(others, shared, strict=True) if not there]
     if not tuning or not teaching:
         raise JudgeDecodingError(f"{len(known)} prompts are too few to split; give more, or another share.")
@@ -216,14 +214,14 @@ def _labels(
     """The labels of an earlier run, or new labels and their cost."""
     path, mark = work / "labels.jsonl", work / "labels.settings.json"
     settings = {
-        "target": str(pair.target.config.name_or_path), "draft": str(draft_model(pair).config.name_or_path),
+        "target": str(pair.target.config.name_or_path), "draft": str(check_draft_model(pair).config.name_or_path),
         "dtype": str(pair.target.dtype), "weights": identity(pair)[:12], "result": config.result_name,
         "max_new_tokens": config.max_new_tokens, "seed": config.seed, "share": config.share,
     }  # fmt: skip
     about = {"settings": settings, "questions": hashlib.sha256("\0".join(teaching).encode()).hexdigest()}
     if path.exists() and _noted(mark) == about:
         with suppress(JudgeDecodingError):  # a part with other settings belongs to another run
-            Labels(path, settings).part.unlink(missing_ok=True)
+            LabellingProgress(path, settings).part.unlink(missing_ok=True)
         return read_cases(path), None
 
     def label(todo: list[str], done: Callable[[str, list[Case], int], None]) -> None:
@@ -238,7 +236,7 @@ def _labels(
         if not agree(FitForecast(labelling, len(items), len(config.thresholds), seconds)):
             raise JudgeDecodingError(f"The run was not confirmed; finished work is kept in {work}.")
 
-    labels = Labels(path, settings)
+    labels = LabellingProgress(path, settings)
     spent = label_rest(teaching, label, labels, agree=ask, report=progress)
     # The mark is written before the part is removed, so that a kill in between does not repeat all labelling.
     return labels.finish(teaching, lambda: write_json(mark, about)), spent

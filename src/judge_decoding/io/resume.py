@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,7 @@ class Unfinished:
 
     def differs(self, begun: dict[str, Any]) -> None:
         """Handle a part file with other settings: raise an error, or return, and the work starts again."""
-        name = next(name for name in {**begun, **self.settings} if begun.get(name) != self.settings.get(name))
-        raise JudgeDecodingError(
-            f"{self.part} was started with {name} {begun.get(name)}, not {self.settings.get(name)}; resume with "
-            "that, or remove the file to start over."
-        )
+        raise other_settings(self.part, begun, self.settings)
 
     def will_write(self, path: Path) -> None:
         """Record that ``path``, which is not the output, also belongs to this work; see `written_before`."""
@@ -96,3 +93,12 @@ def written_before(part: Path) -> list[Path]:
 def _line(row: dict[str, Any]) -> bytes:
     # Lone surrogates, which a model's JSON may contain, cannot be encoded as UTF-8.
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def other_settings(path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> JudgeDecodingError:
+    """The error for unfinished work in ``path`` that was ``begun`` with other settings; it names the first of them."""
+    name = next(name for name in {**begun, **settings} if begun.get(name) != settings.get(name))
+    return JudgeDecodingError(
+        f"{path} was started with {name} {begun.get(name)}, not {settings.get(name)}; resume with that, or remove the "
+        "file to start over."
+    )

@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import replacing
+from judge_decoding.io.resume import other_settings
 from judge_decoding.training.draft_data import AnswerPart, DraftLoss, forwards
 from judge_decoding.training.draft_options import DraftConfig, DraftMeasure
 
@@ -96,7 +97,7 @@ class DraftTrainer:
             if self._step == self.steps:
                 break
             self._take_step()
-        self._load(self._best_file, "")
+        self._load(self._best_file)
 
     def finish(self) -> None:
         """Remove the checkpoint and the saved best weights, which the draft now has."""
@@ -167,38 +168,34 @@ class DraftTrainer:
         try:
             begun = state["settings"]
             if begun != self._settings:
-                name = next(one for one in {**begun, **self._settings} if begun.get(one) != self._settings.get(one))
-                raise JudgeDecodingError(
-                    f"{self._checkpoint} was started with {name} {begun.get(name)}, not {self._settings.get(name)}; "
-                    "resume with that, or remove the file to start over."
-                )
+                raise other_settings(self._checkpoint, begun, self._settings)
             self._measures = [DraftMeasure(**one) for one in state["measures"]]
             self._step, self._loss, self._tokens = state["step"], state["loss"], state["tokens"]
             if not self._best_file.exists():
                 raise KeyError(self._best_file)
         except (KeyError, TypeError, AttributeError) as error:
             raise _damaged(self._checkpoint) from error
-        self._load(self._checkpoint, "")
+        self._load(self._checkpoint)
         if self._step:
             names = ("exp_avg", "exp_avg_sq")
-            moments = {name: self._tensors(self._checkpoint, f"{name}:", some=True) for name in names}
+            moments = {name: self._tensors(self._checkpoint, f"{name}:") for name in names}
             for name, weight in self._weights.items():
                 found = {key: value[name] for key, value in moments.items() if name in value}
                 if found:  # a weight without a gradient has none, such as those of a vision tower
                     self._optimiser.state[weight] = {"step": torch.tensor(float(self._step)), **found}
 
     @torch.no_grad()
-    def _load(self, path: Path, prefix: str) -> None:
-        for name, value in self._tensors(path, prefix).items():
+    def _load(self, path: Path) -> None:
+        for name, value in self._tensors(path).items():
             self._weights[name].copy_(value)
 
-    def _tensors(self, path: Path, prefix: str, *, some: bool = False) -> dict[str, Tensor]:
-        """Read the tensors of a file, one for each weight; with ``some``, those that it has."""
+    def _tensors(self, path: Path, prefix: str = "") -> dict[str, Tensor]:
+        """Read a tensor for each weight from a file; with a ``prefix`` of their names, only those that it has."""
         device = self._draft.device
         try:
             with safe_open(path, "pt") as file:
                 there = set(file.keys())
-                names = [name for name in self._weights if not some or prefix + name in there]
+                names = [name for name in self._weights if not prefix or prefix + name in there]
                 return {name: file.get_tensor(prefix + name).to(device) for name in names}
         except (SafetensorError, OSError) as error:
             raise _damaged(path) from error
@@ -247,8 +244,9 @@ def _damaged(path: Path) -> JudgeDecodingError:
     return JudgeDecodingError(f"{path} is no checkpoint of this training; remove it to train anew.")
 
 
-def trained_names(model: PreTrainedModel, *, embeddings: bool) -> Iterable[str]:
-    """The names of the parameters that full training changes: all, or all but embeddings and output head."""
-    frozen = [model.get_input_embeddings(), model.get_output_embeddings()]
+def train_only(draft: PreTrainedModel, *, embeddings: bool) -> None:
+    """Enable gradients for what full training changes: all parameters, or all but embeddings and output head."""
+    frozen = [draft.get_input_embeddings(), draft.get_output_embeddings()]
     fixed = set() if embeddings else {id(one) for module in frozen if module is not None for one in module.parameters()}
-    return [name for name, one in model.named_parameters() if id(one) not in fixed]
+    for parameter in draft.parameters():
+        parameter.requires_grad_(id(parameter) not in fixed)

@@ -32,7 +32,7 @@ from judge_decoding.names import reserved_name
 from judge_decoding.rules.exact import Exact
 from judge_decoding.training.draft_data import AnswerPart, DraftLoss, TargetAnswers, answer_parts, divide_prompts
 from judge_decoding.training.draft_options import DraftConfig, DraftForecast, DraftMeasure, MadeDraft, prompts_hash
-from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, trained_names
+from judge_decoding.training.draft_training import MEASUREMENTS, DraftTrainer, train_only
 
 FEW = 200
 """With fewer answers than this, a warning says that the draft was trained on little data."""
@@ -102,7 +102,9 @@ def make_draft(
             kept = most_frequent(texts, config.vocab, decoder.end_ids, size)
             cut_head(draft, kept)
         adapters = _make_trainable(draft, config)
-        pieces = [_pieces(i, prompt, ids, answers, size) for i, prompt in enumerate((*teaching, *held_out))]
+        pieces = [
+            answer_parts(i, ids[prompt], answers.known[prompt], size) for i, prompt in enumerate((*teaching, *held_out))
+        ]
         measuring = [one for some in pieces[len(teaching) :] for one in some]
         digest = hashlib.sha256("\0".join([*teaching, "", *held_out]).encode()).hexdigest()[:12]
         trainer = DraftTrainer(
@@ -180,7 +182,11 @@ def _answer(
     mean = sum(map(len, known)) / len(known)
     trained = config.epochs * mean * (len(ids) - held_out)
     size = output_size(decoder.target)
-    examples = [_pieces(i, one, ids, answers, size) for i, one in enumerate(ids) if one in answers.known]
+    examples = [
+        answer_parts(i, prompt_ids, answers.known[prompt], size)
+        for i, (prompt, prompt_ids) in enumerate(ids.items())
+        if prompt in answers.known
+    ]
     each = _seconds_a_token(decoder.target, draft, examples[: config.batch_size], config)
     total = seconds / few * len(left) + each * (trained + MEASUREMENTS * mean * held_out)
     if not agree(DraftForecast(len(left), round(mean * len(left)), round(trained), total)):
@@ -194,20 +200,12 @@ def _seed_of(prompt: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:7], "big")
 
 
-def _pieces(
-    number: int, prompt: str, ids: dict[str, list[int]], answers: TargetAnswers, vocab_size: int
-) -> list[AnswerPart]:
-    return answer_parts(number, ids[prompt], answers.known[prompt], vocab_size)
-
-
 def _seconds_a_token(
     target: PreTrainedModel, draft: PreTrainedModel, answers: Sequence[Sequence[AnswerPart]], config: DraftConfig
 ) -> float:
     """Seconds of training per token of an answer, from one timed step that is then discarded."""
     loss, pieces = DraftLoss(target, draft, config.loss), [piece for some in answers for piece in some]
-    names = set(trained_names(draft, embeddings=config.embeddings))
-    for name, parameter in draft.named_parameters():
-        parameter.requires_grad_(name in names)
+    train_only(draft, embeddings=config.embeddings)
     loss.gradients(pieces[:1])
     begin = time.perf_counter()
     _, count = loss.gradients(pieces)
@@ -218,12 +216,10 @@ def _seconds_a_token(
 
 def _make_trainable(draft: PreTrainedModel, config: DraftConfig) -> nn.Module | None:
     """Enable gradients for the parameters to be trained; with LoRA, return the model with its adapters."""
-    draft.requires_grad_(False)
     if config.lora is None:
-        names = set(trained_names(draft, embeddings=config.embeddings))
-        for name, parameter in draft.named_parameters():
-            parameter.requires_grad_(name in names)
+        train_only(draft, embeddings=config.embeddings)
         return None
+    draft.requires_grad_(False)
     import peft  # noqa: PLC0415  (an optional extra, needed for LoRA only)
 
     how = peft.LoraConfig(r=config.lora, lora_alpha=2 * config.lora, target_modules="all-linear", task_type="CAUSAL_LM")

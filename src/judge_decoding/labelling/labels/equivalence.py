@@ -17,7 +17,7 @@ from judge_decoding.data.cases import Case
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.endpoint import Body, Endpoint, Reply
-from judge_decoding.labelling.labels.swaps import draft_choices, draft_model, prompt_ids, swap_case
+from judge_decoding.labelling.labels.swaps import check_draft_model, draft_choices, prompt_ids, swap_case
 from judge_decoding.models.text import pieces
 from judge_decoding.rules.exact import Exact
 from judge_decoding.tasks.results import ResultFunction, same_result
@@ -137,7 +137,7 @@ def label_by_equivalence(
     Raises:
         JudgeDecodingError: the decoder has no draft model, or a question is empty or too long.
     """
-    draft = draft_model(decoder)
+    draft = check_draft_model(decoder)
     ends = decoder.end_ids
 
     finish = rollouts or local_rollouts(decoder, batch_size)

@@ -17,7 +17,7 @@ from judge_decoding.bounds import check_bounds
 from judge_decoding.data.cases import Case
 from judge_decoding.data.tokens import split_ids
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.labelling.labels.swaps import draft_choices, draft_model, log_probs, prompt_ids, swap_case
+from judge_decoding.labelling.labels.swaps import check_draft_model, draft_choices, log_probs, prompt_ids, swap_case
 from judge_decoding.rules.exact import Exact
 
 SOURCE = "likelihood"
@@ -51,7 +51,7 @@ def label_by_likelihood(
     prompt, answer = prompt_ids(decoder, question), list(answer)
     if not answer:
         return [], 0
-    choices = draft_choices(draft_model(decoder), [prompt], [answer])[0]
+    choices = draft_choices(check_draft_model(decoder), [prompt], [answer])[0]
     places = [i for i, token in enumerate(choices) if token != answer[i]]
     if not places:
         return [], 0

@@ -19,7 +19,7 @@ from judge_decoding.models.teacher_forcing import ForcedOutputs, log_probability
 from judge_decoding.models.text import pieces
 
 
-def draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
+def check_draft_model(decoder: JudgeDecoder) -> PreTrainedModel:
     """The decoder's draft, which must be a model here.
 
     Raises:
