@@ -134,7 +134,7 @@ def test_a_request_can_have_guards_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("extra", "phrase"),
-    [({"judge_guards": ["budget(tokens=1)", "budget(tokens=2)"]}, "a guard twice"),
+    [({"judge_guards": ["budget(tokens=1)", "budget(tokens=2)"]}, "budget is given twice"),
      ({"judge_guards": 3}, "give a list of guards"), ({"judge_guards": [3]}, "give a list of guards"),
      ({"judge_guards": ["bugdet(tokens=3)"]}, "did you mean budget?"), ({"judge_speculation": "no"}, '"on" or "off"')],
 )  # fmt: skip

@@ -7,7 +7,7 @@ forbids a rescue, verification is standard. All guards are off by default; a req
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -203,15 +203,34 @@ def parse_guard(spelling: str) -> Guard:
     return construct(GUARDS[name], name, tokens, "guard")
 
 
+def parse_guards(spellings: Iterable[str]) -> tuple[Guard, ...]:
+    """Parse the guards of one request.
+
+    Raises:
+        JudgeDecodingError: a spelling is wrong, see `parse_guard`, or a guard is given twice.
+    """
+    guards = tuple(map(parse_guard, spellings))
+    _check_once(guards)
+    return guards
+
+
 def check_guards(guards: Sequence[Guard], encode: Callable[[str], Sequence[int]]) -> tuple[Guard, ...]:
-    """Return the guards of one request, bound to a tokenizer; see `Guard.bound`."""
+    """Return the guards of one request, bound to a tokenizer; see `Guard.bound`.
+
+    Raises:
+        JudgeDecodingError: a guard is given twice.
+    """
+    _check_once(guards)
+    return tuple(guard.bound(encode) for guard in guards)
+
+
+def _check_once(guards: Sequence[Guard]) -> None:
     names = [guard.name for guard in guards]
     for name in names:
         if names.count(name) > 1:
             raise JudgeDecodingError(
                 f"The guard {name} is given twice, and the two may contradict each other; keep one."
             )
-    return tuple(guard.bound(encode) for guard in guards)
 
 
 def _check(good: bool, guard: Guard, name: str, value: object, allowed: str) -> None:

@@ -15,7 +15,7 @@ from judge_decoding.core.rounds import FinishReason
 from judge_decoding.decoding.answer import Options
 from judge_decoding.decoding.choices import choose_rule, remaining_context
 from judge_decoding.decoding.engines import Backend
-from judge_decoding.decoding.guards import Guard, check_guards, parse_guard
+from judge_decoding.decoding.guards import Guard, parse_guards
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.models.chat import render
 from judge_decoding.playground.pairs import ModelPair
@@ -193,8 +193,7 @@ def _plan(settings: AnswerSettings, pair: ModelPair, question: str, text: str, i
     if settings.seed is None:
         settings = settings.model_copy(update={"seed": secrets.randbelow(2**31)})
     rule = choose_rule(decoder.judge, settings.rule or None, None)
-    guards = tuple(parse_guard(spelling) for spelling in settings.guards)
-    check_guards(guards, lambda _: [0])
+    guards = parse_guards(settings.guards)
     budget, most = (
         settings.max_new_tokens or decoder.max_new_tokens(ids.shape[1]),
         remaining_context(ids.shape[1], decoder.target),

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from judge_decoding.decoding.choices import choose_rule
-from judge_decoding.decoding.guards import Guard, parse_guard
+from judge_decoding.decoding.guards import Guard, parse_guards
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import first_problem
 from judge_decoding.judge.head import JudgeHead
@@ -185,13 +185,7 @@ def _guards(given: object, name: str) -> tuple[Guard, ...]:
     spellings = [given] if isinstance(given, str) else given
     if not isinstance(spellings, Sequence) or not all(isinstance(one, str) for one in spellings):
         raise JudgeDecodingError(f'{name} is {given!r}; give a list of guards, such as ["strict_start(tokens=8)"].')
-    return _parsed(tuple(spellings), name)
+    return _parsed(tuple(spellings))
 
 
-@lru_cache(_MANY)  # a request names its guards again in every round
-def _parsed(spellings: tuple[str, ...], name: str) -> tuple[Guard, ...]:
-    guards = tuple(parse_guard(one) for one in spellings)
-    names = [guard.name for guard in guards]
-    if len(set(names)) < len(names):
-        raise JudgeDecodingError(f"{name} has a guard twice ({', '.join(names)}); keep one of each.")
-    return guards
+_parsed = lru_cache(_MANY)(parse_guards)  # a request names its guards again in every round

@@ -16,7 +16,7 @@ from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core.results import TARGET, Results, with_grades
 from judge_decoding.core.samples import Sample, write_samples
 from judge_decoding.decoding.choices import choose_rule
-from judge_decoding.decoding.guards import parse_guard
+from judge_decoding.decoding.guards import parse_guards
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import METHOD, evaluate, result_rows
 from judge_decoding.evaluation.record import ResultRecord
@@ -102,7 +102,7 @@ def _method(options: EvaluateOptions, ready: PreparedTask) -> Method:
     sampling = SamplingParams(
         temperature, options.top_p, options.top_k, options.min_p, seed=options.seed if temperature else None
     )
-    guards = tuple(parse_guard(spelling) for spelling in options.guard or ())
+    guards = parse_guards(options.guard or ())
     if decoder.draft is None:
         return Method(decoder, sampling=sampling, guards=guards)
     rule = choose_rule(decoder.judge, options.rule or None, options.threshold)

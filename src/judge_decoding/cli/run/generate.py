@@ -18,7 +18,7 @@ from judge_decoding.core.rounds import Stats
 from judge_decoding.core.samples import write_samples
 from judge_decoding.decoding.answer import Chunk, is_lossy
 from judge_decoding.decoding.choices import choose_rule
-from judge_decoding.decoding.guards import parse_guard
+from judge_decoding.decoding.guards import parse_guards
 from judge_decoding.decoding.lengths import POLICIES
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
@@ -44,7 +44,7 @@ def run(options: GenerateOptions) -> None:
         raise JudgeDecodingError(
             f"There is no draft schedule {options.draft_schedule}; there are {', '.join(POLICIES)}."
         )
-    guards = [parse_guard(spelling) for spelling in options.guard or []]
+    guards = parse_guards(options.guard or ())
     if options.generation_config not in ("model", "none"):
         raise JudgeDecodingError(f"--generation-config is {options.generation_config}; it must be model or none.")
     sampling = SamplingParams(
