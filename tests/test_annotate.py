@@ -14,7 +14,7 @@ from judge_decoding import Case, JudgeDecodingError, read_cases
 from judge_decoding.data.agreement import cohens_kappa
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.annotate import agreement, reading
-from judge_decoding.labelling.annotate.pieces import case_id, cover, pieces_of, span_of, words
+from judge_decoding.labelling.annotate.pieces import case_id, cover, pieces_of, span_of, word_pieces
 from judge_decoding.labelling.annotate.queue import Queue
 from judge_decoding.labelling.annotate.reading import ReadingModels, read_answers
 from judge_decoding.labelling.annotate.session import Decision, Session, StaleError
@@ -33,20 +33,20 @@ def label(case: str, *errors: tuple[int, int], repeat: bool = False, who: str = 
 
 @given(text=TEXT)
 def test_words_are_the_whole_text(text: str) -> None:
-    spans = words(text)
+    spans = word_pieces(text)
     assert "".join(text[start:end] for start, end in spans) == text
     assert all(start < end for start, end in spans)
 
 
 def test_words_are_cut_where_a_person_would() -> None:
     text = 'So it\'s 1,200.5 (not "3")!\n\nनमस्ते 你好'
-    cut = [text[start:end].strip() for start, end in words(text)]
+    cut = [text[start:end].strip() for start, end in word_pieces(text)]
     assert cut == ["So", "it's", "1,200.5", "(", "not", '"', "3", '"', ")", "!", "नमस्ते", "你", "好"]
 
 
 @given(text=TEXT, data=st.data())
 def test_a_span_is_found_again(text: str, data: st.DataObject) -> None:
-    pieces = words(text)
+    pieces = word_pieces(text)
     last = data.draw(st.integers(0, len(pieces)))
     first = data.draw(st.integers(0, last))
     span = span_of(text, pieces, first, last)

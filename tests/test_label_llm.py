@@ -26,9 +26,9 @@ from judge_decoding.labelling.labels.llm import (
     PROMPT,
     ReplyVerdict,
     compare_with_hand,
-    decide,
     labelled,
     locate,
+    majority,
     read_reply,
     request,
 )
@@ -146,7 +146,7 @@ def test_no_reply_is_an_error(text: str) -> None:
     ],
 )
 def test_votes(votes: list[Any], asked: int, decision: object) -> None:
-    assert decide(votes, asked) == decision
+    assert majority(votes, asked) == decision
 
 
 def test_labels() -> None:

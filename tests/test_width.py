@@ -17,7 +17,7 @@ from judge_decoding.cli.run import showing
 from judge_decoding.core.results import MATCHED, ItemResult, ResultRow, Results
 from judge_decoding.core.rounds import Cause
 from judge_decoding.intervals import fewest_digits, short_numbers
-from judge_decoding.report.results import COMPARISON, cells, fastest, plain_table, results_tables
+from judge_decoding.report.results import COMPARISON, cells, fastest_line, plain_table, results_tables
 from judge_decoding.report.terminal import legend, worked_example
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from judge_decoding.serving.recipe import packaged
@@ -72,12 +72,12 @@ def test_tables_of_results_and_the_line_below_them() -> None:
     assert sum("75.0% [68.6, 80.5]" in line for line in told) == 4
     assert sum("-4.0 [-9.1, +1.2]" in line for line in told) == 4
     assert not any("84667370" in line for line in told)
-    assert fastest(results(*rows)) == (
+    assert fastest_line(results(*rows)) == (
         "Fastest setting shown non-inferior with a margin of 2 percentage points: judge(threshold=0.8466737) | "
         "top_k(k=4), draft length 12: 3.50x, accuracy -4.0 [-9.1, +1.2] points."
     )
-    assert fastest(results(rows[2])).startswith("No setting is shown to be non-inferior")
-    assert fastest(results(row("exact", speed=2, good=None))) == ""
+    assert fastest_line(results(rows[2])).startswith("No setting is shown to be non-inferior")
+    assert fastest_line(results(row("exact", speed=2, good=None))) == ""
 
 
 def full(name: str) -> ResultRow:

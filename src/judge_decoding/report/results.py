@@ -135,7 +135,7 @@ def notes(results: Results) -> str:
     return " ".join(said)
 
 
-def fastest(results: Results) -> str:
+def fastest_line(results: Results) -> str:
     """Say which setting is the fastest that is shown to be non-inferior; empty where nothing is right or wrong."""
     if all(row.non_inferior is None for row in results.rows):
         return ""

@@ -21,7 +21,7 @@ from judge_decoding.evaluation.sweep import LENGTHS, THRESHOLDS, Candidate, defa
 from judge_decoding.io.files import write_text
 from judge_decoding.report.page import results_page
 from judge_decoding.report.plots import pareto_svg
-from judge_decoding.report.results import fastest
+from judge_decoding.report.results import fastest_line
 from judge_decoding.rules import parse_rule
 from judge_decoding.tasks.base import Item, Task
 
@@ -85,7 +85,7 @@ def run(options: SweepOptions, asked: Task) -> None:
         return
     print_results(results)
     say(f"\nFigures: {options.results}\nPicture and tables: {page}\nAnswers: {answers}")
-    if best := fastest(results):
+    if best := fastest_line(results):
         say(f"\n{best}")
     if results.loads:
         print_loads(results.loads)

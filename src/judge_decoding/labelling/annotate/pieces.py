@@ -22,7 +22,7 @@ def case_id(case: Case) -> str:
     return hashlib.sha256(repr((case.question, case.answer, case.ended)).encode()).hexdigest()[:16]
 
 
-def words(text: str) -> list[Span]:
+def word_pieces(text: str) -> list[Span]:
     """Character spans of words, numbers and punctuation marks; together they cover the whole text."""
     return [match.span() for match in _WORD.finditer(text)]
 

@@ -21,7 +21,7 @@ from judge_decoding.labelling.annotate.agreement import (
     self_agreement,
     verdicts,
 )
-from judge_decoding.labelling.annotate.pieces import case_id, pieces_of, span_of, words
+from judge_decoding.labelling.annotate.pieces import case_id, pieces_of, span_of, word_pieces
 from judge_decoding.labelling.annotate.queue import Queue, QueuedCase
 from judge_decoding.labelling.annotate.storage import (
     PREFIX,
@@ -105,7 +105,7 @@ class Session:
 
     def _cut(self, name: str) -> list[Span]:
         reading = self._readings.get(name)
-        return words(self._cases[name].answer) if reading is None else list(reading.spans)
+        return word_pieces(self._cases[name].answer) if reading is None else list(reading.spans)
 
     def state(self) -> dict[str, Any]:
         """What the page shows, as JSON values: the progress and the current case, without the answer's writer."""

@@ -133,7 +133,7 @@ def read_reply(text: str, case: Case) -> Span | ReplyVerdict:
     return locate(case.answer, error.quote, error.before) or ReplyVerdict.NOWHERE
 
 
-def decide(votes: Sequence[Span | ReplyVerdict], total: int) -> Span | ReplyVerdict:
+def majority(votes: Sequence[Span | ReplyVerdict], total: int) -> Span | ReplyVerdict:
     """The verdict of more than half of ``total`` votes; locations are the same if they begin at the same character.
 
     If they end differently, the most frequent end counts, and of equally frequent ones the first.
@@ -251,7 +251,7 @@ def label_by_llm(
     if requests:
         endpoint.request_all(requests, done, failed)
     source = f"llm:{endpoint.model}"
-    labels = [labelled(case, decide(record.of(case, votes), votes), source) for case in cases]
+    labels = [labelled(case, majority(record.of(case, votes), votes), source) for case in cases]
     return LlmLabels(
         [found for found in labels if found is not None],
         [case for case, found in zip(cases, labels, strict=True) if found is None],
