@@ -94,7 +94,7 @@ def compared(rows: Sequence[BenchRow], found: dict[str, Measurement]) -> tuple[l
         return next(kept, None)
 
     generate, assisted, plain = first("generate"), first("assisted", BEST), first("plain")
-    compared = [
+    with_ratios = [
         one.model_copy(update={"over_generate": against(one, generate), "over_assisted": against(one, assisted)})
         for one in rows
     ]
@@ -108,12 +108,12 @@ def compared(rows: Sequence[BenchRow], found: dict[str, Measurement]) -> tuple[l
     pairs += [(first(family, BEST), first(family, backend="eager")) for family in ("exact", "judge")]
     pairs += [(first(family, BEST), one) for one in rows if one.family == "vllm" for family in ("exact", "judge")]
     ratios = [against(own, other) for own, other in pairs if own is not None]
-    return compared, [one for one in ratios if one is not None]
+    return with_ratios, [one for one in ratios if one is not None]
 
 
 BenchStep = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Context manager around a step, from its title and its number of advances; yields the function that advances it."""
-Engines = Callable[[plan.Models, Mapping[str, Contender], Sequence[Tensor], dict[str, str]], Sequence[Contender]]
+Engines = Callable[[Models, Mapping[str, Contender], Sequence[Tensor], dict[str, str]], Sequence[Contender]]
 """Makes other engines to measure, from the models, the best way of each kind, the prompts, and the `left_out` dict."""
 
 
@@ -139,7 +139,7 @@ class Bench:
     items: list[Item]
     tuned_on: int
     max_new_tokens: int
-    models: plan.Models
+    models: Models
     best: dict[str, Contender]
     prompts: list[Tensor]
 
@@ -182,11 +182,11 @@ def bench(
     # Batches of similar prompt lengths need little padding.
     measured, tuned = (sorted((ids[item.key] for item in some), key=len) for some in (shown, tuning))
     left_out: dict[str, str] = {}
-    models = plan.Models(decoder, budget)
+    models = Models(decoder, budget)
     if compiled:
-        models, reason = plan.Models.of(decoder, budget, note)
-        if reason:
-            left_out["static"] = reason
+        models, why = Models.of(decoder, budget, note)
+        if why:
+            left_out["static"] = why
     expected = alone(models, measured)
     rows: list[BenchRow] = []
     ratios: list[Ratio] = []
@@ -210,7 +210,7 @@ def bench(
 
 
 def static_assisted(
-    models: plan.Models, best: Mapping[str, Contender], prompts: Sequence[Tensor], left_out: dict[str, str]
+    models: Models, best: Mapping[str, Contender], prompts: Sequence[Tensor], left_out: dict[str, str]
 ) -> Contender | None:
     """Return assisted generation at its best with a static cache; None, and the reason, where it does not work."""
     if "assisted" not in best:
