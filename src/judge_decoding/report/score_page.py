@@ -76,22 +76,21 @@ def shown_tokens(
 ) -> list[ScoredToken]:
     """Return the tokens of one text under one rule; ``texts`` has the text of each token."""
     special, left = set(tokenizer.all_special_ids), iter(texts)
-    kinds = {Cause.CORRECTION: "rejected"}
-    acceptances = []
+    tokens = []
     for event in rounds:
+        scores = event.scores or ()
         for i, (token, cause) in enumerate(zip(event.token_ids, event.causes, strict=True)):
             own = event.target_ids[i]
             text = next(left) or (_spelling(tokenizer, token) if token in special else "")
-            judged = event.scores is not None and i < len(event.scores)
-            acceptances.append(
+            tokens.append(
                 ScoredToken(
                     text,
-                    kinds.get(cause, cause.value),
+                    "rejected" if cause is Cause.CORRECTION else cause.value,
                     _spelling(tokenizer, own) if own != token else None,
-                    event.scores[i] if event.scores is not None and judged else None,
+                    scores[i] if i < len(scores) else None,
                 )
             )
-    return acceptances
+    return tokens
 
 
 def score_page(

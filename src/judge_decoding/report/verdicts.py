@@ -45,7 +45,7 @@ def shown(rounds: Sequence[Round], tokenizer: PreTrainedTokenizerBase) -> list[S
     special = set(tokenizer.all_special_ids)
     result = []
     for event in rounds:
-        tokens = []
+        tokens, scores = [], event.scores or ()
         for i, (token, cause) in enumerate(zip(event.token_ids, event.causes, strict=True)):
             text = next(texts)
             if token in special:
@@ -55,7 +55,7 @@ def shown(rounds: Sequence[Round], tokenizer: PreTrainedTokenizerBase) -> list[S
                 ShownToken(
                     text,
                     cause,
-                    event.scores[i] if event.scores is not None and i < len(event.scores) else None,
+                    scores[i] if i < len(scores) else None,
                     _spelling(tokenizer, own) if cause is Cause.RESCUED else None,
                 )
             )
