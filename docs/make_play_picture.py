@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from browser import browsing, end, find_chromium
+from browser import CHROMIUM, browsing, end
 
 PICTURE = Path(__file__).parent / "pictures" / "play.png"
 QUESTION = "Ann has 6 shells. Tom gives Ann 2 shells. Ann buys 11 shells. How many shells does Ann have now?"
@@ -21,8 +21,7 @@ QUESTION = "Ann has 6 shells. Tom gives Ann 2 shells. Ann buys 11 shells. How ma
 
 def main() -> None:
     """Write the picture."""
-    program = find_chromium()
-    if program is None:
+    if CHROMIUM is None:
         sys.exit("No Chromium here; on Debian: apt-get install chromium")
     with tempfile.TemporaryDirectory() as name:
         command = ("play", "--no-browser", "--port", "0", "--cases", str(Path(name) / "cases.jsonl"))
@@ -32,7 +31,7 @@ def main() -> None:
         try:
             assert server.stdout is not None
             address = server.stdout.readline().split()[-1]
-            with browsing(program, Path(name)) as browser:
+            with browsing(Path(name)) as browser:
                 browser.look(1280, 860)
                 browser.open(address)
                 browser.until("document.querySelector('#rule option')")

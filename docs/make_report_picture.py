@@ -22,7 +22,7 @@ from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.prompt_format import PromptFormat
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from browser import browsing, find_chromium
+from browser import CHROMIUM, browsing
 
 PICTURE = Path(__file__).parent / "pictures" / "report.png"
 THRESHOLD = 0.95
@@ -54,10 +54,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         page = (options.page or Path(name) / "page.html").absolute()
         page.write_text(answers_page("Judge decoding, token by token", samples), encoding="utf-8")
-        program = find_chromium()
-        if program is None:
+        if CHROMIUM is None:
             sys.exit("No Chromium here; on Debian: apt-get install chromium")
-        with browsing(program, Path(name)) as browser:
+        with browsing(Path(name)) as browser:
             browser.look(1100, 780)
             browser.open(page.as_uri())
             browser.until("document.querySelector('.token')")

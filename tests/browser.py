@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -26,19 +27,20 @@ CODES = {
 }  # fmt: skip
 
 
-def find_chromium() -> str | None:
-    """The path of an installed Chromium or Chrome."""
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+"""The path of an installed Chromium or Chrome; None if there is none."""
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
 
 
 @contextmanager
-def browsing(program: str, folder: Path) -> Iterator[Browser]:
+def browsing(folder: Path) -> Iterator[Browser]:
     """Start a browser that keeps its files in ``folder``, and end it with the block."""
     with ExitStack() as stack:
         log = stack.enter_context((folder / "chromium.log").open("wb"))
         process = subprocess.Popen(
             [
-                program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
                 f"--user-data-dir={folder / 'profile'}", "about:blank",
             ],

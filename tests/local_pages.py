@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -50,3 +52,15 @@ def served(app: ASGIApp, token: str, port: int = 0) -> Iterator[LocalPage]:
             yield LocalPage(f"http://{HOST}:{port}/?token={token}", port, close)
         finally:
             close()
+
+
+def check_self_contained(reply: httpx.Response) -> None:
+    """Check that a page is one file: it runs its own scripts and styles only, and asks nobody but its own server."""
+    policy = reply.headers["content-security-policy"]
+    nonce = re.search(r"style-src 'nonce-([\w-]+)'", policy)
+    assert nonce is not None
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert reply.text.count(f'nonce="{nonce[1]}"') == reply.text.count("<style") + reply.text.count("<script")
+    assert not re.search(r"""(?:src|href)="(?!data:,|/)|https?://|@import|url\(|\son\w+=| style=""", reply.text)
+    assert reply.headers["cache-control"] == "no-store"

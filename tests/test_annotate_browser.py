@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import Browser, browsing, find_chromium
+from browser import Browser, browsing, needs_chromium
 from judge_decoding import Case, JudgeHead, read_cases
 from judge_decoding.labelling.annotate.reading import AnswerReading, ReadingModels, read_answers
 from judge_decoding.labelling.annotate.server import kept_token, make_app
@@ -18,16 +18,12 @@ from judge_decoding.labelling.annotate.storage import readings_path
 from local_pages import LocalPage, served
 from test_annotate_server import HOSTILE
 
-CHROMIUM = find_chromium()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(str(CHROMIUM), tmp_path_factory.mktemp("browser")) as browser:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
         browser.look(1000, 800)
         yield browser
 

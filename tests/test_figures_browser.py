@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from browser import Browser, browsing, find_chromium
+from browser import Browser, browsing, needs_chromium
 from judge_decoding.intervals import short_numbers
 from judge_decoding.report.page import comparison_page, results_page
 from test_width import LONG, full, results
 
-CHROMIUM = find_chromium()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 NAMES = ("target alone", LONG, "typical(epsilon=0.09, delta=0.3)")
 SHOWN = """[...document.querySelectorAll('.figures tbody :is(th, td)')].every((cell) => {
   const box = cell.getBoundingClientRect(), title = getComputedStyle(cell, '::before').content;
@@ -37,7 +33,7 @@ def comparison() -> str:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(str(CHROMIUM), tmp_path_factory.mktemp("browser")) as running:
+    with browsing(tmp_path_factory.mktemp("browser")) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, browsing, find_chromium
+from browser import Browser, browsing, needs_chromium
 from judge_decoding import Case
 from judge_decoding.core.results import ResultRow, Results
 from judge_decoding.core.rounds import Cause
@@ -23,7 +23,6 @@ from judge_decoding.report.score_page import bars, points
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from samples import known
 
-CHROMIUM = find_chromium()
 INJECTED = (
     "<script>window.taken = 1</script><script src='data:text/javascript,window.taken=1'></script>"
     "<img src=x onerror='window.taken = 1'><svg onload='window.taken = 1'></svg>"
@@ -99,7 +98,7 @@ def test_the_policy_names_the_one_script(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(str(CHROMIUM), tmp_path_factory.mktemp("browser")) as browser:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
         browser.look(1100, 800)
         yield browser
 
@@ -112,7 +111,7 @@ def opened(browser: Browser, page: str, folder: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
+@needs_chromium
 @pytest.mark.parametrize("name", PAGES)
 def test_the_own_script_runs_and_an_injected_one_does_not(browser: Browser, name: str, tmp_path: Path) -> None:
     make, act, done = PAGES[name]

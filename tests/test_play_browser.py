@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import Browser, browsing, find_chromium
+from browser import Browser, browsing, needs_chromium
 from judge_decoding import JudgeDecoder, PromptLookup, read_cases
 from judge_decoding.core.samples import read_samples
 from judge_decoding.names import REFERENCE
@@ -25,11 +25,7 @@ from test_annotate_server import TOKEN
 from test_report_browser import CONTRAST
 from tiny import EOS, WORDS, llama, word_tokenizer
 
-CHROMIUM = find_chromium()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 QUESTION = "Ann has 6 shells. Tom gives Ann 2 shells. Ann buys 11 shells. How many shells does Ann have now?"
 DONE = "columns.judge.sample && running === null"
 
@@ -67,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(str(CHROMIUM), tmp_path_factory.mktemp("browser")) as browser:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
 
 

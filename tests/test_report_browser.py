@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from browser import Browser, browsing, find_chromium
+from browser import Browser, browsing, needs_chromium
 from judge_decoding import JudgeDecoder, JudgeHead
 from judge_decoding.core.rounds import Cause
 from judge_decoding.core.samples import Sample, SampleRound
@@ -16,11 +16,7 @@ from judge_decoding.evaluation.recording import record
 from judge_decoding.report.answers import answers_page
 from samples import HOSTILE, hostile, known
 
-CHROMIUM = find_chromium()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 TIP = "document.querySelector('#tip')"
 FOCUSED = "document.activeElement.textContent.trim()"
@@ -28,7 +24,7 @@ FOCUSED = "document.activeElement.textContent.trim()"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(str(CHROMIUM), tmp_path_factory.mktemp("browser")) as browser:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
         browser.look(1100, 800)
         yield browser
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, browsing, find_chromium
+from browser import CHROMIUM, Browser, browsing
 from commands import Run
 from judge_decoding.core.samples import Sample, read_samples, write_samples
 from judge_decoding.report.answers import answers_page
 from judge_decoding.report.by_task import by_task
 from samples import HOSTILE, known
-
-CHROMIUM = find_chromium()
 
 
 def answer(task: str, correct: bool | None, alone: bool | None, distance: float | None = None, **more: Any) -> Sample:
@@ -126,7 +124,7 @@ def test_from_files_to_the_page(run: Run, tmp_path: Path) -> None:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
-    with browsing(CHROMIUM, tmp_path_factory.mktemp("browser")) as browser:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
 
 

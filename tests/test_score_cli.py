@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from browser import browsing, find_chromium
+from browser import browsing, needs_chromium
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from judge_decoding import Case, Exact, JudgeDecoder, write_cases
 from judge_decoding.report.score import bins
 from judge_decoding.report.score_page import bars, points
-
-CHROMIUM = find_chromium()
 
 
 @pytest.fixture
@@ -178,9 +176,9 @@ def test_the_page_is_whole_and_escaped(page: Path) -> None:
     assert {kind for kind, _ in spans} <= {"agreed", "rescued", "rejected", "correction", "bonus"}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
+@needs_chromium
 def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
-    with browsing(str(CHROMIUM), tmp_path) as browser:
+    with browsing(tmp_path) as browser:
         browser.look(390, 800, dark=True)
         browser.open(page.as_uri())
         browser.until("document.readyState === 'complete' && document.querySelector('#which')")
