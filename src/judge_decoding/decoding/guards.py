@@ -35,7 +35,11 @@ class History:
 
 
 class Guard(ABC):
-    """Permits or forbids rescues."""
+    """Permits or forbids rescues.
+
+    Raises:
+        JudgeDecodingError: a parameter is out of range.
+    """
 
     name: ClassVar[str]
     """The guard's name in its spelling."""
@@ -112,6 +116,9 @@ class Phase(Guard):
 
     ``begin`` and ``end`` are the markers as token ids, or as text, which the decoder converts to ids. The phase may
     already be open at the end of the prompt, as with the chat templates of thinking models.
+
+    Raises:
+        JudgeDecodingError: a marker is empty, or ``where`` is neither of the two.
     """
 
     name = "phase"

@@ -14,7 +14,11 @@ from judge_decoding.errors import JudgeDecodingError
 
 
 class DraftLength:
-    """A draft-length policy, created anew for each request, which learns from the rounds it observes."""
+    """A draft-length policy, created anew for each request, which learns from the rounds it observes.
+
+    Raises:
+        JudgeDecodingError: a parameter is out of range.
+    """
 
     stop_below: float = 0.0
     """A draft ends with the first token to which the draft model gives less than this probability."""

@@ -45,6 +45,9 @@ class VerificationRule(ABC):
 
     Rules combine with ``|``: a token is kept if any of them keeps it. The parameters of a rule are those of its
     constructor, stored as attributes of the same names; ``repr`` gives the rule's spelling.
+
+    Raises:
+        JudgeDecodingError: a parameter is out of range.
     """
 
     name: ClassVar[str] = ""
