@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 from transformers import (
     BambaConfig,
     BambaForCausalLM,
+    DynamicCache,
     FalconH1Config,
     FalconH1ForCausalLM,
     GraniteMoeHybridConfig,
@@ -21,6 +22,8 @@ from transformers import (
     JambaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    NemotronHConfig,
+    NemotronHForCausalLM,
     PreTrainedModel,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
@@ -34,7 +37,8 @@ from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.engines import Engine
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.cached_lm import CachedLM
-from judge_decoding.models.recurrent import SavedStates
+from judge_decoding.models.forward import Forward
+from judge_decoding.models.recurrent import SavedStates, bounded_steps
 from judge_decoding.rules import Exact, VerificationRule
 from tiny import AcceptAll, Scripted, greedy, perturbed, random_head, request, run, tokens
 
@@ -80,6 +84,14 @@ def qwen3_next() -> PreTrainedModel:
         **SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
         shared_expert_intermediate_size=16, linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2,
         linear_num_value_heads=4,
+    ))  # fmt: skip
+
+
+def nemotron_h(time_step_min: float) -> PreTrainedModel:
+    """Its layers let no time step fall below ``time_step_min``, but only where they read several tokens at once."""
+    return made(NemotronHForCausalLM, NemotronHConfig(
+        **SIZES, head_dim=8, hybrid_override_pattern="M*M-", mamba_num_heads=8, mamba_head_dim=8, ssm_state_size=4,
+        n_groups=1, time_step_min=time_step_min,  # type: ignore[call-arg]
     ))  # fmt: skip
 
 
@@ -296,6 +308,31 @@ def test_layers_that_go_on_with_single_tokens_only_are_refused(
         run(model, PromptLookup(), [5, 6])
     with pytest.raises(JudgeDecodingError, match=r"single tokens only.*; use another draft model"):
         DraftModel(model, 40)
+
+
+@torch.inference_mode()
+def test_time_steps_of_a_draft_are_bounded_no_more_than_those_of_single_tokens() -> None:
+    model, ids = nemotron_h(0.01), torch.tensor([5, 6, 7, 8, 9, 10, 11, 12, 13])
+    cache, name = DynamicCache(config=model.config), Forward(model).cache_name or ""
+    model(ids[None, :5], **{name: cache})
+    singly = torch.cat([model(one[None, None], **{name: cache}).logits[0] for one in ids[5:]])
+    lm = CachedLM(model, rewind="restore")
+    lm.read([ids[:5]], [0])
+    limits = [layer.time_step_limit for layer in bounded_steps(model)]
+    assert limits == [(0.01, float("inf"))] * 2
+    torch.testing.assert_close(lm.read([ids[5:]], [4])[0], singly, atol=1e-5, rtol=1e-5)
+    assert [layer.time_step_limit for layer in bounded_steps(model)] == limits
+    whole = model(ids[None]).logits[0, 5:]
+    assert (whole - singly).std() > 1e-3 * whole.std()  # so the bound matters
+
+
+@pytest.mark.parametrize("time_step_min", [0.001, 0.01])
+def test_a_model_with_bounded_time_steps_is_a_target_and_a_draft(time_step_min: float) -> None:
+    model, prompt = nemotron_h(time_step_min), PROMPTS[1]
+    wanted = greedy(model, prompt, 20)
+    assert tokens(run(model, right_for(2, prompt, wanted), prompt, num_draft_tokens=5, max_new_tokens=20)) == wanted
+    drafter = DraftModel(perturbed(model, 0.03), 40)
+    assert tokens(run(model, drafter, prompt, num_draft_tokens=4, max_new_tokens=20)) == wanted
 
 
 def test_16_bits_are_not_refused() -> None:

@@ -14,7 +14,13 @@ from transformers.cache_utils import DynamicLayer
 
 from judge_decoding.models.context import reset_positions, rope_border, rotary_modules
 from judge_decoding.models.forward import Forward, lock_of, row_positions
-from judge_decoding.models.recurrent import SavedStates, crop_attention, record_past
+from judge_decoding.models.recurrent import (
+    SavedStates,
+    bounded_steps,
+    crop_attention,
+    record_past,
+    unbounded_steps,
+)
 
 _KNOWN_LAYERS = DynamicCache.__module__
 
@@ -49,6 +55,7 @@ class CachedLM:
         self._border = rope_border(model)
         changes = self._border is not None and self._border.changes_always
         self._rotary = rotary_modules(model) if changes else []
+        self._bounded = bounded_steps(model)
         self._cache = self._new_cache()
         self._saved: SavedStates | None = None
         # Which columns of the cache hold tokens [rows, columns]; on the CPU, so that counting does not synchronise.
@@ -72,7 +79,9 @@ class CachedLM:
             mask[~mask.any(1)] = True  # a row that attends to no token would be NaN
             mask = mask.long().to(ids.device)
         positions = self._positions(sizes, width, ids.device) if self._forward.takes_positions else None
-        with lock_of(self.model):
+        # Only a prompt, of which no logits are kept, is read in one piece by `generate`, too.
+        alone = self._bounded if any(logits_to_keep) else ()
+        with lock_of(self.model), unbounded_steps(alone):
             reset_positions(self._rotary)
             logits = self._forward(ids, self._cache, max(kept, 1), mask, positions)
         self._live = live

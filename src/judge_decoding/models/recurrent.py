@@ -1,10 +1,13 @@
-"""Recurrent and linear-attention layers: copies of their states, which cannot be cropped."""
+"""Recurrent and linear-attention layers: copies of their states, which cannot be cropped, and their time steps."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
@@ -42,6 +45,30 @@ def record_past(cache: DynamicCache) -> None:
     for layer in cache.layers:
         if not is_recurrent(layer) and hasattr(layer, "activate_past_recording"):
             layer.activate_past_recording()
+
+
+def bounded_steps(model: nn.Module) -> list[Any]:
+    """Return the Mamba 2 layers of ``model`` that bound their time steps when they read several tokens at once.
+
+    In transformers a token that is read alone has no such bound (Nemotron-H and Zamba2 have one by default).
+    """
+    return [module for module in model.modules() if tuple(getattr(module, "time_step_limit", _UNBOUNDED)) != _UNBOUNDED]
+
+
+_UNBOUNDED = (0.0, math.inf)
+
+
+@contextmanager
+def unbounded_steps(layers: Sequence[Any]) -> Iterator[None]:
+    """Within the block, ``layers`` read several tokens as they read each alone. Hold the model's lock."""
+    before = [layer.time_step_limit for layer in layers]
+    try:
+        for layer in layers:
+            layer.time_step_limit = _UNBOUNDED
+        yield
+    finally:
+        for layer, limit in zip(layers, before, strict=True):
+            layer.time_step_limit = limit
 
 
 def _cropped(layer: object) -> tuple[str, ...]:
