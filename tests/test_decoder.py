@@ -268,3 +268,12 @@ def test_a_lossy_answer_says_so(decoder: JudgeDecoder) -> None:
         assert rescued or answer.token_ids == decoder.generate(text, 12, rule=Exact()).token_ids
     assert any(one.lossy for one in answers.values())
     assert decoder.generate(PROMPT, 12, rule=TopK(2), temperature=1.0, seed=0).lossy
+
+
+def test_a_stream_says_from_where_on_it_is_lossy(decoder: JudgeDecoder) -> None:
+    chunks = list(decoder.stream(PROMPT, 24, threshold=0.5))
+    rescued = [Cause.RESCUED in chunk.round.causes for chunk in chunks]
+    first = rescued.index(True)
+    assert [chunk.lossy for chunk in chunks] == [False] * first + [True] * (len(chunks) - first)
+    assert not any(chunk.lossy for chunk in decoder.stream(PROMPT, 24, rule=Exact()))
+    assert all(chunk.lossy for chunk in decoder.stream(PROMPT, 24, rule=TopK(2), temperature=1.0, seed=0))

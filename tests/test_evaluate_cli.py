@@ -81,6 +81,9 @@ def test_the_figures_are_those_of_the_answers(run: Run, options: list[object], t
     assert own["tokens"] == sum(len(event.token_ids) for sample in samples for event in sample.rounds)
     assert own["rounds"] == sum(len(sample.rounds) for sample in samples)
     assert own["accepted"] == sum(event.accepted for sample in samples for event in sample.rounds)
+    rescued = [any("rescued" in event.causes for event in sample.rounds) for sample in samples]
+    assert [sample.lossy for sample in samples] == rescued
+    assert any(rescued)
     assert target["tokens_per_forward"] == 1
     assert own["tokens_per_forward"] > 1
     assert own["num_draft_tokens"] == 4
@@ -384,7 +387,7 @@ def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object]
     out = tmp_path / "o"
     told = figures(
         run, "sweep", *options, "--limit", 3, "--tune", 1, "--threshold", 0.3, "--num-draft-tokens", 2,
-        "--num-draft-tokens", 5, "--rule", "relaxed", "--max-new-tokens", 4, "--out", out,
+        "--num-draft-tokens", 5, "--rule", "relaxed", "--max-new-tokens", 8, "--out", out,
     )  # fmt: skip
     names = [row["name"] for row in told["rows"]]
     assert names[:2] == [TARGET, "exact"]
@@ -404,7 +407,14 @@ def test_a_sweep_has_the_baselines_and_a_picture(run: Run, options: list[object]
     assert "<svg" in page
     assert "matched" in page
     assert (out / "sweep.svg").read_text().startswith("<svg")
-    assert len((out / "answers.jsonl").read_text().splitlines()) == 2 * len(names)
+    written = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    assert len(written) == 2 * len(names)
+    assert not any(row["lossy"] for row in written if row["method"] in (TARGET, "exact"))
+    assert {row["lossy"] for row in written if row["method"] == "top_k(k=2), matched"} == {False}
+    alone = {row["item"]: row["text"] for row in written if row["method"] == TARGET}
+    greedy = [row for row in written if not row["method"].endswith("matched")]
+    assert all(row["lossy"] or row["text"] == alone[row["item"]] for row in greedy)
+    assert any(row["lossy"] for row in greedy)
     assert read_results(out / "results.json").rows[1].name == "exact"
 
 

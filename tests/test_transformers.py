@@ -32,6 +32,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from judge_decoding import (
+    Cause,
     Exact,
     JudgeDecoder,
     JudgeDecodingError,
@@ -459,6 +460,9 @@ def test_rounds_and_statistics_can_be_had(target: Any, weak: PreTrainedModel, he
         ids = [token for event in judged.rounds[row] for token in event.token_ids]
         assert output.sequences[row, 7 : 7 + len(ids)].tolist() == ids
     assert judged.stats == Stats.of(event for _, event in seen)
+    rescued = [any(Cause.RESCUED in event.causes for event in events) for events in judged.rounds]
+    assert [*judged.lossy] == [*output.lossy] == rescued
+    assert any(rescued)
     target.generate(torch.tensor([[5]]), max_new_tokens=2, custom_generate=judged)
     assert len(judged.rounds) == 1  # those of the latest call
     assert judged.stats.tokens <= 2

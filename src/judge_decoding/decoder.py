@@ -266,14 +266,16 @@ class JudgeDecoder:
 
     def _chunks(self, request: Request, events: Iterator[Round]) -> Iterator[Chunk]:
         detokenizer, left = Detokenizer(self.tokenizer, self.end_ids), request.max_new_tokens
+        lossy = False
         for event in events:
+            lossy = lossy or is_lossy(request.rule, [event], greedy=request.sampler.greedy)
             texts = [detokenizer.push(token) for token in event.token_ids]
             left -= len(texts)
             if not (event.stopped or not left):
-                yield Chunk(event, tuple(texts))
+                yield Chunk(event, tuple(texts), lossy=lossy)
                 continue
             texts[-1] += detokenizer.flush()
-            yield Chunk(event, tuple(texts), request.finish_reason(event))
+            yield Chunk(event, tuple(texts), request.finish_reason(event), lossy)
 
     def rounds(self, ids: Tensor, max_new_tokens: int | None, **options: Unpack[Options]) -> Iterator[Round]:
         """Yield the rounds that follow token ids [1, T]; the token-level layer below `stream`."""

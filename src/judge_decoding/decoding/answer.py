@@ -52,12 +52,14 @@ class Options(TypedDict, total=False):
 class Chunk:
     """The output of one round: the event, and the text of each kept token (joined, they are the text).
 
-    ``finish_reason`` is why the answer ends with this chunk; None if it continues.
+    ``finish_reason`` is why the answer ends with this chunk; None if it continues. ``lossy`` is whether lossy
+    verification may have changed the answer so far; see `is_lossy`.
     """
 
     round: Round
     pieces: tuple[str, ...]
     finish_reason: FinishReason | None = None
+    lossy: bool = False
 
     @property
     def text(self) -> str:

@@ -256,7 +256,8 @@ def _keep(prompt_format: PromptFormat, record: ResultRecord | None, progress: On
     def keep(name: str, _item: Item, one: ItemResult, generations: Sequence[Generation]) -> None:
         if record is not None:
             texts = [prompt_format.bare(answer.text) for answer in generations]
-            record.add(name, one, {"texts": texts, "distance": generations[0].distance})
+            lossy = any(answer.lossy for answer in generations)
+            record.add(name, one, {"texts": texts, "distance": generations[0].distance, "lossy": lossy})
         progress(name, one)
 
     return keep

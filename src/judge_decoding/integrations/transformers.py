@@ -31,6 +31,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from judge_decoding.core.rounds import Round, Stats
+from judge_decoding.decoding.answer import is_lossy
 from judge_decoding.decoding.choices import (
     AnyDraft,
     as_drafter,
@@ -125,16 +126,23 @@ def _no_text(text: str) -> list[int]:
 
 @dataclass
 class JudgedOutput(GenerateDecoderOnlyOutput):
-    """The output of ``generate(..., return_dict_in_generate=True)``: ``sequences``, and the rounds of each row."""
+    """The output of ``generate(..., return_dict_in_generate=True)``: ``sequences``, and two fields by row.
+
+    Attributes:
+        rounds: the rounds of each row.
+        lossy: whether lossy verification may have changed the row's answer; see `Generation.lossy`.
+    """
 
     rounds: tuple[tuple[Round, ...], ...] | None = None
+    lossy: tuple[bool, ...] | None = None
 
 
 @dataclass(eq=False)
 class CustomGenerate:
     """The decoding method made by `custom_generate`, which describes its fields, and called by ``generate``.
 
-    ``rounds`` has the rounds of each row of the latest call.
+    ``rounds`` has the rounds of each row of the latest call; ``lossy`` says of each row whether lossy verification may
+    have changed its answer.
     """
 
     draft: AnyDraft | None
@@ -146,6 +154,7 @@ class CustomGenerate:
     seed: int | None
     on_round: Callable[[int, Round], None] | None
     rounds: tuple[tuple[Round, ...], ...] = ()
+    lossy: tuple[bool, ...] = ()
     _experience: defaultdict[int, AcceptanceModel] = field(default_factory=lambda: defaultdict(AcceptanceModel))
     """By batch size."""
 
@@ -189,12 +198,14 @@ class CustomGenerate:
         if streamer is not None:
             streamer.end()
         self.rounds = tuple(map(tuple, rounds))
+        greedy = not generation_config.do_sample
+        self.lossy = tuple(is_lossy(self.rule, events, greedy=greedy) for events in rounds)
         answers = [[token for event in events for token in event.token_ids] for events in rounds]
         width = max(map(len, answers))
         padded = input_ids.new_tensor([[*ids, *[pad] * (width - len(ids))] for ids in answers])
         sequences = torch.cat((input_ids, padded), dim=1)
         if generation_config.return_dict_in_generate:
-            return JudgedOutput(sequences=cast(torch.LongTensor, sequences), rounds=self.rounds)
+            return JudgedOutput(sequences=cast(torch.LongTensor, sequences), rounds=self.rounds, lossy=self.lossy)
         return sequences
 
     def _seeds(self, count: int, *, sampled: bool) -> list[int | None]:

@@ -97,7 +97,15 @@ def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> 
 
 
 def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> str:
-    """Return a line for each answer: method, item, verdict, counts and text."""
+    """Return a line for each answer: method, item, verdict, counts, text, and whether it is lossy."""
     keys = [(one.name, item.key) for one in wanted for item in items]
-    rows = ({"method": key[0], **asdict(record.known[key]), "text": record.extra[key]["texts"]} for key in keys)
+    rows = (
+        {
+            "method": key[0],
+            **asdict(record.known[key]),
+            "text": record.extra[key]["texts"],
+            "lossy": record.extra[key].get("lossy"),  # None: answered by an earlier version
+        }
+        for key in keys
+    )
     return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -231,22 +231,24 @@ def around_update(original: Callable[..., Any], self: Any, scheduler_output: Any
 def before_process_outputs(
     original: Callable[..., Any], self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Add the rescued tokens to the metrics of single requests (``--per-request-spec-decode-metrics``).
+    """Add the mark to the metrics of single requests (``--per-request-spec-decode-metrics``), which streams have, too.
 
     In the server's front end: of the metrics only the fields that vLLM knows come here from the engine's process.
     """
     for one in engine_core_outputs:
         mark = (one.kv_transfer_params or {}).get(KEY)
         if one.spec_decode_metrics is not None and mark is not None:
-            one.spec_decode_metrics.judge_rescued = mark["rescued_tokens"]
+            one.spec_decode_metrics.judge_mark = mark
     return original(self, engine_core_outputs, *args, **kwargs)
 
 
 def after_to_dict(original: Callable[..., Any], self: Any) -> Any:
-    """Show the rescued tokens among the metrics in a response."""
+    """Show the rescued tokens, and whether the answer is lossy, among the metrics in a response."""
     found = original(self)
-    rescued = getattr(self, "judge_rescued", None)
-    return found if rescued is None else found | {"num_rescued_draft_tokens": rescued}
+    mark = getattr(self, "judge_mark", None)
+    if mark is None:
+        return found
+    return found | {"num_rescued_draft_tokens": mark["rescued_tokens"], "lossy": mark["lossy"]}
 
 
 @functools.cache
