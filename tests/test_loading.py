@@ -259,6 +259,28 @@ def test_a_weight_of_another_shape_may_be_random_if_one_insists(folders: dict[st
     assert loaded.model.layers[1].mlp.up_proj.weight.shape == (64, 32)
 
 
+@pytest.mark.parametrize(
+    ("values", "phrase"),
+    [
+        ({"model_type": "qwen9"}, "model type `qwen9`.*; update transformers if the model is newer"),
+        ({"model_type": "t5"}, "T5Config.*; use a decoder-only language model"),
+        # transformers skips it with a warning, and takes 8-bit floats without their scales for weights.
+        ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}},
+         r"quantised by modelopt, which transformers [\d.]+ does not read; use the checkpoint that is not quantised"),
+        ({"quantization_config": {
+            "quant_method": "torchao", "quant_type": {"default": {"_type": "Int3", "_data": {}}},
+         }},
+         "Int3.*; update torchao if the quantisation is newer"),
+    ],
+    ids=["family", "encoder", "quantisation", "torchao"],
+)  # fmt: skip
+def test_a_family_or_quantisation_that_is_not_known_is_refused(
+    folders: dict[str, Path], tmp_path: Path, values: dict[str, Any], phrase: str
+) -> None:
+    folder = reconfigured(saved(tmp_path / "new", load_model(folders["target"])), **values)
+    says(phrase, lambda: load_model(folder))
+
+
 def test_buffers_may_be_infinite_and_half_precision_weights_as_large_as_they_can_be() -> None:
     model: Any = torch.nn.Linear(4, 4, dtype=torch.float16).requires_grad_(False)
     model.weight.fill_(torch.finfo(torch.float16).max)

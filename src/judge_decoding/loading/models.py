@@ -19,7 +19,7 @@ from judge_decoding.errors import JudgeDecodingError, reason
 from judge_decoding.io.files import parse_json, read_text
 from judge_decoding.io.hub import ModelLocation, locate
 from judge_decoding.loading.adapters import WITHOUT, Adapter, can_do_without, find_adapter
-from judge_decoding.loading.weights import check_complete, check_depth, check_finite_weights
+from judge_decoding.loading.weights import check_complete, check_depth, check_finite_weights, check_quantization
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, read_vocabulary
 from judge_decoding.names import embedded_path, is_drafter
 
@@ -129,6 +129,7 @@ def _load(source: ModelLocation, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     loaded = AutoModelForCausalLM.from_pretrained(source.name_or_path, **wanted)
     model: PreTrainedModel
     model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
+    check_quantization(model, source.name_or_path)
     check_complete(model, info | ({"mismatched_keys": ()} if insisted else {}), source.name_or_path)
     return model
 
@@ -204,9 +205,17 @@ def cannot_load(what: str, name: str, error: Exception) -> JudgeDecodingError:
     if isinstance(error, TypeError) and "unexpected keyword argument" in why:
         option = why.rpartition(" ")[2]
         return JudgeDecodingError(f"Cannot load the {what} {name}: there is no option {option}; check its spelling.")
-    return JudgeDecodingError(
-        f"Cannot load the {what} {name}: {why}; check the name, and that its files are there and whole."
-    )
+    remedy = next((remedy for part, remedy in _REMEDIES.items() if part in str(error)), _CHECK)
+    return JudgeDecodingError(f"Cannot load the {what} {name}: {why}; {remedy}.")
+
+
+_CHECK = "check the name, and that its files are there and whole"
+_REMEDIES = {
+    "does not recognize this architecture": "update transformers if the model is newer, or use another one",
+    "Unrecognized configuration class": "use a decoder-only language model",
+    "Failed to find class": "update torchao if the quantisation is newer, or use another checkpoint",
+}
+"""What to do about errors of transformers and torchao, by a part of their messages."""
 
 
 def _cannot_load_model(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+from transformers import __version__ as version
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.errors import JudgeDecodingError
@@ -38,6 +39,21 @@ def check_depth(folder: Path) -> None:
         for name, value in part.items() if isinstance(part, dict) else ():
             if name.endswith(("layers", "layer")):
                 check_bound("num_hidden_layers", value, f"{name} of {path}")
+
+
+def check_quantization(model: PreTrainedModel, name: str) -> None:
+    """Check that transformers has read the quantisation of a model's checkpoint, called ``name``.
+
+    It skips a method that it does not know, with a warning, and takes the stored numbers for weights.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        skipped = getattr(config, "quantization_config", None)
+        if isinstance(skipped, Mapping) and not _is_quantised(model):  # otherwise it is an object by now
+            raise JudgeDecodingError(
+                f"{name} is quantised by {str(skipped.get('quant_method'))[:40]}, which transformers {version} does "
+                "not read; use the checkpoint that is not quantised, or one quantised by another method, such as "
+                "torchao."
+            )
 
 
 def check_complete(model: PreTrainedModel, info: Mapping[str, Collection[Any]], name: str) -> None:
