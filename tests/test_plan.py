@@ -86,6 +86,17 @@ def test_the_published_sizes_of_a_mixture_of_experts() -> None:
     assert target.parameters - target.mlp + target.active_mlp == pytest.approx(3.3e9, rel=0.02)
 
 
+def test_the_published_sizes_of_a_mixture_in_4_bits() -> None:
+    """gpt-oss-20b's model card (arXiv 2508.10925, table 1): 20.91B parameters, 3.61B of them active, 12.8 GiB."""
+    model = Model(
+        name="openai/gpt-oss-20b", weights="mxfp4-mlp", layers=24, hidden_size=2880, intermediate_size=2880, heads=64,
+        kv_heads=8, head_dim=64, vocab_size=201088, experts=Experts(total=32, active=4, intermediate_size=2880),
+    )  # fmt: skip
+    assert round(model.parameters / 1e9, 2) == 20.91
+    assert round((model.attention + model.active_mlp + model.embedding) / 1e9, 2) == 3.61
+    assert round(model.weight_bytes / 2**30, 1) == 12.8
+
+
 def test_experts_make_the_best_draft_shorter() -> None:
     recipe = load("qwen3-0.6b-30b-a3b")
     for rate in (0.7, 0.9):

@@ -21,6 +21,8 @@ SHARES = (1.0, 0.7)
 
 Its README reports 1,397 GB/s on a GPU with 2,039 (Llama 2 7B in 16 bits on an A100 80 GB), a share of 0.69.
 """
+_PUBLISHED_WEIGHTS = ("bf16", "fp8", "fp8-mlp")
+"""The types of weights in which a published figure may have been measured."""
 RATES = (0.6, 0.7, 0.8, 0.9, 0.95)
 """Acceptance rates per token for which the best draft length is reported."""
 
@@ -226,7 +228,7 @@ def against_published(recipe: Recipe) -> list[Comparison]:
     if recipe.published is None or recipe.accepted is None:
         return []
     found, gpus = [], recipe.gpus
-    for weights in WEIGHT_BYTES:
+    for weights in _PUBLISHED_WEIGHTS:
         target = recipe.target.model_copy(update={"weights": weights})
         tried = recipe.model_copy(update={"target": target})
         for draft_gpus in sorted({gpus.count, 1}, reverse=True):

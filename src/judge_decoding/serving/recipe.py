@@ -22,11 +22,14 @@ PlainText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length
 # Names become command-line arguments, so they must not look like options.
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][^\s\x00-\x1f\x7f-\x9f]*$", max_length=500)]
 
-WEIGHT_BYTES = {"bf16": (2, 2), "fp8": (1, 1), "fp8-mlp": (2, 1)}
+WEIGHT_BYTES: dict[str, tuple[float, float]] = {
+    "bf16": (2, 2), "fp8": (1, 1), "fp8-mlp": (2, 1), "mxfp4-mlp": (2, 17 / 32),
+}  # fmt: skip
 """Bytes per weight of attention and of the MLP. Embeddings, norms and the output layer are always in 16 bits.
 
 ``fp8-mlp`` is the format of Meta's own FP8 checkpoint of Llama 3.1 405B ("The Llama 3 Herd of Models", section 6.2; its
-first and last layers, in 16 bits there, are counted like the others).
+first and last layers, in 16 bits there, are counted like the others). ``mxfp4-mlp`` is that of gpt-oss: 4 bits, and a
+scale of 8 bits for each 32 weights.
 """
 
 
@@ -70,7 +73,7 @@ class Model(_Part):
     """
 
     name: SafeName
-    weights: Literal["bf16", "fp8", "fp8-mlp"] = "bf16"
+    weights: Literal["bf16", "fp8", "fp8-mlp", "mxfp4-mlp"] = "bf16"
     quantize: bool = False
     layers: Count
     hidden_size: Count
@@ -130,7 +133,7 @@ class Model(_Part):
         return self.attention + self.mlp + self.embedding * (1 if self.tied_embeddings else 2) + norms
 
     @property
-    def weight_bytes(self) -> int:
+    def weight_bytes(self) -> float:
         """The size of the weights in bytes."""
         attention, mlp = WEIGHT_BYTES[self.weights]
         rest = self.parameters - self.attention - self.mlp
