@@ -161,6 +161,13 @@ def test_activations_of_8_bits_are_inexact(caplog: pytest.LogCaptureFixture, mon
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_abilities_are_of_the_quantisation_not_of_the_class() -> None:
+    """All have one configuration, as they were quantised after loading."""
+    makes = (weight_only, both_of_8_bits, dynamic, weight_only)
+    assert [bool(abilities(make()).inexact) for make in makes] == [False, True, True, False]
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("make", [weight_only, dynamic])
 def test_heads_train_on_them(make: object) -> None:
     model = make()  # type: ignore[operator]

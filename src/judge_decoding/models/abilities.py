@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -86,14 +86,14 @@ def as_causal_lm(model: nn.Module, role: ModelRole = "target") -> PreTrainedMode
 
 
 def abilities(model: PreTrainedModel) -> Abilities:
-    """Return the abilities of ``model``; cached by class, configuration and data type."""
+    """Return the abilities of ``model``; cached by class, configuration, data type and quantisation."""
     if (remembered := _OF_MODEL.get(model)) is not None:
         return remembered
     key = (
         type(model),
         json.dumps(model.config.to_dict(), sort_keys=True, default=str),
         model.dtype,
-        is_quantized(model),
+        frozenset(_quantizations(model)),
     )
     if key not in _KNOWN:
         with undisturbed(model), compact(model):
@@ -129,11 +129,17 @@ def can_batch(model: PreTrainedModel) -> bool:
 
 def is_quantized(model: PreTrainedModel) -> bool:
     """Whether ``model`` has quantised weights."""
-    return getattr(model, "hf_quantizer", None) is not None or any(
-        type(module).__module__.startswith(("torch.ao.nn.quantized", "torchao", "bitsandbytes"))
-        or type(getattr(module, "weight", None)).__module__.startswith("torchao")
-        for module in model.modules()
-    )
+    return getattr(model, "hf_quantizer", None) is not None or any(_quantizations(model))
+
+
+def _quantizations(model: nn.Module) -> Iterator[str]:
+    """Yield how each quantised layer of ``model`` is quantised, which its configuration need not say."""
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if type(weight).__module__.startswith("torchao"):
+            yield f"{type(weight).__name__}, activations {getattr(weight, 'act_quant_kwargs', None)}"
+        elif type(module).__module__.startswith(("torch.ao.nn.quantized", "torchao", "bitsandbytes")):
+            yield type(module).__name__
 
 
 class _Check:
