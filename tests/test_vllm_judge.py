@@ -313,17 +313,18 @@ def test_stored_prompts_are_scored_where_each_is_read(target: nn.Module, after: 
 
 def test_the_metrics_of_a_request_get_its_rescued_tokens() -> None:
     marked, plain, without = (SimpleNamespace() for _ in range(3))
+    params = {"judge": {"lossy": True, "rescued_tokens": 7}}
     outputs = [
-        SimpleNamespace(spec_decode_metrics=marked, kv_transfer_params={"judge": {"rescued_tokens": 7}}),
+        SimpleNamespace(spec_decode_metrics=marked, kv_transfer_params=params),
         SimpleNamespace(spec_decode_metrics=plain, kv_transfer_params=None),
-        SimpleNamespace(spec_decode_metrics=None, kv_transfer_params={"judge": {"rescued_tokens": 7}}),
+        SimpleNamespace(spec_decode_metrics=None, kv_transfer_params=params),
     ]
     assert hooks.before_process_outputs(lambda self, given, *, more: (given, more), None, outputs, more=1) == (
         outputs,
         1,
     )
     assert hooks.after_to_dict(lambda self: {"num_draft_tokens": 9}, marked) == {
-        "num_draft_tokens": 9, "num_rescued_draft_tokens": 7
+        "num_draft_tokens": 9, "num_rescued_draft_tokens": 7, "lossy": True
     }  # fmt: skip
     assert hooks.after_to_dict(lambda self: {"num_draft_tokens": 9}, plain) == {"num_draft_tokens": 9}
     assert hooks.after_to_dict(lambda self: {}, without) == {}
@@ -335,3 +336,12 @@ def test_an_engine_that_is_being_made_is_taken_once() -> None:
     assert take_started() is engine
     assert take_started() is None
     assert hooks.before_freeze(lambda: "frozen") == "frozen"  # of an engine without a judge
+
+
+def test_the_proposal_names_all_that_is_wrapped() -> None:
+    """Whoever reads it at vLLM must see the whole of it."""
+    page = (Path(__file__).parents[1] / "docs" / "upstream.md").read_text(encoding="utf-8")
+    for symbol in (*hooks.GATES, *hooks.HOOKS, *hooks.HOOKS_V1, *hooks.HOOKS_V2):
+        owner, _, name = symbol.partition(":")[2].rpartition(".")
+        assert f"`{name}" in page or f".{name}`" in page, symbol
+        assert owner in page, symbol
