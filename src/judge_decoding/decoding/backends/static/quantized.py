@@ -21,7 +21,7 @@ from judge_decoding.models.abilities import is_quantized
 
 
 @wrap_torch_function(lambda x, weight, words: (x, weight, words))
-def int8_linear(x: Tensor, weight: Tensor, words: Tensor | None) -> Tensor:
+def int8_linear(x: Tensor, weight: Tensor, words: Tensor | None) -> Tensor:  # noqa: ARG001  (for `FewTokens`)
     """Return the product [..., out] of ``x`` [..., in] and integers [out, in]; `FewTokens` computes it from ``words``.
 
     Args:
