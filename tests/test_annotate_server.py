@@ -109,7 +109,7 @@ def test_the_page_is_one_file_that_trusts_nothing_else(client: TestClient) -> No
     for path in (f"/?token={TOKEN}", f"/agreement?token={TOKEN}"):
         reply = client.get(path, headers={"Authorization": ""})
         assert reply.status_code == 200
-        check_self_contained(reply)
+        check_self_contained(reply.text, reply.headers)
         assert reply.headers["referrer-policy"] == "no-referrer"
 
 

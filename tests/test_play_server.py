@@ -78,7 +78,7 @@ def test_a_wrong_token_is_refused_everywhere(playground: Playground, given: str)
 def test_the_page_is_one_file_that_trusts_nothing_else(client: TestClient) -> None:
     reply = client.get(f"/?token={TOKEN}", headers={"Authorization": ""})
     assert reply.status_code == 200
-    check_self_contained(reply)
+    check_self_contained(reply.text, reply.headers)
     assert reply.text.count("<style") + reply.text.count("<script") == 3
 
 

@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import asdict
 from json import dumps
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -17,36 +17,9 @@ from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.options import option
 from judge_decoding.cli.panels import DECODING
 from judge_decoding.cli.terminal import say_json
-from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.report.tables import text_table
-from judge_decoding.serving.plan import (
-    ALLOWANCE,
-    LAUNCH,
-    RATES,
-    SHARES,
-    BestLength,
-    Comparison,
-    Memory,
-    RoundCost,
-    against_published,
-    best_length,
-    remedies,
-)
+from judge_decoding.serving.plan import ALLOWANCE, LAUNCH, SHARES, BestLength, Comparison, Estimate, estimate
 from judge_decoding.serving.recipe import Recipe, load
-
-Speeds: TypeAlias = "list[tuple[float, RoundCost, dict[str, float | None]]]"
-
-
-class Estimate(NamedTuple):
-    """The figures of a recipe; ``speeds`` are by the number of sequences."""
-
-    recipe: Recipe
-    memory: Memory
-    helps: list[str]
-    speeds: dict[int, Speeds]
-    best: list[BestLength]
-    compared: list[Comparison]
-
 
 BAR = 60
 """Width of the bar of a round, in characters, where the terminal is wide enough."""
@@ -64,71 +37,40 @@ def plan(
     one = load(recipe)
     if num_draft_tokens is not None:
         one = one.model_copy(update={"num_draft_tokens": num_draft_tokens})
-    judged = accepted if accepted is not None else one.accepted.judge if one.accepted else None
-    if judged is not None and judged > one.num_draft_tokens:
-        raise JudgeDecodingError(
-            f"{judged:g} accepted tokens a round cannot come from {one.num_draft_tokens} drafted; give "
-            "fewer with --accepted, or more with --num-draft-tokens."
-        )
-    memory, helps = Memory.of(one), []
-    if not memory.fits:
-        helps = remedies(one)
-    speeds = {count: _speeds(one, judged, count) for count in sorted({1, one.sequences})}
-    best = [best_length(one, rate) for rate in RATES]
-    compared = against_published(one) if accepted is None else []
-    estimate = Estimate(one, memory, helps, speeds, best, compared)
+    found = estimate(one, accepted)
     if json:
-        _print_json(estimate)
+        _print_json(one, found)
     else:
-        _print(estimate, own=accepted is not None)
-    if not memory.fits:
+        _print(one, found, own=accepted is not None)
+    if not found.memory.fits:
         raise typer.Exit(1)
 
 
-def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> Speeds:
-    """Return, for each share of the peak, the round of ``sequences`` and their tokens per second by method.
-
-    Standard verification gets the shortest draft with which it can reach its stated acceptance: its best case.
-    """
-    standard = recipe.accepted.standard if recipe.accepted else None
-    found = []
-    for share in SHARES:
-        one = RoundCost.of(recipe, share, sequences=sequences)
-        short = RoundCost.of(recipe, share, math.ceil(standard), sequences=sequences) if standard else None
-        speeds = {
-            "judge": one.tokens_per_second(judged) if judged is not None else None,
-            "standard": short.tokens_per_second(standard) if short and standard else None,
-            "plain": one.plain_tokens_per_second,
-        }
-        found.append((share, one, speeds))
-    return found
-
-
-def _print_json(estimate: Estimate) -> None:
-    recipe, memory, helps, speeds, best, compared = estimate
+def _print_json(recipe: Recipe, found: Estimate) -> None:
+    memory = found.memory
     figures: dict[str, Any] = {
-        "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": helps},
+        "memory": {**asdict(memory), "spare": memory.spare, "fits": memory.fits, "remedies": found.remedies},
         "rounds": [
             {
                 "sequences": sequences,
-                "share": share,
-                "seconds": one.seconds,
-                "parts": one.parts(),
-                "break_even": one.break_even,
-                "tokens_per_second": by_method,
+                "share": one.share,
+                "seconds": one.cost.seconds,
+                "parts": one.cost.parts(),
+                "break_even": one.cost.break_even,
+                "tokens_per_second": one.tokens_per_second,
             }
-            for sequences, by_share in speeds.items()
-            for share, one, by_method in by_share
+            for sequences, speeds in found.speeds.items()
+            for one in speeds
         ],
-        "best_draft_lengths": [asdict(each) for each in best],
-        "published": [asdict(each) for each in compared],
+        "best_draft_lengths": [asdict(each) for each in found.best],
+        "published": [asdict(each) for each in found.compared],
         "assumed": {"allowance": ALLOWANCE, "launch": LAUNCH, "all_reduce": recipe.gpus.all_reduce_latency},
     }
     say_json(dumps(figures, indent=2))
 
 
-def _print(estimate: Estimate, *, own: bool) -> None:
-    recipe, memory, helps, speeds, best, compared = estimate
+def _print(recipe: Recipe, found: Estimate, *, own: bool) -> None:
+    memory = found.memory
     console = Terminal(highlight=False)
     gpus, standard = recipe.gpus, recipe.accepted.standard if recipe.accepted else None
 
@@ -153,7 +95,7 @@ def _print(estimate: Estimate, *, own: bool) -> None:
     if memory.fits:
         say(f"It fits; {memory.spare / 1e9:.1f} GB are left on each.")
     else:
-        remedy = f"Possible remedies: {', or '.join(helps)}." if helps else "Choose a smaller pair."
+        remedy = f"Possible remedies: {', or '.join(found.remedies)}." if found.remedies else "Choose a smaller pair."
         say(f"It does not fit: {-memory.spare / 1e9:.1f} GB are missing on each. {remedy}")
     gap()
     names = {
@@ -161,14 +103,14 @@ def _print(estimate: Estimate, *, own: bool) -> None:
         "standard": "standard" + (f", draft length {math.ceil(standard)}" if standard else ""),
         "plain": "plain, without a draft",
     }
-    for sequences, by_share in speeds.items():
+    for sequences, speeds in found.speeds.items():
         which = "one sequence" if sequences == 1 else f"{sequences} sequences in all"
-        header = [f"tokens per second, {which}", *(f"at {share:.0%} of peak" for share, _, _ in by_share)]
-        methods = [[label, *(_figure(by[name]) for _, _, by in by_share)] for name, label in names.items()]
-        methods.append(["accepted a round to break even", *(f"{one.break_even:.1f}" for _, one, _ in by_share)])
+        header = [f"tokens per second, {which}", *(f"at {one.share:.0%} of peak" for one in speeds)]
+        methods = [[label, *(_figure(one.tokens_per_second[name]) for one in speeds)] for name, label in names.items()]
+        methods.append(["accepted a round to break even", *(f"{one.cost.break_even:.1f}" for one in speeds)])
         console.print(text_table(header, methods))
         gap()
-    console.print(_best_lengths(best, recipe))
+    console.print(_best_lengths(found.best, recipe))
     gap()
     if own:
         say("Accepted draft tokens: as given.")
@@ -178,12 +120,12 @@ def _print(estimate: Estimate, *, own: bool) -> None:
     else:
         say("The number of accepted draft tokens is unknown here; measure it, then give --accepted.")
     gap()
-    for share, one, _ in speeds[1]:
-        say(f"A round of one sequence at {share:.0%}, {one.seconds * 1e3:.1f} ms")
-        console.print(Text(_bar(one.parts(), min(BAR, console.width - 2))))
+    for one in found.speeds[1]:
+        say(f"A round of one sequence at {one.share:.0%}, {one.cost.seconds * 1e3:.1f} ms")
+        console.print(Text(_bar(one.cost.parts(), min(BAR, console.width - 2))))
     gap()
-    if compared and recipe.published:
-        _published(console, recipe, compared)
+    if found.compared and recipe.published:
+        _published(console, recipe, found.compared)
         gap()
     shared = (
         f"both models divided over {gpus.count} GPUs; two all-reduces a layer, "
@@ -210,8 +152,7 @@ def _best_lengths(best: list[BestLength], recipe: Recipe) -> Table:
     return text_table(header, rows)
 
 
-def _published(console: Any, recipe: Recipe, compared: list[Comparison]) -> None:  # noqa: ANN401  (rich is lazy)
-
+def _published(console: Terminal, recipe: Recipe, compared: list[Comparison]) -> None:
     known = recipe.published
     assert known is not None
     by_way: dict[tuple[str, int], list[Comparison]] = {}

@@ -7,9 +7,11 @@ and one of the target (M + 1 tokens). The judge costs one dot product per token,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
+from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.serving.recipe import WEIGHT_BYTES, Gpus, Model, Recipe
 
 ALLOWANCE = 3e9
@@ -269,4 +271,76 @@ def remedies(recipe: Recipe) -> list[str]:
         if divisible and fits(gpus=recipe.gpus.model_copy(update={"count": more})):
             found.append(f"{more} GPUs")
             break
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSpeed:
+    """The cost of a round at a share of the GPUs' peak, and the tokens per second of all sequences by method.
+
+    The methods are "judge", "standard" and "plain"; a speed is None if the number of accepted tokens is not known.
+    """
+
+    share: float
+    cost: RoundCost
+    tokens_per_second: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The figures of a recipe.
+
+    Attributes:
+        memory: memory use on each GPU.
+        remedies: changes that would each make the recipe fit, if it does not; see `remedies`.
+        speeds: for one sequence and for all of the recipe's, the speed at each of `SHARES`.
+        best: the fastest draft length at each of `RATES`.
+        compared: comparisons with published figures; empty if the number of accepted tokens was given.
+    """
+
+    memory: Memory
+    remedies: list[str]
+    speeds: dict[int, list[RoundSpeed]]
+    best: list[BestLength]
+    compared: list[Comparison]
+
+
+def estimate(recipe: Recipe, accepted: float | None = None) -> Estimate:
+    """Estimate a recipe's memory and speed; ``accepted`` are draft tokens per round, by default the recipe's own.
+
+    Raises:
+        JudgeDecodingError: more tokens are accepted than are drafted.
+    """
+    judged = accepted if accepted is not None else recipe.accepted.judge if recipe.accepted else None
+    if judged is not None and judged > recipe.num_draft_tokens:
+        raise JudgeDecodingError(
+            f"{judged:g} accepted tokens a round cannot come from {recipe.num_draft_tokens} drafted; give "
+            "fewer with --accepted, or more with --num-draft-tokens."
+        )
+    memory = Memory.of(recipe)
+    return Estimate(
+        memory,
+        [] if memory.fits else remedies(recipe),
+        {count: _speeds(recipe, judged, count) for count in sorted({1, recipe.sequences})},
+        [best_length(recipe, rate) for rate in RATES],
+        against_published(recipe) if accepted is None else [],
+    )
+
+
+def _speeds(recipe: Recipe, judged: float | None, sequences: int) -> list[RoundSpeed]:
+    """Return the speed of ``sequences`` at each share of the peak.
+
+    Standard verification gets the shortest draft with which it can reach its stated acceptance: its best case.
+    """
+    standard = recipe.accepted.standard if recipe.accepted else None
+    found = []
+    for share in SHARES:
+        cost = RoundCost.of(recipe, share, sequences=sequences)
+        short = RoundCost.of(recipe, share, math.ceil(standard), sequences=sequences) if standard else None
+        speeds = {
+            "judge": cost.tokens_per_second(judged) if judged is not None else None,
+            "standard": short.tokens_per_second(standard) if short and standard else None,
+            "plain": cost.plain_tokens_per_second,
+        }
+        found.append(RoundSpeed(share, cost, speeds))
     return found
