@@ -268,8 +268,8 @@ FAILURES = (
 )
 
 
-def _cannot_read(reason: str) -> Abilities:
-    return Abilities(reason, reason, reason, rewind="never")
+def _cannot_read(why: str) -> Abilities:
+    return Abilities(why, why, why, rewind="never")
 
 
 def _try(check: Callable[[], str]) -> str:
