@@ -125,7 +125,7 @@ def eval_results(results: Sequence[Results]) -> list[EvalResult]:
     """
     found = []
     for one in results:
-        dataset, *more = one.data.split(", ")  # the spelling of `Source`: data set, configuration, split
+        dataset, *more = one.data.split(", ")  # the spelling of `HubDataset`: data set, configuration, split
         on_hub = is_repo_id(dataset)
         for row in _judged(one.rows):
             for kind, name, value in (
