@@ -58,7 +58,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         assert decoder.judge is not None
         return [Exact(), Judge(decoder.judge, thresholds[0])]
 
-    monkeypatch.setattr("judge_decoding.evaluation.sweep.default_rules", rules)
+    monkeypatch.setattr("judge_decoding.cli.run.sweep.default_rules", rules)
     for module in ("cli.run.sweep", "report.page"):
         monkeypatch.setattr(f"judge_decoding.{module}.pareto_svg", lambda _: "<svg/>")
 
