@@ -72,7 +72,7 @@ zoo: $(VENV)/.installed-dev
 # now. Where pip finds one build of torch only, as without CUDA it may, name that version: TORCH=2.13.0.
 TORCH ?=
 VERSION_TESTS := abilities anatomy batch bench_measure cache chat context decoder finite generation hybrid layers loading \
-  loop_counts loop_greedy loop_sampling probe stop_strings stored_scores teacher_forcing tokenize \
+  loop_counts loop_greedy loop_sampling probe static_windows stop_strings stored_scores teacher_forcing tokenize \
   transformers
 # Every causal LM class of transformers, which takes minutes: ZOO= leaves it out.
 ZOO ?= tests/zoo
