@@ -62,9 +62,9 @@ def _few_tokens_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 def _few_tokens_int8(x: Tensor, weight: Tensor, words: Tensor | None) -> Tensor:
     if words is None:
         return _few_tokens_linear(x, weight.to(x.dtype))
-    places = _in_memory(x.reshape(-1, words.shape[1], 4).permute(2, 0, 1))  # [4, tokens, in / 4]
+    places = _in_memory(x.reshape(-1, words.shape[1], 4).transpose(1, 2))  # [tokens, 4, in / 4]
     products = [
-        weights.to(x.dtype) * place[:, None] for weights, place in zip(bytes_of(_few_rows(words)), places, strict=True)
+        weights.to(x.dtype) * places[:, place, None] for place, weights in enumerate(bytes_of(_few_rows(words)))
     ]
     return _each_token((products[0] + products[1] + products[2] + products[3]).sum(-1), x)
 
