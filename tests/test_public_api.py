@@ -114,3 +114,22 @@ def test_what_the_commands_do_a_notebook_can_do(
     assert [item.key for item in measured.items] == [item.key for item in items[1:]]
     assert {row.tokens for row in measured.rows if row.same_tokens} == {sum(tokens[1:])}
     assert {row.family for row in measured.rows} == {"generate", "plain", "assisted", "exact", "judge"}
+
+    texts_of = [judge_decoding.TokenizedAnswer((5, 6), (7, 8, 9)), judge_decoding.TokenizedAnswer((5,), (6,))]
+    scored = judge_decoding.score(
+        decoder, texts_of, [judge_decoding.TopK(10_000)], judge_decoding.ScoreConfig(num_draft_tokens=(3, 1))
+    )
+    # Every token is accepted. A round of three reads all of a text; rounds of one keep their token and the next.
+    assert [one.answers for one in scored] == [{0: (3, 3, 1), 1: (1, 1, 1)}, {0: (2, 3, 2), 1: (1, 1, 1)}]
+
+    prompt = "Question: one two\nAnswer:"
+    swaps = judge_decoding.label_by_equivalence(
+        decoder, [prompt], judge_decoding.result_function("exact"), max_new_tokens=8
+    )
+    assert {case.question for case in swaps} <= {prompt}
+    wrong, right = "2 + 2 = 5", "2 + 2 = 4"
+    labels = judge_decoding.label_by_arithmetic(
+        judge_decoding.Case(question="?", answer=text) for text in (wrong, right)
+    )
+    assert [(case.answer, case.errors) for case in labels.located] == [(wrong, ((8, 9),))]
+    assert [case.answer for case in labels.silent] == [right]

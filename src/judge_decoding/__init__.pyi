@@ -40,11 +40,15 @@ from judge_decoding.decoding.sampling import Sampler as Sampler
 from judge_decoding.decoding.sampling import SamplingParams as SamplingParams
 from judge_decoding.decoding.tokens import TokenBuffer as TokenBuffer
 from judge_decoding.errors import JudgeDecodingError as JudgeDecodingError
+from judge_decoding.evaluation.acceptance import Acceptance as Acceptance
 from judge_decoding.evaluation.bench.bench import Bench as Bench
 from judge_decoding.evaluation.bench.bench import bench as bench
 from judge_decoding.evaluation.evaluate import evaluate as evaluate
+from judge_decoding.evaluation.score import ScoreConfig as ScoreConfig
+from judge_decoding.evaluation.score import score as score
 from judge_decoding.evaluation.sweep import Sweep as Sweep
 from judge_decoding.evaluation.sweep import sweep as sweep
+from judge_decoding.evaluation.texts import TokenizedAnswer as TokenizedAnswer
 from judge_decoding.evaluation.trial import Method as Method
 from judge_decoding.evaluation.trial import Outcome as Outcome
 from judge_decoding.fit.config import FitConfig as FitConfig
@@ -54,6 +58,8 @@ from judge_decoding.fit.pipeline import fit_head as fit_head
 from judge_decoding.integrations.transformers import custom_generate as custom_generate
 from judge_decoding.judge.config import JudgeHeadConfig as JudgeHeadConfig
 from judge_decoding.judge.head import JudgeHead as JudgeHead
+from judge_decoding.labelling.labels.arithmetic import label_by_arithmetic as label_by_arithmetic
+from judge_decoding.labelling.labels.equivalence import label_by_equivalence as label_by_equivalence
 from judge_decoding.playground.play import play as play
 from judge_decoding.report.card_files import save_head as save_head
 from judge_decoding.report.card_files import write_card as write_card
@@ -86,6 +92,7 @@ from judge_decoding.tasks import read_items as read_items
 from judge_decoding.tasks.base import Item as Item
 from judge_decoding.tasks.base import Task as Task
 from judge_decoding.tasks.prompt_format import PromptFormat as PromptFormat
+from judge_decoding.tasks.results import result_function as result_function
 from judge_decoding.training.draft_options import DraftConfig as DraftConfig
 from judge_decoding.training.draft_options import DraftForecast as DraftForecast
 from judge_decoding.training.draft_options import DraftMeasure as DraftMeasure

@@ -21,7 +21,7 @@ class Acceptance:
         rule: the rule.
         num_draft_tokens: the draft length M.
         stats: counts over all rounds.
-        answers: accepted draft tokens, kept tokens and rounds of each text.
+        answers: accepted draft tokens, kept tokens and rounds of each text, by its number.
         decided: how often the rule decided about each token id; tokens after a rejection are not decided.
         rejected: how often the rule rejected each pair of draft token id and the target's own token id.
         rounds: every round of the texts to show, by text number.
@@ -30,7 +30,7 @@ class Acceptance:
     rule: VerificationRule
     num_draft_tokens: int
     stats: Stats = field(default_factory=Stats)
-    answers: list[tuple[int, int, int]] = field(default_factory=list)
+    answers: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     decided: Counter[int] = field(default_factory=Counter)
     rejected: Counter[tuple[int, int]] = field(default_factory=Counter)
     rounds: dict[int, list[Round]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Acceptance:
         events = list(rounds)
         own = Stats.of(events)
         self.stats.merge(own)
-        self.answers.append((own.accepted, own.tokens, own.rounds))
+        self.answers[number] = (own.accepted, own.tokens, own.rounds)
         for event in events:
             accepted = event.accepted
             self.decided.update(event.draft_ids[: accepted + 1])
@@ -79,12 +79,12 @@ class Acceptance:
     @property
     def accepted_interval(self) -> Interval | None:
         """The 95% interval of the accepted draft tokens per round; see `ratio_interval`."""
-        return ratio_interval([(accepted, rounds) for accepted, _, rounds in self.answers])
+        return ratio_interval([(accepted, rounds) for accepted, _, rounds in self.answers.values()])
 
     @property
     def tokens_interval(self) -> Interval | None:
         """The 95% interval of the tokens per target forward."""
-        return ratio_interval([(tokens, rounds) for _, tokens, rounds in self.answers])
+        return ratio_interval([(tokens, rounds) for _, tokens, rounds in self.answers.values()])
 
     def most_rejected(self, count: int = 10) -> list[Rejected]:
         """Return the token ids that were rejected most often."""
