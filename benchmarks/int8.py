@@ -62,13 +62,25 @@ def bytes_read(model: PreTrainedModel) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
 
 
-def answers(decoder: JudgeDecoder, options: dict[str, Any], tokens: int) -> tuple[float, list[list[int]], int]:
-    """Decode all prompts one by one; the seconds, the token ids, and how many target forwards they took."""
-    prompts = [decoder.encode([{"role": "user", "content": text}])[0] for text in PROMPTS]
+def answers(decoder: JudgeDecoder, options: dict[str, Any], tokens: int) -> tuple[float, list[list[int]], list[float]]:
+    """Decode all prompts one by one; the seconds, the token ids, and the seconds of each round but an answer's first.
+
+    The first round of an answer reads the prompt.
+    """
+    prompts = [decoder.encode([{"role": "user", "content": text}]) for text in PROMPTS]
+    found: list[list[int]] = []
+    laps = []
     begin = time.perf_counter()
-    found = [decoder.generate(prompt, tokens, **options) for prompt in prompts]
-    seconds = time.perf_counter() - begin
-    return seconds, [list(map(int, one.token_ids)) for one in found], sum(one.stats.rounds for one in found)
+    for prompt in prompts:
+        found.append([])
+        before = None
+        for event in decoder.rounds(prompt, tokens, **options):
+            found[-1] += event.token_ids
+            now = time.perf_counter()
+            if before is not None:
+                laps.append(now - before)
+            before = now
+    return time.perf_counter() - begin, found, laps
 
 
 def main() -> None:
@@ -115,10 +127,11 @@ def main() -> None:
                 same[way, name] &= ids == eager[name]
                 if repetition:  # the first is warm-up
                     speeds[way, name].append(sum(map(len, ids)) / seconds)
-                    laps[way, name].append(seconds / rounds)
+                    laps[way, name].append(median(rounds))
     rows = []
     for way in options:
         ratios = sorted(a / b for a, b in zip(speeds[way, "int8"], speeds[way, "float32"], strict=True))
+        shorter = sorted(b / a for a, b in zip(laps[way, "int8"], laps[way, "float32"], strict=True))
         for name, one in models.items():
             found = speeds[way, name]
             rows.append(
@@ -127,6 +140,7 @@ def main() -> None:
                     "round_ms": 1e3 * median(laps[way, name]), "bytes": bytes_read(one),
                     "floor_ms": 1e3 * bytes_read(one) / bandwidth, "same_tokens_as_eager": same[way, name],
                     "over_float32": [median(ratios), ratios[0], ratios[-1]] if name == "int8" else None,
+                    "round_over_float32": [median(shorter), shorter[0], shorter[-1]] if name == "int8" else None,
                 }
             )  # fmt: skip
     result = {
@@ -140,21 +154,24 @@ def main() -> None:
 
 def page(result: dict[str, Any]) -> str:
     """The results in Markdown."""
-    head = ["decoding", "weights", "tokens per second [least, most]", "over float32", "round, ms", "target's floor, ms",
-            "tokens of eager"]  # fmt: skip
+    head = ["decoding", "weights", "tokens per second [least, most]", "over float32", "round, ms", "shorter by",
+            "target's floor, ms", "tokens of eager"]  # fmt: skip
     lines = [
         [
             row["way"], row["weights"], "{:.1f} [{:.1f}, {:.1f}]".format(*row["tokens_per_second"]),
             "{:.2f}x [{:.2f}, {:.2f}]".format(*row["over_float32"]) if row["over_float32"] else "",
-            f"{row['round_ms']:.1f}", f"{row['floor_ms']:.1f} ({row['bytes'] / 1e6:.0f} MB)",
+            f"{row['round_ms']:.1f}",
+            "{:.2f}x [{:.2f}, {:.2f}]".format(*row["round_over_float32"]) if row["round_over_float32"] else "",
+            f"{row['floor_ms']:.1f} ({row['bytes'] / 1e6:.0f} MB)",
             "yes" if row["same_tokens_as_eager"] else "no",
         ]
         for row in result["rows"]
     ]  # fmt: skip
     told = (
         f"Tokens per second on {result['machine']}, {result['threads']} thread(s), {result['prompts']} prompts, medians"
-        f" of {result['repetitions']} alternating repetitions. The floor is the time to read the target's weights"
-        f" once at the {result['bandwidth'] / 1e9:.1f} GB/s measured here; with a draft a round reads the draft's, too."
+        f" of {result['repetitions']} alternating repetitions; of rounds, those that read no prompt. The floor is the"
+        f" time to read the target's weights once at the {result['bandwidth'] / 1e9:.1f} GB/s measured here; with a"
+        " draft a round reads the draft's, too."
     )
     return f"{told}\n\n{table(head, lines)}\n"
 
