@@ -38,7 +38,7 @@ from judge_decoding.decoding.engines import Engine
 from judge_decoding.models.abilities import abilities
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.forward import Forward
-from judge_decoding.models.recurrent import SavedStates, bounded_steps
+from judge_decoding.models.recurrent import SavedStates, bounded_steps, unbounded_steps
 from judge_decoding.rules import Exact, VerificationRule
 from tiny import AcceptAll, Scripted, greedy, perturbed, random_head, request, run, tokens
 
@@ -322,6 +322,8 @@ def test_time_steps_of_a_draft_are_bounded_no_more_than_those_of_single_tokens()
     assert limits == [(0.01, float("inf"))] * 2
     torch.testing.assert_close(lm.read([ids[5:]], [4])[0], singly, atol=1e-5, rtol=1e-5)
     assert [layer.time_step_limit for layer in bounded_steps(model)] == limits
+    with unbounded_steps(bounded_steps(model)):  # as another thread may be
+        assert len(bounded_steps(model)) == 2
     whole = model(ids[None]).logits[0, 5:]
     assert (whole - singly).std() > 1e-3 * whole.std()  # so the bound matters
 

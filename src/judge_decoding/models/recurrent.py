@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -47,15 +48,21 @@ def record_past(cache: DynamicCache) -> None:
             layer.activate_past_recording()
 
 
-def bounded_steps(model: nn.Module) -> list[Any]:
+_UNBOUNDED = (0.0, math.inf)
+
+_BOUNDED: WeakKeyDictionary[nn.Module, tuple[Any, ...]] = WeakKeyDictionary()
+
+
+def bounded_steps(model: nn.Module) -> tuple[Any, ...]:
     """Return the Mamba 2 layers of ``model`` that bound their time steps when they read several tokens at once.
 
-    In transformers a token that is read alone has no such bound (Nemotron-H and Zamba2 have one by default).
+    In transformers a token that is read alone has no such bound (Nemotron-H and Zamba2 have one by default). The layers
+    are remembered, as another thread may be within `unbounded_steps`.
     """
-    return [module for module in model.modules() if tuple(getattr(module, "time_step_limit", _UNBOUNDED)) != _UNBOUNDED]
-
-
-_UNBOUNDED = (0.0, math.inf)
+    if model not in _BOUNDED:
+        limits = ((module, getattr(module, "time_step_limit", _UNBOUNDED)) for module in model.modules())
+        _BOUNDED[model] = tuple(module for module, limit in limits if tuple(limit) != _UNBOUNDED)
+    return _BOUNDED[model]
 
 
 @contextmanager
