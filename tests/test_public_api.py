@@ -126,7 +126,7 @@ def test_what_the_commands_do_a_notebook_can_do(
     swaps = judge_decoding.label_by_equivalence(
         decoder, [prompt], judge_decoding.result_function("exact"), max_new_tokens=8
     )
-    assert {case.question for case in swaps} <= {prompt}
+    assert {case.question for case in swaps} == {prompt}
     wrong, right = "2 + 2 = 5", "2 + 2 = 4"
     labels = judge_decoding.label_by_arithmetic(
         judge_decoding.Case(question="?", answer=text) for text in (wrong, right)

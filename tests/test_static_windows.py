@@ -148,6 +148,7 @@ def test_soft_caps_are_part_of_the_graph() -> None:
     assert 0.9 < logits.abs().max() < 1.0
     assert torch.allclose(logits, model(ids).logits, atol=1e-4)
     assert (model(ids).logits - without(ids).logits).abs().max() > 100 * 1e-4
+    assert greedy(model, PROMPTS[2], COUNT) != greedy(without, PROMPTS[2], COUNT)
 
 
 @pytest.mark.parametrize(("family", "why"), [("gpt_neo", "code of its own looks after its attention windows")])
