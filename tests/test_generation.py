@@ -139,7 +139,7 @@ def test_a_call_can_turn_the_configurations_truncations_off() -> None:
     assert plain.processor is None
     cut = defaults.prepare(torch.tensor([[5, 6]]), SamplingParams(temperature=1.0), 5, (2,))
     assert cut.processor is not None
-    logits = torch.tensor([[0.0, 2.0, 1.0]])
+    logits = torch.tensor([[[0.0, 2.0, 1.0]]])
     assert cut.processor(torch.tensor([[5, 6]]), logits).isfinite().sum() == 1
 
 

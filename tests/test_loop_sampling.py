@@ -10,6 +10,16 @@ import pytest
 import torch
 from scipy.stats import chi2
 from torch import Tensor
+from transformers import (
+    EpsilonLogitsWarper,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from judge_decoding import (
     Cause,
@@ -26,10 +36,11 @@ from judge_decoding.decoding.backends.base import VerifyOutput
 from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.request import Request, SequenceState
-from judge_decoding.decoding.sampling import Sampler
+from judge_decoding.decoding.sampling import OF_LOGITS_ALONE, Sampler, TruncationWarper, along
 from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.decoding.verification import verify
-from judge_decoding.rules import Exact
+from judge_decoding.rules import Exact, TopK
+from judge_decoding.rules.truncation import Truncation
 from tiny import VOCAB_SIZE, Scripted, bigram, llama, perturbed, random_head, request, run, tokens
 
 SIZE, LENGTH = 8, 1000
@@ -153,6 +164,37 @@ def test_a_draft_model_reports_the_distributions_it_drew_from(
     chain = [0, *draft.ids.tolist()]
     for previous, probs in zip(chain, draft.probs, strict=False):
         assert probs.tolist() == pytest.approx(distribution(table[previous].tolist(), **setting), abs=1e-5)
+
+
+def test_all_positions_at_once_are_each_position_as_transformers_processes_it() -> None:
+    """Processors of logits alone are called once; others see the ids before each position."""
+    alone: list[Any] = [
+        TemperatureLogitsWarper(0.7), TopKLogitsWarper(25), TopPLogitsWarper(0.9), MinPLogitsWarper(0.02),
+        TypicalLogitsWarper(0.95), EpsilonLogitsWarper(0.01), TruncationWarper(Truncation((TopK(3),))),
+    ]  # fmt: skip
+    assert {type(each) for each in alone} == set(OF_LOGITS_ALONE)
+    seen: list[int] = []
+
+    class Watched(RepetitionPenaltyLogitsProcessor):
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            seen.append(input_ids.shape[1])
+            return super().__call__(input_ids, scores)
+
+    processors: list[Any] = [Watched(1.7), *alone]
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(40, (1, 12), generator=generator)
+    logits = 3 * torch.randn(1, 5, 40, generator=generator)
+    given = logits.clone()
+    for count in range(1, len(processors) + 1):
+        found = along(processors[:count])(ids, logits)
+        assert seen == [8, 9, 10, 11, 12]
+        seen.clear()
+        as_in_generate: Any = LogitsProcessorList(processors[:count])
+        for i in range(5):
+            assert torch.equal(found[:, i], as_in_generate(ids[:, : 8 + i], logits[:, i]))
+        seen.clear()
+        assert torch.equal(logits, given)
+    assert 1 <= int(found.isfinite().sum(-1).max()) <= 3
 
 
 def test_draws_follow_their_probabilities() -> None:

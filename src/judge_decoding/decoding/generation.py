@@ -40,7 +40,7 @@ from transformers import (
 )
 
 from judge_decoding.bounds import check_bound
-from judge_decoding.decoding.sampling import Processor, SamplingParams, TruncationWarper
+from judge_decoding.decoding.sampling import Processor, RowProcessor, SamplingParams, TruncationWarper, along
 from judge_decoding.errors import JudgeDecodingError, reason
 
 logger = logging.getLogger(__name__)
@@ -182,12 +182,12 @@ class Defaults:
         )
 
     def _guarded(self, processors: LogitsProcessorList) -> Processor:
-        """Wrap ``processors`` so that a failure is reported as a fault of the configuration."""
+        """Return ``processors`` for all positions of a draft; a failure is reported as a fault of the configuration."""
+        of_all = along(cast(Sequence[RowProcessor], processors))  # transformers annotates tensors by legacy types
 
         def process(ids: Tensor, logits: Tensor) -> Tensor:
             try:
-                # transformers annotates tensors by the legacy LongTensor and FloatTensor.
-                return cast(Processor, processors)(ids, logits)
+                return of_all(ids, logits)
             except Exception as error:  # transformers applies an untrusted configuration file
                 raise self._refused(error) from error
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import (
+    EpsilonLogitsWarper,
     LogitsProcessor,
-    LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from judge_decoding.bounds import check_bounds
@@ -63,7 +64,7 @@ class SamplingParams:
 
 
 Processor = Callable[[Tensor, Tensor], Tensor]
-"""Maps the ids so far [1, T] and the logits of the next token [1, V] to new logits [1, V]."""
+"""Maps ids [1, T] and logits [1, K, V] to new logits, where position i follows all but the last ``K - 1 - i`` ids."""
 
 
 class Sampler:
@@ -74,7 +75,7 @@ class Sampler:
         device: the device of the logits.
         processor: replaces the logits processors of ``params``; only whether the temperature is 0 and the seed still
             apply. It is called several times for a position, for the draft and for the target, so its result may depend
-            only on its arguments.
+            only on its arguments. See `along` for one of transformers' processors.
         constraint: the part of ``processor`` that forbids tokens (by a logit of minus infinity) for what they are,
             not because others are more probable. No rule may keep such a token, whoever proposed it.
     """
@@ -107,7 +108,7 @@ class Sampler:
 
     def process(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Process ``logits`` [1, K, V], where position i follows all but the last ``K - 1 - i`` of ``ids`` [1, T]."""
-        return logits if self._processor is None else along(self._processor, ids, logits)
+        return logits if self._processor is None else self._processor(ids, logits)
 
     def allowed(self, ids: Tensor, logits: Tensor, draft_ids: Tensor) -> Tensor | None:
         """Return which of ``draft_ids`` [M], the last of ``ids`` [1, T], are not forbidden: bool [M]; None is all.
@@ -116,7 +117,7 @@ class Sampler:
         """
         if self._constraint is None or not len(draft_ids):
             return None
-        constrained = along(self._constraint, ids, logits)[0, :-1]
+        constrained = self._constraint(ids, logits)[0, :-1]
         return constrained.gather(1, draft_ids[:, None])[:, 0] > torch.finfo(constrained.dtype).min
 
     def draw(self, probabilities: Tensor) -> Tensor:
@@ -132,13 +133,6 @@ class Sampler:
         return torch.rand(1, count, generator=self._generator, device=device)
 
 
-def along(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
-    """Process each position's logits, given the ids that precede it."""
-    count = logits.shape[1]
-    rows = [processor(ids[:, : ids.shape[1] - (count - 1 - i)], logits[:, i]) for i in range(count)]
-    return torch.stack(rows, dim=1)
-
-
 class TruncationWarper(LogitsProcessor):
     """Forbids all tokens outside a truncation by a logit of minus infinity."""
 
@@ -150,9 +144,39 @@ class TruncationWarper(LogitsProcessor):
         return scores.masked_fill(~self._truncation.mask(scores), -torch.inf)
 
 
+OF_LOGITS_ALONE = (
+    EpsilonLogitsWarper, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper,
+    TypicalLogitsWarper, TruncationWarper,
+)  # fmt: skip
+"""Logits processors that process each row by its logits alone, and have no tensors of their own."""
+
+RowProcessor = Callable[[Tensor, Tensor], Tensor]
+"""A logits processor as transformers calls it: maps ids [B, T] and logits [B, V] of the next token to new logits."""
+
+
+def along(processors: Sequence[RowProcessor]) -> Processor:
+    """Return the processor of all positions of a draft: these logits processors, one after the other.
+
+    Each is called with the ids before each position; those of `OF_LOGITS_ALONE` once, with all positions as rows. This
+    is not transformers' `LogitsProcessorList`, which inspects a processor's signature at every call.
+    """
+
+    def process(ids: Tensor, logits: Tensor) -> Tensor:
+        rows = logits[0]
+        before = ids.shape[1] + 1 - len(rows)
+        for processor in processors:
+            if type(processor) in OF_LOGITS_ALONE:
+                rows = processor(ids, rows)
+            else:
+                rows = torch.cat([processor(ids[:, : before + i], rows[i : i + 1]) for i in range(len(rows))])
+        return rows[None]
+
+    return process
+
+
 def _processor(params: SamplingParams) -> Processor | None:
     """Return the classes that ``generate`` of transformers would use, in its order; None if none applies."""
-    processors = LogitsProcessorList()
+    processors: list[Any] = []  # transformers annotates tensors by the legacy LongTensor and FloatTensor
     if params.repetition_penalty not in (None, 1):
         processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
     if params.temperature not in (0, 1):
@@ -165,5 +189,4 @@ def _processor(params: SamplingParams) -> Processor | None:
         processors.append(MinPLogitsWarper(params.min_p))
     if params.truncation is not None:
         processors.append(TruncationWarper(params.truncation))
-    # transformers annotates tensors by the legacy LongTensor and FloatTensor.
-    return cast(Processor, processors) if processors else None
+    return along(processors) if processors else None

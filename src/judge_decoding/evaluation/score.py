@@ -20,7 +20,7 @@ from judge_decoding.bounds import check_bounds
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.core.rounds import Cause, Round
 from judge_decoding.decoder import JudgeDecoder
-from judge_decoding.decoding.sampling import Processor, along
+from judge_decoding.decoding.sampling import Processor
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance
 from judge_decoding.evaluation.texts import TokenizedAnswer
@@ -177,7 +177,7 @@ class _ScoringState:
         if self._processor is None:
             return logits
         known = [*self._text.prompt_ids, *self._text.ids[: self._num_read - 1]]
-        return along(self._processor, torch.tensor([known], device=logits.device), logits[None])[0]
+        return self._processor(torch.tensor([known], device=logits.device), logits[None])[0]
 
 
 def _round(rule: VerificationRule, evidence: Evidence, following: int | None) -> Round:

@@ -20,6 +20,7 @@ from transformers import (
     EosTokenCriteria,
     GenerationConfig,
     GenerationMixin,
+    LogitsProcessor,
     LogitsProcessorList,
     MaxLengthCriteria,
     PrefixConstrainedLogitsProcessor,
@@ -45,7 +46,7 @@ from judge_decoding.decoding.guards import Guard, check_guards
 from judge_decoding.decoding.lengths import AcceptanceModel, DraftLength, Fixed
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.request import Request
-from judge_decoding.decoding.sampling import Sampler, SamplingParams
+from judge_decoding.decoding.sampling import OF_LOGITS_ALONE, RowProcessor, Sampler, SamplingParams, along
 from judge_decoding.decoding.stopping import Criteria
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.head import JudgeHead
@@ -236,7 +237,7 @@ class CustomGenerate:
         constraints = constraints_of(processors)
         sampler = Sampler(
             SamplingParams(temperature=0.0 if seed is None else 1.0, seed=seed), model.device,
-            *(_RowProcessor(each, whole, len(prompt), row, len(input_ids)) if each else None
+            *(along([_for_row(p, whole, len(prompt), row, len(input_ids)) for p in each]) if each else None
               for each in (processors, constraints)),
         )  # fmt: skip
         length = self.draft_length(self.num_draft_tokens)
@@ -250,26 +251,25 @@ class CustomGenerate:
         )  # fmt: skip
 
 
-class _RowProcessor:
-    """The logits processors of a batch, applied to one of its rows.
+def _for_row(processor: LogitsProcessor, prompt: Tensor, length: int, row: int, rows: int) -> RowProcessor:
+    """Return a logits processor of a batch for one of its rows, whose prompt without padding has ``length`` tokens.
 
-    They were made for padded rows, and some depend on a row's index. So they get the row with its padding and, where
-    one may depend on the index, at its place in a batch of identical rows.
+    It was made for padded rows, and may depend on a row's index. So it gets the row with its padding and, where it may
+    depend on the index, at its place in a batch of identical rows.
     """
+    run = cast(RowProcessor, processor)  # transformers annotates tensors with the legacy LongTensor and FloatTensor
+    if type(processor) in OF_LOGITS_ALONE:
+        return run
+    foreign = not type(processor).__module__.startswith("transformers.")
+    row, rows = (row, rows) if foreign or isinstance(processor, _BY_ROW) else (0, 1)
 
-    def __init__(self, processors: LogitsProcessorList, prompt: Tensor, length: int, row: int, rows: int) -> None:
-        self._processors, self._prompt, self._length = processors, prompt, length
-        foreign = any(not type(p).__module__.startswith("transformers.") for p in processors)
-        alone = not foreign and not any(isinstance(p, _BY_ROW) for p in processors)
-        self._row, self._rows = (0, 1) if alone else (row, rows)
+    def process(ids: Tensor, logits: Tensor) -> Tensor:
+        device = prompt.device  # may differ from the model's: inputs may stay on the CPU
+        padded = torch.cat((prompt, ids[0, length:].to(device)))
+        scores = run(padded.repeat(rows, 1), logits.to(device).repeat(rows, 1))
+        return scores[row][None].to(logits.device)
 
-    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
-        device = self._prompt.device  # may differ from the model's: inputs may stay on the CPU
-        padded = torch.cat((self._prompt, ids[0, self._length :].to(device)))
-        scores = logits.to(device).repeat(self._rows, 1)
-        # transformers annotates tensors with the legacy LongTensor and FloatTensor.
-        scores = self._processors(padded.repeat(self._rows, 1), scores)  # type: ignore[arg-type]
-        return scores[self._row][None].to(logits.device)
+    return process
 
 
 def arguments_of_generate() -> Mapping[str, Any]:
