@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from typer.main import get_command
 
+from judge_decoding.cli.command import OPERANDS
 from judge_decoding.cli.group import LazyGroup
 from judge_decoding.cli.help import kinds, notes_of
 from judge_decoding.cli.main import app
 from judge_decoding.cli.panels import OTHER, PANELS
-from judge_decoding.cli.spellings import EVERYWHERE, OLD, OPERANDS
 
 PAGE = Path(__file__).with_name("options.md")
 
@@ -123,15 +123,6 @@ def page() -> str:
         "The first operand of these commands may stand for an option:", "",
         "| command | option |", "|---|---|",
         *(f"| {command} | `{names[0]}` |" for command, names in OPERANDS.items()),
-        "", "## Former spellings", "",
-        "These work until the next release, with a warning.", "",
-        "| command | former | now |", "|---|---|---|",
-        *(f"| all | `{name}` | `{old.new}` |" for name, old in EVERYWHERE.items()),
-        *(
-            f"| {command} | `{name}{' PATH' if old.bare else ' accuracy=N' if ' ' in old.new else ''}` | `{old.new}` |"
-            for command, table in OLD.items()
-            for name, old in table.items()
-        ),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

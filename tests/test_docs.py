@@ -25,7 +25,7 @@ import pytest
 import judge_decoding
 from commands import Run, find
 from judge_decoding import Case, JudgeDecoder, JudgeHead, PromptFormat, parse_task, read_items, write_cases
-from judge_decoding.cli.spellings import spelled
+from judge_decoding.cli.command import spell_out
 from judge_decoding.names import EMBEDDED
 from tiny import run_uncompiled
 
@@ -111,9 +111,8 @@ def test_commands_exist_with_their_options(page: Path) -> None:
                 if command.name == "lm-eval" or "..." in rest:
                     continue
                 context = command.context_class(command, info_name=command.name)
-                valued = {name for one in command.params if not getattr(one, "is_flag", False) for name in one.opts}
                 path = " ".join(words[1 : len(words) - len(rest)])
-                rest = spelled(path, rest, valued.__contains__).words
+                rest = spell_out(path, rest, command.params)
                 values, extra, _ = command.make_parser(context).parse_args(rest)
                 assert not extra or command.name == "serve", (words, extra)
                 missing = [p.name for p in command.params if p.required and values.get(p.name or "") is None]

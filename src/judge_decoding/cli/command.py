@@ -1,9 +1,11 @@
-"""The class of all commands: spellings, configuration files, bounds of numbers, and the help."""
+"""The class of all commands: operands for options, configuration files, bounds of numbers, and the help."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -13,18 +15,25 @@ from typer.main import get_command
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli.outputs import WORK
 from judge_decoding.cli.panels import RUN
-from judge_decoding.cli.spellings import spelled
-from judge_decoding.cli.terminal import say, warn
+from judge_decoding.cli.terminal import say
 
 CONFIGURED = frozenset({"fit", "train", "evaluate", "sweep", "bench", "draft", "score", "serve"})
 """Commands whose options can come from a file."""
+OPERANDS: Mapping[str, tuple[str, ...]] = {
+    "generate": ("--target",), "draft": ("--target",), "train": ("--target",), "info": ("--judge",),
+    "card": ("--judge",), "push": ("--judge",), "court import": ("--format", "-f"), "court export": ("--format", "-f"),
+}  # fmt: skip
+"""The option, in all of its spellings, that a command's first operand stands for unless the option is given."""
 _FILE = typer.Option(
     help="YAML or TOML file with options by name; the command line takes precedence.", rich_help_panel=RUN
 )
 
 
 class Command(TyperCommand):
-    """A command that accepts deprecated spellings, and checks the numbers among its options first; see `BOUNDS`."""
+    """A command whose first operand may stand for an option, and that checks the numbers among its options first.
+
+    See `OPERANDS` and `BOUNDS`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
@@ -32,27 +41,13 @@ class Command(TyperCommand):
             self.params.append(_config_option())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  (typer has its own click, by version)
-        """Parse arguments in today's spelling; warn of deprecated ones."""
+        """Parse arguments; options of a configuration file become the defaults."""
         if not (ctx.resilient_parsing or self.context_settings.get("ignore_unknown_options")):
-            args = self.modern(ctx, args)
+            file = _given_config(args) if self.name in CONFIGURED else None
+            if file is not None:
+                ctx.default_map = import_module("judge_decoding.cli.config_file").read_config(Path(file), self.params)
+            args = spell_out(words_of(ctx), args, self.params, ctx.default_map or {})
         return super().parse_args(ctx, args)
-
-    def modern(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """The arguments in today's spelling; options of a configuration file become the defaults."""
-        file = _given_config(args) if self.name in CONFIGURED else None
-        if file is not None:
-            ctx.default_map = import_module("judge_decoding.cli.config_file").read_config(Path(file), self.params)
-        defaults = ctx.default_map or {}
-        flags = {option for one in self.params if getattr(one, "is_flag", False) for option in one.opts}
-        known = {option for one in self.params for option in (*one.opts, *one.secondary_opts)}
-        found = spelled(
-            words_of(ctx), args, lambda option: option in known - flags and option != "--help",
-            operand="target" not in defaults,
-            needed=sum(p.param_type_name == "argument" and p.required and p.name not in defaults for p in self.params),
-        )  # fmt: skip
-        for note in found.notes:
-            warn(f"Warning: {note}")
-        return found.words
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run the command.
@@ -110,3 +105,47 @@ def words_of(ctx: Any) -> str:  # noqa: ANN401
         names.insert(0, ctx.info_name)
         ctx = ctx.parent
     return " ".join(names)
+
+
+def spell_out(
+    command: str, words: Sequence[str], params: Sequence[Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> list[str]:
+    """Write the option for a first operand that stands for it.
+
+    It does so only if there are more operands than the command cannot do without: ``train cases.jsonl`` lacks a target,
+    not the cases.
+
+    Args:
+        command: the words of the command.
+        words: what follows them.
+        params: the command's parameters.
+        defaults: values of a configuration file, by the parameters' names.
+    """
+    out, names, places = list(words), OPERANDS.get(command, ()), _operands(words, params)
+    needed = sum(one.param_type_name == "argument" and one.required and one.name not in defaults for one in params)
+    given = "target" in defaults or any(word.partition("=")[0] in names or word[:2] in names for word in words)
+    if not names or given or len(places) <= needed:
+        return out
+    option, place = names[0], places[0]
+    if place and words[place - 1] == "--":
+        out[place - 1 : place + 1] = [f"{option}={words[place]}", "--"]
+    else:
+        out.insert(place, option)
+    return out
+
+
+def _operands(words: Sequence[str], params: Sequence[Any]) -> list[int]:
+    """The places of the operands among the words."""
+    takes_value = {name for one in params if not getattr(one, "is_flag", False) for name in one.opts}
+    found: list[int] = []
+    place = 0
+    while place < len(words):
+        word = words[place]
+        if word == "--":
+            return [*found, *range(place + 1, len(words))]
+        if word == "-" or not word.startswith("-"):
+            found.append(place)
+        elif word in takes_value:
+            place += 1
+        place += 1
+    return found
