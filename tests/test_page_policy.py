@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +19,6 @@ from judge_decoding.report.answers import answers_page
 from judge_decoding.report.cases import cases_page
 from judge_decoding.report.page import comparison_page, results_page
 from judge_decoding.report.score import COLUMNS
-from judge_decoding.report.score_page import bars, points
 from judge_decoding.report.verdicts import ShownRound, ShownToken
 from samples import known
 
@@ -45,11 +44,10 @@ def _comparison() -> str:
 
 
 def _score() -> str:
-    view: list[tuple[list[Any], int]] = [([], 1)]
+    rules = [SimpleNamespace(name=name, histogram=[0.5, 0.5], by_position=[1.0]) for name in ("one", "two")]
     return file_page(
-        "judge_decoding.report", "score", title="t", facts={}, columns=COLUMNS, rows=[], names=["one", "two"],
-        pictures=[(bars([0.5, 0.5], 1), points([1.0]))] * 2, most=1,
-        size=(1, 1), rejected=[[], []], legend=(), answers=[("q", view * 2)],
+        "judge_decoding.report", "score", title="t", facts={}, columns=COLUMNS, rows=[], acceptances=rules,
+        rejected=[[], []], legend=(), answers=[("q", [[], []])],
     )  # fmt: skip
 
 

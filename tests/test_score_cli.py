@@ -6,6 +6,7 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from browser import browsing, needs_chromium
 from commands import Run, ends_in_one_sentence, is_one_sentence
 from judge_decoding import Case, Exact, JudgeDecoder, write_cases
+from judge_decoding.pages import file_page
 from judge_decoding.report.score import bins
-from judge_decoding.report.score_page import bars, points
 
 
 @pytest.fixture
@@ -198,13 +199,21 @@ def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
 
 
 def test_pictures() -> None:
-    high, low = bars([0.75, 0.25], 0.75, width=100, height=60)
-    assert (high.x, high.y, high.height) == (0, 0, 60)
-    assert (low.x, low.y, low.height) == (50, 40, 20)
-    assert low.title == "1 accepted: 25.0% of the rounds"
-    assert [(point.y, point.title) for point in points([1, 0.5], height=60)] == [
-        (0, "position 1: 100.0% accepted"),
-        (30, "position 2: 50.0% accepted"),
+    each = SimpleNamespace(name="exact", histogram=[0.75, 0.25], by_position=[1.0, 0.5])
+    html = file_page(
+        "judge_decoding.report", "score", title="t", facts={}, columns=[], rows=[], acceptances=[each], rejected=[[]],
+        legend=(), answers=[],
+    )  # fmt: skip
+    number = r"([\d.]+)"
+    bars = rf'<rect x="{number}" y="{number}" width="{number}" height="{number}"><title>(.*?)</title>'
+    assert re.findall(bars, html) == [  # in a plot of 300 x 120
+        ("0.0", "0.0", "129.0", "120.0", "0 accepted: 75.0% of the rounds"),
+        ("150.0", "80.0", "129.0", "40.0", "1 accepted: 25.0% of the rounds"),
+    ]
+    points = rf'<circle cx="{number}" cy="{number}" r="3"><title>(.*?)</title>'
+    assert re.findall(points, html) == [
+        ("64.5", "0.0", "position 1: 100.0% accepted"),
+        ("214.5", "60.0", "position 2: 50.0% accepted"),
     ]
 
 

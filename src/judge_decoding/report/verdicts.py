@@ -39,24 +39,32 @@ class ShownRound:
     accepted: int
 
 
-def shown(rounds: Sequence[Round], tokenizer: PreTrainedTokenizerBase) -> list[ShownRound]:
-    """Convert the rounds from ids to texts. Special tokens such as the end token are shown by their spelling."""
-    texts = iter(pieces(tokenizer, [token for event in rounds for token in event.token_ids]))
+def shown(
+    rounds: Sequence[Round], tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | None = None
+) -> list[ShownRound]:
+    """Convert the rounds from ids to texts. Special tokens such as the end token are shown by their spelling.
+
+    Args:
+        rounds: the rounds of one answer.
+        tokenizer: the target's.
+        texts: the text of each token; by default the tokens are decoded as a text of their own.
+    """
+    left = iter(texts or pieces(tokenizer, [token for event in rounds for token in event.token_ids]))
     special = set(tokenizer.all_special_ids)
     result = []
     for event in rounds:
         tokens, scores = [], event.scores or ()
         for i, (token, cause) in enumerate(zip(event.token_ids, event.causes, strict=True)):
-            text = next(texts)
+            text = next(left)
             if token in special:
-                text += _spelling(tokenizer, token)
+                text += token_text(tokenizer, token)
             own = event.target_ids[i] if i < len(event.target_ids) else token
             tokens.append(
                 ShownToken(
                     text,
                     cause,
                     scores[i] if i < len(scores) else None,
-                    _spelling(tokenizer, own) if cause is Cause.RESCUED else None,
+                    token_text(tokenizer, own) if own != token else None,
                 )
             )
         rejected = () if event.stopped else event.draft_ids[event.accepted :]
@@ -64,5 +72,6 @@ def shown(rounds: Sequence[Round], tokenizer: PreTrainedTokenizerBase) -> list[S
     return result
 
 
-def _spelling(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    return str(tokenizer.decode([token]))
+def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """Return a token decoded by itself, in one line."""
+    return str(tokenizer.decode([token])).replace("\n", "⏎")
