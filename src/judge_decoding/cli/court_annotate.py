@@ -63,10 +63,9 @@ def annotate(
     listener = context.with_resource(listen(port))
     readings = None
     if target is not None:
-        from judge_decoding.cli.run.readings import judge_of, readings_of  # noqa: PLC0415  (loads torch)
+        from judge_decoding.cli.run.readings import readings_of  # noqa: PLC0415  (loads torch)
 
-        head = judge_of(context, judge) if judge is not None else None
-        readings = readings_of(cases, out, target, head, draft, device)
+        readings = readings_of(context, cases, out, target, judge, draft, device)
     session = Session(cases, out, who, readings=readings, repeats=repeats, seed=seed)
     with session.log:
         if session.log.repaired:

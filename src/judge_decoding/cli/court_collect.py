@@ -200,7 +200,7 @@ class CollectOptions:
             raise JudgeDecodingError(
                 "There is no local model whose chat template makes the prompts; give one with --target."
             )
-        from judge_decoding.cli.run.rendering import renderer  # noqa: PLC0415  (loads torch)
+        from judge_decoding.cli.run.models import renderer  # noqa: PLC0415  (loads torch)
 
         render = renderer(self.chat, local, self.template)
         return None if render is None else lambda text: render(how.messages(text))

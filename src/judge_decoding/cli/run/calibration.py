@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from judge_decoding.cli.checks import is_file
-from judge_decoding.cli.run.rendering import uses_chat
+from judge_decoding.cli.run.models import uses_chat
 from judge_decoding.cli.shared import warnings
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.tasks import parse_task, read_items

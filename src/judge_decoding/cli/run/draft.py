@@ -10,7 +10,7 @@ from pathlib import Path
 
 from judge_decoding.cli.draft import DraftOptions
 from judge_decoding.cli.fit import FitOptions
-from judge_decoding.cli.run.rendering import renderer
+from judge_decoding.cli.run.models import renderer
 from judge_decoding.cli.run.swaps import duration
 from judge_decoding.cli.shared import agree, read_prompts
 from judge_decoding.cli.steps import Steps

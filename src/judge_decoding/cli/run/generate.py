@@ -11,8 +11,7 @@ from transformers import GenerationConfig
 from judge_decoding.cli.checks import check_used, given
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.generate import GenerateOptions
-from judge_decoding.cli.run.models import load_models
-from judge_decoding.cli.run.rendering import uses_chat
+from judge_decoding.cli.run.models import load_models, uses_chat
 from judge_decoding.cli.terminal import say_json, stream
 from judge_decoding.core.rounds import Stats
 from judge_decoding.core.samples import write_samples

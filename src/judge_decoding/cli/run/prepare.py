@@ -11,8 +11,7 @@ from torch import nn
 
 from judge_decoding.cli.checks import check_dtype
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.run.models import load_models
-from judge_decoding.cli.run.rendering import uses_chat
+from judge_decoding.cli.run.models import load_models, uses_chat
 from judge_decoding.cli.shared import read, warnings
 from judge_decoding.cli.task_options import TaskOptions
 from judge_decoding.data.leaks import check_not_trained_on

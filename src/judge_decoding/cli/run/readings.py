@@ -17,24 +17,20 @@ from judge_decoding.labelling.annotate.reading import AnswerReading, ReadingMode
 from judge_decoding.names import embedded_path
 
 
-def judge_of(context: typer.Context, head: str) -> JudgeHead:
-    """The head; a draft model is refused where it reads the target alone."""
-    judge = JudgeHead.from_pretrained(head)
-    if judge.config.draft is None:
-        check_used(context, "With a judge head that reads the target alone", "--draft")
-    return judge
-
-
 def readings_of(
+    context: typer.Context,
     cases: list[Case],
     folder: Path,
     target: str,
-    judge: JudgeHead | None,
+    judge: str | None,
     draft: str | None,
-    device: str | None = None,
+    device: str | None,
 ) -> dict[str, AnswerReading]:
-    """Let the target read the answers that it has not read before."""
-    reader = ReadingModels(embedded_path(target, "target"), judge, embedded_path(draft, "draft"), device)
+    """Let the target read the answers that it has not read before; a draft that the judge does not need is refused."""
+    head = None if judge is None else JudgeHead.from_pretrained(judge)
+    if head is not None and head.config.draft is None:
+        check_used(context, "With a judge head that reads the target alone", "--draft")
+    reader = ReadingModels(embedded_path(target, "target"), head, embedded_path(draft, "draft"), device)
     with steps() as tell:
         readings = read_answers(cases, reader, folder, progress=partial(tell, "the target reads the answers"))
     if missing := len({case_id(case) for case in cases} - readings.keys()):

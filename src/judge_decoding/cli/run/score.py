@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.text import Text as Line
 
 from judge_decoding.cli.console import Terminal, progress
-from judge_decoding.cli.run.models import load_models
-from judge_decoding.cli.run.rendering import uses_chat
+from judge_decoding.cli.run.models import load_models, uses_chat
 from judge_decoding.cli.score import ScoreOptions
 from judge_decoding.cli.shared import warnings
 from judge_decoding.cli.terminal import say_json
