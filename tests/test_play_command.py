@@ -11,6 +11,7 @@ from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeDecoder, JudgeDecodingError, play, read_cases, write_cases
 from judge_decoding.cli.play import parse_pairs
 from judge_decoding.playground.server import Playground
+from judge_decoding.web.serving import listen
 from playing import (
     answered,
     client_of,
@@ -68,4 +69,22 @@ def test_from_python(decoder: JudgeDecoder, tmp_path: Path, monkeypatch: pytest.
     assert play({"mine": decoder}, cases=cases, port=0, browser=False, started=told.append) == 1
     assert len(read_cases(cases)) == 1
     with pytest.raises(JudgeDecodingError, match="no models to play with"):
-        play({})
+        play({}, port=0)
+
+
+def test_models_are_loaded_when_file_and_port_are_known_to_be_usable(tmp_path: Path) -> None:
+    loads: list[int] = []
+
+    def load() -> dict[str, JudgeDecoder]:
+        loads.append(1)
+        return {}
+
+    (tmp_path / "other.jsonl").write_text("no case\n")
+    with pytest.raises(JudgeDecodingError, match=r"other\.jsonl"):
+        play(load, cases=tmp_path / "other.jsonl", port=0, browser=False)
+    with listen(0) as taken, pytest.raises(JudgeDecodingError, match="Cannot listen on port"):
+        play(load, port=taken.getsockname()[1], browser=False)
+    assert not loads
+    with pytest.raises(JudgeDecodingError, match="no models to play with"):
+        play(load, port=0, browser=False)
+    assert loads

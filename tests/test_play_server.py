@@ -72,7 +72,7 @@ def test_a_wrong_token_is_refused_everywhere(playground: Playground, given: str)
         assert TOKEN not in reply.text
     for path in POSTS:
         assert client.post(path, json={"settings": settings(), "prompt": PROMPT}).status_code == 403
-    assert not playground.jobs.count()
+    assert not playground.jobs.running
 
 
 def test_the_page_is_one_file_that_trusts_nothing_else(client: TestClient) -> None:
@@ -190,7 +190,7 @@ def test_a_client_that_leaves_stops_its_decoding(decoder: JudgeDecoder) -> None:
     playground = Playground({"tiny": pair}, None)
     body = json.dumps({"settings": settings(with_target=False), "prompt": PROMPT}).encode()
     got = asyncio.run(leave(playground.app(TOKEN), body, after=8))
-    wait(lambda: playground.jobs.count() == 0, "decoding to end")
+    wait(lambda: not playground.jobs.running, "decoding to end")
     assert 5 <= len(rounds) < 60
     assert got < 60
     # And the next one can decode.
@@ -214,7 +214,7 @@ def test_lines_come_one_by_one_and_a_closed_connection_stops_decoding(decoder: J
         with urllib.request.urlopen(request) as reply:
             lines = [json.loads(reply.readline()) for _ in range(8)]
             so_far = len(rounds)
-        wait(lambda: playground.jobs.count() == 0, "decoding to end")
+        wait(lambda: not playground.jobs.running, "decoding to end")
         server.should_exit = True
         thread.join()
     assert [line["type"] for line in lines[:3]] == ["id", "start", "round"]
@@ -228,7 +228,7 @@ def test_stop_keeps_what_is_there(decoder: JudgeDecoder, with_target: bool) -> N
 
     def stop() -> None:
         wait(lambda: len(rounds) > 4, "some rounds")
-        for name in list(playground.jobs.names()):
+        for name in list(playground.jobs.running):
             client_of(playground).post("/stop", json={"answer": name})
 
     with ThreadPoolExecutor() as pool:
@@ -288,4 +288,11 @@ def test_the_end_of_the_server_stops_all(decoder: JudgeDecoder) -> None:
         playground.jobs.close()
         playground.jobs.join()
         assert asked.result()[1]["finish_reason"] is None
-    assert playground.jobs.count() == 0
+    assert not playground.jobs.running
+
+
+def test_the_oldest_answer_goes_first(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("judge_decoding.playground.server._MOST_ANSWERS", 2)
+    client = client_of(playground)
+    names = [answered(client, prompt=PROMPT, settings=settings(max_new_tokens=2))[0] for _ in range(3)]
+    assert [client.get(f"/answers/{name}.json").status_code for name in names] == [404, 200, 200]

@@ -1,10 +1,8 @@
-"""Answers that the server keeps, so that their tokens can be marked and continued from, and answers downloaded."""
+"""An answer that the server keeps, so that its tokens can be marked and continued from, and it can be downloaded."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from threading import Lock
 
 from judge_decoding.core.rounds import Cause, FinishReason, Round
 from judge_decoding.core.samples import Sample
@@ -15,9 +13,6 @@ from judge_decoding.decoding.answer import is_lossy
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.recording import record, recorded_threshold
 from judge_decoding.playground.asking import AnswerPlan
-
-MOST = 200
-"""The most answers held; the oldest go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +120,3 @@ class HeldAnswer:
             )  # fmt: skip
             return (*self.rounds[:number], cut), self.pieces[:token]
         raise JudgeDecodingError(f"The answer has {at} tokens, and no number {token}; reload the page.")
-
-
-class AnswerStore:
-    """The newest answers, by id, for several threads."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[str, HeldAnswer] = OrderedDict()
-        self._lock = Lock()
-
-    def add(self, answer: HeldAnswer) -> None:
-        """Hold an answer."""
-        with self._lock:
-            self._held[answer.id] = answer
-            while len(self._held) > MOST:
-                self._held.popitem(last=False)
-
-    def find(self, name: str) -> HeldAnswer | None:
-        """Return an answer by its id; None if it is not held (any more)."""
-        with self._lock:
-            return self._held.get(name)

@@ -22,41 +22,36 @@ _LONGEST = 5.0
 
 
 class JobRunner:
-    """The running jobs; each can be stopped, or all of them."""
+    """The running jobs; each can be stopped, or all of them.
+
+    Attributes:
+        running: the event that ends a job, and its thread, by the job's name.
+    """
 
     def __init__(self) -> None:
-        self._running: dict[str, tuple[Event, Thread]] = {}
+        self.running: dict[str, tuple[Event, Thread]] = {}
         self._lock = Lock()
         self._closed = False
 
     def stop(self, name: str) -> None:
         """Ask a job to end, if it is there."""
         with self._lock:
-            if name in self._running:
-                self._running[name][0].set()
+            if name in self.running:
+                self.running[name][0].set()
 
     def close(self) -> None:
         """Ask all jobs to end, and let no new one begin."""
         self._closed = True
         with self._lock:
-            for stop, _ in self._running.values():
+            for stop, _ in self.running.values():
                 stop.set()
 
     def join(self) -> None:
         """Wait until the jobs have ended, but not for ever."""
         with self._lock:
-            threads = [thread for _, thread in self._running.values()]
+            threads = [thread for _, thread in self.running.values()]
         for thread in threads:
             thread.join(_LONGEST)
-
-    def names(self) -> list[str]:
-        """The names of the running jobs."""
-        with self._lock:
-            return list(self._running)
-
-    def count(self) -> int:
-        """The number of running jobs."""
-        return len(self.names())
 
     async def lines(self, name: str, work: JobFunction) -> AsyncIterator[bytes]:
         """Run ``work`` and yield its events; closing this, as when the client leaves, ends the work."""
@@ -70,7 +65,7 @@ class JobRunner:
 
         thread = Thread(target=self._run, args=(name, work, send, stop), name=f"answer {name}", daemon=True)
         with self._lock:
-            self._running[name] = stop, thread
+            self.running[name] = stop, thread
             if self._closed:
                 stop.set()
         thread.start()
@@ -90,5 +85,5 @@ class JobRunner:
             send({"type": "error", "error": f"Decoding failed ({reason(error)}); see the terminal for the details."})
         finally:
             with self._lock:
-                self._running.pop(name, None)
+                self.running.pop(name, None)
             send(None)

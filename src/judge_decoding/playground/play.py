@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import webbrowser
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +15,12 @@ from judge_decoding.playground.server import Playground
 from judge_decoding.web.guard import HOST
 from judge_decoding.web.serving import listen
 
+Decoders = Mapping[str, JudgeDecoder | ModelPair]
+"""Decoders by the names that the page shows."""
+
 
 def play(
-    decoders: Mapping[str, JudgeDecoder | ModelPair],
+    decoders: Decoders | Callable[[], Decoders],
     *,
     cases: str | Path | None = None,
     annotator: str = "",
@@ -31,7 +33,8 @@ def play(
     Needs the extra ``court``.
 
     Args:
-        decoders: decoders by the names that the page shows; the first is chosen.
+        decoders: decoders by the names that the page shows; the first is chosen. Or a function that loads them, which
+            is called when the file and the port are known to be usable.
         cases: a TokenCourt file to which answers marked on the page are added; None saves none.
         annotator: who marks them.
         port: the port on 127.0.0.1; 0 is any free one.
@@ -45,33 +48,21 @@ def play(
         JudgeDecodingError: there is no decoder, the file has other things in it than cases or cannot be written, or the
             port is in use.
     """
-    if not decoders:
-        raise JudgeDecodingError("There are no models to play with; give at least one decoder.")
-    pairs = {name: one if isinstance(one, ModelPair) else _pair(name, one) for name, one in decoders.items()}
     file = None if cases is None else CaseFile(Path(cases))
     with listen(port) as listener:
-        serve_pairs(pairs, file, annotator, listener, browser=browser, started=started)
+        found = decoders if isinstance(decoders, Mapping) else decoders()
+        if not found:
+            raise JudgeDecodingError("There are no models to play with; give at least one decoder.")
+        pairs = {name: one if isinstance(one, ModelPair) else _pair(name, one) for name, one in found.items()}
+        for pair in pairs.values():
+            pair.warm_up()
+        token = secrets.token_hex(16)
+        address = f"http://{HOST}:{listener.getsockname()[1]}/?token={token}"
+        started(address)
+        if browser:
+            webbrowser.open(address)
+        Playground(pairs, file, annotator).serve(listener, token)
     return 0 if file is None else file.count
-
-
-def serve_pairs(
-    pairs: Mapping[str, ModelPair],
-    cases: CaseFile | None,
-    annotator: str,
-    listener: socket.socket,
-    *,
-    browser: bool,
-    started: Callable[[str], None],
-) -> None:
-    """Serve the page on an open socket until Ctrl-C; see `play`."""
-    for pair in pairs.values():
-        pair.warm_up()
-    token = secrets.token_hex(16)
-    address = f"http://{HOST}:{listener.getsockname()[1]}/?token={token}"
-    started(address)
-    if browser:
-        webbrowser.open(address)
-    Playground(pairs, cases, annotator).serve(listener, token)
 
 
 def _pair(name: str, decoder: JudgeDecoder) -> ModelPair:

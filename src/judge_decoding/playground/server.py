@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,7 +23,7 @@ from judge_decoding.core.rounds import Round
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import first_problem
 from judge_decoding.pages import templates
-from judge_decoding.playground.answers import AnswerStore, HeldAnswer
+from judge_decoding.playground.answers import HeldAnswer
 from judge_decoding.playground.asking import (
     AnswerPlan,
     MarkRequest,
@@ -43,6 +43,8 @@ from judge_decoding.web.guard import LocalOnlyMiddleware
 from judge_decoding.web.serving import TooLongError, body_of, html, serve_app
 
 _MAX_BODY = 2_000_000
+_MOST_ANSWERS = 200
+"""The most answers held; the oldest go first."""
 _TEMPLATES = templates("judge_decoding.playground")
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -62,7 +64,8 @@ class Playground:
     def __init__(self, pairs: Mapping[str, ModelPair], cases: CaseFile | None, annotator: str = "") -> None:
         self.pairs, self.cases, self.annotator = dict(pairs), cases, annotator
         self.jobs = JobRunner()
-        self._answers, self._turns = AnswerStore(), DecodingLock()
+        self._answers: dict[str, HeldAnswer] = {}
+        self._lock, self._turns = Lock(), DecodingLock()
 
     def app(self, token: str) -> ASGIApp:
         """The application."""
@@ -132,7 +135,7 @@ class Playground:
         )
 
     def _held(self, name: str) -> HeldAnswer:
-        found = self._answers.find(name)
+        found = self._answers.get(name)
         if found is None:
             raise HTTPException(404, "This answer is no longer kept here; ask again.")
         return found
@@ -147,7 +150,10 @@ class Playground:
                 send({"type": "nothing"})
                 return
             found = replace(found, id=name)
-            self._answers.add(found)
+            with self._lock:
+                self._answers[name] = found
+                if len(self._answers) > _MOST_ANSWERS:
+                    del self._answers[next(iter(self._answers))]
             sample = found.sample().model_dump(mode="json", exclude={"stats"})
             send({"type": "answer", "sample": sample})
 

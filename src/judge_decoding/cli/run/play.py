@@ -11,27 +11,26 @@ from judge_decoding.cli.run.models import load_models
 from judge_decoding.cli.shared import login
 from judge_decoding.cli.terminal import say
 from judge_decoding.names import REFERENCE
-from judge_decoding.playground.marks import CaseFile
 from judge_decoding.playground.pairs import ModelPair
-from judge_decoding.playground.play import serve_pairs
-from judge_decoding.web.serving import listen
+from judge_decoding.playground.play import play
 
 
 def run(options: PlayOptions, named: Sequence[NamedPair]) -> None:
     """Load the models and serve the page."""
-    file = CaseFile(options.cases)
-    # Fail on a file of other things and on a port in use before the models are loaded.
-    with listen(options.port) as listener:
+
+    def loaded() -> dict[str, ModelPair]:
         if all(each.target == REFERENCE for each in named):
             torch.set_num_threads(1)  # with such small matrices, several threads only wait for each other
-        pairs = {each.name: _loaded(each, options) for each in named}
+        return {each.name: _loaded(each, options) for each in named}
 
-        def started(address: str) -> None:
-            say(f"Play at {address}\nAnswers that you mark go to {options.cases}; stop with Ctrl-C.")
+    def started(address: str) -> None:
+        say(f"Play at {address}\nAnswers that you mark go to {options.cases}; stop with Ctrl-C.")
 
-        who = options.annotator or login()
-        serve_pairs(pairs, file, who, listener, browser=options.browser, started=started)
-    say(f"\nStopped; {file.count} cases added to {options.cases}." if file.count else "\nStopped.")
+    added = play(
+        loaded, cases=options.cases, annotator=options.annotator or login(), port=options.port,
+        browser=options.browser, started=started,
+    )  # fmt: skip
+    say(f"\nStopped; {added} cases added to {options.cases}." if added else "\nStopped.")
 
 
 def _loaded(named: NamedPair, options: PlayOptions) -> ModelPair:
