@@ -17,7 +17,7 @@ from judge_decoding.cli.command import OPERANDS
 from judge_decoding.cli.group import LazyGroup
 from judge_decoding.cli.help import kinds, notes_of
 from judge_decoding.cli.main import app
-from judge_decoding.cli.panels import OTHER, PANELS
+from judge_decoding.cli.options import OTHER, PANELS
 
 PAGE = Path(__file__).with_name("options.md")
 

@@ -53,7 +53,7 @@ def test_what_is_read_from_files_loads_no_torch() -> None:
 
 GROUP = {"cli.court", "cli.group", "cli.crash", "cli.main", "cli.options", "cli.terminal"}
 WORDS = {"bounds", "errors", "intervals", "spelling", "visible"}
-LAYOUT = {"cli.console", "cli.help", "cli.panels"}
+LAYOUT = {"cli.console", "cli.help"}
 """Of the help, of groups too."""
 
 

@@ -9,9 +9,8 @@ from typing import Annotated
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import RUN, option, out_option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import RUN
 from judge_decoding.cli.task_options import TaskOptions
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.judge.files import RUN_FILE

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli import options
-from judge_decoding.cli.options import option
-from judge_decoding.cli.panels import OTHER, OUTPUT
+from judge_decoding.cli.options import OTHER, OUTPUT, option
 from judge_decoding.errors import JudgeDecodingError
 
 

@@ -13,8 +13,8 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from judge_decoding.bounds import check_bound
+from judge_decoding.cli.options import RUN
 from judge_decoding.cli.outputs import WORK
-from judge_decoding.cli.panels import RUN
 from judge_decoding.cli.terminal import say
 
 CONFIGURED = frozenset({"fit", "train", "evaluate", "sweep", "bench", "draft", "score", "serve"})

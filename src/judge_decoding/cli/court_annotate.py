@@ -10,9 +10,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used, check_web_server
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import MODELS, TRAINING, option, out_option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.shared import login, read
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.errors import JudgeDecodingError

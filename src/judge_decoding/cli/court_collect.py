@@ -14,9 +14,8 @@ import typer
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_dtype, check_used, sandbox_spelling
-from judge_decoding.cli.options import option
+from judge_decoding.cli.options import MODELS, TASK, TRAINING, option
 from judge_decoding.cli.outputs import check_resumable
-from judge_decoding.cli.panels import MODELS, TASK, TRAINING
 from judge_decoding.cli.shared import bar, read_prompts
 from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.data.cases import write_cases

@@ -11,9 +11,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import OUTPUT, TASK, option, out_option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import OUTPUT, TASK
 from judge_decoding.cli.shared import read, underscored
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.data import sets

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from judge_decoding.cli import options
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import TASK, option, out_option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import TASK
 from judge_decoding.cli.shared import read, warnings
 from judge_decoding.cli.terminal import say
 from judge_decoding.data.cases import write_cases

@@ -10,9 +10,8 @@ import typer
 
 from judge_decoding.bounds import check_bound
 from judge_decoding.cli import options
-from judge_decoding.cli.options import option
+from judge_decoding.cli.options import MODELS, TRAINING, option
 from judge_decoding.cli.outputs import check_outputs, check_resumable
-from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.shared import agree, bar, read, show
 from judge_decoding.cli.terminal import say, warn
 from judge_decoding.data.cases import write_cases

@@ -10,9 +10,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.options import option
+from judge_decoding.cli.options import MODELS, TRAINING, option
 from judge_decoding.cli.outputs import check_resumable
-from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.shared import read
 from judge_decoding.labelling.labels.progress import LabellingProgress
 from judge_decoding.tasks.results import result_function

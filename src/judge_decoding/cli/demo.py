@@ -10,9 +10,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import MODELS, option, out_option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import MODELS
 
 
 @dataclass(frozen=True, kw_only=True)

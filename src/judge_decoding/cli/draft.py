@@ -11,9 +11,8 @@ import typer
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_dtype, check_used
 from judge_decoding.cli.config_file import keep_config
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import TRAINING, option, out_option
 from judge_decoding.cli.outputs import WORK, check_outputs
-from judge_decoding.cli.panels import TRAINING
 from judge_decoding.cli.steps import steps
 from judge_decoding.core.tracking import check_tracker
 from judge_decoding.io.questions import Fields

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_one_rule, check_used
-from judge_decoding.cli.options import option, out_option
-from judge_decoding.cli.panels import DECODING, OUTPUT
+from judge_decoding.cli.options import DECODING, OUTPUT, option, out_option
 from judge_decoding.cli.task_options import MeasureOptions
 from judge_decoding.names import has_draft
 

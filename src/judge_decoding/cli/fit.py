@@ -10,9 +10,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_calibrate_on, check_used
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import MODELS, TRAINING, option, out_option
 from judge_decoding.cli.outputs import WORK, check_outputs
-from judge_decoding.cli.panels import MODELS, TRAINING
 from judge_decoding.cli.steps import steps
 from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError

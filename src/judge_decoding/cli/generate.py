@@ -11,9 +11,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_dtype, check_one_rule, check_used
-from judge_decoding.cli.options import option, out_option
+from judge_decoding.cli.options import DECODING, OUTPUT, option, out_option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import DECODING, OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.panels import OTHER, PANELS
+from judge_decoding.cli.options import OTHER, PANELS
 
 _KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 _WIDTH = 31

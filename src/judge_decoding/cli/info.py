@@ -8,8 +8,7 @@ from typing import Annotated
 from judge_decoding.cli import options
 from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.head_view import describe, print_json
-from judge_decoding.cli.options import option
-from judge_decoding.cli.panels import MODELS
+from judge_decoding.cli.options import MODELS, option
 from judge_decoding.judge.config import has_sound_weights, read_config
 from judge_decoding.names import embedded_path
 

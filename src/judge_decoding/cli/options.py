@@ -7,11 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from judge_decoding.cli.panels import DECODING, MODELS, OTHER, OUTPUT, RUN, TASK, TRAINING
+MODELS = "Models"
+TASK = "Task and prompts"
+DECODING = "Decoding"
+TRAINING = "Labels and training"
+OUTPUT = "Output"
+RUN = "Running"
+OTHER = "Other"
+
+PANELS = (MODELS, TASK, DECODING, TRAINING, OUTPUT, RUN, OTHER)
+"""Headings under which ``--help`` and the documentation group the options, in this order."""
 
 
 def option(panel: str, text: str, *names: str, **more: Any) -> typer.models.OptionInfo:  # noqa: ANN401  (typer's own)
-    """An option whose help is ``text``, under a heading of `panels`; by default it is named like its parameter."""
+    """An option whose help is ``text``, under a heading of `PANELS`; by default it is named like its parameter."""
     made: typer.models.OptionInfo = typer.Option(*names, help=text, rich_help_panel=panel, **more)
     return made
 

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from judge_decoding.cli import options
 from judge_decoding.cli.console import Terminal
-from judge_decoding.cli.options import option
-from judge_decoding.cli.panels import DECODING
+from judge_decoding.cli.options import DECODING, option
 from judge_decoding.cli.terminal import say_json
 from judge_decoding.report.tables import text_table
 from judge_decoding.serving.plan import ALLOWANCE, LAUNCH, SHARES, BestLength, Comparison, Estimate, estimate

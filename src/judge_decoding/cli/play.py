@@ -9,9 +9,8 @@ from typing import Annotated, NamedTuple
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_dtype, check_web_server
-from judge_decoding.cli.options import option
+from judge_decoding.cli.options import MODELS, OUTPUT, option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import MODELS, OUTPUT
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.names import REFERENCE, complete, embedded_path
 

@@ -10,9 +10,8 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_dtype, check_used
-from judge_decoding.cli.options import option
+from judge_decoding.cli.options import RUN, TASK, option
 from judge_decoding.cli.outputs import check_outputs
-from judge_decoding.cli.panels import RUN, TASK
 
 
 @dataclass(frozen=True, kw_only=True)

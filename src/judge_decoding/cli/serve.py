@@ -11,8 +11,7 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.options import option
-from judge_decoding.cli.panels import OTHER
+from judge_decoding.cli.options import OTHER, option
 from judge_decoding.cli.terminal import say
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.serving.plan import Memory

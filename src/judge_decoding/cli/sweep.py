@@ -8,8 +8,7 @@ from typing import Annotated
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_used
-from judge_decoding.cli.options import option, out_option
-from judge_decoding.cli.panels import DECODING
+from judge_decoding.cli.options import DECODING, option, out_option
 from judge_decoding.cli.task_options import MeasureOptions
 from judge_decoding.core.tracking import check_tracker
 from judge_decoding.errors import JudgeDecodingError

@@ -10,8 +10,7 @@ import typer
 
 from judge_decoding.cli import options
 from judge_decoding.cli.checks import check_dtype
-from judge_decoding.cli.options import option, out_option
-from judge_decoding.cli.panels import OUTPUT, TRAINING
+from judge_decoding.cli.options import OUTPUT, TRAINING, option, out_option
 from judge_decoding.core.tracking import check_tracker
 from judge_decoding.io.files import check_not_a_file
 
