@@ -8,7 +8,8 @@ from statistics import mean
 import pytest
 
 from judge_decoding import Generation, JudgeDecodingError, Round, Stats
-from judge_decoding.evaluation.spec_bench import Counting, answer_line
+from judge_decoding.core.results import ResultRow
+from judge_decoding.evaluation.spec_bench import answer_line
 from judge_decoding.tasks import Item
 from samples import known
 from test_loop_counts import Keeps, drafts
@@ -47,16 +48,26 @@ HAND_COUNTED = {
 }
 
 
+def row_of(stats: Stats) -> ResultRow:
+    """The row of a table that has the figures of these rounds."""
+    return ResultRow(
+        name="judge", rule="judge", num_draft_tokens=4, rounds=stats.rounds, tokens=stats.tokens,
+        accepted=stats.accepted, accepted_per_round=stats.accepted_per_round,
+        tokens_per_forward=stats.tokens_per_forward,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", HAND_COUNTED)
 def test_both_ways_as_counted_by_hand(name: str) -> None:
     rounds, tokens, accepted, ended = HAND_COUNTED[name]
-    found = Counting.of(Stats.of(rounds))
-    assert found == Counting(tokens, accepted, ended)
-    assert found.mean_accepted_tokens == pytest.approx(found.accepted_per_round + 1 - found.ended_in_draft)
+    found = row_of(Stats.of(rounds))
+    assert (found.tokens_per_forward, found.accepted_per_round, found.ended_in_draft) == (tokens, accepted, ended)
+    assert found.tokens_per_forward == pytest.approx(found.accepted_per_round + 1 - found.ended_in_draft)
 
 
 def test_nothing_counts_nothing() -> None:
-    assert Counting.of(Stats()) == Counting(0, 0, 0)
+    found = row_of(Stats())
+    assert (found.tokens_per_forward, found.accepted_per_round, found.ended_in_draft) == (0, 0, 0)
 
 
 def answer(text: str, rounds: list[Round], seconds: float = 0.5) -> Generation:
@@ -85,7 +96,7 @@ def test_spec_bench_reads_our_runs() -> None:
     assert json.loads(answer_line(item, turns, "others"))["answer_id"] != name
     assert json.loads(answer_line(item, turns, "ours"))["tstamp"] > 1.7e9
     stats = Stats.of([*turns[0].rounds, *turns[1].rounds])
-    assert mean(found["choices"][0]["accept_lengths"]) == Counting.of(stats).mean_accepted_tokens
+    assert mean(found["choices"][0]["accept_lengths"]) == stats.tokens_per_forward
 
 
 def test_a_file_of_samples_can_be_exported_too() -> None:

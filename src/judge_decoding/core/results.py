@@ -147,6 +147,14 @@ class ResultRow(BaseModel):
             raise ValueError(f"the accuracy {self.accuracy} is outside its interval")
         return self
 
+    @property
+    def ended_in_draft(self) -> float:
+        """The share of rounds with no token of the target's own: an end token or stop string was inside the draft.
+
+        ``tokens_per_forward == accepted_per_round + 1 - ended_in_draft``.
+        """
+        return (self.rounds - self.tokens + self.accepted) / max(self.rounds, 1)
+
 
 class LoadRow(BaseModel):
     """The speed of one method at one load: ``batch_size`` answers decoded together.

@@ -164,7 +164,7 @@ class Stats:
 
     @property
     def accepted_per_round(self) -> float:
-        """Accepted draft tokens per round, the paper's m* (section 5)."""
+        """Accepted draft tokens per round, the paper's m* (section 5); an answer's last round counts like any other."""
         return self.accepted / self.rounds if self.rounds else 0.0
 
     @property
@@ -192,7 +192,8 @@ class Stats:
     def tokens_per_forward(self) -> float:
         """Tokens per target forward, correction and bonus tokens included; 1.00 is plain decoding.
 
-        vLLM and Spec-Bench call it mean acceptance length.
+        vLLM and Spec-Bench call it mean acceptance length; Spec-Bench's ``evaluation/speed.py`` prints it as "#Mean
+        accepted tokens". An end token counts, nothing after it does, and reading the prompt is no forward of its own.
         """
         return self.tokens / self.rounds if self.rounds else 0.0
 

@@ -20,7 +20,7 @@ from judge_decoding.decoding.guards import parse_guards
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import METHOD, evaluate, result_rows
 from judge_decoding.evaluation.record import ResultRecord
-from judge_decoding.evaluation.spec_bench import Counting, answer_line
+from judge_decoding.evaluation.spec_bench import answer_line
 from judge_decoding.evaluation.trial import Method
 from judge_decoding.io.files import write_text
 from judge_decoding.tasks.base import Item, Task
@@ -84,12 +84,12 @@ def run(options: EvaluateOptions, asked: Task) -> None:
     if options.json:
         say_json(text)
         return
-    counted = Counting.of(results.rows[-1])
+    row = results.rows[-1]
     print_results(
         results,
-        f"Counted by Spec-Bench: {counted.mean_accepted_tokens:.2f} mean accepted tokens. By the paper: "
-        f"{counted.accepted_per_round:.2f} accepted draft tokens a round. They differ by 1 except in the "
-        f"{counted.ended_in_draft:.1%} of rounds that ended within their draft."
+        f"Counted by Spec-Bench: {row.tokens_per_forward:.2f} mean accepted tokens. By the paper: "
+        f"{row.accepted_per_round:.2f} accepted draft tokens a round. They differ by 1 except in the "
+        f"{row.ended_in_draft:.1%} of rounds that ended within their draft."
         if method.num_draft_tokens
         else "",
     )
