@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from judge_decoding import Case, JudgeDecodingError
-from judge_decoding.data.agreement import agreement, cohens_kappa
+from judge_decoding.data.agreement import agreement, cohens_kappa, summary
 from judge_decoding.data.leaks import check_not_trained_on, leaks, relatives
 from judge_decoding.data.sets import merge, rethreshold, split
-from judge_decoding.data.summary import summary
 from judge_decoding.data.tokens import check_tokens, fingerprint, token_spans
 from judge_decoding.data.verdicts import Verdict, verdicts, words
 from judge_decoding.report.cases import cases_page

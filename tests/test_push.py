@@ -14,7 +14,6 @@ from transformers import LlamaForCausalLM
 import hub as fake
 from commands import Run, is_one_sentence
 from judge_decoding import JudgeDecodingError, JudgeHead, push_head, save_head
-from judge_decoding.io import uploads
 from judge_decoding.report import push as module
 from test_card import FULL, changed
 from tiny import random_head
@@ -133,12 +132,12 @@ def test_what_the_hub_refuses_is_one_sentence(
 def test_without_token_or_network_nothing_is_requested(
     run: Run, hub: fake.Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "get_token", lambda: None)
+    monkeypatch.setattr(module, "get_token", lambda: None)
     is_one_sentence(run("push", folder, "me/judge", "--yes"), "there is no token for the Hub; run hf auth login")
-    monkeypatch.setattr(uploads, "get_token", lambda: fake.TOKEN)
-    monkeypatch.setattr(uploads, "is_offline_mode", lambda: True)
+    monkeypatch.setattr(module, "get_token", lambda: fake.TOKEN)
+    monkeypatch.setattr(module, "is_offline_mode", lambda: True)
     is_one_sentence(run("push", folder, "me/judge", "--yes"), "HF_HUB_OFFLINE is set; unset it.")
-    monkeypatch.setattr(uploads, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(module, "is_offline_mode", lambda: False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     is_one_sentence(run("push", folder, "me/judge", "--yes"), "the Hub cannot be reached; check the network.")
     assert hub.repos == {}

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 from commands import Run, is_one_sentence
 from judge_decoding import Case, JudgeDecodingError, ask_cases, read_cases, starter_cases, write_cases
-from judge_decoding.data import starter
+from judge_decoding.data import cases as module
 from judge_decoding.labelling.formats import FORMATS
 from judge_decoding.training.labels import data_hash
 from make_starter import LONGEST, chosen, packed
@@ -153,7 +153,7 @@ def test_what_is_in_the_set() -> None:
     """The figures of its README."""
     cases = starter_cases()
     assert (len(cases), sum(bool(case.errors) for case in cases)) == (2336, 1647)
-    text = (starter.FOLDER / "README.md").read_text(encoding="utf-8")
+    text = (module.STARTER_FILE.parent / "README.md").read_text(encoding="utf-8")
     counts = Counter((case.source, case.writer) for case in cases)
     assert all(f"| {source} | {writer} | {count} |" in text for (source, writer), count in counts.items())
     assert sum(line.startswith(("| bigbench-mistake/", "| mr-gsm8k: ")) for line in text.splitlines()) == len(counts)
@@ -162,10 +162,10 @@ def test_what_is_in_the_set() -> None:
     assert all(end > start for case in cases for start, end in case.errors)
     gsm8k = [case.answer for case in cases if case.source.startswith("mr-gsm8k")]
     assert not any("<<" in answer or answer.startswith("Step 1") for answer in gsm8k)
-    assert starter.FILE.stat().st_size < 10**6
+    assert module.STARTER_FILE.stat().st_size < 10**6
     for name in ("LICENSE-MR-GSM8K", "LICENSE-BIG-Bench-Mistake"):
         assert name in text
-        assert (starter.FOLDER / name).stat().st_size > 1000
+        assert (module.STARTER_FILE.parent / name).stat().st_size > 1000
 
 
 def test_the_set_is_made_the_same_whatever_the_order() -> None:
@@ -240,7 +240,7 @@ def test_a_head_from_the_set_and_the_chat_template(
     long = Case(question="one", answer="two " * (target.config.max_position_embeddings + 1))
     write_cases(packaged, [*word_cases(), long])
     write_cases(own, word_cases())
-    monkeypatch.setattr(starter, "FILE", packaged)
+    monkeypatch.setattr(module, "STARTER_FILE", packaged)
     chat = word_tokenizer()
     rendered, plain = (data_hash(ask_cases(word_cases(), chat, chat=on)) for on in (True, False))
     config, err = head_of("starter")

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from judge_decoding import Case
+from judge_decoding.data.cases import STARTER_FILE
 from judge_decoding.data.sets import merge
-from judge_decoding.data.starter import FILE
 from judge_decoding.io.files import replacing
 from judge_decoding.labelling.formats import FORMATS
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mr-gsm8k", type=Path, nargs="+", default=())
     parser.add_argument("--bigbench-mistake", type=Path, nargs="+", default=())
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--out", type=Path, default=STARTER_FILE)
     args = parser.parse_args()
     files = [("mr-gsm8k", path) for path in args.mr_gsm8k]
     files += [("bigbench-mistake", path) for path in args.bigbench_mistake]

@@ -16,9 +16,9 @@ from judge_decoding.cli.outputs import check_outputs
 from judge_decoding.cli.shared import read, underscored
 from judge_decoding.cli.terminal import say, say_json
 from judge_decoding.data import sets
+from judge_decoding.data.agreement import Spans, summary
 from judge_decoding.data.cases import read_numbered, starter_cases, write_cases
 from judge_decoding.data.leaks import leaks
-from judge_decoding.data.summary import Spans, summary
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import write_text
 from judge_decoding.report.cases import cases_page

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from judge_decoding.data.starter import FILE, case_file
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import rows, write_text
+
+STARTER = "starter"
+"""The name of the starter set wherever a file of cases is expected; see `starter_cases`."""
+STARTER_FILE = Path(__file__).parent / "starter_set" / "cases.jsonl.gz"
+"""``README.md`` beside it lists contents and licences; ``recipes/starter_set`` builds it."""
 
 
 class Case(BaseModel):
@@ -91,12 +95,29 @@ def read_numbered(path: str | Path, on_bad: Callable[[str], None] | None = None)
     return cases
 
 
+def is_starter(path: str | Path) -> bool:
+    """Whether ``path`` is the name of the starter set."""
+    return str(path) == STARTER
+
+
+def case_file(path: str | Path) -> Path:
+    """Return the file of the starter set for its name, and any other path unchanged."""
+    if not is_starter(path):
+        return Path(path)
+    if Path(STARTER).exists():
+        raise JudgeDecodingError(
+            f"{STARTER} is the name of the built-in set, and there is also a file of this name here; rename the "
+            f"file, or give its full path, {Path(STARTER).absolute()}."
+        )
+    return STARTER_FILE
+
+
 def starter_cases() -> list[Case]:
     """Return the starter set: real models' answers to English reasoning questions, most with the first error located.
 
     Questions are plain text. ``starter_set/README.md`` beside this file lists contents and licences.
     """
-    return read_cases(FILE)
+    return read_cases(STARTER_FILE)
 
 
 def write_cases(path: str | Path, cases: Iterable[Case]) -> None:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 
-from judge_decoding.core.spans import Span
+from judge_decoding.core.spans import Span, body, touches
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import body, touches
 
 _WORD = re.compile(r"\s*\S+|\s+$")
 

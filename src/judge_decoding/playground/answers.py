@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from judge_decoding.core.rounds import Cause, FinishReason, Round
 from judge_decoding.core.samples import Sample
+from judge_decoding.core.spans import body
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import body
 from judge_decoding.data.tokens import fingerprint
 from judge_decoding.decoding.answer import is_lossy
 from judge_decoding.errors import JudgeDecodingError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from judge_decoding.data.agreement import Spans
 from judge_decoding.data.cases import Case
-from judge_decoding.data.summary import Spans
 from judge_decoding.data.verdicts import Verdict, verdicts, words
 from judge_decoding.pages import file_page
 

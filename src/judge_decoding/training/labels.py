@@ -9,8 +9,8 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from judge_decoding.core.spans import touches
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import touches
 from judge_decoding.data.tokens import read_tokens
 from judge_decoding.models.tokenize import prompt_ids
 

@@ -13,14 +13,13 @@ from judge_decoding.cli.terminal import ask, say, say_json, warn
 from judge_decoding.core.results import read_results
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import read_bytes
-from judge_decoding.io.uploads import check_repo_id
 from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.files import CARD, files_of_card, results_in
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.names import embedded_path
 from judge_decoding.report.card_files import card_as_written, write_card
 from judge_decoding.report.head_pictures import can_draw
-from judge_decoding.report.push import files_to_push, push_head
+from judge_decoding.report.push import check_repo_id, files_to_push, push_head
 
 
 def write(head: Path, results: list[Path] | None, *, overwrite: bool) -> None:

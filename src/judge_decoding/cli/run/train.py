@@ -20,9 +20,8 @@ from judge_decoding.cli.train import TrainOptions
 from judge_decoding.core import tracking
 from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.asking import ask_cases
-from judge_decoding.data.cases import Case, read_cases
+from judge_decoding.data.cases import Case, is_starter, read_cases
 from judge_decoding.data.leaks import check_not_trained_on
-from judge_decoding.data.starter import is_starter
 from judge_decoding.data.tokens import split_ids
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError

@@ -6,9 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
-from judge_decoding.core.spans import Span
+from judge_decoding.core.spans import Span, body, touches
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import body, touches
 
 # White space belongs to the word after it, as in most tokenizers. Scripts without spaces are split into characters.
 _WIDE = "\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"

@@ -17,10 +17,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from judge_decoding.core.spans import Span
+from judge_decoding.core.spans import Span, touches
 from judge_decoding.data.agreement import agreement
 from judge_decoding.data.cases import Case
-from judge_decoding.data.spans import touches
 from judge_decoding.data.verdicts import words
 from judge_decoding.io.endpoint import Body, Endpoint, Reply
 from judge_decoding.io.resume import Unfinished
