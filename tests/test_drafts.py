@@ -45,8 +45,7 @@ from judge_decoding import (
     VerificationRule,
     make_draft,
 )
-from judge_decoding.fit.drafting import draft_prompts, earlier_draft
-from judge_decoding.fit.pipeline import divide
+from judge_decoding.fit.pipeline import divide, draft_prompts, earlier_draft
 from judge_decoding.loading.models import load_draft
 from judge_decoding.models.draft_vocabulary import FILE, cut_head, most_frequent, write_vocabulary
 from judge_decoding.models.first_layers import cut_layers

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ from judge_decoding.judge.head import JudgeHead
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
 from judge_decoding.labelling.labels.progress import Forecast, LabellingCost, LabellingProgress, label_rest
 from judge_decoding.labelling.labels.swaps import check_draft_model
+from judge_decoding.names import embedded_path
 from judge_decoding.rules import Exact
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
+from judge_decoding.training.draft_options import prompts_hash
 from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity, log_calibration
 from judge_decoding.training.training import ticks, train_head
 
@@ -200,6 +203,38 @@ def divide(
     if not tuning or not teaching:
         raise JudgeDecodingError(f"{len(known)} prompts are too few to split; give more, or another share.")
     return teaching, tuning
+
+
+def draft_prompts(prompts: Sequence[str], config: FitConfig, *, all_of_them: bool = False) -> list[str]:
+    """The prompts that a draft may be trained on before `fit_head`: the ones that will be labelled.
+
+    The others choose the threshold and measure the head; training the draft on them would flatter the figures. With
+    ``all_of_them``, a task chooses the threshold, so that all prompts are labelled.
+    """
+    return [*dict.fromkeys(prompts)] if all_of_them else divide(prompts, None, config)[0]
+
+
+def earlier_draft(folder: Path, target: str, layers: int, prompts: Sequence[str]) -> bool:
+    """Whether ``folder`` holds a draft of so many layers that an earlier run made from ``target`` with these prompts.
+
+    Raises:
+        JudgeDecodingError: the folder holds another model.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return False
+    try:
+        config = parse_json(read_text(path, "the draft's configuration"))
+        made_of = normpath(str(config["draft_of"])) == normpath(embedded_path(target, "target"))
+        same = made_of and (config["draft_layers"], config["draft_prompts"]) == (layers, prompts_hash(prompts))
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise JudgeDecodingError(
+            f"{folder} already exists, and is not a draft of {layers} layers of {target} made with these prompts; "
+            "remove it, or give it with --draft instead of --make-draft."
+        )
+    return True
 
 
 def _labels(

@@ -19,8 +19,7 @@ from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core import tracking
 from judge_decoding.data.cases import Case
 from judge_decoding.fit.config import FitConfig
-from judge_decoding.fit.drafting import draft_prompts, earlier_draft
-from judge_decoding.fit.pipeline import FitForecast, Fitted, fit_head
+from judge_decoding.fit.pipeline import FitForecast, Fitted, draft_prompts, earlier_draft, fit_head
 from judge_decoding.fit.table import Table
 from judge_decoding.io.questions import Question
 from judge_decoding.labelling.labels.progress import LabellingCost
