@@ -17,11 +17,12 @@ from commands import Run
 from judge_decoding import JudgeDecodingError
 from judge_decoding.io.sandbox import sandbox_of
 from judge_decoding.tasks import HubDataset, Item, Task, available_tasks, parse_task, read_items
-from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
+from judge_decoding.tasks.choices import LETTERS, choice_item
 from judge_decoding.tasks.humaneval import HumanEval
 from judge_decoding.tasks.jsonl import JSONL
 from judge_decoding.tasks.mmlu import MMLU
 from judge_decoding.tasks.prompt_format import PromptFormat
+from judge_decoding.tasks.results import last_choice
 from test_checkers import BODY, CHECK, STUB, WHOLE
 from test_rule_spelling import install
 
@@ -288,14 +289,15 @@ def test_choices_are_checked_by_the_named_letter(spelling: str, row: Any, tmp_pa
     ],
 )
 def test_the_named_letter_counts(answer: str, letter: str | None) -> None:
-    assert chosen(answer) == letter
+    assert last_choice(answer, LETTERS) == letter
 
 
 @given(st.integers(0, 7), st.text(max_size=40), st.text(max_size=40))
 def test_an_answer_in_the_form_that_was_asked_for_is_always_read(place: int, before: str, after: str) -> None:
     item = choice_item("1", "What?", [f"thing {n}" for n in range(8)], place)
-    assert chosen(f"{before}\nAnswer: {item.reference}") == LETTERS[place]
-    assert chosen(f"{before}\nAnswer: {item.reference}\n{after}") in (LETTERS[place], chosen(f"Answer: {after}"))
+    assert last_choice(f"{before}\nAnswer: {item.reference}", LETTERS) == LETTERS[place]
+    read = last_choice(f"{before}\nAnswer: {item.reference}\n{after}", LETTERS)
+    assert read in (LETTERS[place], last_choice(f"Answer: {after}", LETTERS))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from judge_decoding.errors import RowError
-from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
-from judge_decoding.tasks.choices import choice_item, chosen
+from judge_decoding.tasks.base import HubDataset, Item, text_of
+from judge_decoding.tasks.choices import MultipleChoice, choice_item
 
 
-class ARC(Task):
+class ARC(MultipleChoice):
     """The answer must name the right letter; `choices` explains why it is answered in words.
 
     Some rows number their choices 1 to 4; all choices are shown with letters.
@@ -27,7 +27,3 @@ class ARC(Task):
         if not isinstance(labels, list) or right not in labels:
             raise RowError(f"has no choice with the label {right}")
         return choice_item(key, question, choices.get("text"), labels.index(right))
-
-    def check(self, item: Item, answer: str) -> bool | None:
-        """Check the letter."""
-        return chosen(answer) == item.reference

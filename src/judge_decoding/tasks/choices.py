@@ -9,13 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 from judge_decoding.errors import RowError
-from judge_decoding.tasks.base import Item
+from judge_decoding.tasks.base import Item, Task
 from judge_decoding.tasks.results import last_choice
 
 LETTERS = "ABCDEFGH"
 """The letters end before I, which is also a word."""
 
 _ASK = "Reason briefly. Then end with a line that names the letter of the right choice, in this form: Answer: letter"
+
+
+class MultipleChoice(Task):
+    """The answer must name the right letter."""
+
+    def check(self, item: Item, answer: str) -> bool | None:
+        """Check the letter; see `last_choice`."""
+        return last_choice(answer, LETTERS) == item.reference
 
 
 def choice_item(key: str, question: str, choices: Any, right: int, category: str = "") -> Item:  # noqa: ANN401
@@ -28,8 +36,3 @@ def choice_item(key: str, question: str, choices: Any, right: int, category: str
         raise RowError(f"has {len(choices)} choices, and none of them is number {right + 1}, the right one")
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     return Item(key, (f"{question.strip()}\n\n{listed}\n\n{_ASK}",), LETTERS[right], category)
-
-
-def chosen(answer: str) -> str | None:
-    """The letter that an answer names; see `last_choice`."""
-    return last_choice(answer, LETTERS)

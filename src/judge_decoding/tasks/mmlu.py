@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from judge_decoding.errors import RowError
-from judge_decoding.tasks.base import HubDataset, Item, Task, text_of
-from judge_decoding.tasks.choices import LETTERS, choice_item, chosen
+from judge_decoding.tasks.base import HubDataset, Item, text_of
+from judge_decoding.tasks.choices import LETTERS, MultipleChoice, choice_item
 
 
-class MMLU(Task):
+class MMLU(MultipleChoice):
     """The answer must name the right letter; `choices` explains why it is answered in words.
 
     Args:
@@ -33,7 +33,3 @@ class MMLU(Task):
         if not isinstance(right, int) or isinstance(right, bool):
             raise RowError("has neither a number nor a letter in its field answer")
         return choice_item(location, question, row.get("choices"), right, subject)
-
-    def check(self, item: Item, answer: str) -> bool | None:
-        """Check the letter."""
-        return chosen(answer) == item.reference
