@@ -62,7 +62,7 @@ def test_both_ways_as_counted_by_hand(name: str) -> None:
     rounds, tokens, accepted, ended = HAND_COUNTED[name]
     found = row_of(Stats.of(rounds))
     assert (found.tokens_per_forward, found.accepted_per_round, found.ended_in_draft) == (tokens, accepted, ended)
-    assert found.tokens_per_forward == pytest.approx(found.accepted_per_round + 1 - found.ended_in_draft)
+    assert found.tokens_per_forward == pytest.approx(accepted + 1 - found.ended_in_draft)
 
 
 def test_nothing_counts_nothing() -> None:
