@@ -247,6 +247,7 @@ def test_a_head_on_both_models(train: Train, cases: Path, folders: dict[str, Pat
         (("--folds", "1"), "folds is 1; it must be 2 or more"),
         (("--aim", "best"), "The aim is 'best'; it must be keep=SHARE"),
         (("--aim", "accuracy"), "give --draft and --calibrate-on"),
+        (("--aim", "accuracy=1.5"), "give --aim accuracy --margin 1.5"),
         (("--calibrate-on", "{cases}"), "--calibrate-on is for --aim accuracy, and the aim is catch=0.95"),
         (("--aim", "accuracy", "--draft", "{draft}", "--calibrate-on", "{cases}"), "has a reference with a result"),
         (("--aim", "accuracy", "--draft", "{draft}", "--calibrate-on", "{missing}"), "Cannot read the questions"),

@@ -112,7 +112,7 @@ class Aim:
         if match is None:
             raise JudgeDecodingError(
                 f"The aim is {spelling[:40]!r}; it must be keep=SHARE (of the correct tokens), catch=SHARE (of the "
-                "wrong ones) or accuracy=POINTS (lost at most)."
+                "wrong ones) or accuracy (lose at most --margin on a task)."
             )
         return cls(match[1], float(match[2]))  # type: ignore[arg-type]  # the pattern has the three kinds
 

@@ -95,6 +95,8 @@ def run(options: TrainOptions) -> None:
     target, out, calibrate_on = options.target, options.out, options.calibrate_on
     goal = Aim("accuracy", options.margin) if options.aim.strip() == "accuracy" else Aim.parse(options.aim)
     by_task = goal.kind == "accuracy"
+    if by_task and "=" in options.aim:
+        raise JudgeDecodingError(f"Points are not part of the aim; give --aim accuracy --margin {goal.value:g}.")
     kept = [out / "calibration.part", *files_of_head(out / UNCALIBRATED)] if by_task else []
     check_outputs(
         files_of_head(out), [target, options.draft, *options.cases, calibrate_on, options.calibrate_data],
