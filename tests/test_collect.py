@@ -330,7 +330,10 @@ def test_code_is_checked_by_its_tests(collect: Collect, tmp_path: Path, where: t
         "raw": False,
     }  # fmt: skip
     lines: list[Any] = [{"settings": settings}]
-    lines += [{"key": [row["prompt"], "reference", i], "answer": text, "ended": True} for i, text in enumerate(answers)]
+    lines += [
+        {"key": [row["prompt"], "reference", i], "result": {"text": text, "ended": True}}
+        for i, text in enumerate(answers)
+    ]
     write_rows(out.with_name("out.jsonl.part"), lines)
     code, told, err = collect(
         write_rows(tmp_path / "in.jsonl", [row]), "-o", out, "--model", "reference", "--temperature", 1, "--samples", 4,

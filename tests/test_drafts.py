@@ -439,7 +439,7 @@ def test_fit_makes_its_own_draft(run: Run, tmp_path: Path, monkeypatch: pytest.M
         ends_in_one_sentence(run(*args), "That is enough.")
     assert asked == 2 * [((str(tmp_path / "target"), f"{out}-draft"), (PROMPTS, out))]
     lines = (tmp_path / "head-draft.work" / "answers.jsonl").read_text().splitlines()
-    assert {json.loads(line)["prompt"] for line in lines[1:]} == set(draft_prompts(PROMPTS, FitConfig()))
+    assert {json.loads(line)["key"] for line in lines[1:]} == set(draft_prompts(PROMPTS, FitConfig()))
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "head-draft").config
     assert (config.num_hidden_layers, config.draft_of) == (1, str(tmp_path / "target"))
     is_one_sentence(run(*args, "--draft-layers", 2), "is not a draft of 2 layers of")

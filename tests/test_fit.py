@@ -94,14 +94,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows(out: Path, name: str = "answers") -> list[dict[str, Any]]:
     """The answers that were kept, behind their settings."""
     path = out.with_name("head.work") / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    return [{"method": row["key"][0], "item": row["key"][1], **row["result"]} for row in found]
 
 
 def untimed(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same without their times, in an order that a stop does not change."""
     for row in answers:
-        row["answered"]["seconds"] = row["answered"]["seconds"] is not None
-    return sorted(answers, key=lambda row: (row["method"], int(row["answered"]["item"])))
+        row["result"]["seconds"] = row["result"].get("seconds") is not None
+    return sorted(answers, key=lambda row: (row["method"], int(row["item"])))
 
 
 def without_speeds(config: dict[str, Any]) -> dict[str, Any]:
@@ -124,17 +125,17 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
     # Which prompts chose the threshold: those that were not labelled.
     taught = {case.question for case in found.cases}
     task = [prompt for prompt in PROMPTS if prompt not in taught]
-    assert found.prompts == len({row["told"]["prompt"] for row in rows(out)}) <= len(task)
+    assert found.prompts == len({row["extra"]["prompt"] for row in rows(out)}) <= len(task)
     assert (table.apart, table.length_prompts, table.timed_prompts) == (True, 1, 2)
     assert table.prompts == found.prompts - 1
-    kept = {(row["method"], row["told"]["prompt"]): row for row in rows(out)}
+    kept = {(row["method"], row["extra"]["prompt"]): row for row in rows(out)}
     tuned = {prompt for name, prompt in kept if ", " in name}
     assert {name for name, _ in kept} == {"target", "exact", "judge", "exact, 4 tokens", "judge, 12 tokens"}
     shown = {prompt for name, prompt in kept if name == "judge"}
     assert len(tuned) == 1
     assert len(shown) == table.prompts
     assert not tuned & shown
-    own = {row["told"]["text"] for row in rows(out, "own_answers")}
+    own = {row["extra"]["text"] for row in rows(out, "own_answers")}
     ways = {
         "target": lambda prompt: decoder.alone().generate(prompt, 140),
         "exact": lambda prompt: decoder.generate(prompt, 140, rule=Exact(), num_draft_tokens=4),
@@ -152,8 +153,8 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
         for prompt, one in answers.items():
             right.append(last_number(one.text) == last_number(truths[prompt]))
             row = kept[name, prompt]
-            assert row["told"]["text"] == one.text
-            assert row["answered"]["correct"] == right[-1]
+            assert row["extra"]["text"] == one.text
+            assert row["result"]["correct"] == right[-1]
             assert name != "target" or one.text in own
         figures = table.methods[name]
         assert figures.accuracy == pytest.approx(sum(right) / len(shown))
@@ -161,12 +162,14 @@ def test_the_table_is_of_the_answers_that_are_kept(decoder: JudgeDecoder, whole:
         assert figures.accepted_per_round == pytest.approx(sum(a.stats.accepted for a in answers.values()) / rounds)
         assert figures.tokens_per_forward == pytest.approx(tokens / rounds)
         # Each way was timed on the same two prompts, and on no others.
-        timed = [row for (way, _), row in kept.items() if way == name and row["answered"]["seconds"] is not None]
+        timed = [row for (way, _), row in kept.items() if way == name and row["result"].get("seconds") is not None]
         assert len(timed) == 2
-        assert {row["told"]["prompt"] for row in timed} == {
-            prompt for (way, prompt), row in kept.items() if way == "target" and row["answered"]["seconds"] is not None
+        assert {row["extra"]["prompt"] for row in timed} == {
+            prompt
+            for (way, prompt), row in kept.items()
+            if way == "target" and row["result"].get("seconds") is not None
         }
-        speed = sum(row["answered"]["tokens"] for row in timed) / sum(row["answered"]["seconds"] for row in timed)
+        speed = sum(row["result"]["tokens"] for row in timed) / sum(row["result"]["seconds"] for row in timed)
         assert figures.tokens_per_second == pytest.approx(speed)
         assert figures.speedup == pytest.approx(speed / table.methods["target"].tokens_per_second)
     assert table.methods["target"].accepted_per_round == 0
@@ -183,7 +186,7 @@ def test_the_fastest_draft_length_is_taken(decoder: JudgeDecoder, made: Path) ->
         name, at, length = row["method"].removesuffix(" tokens").partition(", ")
         if at:
             tokens, seconds = speeds.get((name, int(length)), (0, 0.0))
-            speeds[name, int(length)] = tokens + row["answered"]["tokens"], seconds + row["answered"]["seconds"]
+            speeds[name, int(length)] = tokens + row["result"]["tokens"], seconds + row["result"]["seconds"]
     assert speeds.keys() == {("exact", 1), ("exact", 4), ("judge", 1), ("judge", 8)}
     for name in ("exact", "judge"):
         fastest = max((t / s, length) for (way, length), (t, s) in speeds.items() if way == name)[1]
@@ -197,8 +200,8 @@ def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
     code, told, err = run("fit", *OPTIONS, "--prompts", prompts, "--out", made)
     assert code == 0, err
     answers = [row for row in rows(made) if row["method"] == "target"]
-    tuned = {row["told"]["prompt"] for row in rows(made) if ", " in row["method"]}
-    assert tuned <= {row["told"]["prompt"] for row in answers}
+    tuned = {row["extra"]["prompt"] for row in rows(made) if ", " in row["method"]}
+    assert tuned <= {row["extra"]["prompt"] for row in answers}
     assert f"On the {len(answers)} prompts that chose the threshold" in told
     assert "Tokens per second: 2 of these, one at a time" in told
     assert f"Draft lengths: the fastest on {len(tuned)} of these, so the speeds" in told
@@ -206,7 +209,7 @@ def test_with_few_prompts_the_table_says_that_they_chose_the_draft_lengths(
 
 def test_references_say_what_is_right(decoder: JudgeDecoder, made: Path) -> None:
     # Half of the references are wrong: the target's accuracy is the other half.
-    task = [row["told"]["prompt"] for row in rows(made) if row["method"] == "target"]
+    task = [row["extra"]["prompt"] for row in rows(made) if row["method"] == "target"]
     wrong = set(task[::2])
     references = ["no more than 987654321" if prompt in wrong else "" for prompt in PROMPTS]
     table = fit_head(decoder, PROMPTS, made, CONFIG, references=references).table
@@ -233,7 +236,7 @@ def test_a_task_by_name_chooses_the_threshold(
     assert about["questions"] == hashlib.sha256("\0".join(teaching).encode()).hexdigest()
     assert {case.question for case in found.cases} <= set(teaching)
     assert (found.prompts, found.table.prompts, found.table.length_prompts) == (4, 3, 1)
-    assert {row["told"]["prompt"] for row in rows(out)} == {item.turns[0] for item in items}
+    assert {row["extra"]["prompt"] for row in rows(out)} == {item.turns[0] for item in items}
     own = [decoder.alone().generate(f"Q: {item.turns[0]}\nA:", 140).text for item in items]
     right = [last_number(text) == item.reference for text, item in zip(own, items, strict=True)]
     assert found.head.config.calibration["target_accuracy"] == sum(right) / 4

@@ -224,7 +224,7 @@ def test_two_runs_of_collect_never_mix(serve: Serve, questions: Path, tmp_path: 
     assert (tmp_path / "o.jsonl.lock").exists()
     first, *rows = [json.loads(line) for line in part.read_text().splitlines()]
     system = first["settings"]["system"]
-    assert {row["answer"].strip() for row in rows} == {f"by {system}"}
+    assert {row["result"]["text"].strip() for row in rows} == {f"by {system}"}
     asked_before = len(server.bodies)
     assert start(system).communicate(timeout=60) is not None
     assert [case.answer.strip() for case in read_cases(out)] == [f"by {system}"] * 12

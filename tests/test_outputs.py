@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from commands import Run, commands, is_one_sentence
-from judge_decoding import Case, write_cases
+from judge_decoding import Case, JudgeDecodingError, write_cases
 from judge_decoding.io.resume import Unfinished, written_before
 from judge_decoding.labelling.annotate.storage import token_path
 from judge_decoding.training.draft_options import FILES
@@ -212,15 +213,46 @@ def test_unfinished_work_wants_a_file(court: Run, places: dict[str, Path]) -> No
     assert not Path("/dev/null.part").exists()
 
 
-def test_a_stopped_run_may_replace_what_it_wrote(tmp_path: Path) -> None:
-    class Work(Unfinished):
-        def load_row(self, row: Any) -> None:
-            raise KeyError(row)
+class Work(Unfinished[str, int]):
+    row = TypeAdapter(tuple[str, int])
 
+
+class KeptWork(Work):
+    suffix = ""
+    replaces = True
+
+
+def test_a_stopped_run_may_replace_what_it_wrote(tmp_path: Path) -> None:
     begun = Work(tmp_path / "out", {})
     assert written_before(begun.part) == []
     begun.will_write(tmp_path / "aside")
-    assert written_before(Work(tmp_path / "out", {}).part) == [tmp_path / "aside"]
+    begun.add("a", 1)
+    again = Work(tmp_path / "out", {})
+    assert written_before(again.part) == [tmp_path / "aside"]
+    assert again.done == {"a": 1}
+
+
+def test_results_of_other_settings_are_refused_or_replaced(tmp_path: Path) -> None:
+    for kind in (Work, KeptWork):
+        kind(tmp_path / "out", {"seed": 1}).add("a", 1)
+    with pytest.raises(JudgeDecodingError, match=r"out\.part was started with seed 1, not 2"):
+        Work(tmp_path / "out", {"seed": 2})
+    assert KeptWork(tmp_path / "out", {"seed": 1}).done == {"a": 1}
+    kept = KeptWork(tmp_path / "out", {"seed": 2})
+    assert kept.done == {}
+    kept.add("b", 2)
+    assert KeptWork(tmp_path / "out", {"seed": 2}).done == {"b": 2}
+    assert Work(tmp_path / "out", {"seed": 1}).done == {"a": 1}
+
+
+@pytest.mark.parametrize("line", ['{"question": "q", "cases": []}', '{"key": "a", "result": "b"}', "5", "[]"])
+def test_results_in_another_form_are_not_thrown_away(tmp_path: Path, line: str) -> None:
+    """Such as those of an earlier version: to compute them again without a word would waste what they took."""
+    part = tmp_path / "out.part"
+    part.write_text(f'{{"settings": {{}}}}\n{line}\n')
+    with pytest.raises(JudgeDecodingError, match="not unfinished work of this command in this version; remove it"):
+        Work(tmp_path / "out", {})
+    assert line in part.read_text()
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if "{file}" in row.args])

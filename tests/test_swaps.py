@@ -170,7 +170,7 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
     one = Case(question="q", answer="a", judged=((0, 1),))
     progress.add("q", [one])
     with progress.part.open("a") as file:
-        file.write('{"question": "half')
+        file.write('{"key": "half')
     again = LabellingProgress(output, {"target": "t"})
     assert again.done == {"q": [one]}
     again.add("r", [])
@@ -280,7 +280,7 @@ def test_labels_train_a_judge(
     ends_in_one_sentence(court(*args), "add --yes")
     assert not out.exists()
     kept = out.with_name("labels.jsonl.part").read_text().splitlines()
-    assert sorted(json.loads(line)["question"] for line in kept[1:]) == sorted(QUESTIONS[:3])
+    assert sorted(json.loads(line)["key"] for line in kept[1:]) == sorted(QUESTIONS[:3])
     name = "suffix" if given else "max_new_tokens"
     other = court(*args, budget[0], budget[1] + 1)
     ends_in_one_sentence(other, f"was started with {name} {budget[1]}")

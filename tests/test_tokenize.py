@@ -140,7 +140,7 @@ def test_what_a_model_said_is_what_training_reads(name: str, tmp_path: Path) -> 
     assert lead_ids(decoder.tokenizer) == lead_ids(tokenizer)
     collected = CollectedAnswers(tmp_path / "answers.jsonl", {})
     for one in questions:
-        collected.add("w", AnswerRequest(one, 0), found[one.prompt])
+        collected.add((one.prompt, "w", 0), found[one.prompt])
     again = CollectedAnswers(tmp_path / "answers.jsonl", {})
     for question, answer in found.items():
         assert again.done[question, "w", 0] == answer

@@ -16,7 +16,7 @@ from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths, fastest, split
 from judge_decoding.evaluation.evaluate import METHOD, evaluate, fitting, forms, label
-from judge_decoding.evaluation.record import ResultRecord
+from judge_decoding.evaluation.record import RecordedAnswer, ResultRecord
 from judge_decoding.evaluation.sweep import candidates, default_rules, every_length, measure, tune
 from judge_decoding.evaluation.trial import Method, answers, compare
 from judge_decoding.tasks.base import Item, Task, TextMessage
@@ -160,16 +160,16 @@ def test_what_is_known_is_not_answered_again(
 ) -> None:
     methods = {"m": Method(decoder, Exact(), 4)}
     record = ResultRecord(tmp_path / "out", {"a": 1})
-    whole = compare(methods, prompt_format, ITEMS, lambda name, _, one, __: record.add(name, one))["m"]
+    whole = compare(
+        methods, prompt_format, ITEMS, lambda name, item, one, __: record.add((name, item.key), RecordedAnswer(one))
+    )["m"]
     # A kill in the middle of a line: that answer is lost, those before it are not.
     lines = record.part.read_bytes().split(b"\n")
     record.part.write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:20])
     again = ResultRecord(tmp_path / "out", {"a": 1})
-    assert [key for _, key in again.known] == ["0", "1", "2"]
+    assert [key for _, key in again.done] == ["0", "1", "2"]
     asked: list[str] = []
-    resumed = compare(methods, prompt_format, ITEMS, lambda _, item, *__: asked.append(item.key), known=again.known)[
-        "m"
-    ]
+    resumed = compare(methods, prompt_format, ITEMS, lambda _, item, *__: asked.append(item.key), known=again.done)["m"]
     assert asked == ["3", "4"]
     assert [(a.item, a.tokens, a.correct) for a in resumed.answers] == [
         (a.item, a.tokens, a.correct) for a in whole.answers
@@ -313,7 +313,9 @@ def test_of_equally_fast_draft_lengths_the_shortest_is_taken(
     methods = {"m": Method(decoder, Exact()), "n": Method(decoder, TopK(2))}
     lengths = {"m": (8, length, 3), "n": (2, 4)}
     seconds = {"m, 3 tokens": 2.0, "m, 5 tokens": 1.0, "m, 8 tokens": 1.0, "n, 2 tokens": 1.0, "n, 4 tokens": 0.5}
-    known = {(name, item.key): ItemResult(item.key, True, 2, 10, 4, taken) for name, taken in seconds.items()}
+    known = {
+        (name, item.key): RecordedAnswer(ItemResult(item.key, True, 2, 10, 4, taken)) for name, taken in seconds.items()
+    }
     best, outcomes = best_draft_lengths(methods, lengths, prompt_format, [item], known=known)
     assert {name: method.num_draft_tokens for name, method in best.items()} == {"m": length, "n": 4}
     assert (best["m"].rule, best["n"].rule) == (methods["m"].rule, methods["n"].rule)

@@ -27,7 +27,7 @@ from judge_decoding.core.results import MATCHED, TARGET, ItemResult
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.evaluation.evaluate import hash_of
-from judge_decoding.evaluation.record import ResultRecord
+from judge_decoding.evaluation.record import RecordedAnswer, ResultRecord
 from judge_decoding.evaluation.sweep import Candidate, candidates
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
@@ -102,15 +102,14 @@ def quality(
     """Decode the items in each way, all at one draft length; the record keeps the answers."""
     methods = {one.name: replace(one.method, num_draft_tokens=args.num_draft_tokens) for one in found}
     methods |= {name: replace(methods[name], num_draft_tokens=0) for name in (TARGET, DRAFT) if name in methods}
-    bar = tqdm(total=len(methods) * len(items), initial=len(record.known), desc="answers")
+    bar = tqdm(total=len(methods) * len(items), initial=len(record.done), desc="answers")
 
-    def keep(name: str, _item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
-        record.add(
-            name, one, {"text": prompt_format.bare(given[-1].text), "drafted": sum(g.stats.drafted for g in given)}
-        )
+    def keep(name: str, item: Item, one: ItemResult, given: Sequence[Generation]) -> None:
+        extra = {"text": prompt_format.bare(given[-1].text), "drafted": sum(g.stats.drafted for g in given)}
+        record.add((name, item.key), RecordedAnswer(one, extra))
         bar.update()
 
-    compare(methods, prompt_format, items, keep, batch_size=args.batch_size, known=record.known)
+    compare(methods, prompt_format, items, keep, batch_size=args.batch_size, known=record.done)
     bar.close()
 
 
@@ -159,14 +158,14 @@ def run(args: argparse.Namespace) -> None:
         found = [one for one in found if one.name in {TARGET, *args.methods}]
     record = ResultRecord(args.out / "study.json", settings)
     quality(found, prompt_format, items, args, record)
-    given = [record.extra[one.name, item.key]["text"] for one in found for item in items]
+    given = [record.done[one.name, item.key].extra["text"] for one in found for item in items]
     nll = perplexities(load_model(args.base), tokenizer, given) if args.base else {}
     answers: Answers = {
         one.name: {
-            item.key: {"method": one.name, **asdict(record.known[one.name, item.key]), **extra}
-            | ({"nll": round(nll[extra["text"]], 4)} if extra["text"] in nll else {})
+            item.key: {"method": one.name, **asdict(known.result), **known.extra}
+            | ({"nll": round(nll[known.extra["text"]], 4)} if known.extra["text"] in nll else {})
             for item in items
-            for extra in (record.extra[one.name, item.key],)
+            for known in (record.done[one.name, item.key],)
         }
         for one in found
     }

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from judge_decoding.core.results import ItemResult
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.record import RecordedAnswer, ResultKey
 from judge_decoding.evaluation.trial import Method, OnAnswer, Outcome, answers, compare
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -62,7 +62,7 @@ def best_draft_lengths(
     items: Sequence[Item],
     on_answer: OnAnswer = lambda *_: None,
     *,
-    known: Mapping[tuple[str, str], ItemResult] | None = None,
+    known: Mapping[ResultKey, RecordedAnswer] | None = None,
 ) -> tuple[dict[str, Method], dict[str, Outcome]]:
     """Return each method with its fastest draft length, and the outcomes of all lengths tried.
 
@@ -85,7 +85,7 @@ def warm_up(
     methods: Mapping[str, Method],
     prompt_format: PromptFormat,
     items: Sequence[Item],
-    known: Mapping[tuple[str, str], ItemResult] | None = None,
+    known: Mapping[ResultKey, RecordedAnswer] | None = None,
 ) -> None:
     """Answer the first item briefly, without counting it, with each method that still has items to answer."""
     short = replace(prompt_format, max_new_tokens=min(WARM_UP, prompt_format.budget))

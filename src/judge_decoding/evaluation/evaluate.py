@@ -15,7 +15,7 @@ from judge_decoding.core.samples import Sample
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.evaluation.record import ResultRecord
+from judge_decoding.evaluation.record import RecordedAnswer, ResultKey, ResultRecord
 from judge_decoding.evaluation.recording import record as sample_of
 from judge_decoding.evaluation.recording import recorded_threshold
 from judge_decoding.evaluation.trial import Method, Outcome, compare, has_room
@@ -90,7 +90,7 @@ def evaluate(
         The samples, one per turn, in the order of the items; the outcomes under `METHOD` and `TARGET`.
     """
     methods = {METHOD: method} | ({TARGET: method.alone()} if alone else {})
-    recorded: dict[tuple[str, str], Any] = dict(record.extra) if record is not None else {}
+    recorded: dict[ResultKey, RecordedAnswer] = dict(record.done) if record is not None else {}
 
     def keep(name: str, item: Item, one: ItemResult, generations: Sequence[Generation]) -> None:
         if name == METHOD:
@@ -105,18 +105,18 @@ def evaluate(
                 {"text": prompt_format.bare(answer.text), "tokens": len(answer.token_ids), "seconds": answer.seconds}
                 for answer in generations
             ]
-        recorded[name, item.key] = rows
+        recorded[name, item.key] = RecordedAnswer(one, rows)
         if record is not None:
-            record.add(name, one, rows)
+            record.add((name, item.key), recorded[name, item.key])
         progress(name, one)
 
-    known = record.known if record is not None else None
+    known = record.done if record is not None else None
     outcomes = compare(methods, prompt_format, items, keep, batch_size=batch_size, known=known)
     samples = []
     for place, item in enumerate(items):
-        theirs = recorded.get((TARGET, item.key), []) if alone else []
+        theirs = recorded[TARGET, item.key].extra if alone else []
         verdict = outcomes[TARGET].answers[place].correct if alone else None
-        for turn, fields in enumerate(recorded[METHOD, item.key]):
+        for turn, fields in enumerate(recorded[METHOD, item.key].extra):
             beside: dict[str, Any] = {} if batch_size == 1 else {"seconds": None}
             if turn < len(theirs):
                 own = theirs[turn]

@@ -13,7 +13,7 @@ from itertools import cycle, islice, pairwise
 from judge_decoding.core.results import TARGET, ItemResult, LoadRow
 from judge_decoding.core.rounds import Stats
 from judge_decoding.evaluation.draft_lengths import WARM_UP, at_length
-from judge_decoding.evaluation.record import ResultRecord
+from judge_decoding.evaluation.record import RecordedAnswer, ResultRecord
 from judge_decoding.evaluation.trial import Method, answers
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
@@ -119,7 +119,7 @@ def _speeds(
     progress: OnBatch,
 ) -> dict[str, float]:
     """Return the tokens per second of each way, over all batches of this size."""
-    known = {} if record is None else record.known
+    known = {} if record is None else record.done
     numbers, titles = range(-(-len(items) // size)), list(ways)
     filled = list(islice(cycle(items), len(numbers) * size))
     results: dict[str, list[ItemResult]] = {title: [] for title in titles}
@@ -131,10 +131,12 @@ def _speeds(
         turn = number % len(titles)
         for title in titles[turn:] + titles[:turn]:
             key = _key(title, size, number)
-            if (one := known.get(key)) is None:
+            if key in known:
+                one = known[key].result
+            else:
                 one = _answer(ways[title], key[1], prompt_format, filled[number * size : (number + 1) * size])
                 if record is not None:
-                    record.add(key[0], one)
+                    record.add(key, RecordedAnswer(one))
             progress(key[0], one)
             results[title].append(one)
     return {

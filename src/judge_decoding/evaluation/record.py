@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from judge_decoding.core.results import ItemResult
 from judge_decoding.evaluation.grading import Grade
@@ -16,57 +17,30 @@ ResultKey = tuple[str, str]
 """A method's name and an item's key."""
 
 
-class ResultRecord(Unfinished):
-    """The answers so far, in ``<output>.part``: a line with the settings, then one line per answer.
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """The result of an item, with additional data (any JSON value)."""
 
-    Attributes:
-        known: the results of the items, by method and item.
-        extra: additional data stored with each answer.
-    """
-
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.known: dict[ResultKey, ItemResult] = {}
-        self.extra: dict[ResultKey, Any] = {}
-        super().__init__(output, settings)
-
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Load a stored answer."""
-        key = row["method"], row["answered"]["item"]
-        self.known[key], self.extra[key] = ItemResult(**row["answered"]), row.get("told")
-
-    def add(self, method: str, answered: ItemResult, extra: Any = None) -> None:  # noqa: ANN401  (any JSON value)
-        """Store an answer with its additional data."""
-        key = method, answered.item
-        self.known[key], self.extra[key] = answered, extra
-        self.append({"method": method, "answered": asdict(answered), "told": extra})
+    result: ItemResult
+    extra: Any = None
 
 
-class GradeRecord(Unfinished):
-    """The grades so far, in ``<output>.part``, and in ``output`` at the end.
+class ResultRecord(Unfinished[ResultKey, RecordedAnswer]):
+    """The answers so far."""
 
-    Attributes:
-        known: the grade of each answer, by method and item, and turn (from 0).
-    """
+    row = TypeAdapter(tuple[ResultKey, RecordedAnswer])
 
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.known: dict[tuple[ResultKey, int], Grade] = {}
-        super().__init__(output, settings)
 
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Load a stored grade."""
-        self.known[(row["method"], row["item"]), row["turn"]] = Grade(row["grade"], row["reply"])
+class GradeRecord(Unfinished[tuple[ResultKey, int], Grade]):
+    """The grades so far, by answer and turn (from 0)."""
 
-    def add(self, key: ResultKey, turn: int, grade: Grade) -> None:
-        """Store a grade."""
-        self.known[key, turn] = grade
-        self.append(_row(key, turn, grade))
+    row = TypeAdapter(tuple[tuple[ResultKey, int], Grade])
 
     def finish(self) -> None:
         """Write all grades to the output."""
-        rows = [json.dumps(_row(key, turn, one), ensure_ascii=False) for (key, turn), one in self.known.items()]
-        write_text(self.output, "".join(f"{row}\n" for row in rows))
+        rows = [
+            {"method": method, "item": item, "turn": turn, "grade": one.grade, "reply": one.reply}
+            for ((method, item), turn), one in self.done.items()
+        ]
+        write_text(self.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         self.part.unlink(missing_ok=True)
-
-
-def _row(key: ResultKey, turn: int, grade: Grade) -> dict[str, Any]:
-    return {"method": key[0], "item": key[1], "turn": turn, "grade": grade.grade, "reply": grade.reply}

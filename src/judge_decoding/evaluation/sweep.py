@@ -20,7 +20,7 @@ from judge_decoding.evaluation.draft_lengths import at_length, best_draft_length
 from judge_decoding.evaluation.evaluate import label, method_row
 from judge_decoding.evaluation.loads import lengths_by_load, steps
 from judge_decoding.evaluation.matched import matched_sampling
-from judge_decoding.evaluation.record import ResultRecord
+from judge_decoding.evaluation.record import RecordedAnswer, ResultRecord
 from judge_decoding.evaluation.trial import GREEDY, Method, OnAnswer, Outcome, compare
 from judge_decoding.rules import Exact, Judge, KLJudge, TopK, Typical, VerificationRule
 from judge_decoding.rules.spelling import as_rule
@@ -198,7 +198,7 @@ def tune(
     drafted = {one.name: one for one in wanted if one.name != TARGET}
     best, outcomes = best_draft_lengths(
         {name: one.method for name, one in drafted.items()}, dict.fromkeys(drafted, lengths), prompt_format, items,
-        _keep(prompt_format, record, progress), known=record.known if record is not None else None,
+        _keep(prompt_format, record, progress), known=record.done if record is not None else None,
     )  # fmt: skip
     rows = [
         one.row(outcomes[at_length(name, length)], None, 0.0, length)
@@ -220,7 +220,7 @@ def measure(
 ) -> list[ResultRow]:
     """Return a row for each candidate, at its draft length, on ``items``; the target alone comes first."""
     methods = {one.name: replace(one.method, num_draft_tokens=lengths.get(one.name, 0)) for one in wanted}
-    known = record.known if record is not None else None
+    known = record.done if record is not None else None
     warm_up(methods, prompt_format, items, known)
     outcomes = compare(methods, prompt_format, items, _keep(prompt_format, record, progress), known=known)
     target = outcomes[TARGET]
@@ -247,17 +247,18 @@ def every_length(wanted: Sequence[Candidate], lengths: Sequence[int]) -> tuple[l
 
 def distances(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> tuple[float, ...]:
     """Return how far the items are from the judge's training questions, where a method reported it."""
-    found = ([record.extra[one.name, item.key]["distance"] for one in wanted] for item in items)
+    found = ([record.done[one.name, item.key].extra["distance"] for one in wanted] for item in items)
     known = ([distance for distance in each if distance is not None] for each in found)
     return tuple(each[0] for each in known if each)
 
 
 def _keep(prompt_format: PromptFormat, record: ResultRecord | None, progress: OnResult) -> OnAnswer:
-    def keep(name: str, _item: Item, one: ItemResult, generations: Sequence[Generation]) -> None:
+    def keep(name: str, item: Item, one: ItemResult, generations: Sequence[Generation]) -> None:
         if record is not None:
             texts = [prompt_format.bare(answer.text) for answer in generations]
             lossy = any(answer.lossy for answer in generations)
-            record.add(name, one, {"texts": texts, "distance": generations[0].distance, "lossy": lossy})
+            extra = {"texts": texts, "distance": generations[0].distance, "lossy": lossy}
+            record.add((name, item.key), RecordedAnswer(one, extra))
         progress(name, one)
 
     return keep

@@ -14,6 +14,7 @@ from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.decoding.guards import Guard
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.record import RecordedAnswer, ResultKey
 from judge_decoding.models.tokenize import Prompt
 from judge_decoding.rules.base import VerificationRule
 from judge_decoding.rules.spelling import as_rule
@@ -95,7 +96,7 @@ def compare(
     on_answer: OnAnswer = lambda *_: None,
     *,
     batch_size: int = 1,
-    known: Mapping[tuple[str, str], ItemResult] | None = None,
+    known: Mapping[ResultKey, RecordedAnswer] | None = None,
 ) -> dict[str, Outcome]:
     """Run every method on every item, item by item, so that all methods meet the same state of the machine.
 
@@ -110,7 +111,7 @@ def compare(
         turn = place % len(names)
         for name in names[turn:] + names[:turn]:
             chosen = items[first : first + batch_size]
-            found[name] |= {item.key: known[name, item.key] for item in chosen if (name, item.key) in known}
+            found[name] |= {item.key: known[name, item.key].result for item in chosen if (name, item.key) in known}
             left = [item for item in chosen if item.key not in found[name]]
             for item, generations in zip(left, answers(methods[name], prompt_format, left), strict=True):
                 one = found[name][item.key] = answered(prompt_format, item, generations, timed=batch_size == 1)

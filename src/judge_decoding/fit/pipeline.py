@@ -20,6 +20,7 @@ from judge_decoding.data.sets import split_position
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
+from judge_decoding.evaluation.record import RecordedAnswer
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.fit.table import JUDGE, TARGET, FitRecord, Table, measure_table
 from judge_decoding.io.files import check_output_folders, parse_json, read_text, write_json
@@ -315,7 +316,7 @@ def _answered(
     """The items; those without a reference get the target's own answer as the right one."""
     bare = [item.turns[0] for item in tuning if not item.reference]
     own = FitRecord(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
-    todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.known]
+    todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.done]
     for first in range(0, len(todo), config.batch_size):
         progress("the target's own answers", len(bare) - len(todo) + first, len(bare))
         some = todo[first : first + config.batch_size]
@@ -324,8 +325,9 @@ def _answered(
         )
         for i, one in zip(some, made, strict=True):
             stats = one.stats
-            own.add(TARGET, ItemResult(str(i), None, stats.rounds, stats.tokens, stats.accepted), {"text": one.text})
-    texts = {prompt: own.extra[TARGET, str(i)]["text"] for i, prompt in enumerate(bare)}
+            result = ItemResult(str(i), None, stats.rounds, stats.tokens, stats.accepted)
+            own.add((TARGET, str(i)), RecordedAnswer(result, {"text": one.text}))
+    texts = {prompt: own.done[TARGET, str(i)].extra["text"] for i, prompt in enumerate(bare)}
     return [replace(item, reference=item.reference or texts[item.turns[0]]) for item in tuning]
 
 

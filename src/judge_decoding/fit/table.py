@@ -15,7 +15,7 @@ from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
-from judge_decoding.evaluation.record import ResultRecord
+from judge_decoding.evaluation.record import RecordedAnswer, ResultRecord
 from judge_decoding.evaluation.trial import Method, OnAnswer, Outcome, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
@@ -78,9 +78,7 @@ class FitRecord(ResultRecord):
     """Answers that stay in ``output`` itself, so that repeating a command does not generate them again."""
 
     suffix = ""
-
-    def differs(self, begun: dict[str, Any]) -> None:
-        """Replace the answers of another head or of other settings."""
+    replaces = True
 
 
 def measure_table(
@@ -103,10 +101,11 @@ def measure_table(
 
     def adding(what: str, names: Iterable[str], chosen: Sequence[Item]) -> OnAnswer:
         keys = [(name, item.key) for name in names for item in chosen]
-        count = ticks(progress, what, len(keys), sum(key in kept.known for key in keys))
+        count = ticks(progress, what, len(keys), sum(key in kept.done for key in keys))
 
         def add(name: str, item: Item, answered: ItemResult, generations: Sequence[Generation]) -> None:
-            kept.add(name, answered, {"prompt": item.turns[0], "text": generations[0].text})
+            extra = {"prompt": item.turns[0], "text": generations[0].text}
+            kept.add((name, item.key), RecordedAnswer(answered, extra))
             count()
 
         return add
@@ -114,13 +113,13 @@ def measure_table(
     def run(what: str, chosen: Sequence[Item], batch_size: int = 1) -> dict[str, Outcome]:
         add = adding(what, methods, chosen)
         if batch_size == 1:
-            warm_up(methods, prompt_format, chosen, kept.known)
-        return compare(methods, prompt_format, chosen, add, batch_size=batch_size, known=kept.known)
+            warm_up(methods, prompt_format, chosen, kept.done)
+        return compare(methods, prompt_format, chosen, add, batch_size=batch_size, known=kept.done)
 
     tuning, shown = split(items, tuned) if apart else (items[:tuned], items)
     tried = [at_length(name, length) for name in rules for length in lengths[name]]
     add = adding("timing draft lengths", tried, tuning)
-    best, _ = best_draft_lengths(rules, lengths, prompt_format, tuning, add, known=kept.known)
+    best, _ = best_draft_lengths(rules, lengths, prompt_format, tuning, add, known=kept.done)
     methods = {TARGET: Method(decoder).alone(), **best}
     timed = min(config.timed_prompts, len(shown))
     one_by_one = run("measuring speed", shown[:timed])

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import cannot_write, end_line, lines, parse_json
 from judge_decoding.io.inputs import DOCUMENT, MOST, reading
 
+KeyT = TypeVar("KeyT", bound=Hashable)
+ResultT = TypeVar("ResultT")
 
-class Unfinished:
-    """Rows in ``<output>.part``, one per line, after a line with the settings; a kill loses at most the last row.
 
-    The file is created with the first row: a start that fails earlier leaves nothing behind. The settings must not
-    change between runs.
+class Unfinished(Generic[KeyT, ResultT]):
+    """Results in ``<output>.part``, one per line, after a line with the settings; a kill loses at most the last one.
+
+    The file is created with the first result: a start that fails earlier leaves nothing behind. The settings must not
+    change between runs. Each kind of work is a subclass that defines ``row``.
+
+    Attributes:
+        row: the types of a key and its result, which read and write the lines.
+        suffix: what the file's name has after the output's; without it, the output itself has the results.
+        replaces: whether results of other settings are replaced; otherwise they are refused.
+        done: the results so far.
     """
 
+    row: TypeAdapter[tuple[KeyT, ResultT]]
     suffix = ".part"
+    replaces = False
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
         self.output, self.part, self.settings = output, output.with_name(output.name + self.suffix), settings
+        self.done: dict[KeyT, ResultT] = {}
         self._begun = False
         first = _line({"settings": settings})
         if self.part.exists() and not self._holds_only(first):
-            self._load(settings)
+            self._load()
         else:
             self.part.unlink(missing_ok=True)  # it contains only a piece of the settings
 
@@ -35,43 +49,45 @@ class Unfinished:
         with reading(self.part, "the unfinished file", MOST) as file:
             return first.startswith(file.read(len(first) + 1))
 
-    def _load(self, settings: dict[str, Any]) -> None:
-        rows = list(lines(self.part, "the unfinished file", lambda _: None, longest=DOCUMENT))
+    def _load(self) -> None:
+        rows = [line for _, line in lines(self.part, "the unfinished file", lambda _: None, longest=DOCUMENT)]
         try:
-            begun = parse_json(rows[0][1])["settings"]
+            begun = parse_json(rows[0])["settings"]
+            for line in rows[1:] if begun == self.settings else ():
+                self._load_row(line)
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise JudgeDecodingError(
-                f"{self.part} is not unfinished work of this command; remove it to start over."
+                f"{self.part} is not unfinished work of this command in this version; remove it to start over."
             ) from error
-        if begun != settings and len(rows) == 1:  # no results yet
+        if begun != self.settings:
+            if len(rows) > 1 and not self.replaces:
+                raise other_settings(self.part, begun, self.settings)
             self.part.unlink()
             return
-        if begun != settings:
-            self.differs(begun)
-            return
         self._begun = True
-        for _, line in rows[1:]:
-            try:
-                self.load_row(parse_json(line))
-            except (ValueError, KeyError, TypeError):
-                continue  # cut off by a stop: this row is computed again
         with self.part.open("ab+") as file:
             end_line(file)
 
-    def differs(self, begun: dict[str, Any]) -> None:
-        """Handle a part file with other settings: raise an error, or return, and the work starts again."""
-        raise other_settings(self.part, begun, self.settings)
+    def _load_row(self, line: str) -> None:
+        try:
+            found = parse_json(line)
+        except ValueError:
+            return  # cut off by a stop: this result is computed again
+        if "wrote" not in found:
+            key, result = self.row.validate_python((found["key"], found["result"]))
+            self.done[key] = result
+
+    def add(self, key: KeyT, result: ResultT) -> None:
+        """Save a result."""
+        saved_key, saved = self.row.dump_python((key, result), mode="json", exclude_defaults=True)
+        self._append({"key": saved_key, "result": saved})
+        self.done[key] = result
 
     def will_write(self, path: Path) -> None:
         """Record that ``path``, which is not the output, also belongs to this work; see `written_before`."""
-        self.append({"wrote": str(path.absolute())})
+        self._append({"wrote": str(path.absolute())})
 
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Load a row of the part file; raises ValueError, KeyError or TypeError for an invalid one."""
-        raise NotImplementedError
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Append a row to the part file."""
+    def _append(self, row: dict[str, Any]) -> None:
         try:
             self.part.parent.mkdir(parents=True, exist_ok=True)
             with self.part.open("ab" if self._begun else "wb") as file:

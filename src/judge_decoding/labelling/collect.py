@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from pydantic import TypeAdapter
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.data.cases import Case
@@ -107,29 +108,10 @@ CollectedKey = tuple[str, str, int]
 """Prompt, writer and sample."""
 
 
-class CollectedAnswers(Unfinished):
-    """The answers so far, in ``<output>.part``."""
+class CollectedAnswers(Unfinished[CollectedKey, Answer]):
+    """The answers so far."""
 
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.done: dict[CollectedKey, Answer] = {}
-        super().__init__(output, settings)
-
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember an answer."""
-        prompt, writer, sample = row["key"]
-        ids = row.get("token_ids")
-        self.done[prompt, writer, sample] = Answer(
-            row["answer"], row["ended"], None if ids is None else tuple(ids), row.get("tokenizer", "")
-        )
-
-    def add(self, writer: str, want: AnswerRequest, answer: Answer) -> None:
-        """Save an answer."""
-        key = (want.question.prompt, writer, want.sample)
-        row: dict[str, Any] = {"key": key, "answer": answer.text, "ended": answer.ended}
-        if answer.token_ids is not None:
-            row |= {"token_ids": answer.token_ids, "tokenizer": answer.tokenizer}
-        self.append(row)
-        self.done[key] = answer
+    row = TypeAdapter(tuple[CollectedKey, Answer])
 
 
 def collect(
@@ -153,7 +135,7 @@ def collect(
         wants = [want for want in wants if (want.question.prompt, name, want.sample) not in collected.done]
 
         def done(want: AnswerRequest, answer: Answer, name: str = name) -> None:
-            collected.add(name, want, answer)
+            collected.add((want.question.prompt, name, want.sample), answer)
             progress()
 
         def failed(_: AnswerRequest, reason: str, name: str = name) -> None:

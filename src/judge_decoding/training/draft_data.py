@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -26,23 +25,11 @@ LOGITS = 2**26
 """Logits of a forward pass: a quarter of a gigabyte in float32, whatever the size of the vocabulary."""
 
 
-class TargetAnswers(Unfinished):
+class TargetAnswers(Unfinished[str, tuple[int, ...]]):
     """The target's answers as token ids, by prompt. They stay in the file, so no answer is generated twice."""
 
+    row = TypeAdapter(tuple[str, tuple[int, ...]])
     suffix = ""
-
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.known: dict[str, list[int]] = {}
-        super().__init__(output, settings)
-
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember an answer."""
-        self.known[row["prompt"]] = [int(token) for token in row["ids"]]
-
-    def add(self, prompt: str, ids: Sequence[int]) -> None:
-        """Save the answer to ``prompt``."""
-        self.known[prompt] = list(ids)
-        self.append({"prompt": prompt, "ids": list(ids)})
 
 
 def divide_prompts(prompts: Sequence[str], config: DraftConfig) -> tuple[list[str], list[str]]:

@@ -98,12 +98,12 @@ def make_draft(
         _answer(decoder, draft, ids, len(held_out), answers, config, agree, progress)
         kept = None
         if config.vocab:
-            texts = [[*ids[prompt], *answers.known[prompt]] for prompt in teaching]
+            texts = [[*ids[prompt], *answers.done[prompt]] for prompt in teaching]
             kept = most_frequent(texts, config.vocab, decoder.end_ids, size)
             cut_head(draft, kept)
         adapters = _make_trainable(draft, config)
         pieces = [
-            answer_parts(i, ids[prompt], answers.known[prompt], size) for i, prompt in enumerate((*teaching, *held_out))
+            answer_parts(i, ids[prompt], answers.done[prompt], size) for i, prompt in enumerate((*teaching, *held_out))
         ]
         measuring = [one for some in pieces[len(teaching) :] for one in some]
         digest = hashlib.sha256("\0".join([*teaching, "", *held_out]).encode()).hexdigest()[:12]
@@ -118,9 +118,9 @@ def make_draft(
         trainer.train(lambda done, total: progress("training", done, total), tell)
         finished = _saved(target, tokenizer, draft, adapters, kept, config, out, work, prompts_hash(prompts))
         stats = _decoded(JudgeDecoder(target, tokenizer, finished), held_out[:DECODED], config, progress)
-        tokens = [token for prompt in held_out for token in answers.known[prompt]]
+        tokens = [token for prompt in held_out for token in answers.done[prompt]]
         trainer.finish()
-        count = sum(len(answers.known[prompt]) for prompt in teaching)
+        count = sum(len(answers.done[prompt]) for prompt in teaching)
         return MadeDraft(
             out, trainer.measures[0], trainer.best, len(teaching), count, len(held_out), config.num_draft_tokens,
             stats.tokens_per_forward, stats.acceptance_rate or 0.0, _cost(stats),
@@ -172,20 +172,20 @@ def _answer(
             progress(what, done + first + len(batch), total)
         return time.perf_counter() - begin
 
-    todo = [prompt for prompt in ids if prompt not in answers.known]
+    todo = [prompt for prompt in ids if prompt not in answers.done]
     few = min(max(len(todo) // 20, 2), config.batch_size)
     if todo:
         generate(todo[:1], PILOT, 0, 1 + few)  # the first forwards of a process are slow, so their time is not used
     seconds = generate(todo[1 : 1 + few], PILOT, 1, 1 + few) if len(todo) > 1 else 0.0
     left = todo[1 + few :]
-    known = [answers.known[prompt] for prompt in ids if prompt in answers.known]
+    known = [answers.done[prompt] for prompt in ids if prompt in answers.done]
     mean = sum(map(len, known)) / len(known)
     trained = config.epochs * mean * (len(ids) - held_out)
     size = output_size(decoder.target)
     examples = [
-        answer_parts(i, prompt_ids, answers.known[prompt], size)
+        answer_parts(i, prompt_ids, answers.done[prompt], size)
         for i, (prompt, prompt_ids) in enumerate(ids.items())
-        if prompt in answers.known
+        if prompt in answers.done
     ]
     each = _seconds_a_token(decoder.target, draft, examples[: config.batch_size], config)
     total = seconds / few * len(left) + each * (trained + MEASUREMENTS * mean * held_out)

@@ -42,16 +42,13 @@ def run(options: EvaluateOptions, asked: Task) -> None:
     alone = options.alone and method.decoder.draft is not None
     settings = {
         "rule": str(method.rule), "num_draft_tokens": method.num_draft_tokens, "seed": options.seed,
-        "batch_size": batch_size, "details": options.details, "target_alone": alone,
-        # Absent where they are not given, so that runs of earlier versions can be resumed.
-        **{name: value for name, value in (("guards", options.guard), ("top_p", options.top_p),
-                                           ("top_k", options.top_k), ("min_p", options.min_p),
-                                           ("translate", options.translate)) if value},
+        "batch_size": batch_size, "details": options.details, "target_alone": alone, "guards": options.guard,
+        "top_p": options.top_p, "top_k": options.top_k, "min_p": options.min_p, "translate": options.translate,
     }  # fmt: skip
     samples = out / "samples.jsonl"
     record = ResultRecord(samples, ready.settings | settings)
     total = len(ready.items) * (2 if alone else 1)
-    there = sum((name, item.key) in record.known for item in ready.items for name in (METHOD, TARGET))
+    there = sum((name, item.key) in record.done for item in ready.items for name in (METHOD, TARGET))
     if batch_size == 1 and there < total:
         warm_up([method, method.alone()] if alone else [method], ready)
     name = ", ".join(map(str, (method.rule, *method.guards))) if method.rule is not None else TARGET

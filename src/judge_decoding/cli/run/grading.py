@@ -25,23 +25,23 @@ def grade_answers(
     total = sum(min(len(texts), len(item.turns)) for item, texts in answered.values())
     reasons: list[str] = []
     endpoint = Endpoint(grader.removeprefix(PREFIX))
-    with bar("grading", total, len(grades.known)) as advance:
+    with bar("grading", total, len(grades.done)) as advance:
 
         def done(key: ResultKey, turn: int, one: Grade) -> None:
-            grades.add(key, turn, one)
+            grades.add((key, turn), one)
             advance()
 
         def failed(_key: ResultKey, _turn: int, why: str) -> None:
             reasons.append(why)
             advance()
 
-        grade(answered, endpoint, done, failed, known=grades.known)
-    missing = len(reasons) + sum(one.grade is None for one in grades.known.values())
+        grade(answered, endpoint, done, failed, known=grades.done)
+    missing = len(reasons) + sum(one.grade is None for one in grades.done.values())
     if missing:
         why = f"; the first request failed because {reasons[0].rstrip('.')}" if reasons else ""
         warn(f"{missing} of {total} answers have no grade{why}. Their items are left out of the mean.")
     found: dict[ResultKey, dict[int, Grade]] = {key: {} for key in answered}
-    for (key, turn), one in grades.known.items():
+    for (key, turn), one in grades.done.items():
         found[key][turn] = one
     grades.finish()
     return found

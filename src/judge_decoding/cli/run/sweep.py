@@ -41,8 +41,7 @@ def run(options: SweepOptions, asked: Task) -> None:
     # These must not change on resuming: a newly chosen draft length would mix answers at two lengths.
     settings = {
         "seed": options.seed, "rule": given, "threshold": options.threshold or [], "num_draft_tokens": lengths,
-        "tune": tune, **({"translate": True} if options.translate else {}),
-        **({"batch_size": sorted(set(options.batch_size))} if options.batch_size else {}),
+        "tune": tune, "translate": options.translate, "batch_size": sorted(set(options.batch_size or [])),
     }  # fmt: skip
     record = ResultRecord(options.results, ready.settings | settings)
     about = {"task": str(asked), **ready.names}
@@ -56,7 +55,7 @@ def run(options: SweepOptions, asked: Task) -> None:
         wanted, items, table = found.candidates, found.items, found.rows
         if options.grader is not None:
             answered = {
-                (one.name, item.key): (item, record.extra[one.name, item.key]["texts"])
+                (one.name, item.key): (item, record.done[one.name, item.key].extra["texts"])
                 for one in wanted
                 for item in items
             }
@@ -93,19 +92,14 @@ def run(options: SweepOptions, asked: Task) -> None:
 
 def _work(names: Sequence[str], items: Sequence[Item], record: ResultRecord) -> tuple[int, int]:
     """Return how many answers are wanted, and how many already exist."""
-    return len(names) * len(items), sum((name, item.key) in record.known for name in names for item in items)
+    return len(names) * len(items), sum((name, item.key) in record.done for name in names for item in items)
 
 
 def _answers(wanted: Sequence[Candidate], items: Sequence[Item], record: ResultRecord) -> str:
     """Return a line for each answer: method, item, verdict, counts, text, and whether it is lossy."""
     keys = [(one.name, item.key) for one in wanted for item in items]
     rows = (
-        {
-            "method": key[0],
-            **asdict(record.known[key]),
-            "text": record.extra[key]["texts"],
-            "lossy": record.extra[key].get("lossy"),  # None: answered by an earlier version
-        }
-        for key in keys
+        {"method": key[0], **asdict(one.result), "text": one.extra["texts"], "lossy": one.extra["lossy"]}
+        for key, one in ((key, record.done[key]) for key in keys)
     )
     return "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from judge_decoding.core.spans import Span, touches
 from judge_decoding.data.agreement import agreement
@@ -162,22 +162,10 @@ VoteKey = tuple[str, str, int]
 """Question, answer, and index of the vote."""
 
 
-class VoteRecord(Unfinished):
-    """The replies so far, in ``<output>.part``."""
+class VoteRecord(Unfinished[VoteKey, str]):
+    """The replies so far."""
 
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.done: dict[VoteKey, str] = {}
-        super().__init__(output, settings)
-
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember a reply."""
-        question, answer, number = row["key"]
-        self.done[question, answer, number] = row["reply"]
-
-    def add(self, key: VoteKey, reply: str) -> None:
-        """Save a reply."""
-        self.append({"key": key, "reply": reply})
-        self.done[key] = reply
+    row = TypeAdapter(tuple[VoteKey, str])
 
     def of(self, case: Case, count: int) -> list[Span | ReplyVerdict]:
         """The votes on a case, at most ``count``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from judge_decoding.core.progress import StageProgress
 from judge_decoding.data.cases import Case, write_cases
@@ -14,22 +14,10 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.resume import Unfinished
 
 
-class LabellingProgress(Unfinished):
-    """The questions labelled so far, one per line; see `Unfinished`."""
+class LabellingProgress(Unfinished[str, list[Case]]):
+    """The cases of the questions labelled so far."""
 
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self.done: dict[str, list[Case]] = {}
-        super().__init__(output, settings)
-
-    def load_row(self, row: Any) -> None:  # noqa: ANN401  (any JSON value)
-        """Remember a finished question."""
-        self.done[row["question"]] = [Case.model_validate(case) for case in row["cases"]]
-
-    def add(self, question: str, cases: list[Case]) -> None:
-        """Save a finished question."""
-        self.done[question] = cases
-        rows = [case.model_dump(mode="json", exclude_defaults=True) for case in cases]
-        self.append({"question": question, "cases": rows})
+    row = TypeAdapter(tuple[str, list[Case]])
 
     def finish(self, questions: Sequence[str], written: Callable[[], None] = lambda: None) -> list[Case]:
         """Write the cases of ``questions`` to the output, in that order, and remove the part.
