@@ -26,6 +26,7 @@ from tqdm import tqdm
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, SamplingParams, read_cases, train_head, write_cases
 from judge_decoding.data.sets import rethreshold
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.thresholds import calibrate
 from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.files import write_json, write_text
 from judge_decoding.labelling.labels.equivalence import label_by_equivalence
@@ -38,7 +39,6 @@ from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.results import last_number
-from judge_decoding.training.thresholds import calibrate
 
 # The recipe of the embedded pair knows which of its answers are right, token by token.
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "reference_pair"))

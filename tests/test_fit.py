@@ -288,7 +288,7 @@ def test_stopped_at_any_moment_it_gives_what_it_gives_without_a_stop(
     assert counts == [None, 1, 5, *[None] * 7]
     fit_head(decoder, PROMPTS, out, CONFIG)
     same_head(out, whole[0])
-    for name in ("labels.jsonl", "calibration.json", "own_answers.jsonl", "labels.settings.json"):
+    for name in ("labels.jsonl", "calibration.jsonl", "own_answers.jsonl", "labels.settings.json"):
         mine, theirs = (path.with_name("head.work") / name for path in (out, whole[0]))
         assert mine.read_bytes() == theirs.read_bytes(), name
     assert untimed(rows(out)) == untimed(rows(whole[0]))

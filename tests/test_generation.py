@@ -12,11 +12,11 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from judge_decoding import Exact, JudgeDecoder, JudgeDecodingError, PromptLookup, SamplingParams, custom_generate
 from judge_decoding.decoding.engines import Backend
 from judge_decoding.decoding.generation import Defaults
+from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.labelling.labels.equivalence import local_rollouts
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
-from judge_decoding.training.thresholds import measure
 from tiny import llama, perturbed, run_uncompiled, word_tokenizer
 
 PROMPTS = ([5, 6, 7, 8], [9], [20, 21, 20, 21, 20], [14, 15, 16])
@@ -174,4 +174,6 @@ def test_what_is_measured_is_greedy_whatever_the_model_says() -> None:
         PromptFormat(Prompts("text"), max_new_tokens=12),
         [Item("1", ("one two three four",), answer.text)],
     )
-    assert [measure(decoder, prompt_format, items, Exact())["accuracy"] for _ in range(4)] == [1.0] * 4
+    methods = {str(number): Method(decoder, Exact()) for number in range(4)}
+    outcomes = compare(methods, prompt_format, items, batch_size=2)
+    assert [outcome.accuracy for outcome in outcomes.values()] == [1.0] * 4

@@ -9,11 +9,11 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Case, Exact, Judge, JudgeDecoder, JudgeDecodingError, JudgeHead
+from judge_decoding.evaluation.thresholds import calibrate, calibration_items, lowest_threshold
 from judge_decoding.tasks import parse_task, read_items
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
-from judge_decoding.training.thresholds import calibrate, calibration_items, lowest_threshold, measure
 from tiny import random_head
 
 CURVE = [{"threshold": t, "accuracy": a} for t, a in ((0.1, 0.90), (0.3, 0.97), (0.5, 0.95), (0.7, 0.98), (0.9, 0.99))]
@@ -134,17 +134,34 @@ def test_a_stopped_calibration_goes_on(judged: JudgeDecoder, tmp_path: Path) -> 
         if len(told) == 2 * len(PROMPTS) + 1:
             raise Killed
 
-    settings = {"thresholds": (0.2, 0.5, 1.0), "num_draft_tokens": 4}
+    settings = {"thresholds": (0.2, 0.5, 1.0), "num_draft_tokens": 4, "batch_size": len(PROMPTS)}
     with pytest.raises(Killed):
         calibrate(judged, head_of(judged), *task, 20, part=part, progress=stop, **settings)  # type: ignore[arg-type]
-    assert list(json.loads(part.read_text())["done"]) == ["target", "0.2"]
+    lines = part.read_text().splitlines()
+    kept = [json.loads(line) for line in lines[1:]]
+    assert [row["key"][0] for row in kept] == ["target"] * 6 + ["0.2"] * 6 + ["0.5"]
+    assert {row["key"][1] for row in kept[:6]} == {item.key for item in task[1]}
     # What is done is believed, not done again.
-    begun = json.loads(part.read_text())
-    begun["done"]["target"]["accuracy"] = 0.125
-    part.write_text(json.dumps(begun))
-    calibrate(judged, head_of(judged), *task, 20, part=part, **settings)  # type: ignore[arg-type]
-    assert head_of(judged).config.calibration["target_accuracy"] == 0.125
+    for row in kept[1:6]:
+        row["result"]["result"]["correct"] = False
+    part.write_text("\n".join([lines[0], *map(json.dumps, kept)]) + "\n")
+    again: list[int] = []
+    calibrate(
+        judged,
+        head_of(judged),
+        *task,
+        20,
+        part=part,
+        progress=lambda: again.append(1),
+        **settings,  # type: ignore[arg-type]
+    )
+    assert len(again) == 4 * len(PROMPTS)
+    assert head_of(judged).config.calibration["target_accuracy"] == 1 / 6
     assert not part.exists()
+    resumed = head_of(judged).config.calibration["curve"]
+    calibrate(judged, head_of(judged), *task, 20, **settings)  # type: ignore[arg-type]
+    assert head_of(judged).config.calibration["curve"] == resumed
+    assert head_of(judged).config.calibration["target_accuracy"] == 1
 
 
 def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path) -> None:
@@ -164,17 +181,24 @@ def test_other_references_are_another_task(judged: JudgeDecoder, tmp_path: Path)
                 judged, head_of(judged), PromptFormat(task, max_new_tokens=4), rows, 0,
                 thresholds=(1.0,), part=tmp_path / "part", progress=stop,
             )  # fmt: skip
-        begun.append(json.loads((tmp_path / "part").read_text())["settings"])
+        begun.append(json.loads((tmp_path / "part").read_text().splitlines()[0])["settings"])
     assert begun[0] != begun[1]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"settings": "others", "done": {"target": {"accuracy": 0}}}'])
+def test_a_file_of_something_else_is_refused(judged: JudgeDecoder, tmp_path: Path) -> None:
+    (tmp_path / "part").write_text("[]")
+    with pytest.raises(JudgeDecodingError, match="part is not unfinished work of this command in this version"):
+        calibrate(judged, head_of(judged), *own_words(judged), 0, thresholds=(1.0,), part=tmp_path / "part")
+    assert (tmp_path / "part").read_text() == "[]"
+
+
+RESULT = {"item": "0", "correct": False, "rounds": 1, "tokens": 1, "accepted": 0}
+WRONG = json.dumps({"key": ["target", "0"], "result": {"result": RESULT}})
+
+
+@pytest.mark.parametrize("content", ["{", f'{{"settings": {{"of": "others"}}}}\n{WRONG}\n'])
 def test_the_part_of_something_else_is_not_believed(judged: JudgeDecoder, tmp_path: Path, content: str) -> None:
     (tmp_path / "part").write_text(content)
     calibrate(judged, head_of(judged), *own_words(judged), 0, thresholds=(1.0,), part=tmp_path / "part")
     assert head_of(judged).config.calibration["target_accuracy"] == 1.0
     assert head_of(judged).config.threshold == 1.0
-
-
-def test_one_rule_on_a_task(judged: JudgeDecoder) -> None:
-    assert measure(judged, *own_words(judged), Exact())["accuracy"] == 1.0

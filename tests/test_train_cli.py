@@ -15,9 +15,9 @@ from transformers import LlamaModel
 from commands import Run
 from judge_decoding import Case, JudgeDecoder, JudgeHead, write_cases
 from judge_decoding.cli import main as cli
+from judge_decoding.evaluation.thresholds import calibrate
 from judge_decoding.judge.config import PROBE_IDS
 from judge_decoding.judge.scores import LENGTH, PROMPTS
-from judge_decoding.training.thresholds import calibrate
 from test_training import word_cases
 
 Train = Callable[..., tuple[int, str, str]]

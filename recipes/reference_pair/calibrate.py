@@ -17,12 +17,12 @@ from tqdm import tqdm
 from judge_decoding import Judge, JudgeDecoder, JudgeHead, save_head
 from judge_decoding.cli.run.demo import JUDGE_LENGTHS
 from judge_decoding.evaluation.draft_lengths import best_draft_lengths
+from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate
 from judge_decoding.evaluation.trial import Method
 from judge_decoding.loading.models import load_model, load_tokenizer
 from judge_decoding.tasks import read_items
 from judge_decoding.tasks.arithmetic import Arithmetic
 from judge_decoding.tasks.prompt_format import PromptFormat
-from judge_decoding.training.thresholds import THRESHOLDS, calibrate
 
 
 def main() -> None:

@@ -49,6 +49,8 @@ from judge_decoding.evaluation.score import score as score
 from judge_decoding.evaluation.sweep import Sweep as Sweep
 from judge_decoding.evaluation.sweep import sweep as sweep
 from judge_decoding.evaluation.texts import TokenizedAnswer as TokenizedAnswer
+from judge_decoding.evaluation.thresholds import calibrate as calibrate
+from judge_decoding.evaluation.thresholds import calibration_items as calibration_items
 from judge_decoding.evaluation.trial import Method as Method
 from judge_decoding.evaluation.trial import Outcome as Outcome
 from judge_decoding.fit.config import FitConfig as FitConfig
@@ -99,8 +101,6 @@ from judge_decoding.training.draft_options import DraftMeasure as DraftMeasure
 from judge_decoding.training.draft_options import MadeDraft as MadeDraft
 from judge_decoding.training.drafts import make_draft as make_draft
 from judge_decoding.training.options import TrainingConfig as TrainingConfig
-from judge_decoding.training.thresholds import calibrate as calibrate
-from judge_decoding.training.thresholds import calibration_items as calibration_items
 from judge_decoding.training.training import train_head as train_head
 
 __version__: str

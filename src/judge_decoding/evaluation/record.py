@@ -31,6 +31,13 @@ class ResultRecord(Unfinished[ResultKey, RecordedAnswer]):
     row = TypeAdapter(tuple[ResultKey, RecordedAnswer])
 
 
+class KeptRecord(ResultRecord):
+    """Answers that stay in ``output`` itself, so that repeating the work does not generate them again."""
+
+    suffix = ""
+    replaces = True
+
+
 class GradeRecord(Unfinished[tuple[ResultKey, int], Grade]):
     """The grades so far, by answer and turn (from 0)."""
 

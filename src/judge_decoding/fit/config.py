@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.thresholds import THRESHOLDS
 from judge_decoding.tasks.results import ResultFunction, result_function, result_name
-from judge_decoding.training.thresholds import THRESHOLDS
 
 
 @dataclass(frozen=True, slots=True)

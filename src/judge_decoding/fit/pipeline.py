@@ -20,9 +20,10 @@ from judge_decoding.data.sets import split_position
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
-from judge_decoding.evaluation.record import RecordedAnswer
+from judge_decoding.evaluation.record import KeptRecord, RecordedAnswer
+from judge_decoding.evaluation.thresholds import calibrate, calibration_items, described, identity, log_calibration
 from judge_decoding.fit.config import FitConfig
-from judge_decoding.fit.table import JUDGE, TARGET, FitRecord, Table, measure_table
+from judge_decoding.fit.table import JUDGE, TARGET, Table, measure_table
 from judge_decoding.io.files import check_output_folders, parse_json, read_text, write_json
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
@@ -35,7 +36,6 @@ from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
 from judge_decoding.training.draft_options import prompts_hash
-from judge_decoding.training.thresholds import calibrate, calibration_items, described, identity, log_calibration
 from judge_decoding.training.training import ticks, train_head
 
 FEW = 100
@@ -160,7 +160,7 @@ def fit_head(
         items = calibration_items(prompt_format.task, items)
         _calibrate(pair, head, prompt_format, items, config, work, progress)
         log_calibration(logger, head)
-        kept = FitRecord(work / "answers.jsonl", {"of": _table_of(pair, head, prompt_format, items, config)})
+        kept = KeptRecord(work / "answers.jsonl", {"of": _table_of(pair, head, prompt_format, items, config)})
         table = measure_table(pair, head, prompt_format, items, config, kept, progress)
         for name, figures in table.methods.items():
             log_fields(logger, f"table/{name}", asdict(figures))
@@ -315,7 +315,7 @@ def _answered(
 ) -> list[Item]:
     """The items; those without a reference get the target's own answer as the right one."""
     bare = [item.turns[0] for item in tuning if not item.reference]
-    own = FitRecord(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
+    own = KeptRecord(work / "own_answers.jsonl", {"of": identity(pair, bare, config.max_new_tokens)})
     todo = [i for i in range(len(bare)) if (TARGET, str(i)) not in own.done]
     for first in range(0, len(todo), config.batch_size):
         progress("the target's own answers", len(bare) - len(todo) + first, len(bare))
@@ -343,7 +343,7 @@ def _calibrate(
     try:
         calibrate(
             pair, head, prompt_format, items, config.points, thresholds=config.thresholds, batch_size=config.batch_size,
-            part=work / "calibration.json", keep_part=True,
+            part=work / "calibration.jsonl", keep_part=True,
             progress=ticks(progress, "calibrating the threshold", (len(config.thresholds) + 1) * len(items)),
         )  # fmt: skip
     except JudgeDecodingError as error:

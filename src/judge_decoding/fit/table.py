@@ -15,7 +15,7 @@ from judge_decoding.core.results import ItemResult
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.evaluation.draft_lengths import at_length, best_draft_lengths, split, warm_up
-from judge_decoding.evaluation.record import RecordedAnswer, ResultRecord
+from judge_decoding.evaluation.record import KeptRecord, RecordedAnswer
 from judge_decoding.evaluation.trial import Method, OnAnswer, Outcome, compare
 from judge_decoding.fit.config import FitConfig
 from judge_decoding.judge.head import JudgeHead
@@ -74,20 +74,13 @@ class Table:
         return asdict(self)
 
 
-class FitRecord(ResultRecord):
-    """Answers that stay in ``output`` itself, so that repeating a command does not generate them again."""
-
-    suffix = ""
-    replaces = True
-
-
 def measure_table(
     decoder: JudgeDecoder,
     head: JudgeHead,
     prompt_format: PromptFormat,
     items: Sequence[Item],
     config: FitConfig,
-    kept: FitRecord,
+    kept: KeptRecord,
     progress: StageProgress,
 ) -> Table:
     """Choose the draft lengths and measure the three methods, on the items that chose the threshold.

@@ -127,7 +127,7 @@ class Aim:
         """
         if self.kind == "accuracy":
             raise JudgeDecodingError(
-                f"The aim {self} is about answers, not tokens; use judge_decoding.training.thresholds "
+                f"The aim {self} is about answers, not tokens; use judge_decoding.evaluation.thresholds "
                 "(on the command line --calibrate-on)."
             )
         find = threshold_to_keep if self.kind == "keep" else threshold_to_catch

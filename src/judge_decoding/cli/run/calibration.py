@@ -10,11 +10,11 @@ from judge_decoding.cli.checks import is_file
 from judge_decoding.cli.run.models import uses_chat
 from judge_decoding.cli.shared import warnings
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.thresholds import calibration_items
 from judge_decoding.tasks import parse_task, read_items
 from judge_decoding.tasks.base import Item
 from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.tasks.prompts import Prompts
-from judge_decoding.training.thresholds import calibration_items
 
 
 def calibration(

@@ -26,6 +26,7 @@ from judge_decoding.data.tokens import split_ids
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.evaluation.evaluate import forms
+from judge_decoding.evaluation.thresholds import THRESHOLDS, calibrate, log_calibration
 from judge_decoding.io.files import check_writable
 from judge_decoding.judge.files import files_of_head
 from judge_decoding.judge.head import JudgeHead
@@ -39,7 +40,6 @@ from judge_decoding.tasks.prompt_format import PromptFormat
 from judge_decoding.training.calibration import Aim
 from judge_decoding.training.features import default_folder
 from judge_decoding.training.options import TrainingConfig
-from judge_decoding.training.thresholds import THRESHOLDS, calibrate, log_calibration
 from judge_decoding.training.training import ticks, train_head
 
 

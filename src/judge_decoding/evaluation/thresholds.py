@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from judge_decoding.bounds import check_bound
-from judge_decoding.core.rounds import Stats
+from judge_decoding.core.results import ItemResult
 from judge_decoding.core.tracking import Logger, log_fields
 from judge_decoding.decoder import JudgeDecoder
+from judge_decoding.decoding.answer import Generation
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.io.files import parse_json, read_text, write_json
+from judge_decoding.evaluation.record import KeptRecord, RecordedAnswer
+from judge_decoding.evaluation.trial import Method, compare
 from judge_decoding.io.locks import one_run
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.target import shape
@@ -53,32 +55,6 @@ def calibration_items(task: Task, items: Sequence[Item]) -> list[Item]:
             "--checker."
         )
     return found
-
-
-def measure(
-    decoder: JudgeDecoder,
-    prompt_format: PromptFormat,
-    items: Sequence[Item],
-    rule: VerificationRule,
-    *,
-    num_draft_tokens: int | None = None,
-    batch_size: int = 8,
-    progress: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Answer the task greedily; return the share of right answers and the accepted draft tokens per round.
-
-    ``progress`` is called after each answer.
-    """
-    answers = decoder.generate_batch(
-        [prompt_format.prompt(item) for item in items], prompt_format.budget, batch_size=batch_size, progress=progress,
-        rule=rule, num_draft_tokens=num_draft_tokens, temperature=0, stop=prompt_format.stop or decoder.stop_strings,
-    )  # fmt: skip
-    stats, right = Stats(), 0
-    for item, answer in zip(items, answers, strict=True):
-        stats.merge(answer.stats)
-        with guarded(prompt_format.task, item.key):
-            right += prompt_format.task.check(item, prompt_format.bare(answer.text)) is True
-    return {"accuracy": right / len(answers), "accepted_per_round": stats.accepted_per_round}
 
 
 def lowest_threshold(curve: Sequence[dict[str, Any]], target_accuracy: float, points: float) -> float:
@@ -125,7 +101,7 @@ def calibrate(
         thresholds: the thresholds to try.
         num_draft_tokens: draft length M.
         batch_size: how many answers share the forward passes.
-        part: a file of the finished work, from which a stopped calibration resumes.
+        part: a file of the finished answers, from which a stopped calibration resumes.
         keep_part: keep this file at the end, so that repeating the same calibration takes no time.
         progress: called after each answer, ``(len(thresholds) + 1) * len(items)`` times.
 
@@ -134,22 +110,27 @@ def calibrate(
     """
     check_bound("points", points)
     rules: dict[str, VerificationRule] = {"target": Exact(), **{str(t): Judge(head, t) for t in thresholds}}
-    settings = identity(decoder, described(prompt_format, items), num_draft_tokens, head=head)
+    methods = {name: Method(decoder, rule, num_draft_tokens or 0) for name, rule in rules.items()}
     with nullcontext() if part is None else one_run(part):
-        done = _begun(part, settings)
-        for name, rule in rules.items():
-            if name in done:
-                for _ in items:
-                    progress()
-                continue
-            done[name] = measure(
-                decoder, prompt_format, items, rule, num_draft_tokens=num_draft_tokens, batch_size=batch_size,
-                progress=progress,
-            )  # fmt: skip
-            if part is not None:
-                write_json(part, {"settings": settings, "done": done})
-    own = done["target"]["accuracy"]
-    curve = [{"threshold": t} | done[str(t)] for t in thresholds]
+        record = None
+        if part is not None:
+            settings = identity(decoder, described(prompt_format, items), num_draft_tokens, head=head)
+            record = KeptRecord(part, {"of": settings})
+        known = {} if record is None else record.done
+        for _ in known.keys() & {(name, item.key) for name in methods for item in items}:
+            progress()
+
+        def keep(name: str, item: Item, answered: ItemResult, _: Sequence[Generation]) -> None:
+            if record is not None:
+                record.add((name, item.key), RecordedAnswer(answered))
+            progress()
+
+        # Prompts of similar length are answered together, for little padding.
+        ranked = sorted(items, key=lambda item: len(item.turns[0]))
+        outcomes = compare(methods, prompt_format, ranked, keep, batch_size=batch_size, known=known)
+    figures = {name: _figures(outcome.answers) for name, outcome in outcomes.items()}
+    own = figures["target"]["accuracy"]
+    curve = [{"threshold": t} | figures[str(t)] for t in thresholds]
     head.config.threshold = lowest_threshold(curve, own, points)
     head.config.calibration |= {
         "aim": f"accuracy={points:g}",
@@ -162,6 +143,14 @@ def calibrate(
     }
     if part is not None and not keep_part:
         part.unlink(missing_ok=True)
+
+
+def _figures(answers: Sequence[ItemResult]) -> dict[str, float]:
+    """The share of right answers, and the accepted draft tokens per round."""
+    return {
+        "accuracy": sum(one.correct is True for one in answers) / len(answers),
+        "accepted_per_round": sum(one.accepted for one in answers) / max(sum(one.rounds for one in answers), 1),
+    }
 
 
 def log_calibration(logger: Logger | None, head: JudgeHead) -> None:
@@ -187,14 +176,3 @@ def identity(decoder: JudgeDecoder, *settings: Any, head: JudgeHead | None = Non
     known = [shape(model) | {"weights": fingerprint(model), "dtype": str(model.dtype)} for model in models if model]
     weights = b"" if head is None else head.linear.weight.detach().float().cpu().numpy().tobytes()
     return hashlib.sha256(json.dumps([*settings, known]).encode() + weights).hexdigest()
-
-
-def _begun(part: Path | None, settings: str) -> dict[str, dict[str, float]]:
-    """The results of a stopped calibration with the same settings."""
-    if part is None or not part.exists():
-        return {}
-    try:
-        begun = parse_json(read_text(part, "the unfinished calibration"))
-        return dict(begun["done"]) if begun["settings"] == settings else {}
-    except (JudgeDecodingError, ValueError, KeyError, TypeError):
-        return {}
