@@ -15,9 +15,8 @@ from endpoint import never
 from judge_decoding import Case, JudgeDecoder, read_cases, write_cases
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.io.questions import Question
-from judge_decoding.labelling.collect import Answering, AnswerRequest, pairs
+from judge_decoding.labelling.collect import Answering, AnswerRequest, pairs, seed_of, without_stop
 from judge_decoding.labelling.local_writer import LocalWriter
-from judge_decoding.labelling.writers import seed_of, without_stop
 from judge_decoding.reference import pair
 from judge_decoding.reference.problems import MAX_NEW_TOKENS, draw_many
 
@@ -79,7 +78,7 @@ def test_the_embedded_pair_answers_right_and_wrong(collect: Collect, problems: P
 def sampled(batch_size: int, questions: list[Question]) -> dict[tuple[str, int], str]:
     found: dict[tuple[str, int], str] = {}
     how = Answering(samples=2, temperature=0.9, seed=5, max_new_tokens=24)
-    writer = LocalWriter("w", str(pair.DRAFT), how, batch_size=batch_size)
+    writer = LocalWriter(str(pair.DRAFT), how, batch_size=batch_size)
     wants = [AnswerRequest(question, sample) for question in questions for sample in range(2)]
     writer.write(wants, lambda want, answer: found.update({(want.question.prompt, want.sample): answer.text}), never)
     return found

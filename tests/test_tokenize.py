@@ -130,7 +130,7 @@ def test_what_a_model_said_is_what_training_reads(name: str, tmp_path: Path) -> 
     questions = [Question(text, text) for text in ("a", "ab b ", "a é:", "b\n")]
     found: dict[str, Answer] = {}
     how = Answering(samples=1, temperature=1.0, seed=1, max_new_tokens=12)
-    writer = LocalWriter("w", str(folder), how)
+    writer = LocalWriter(str(folder), how)
     writer.write(
         [AnswerRequest(one, 0) for one in questions],
         lambda want, answer: found.update({want.question.prompt: answer}),
@@ -170,7 +170,7 @@ def test_a_collected_answer_keeps_its_first_space(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found: list[Answer] = []
-    writer = LocalWriter("w", str(tmp_path), Answering(max_new_tokens=8))
+    writer = LocalWriter(str(tmp_path), Answering(max_new_tokens=8))
     writer.write([AnswerRequest(Question("q", "q"), 0)], lambda _, answer: found.append(answer), lambda *_: None)
     assert (found[0].text, found[0].ended) == (" cat", True)
     # Also the text alone, as an annotator may hand it back, has the tokens of decoding.
@@ -263,7 +263,7 @@ def test_the_end_token_is_the_one_the_model_says(
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found: list[Answer] = []
-    writer = LocalWriter("w", str(tmp_path), Answering(max_new_tokens=8))
+    writer = LocalWriter(str(tmp_path), Answering(max_new_tokens=8))
     writer.write([AnswerRequest(Question("one", "one"), 0)], lambda _, answer: found.append(answer), lambda *_: None)
     (answer,) = found
     assert (answer.text, answer.ended) == (" two three", True)

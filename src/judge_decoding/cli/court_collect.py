@@ -26,12 +26,12 @@ from judge_decoding.labelling.collect import (
     Answering,
     CheckedCases,
     CollectedAnswers,
+    EndpointWriter,
     Writer,
     collect,
     pairs,
     sort_answers,
 )
-from judge_decoding.labelling.writers import EndpointWriter
 from judge_decoding.names import embedded_path
 from judge_decoding.tasks.checkers import checker_of
 
@@ -119,7 +119,7 @@ class CollectOptions:
         render = self._render(models, how)
         if render is None and (self.raw or not any(name.startswith(PREFIX) for name in models)):
             check_used(self.context, "Where there is no chat", "--system", remedy="use a chat template")
-        writers = [self._writer(name, how, chat=render is not None) for name in models]
+        writers = {name: self._writer(name, how, chat=render is not None) for name in models}
         questions = read_prompts(str(self.prompts or self.dataset), self._rows, fields, render, self.limit)
 
         check_bound("requests", len(questions) * len(models) * self.samples, "The number of answers")
@@ -181,10 +181,11 @@ class CollectOptions:
     def _writer(self, name: str, how: Answering, *, chat: bool) -> Writer:
         if name.startswith(PREFIX):
             endpoint = Endpoint(name.removeprefix(PREFIX), concurrency=self.concurrency, retries=self.retries)
-            return EndpointWriter(name, endpoint, how, self.raw)
+            return EndpointWriter(endpoint, how, self.raw).write
         from judge_decoding.labelling.local_writer import LocalWriter  # noqa: PLC0415  (loads torch)
 
-        return LocalWriter(name, embedded_path(name, "target"), how, chat, self.batch_size, self.dtype, self.device)
+        model = embedded_path(name, "target")
+        return LocalWriter(model, how, chat, self.batch_size, self.dtype, self.device).write
 
     def _render(self, models: Sequence[str], how: Answering) -> Callable[[str], str] | None:
         """Return the function from a question to the whole prompt if a chat template is used, else None."""

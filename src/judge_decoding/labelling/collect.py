@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pydantic import TypeAdapter
 
 from judge_decoding.bounds import check_bounds
 from judge_decoding.data.cases import Case
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.io.endpoint import Body, Endpoint, Reply
 from judge_decoding.io.questions import Question
 from judge_decoding.io.resume import Unfinished
 from judge_decoding.tasks.checkers import Checker
@@ -82,26 +83,59 @@ class Answer:
     tokenizer: str = ""
 
 
-class Writer(Protocol):
-    """A source of answers to questions."""
+OnAnswer = Callable[[AnswerRequest, Answer], None]
+OnFailure = Callable[[AnswerRequest, str], None]
+Writer = Callable[[Sequence[AnswerRequest], OnAnswer, OnFailure], None]
+"""Answers requests in any order, and reports each answer, or the reason of a failure, as soon as it is finished.
 
-    @property
-    def name(self) -> str:
-        """Its name in the data."""
-        ...
+Raises JudgeDecodingError if it can give no further answers.
+"""
 
-    def write(
-        self,
-        wants: Sequence[AnswerRequest],
-        done: Callable[[AnswerRequest, Answer], None],
-        failed: Callable[[AnswerRequest, str], None],
-    ) -> None:
-        """Answer ``wants`` in any order; call ``done`` or ``failed`` for each as soon as it is finished.
 
-        Raises:
-            JudgeDecodingError: the writer can give no further answers.
-        """
-        ...
+@dataclass(frozen=True, slots=True)
+class EndpointWriter:
+    """A model at an endpoint; ``raw`` sends the prompt as it is (completions) instead of the question in a chat."""
+
+    endpoint: Endpoint
+    answering: Answering
+    raw: bool = False
+
+    def write(self, wants: Sequence[AnswerRequest], done: OnAnswer, failed: OnFailure) -> None:
+        """Answer ``wants``, several in parallel."""
+
+        def take(want: AnswerRequest, reply: Reply) -> None:
+            done(want, Answer(reply.text if self.raw else behind(want.question.prompt, reply.text), reply.ended))
+
+        self.endpoint.request_all(((want, self._body(want)) for want in wants), take, failed)
+
+    def _body(self, want: AnswerRequest) -> Body:
+        how = self.answering
+        body: Body = {"max_tokens": how.max_new_tokens, "temperature": how.temperature}
+        if how.top_p < 1:
+            body["top_p"] = how.top_p
+        if how.stop:
+            body["stop"] = list(how.stop)
+        if how.seed is not None:
+            body["seed"] = seed_of(want, how.seed) % 2**31
+        if self.raw:
+            return body | {"prompt": want.question.prompt}
+        return body | {"messages": how.messages(want.question.text)}
+
+
+def seed_of(want: AnswerRequest, seed: int) -> int:
+    """The seed of one answer: it depends on its question and sample alone, not on the other requests."""
+    digest = hashlib.sha256(f"{seed} {want.sample} {want.question.prompt}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def behind(prompt: str, text: str) -> str:
+    """A chat's answer, which starts a new text, in the form the target reads it: right after the prompt."""
+    return f" {text}" if prompt[-1:].strip() and text[:1].strip() else text
+
+
+def without_stop(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    return text[: min((text.find(string) for string in stop if string in text), default=len(text))]
 
 
 CollectedKey = tuple[str, str, int]
@@ -116,12 +150,12 @@ class CollectedAnswers(Unfinished[CollectedKey, Answer]):
 
 def collect(
     questions: Sequence[Question],
-    writers: Sequence[Writer],
+    writers: Mapping[str, Writer],
     samples: int,
     collected: CollectedAnswers,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, list[str]]:
-    """Let every writer answer every question ``samples`` times, skipping answers that already exist.
+    """Let every writer, by its name in the data, answer every question ``samples`` times; skip what already exists.
 
     Returns the reasons of the failures, by writer.
 
@@ -129,8 +163,7 @@ def collect(
         JudgeDecodingError: a writer can give no further answers; finished answers are kept.
     """
     failures: dict[str, list[str]] = {}
-    for writer in writers:
-        name = writer.name
+    for name, write in writers.items():
         wants = [AnswerRequest(question, sample) for question in questions for sample in range(samples)]
         wants = [want for want in wants if (want.question.prompt, name, want.sample) not in collected.done]
 
@@ -143,7 +176,7 @@ def collect(
             progress()
 
         if wants:
-            writer.write(wants, done, failed)
+            write(wants, done, failed)
     return failures
 
 

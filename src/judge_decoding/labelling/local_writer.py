@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,8 +12,16 @@ from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.choices import remaining_context
 from judge_decoding.decoding.sampling import SamplingParams
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.labelling.collect import Answer, Answering, AnswerRequest
-from judge_decoding.labelling.writers import behind, seed_of, without_stop
+from judge_decoding.labelling.collect import (
+    Answer,
+    Answering,
+    AnswerRequest,
+    OnAnswer,
+    OnFailure,
+    behind,
+    seed_of,
+    without_stop,
+)
 from judge_decoding.loading.models import default_device
 from judge_decoding.models.chat import is_rendered
 from judge_decoding.models.text import pieces
@@ -26,7 +34,6 @@ class LocalWriter:
     With ``chat``, it reads the question through its own chat template, if it has one; otherwise it reads the prompt.
     """
 
-    name: str
     model: str
     answering: Answering
     chat: bool = False
@@ -34,12 +41,7 @@ class LocalWriter:
     dtype: str = "auto"
     device: str | None = None
 
-    def write(
-        self,
-        wants: Sequence[AnswerRequest],
-        done: Callable[[AnswerRequest, Answer], None],
-        failed: Callable[[AnswerRequest, str], None],
-    ) -> None:
+    def write(self, wants: Sequence[AnswerRequest], done: OnAnswer, failed: OnFailure) -> None:
         """Answer ``wants``, the longest prompts first; prompts that do not fit into the context fail."""
         how = self.answering
         decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=self.device or default_device())
