@@ -98,9 +98,7 @@ def llm(
             yes=yes,
         )
     with bar("asking", total, there) as advance:
-        found = label_by_llm(
-            unsure, endpoint, record, votes, temperature=temperature, max_new_tokens=max_new_tokens, progress=advance
-        )
+        found = label_by_llm(unsure, endpoint, record, requests, votes, advance)
     labelled, unlabelled, failures = found.labelled, found.unlabelled, found.failures
     right = [case for case in cases.values() if case.correct is True]
     if not labelled and not right:

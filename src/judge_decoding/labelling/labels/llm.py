@@ -176,7 +176,7 @@ class VoteRecord(Unfinished[VoteKey, str]):
 def missing_votes(
     cases: Sequence[Case], record: VoteRecord, votes: int, *, temperature: float, max_new_tokens: int
 ) -> list[tuple[VoteKey, Body]]:
-    """The requests for the votes that ``record`` lacks, of ``votes`` on each case."""
+    """The requests for the replies that ``record`` lacks; at temperature 0 all votes on a case would be the same."""
     return [
         (key, request(case, temperature=temperature, max_new_tokens=max_new_tokens))
         for case in cases
@@ -204,10 +204,8 @@ def label_by_llm(
     cases: Sequence[Case],
     endpoint: Endpoint,
     record: VoteRecord,
-    votes: int = 5,
-    *,
-    temperature: float = 0.7,
-    max_new_tokens: int = 1024,
+    requests: Sequence[tuple[VoteKey, Body]],
+    votes: int,
     progress: Callable[[], None] = lambda: None,
 ) -> LlmLabels:
     """Let a model vote on the first error of each case, and label the cases by majority.
@@ -215,10 +213,9 @@ def label_by_llm(
     Args:
         cases: the answers to label, each once.
         endpoint: the model.
-        record: the replies so far, which are not requested again; new ones are added.
+        record: the replies so far; new ones are added.
+        requests: those for the other replies, from `missing_votes`.
         votes: number of replies per answer.
-        temperature: sampling temperature; at 0 all votes would be the same.
-        max_new_tokens: token budget of a reply.
         progress: called after each reply or failure.
 
     Raises:
@@ -234,7 +231,6 @@ def label_by_llm(
         failures.append(reason)
         progress()
 
-    requests = missing_votes(cases, record, votes, temperature=temperature, max_new_tokens=max_new_tokens)
     if requests:
         endpoint.request_all(requests, done, failed)
     source = f"llm:{endpoint.model}"
