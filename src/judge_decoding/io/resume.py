@@ -13,11 +13,11 @@ from judge_decoding.errors import JudgeDecodingError
 from judge_decoding.io.files import cannot_write, end_line, lines, parse_json
 from judge_decoding.io.inputs import DOCUMENT, MOST, reading
 
-KeyT = TypeVar("KeyT", bound=Hashable)
+ResultKeyT = TypeVar("ResultKeyT", bound=Hashable)
 ResultT = TypeVar("ResultT")
 
 
-class Unfinished(Generic[KeyT, ResultT]):
+class Unfinished(Generic[ResultKeyT, ResultT]):
     """Results in ``<output>.part``, one per line, after a line with the settings; a kill loses at most the last one.
 
     The file is created with the first result: a start that fails earlier leaves nothing behind. The settings must not
@@ -30,13 +30,13 @@ class Unfinished(Generic[KeyT, ResultT]):
         done: the results so far.
     """
 
-    row: TypeAdapter[tuple[KeyT, ResultT]]
+    row: TypeAdapter[tuple[ResultKeyT, ResultT]]
     suffix = ".part"
     replaces = False
 
     def __init__(self, output: Path, settings: dict[str, Any]) -> None:
         self.output, self.part, self.settings = output, output.with_name(output.name + self.suffix), settings
-        self.done: dict[KeyT, ResultT] = {}
+        self.done: dict[ResultKeyT, ResultT] = {}
         self._begun = False
         first = _line({"settings": settings})
         if self.part.exists() and not self._holds_only(first):
@@ -77,7 +77,7 @@ class Unfinished(Generic[KeyT, ResultT]):
             key, result = self.row.validate_python((found["key"], found["result"]))
             self.done[key] = result
 
-    def add(self, key: KeyT, result: ResultT) -> None:
+    def add(self, key: ResultKeyT, result: ResultT) -> None:
         """Save a result."""
         saved_key, saved = self.row.dump_python((key, result), mode="json", exclude_defaults=True)
         self._append({"key": saved_key, "result": saved})

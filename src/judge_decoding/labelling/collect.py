@@ -83,9 +83,9 @@ class Answer:
     tokenizer: str = ""
 
 
-OnAnswer = Callable[[AnswerRequest, Answer], None]
+OnWritten = Callable[[AnswerRequest, Answer], None]
 OnFailure = Callable[[AnswerRequest, str], None]
-Writer = Callable[[Sequence[AnswerRequest], OnAnswer, OnFailure], None]
+Writer = Callable[[Sequence[AnswerRequest], OnWritten, OnFailure], None]
 """Answers requests in any order, and reports each answer, or the reason of a failure, as soon as it is finished.
 
 Raises JudgeDecodingError if it can give no further answers.
@@ -100,7 +100,7 @@ class EndpointWriter:
     answering: Answering
     raw: bool = False
 
-    def write(self, wants: Sequence[AnswerRequest], done: OnAnswer, failed: OnFailure) -> None:
+    def write(self, wants: Sequence[AnswerRequest], done: OnWritten, failed: OnFailure) -> None:
         """Answer ``wants``, several in parallel."""
 
         def take(want: AnswerRequest, reply: Reply) -> None:

@@ -16,8 +16,8 @@ from judge_decoding.labelling.collect import (
     Answer,
     Answering,
     AnswerRequest,
-    OnAnswer,
     OnFailure,
+    OnWritten,
     behind,
     seed_of,
     without_stop,
@@ -41,7 +41,7 @@ class LocalWriter:
     dtype: str = "auto"
     device: str | None = None
 
-    def write(self, wants: Sequence[AnswerRequest], done: OnAnswer, failed: OnFailure) -> None:
+    def write(self, wants: Sequence[AnswerRequest], done: OnWritten, failed: OnFailure) -> None:
         """Answer ``wants``, the longest prompts first; prompts that do not fit into the context fail."""
         how = self.answering
         decoder = JudgeDecoder.from_pretrained(self.model, dtype=self.dtype, device=self.device or default_device())
