@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -37,6 +38,13 @@ from tiny import EOS, llama, perturbed, random_head, run_uncompiled, word_tokeni
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Imported modules are hundreds of thousands of objects that stay: the collector need not look at them again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
