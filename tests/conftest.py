@@ -84,6 +84,15 @@ def _commands_and_plugins_are_found_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_warm_ups() -> Iterator[None]:
+    """Times decide nothing in tests, so the uncounted answers before them need not be long."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("draft_lengths", "loads"):
+            patch.setattr(f"judge_decoding.evaluation.{module}.WARM_UP", 2)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """What a test measures with more must not round the next one's sums in another way."""

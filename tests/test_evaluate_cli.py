@@ -105,14 +105,11 @@ def test_the_target_alone_is_warmed_up_as_the_method_is(
     run: Run, few: None, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafted: list[bool] = []
-    monkeypatch.setattr(
-        "judge_decoding.cli.run.evaluate.warm_up",
-        lambda methods, _: drafted.extend(method.decoder.draft is not None for method in methods),
-    )
-    monkeypatch.setattr(
-        "judge_decoding.evaluation.sweep.warm_up",
-        lambda methods, *_: drafted.extend(method.decoder.draft is not None for method in methods.values()),
-    )
+    for command in ("evaluate", "sweep"):
+        monkeypatch.setattr(
+            f"judge_decoding.evaluation.{command}.warm_up",
+            lambda methods, *_: drafted.extend(method.decoder.draft is not None for method in methods.values()),
+        )
     for command in ("evaluate", "sweep"):
         drafted.clear()
         more = ("--tune", 1) if command == "sweep" else ()
@@ -351,7 +348,6 @@ def test_grading_that_was_stopped_goes_on(
     assert not (tmp_path / "o" / "results.json").exists()
     good[0] = 1000
     monkeypatch.delattr("judge_decoding.decoder.JudgeDecoder.generate_batch")  # all answers are there
-    monkeypatch.setattr("judge_decoding.cli.run.evaluate.warm_up", lambda *_: None)
     told = figures(run, command, *given)
     assert {row["grade"] for row in told["rows"]} == {7}
     assert {row["graded"] for row in told["rows"]} == {told["items"]}

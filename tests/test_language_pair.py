@@ -51,7 +51,7 @@ def test_the_items_are_descriptions_by_people_that_pass_the_checker() -> None:
 @pytest.mark.slow
 def test_the_demo_shows_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     # The beginnings of the descriptions: a model of 135 million parameters takes a while for the whole.
-    short = replace(_DEMOS["smollm2"], prompt_format=PromptFormat(E2E(), chat=True, max_new_tokens=32))
+    short = replace(_DEMOS["smollm2"], prompt_format=PromptFormat(E2E(), chat=True, max_new_tokens=16))
     monkeypatch.setitem(_DEMOS, "smollm2", short)
     ran = CliRunner().invoke(app, ["demo", "--pair", "smollm2", "--limit", "1", "--num-draft-tokens", "6", "--json"])
     assert ran.exit_code == 0, ran.output

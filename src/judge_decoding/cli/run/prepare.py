@@ -10,14 +10,12 @@ from typing import Any
 from torch import nn
 
 from judge_decoding.cli.checks import check_dtype
-from judge_decoding.cli.console import Terminal
 from judge_decoding.cli.run.models import load_models, uses_chat
 from judge_decoding.cli.shared import read, warnings
 from judge_decoding.cli.task_options import TaskOptions
 from judge_decoding.data.leaks import check_not_trained_on
 from judge_decoding.decoder import JudgeDecoder
 from judge_decoding.evaluation.evaluate import fitting, forms, hash_of
-from judge_decoding.evaluation.trial import Method, answers
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.models.provenance import command, fingerprint, machine, versions
 from judge_decoding.names import complete
@@ -96,10 +94,3 @@ def prepare(
         "versions": versions(), "command": command(),
     }  # fmt: skip
     return PreparedTask(decoder, prompt_format, items, names, facts)
-
-
-def warm_up(methods: Sequence[Method], ready: PreparedTask) -> None:
-    """Answer one item with each method, uncounted: the first answer of a process is slow."""
-    with Terminal(err=True).status("warming up"):
-        for method in methods:
-            answers(method, ready.prompt_format, ready.items[:1])
