@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands import find
-from judge_decoding.integrations.vllm.patching import VERSIONS
+from judge_decoding.integrations.vllm.versions import VERSIONS
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docker" / "Dockerfile"

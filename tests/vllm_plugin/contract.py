@@ -5,25 +5,78 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+
+from judge_decoding.integrations.vllm.versions import KnownVersion
+
+READS: dict[str, tuple[str, ...]] = {
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner": (
+        "device", "execute_model_state", "input_batch", "requests", "use_aux_hidden_state_outputs", "vllm_config",
+    ),
+    "vllm.v1.worker.gpu.model_runner:GPUModelRunner": ("device", "req_states", "rejection_sampler", "vllm_config"),
+    "vllm.v1.worker.gpu_model_runner:ExecuteModelState": (
+        "aux_hidden_states", "sample_hidden_states", "scheduler_output", "spec_decode_metadata",
+    ),
+    "vllm.v1.worker.gpu_input_batch:CachedRequestState": ("output_token_ids", "prompt_token_ids", "sampling_params"),
+    "vllm.v1.spec_decode.metadata:SpecDecodeMetadata": (
+        "draft_token_ids", "logits_indices", "num_draft_tokens", "target_logits_indices",
+    ),
+    "vllm.v1.worker.gpu.input_batch:InputBatch": (
+        "cu_num_logits_np", "logits_indices", "num_draft_tokens", "req_ids",
+    ),
+    "vllm.v1.worker.gpu.states:RequestState": ("req_id_to_index",),
+    "vllm.v1.request:Request": ("is_finished", "sampling_params", "spec_token_ids"),
+    "vllm.v1.core.sched.output:NewRequestData": ("req_id", "sampling_params"),
+    "vllm.v1.core.sched.output:SchedulerOutput": ("num_scheduled_tokens", "scheduled_new_reqs"),
+    "vllm.v1.engine:EngineCoreOutput": ("finish_reason", "kv_transfer_params", "request_id", "spec_decode_metrics"),
+    "vllm.v1.engine.core:EngineCore": (
+        "_initialize_kv_caches", "add_request", "batch_queue", "post_step", "request_block_hasher", "scheduler",
+        "step_fn", "vllm_config",
+    ),
+    "vllm.v1.core.sched.scheduler:Scheduler": ("has_requests", "requests"),
+    "vllm.v1.engine:EngineCoreOutputs": ("outputs", "scheduler_stats"),
+    "vllm.v1.metrics.stats:SchedulerStats": ("spec_decoding_stats",),
+    "vllm.v1.metrics.loggers:AggregateStatLoggerBase": ("log", "log_engine_initialized", "record"),
+    "vllm.v1.outputs:DraftTokenIds": ("req_ids",),
+    "vllm.v1.spec_decode.metrics:SpecDecodingStats": ("num_accepted_tokens",),
+    "vllm.config.vllm:VllmConfig": (
+        "additional_config", "cache_config", "lora_config", "model_config", "parallel_config", "scheduler_config",
+        "speculative_config", "use_v2_model_runner",
+    ),
+    "vllm.config.speculative:SpeculativeConfig": (
+        "draft_sample_method", "enable_adaptive_verification", "method", "rejection_sample_method",
+    ),
+    "vllm.config.parallel:ParallelConfig": (
+        "data_parallel_size", "distributed_executor_backend", "enable_batch_sharded_sampling",
+        "pipeline_parallel_size",
+    ),
+    "vllm.config.model:ModelConfig": (
+        "architectures", "hf_text_config", "is_diffusion", "max_model_len", "model", "quantization",
+    ),
+    "vllm.config.cache:CacheConfig": ("cache_dtype",),
+    "vllm.config.scheduler:SchedulerConfig": ("async_scheduling",),
+    "vllm.exceptions:VLLMValidationError": (),
+    "vllm.sampling_params:SamplingParams": ("extra_args", "logprob_token_ids", "logprobs", "temperature"),
+    "vllm.tokenizers.registry:cached_tokenizer_from_config": (),
+}  # fmt: skip
+"""The attributes that the plugin reads from vLLM's classes, in each version; none for functions."""
 
 
-def moved(sources: Path, known: ModuleType) -> list[str]:
-    """What differs between the vLLM under ``sources`` and what a version file (`v0_32`, ...) says, a line for each."""
+def moved(sources: Path, known: KnownVersion) -> list[str]:
+    """What differs between the vLLM under ``sources`` and what the plugin relies on in a version, a line for each."""
     found = []
-    for symbol, parameters in known.SIGNATURES.items():
+    for symbol, parameters in known.signatures.items():
         node = find(sources, symbol)
         if not isinstance(node, ast.FunctionDef):
             found.append(f"{symbol} is gone")
         elif (its := parameters_of(node)) != parameters:
             found.append(f"{symbol} takes {', '.join(its)} and not {', '.join(parameters)}")
-    for symbol, methods in known.ABSTRACT.items():
+    for symbol, methods in known.abstract.items():
         node = find(sources, symbol)
         if not isinstance(node, ast.ClassDef):
             found.append(f"{symbol} is gone")
         elif (names := tuple(sorted(abstract(node)))) != methods:
             found.append(f"{symbol} has the abstract methods {', '.join(names)} and not {', '.join(methods)}")
-    for symbol, names in known.READS.items():
+    for symbol, names in READS.items():
         node = find(sources, symbol)
         if node is None:
             found.append(f"{symbol} is gone")

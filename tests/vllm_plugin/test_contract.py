@@ -11,7 +11,7 @@ import contract
 import pytest
 import vllm
 
-from judge_decoding.integrations.vllm.patching import VERSIONS
+from judge_decoding.integrations.vllm.versions import VERSIONS
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_nothing_moved_in_the_newest_release(newest: Path) -> None:
     version = (newest / "version").read_text()
     known = VERSIONS.get(version, VERSIONS[max(VERSIONS)])
     assert contract.moved(newest, known) == [], f"vLLM {version} differs from what the plugin was written for"
-    assert version in VERSIONS, f"vLLM {version} is out, and nothing the plugin uses has moved: add a file for it"
+    assert version in VERSIONS, f"vLLM {version} is out, and nothing the plugin uses has moved: add it to VERSIONS"
 
 
 def test_nothing_moved_in_the_version_that_is_installed() -> None:

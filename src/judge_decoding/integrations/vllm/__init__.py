@@ -3,8 +3,8 @@
 ``vllm serve TARGET --speculative-config {...} --additional-config '{"judge": {"head": "HEAD"}}'``
 
 vLLM has no hook for the acceptance decision, so this package wraps some of its functions: `hooks` defines what happens
-around each, `patching` wraps them, one file per version (`v0_32`, `v0_33`) lists the signatures relied on, and `runner`
-holds the judge of a model runner.
+around each, `patching` wraps them, `versions` lists the signatures relied on, and `runner` holds the judge of a model
+runner.
 """
 
 from __future__ import annotations

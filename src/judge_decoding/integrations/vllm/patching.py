@@ -6,18 +6,13 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 from judge_decoding.errors import JudgeDecodingError
-from judge_decoding.integrations.vllm import v0_32, v0_33
+from judge_decoding.integrations.vllm.versions import VERSIONS
 
 Hook = Callable[..., Any]
 """Called instead of a vLLM function, with the original function as the first argument."""
-
-VERSIONS: Mapping[str, ModuleType] = {"0.32": v0_32, "0.33": v0_33}
-"""The supported versions of vLLM, by major and minor number; each module has ``SIGNATURES``, the parameters of every
-wrapped function, and ``ABSTRACT``, the abstract methods of every subclassed class."""
 
 
 def install(hooks: Mapping[str, Hook]) -> None:
@@ -29,9 +24,9 @@ def install(hooks: Mapping[str, Hook]) -> None:
         raise _unknown(f"this is {vllm.__version__}")
     for symbol in hooks:
         found = tuple(inspect.signature(look_up(symbol)).parameters)
-        if found != known.SIGNATURES[symbol]:
+        if found != known.signatures[symbol]:
             raise _unknown(f"{symbol} takes {', '.join(found)}")
-    for symbol, methods in known.ABSTRACT.items():
+    for symbol, methods in known.abstract.items():
         if (found := tuple(sorted(look_up(symbol).__abstractmethods__))) != methods:
             raise _unknown(f"{symbol} has the abstract methods {', '.join(found)}")
     for symbol, hook in hooks.items():
