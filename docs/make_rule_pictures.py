@@ -125,7 +125,7 @@ def draw_divergences() -> None:
     logits, draft = (values.roll(-1, 1) for values in sequence(9, 8))
     ids = draft.argmax(-1)
     ids[0, [0, 3, 5]] = draft[0, [0, 3, 5]].topk(2).indices[:, 1]  # so that not all agree
-    seen = Evidence(ids, logits, draft_distribution=draft)
+    seen = Evidence(ids, logits, draft_probs=draft)
     target = seen.target_probs[:, :-1]
     for name, spelling, values, limit in (
         ("fuzzy", "fuzzy(threshold=0.1, divergence=js)", js(target, draft)[0], 0.1),

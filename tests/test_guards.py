@@ -68,9 +68,8 @@ def test_an_overshoot_cap_forbids_what_the_draft_finds_far_likelier() -> None:
     wanted = torch.tensor([True])
     for token, ratio, allowed in ((1, 2.0, True), (1, 1.5, False), (2, 4.0, True), (2, 3.0, False), (3, 4.0, False)):
         ids, logits = torch.tensor([[token]]), target.log()[None]
-        for evidence in (
-            Evidence(ids, logits, draft_probs=draft[None]), Evidence(ids, logits, draft_distribution=draft[None]),
-        ):  # fmt: skip
+        for sampled in (False, True):
+            evidence = Evidence(ids, logits, draft_probs=draft[None], greedy=not sampled)
             assert Overshoot(ratio).permit(wanted, evidence, History()).tolist() == [allowed]
     # A draft that tells nothing counts as certain.
     evidence = Evidence(torch.tensor([[1]]), target.log()[None])

@@ -98,7 +98,7 @@ def test_a_strict_setting_says_what_exact_says(name: str) -> None:
         agree = torch.rand(64, 12, generator=generator) < 0.8
         ids = torch.where(agree, logits[:, :-1].argmax(-1), draft.argmax(-1))
         hidden = torch.randn(64, 12, 6, generator=generator)
-        seen = Evidence(ids, logits, hidden=hidden, draft_distribution=draft.softmax(-1))
+        seen = Evidence(ids, logits, hidden=hidden, draft_probs=draft.softmax(-1))
         assert not seen.agreed.all()
         assert torch.equal(rule.accept(seen), seen.agreed)
 
@@ -173,8 +173,8 @@ def test_rows_of_a_batch_are_judged_as_if_alone(name: str, greedy: bool) -> None
         logits = 2 * torch.randn(3, count + 1, size, generator=generator)
         draft = (logits[:, :-1] + torch.randn(3, count, size, generator=generator)).softmax(-1)
         whole = Evidence(
-            draft.argmax(-1), logits, None if greedy else draft, torch.randn(3, count, size, generator=generator),
-            torch.rand(3, count, generator=generator), greedy, draft if greedy else None, lengths=torch.tensor(lengths),
+            draft.argmax(-1), logits, draft, torch.randn(3, count, size, generator=generator),
+            torch.rand(3, count, generator=generator), greedy, lengths=torch.tensor(lengths),
         )  # fmt: skip
         verdicts = rule.accept(whole)
         for place in range(max(lengths) + 1):
@@ -214,7 +214,7 @@ def row_of(whole: Evidence, row: int, length: int) -> Evidence:
 
     return Evidence(
         whole.draft_ids[row : row + 1, :length], whole.target_logits[row : row + 1, : length + 1],
-        part(whole.draft_probs), part(whole.hidden), part(whole.uniform), whole.greedy, part(whole.draft_distribution),
+        part(whole.draft_probs), part(whole.hidden), part(whole.uniform), whole.greedy,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def seen(*draft: int, p: list[list[float]] | list[float] = P, q: list[float] | N
     rows = p if isinstance(p[0], list) else [p] * len(draft)
     target = torch.tensor([[*rows, [0.25] * 4]]).log()
     told = None if q is None else torch.tensor(q).expand(1, len(draft), 4)
-    return Evidence(torch.tensor([draft]), target, draft_distribution=told)
+    return Evidence(torch.tensor([draft]), target, draft_probs=told)
 
 
 def each(rule: VerificationRule, **options: list[float]) -> list[bool]:

@@ -106,8 +106,8 @@ class Overshoot(Guard):
     def permit(self, rescued: Tensor, evidence: Evidence, history: History) -> Tensor:
         """Permit tokens that are probable enough under the target."""
         target = evidence.token_probs[0]
-        draft_probs = evidence.draft_probs if evidence.draft_probs is not None else evidence.draft_distribution
-        draft = torch.ones_like(target) if draft_probs is None else evidence.of_tokens(draft_probs)[0]
+        probs = evidence.draft_probs
+        draft = torch.ones_like(target) if probs is None else evidence.of_tokens(probs)[0]
         return rescued & (draft <= self.ratio * target)
 
 

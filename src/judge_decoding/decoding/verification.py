@@ -66,8 +66,7 @@ def _kind(row: SequenceState, draft: Draft) -> Hashable:
     request = row.request
     return (
         id(request.rule), request.sampler.greedy, request.sampler.is_bare, len(draft.ids) > 0, draft.probs is None,
-        draft.distribution is None, draft.hidden is None, bool(request.length.stop_below), request.logprobs,
-        request.details,
+        draft.hidden is None, bool(request.length.stop_below), request.logprobs, request.details,
     )  # fmt: skip
 
 
@@ -115,7 +114,7 @@ class _Group:
         target_tokens = self._target_tokens(evidence, verdicts)
         # The check for finite numbers is read in the same transfer as the results.
         sound = [torch.stack([finite(each) for each in logits])]
-        if drafts[0].probs is not None:
+        if not request.sampler.greedy and drafts[0].probs is not None:
             sound.append(torch.stack([finite(draft.probs) for draft in drafts if draft.probs is not None]))
         columns = {
             "draft_ids": evidence.draft_ids,
@@ -129,8 +128,8 @@ class _Group:
         if request.logprobs:
             columns["logprobs"] = _logprobs(evidence, verdicts.accepted, target_tokens)
         if request.details:
-            probs = [draft.distribution if draft.probs is None else draft.probs for draft in drafts]
-            columns["details"] = detail_columns(evidence, verdicts.agreed, _stacked(probs)).flatten(1)
+            probs = _stacked([draft.probs for draft in drafts])
+            columns["details"] = detail_columns(evidence, verdicts.agreed, probs).flatten(1)
         self._vocab_size = evidence.target_logits.shape[-1]
         self._widths = {name: column.shape[1] for name, column in columns.items()}
         self.table = torch.cat([column.float() for column in columns.values()], 1)
@@ -155,8 +154,8 @@ class _Group:
         if rule.source and longest:
             # A target spread over several devices may have its last layer on another device than its output.
             hidden = _stacked([output.states(rule.source)[1:].to(device) for output in outputs])
-        # Distributions requested only for details are hidden from rules and guards, so that details change no token.
-        shows_distribution = rule.needs_draft_probs or request.length.stop_below or not request.details
+        # Details change no token: rules and guards do not see a greedy draft's distributions requested only for them.
+        only_details = sampler.greedy and request.details and not (rule.needs_draft_probs or request.length.stop_below)
         uniform = [row.request.sampler.uniform(count)[0] for row, count in zip(self._rows, self._counts, strict=True)]
         ids = _stacked([draft.ids for draft in drafts])
         target_logits = _stacked(processed)
@@ -165,8 +164,7 @@ class _Group:
         evidence = Evidence(
             draft_ids=ids,
             target_logits=target_logits,
-            draft_probs=_stacked([draft.probs for draft in drafts]),
-            draft_distribution=_stacked([draft.distribution for draft in drafts]) if shows_distribution else None,
+            draft_probs=None if only_details else _stacked([draft.probs for draft in drafts]),
             hidden=hidden,
             draft_hidden=_stacked([draft.hidden for draft in drafts]),
             uniform=_stacked(uniform),

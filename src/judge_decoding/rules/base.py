@@ -64,7 +64,7 @@ class VerificationRule(ABC):
     Engines with samplers of their own apply only such rules above temperature 0.
     """
     needs_draft_probs: bool = False
-    """Whether the rule needs the distributions of greedy drafts as well (`Evidence.draft_distribution`)."""
+    """Whether the rule needs the distributions of greedy drafts as well (`Evidence.draft_probs`)."""
     needs_draft_hidden: bool = False
     """Whether the rule reads the draft model's hidden states (`Evidence.draft_hidden`), at ``norm``."""
     norm: Norm | None = None

@@ -23,10 +23,10 @@ class Evidence:
         draft_ids: the draft [B, M].
         target_logits: the target's logits [B, M+1, V], float32, logits processors applied. Position i is the
             distribution of draft token i, position M that of the token after the whole draft.
-        draft_probs: the distributions the draft was sampled from [B, M, V]; None for a greedy draft, whose tokens
-            count as certain (q = 1).
-        draft_distribution: for a greedy draft, the softmax of its logits [B, M, V]; None unless the rule asks for
-            it (`VerificationRule.needs_draft_probs`), or if the drafter has no distributions, such as prompt lookup.
+        draft_probs: the draft's distributions [B, M, V]; None if the drafter has none, such as prompt lookup. Above
+            temperature 0 those the draft was sampled from. At temperature 0 the softmax of its logits, which standard
+            verification does not read (the tokens count as certain); None unless the rule asks for it
+            (`VerificationRule.needs_draft_probs`).
         hidden: the target's last hidden states at the draft tokens themselves [B, M, H], after it has read them;
             None unless the rule asks for them.
         draft_hidden: the draft model's last hidden states at the draft tokens [B, M, Hd], at the same place as
@@ -42,7 +42,6 @@ class Evidence:
     hidden: Tensor | None = None
     uniform: Tensor | None = None
     greedy: bool = True
-    draft_distribution: Tensor | None = None
     draft_hidden: Tensor | None = None
     lengths: Tensor | None = None
     _scores: dict[int, Tensor | None] = field(default_factory=dict, init=False, repr=False)
@@ -71,7 +70,7 @@ class Evidence:
     @cached_property
     def token_draft_probs(self) -> Tensor:
         """q(x), the probability with which each draft token was sampled [B, M]; 1 for a greedy draft."""
-        return torch.ones_like(self.token_probs) if self.draft_probs is None else self.of_tokens(self.draft_probs)
+        return torch.ones_like(self.token_probs) if self._sampled is None else self.of_tokens(self._sampled)
 
     @cached_property
     def token_ranks(self) -> Tensor:
@@ -155,21 +154,25 @@ class Evidence:
         Raises:
             JudgeDecodingError: the drafter has no distributions.
         """
-        probs = self.draft_probs if self.draft_probs is not None else self.draft_distribution
         if not self.draft_ids.shape[1]:
             return self.target_probs[:, :0]
-        if probs is None:
+        if self.draft_probs is None:
             raise JudgeDecodingError(
                 f"The rule {rule} compares the draft's probabilities with the target's, and this drafter has none "
                 "(prompt lookup, for example, only copies); use a draft model, or a rule that needs none."
             )
-        return probs
+        return self.draft_probs
+
+    @property
+    def _sampled(self) -> Tensor | None:
+        """The distributions the draft was sampled from [B, M, V]; None if its tokens count as certain."""
+        return None if self.greedy else self.draft_probs
 
     @cached_property
     def drawn_from(self) -> Tensor:
         """The distributions the draft was sampled from [B, M, V]; one-hot for a greedy draft."""
-        if self.draft_probs is not None:
-            return self.draft_probs
+        if self._sampled is not None:
+            return self._sampled
         size = self.target_logits.shape[-1]
         return torch.nn.functional.one_hot(self.draft_ids, size).to(self.target_logits)
 
@@ -185,10 +188,10 @@ class Evidence:
             return torch.zeros_like(target)
         place = torch.as_tensor(position, device=rows.device).expand(len(rows))
         inside = place.clamp(max=count - 1)
-        if self.draft_probs is None:
+        if self._sampled is None:
             draft = torch.nn.functional.one_hot(self.draft_ids[rows, inside], target.shape[-1]).to(target)
         else:
-            draft = self.draft_probs[rows, inside]
+            draft = self._sampled[rows, inside]
         ends = count if self.lengths is None else self.lengths
         return draft * (place < ends)[:, None]
 

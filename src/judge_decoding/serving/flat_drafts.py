@@ -99,12 +99,10 @@ def _evidence(drafts: FlatDrafts, positions: Tensor, counts: Tensor, *, greedy: 
     token_ids = drafts.token_ids[positions].long().clamp(min=0)
     # No rule reads the target's distribution after the draft to accept a token; the last one stands in for it.
     logits = drafts.logits[torch.cat((positions, positions[:, -1:]), 1)].float()
-    probs = None if drafts.probs is None else drafts.probs[positions]
     return Evidence(
         draft_ids=token_ids,
         target_logits=logits,
-        draft_probs=None if greedy else probs,
-        draft_distribution=probs if greedy else None,
+        draft_probs=None if drafts.probs is None else drafts.probs[positions],
         hidden=None if drafts.hidden is None else drafts.hidden[positions],
         # Infinite draws are always rejected: the engine draws for standard verification itself.
         uniform=torch.full(positions.shape, torch.inf, device=positions.device),
@@ -124,7 +122,6 @@ def _row(evidence: Evidence, row: int, count: int) -> Evidence:
         draft_ids=evidence.draft_ids[row : row + 1, :count],
         target_logits=evidence.target_logits[row : row + 1, : count + 1],
         draft_probs=own(evidence.draft_probs),
-        draft_distribution=own(evidence.draft_distribution),
         hidden=own(evidence.hidden),
         uniform=own(evidence.uniform),
         lengths=None,

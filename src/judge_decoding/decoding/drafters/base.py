@@ -77,15 +77,14 @@ class Draft:
 
     Attributes:
         ids: the tokens [M], on the target's device.
-        probs: the distributions they were sampled from [M, V]; None if they were not sampled.
-        distribution: the softmax of a greedy draft [M, V], if requested and available.
+        probs: the draft's distributions [M, V]. At temperature 0 the softmax of its logits, if requested and available;
+            otherwise those the tokens were sampled from, None if they were not sampled.
         hidden: the draft model's last hidden states at the tokens [M, Hd], if requested and available.
         buffer: set by `Draft.from_buffer`; not passed on to drafts made from this one.
     """
 
     ids: Tensor
     probs: Tensor | None = None
-    distribution: Tensor | None = None
     hidden: Tensor | None = None
     buffer: DraftBuffer | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -157,12 +157,9 @@ class _GrowingDraft:
 
     def draft(self) -> Draft:
         """Return the complete draft."""
-        probs = torch.cat(self._probs) if self._probs else None
-        greedy = self._request.sampler.greedy
         return Draft(
             self._ids[len(self._request.ids) :],
-            probs=None if greedy else probs,
-            distribution=probs if greedy else None,
+            probs=torch.cat(self._probs) if self._probs else None,
             hidden=torch.stack(self._states) if self._states else None,
         )
 
