@@ -28,8 +28,9 @@ COUNT = 1000
 
 def kind(problem: Problem) -> str:
     """The length of a problem: its gains and losses, and whether one is a product."""
-    steps = f"{problem.steps} step{'s' if problem.steps > 1 else ''}"
-    return f"{steps}, {'with' if problem.has_product else 'no'} product"
+    steps = len(problem.terms) - 1
+    product = "with" if any(term.derivation for term in problem.terms) else "no"
+    return f"{steps} step{'s' if steps > 1 else ''}, {product} product"
 
 
 def main() -> None:

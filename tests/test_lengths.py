@@ -119,7 +119,9 @@ def test_a_slow_round_at_first_is_forgotten() -> None:
 def test_a_row_notices_that_another_rows_drafts_pay() -> None:
     """The rows of a batch share what they know."""
     taught = AcceptanceModel()
-    rows = [CostOptimal(4, experience=taught) for _ in range(2)]
+    rows = [CostOptimal(4) for _ in range(2)]
+    for row in rows:
+        row.remember(taught)
     for _ in range(40):
         for row in rows:
             row.observe(event(row.next(), 0))

@@ -31,7 +31,7 @@ def problems_of_all_kinds() -> list[Problem]:
     rng, missing, found = random.Random(0), dict(KINDS), list[Problem]()
     while any(missing.values()):
         problem = draw_from(rng, "head", "collection", tuple({steps for steps, _ in KINDS}))
-        kind = problem.steps, problem.has_product
+        kind = len(problem.terms) - 1, any(term.derivation for term in problem.terms)
         if missing[kind]:
             missing[kind] -= 1
             found.append(problem)

@@ -212,10 +212,10 @@ class CostOptimal(DraftLength):
     EVERY = 4
     """The optimum is recomputed after this many rounds: it moves slowly, and the computation takes time."""
 
-    def __init__(self, start: int, longest: int = 64, experience: AcceptanceModel | None = None) -> None:
+    def __init__(self, start: int, longest: int = 64) -> None:
         _check_count(start)
         self._start, self._longest = start, max(longest, start)
-        self.experience = experience or AcceptanceModel()
+        self.experience = AcceptanceModel()
         self._best: int | None = None
         self._age = self._sought = self._idle = 0
         self._trying = False

@@ -69,16 +69,6 @@ class Problem:
         return sum(term.sign * term.value for term in self.terms)
 
     @property
-    def steps(self) -> int:
-        """The number of gains and losses after the first amount."""
-        return len(self.terms) - 1
-
-    @property
-    def has_product(self) -> bool:
-        """Whether an amount has to be multiplied out."""
-        return any(term.derivation for term in self.terms)
-
-    @property
     def key(self) -> str:
         """Hash of the numbers and operations; different wordings of one calculation share it."""
         shape = sorted((t.sign, t.value, t.derivation or ()) for t in self.terms)
