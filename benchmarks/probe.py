@@ -24,7 +24,6 @@ from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.judge.config import JudgeHeadConfig
 from judge_decoding.judge.head import JudgeHead
 from judge_decoding.judge.probe import allowed, difference, probe_model
-from judge_decoding.judge.scores import scores_of
 from judge_decoding.judge.target import bare, target_info
 
 PLACE = HiddenSource()
@@ -118,7 +117,7 @@ def main() -> None:
     for what, change in CHANGES.items():
         changed = bare(change(load()))
         its = probe_model(changed, PLACE, own.ids)
-        scores = scores_of(changed, stored.prompts, head.config.source, head.log_odds)
+        scores = head.scores_on(changed, stored.prompts)
         print(
             f"{what:40} layer {difference(own, its):7.2%}, rounding explains {allowed(own, its):.1%}; "
             f"scores {stored.difference(scores):7.2%}",

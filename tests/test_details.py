@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import Exact, JudgeDecoder, JudgeHead, Overshoot, PromptLookup, SamplingParams, TopK
-from judge_decoding.decoding.details import detail_columns, details_of
+from judge_decoding.decoding.verification import detail_columns, details_of
 from judge_decoding.rules import Evidence
 
 

@@ -14,7 +14,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreT
 
 from judge_decoding import Case, JudgeDecodingError, TrainingConfig, train_head
 from judge_decoding.core.hidden import HiddenSource
-from judge_decoding.judge.scores import prompt_ids
+from judge_decoding.judge.head import prompts_for
 from judge_decoding.judge.target import target_info
 from judge_decoding.models.forward import input_rows
 from judge_decoding.models.teacher_forcing import BATCH_TOKENS, hidden_states
@@ -29,7 +29,7 @@ def counted(model: PreTrainedModel) -> Iterator[list[int]]:
     """How many sequences each forward of ``model`` reads, besides those that look at the model itself."""
     target_info(model)
     forwards: list[int] = []
-    stored = prompt_ids(input_rows(model))  # read again for each new head, whose scores are stored
+    stored = prompts_for(input_rows(model))  # read again for each new head, whose scores are stored
 
     def count(_module: nn.Module, _args: object, kwargs: dict[str, Any]) -> None:
         if kwargs["input_ids"].tolist() != stored:

@@ -10,10 +10,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from judge_decoding import Cause, Exact, Judge, JudgeHead, MinProbability, PromptLookup, Stats, TopK, VerificationRule
-from judge_decoding.decoding.drafters.base import Drafter, DraftRequest
+from judge_decoding.decoding.drafters.base import Drafter, DraftRequest, TokenBuffer
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.tokens import TokenBuffer
 from tiny import (
     EOS,
     VOCAB_SIZE,

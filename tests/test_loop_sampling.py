@@ -33,11 +33,10 @@ from judge_decoding import (
     decode,
 )
 from judge_decoding.decoding.backends.base import VerifyOutput
-from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest, TokenBuffer
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.request import Request, SequenceState
 from judge_decoding.decoding.sampling import OF_LOGITS_ALONE, Sampler, TruncationWarper, along
-from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.decoding.verification import verify
 from judge_decoding.rules import Exact, TopK
 from judge_decoding.rules.truncation import Truncation

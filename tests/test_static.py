@@ -45,10 +45,9 @@ from judge_decoding.decoding.backends.static.lm import FEW, StaticLM
 from judge_decoding.decoding.backends.static.requirements import check_compiles
 from judge_decoding.decoding.backends.static.store import CompiledStore
 from judge_decoding.decoding.backends.static.target import StaticTarget
-from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest
+from judge_decoding.decoding.drafters.base import Draft, Drafter, DraftRequest, TokenBuffer
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.request import Request
-from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.errors import CannotCompileError, JudgeDecodingError
 from tiny import (
     EOS,

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecodingError, JudgeHead, train_head
 from judge_decoding.judge.config import StoredScores
-from judge_decoding.judge.scores import LENGTH, PROMPTS, prompt_ids, scores_of
+from judge_decoding.judge.head import PROMPT_LENGTH, PROMPTS, prompts_for
 from judge_decoding.judge.target import target_info
 from judge_decoding.models.teacher_forcing import hidden_states
 from test_probe import quantized, with_delta
@@ -39,7 +39,7 @@ def test_a_score_is_that_of_the_last_token(target: LlamaForCausalLM) -> None:
     head = storing(target, layer=-2)
     scores = stored(head)
     assert len(scores.prompts) == PROMPTS
-    assert {len(prompt) for prompt in scores.prompts} == {LENGTH}
+    assert {len(prompt) for prompt in scores.prompts} == {PROMPT_LENGTH}
     for prompt, score in zip(scores.prompts, scores.scores, strict=True):
         (states,) = hidden_states(target, [prompt], "before", -2)
         own = head.linear.weight[0] @ states[-1] + head.linear.bias
@@ -48,7 +48,7 @@ def test_a_score_is_that_of_the_last_token(target: LlamaForCausalLM) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 40, 243, 151_936])
 def test_prompts_are_ids_of_the_lower_half(rows: int) -> None:
-    found = prompt_ids(rows)
+    found = prompts_for(rows)
     assert len(found) == PROMPTS
     assert all(0 <= one <= rows // 2 for prompt in found for one in prompt)
 
@@ -76,7 +76,7 @@ def test_a_quantised_target_is_told_from_another_by_its_scores(caplog: pytest.Lo
     (record,) = caplog.records
     assert "is quantised: the judge head's scores for 16 stored prompts differ by" in record.message
     assert "where 50% are allowed" in record.message
-    other = scores_of(llama(1), stored(head).prompts, head.config.source, head.log_odds)
+    other = head.scores_on(llama(1), stored(head).prompts)
     assert stored(head).difference(other) > 1
 
 
@@ -101,7 +101,7 @@ def test_a_trained_head_stores_scores_and_keeps_them(
     target: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     head = train_head(target, tokenizer, word_cases())
-    assert stored(head).scores == scores_of(target, stored(head).prompts, head.config.source, head.log_odds)
+    assert stored(head).scores == head.scores_on(target, stored(head).prompts)
     head.save_pretrained(tmp_path)
     assert JudgeHead.from_pretrained(tmp_path).config.scores == head.config.scores
 

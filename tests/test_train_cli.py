@@ -17,7 +17,7 @@ from judge_decoding import Case, JudgeDecoder, JudgeHead, write_cases
 from judge_decoding.cli import main as cli
 from judge_decoding.evaluation.thresholds import calibrate
 from judge_decoding.judge.config import PROBE_IDS
-from judge_decoding.judge.scores import LENGTH, PROMPTS
+from judge_decoding.judge.head import PROMPT_LENGTH, PROMPTS
 from test_training import word_cases
 
 Train = Callable[..., tuple[int, str, str]]
@@ -97,7 +97,7 @@ def test_the_answers_are_read_once(train: Train, cases: Path, tmp_path: Path, mo
         ids = kwargs["input_ids"]
         assert isinstance(ids, torch.Tensor)
         # Fewer tell which model it is, and a batch of this shape has the prompts whose scores are stored.
-        if ids.numel() > PROBE_IDS and ids.shape != (PROMPTS, LENGTH):
+        if ids.numel() > PROBE_IDS and ids.shape != (PROMPTS, PROMPT_LENGTH):
             forwards.append(1)
         return original(self, *args, **kwargs)
 

@@ -13,10 +13,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from judge_decoding import JudgeDecoder, JudgeDecodingError, JudgeHead, Stats, TranslatingDraft
-from judge_decoding.decoding.drafters.base import Draft, DraftRequest
+from judge_decoding.decoding.drafters.base import Draft, DraftRequest, TokenBuffer
 from judge_decoding.decoding.loop import decode
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.text import decode_ids
 from judge_decoding.rules.base import VerificationRule
 from tiny import (

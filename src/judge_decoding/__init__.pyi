@@ -18,6 +18,7 @@ from judge_decoding.decoding.answer import Options as Options
 from judge_decoding.decoding.drafters.base import Draft as Draft
 from judge_decoding.decoding.drafters.base import Drafter as Drafter
 from judge_decoding.decoding.drafters.base import DraftRequest as DraftRequest
+from judge_decoding.decoding.drafters.base import TokenBuffer as TokenBuffer
 from judge_decoding.decoding.drafters.model import DraftModel as DraftModel
 from judge_decoding.decoding.drafters.simple import DraftFunction as DraftFunction
 from judge_decoding.decoding.drafters.simple import PromptLookup as PromptLookup
@@ -38,7 +39,6 @@ from judge_decoding.decoding.loop import decode as decode
 from judge_decoding.decoding.request import Request as Request
 from judge_decoding.decoding.sampling import Sampler as Sampler
 from judge_decoding.decoding.sampling import SamplingParams as SamplingParams
-from judge_decoding.decoding.tokens import TokenBuffer as TokenBuffer
 from judge_decoding.errors import JudgeDecodingError as JudgeDecodingError
 from judge_decoding.evaluation.acceptance import Acceptance as Acceptance
 from judge_decoding.evaluation.bench.bench import Bench as Bench

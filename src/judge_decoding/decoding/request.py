@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from judge_decoding.core.rounds import FinishReason, Round
-from judge_decoding.decoding.drafters.base import DraftRequest
+from judge_decoding.decoding.drafters.base import DraftRequest, TokenBuffer
 from judge_decoding.decoding.guards import Guard, History
 from judge_decoding.decoding.lengths import DraftLength, Fixed
 from judge_decoding.decoding.sampling import Sampler
-from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.rules.base import VerificationRule, check_is_rule
 
 

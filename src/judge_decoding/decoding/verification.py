@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from judge_decoding.core.rounds import Cause, Round
+from judge_decoding.core.rounds import Cause, Round, TokenDetails
 from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
-from judge_decoding.decoding.details import detail_columns, details_of
 from judge_decoding.decoding.drafters.base import Draft
 from judge_decoding.decoding.guards import permitted
 from judge_decoding.models.forward import check_finite, finite
@@ -27,6 +26,9 @@ from judge_decoding.rules.verification import Verdicts, decide, in_parts, replac
 
 if TYPE_CHECKING:
     from judge_decoding.decoding.request import SequenceState
+
+TOP = 5
+"""How many of the target's most probable tokens are listed at each position."""
 
 
 def verify(
@@ -250,3 +252,37 @@ def _logprobs(evidence: Evidence, accepted: Tensor, target_tokens: Tensor) -> Te
     """Return the target's log-probability of each kept token [B, M+1]; entries after the kept tokens are unused."""
     kept = torch.nn.functional.pad(evidence.draft_ids, (0, 1)).scatter(1, accepted[:, None], target_tokens[:, None])
     return evidence.target_logits.log_softmax(-1).gather(-1, kept[..., None])[..., 0]
+
+
+def detail_columns(evidence: Evidence, agreed: Tensor, drawn: Tensor | None) -> Tensor:
+    """Return the details of each draft token as numbers [B, M, D], which `details_of` reads.
+
+    ``agreed`` [B, M] is standard verification's verdict, ``drawn`` [B, M, V] are the draft's distributions, if it has
+    any.
+    """
+    size = evidence.target_logits.shape[-1]
+    best = evidence.target_probs[:, :-1].topk(min(TOP, size))
+    own = [agreed, evidence.token_probs, evidence.entropy, evidence.token_ranks.clamp(max=size)]
+    if drawn is not None:
+        own.append(evidence.of_tokens(drawn))
+    return torch.cat((torch.stack([each.float() for each in own], -1), best.values, best.indices), -1)
+
+
+def details_of(table: Sequence[Sequence[float]], vocab_size: int) -> tuple[TokenDetails, ...]:
+    """Return the details of a row's tokens, from its `detail_columns` on the host [M, D]."""
+    top = min(TOP, vocab_size)
+    details = []
+    for own, prob, entropy, rank, *rest in table:
+        drawn = rest[: -2 * top]
+        alternatives = zip(map(int, rest[-top:]), rest[-2 * top : -top], strict=True)
+        details.append(
+            TokenDetails(
+                agreed=bool(own),
+                target_prob=prob,
+                draft_prob=drawn[0] if drawn else None,
+                rank=int(rank) if rank < vocab_size else None,
+                entropy=entropy,
+                alternatives=tuple(alternatives),
+            )
+        )
+    return tuple(details)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -24,12 +24,17 @@ from judge_decoding.judge.card import bare_card
 from judge_decoding.judge.config import JudgeHeadConfig, StoredScores, read_config
 from judge_decoding.judge.familiarity import Familiarity
 from judge_decoding.judge.files import CARD, CONFIG, CUSTOM_GENERATE, WEIGHTS, files_of_head, results_in
-from judge_decoding.judge.scores import prompt_ids, scores_of
+from judge_decoding.judge.probe import spread_ids
 from judge_decoding.judge.target import bare, check_target
 from judge_decoding.models.forward import input_rows
+from judge_decoding.models.teacher_forcing import hidden_states
 from judge_decoding.names import embedded_path
 
 log = logging.getLogger(__name__)
+
+PROMPTS, PROMPT_LENGTH = 16, 12
+"""The number and length of the prompts whose scores are stored. Quantised weights cannot be compared number by number,
+and an engine may not give access to its layers; scores can be compared wherever the head works."""
 
 
 class JudgeHead(nn.Module):
@@ -93,9 +98,13 @@ class JudgeHead(nn.Module):
         self.config.scores = None
         if self.config.draft is None:
             model = bare(model)
-            prompts = prompt_ids(input_rows(model))
-            scores = scores_of(model, prompts, self.config.source, self.log_odds)
-            self.config.scores = StoredScores(prompts=prompts, scores=scores)
+            prompts = prompts_for(input_rows(model))
+            self.config.scores = StoredScores(prompts=prompts, scores=self.scores_on(model, prompts))
+
+    def scores_on(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[float]:
+        """Return the log-odds of the state of ``model`` at the last token of each of ``prompts``."""
+        states = hidden_states(model, prompts, self.config.source.norm, self.config.source.layer)
+        return [float(self.log_odds(own[-1])) for own in states]
 
     def check_fits(self, model: PreTrainedModel, draft: object = None) -> None:
         """Check that ``model`` is the target this head was trained on and ``draft``, if it is a model, its draft.
@@ -124,8 +133,7 @@ class JudgeHead(nn.Module):
         if stored is None:
             return None
         name = str(model.config.name_or_path) or "this target"
-        found = scores_of(model, stored.prompts, self.config.source, self.log_odds)
-        comparison = stored.check(found, name, quantized=True)
+        comparison = stored.check(self.scores_on(model, stored.prompts), name, quantized=True)
         return f"The target {name} or the one this head was trained for is quantised: {comparison}."
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -242,3 +250,9 @@ def _resolve(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
 
 
 _READING = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def prompts_for(rows: int) -> list[list[int]]:
+    """Return the prompts whose scores are stored, for a vocabulary of ``rows``; see `spread_ids`."""
+    ids = spread_ids(rows, PROMPTS * PROMPT_LENGTH)
+    return [ids[begin : begin + PROMPT_LENGTH] for begin in range(0, len(ids), PROMPT_LENGTH)]

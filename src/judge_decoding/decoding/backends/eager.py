@@ -10,9 +10,8 @@ from transformers import PreTrainedModel
 
 from judge_decoding.core.hidden import HiddenSource
 from judge_decoding.decoding.backends.base import TargetSession, VerifyOutput
-from judge_decoding.decoding.drafters.base import Draft
+from judge_decoding.decoding.drafters.base import Draft, TokenBuffer
 from judge_decoding.decoding.request import SequenceState
-from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.abilities import abilities, can_batch, check_reads, check_rewinds
 from judge_decoding.models.cached_lm import CachedLM
 from judge_decoding.models.context import RopeBorder, rope_border

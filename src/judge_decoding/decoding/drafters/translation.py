@@ -10,10 +10,9 @@ from threading import Lock
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from judge_decoding.decoding.drafters.base import Draft, DraftRequest
+from judge_decoding.decoding.drafters.base import Draft, DraftRequest, TokenBuffer
 from judge_decoding.decoding.drafters.model import DraftModel
 from judge_decoding.decoding.sampling import Sampler, SamplingParams
-from judge_decoding.decoding.tokens import TokenBuffer
 from judge_decoding.models.context import context_length
 from judge_decoding.models.hidden import output_size
 from judge_decoding.models.text import INCOMPLETE, decode_ids

@@ -15,8 +15,7 @@ from judge_decoding.decoding.backends.base import FusedVerdict, VerifyOutput
 from judge_decoding.decoding.backends.static.compiling import CompileProgress
 from judge_decoding.decoding.backends.static.kv_cache import StaticKVCache
 from judge_decoding.decoding.backends.static.lm import CompiledForwards, StaticLM
-from judge_decoding.decoding.drafters.base import Draft
-from judge_decoding.decoding.tokens import TokenBuffer
+from judge_decoding.decoding.drafters.base import Draft, TokenBuffer
 from judge_decoding.models.forward import check_finite
 from judge_decoding.rules.base import Fused
 
