@@ -48,7 +48,7 @@ def check_quantization(model: PreTrainedModel, name: str) -> None:
     """
     for config in (model.config, model.config.get_text_config()):
         skipped = getattr(config, "quantization_config", None)
-        if isinstance(skipped, Mapping) and not _is_quantised(model):  # otherwise it is an object by now
+        if isinstance(skipped, Mapping) and not _has_quantizer(model):  # otherwise it is an object by now
             raise JudgeDecodingError(
                 f"{name} is quantised by {str(skipped.get('quant_method'))[:40]}, which transformers {version} does "
                 "not read; use the checkpoint that is not quantised, or one quantised by another method, such as "
@@ -117,7 +117,7 @@ def _missing(model: PreTrainedModel, keys: Iterable[str]) -> Iterator[str]:
     """
     buffers = {key for key, _ in model.named_buffers()}
     absent = [key for key in keys if key not in buffers]
-    if not _is_quantised(model):
+    if not _has_quantizer(model):
         yield from absent
         return
     everything: dict[str, set[str]] = {}
@@ -142,10 +142,10 @@ def _belongs_inside(model: PreTrainedModel, key: str) -> bool:
         if child is None:
             if isinstance(module, nn.ModuleList) and part.isdecimal():
                 return not _predicts_further(model, int(part), len(module))
-            return inside and not _is_quantised(model)
+            return inside and not _has_quantizer(model)
         inside = inside or isinstance(module, nn.ModuleList)
         module = child
-    if _is_quantised(model) or (last in _OLD_BUFFERS and dict(module.named_children())):
+    if _has_quantizer(model) or (last in _OLD_BUFFERS and dict(module.named_children())):
         return False
     return inside or not dict(module.named_children())
 
@@ -157,7 +157,8 @@ def _predicts_further(model: PreTrainedModel, number: int, layers: int) -> bool:
     return number < layers + int(more)
 
 
-def _is_quantised(model: PreTrainedModel) -> bool:
+def _has_quantizer(model: PreTrainedModel) -> bool:
+    """Whether transformers loaded a quantised checkpoint; `is_quantized` also finds weights quantised afterwards."""
     return getattr(model, "hf_quantizer", None) is not None
 
 
