@@ -116,7 +116,7 @@ def measured(
 def _shortened(row: dict[str, Any]) -> dict[str, Any]:
     """A rule's figures without the longest lists, which the table does not need."""
     if row["num_draft_tokens"] != 16:
-        del row["most_rejected"], row["accepted_share_by_place"]
+        del row["most_rejected"], row["acceptance_by_position"]
     return row
 
 

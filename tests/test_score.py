@@ -169,7 +169,7 @@ def test_hand_counted_figures(tokenizer: PreTrainedTokenizerFast) -> None:
         ((10, 11, 0, 1), (agreed,) * 4),  # the text ends: nobody needs a bonus
     ]
     assert three.histogram == [0, 0, 0.5, 0.5]
-    assert three.by_position == [1, 1, 0.5]
+    assert three.by_position == three.to_dict()["acceptance_by_position"] == [1, 1, 0.5]
     assert three.median == 2.5
     assert three.rejected_share == pytest.approx(1 / 6)
     assert [(each.token, each.times, each.decided, each.instead) for each in three.most_rejected()] == [

@@ -112,7 +112,7 @@ class Acceptance:
             "tokens_per_forward_interval": self.tokens_interval,
             "rejected_share": self.rejected_share,
             "accepted_lengths": {str(k): v for k, v in sorted(self.stats.accepted_lengths.items())},
-            "accepted_share_by_place": self.by_position,
+            "acceptance_by_position": self.by_position,
             "rescued_by": dict(sorted(self.stats.rescuers.items())),
             "most_rejected": [
                 {
