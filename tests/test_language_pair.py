@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,8 +55,19 @@ def test_the_demo_shows_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     # The beginnings of the descriptions: a model of 135 million parameters takes a while for the whole.
     short = replace(_DEMOS["smollm2"], prompt_format=PromptFormat(E2E(), chat=True, max_new_tokens=16))
     monkeypatch.setitem(_DEMOS, "smollm2", short)
+    gguf: Any = import_module("gguf")
+    parsed: list[str] = []
+
+    class Watched(gguf.GGUFReader):  # type: ignore[misc]  # found by its name
+        def __init__(self, path: str) -> None:
+            parsed.append(Path(path).name)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Watched)
     ran = CliRunner().invoke(app, ["demo", "--pair", "smollm2", "--limit", "1", "--num-draft-tokens", "6", "--json"])
     assert ran.exit_code == 0, ran.output
+    assert len(parsed) == 1  # for configuration, weights and tokenizer
+    assert gguf.GGUFReader is Watched
     methods = parse_json(ran.stdout)["methods"]
     target, exact, judge = methods["target"], methods["exact"], methods["judge"]
     assert target["answers"] == 1
