@@ -67,7 +67,7 @@ def prompts(count: int, length: int, vocab_size: int, device: torch.device, seed
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Our own loop, a `judge_decoding.evaluation.bench.contenders.Way`.
+    """Our own loop, a `judge_decoding.evaluation.bench.contenders.Contender`.
 
     Attributes:
         label: names its row in the tables.

@@ -158,7 +158,7 @@ def questions(tmp_path: Path) -> Path:
 COMMANDS = {
     "court collect": "{questions} -o {out}/o.jsonl -m openai:m",
     "court label llm": "{questions} -o {out}/o.jsonl -m m --yes",
-    "court label likelihood": "{questions} -o {out}/o.jsonl --target {target} --draft {draft} --threshold 1 --yes",
+    "court label likelihood": "{questions} -o {out}/o.jsonl --target {target} --draft {draft} --label-threshold 1 -y",
     "court label equivalence": "{questions} -o {out}/o.jsonl --target {target} --draft {draft} --yes",
     "evaluate": "--task jsonl --data {questions} --target {target} -o {out}",
     "sweep": "--task jsonl --data {questions} --target {target} --draft {draft} -o {out}",

@@ -240,6 +240,7 @@ def test_results_of_other_settings_are_refused_or_replaced(tmp_path: Path) -> No
     assert KeptWork(tmp_path / "out", {"seed": 1}).done == {"a": 1}
     kept = KeptWork(tmp_path / "out", {"seed": 2})
     assert kept.done == {}
+    assert KeptWork(tmp_path / "out", {"seed": 1}).done == {"a": 1}  # as nothing has replaced it yet
     kept.add("b", 2)
     assert KeptWork(tmp_path / "out", {"seed": 2}).done == {"b": 2}
     assert Work(tmp_path / "out", {"seed": 1}).done == {"a": 1}
@@ -253,6 +254,29 @@ def test_results_in_another_form_are_not_thrown_away(tmp_path: Path, line: str) 
     with pytest.raises(JudgeDecodingError, match="not unfinished work of this command in this version; remove it"):
         Work(tmp_path / "out", {})
     assert line in part.read_text()
+
+
+def test_kept_results_in_another_form_are_replaced(tmp_path: Path) -> None:
+    """Not refused: they are read late, after other work."""
+    out = tmp_path / "out"
+    out.write_text('{"settings": {}}\n{"key": "a", "result": 1}\n{"question": "q", "cases": []}\n')
+    kept = KeptWork(out, {})
+    assert kept.done == {}
+    kept.add("b", 2)
+    assert KeptWork(out, {}).done == {"b": 2}
+
+
+def test_settings_that_another_version_did_not_have_are_not_asked_for(tmp_path: Path) -> None:
+    Work(tmp_path / "out", {"seed": 1}).add("a", 1)
+    for other in ({"seed": 1, "guards": None}, {}):
+        with pytest.raises(JudgeDecodingError, match="not unfinished work of this command in this version; remove it"):
+            Work(tmp_path / "out", other)
+
+
+def test_a_result_of_another_type_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="PydanticSerializationUnexpectedValue"):
+        Work(tmp_path / "out", {}).add("a", "b")  # type: ignore[arg-type]
+    assert not (tmp_path / "out.part").exists()
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if "{file}" in row.args])

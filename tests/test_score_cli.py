@@ -215,6 +215,10 @@ def test_pictures() -> None:
         ("64.5", "0.0", "position 1: 100.0% accepted"),
         ("214.5", "60.0", "position 2: 50.0% accepted"),
     ]
+    (line,) = re.findall(r'<polyline points="(.*?)"', html)
+    assert line.split() == ["64.5,0.0", "214.5,60.0"]
+    axis = rf'<text x="{number}" y="136" text-anchor="middle">(.*?)</text>'  # below the first and the last
+    assert re.findall(axis, html) == [("64.5", "0"), ("214.5", "1"), ("64.5", "1"), ("214.5", "2")]
 
 
 def test_bins_of_a_histogram() -> None:

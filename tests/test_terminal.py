@@ -305,7 +305,7 @@ ALSO: dict[str, list[str]] = {
     "serve": ["{recipe} --dry-run", "{recipe}", "{bad}", "{recipe} --force"],
     "lm-eval": ["{text}", "ls {text}"],
     "report": ["{samples} -o {out}/r.html --title {text}", "{samples} -o {out}/r.html --sweep {samples} --overwrite"],
-    "score": ["{cases} --target {target} --draft-length 2", "{cases} --target {target} --rule top_k(k=2) --json",
+    "score": ["{cases} --target {target} --num-draft-tokens 2", "{cases} --target {target} --rule top_k(k=2) --json",
               "{cases} --target {target} --rule top_k(k=2)"],
     "evaluate": ["{target} --task {text} -o {out}", "{target} --task jsonl --data {cases} -o {out}/e",
                  "{target} --task arithmetic(count=2) --max-new-tokens 4 -o {out}/e2"],

@@ -41,5 +41,6 @@ def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain
     assert len(told["guided"]) == 2
     for text in told["guided"]:
         assert re.fullmatch(GRAMMAR, text), text
+    assert len(told["json"]) == 2
     check_json(told["json"], SCHEMAS[0])
     assert told["json_rescued"] > 0

@@ -77,7 +77,7 @@ def evaluate(
 ) -> tuple[list[Sample], dict[str, Outcome]]:
     """Answer a task, and return the samples with their rounds and the outcomes.
 
-    One at a time, each method answers the first item briefly before it is timed.
+    With ``batch_size`` 1 each method first answers the beginning of the first item, without being timed.
 
     Args:
         method: the decoding method.

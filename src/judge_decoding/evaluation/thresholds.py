@@ -125,8 +125,8 @@ def calibrate(
                 record.add((name, item.key), RecordedAnswer(answered))
             progress()
 
-        # Prompts of similar length are answered together, for little padding.
-        ranked = sorted(items, key=lambda item: len(item.turns[0]))
+        # Prompts of similar length are answered together, for little padding; a lack of memory shows with the longest.
+        ranked = sorted(items, key=lambda item: len(item.turns[0]), reverse=True)
         outcomes = compare(methods, prompt_format, ranked, keep, batch_size=batch_size, known=known)
     figures = {name: _figures(outcome.answers) for name, outcome in outcomes.items()}
     own = figures["target"]["accuracy"]

@@ -25,8 +25,8 @@ class Unfinished(Generic[ResultKeyT, ResultT]):
 
     Attributes:
         row: the types of a key and its result, which read and write the lines.
-        suffix: what the file's name has after the output's; without it, the output itself has the results.
-        replaces: whether results of other settings are replaced; otherwise they are refused.
+        suffix: appended to the output's name; if empty, the results are kept in the output itself.
+        replaces: whether results of other settings, or of another version, are replaced; otherwise they are refused.
         done: the results so far.
     """
 
@@ -52,15 +52,21 @@ class Unfinished(Generic[ResultKeyT, ResultT]):
     def _load(self) -> None:
         rows = [line for _, line in lines(self.part, "the unfinished file", lambda _: None, longest=DOCUMENT)]
         try:
-            begun = parse_json(rows[0])["settings"]
-            for line in rows[1:] if begun == self.settings else ():
-                self._load_row(line)
+            begun = dict(parse_json(rows[0])["settings"])
         except (IndexError, ValueError, KeyError, TypeError) as error:
-            raise JudgeDecodingError(
-                f"{self.part} is not unfinished work of this command in this version; remove it to start over."
-            ) from error
+            raise _other_work(self.part) from error
+        if self.replaces and begun != self.settings:
+            return  # until the first result, which replaces the file
+        try:
+            for line in rows[1:]:
+                self._load_row(line)
+        except (ValueError, KeyError, TypeError) as error:
+            self.done.clear()
+            if self.replaces:
+                return
+            raise _other_work(self.part) from error
         if begun != self.settings:
-            if len(rows) > 1 and not self.replaces:
+            if len(rows) > 1:
                 raise other_settings(self.part, begun, self.settings)
             self.part.unlink()
             return
@@ -79,7 +85,7 @@ class Unfinished(Generic[ResultKeyT, ResultT]):
 
     def add(self, key: ResultKeyT, result: ResultT) -> None:
         """Save a result."""
-        saved_key, saved = self.row.dump_python((key, result), mode="json", exclude_defaults=True)
+        saved_key, saved = self.row.dump_python((key, result), mode="json", exclude_defaults=True, warnings="error")
         self._append({"key": saved_key, "result": saved})
         self.done[key] = result
 
@@ -113,8 +119,16 @@ def _line(row: dict[str, Any]) -> bytes:
 
 def other_settings(path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> JudgeDecodingError:
     """The error for unfinished work in ``path`` that was ``begun`` with other settings; it names the first of them."""
-    name = next(name for name in {**begun, **settings} if begun.get(name) != settings.get(name))
+    if begun.keys() != settings.keys():
+        return _other_work(path)
+    name = next(name for name in begun if begun[name] != settings[name])
     return JudgeDecodingError(
-        f"{path} was started with {name} {begun.get(name)}, not {settings.get(name)}; resume with that, or remove the "
+        f"{path} was started with {name} {begun[name]}, not {settings[name]}; resume with that, or remove the "
         "file to start over."
+    )
+
+
+def _other_work(path: Path) -> JudgeDecodingError:
+    return JudgeDecodingError(
+        f"{path} is not unfinished work of this command in this version; remove it to start over."
     )

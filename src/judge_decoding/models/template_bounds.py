@@ -64,7 +64,11 @@ def _pay(cost: int) -> None:
     left = _left.get()
     left[0] -= cost
     if left[0] < 0:
-        raise BoundsError("it writes or counts without end")
+        raise _without_end()
+
+
+def _without_end() -> BoundsError:
+    return BoundsError("it writes or counts without end")
 
 
 def _size(value: object) -> int:
@@ -156,8 +160,11 @@ def _paid(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _items(items: Iterable[Any]) -> Iterator[Any]:
+    left = _left.get()
     for item in items:
-        _pay(1)
+        left[0] -= 1  # not `_pay`: a hostile template runs through here millions of times before it is refused
+        if left[0] < 0:
+            raise _without_end()
         yield item
 
 

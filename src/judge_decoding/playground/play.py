@@ -48,11 +48,11 @@ def play(
         JudgeDecodingError: there is no decoder, the file has other things in it than cases or cannot be written, or the
             port is in use.
     """
+    if isinstance(decoders, Mapping):
+        _some(decoders)
     file = None if cases is None else CaseFile(Path(cases))
     with listen(port) as listener:
-        found = decoders if isinstance(decoders, Mapping) else decoders()
-        if not found:
-            raise JudgeDecodingError("There are no models to play with; give at least one decoder.")
+        found = decoders if isinstance(decoders, Mapping) else _some(decoders())
         pairs = {name: one if isinstance(one, ModelPair) else _pair(name, one) for name, one in found.items()}
         for pair in pairs.values():
             pair.warm_up()
@@ -63,6 +63,12 @@ def play(
             webbrowser.open(address)
         Playground(pairs, file, annotator).serve(listener, token)
     return 0 if file is None else file.count
+
+
+def _some(decoders: Decoders) -> Decoders:
+    if not decoders:
+        raise JudgeDecodingError("There are no models to play with; give at least one decoder.")
+    return decoders
 
 
 def _pair(name: str, decoder: JudgeDecoder) -> ModelPair:

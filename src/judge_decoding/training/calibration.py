@@ -111,8 +111,8 @@ class Aim:
         match = re.fullmatch(r"\s*(keep|catch|accuracy)\s*=\s*([0-9]*\.?[0-9]+)\s*", spelling)
         if match is None:
             raise JudgeDecodingError(
-                f"The aim is {spelling[:40]!r}; it must be keep=SHARE (of the correct tokens), catch=SHARE (of the "
-                "wrong ones) or accuracy (lose at most --margin on a task)."
+                f"The aim is {spelling[:40]!r}; it must be keep=SHARE (of the correct tokens) or catch=SHARE (of the "
+                "wrong ones); by a task's accuracy, train chooses with --aim accuracy, and Python with calibrate."
             )
         return cls(match[1], float(match[2]))  # type: ignore[arg-type]  # the pattern has the three kinds
 

@@ -176,7 +176,7 @@ class VoteRecord(Unfinished[VoteKey, str]):
 def missing_votes(
     cases: Sequence[Case], record: VoteRecord, votes: int, *, temperature: float, max_new_tokens: int
 ) -> list[tuple[VoteKey, Body]]:
-    """The requests for the replies that ``record`` lacks; at temperature 0 all votes on a case would be the same."""
+    """The requests for the replies that ``record`` lacks."""
     return [
         (key, request(case, temperature=temperature, max_new_tokens=max_new_tokens))
         for case in cases
