@@ -33,12 +33,12 @@ from judge_decoding.reference import pair
 
 SETTINGS: list[tuple[dict[str, Any] | None, dict[str, Any]]] = [
     (None, {}), ({"judge": "off"}, {}), ({"judge_threshold": 0.0}, {}), ({"judge_threshold": 0.5}, {}),
-    ({"judge_threshold": 1.0}, {}), (None, {"logprobs": 0}), ({"judge_threshold": 0.3}, {}),
+    ({"judge_threshold": 1.0}, {}), (None, {"logprobs": 0}), ({"judge_threshold": 0.3}, {}), (None, {}),
 ]  # fmt: skip
 
 
 def main(draft: Path) -> dict[str, Any]:
-    """The answers to seven prompts with seven settings, and how many tokens the scheduler was told were rescued."""
+    """The answers to eight prompts with eight settings, and how many tokens the scheduler was told were rescued."""
     rescued: dict[str, int] = {}
     update = Scheduler.update_from_output
 
@@ -71,7 +71,7 @@ def main(draft: Path) -> dict[str, Any]:
                 temperature=temperature, seed=1, max_tokens=MAX_NEW_TOKENS, structured_outputs=grammar,
                 extra_args={"judge_threshold": 0.0},
             )
-            for temperature in (0, 1)
+            for temperature in (0, 0, 1, 1)
         ]  # fmt: skip
         texts = llm.generate(PROMPTS[: len(guided)], guided, use_tqdm=False)
     rescued.clear()
@@ -85,7 +85,7 @@ def main(draft: Path) -> dict[str, Any]:
                 temperature=temperature, seed=seed, max_tokens=MAX_TOKENS,
                 structured_outputs=StructuredOutputsParams(json=SCHEMAS[0]),
             )
-            for seed, temperature in enumerate((0, 1))
+            for seed, temperature in enumerate((0, 0, 1, 1))
         ]  # fmt: skip
         written = llm.generate(JSON_PROMPTS[: len(asked)], asked, use_tqdm=False)
     return {

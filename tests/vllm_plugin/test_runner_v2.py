@@ -16,7 +16,7 @@ from judge_decoding.core.rounds import Cause
 from judge_decoding.decoder import JudgeDecoder
 
 HERE = Path(__file__).parent
-THRESHOLDS = [None, 1, 0, 0.5, 1, 1, 0.3]
+THRESHOLDS = [None, 1, 0, 0.5, 1, 1, 0.3, None]
 
 
 def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain: Answers, tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_model_runner_v2_says_the_same(draft: Path, decoder: JudgeDecoder, plain
     assert told["rescued"] == rescued > 20
     assert told["compared"]
     assert max(told["compared"]) < 0.001
-    assert len(told["guided"]) == 2
+    assert len(told["guided"]) == 4
     for text in told["guided"]:
         assert re.fullmatch(GRAMMAR, text), text
-    assert len(told["json"]) == 2
+    assert len(told["json"]) == 4
     check_json(told["json"], SCHEMAS[0])
     assert told["json_rescued"] > 0
