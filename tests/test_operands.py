@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,18 @@ def test_the_table_names_commands_and_options_that_exist() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("court merge cases.jsonl --output all.jsonl", "No such option: --output"),
-        ("demo --problems 3", "No such option: --problems"),
+        ("court merge cases.jsonl --output all.jsonl", r"No such option:? '?--output\b"),
+        ("demo --problems 3", r"No such option:? '?--problems\b"),
         ("demo --json figures", "unexpected extra argument"),
-        ("fit --points 2", "No such option: --points"),
-        ("generate t p --draft-length fixed", "No such option: --draft-length"),
-        ("court rethreshold cases.jsonl --threshold 1", "No such option: --threshold"),
+        ("fit --points 2", r"No such option:? '?--points\b"),
+        ("generate t p --draft-length fixed", r"No such option:? '?--draft-length\b"),
+        ("court rethreshold cases.jsonl --threshold 1", r"No such option:? '?--threshold\b"),
     ],
 )
 def test_a_former_name_is_an_error_in_one_sentence(run: Run, words: str, says: str) -> None:
     code, out, err = run(*words.split())
     assert (code, out) == (2, "")
-    assert says in err
+    assert re.search(says, err)  # as the lowest and the newest typer put it
     assert "Traceback" not in err
     assert "Warning" not in err
 
